@@ -5,6 +5,7 @@ Pages, commands and Python all call this class to make changes.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -383,6 +384,72 @@ class Operator:
         """
         return self._run_or_raise("limiter.clear", limiters, why)
 
+    def cancel_workflow(self, workflows: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
+        """Cancel these workflows: steps that wait end as canceled, steps that run are stopped.
+
+        >>> flow = opsjobs.workflow("invoices")
+        >>> first = flow.step("first", send_invoice, invoice_id=9001)
+        >>> run = flow.start()
+        >>> db.session.commit()
+        >>> operator.cancel_workflow(run.id, **why).outcome
+        'done'
+        >>> [job.state for job in testing.jobs()]
+        ['canceled']
+        """
+        return self._run_or_raise("workflow.cancel", workflows, why)
+
+    def retry_workflow(self, workflows: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
+        """Retry each step of these workflows that failed or was canceled.
+
+        What was canceled because of these steps waits for them again.
+
+        >>> flow = opsjobs.workflow("invoices")
+        >>> first = flow.step("first", send_invoice, invoice_id=9001)
+        >>> run = flow.start()
+        >>> db.session.commit()
+        >>> operator.cancel_workflow(run.id, **why).outcome
+        'done'
+        >>> operator.retry_workflow(run.id, **why).outcome
+        'done'
+        >>> perform_due().counts
+        {'finished': 1}
+        """
+        return self._run_or_raise("workflow.retry", workflows, why)
+
+    def skip_step(
+        self, workflow: int, step: str, result: Any = None, **why: Unpack[Why]
+    ) -> Receipt:
+        """End a step that waits, failed or was canceled as finished, with this result. What follows goes on.
+
+        >>> flow = opsjobs.workflow("invoices")
+        >>> first = flow.step("first", send_invoice, invoice_id=9001)
+        >>> second = flow.step("second", send_invoice, invoice_id=9002, after=first)
+        >>> run = flow.start()
+        >>> db.session.commit()
+        >>> receipt = operator.skip_step(run.id, "second", "sent by hand", **why)
+        >>> [(change.what, change.after) for change in receipt.done[0].changes]
+        [('step second', 'finished'), ('its result', '"sent by hand"')]
+        """
+        params = {"step": step, "result": _as_param(result)}
+        return self._run_or_raise("workflow.skip", workflow, why, params)
+
+    def send_signal(
+        self, workflow: int, wait: str, payload: Any = None, **why: Unpack[Why]
+    ) -> Receipt:
+        """Send a signal to a wait of this workflow. The payload is the result of the wait.
+
+        >>> flow = opsjobs.workflow("order")
+        >>> paid = flow.wait("paid", signal="payment", key="order-42")
+        >>> run = flow.start()
+        >>> db.session.commit()
+        >>> operator.send_signal(run.id, "paid", {"amount": 990}, **why).outcome
+        'done'
+        >>> [job.state for job in testing.jobs()]
+        ['finished']
+        """
+        params = {"wait": wait, "payload": _as_param(payload)}
+        return self._run_or_raise("workflow.signal", workflow, why, params)
+
     def _run_or_raise(
         self,
         action: str,
@@ -455,6 +522,11 @@ class Operator:
                 "failed effects could not be added to a stored receipt; the action itself is done"
             )
         return receipt
+
+
+def _as_param(value: Any) -> Any:
+    """The value as an action reads it: a text as JSON, since a form or command sends JSON as a text."""
+    return json.dumps(value) if isinstance(value, str) else value
 
 
 def _who(

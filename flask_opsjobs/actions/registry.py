@@ -13,10 +13,13 @@ from ..limits import actions as limit_actions
 from ..limits.transitions import Cooldown
 from ..queues import actions as queue_actions
 from ..queues.transitions import QueueForDecision
+from ..workflows import actions as workflow_actions
+from ..workflows.actions import RunWithSteps
 from .domain import Action, Domain
 
 _JOBS: Domain[JobForDecision] = job_actions
 _QUEUES: Domain[QueueForDecision] = queue_actions
+_WORKFLOWS: Domain[RunWithSteps] = workflow_actions
 _CRON: Domain[CronForDecision] = cron_actions
 _LIMITERS: Domain[Cooldown] = limit_actions
 
@@ -24,6 +27,7 @@ _LIMITERS: Domain[Cooldown] = limit_actions
 DOMAINS: Mapping[str, Domain[Any]] = {
     "job": _JOBS,
     "queue": _QUEUES,
+    "workflow": _WORKFLOWS,
     "cron": _CRON,
     "limiter": _LIMITERS,
 }

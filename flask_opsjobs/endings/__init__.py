@@ -7,7 +7,9 @@ from .transitions import (
     count_failed_deliveries,
     discard,
     expire,
+    receive,
     rescue,
+    skip,
     stop,
     write_outcomes,
 )
@@ -19,7 +21,9 @@ __all__ = [
     "count_failed_deliveries",
     "discard",
     "expire",
+    "receive",
     "rescue",
+    "skip",
     "stop",
     "write_outcomes",
 ]

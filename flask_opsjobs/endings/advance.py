@@ -18,7 +18,7 @@ from psycopg.rows import dict_row, namedtuple_row
 from ..core import sql
 from ..core.db import Connection
 from . import callbacks
-from .transitions import cancel_dependents, fail_waiting, stop
+from .transitions import cancel_dependents, fail_waiting, receive, stop
 
 # One call settles, cancels and releases at most this many steps each. So it holds its locks for a short time,
 # whatever the size of the run.
@@ -165,8 +165,7 @@ class _Turn:
                 ambiguous[match.signal] = None
                 continue
             ambiguous.pop(match.signal, None)
-            values = {"signal": match.signal, "wait": match.wait, "now": self._now}
-            if _one(self._connection, "take_signal", **values):
+            if receive(self._connection, match.wait, match.signal, self._now):
                 ended.add(match.wait)
                 taken.add(match.signal)
                 self.has_more = True

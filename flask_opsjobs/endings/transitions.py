@@ -18,7 +18,7 @@ from psycopg.rows import dict_row
 from ..core import sql
 from ..core.db import Connection
 from ..jobs import transitions as job_transitions
-from ..jobs.lifecycle import WAITING
+from ..jobs.lifecycle import WAITING, sources_of
 from ..jobs.perform.backoff import HAND_BACK_FOR
 from ..jobs.perform.outcomes import Outcome
 from .after_end import AFTER_END, MovedJob
@@ -156,6 +156,33 @@ def fail_waiting(
 ) -> list[MovedJob]:
     """Fail those of these jobs that wait; return them. Commits unless the caller has a transaction."""
     return _end_waiting(connection, ids, now, reason, state="failed", ended_by=ended_by)
+
+
+def receive(connection: Connection, wait: int, signal: int, now: datetime) -> bool:
+    """End an open wait with a signal; return whether it did.
+
+    The caller holds the run's lock and commits. False when the wait has ended, or another process has locked
+    it or the signal.
+    """
+    parameters = {"wait": wait, "signal": signal, "now": now}
+    return connection.execute(sql.load("take_signal"), parameters).fetchone() is not None
+
+
+def skip(
+    connection: Connection, ids: Sequence[int], now: datetime, result: str, reason: str | None
+) -> list[MovedJob]:
+    """End those of these steps that wait or did not finish, as finished with `result`, a JSON text.
+
+    The caller holds the run's lock, has reopened the steps that had settled, and commits. Returns the steps.
+    """
+    parameters = {
+        "ids": list(ids),
+        "sources": list(sources_of("skip")),
+        "now": now,
+        "result": result,
+        "reason": reason,
+    }
+    return _end(connection, "skip_steps", parameters)
 
 
 def stop(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -22,12 +22,15 @@ from ..actions.domain import (
     name_in,
     say_target,
 )
-from ..actions.effects import Dispatch, Effect, Forget, RequestHeartbeat
+from ..actions.effects import Advance, Dispatch, Effect, Forget, RequestHeartbeat
 from ..actions.shapes import Change, Item, Skip
 from ..batches import lifecycle as batch_lifecycle
 from ..core.db import Connection
 from ..cron import transitions as cron_transitions
 from ..host import Host
+from ..workflows import actions as workflow_actions
+from ..workflows import transitions as workflow_transitions
+from ..workflows.lifecycle import OPEN
 from . import transitions as job_transitions
 from .lifecycle import ENDED_BY, sources_of
 from .record import unique_locks
@@ -49,11 +52,9 @@ def read_target(text: str) -> str | None:
 
 
 def lock_rows(connection: Connection, request: Request, targets: Collection[str]) -> None:
-    """Lock the rows of these jobs until the commit, in id order; for a retry, their batches before them."""
-    ids = _ids(targets)
-    if request.action.short_name == "retry":
-        job_transitions.lock_batches_of(connection, ids)
-    job_transitions.lock(connection, ids)
+    """Lock these jobs until the commit; before them their runs, and for a retry their batches."""
+    is_retry = request.action.short_name == "retry"
+    job_transitions.lock(connection, _ids(targets), with_batches=is_retry)
 
 
 def find_rows(
@@ -70,15 +71,20 @@ def say_unknown(target: str) -> str:
 
 
 def forbid(job: JobForDecision, request: Request) -> Skip | None:
-    """The reason to skip the job: its state or its batch forbids the action, or RQ owns it.
+    """The reason to skip the job: its state, workflow or batch forbids the action, or RQ owns it.
 
     None when the action is allowed.
     """
     if job.origin != "opsjobs":
         return cannot(job, request, "RQ owns it, and it is read-only here")
-    if job.state not in request.action.sources:
-        return cannot(job, request, f"it is {job.state}")
-    why = _find_batch_problem(job, request.action.short_name)
+    name, is_legal = request.action.short_name, job.state in request.action.sources
+    why = None if job.step is None else _find_step_problem(job, name)
+    if why is None and not is_legal:
+        why = f"it is {job.state}"
+        if job.step is not None:
+            why += workflow_actions.say_legal_moves(job.step_kind or "", job.state)
+    if why is None:
+        why = _find_batch_problem(job, name)
     return None if why is None else cannot(job, request, why)
 
 
@@ -90,6 +96,18 @@ def _find_batch_problem(job: JobForDecision, action: str) -> str | None:
         return f"it is a member of batch {job.batch_id}, which has not ended"
     if action == "retry" and job.is_batch_canceled:
         return f"its batch {job.batch_id} is being canceled; wait until it has ended"
+    return None
+
+
+def _find_step_problem(job: JobForDecision, action: str) -> str | None:
+    """Why the workflow of a step forbids the action; None when it allows it."""
+    state = job.workflow_state or ""
+    of = f"it is step {job.step} of workflow {job.workflow_id}"
+    if action == "run_again":
+        is_call = job.step_kind in ("job", "member")
+        return None if is_call else f"{of}, a {job.step_kind}, which calls no function of yours"
+    if state == "canceling" or (action == "delete" and state in OPEN):
+        return f"{of}, which is {state}{workflow_actions.say_legal_actions(state)}"
     return None
 
 
@@ -112,55 +130,111 @@ def list_facts(job: JobForDecision, now: datetime) -> dict[str, Any]:
         "ended_at": exact(job.ended_at),
         "ended_by": job.ended_by,
         "cancel_requested_at": exact(job.cancel_requested_at),
+        **({} if job.step is None else {"workflow_state": job.workflow_state}),
     }
 
 
 # --- retry
 
 
-def _assign_locks_to_retry(
-    _connection: Connection, _request: Request, jobs: dict[str, JobForDecision]
+def _read_more_of_retry(
+    connection: Connection, request: Request, jobs: dict[str, JobForDecision]
 ) -> dict[str, JobForDecision]:
-    return _let_the_first_take_the_lock(jobs, lambda job: job.unique_until == "ended")
+    jobs = _let_the_first_take_the_lock(jobs, lambda job: job.unique_until == "ended")
+    return {
+        target: job if job.workflow_id is None else _read_more_of_step(connection, request, job)
+        for target, job in jobs.items()
+    }
+
+
+def _read_more_of_step(
+    connection: Connection, request: Request, job: JobForDecision
+) -> JobForDecision:
+    if job.ended_by == "dependency":
+        culprits = workflow_transitions.find_culprits(connection, [job.id]).get(job.id, [])
+        return replace(job, obstacle=("illegal", _say_culprits(culprits)))
+    doomed = workflow_transitions.find_doomed_by(connection, [job.id])
+    runs = workflow_transitions.look(connection, [job.workflow_id or 0])
+    why = workflow_actions.find_obstacle(connection, runs[0], doomed, request.now)
+    return replace(job, obstacle=("duplicate", why) if why else None, doomed=len(doomed))
+
+
+def _say_culprits(culprits: Sequence[str]) -> str:
+    """Why a step cannot be retried by itself, and what can be done."""
+    if not culprits:
+        return "a step before it did not finish; legal for this step: skip"
+    steps = ", ".join(culprits)
+    return f"it was canceled because step {steps} did not finish; retry or skip {steps}, or skip this step"
 
 
 def _decide_retry(job: JobForDecision, request: Request) -> Item | Skip:
-    needs_lock = job.unique_until == "ended"
-    if needs_lock and job.unique_lock_of not in (None, job.id):
+    if job.obstacle is not None:
+        code, why = job.obstacle
+        return cannot(job, request, why, code)
+    if job.unique_until == "ended" and job.unique_lock_of not in (None, job.id):
         return _skip_duplicate(job, request)
     has_passed = _has_passed(job, request.now)
-    deadline = moment_in_words(job.deadline_at)
+    is_bound = job.deadline_at is not None and not has_passed
+    note = f"{_STARTS_BEFORE}{moment_in_words(job.deadline_at)}" if is_bound else None
+    if _waits_again(job):
+        changes = [Change("state", job.state, "deferred")]
+    else:
+        changes = [
+            Change("state", job.state, "available"),
+            Change("due", moment_in_words(job.due_at), "now"),
+            *_change_of_attempts(job),
+        ]
+    return make_item(job, *changes, *_changes_of_end(job, has_passed=has_passed), note=note)
+
+
+def _waits_again(job: JobForDecision) -> bool:
+    """Whether a retry of this step lets it wait again: a wait, or a step that was never due."""
+    return job.step is not None and not job.is_step_released and job.state != "retryable"
+
+
+def _change_of_attempts(job: JobForDecision) -> list[Change]:
     most = max(job.max_attempts, job.attempt + 1)
-    changes = [
-        Change("state", job.state, "available"),
-        Change("due", moment_in_words(job.due_at), "now"),
-    ]
-    if most != job.max_attempts:
-        changes.append(Change("attempts allowed", str(job.max_attempts), str(most)))
+    if most == job.max_attempts:
+        return []
+    return [Change("attempts allowed", str(job.max_attempts), str(most))]
+
+
+def _changes_of_end(job: JobForDecision, *, has_passed: bool) -> list[Change]:
+    """What a retry takes back: the deadline that has passed, the end, and what followed from the end."""
+    changes = []
     if has_passed:
-        changes.append(Change("deadline", f"{deadline}, passed", None))
+        changes.append(Change("deadline", f"{moment_in_words(job.deadline_at)}, passed", None))
     if job.ended_at:
         ended = f"{ENDED_BY[job.ended_by or '']}, {moment_in_words(job.ended_at)}"
         changes.append(Change("ended", ended, None))
-    if needs_lock and job.unique_lock_of is None:
+    if job.unique_until == "ended" and job.unique_lock_of is None:
         changes.append(Change("unique lock", "released", "taken again"))
     if job.batch_state in batch_lifecycle.FINAL:
         changes.append(Change(f"batch {job.batch_id}", job.batch_state, "running"))
-    is_bound = job.deadline_at is not None and not has_passed
-    return make_item(job, *changes, note=f"{_STARTS_BEFORE}{deadline}" if is_bound else None)
+    if job.step is None:
+        return changes
+    if job.workflow_state != "running":
+        changes.append(Change(f"workflow {job.workflow_id}", job.workflow_state, "running"))
+    return changes + workflow_actions.change_of_doomed(job.doomed)
 
 
 def _apply_retry(
     connection: Connection, request: Request, jobs: Sequence[JobForDecision]
 ) -> list[Effect | Item]:
-    unique = {job.id: None for job in jobs if job.unique_until == "ended"}
+    alone = [job for job in jobs if job.step is None]
+    unique = {job.id: None for job in alone if job.unique_until == "ended"}
     if unique and unique_locks.take(connection, unique, request.now):
         raise ChangedMeanwhile
-    ids = [job.id for job in jobs]
-    job_transitions.retry(connection, ids, request.now)
-    if of_cron := [job.id for job in jobs if job.cron_entry is not None]:
+    job_transitions.retry(connection, [job.id for job in alone], request.now)
+    if of_cron := [job.id for job in alone if job.cron_entry is not None]:
         cron_transitions.forget_job_ends(connection, of_cron)
-    return [_dispatch(jobs)]
+    steps: dict[int, list[int]] = defaultdict(list)
+    for job in jobs:
+        if job.workflow_id is not None:
+            steps[job.workflow_id].append(job.id)
+    if steps:
+        workflow_actions.retry_steps(connection, steps, request.now)
+    return [_dispatch(jobs), *_advance(jobs)]
 
 
 # --- cancel and discard
@@ -215,7 +289,7 @@ def _apply_cancel(
         for job in started
         if job.worker is not None and job.worker_kind != "plain"
     ]
-    return [*_forget(waiting), *requests]
+    return [*_forget(waiting), *requests, *_advance(waiting)]
 
 
 def _decide_discard(job: JobForDecision, _request: Request) -> Item | Skip:
@@ -226,7 +300,7 @@ def _apply_discard(
     connection: Connection, request: Request, jobs: Sequence[JobForDecision]
 ) -> list[Effect | Item]:
     endings.discard(connection, [job.id for job in jobs], request.now, request.reason)
-    return [*_forget(jobs)]
+    return [*_forget(jobs), *_advance(jobs)]
 
 
 # --- reschedule
@@ -298,6 +372,9 @@ def _decide_run_again(job: JobForDecision, request: Request) -> Item | Skip:
             "the new job gets no unique lock, because this process does not know how long that lock "
             "would last: the same call may be enqueued again"
         )
+    if job.step is not None:
+        alone = f"the new job is no step of workflow {job.workflow_id}"
+        note = alone if note is None else f"{alone}; {note}"
     new = f"{job.task} in {job.queue}, available, due now"
     return make_item(job, Change("new job", None, new), note=note)
 
@@ -383,6 +460,12 @@ def _dispatch(jobs: Iterable[JobForDecision]) -> Effect:
     return Dispatch(tuple(dict.fromkeys((job.lane, job.queue) for job in jobs)))
 
 
+def _advance(jobs: Iterable[JobForDecision]) -> list[Effect]:
+    """Pass the ends of steps on to what waits for them."""
+    runs = dict.fromkeys(job.workflow_id for job in jobs if job.workflow_id is not None)
+    return [Advance(tuple(runs))] if runs else []
+
+
 def _forget(jobs: Iterable[JobForDecision]) -> list[Effect]:
     queued = [(job.queue, job.id, job.dispatch_no) for job in jobs if job.state == "queued"]
     return [Forget(tuple(queued))] if queued else []
@@ -411,7 +494,7 @@ ACTIONS: tuple[Action[JobForDecision], ...] = (
         title="Retry",
         sources=sources_of("retry"),
         risk="The function runs once more, and repeats all that earlier attempts did.",
-        read_more=_assign_locks_to_retry,
+        read_more=_read_more_of_retry,
         decide=_decide_retry,
         apply=_apply_retry,
     ),

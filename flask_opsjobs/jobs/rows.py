@@ -94,6 +94,7 @@ class JobInFull:
     limiter: str | None
     partition: str | None
     weight: int | None
+    workflow_id: int | None
     tags: Sequence[str]
     is_unique: bool
     args: str

@@ -21,7 +21,11 @@ from .lifecycle import sources_of
 
 @dataclass(frozen=True)
 class JobForDecision:
-    """The columns of a job that a decision needs. `unique_lock_of` is the job that holds its unique lock."""
+    """The columns of a job that a decision needs. `unique_lock_of` is the job that holds its unique lock.
+
+    The last columns are None for a job that is no step of a workflow. A retry knows also why the step cannot
+    be reopened, as (code, why), and how many steps were canceled because of it: `obstacle` and `doomed`.
+    """
 
     id: int
     origin: str
@@ -47,6 +51,13 @@ class JobForDecision:
     worker: str | None
     worker_kind: str | None
     unique_lock_of: int | None
+    workflow_id: int | None = None
+    workflow_state: str | None = None
+    step: str | None = None
+    step_kind: str | None = None
+    is_step_released: bool = False
+    obstacle: tuple[str, str] | None = None
+    doomed: int = 0
 
     @property
     def target(self) -> str:
@@ -59,14 +70,12 @@ class JobForDecision:
         return self.task
 
 
-def lock(connection: Connection, ids: Iterable[int]) -> None:
-    """Lock these jobs, in id order."""
-    connection.execute(sql.load("lock_jobs"), {"ids": list(ids)})
+def lock(connection: Connection, ids: Iterable[int], *, with_batches: bool = False) -> None:
+    """Lock these jobs, in id order; before them the runs that they are steps of.
 
-
-def lock_batches_of(connection: Connection, ids: Iterable[int]) -> None:
-    """Lock the batches that these jobs are members of. Those who retry jobs call it before `lock`."""
-    connection.execute(sql.load("lock_batches_of_jobs"), {"ids": list(ids)})
+    Those who retry jobs lock their batches too, which a retry may reopen.
+    """
+    connection.execute(sql.load("lock_jobs"), {"ids": list(ids), "with_batches": with_batches})
 
 
 def read(connection: Connection, ids: Iterable[int], now: datetime) -> dict[int, JobForDecision]:

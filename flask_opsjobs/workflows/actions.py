@@ -8,8 +8,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
+from psycopg.errors import UniqueViolation
+
+from .. import endings
 from ..actions.domain import (
     Action,
     ChangedMeanwhile,
@@ -25,9 +29,11 @@ from ..actions.shapes import Change, Item, Skip
 from ..core.db import Connection
 from ..host import Host
 from ..jobs import transitions as job_transitions
+from ..jobs.lifecycle import ARROWS as JOB_ARROWS
+from ..jobs.lifecycle import sources_of as sources_of_job
 from ..jobs.record import json_storage, unique_locks
 from . import transitions
-from .lifecycle import sources_of
+from .lifecycle import OPEN, sources_of
 from .send_signal import Signal, store_signal
 from .transitions import RunForDecision, StepForDecision
 
@@ -35,6 +41,12 @@ _TARGET = re.compile(r"workflow/([0-9]{1,19})")
 _LARGEST_ID = 2**63 - 1  # what a bigint holds
 _LONGEST_NAME = 250
 _SHOWN = 5
+# The change that holds a given result or payload, which only people who may see payload see.
+RESULT = "its result"
+# The facts of an action on more steps than these hold one hash of them, so that the audit stays short.
+_MOST_FACTS = 100
+# The actions on the job of a step that move the step.
+_ACTIONS_ON_STEP = ("retry", "cancel", "discard", "reschedule", "skip")
 
 
 # --- targets and rows
@@ -42,11 +54,16 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class RunWithSteps:
-    """A run, and those of its steps that the action is about."""
+    """A run, and those of its steps that the action is about.
+
+    `doomed` is the number of steps that were canceled because of these. `obstacle` says why they cannot be
+    reopened.
+    """
 
     run: RunForDecision
     steps: tuple[StepForDecision, ...] = ()
-    reopened: int = 0
+    doomed: int = 0
+    obstacle: str | None = None
 
     @property
     def target(self) -> str:
@@ -91,12 +108,25 @@ def forbid(row: RunWithSteps, request: Request) -> Skip | None:
     """Why the run's state forbids the action; None when it allows it."""
     if row.run.state in request.action.sources:
         return None
-    return cannot(row, request, f"it is {row.run.state}{_what_is_legal(row.run.state)}")
+    return cannot(row, request, f"it is {row.run.state}{say_legal_actions(row.run.state)}")
 
 
-def _what_is_legal(state: str) -> str:
+def say_legal_actions(state: str) -> str:
+    """What is legal for a run in this state, as the end of a sentence."""
     names = [action.title.lower() for action in ACTIONS if state in action.sources]
     return f"; legal now: {', '.join(names)}" if names else "; wait until its steps are stopped"
+
+
+def say_legal_moves(kind: str, state: str) -> str:
+    """What is legal for a step of a running workflow in this state, as the end of a sentence."""
+    names = [
+        arrow.name
+        for arrow in JOB_ARROWS
+        if arrow.name in _ACTIONS_ON_STEP and state in arrow.sources
+    ]
+    if kind == "wait" and state == "deferred":
+        names.append("signal")
+    return f"; legal for this step: {', '.join(names)}" if names else ""
 
 
 def list_facts(row: RunWithSteps, _now: datetime) -> dict[str, Any]:
@@ -105,11 +135,15 @@ def list_facts(row: RunWithSteps, _now: datetime) -> dict[str, Any]:
     Not the counts of the run: they change whenever a step ends, and no run that makes progress could be acted
     on.
     """
+    steps: Any = {step.name: f"{step.state}, delivery {step.dispatch_no}" for step in row.steps}
+    if len(steps) > _MOST_FACTS:
+        text = json.dumps(steps, sort_keys=True)
+        steps = f"{len(steps)} steps, {sha256(text.encode()).hexdigest()[:16]}"
     return {
         "state": row.run.state,
         "end_no": row.run.end_no,
         "cancel_requested_at": exact(row.run.cancel_requested_at),
-        "steps": {step.name: [step.state, step.dispatch_no] for step in row.steps},
+        "steps": steps,
     }
 
 
@@ -135,56 +169,108 @@ def _apply_cancel(
 def _find_steps_of_retry(
     connection: Connection, request: Request, row: RunWithSteps
 ) -> RunWithSteps:
-    steps = transitions.look_at_steps(connection, row.run.id, None, request.now)
-    return _with_reopened(connection, row, steps)
+    steps = transitions.look_at_steps(connection, row.run.id, None)
+    return _with_doomed(connection, request, row, steps, [step.id for step in steps])
 
 
-def _with_reopened(
-    connection: Connection, row: RunWithSteps, steps: Sequence[StepForDecision]
+def _with_doomed(
+    connection: Connection,
+    request: Request,
+    row: RunWithSteps,
+    steps: Sequence[StepForDecision],
+    takers: Sequence[int],
 ) -> RunWithSteps:
+    """The run with these steps, and what they doomed. `takers` and the doomed need their unique locks."""
     doomed = transitions.find_doomed_by(connection, [step.id for step in steps])
-    return replace(row, steps=tuple(steps), reopened=len(doomed))
+    obstacle = find_obstacle(connection, row.run, [*takers, *doomed], request.now)
+    return replace(row, steps=tuple(steps), doomed=len(doomed), obstacle=obstacle)
 
 
 def _decide_retry(row: RunWithSteps, request: Request) -> Item | Skip:
     if not row.steps:
         return cannot(row, request, "none of its steps failed or was canceled")
-    for step in row.steps:
-        if step.unique_until == "ended" and step.unique_lock_of not in (None, step.id):
-            rival = f"job {step.unique_lock_of} holds the unique lock of step {step.name}"
-            return cannot(row, request, rival, "duplicate")
-    changes = [Change("state", row.run.state, "running")] if row.run.state != "running" else []
+    if row.obstacle is not None:
+        return cannot(row, request, row.obstacle, "duplicate")
+    changes = [*_change_of_state(row)]
     changes += [
-        Change(f"step {step.name}", step.state, "available" if step.is_released else "deferred")
+        Change(f"step {step.name}", step.state, state_after_retry(is_released=step.is_released))
         for step in row.steps[:_SHOWN]
     ]
     if (more := len(row.steps) - _SHOWN) > 0:
-        changes.append(Change(f"{more} more steps", "failed or canceled", "available"))
-    return make_item(row, *changes, *_change_of_reopened(row))
+        changes.append(Change(f"{more} more steps", "failed or canceled", "available or deferred"))
+    return make_item(row, *changes, *change_of_doomed(row.doomed))
 
 
-def _change_of_reopened(row: RunWithSteps) -> list[Change]:
-    if not row.reopened:
-        return []
-    return [Change(f"{row.reopened} steps behind them", "canceled", "deferred")]
+def find_obstacle(
+    connection: Connection, run: RunForDecision, steps: Sequence[int], now: datetime
+) -> str | None:
+    """Why a run and these steps cannot be reopened: something else holds a unique key or lock of theirs."""
+    if run.open_rival is not None and run.state not in OPEN:
+        return f"workflow {run.open_rival} is open with the same unique key"
+    if holder := transitions.find_lock_holder(connection, steps, now):
+        return f"job {holder[1]} holds the unique lock of step {holder[0]}"
+    return None
+
+
+def _change_of_state(row: RunWithSteps) -> list[Change]:
+    return [] if row.run.state == "running" else [Change("state", row.run.state, "running")]
+
+
+def state_after_retry(*, is_released: bool) -> str:
+    """The state of a step right after its retry: a wait, and a step that was never due, wait again."""
+    return "available" if is_released else "deferred"
+
+
+def change_of_doomed(number: int) -> list[Change]:
+    """The change of the steps that were canceled because of a step that is retried or skipped."""
+    words = "1 step behind" if number == 1 else f"{number} steps behind"
+    return [Change(words, "canceled", "deferred")] if number else []
 
 
 def _apply_retry(
     connection: Connection, request: Request, rows: Sequence[RunWithSteps]
 ) -> list[Effect | Item]:
-    lanes: dict[tuple[str, str], None] = {}
-    for row in rows:
-        ids = [step.id for step in row.steps]
-        job_transitions.lock(connection, ids)
-        reopened = transitions.reopen(connection, row.run.id, ids, request.now)
-        take_locks_again(connection, reopened, request.now)
-        released = [step for step in row.steps if step.is_released]
-        job_transitions.retry(connection, [step.id for step in released], request.now)
-        lanes |= dict.fromkeys((step.lane, step.queue) for step in released)
+    retry_steps(
+        connection, {row.run.id: [step.id for step in row.steps] for row in rows}, request.now
+    )
+    due = [step for row in rows for step in row.steps if step.is_released]
+    lanes = dict.fromkeys((step.lane, step.queue) for step in due)
     return [Dispatch(tuple(lanes)), Advance(tuple(row.run.id for row in rows))]
 
 
-def take_locks_again(connection: Connection, ids: Sequence[int], now: datetime) -> None:
+def retry_steps(
+    connection: Connection, steps: Mapping[int, Collection[int]], now: datetime
+) -> None:
+    """Retry these steps, by run, and reopen what they doomed. The caller holds the locks of the runs.
+
+    Raises `ChangedMeanwhile` when another job or run took a unique lock or key.
+    """
+    _lock_with_doomed(connection, [step for of_run in steps.values() for step in of_run])
+    for run in sorted(steps):
+        reopened = _reopen(connection, run, steps[run], now)
+        _take_locks_again(connection, reopened, now)
+        job_transitions.retry(connection, steps[run], now)
+
+
+def _lock_with_doomed(connection: Connection, steps: Collection[int]) -> None:
+    """Lock the jobs of these steps and of what they doomed, in id order.
+
+    Only operators lock jobs that were doomed, and they hold the lock of the run. So nobody waits for a step
+    that is locked here while he holds one that this waits for.
+    """
+    doomed = transitions.find_doomed_by(connection, steps)
+    job_transitions.lock(connection, {*steps, *doomed})
+
+
+def _reopen(connection: Connection, run: int, steps: Collection[int], now: datetime) -> list[int]:
+    """Reopen steps. Raises `ChangedMeanwhile` when a run with the same unique key was started meanwhile."""
+    try:
+        return transitions.reopen(connection, run, steps, now)
+    except UniqueViolation:
+        raise ChangedMeanwhile from None
+
+
+def _take_locks_again(connection: Connection, ids: Sequence[int], now: datetime) -> None:
     """Take the unique locks of reopened steps that are unique until they end.
 
     Raises `ChangedMeanwhile` when another job took one of them.
@@ -197,69 +283,74 @@ def take_locks_again(connection: Connection, ids: Sequence[int], now: datetime) 
 # --- skip
 
 
-def _read_skip(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
+def _read_skip(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
     """The name of a step, and a result as JSON text; without one the result is null."""
+    most, setting = host.settings.max_output_bytes, "OPSJOBS_MAX_OUTPUT_BYTES"
     return {
         "step": _read_name("step", given["step"]),
-        "result": _read_json("result", given["result"]),
+        "result": _read_json("result", given["result"], most, setting),
     }
 
 
 def _find_step_of_skip(connection: Connection, request: Request, row: RunWithSteps) -> RunWithSteps:
-    name = request.params["step"]
-    return _with_reopened(
-        connection, row, transitions.look_at_steps(connection, row.run.id, name, request.now)
-    )
+    steps = transitions.look_at_steps(connection, row.run.id, request.params["step"])
+    return _with_doomed(connection, request, row, steps, [])
 
 
 def _decide_skip(row: RunWithSteps, request: Request) -> Item | Skip:
-    name = request.params["step"]
+    name, result = request.params["step"], request.params["result"]
     if not row.steps:
         return cannot(row, request, f"it has no step {name}", "unknown_step")
     (step,) = row.steps
-    if step.state not in ("deferred", "failed", "canceled"):
-        why = (
-            f"step {name} is {step.state}; only a deferred, failed or canceled step can be skipped"
+    if step.state not in sources_of_job("skip"):
+        return cannot(
+            row, request, f"step {name} is {step.state}{say_legal_moves(step.kind, step.state)}"
         )
+    if step.kind == "map" and not result.startswith("["):
+        why = f"step {name} is a map, so its result must be a list, one element per element"
         return cannot(row, request, why)
-    changes = [
+    if row.obstacle is not None:
+        return cannot(row, request, row.obstacle, "duplicate")
+    return make_item(
+        row,
+        *_change_of_state(row),
         Change(f"step {name}", step.state, "finished"),
-        Change("its result", None, request.params["result"]),
-    ]
-    if row.run.state != "running":
-        changes.insert(0, Change("state", row.run.state, "running"))
-    return make_item(row, *changes, *_change_of_reopened(row))
+        Change(RESULT, None, result),
+        *change_of_doomed(row.doomed),
+    )
 
 
 def _apply_skip(
     connection: Connection, request: Request, rows: Sequence[RunWithSteps]
 ) -> list[Effect | Item]:
+    ids = [step.id for row in rows for step in row.steps]
+    _lock_with_doomed(connection, ids)
     for row in rows:
-        (step,) = row.steps
-        job_transitions.lock(connection, [step.id])
-        reopened = transitions.reopen(connection, row.run.id, [step.id], request.now)
-        behind = [id for id in reopened if id != step.id]
-        take_locks_again(connection, behind, request.now)
-        transitions.skip(connection, step.id, request.params["result"], request.reason, request.now)
+        mine = {step.id for step in row.steps}
+        reopened = _reopen(connection, row.run.id, mine, request.now)
+        _take_locks_again(connection, [id for id in reopened if id not in mine], request.now)
+    ended = endings.skip(connection, ids, request.now, request.params["result"], request.reason)
+    if len(ended) < len(ids):
+        raise ChangedMeanwhile
     return [Advance(tuple(row.run.id for row in rows))]
 
 
 # --- signal
 
 
-def _read_signal(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
+def _read_signal(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
     """The name of a wait, and a payload as JSON text; without one the payload is null."""
+    most, setting = host.settings.max_args_bytes, "OPSJOBS_MAX_ARGS_BYTES"
     return {
         "wait": _read_name("wait", given["wait"]),
-        "payload": _read_json("payload", given["payload"]),
+        "payload": _read_json("payload", given["payload"], most, setting),
     }
 
 
 def _find_wait_of_signal(
     connection: Connection, request: Request, row: RunWithSteps
 ) -> RunWithSteps:
-    name = request.params["wait"]
-    steps = transitions.look_at_steps(connection, row.run.id, name, request.now)
+    steps = transitions.look_at_steps(connection, row.run.id, request.params["wait"])
     return replace(row, steps=tuple(steps))
 
 
@@ -269,11 +360,15 @@ def _decide_signal(row: RunWithSteps, request: Request) -> Item | Skip:
         return cannot(row, request, f"it has no wait {name}", "unknown_step")
     (wait,) = row.steps
     if wait.state != "deferred":
-        return cannot(row, request, f"wait {name} is {wait.state}")
-    note = None if wait.opened_at else "it is not open yet, and takes the signal when it opens"
+        return cannot(
+            row, request, f"wait {name} is {wait.state}{say_legal_moves(wait.kind, wait.state)}"
+        )
+    note = None
+    if not wait.opened_at:
+        note = "it is not open yet: the first wait of this workflow for its signal takes it"
     changes = (
         Change(f"wait {name}", "deferred", "finished"),
-        Change("its result", None, request.params["payload"]),
+        Change(RESULT, None, request.params["payload"]),
     )
     return make_item(row, *changes, note=note)
 
@@ -281,12 +376,16 @@ def _decide_signal(row: RunWithSteps, request: Request) -> Item | Skip:
 def _apply_signal(
     connection: Connection, request: Request, rows: Sequence[RunWithSteps]
 ) -> list[Effect | Item]:
+    """Store a signal for each run. An open wait ends with it here, whatever else is open for it."""
+    job_transitions.lock(connection, [step.id for row in rows for step in row.steps])
     for row in rows:
         (wait,) = row.steps
         assert wait.signals is not None
         payload = json.loads(request.params["payload"])
         signal = Signal(wait.signals[0], wait.key, payload, run=row.run.id, by=request.actor)
-        store_signal(partial(transitions.run_sql, connection), request.host, signal)
+        sent = store_signal(partial(transitions.run_sql, connection), request.host, signal)
+        if wait.opened_at and not endings.receive(connection, wait.id, sent.id, request.now):
+            raise ChangedMeanwhile
     return [Advance(tuple(row.run.id for row in rows))]
 
 
@@ -303,18 +402,27 @@ def _read_name(what: str, value: Any) -> str:
     raise ValueError(f"{what} is the name of a {what} of the workflow; got {value!r:.100}")
 
 
-def _read_json(what: str, value: Any) -> str:
+def _read_json(what: str, value: Any, most: int, setting: str) -> str:
     """The value as JSON text. Forms and commands send text; Python code may send any value."""
     if value in (None, ""):
         return "null"
     try:
-        plain = json.loads(value) if isinstance(value, str) else value
+        plain = _parse(value) if isinstance(value, str) else value
         raw = json_storage.dump(plain)
         json_storage.check_readable(raw)
         json_storage.check_keys(plain)
-    except (ValueError, json_storage.NotStorable) as why:
+    except ValueError as why:
         raise ValueError(f'{what} is JSON such as {{"amount": 990}} or "a text": {why}') from None
+    if len(raw) > most:
+        raise ValueError(f"{what} is {len(raw)} bytes as JSON, more than {setting} = {most}")
     return raw.decode()
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("is nested too deep") from None
 
 
 FindSteps = Callable[[Connection, Request, RunWithSteps], RunWithSteps]

@@ -404,3 +404,39 @@ _SIGNAL: tuple[Any, ...] = (
 
 def _columns(table: Any, row: type) -> list[Any]:
     return [getattr(table, name) for name in row.__annotations__]
+
+
+# --- the step that a job is
+
+
+@dataclass(frozen=True)
+class StepOfJob:
+    """The step of a workflow that a job is."""
+
+    workflow_id: int
+    workflow: str
+    workflow_state: str
+    name: str
+    kind: str
+
+    @property
+    def target(self) -> str:
+        """The workflow as the target of an action."""
+        return f"workflow/{self.workflow_id}"
+
+
+def find_step_of(session: Session, job_id: int) -> StepOfJob | None:
+    """The step that this job is; None when it belongs to no workflow."""
+    wanted = (
+        select(
+            WorkflowRecord.id,
+            WorkflowRecord.name,
+            WorkflowRecord.state,
+            StepRecord.name,
+            StepRecord.kind,
+        )
+        .join_from(StepRecord, WorkflowRecord)
+        .where(StepRecord.job_id == job_id)
+    )
+    row = session.execute(wanted).one_or_none()
+    return None if row is None else StepOfJob(*row)

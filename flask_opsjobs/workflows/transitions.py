@@ -1,4 +1,4 @@
-"""Writes an operator's decisions about runs and their steps: cancel, reopen, skip.
+"""Writes an operator's decisions about runs and their steps: cancel, reopen. `endings` skips a step.
 
 Every function runs in the caller's transaction. Call `lock` first: then nobody advances the runs until the
 commit. After it the caller has them advanced.
@@ -15,8 +15,6 @@ from psycopg.rows import class_row, dict_row, namedtuple_row
 
 from ..core import sql
 from ..core.db import Connection
-from ..jobs.lifecycle import sources_of as sources_of_job
-from ..jobs.record import unique_locks
 from .lifecycle import sources_of
 
 
@@ -28,18 +26,17 @@ def lock(connection: Connection, runs: Iterable[int]) -> list[int]:
 
 @dataclass(frozen=True)
 class RunForDecision:
-    """The columns of a run that a decision needs."""
+    """The columns of a run that a decision needs.
+
+    `open_rival` is the other open run with the same name and unique key.
+    """
 
     id: int
     name: str
     state: str
-    steps: int
-    settled: int
-    ended_at: datetime | None
-    ended_by: str | None
     end_no: int
     cancel_requested_at: datetime | None
-    cancel_requested_by: str | None
+    open_rival: int | None
 
 
 @dataclass(frozen=True)
@@ -47,8 +44,6 @@ class StepForDecision:
     """The columns of a step and its job that a decision needs.
 
     `is_released`: its job was released, so that a retry makes it available. A wait opens again instead.
-    `cause` is the step because of which it was canceled. `unique_lock_of` is the job that holds its unique
-    lock.
     """
 
     id: int
@@ -59,13 +54,9 @@ class StepForDecision:
     signals: list[str] | None
     key: str
     state: str
-    ended_by: str | None
     dispatch_no: int
     lane: str
     queue: str
-    unique_until: str | None
-    unique_lock_of: int | None
-    cause: str | None
 
 
 # An action on a run names at most this many of its steps.
@@ -78,11 +69,9 @@ def look(connection: Connection, runs: Iterable[int]) -> list[RunForDecision]:
         return cursor.execute(sql.load("look_at_workflows"), {"ids": list(runs)}).fetchall()
 
 
-def look_at_steps(
-    connection: Connection, run: int, name: str | None, now: datetime
-) -> list[StepForDecision]:
+def look_at_steps(connection: Connection, run: int, name: str | None) -> list[StepForDecision]:
     """The step of that name; without a name all that failed or were canceled by themselves. Locks nothing."""
-    values = {"run": run, "name": name, "now": now, "limit": _MOST_STEPS}
+    values = {"run": run, "name": name, "limit": _MOST_STEPS}
     with connection.cursor(row_factory=class_row(StepForDecision)) as cursor:
         return cursor.execute(sql.load("look_at_steps"), values).fetchall()
 
@@ -91,6 +80,21 @@ def find_doomed_by(connection: Connection, steps: Collection[int]) -> list[int]:
     """The ids of the steps that were canceled only because one of these did not finish. Locks nothing."""
     rows = connection.execute(sql.load("find_steps_to_reopen"), {"ids": list(steps)})
     return [id for (id,) in rows]
+
+
+def find_culprits(connection: Connection, steps: Collection[int]) -> dict[int, list[str]]:
+    """The names of the steps because of which these were canceled, at most five each. Locks nothing."""
+    rows = connection.execute(sql.load("find_culprits"), {"ids": list(steps)})
+    return dict(rows.fetchall())
+
+
+def find_lock_holder(
+    connection: Connection, steps: Collection[int], now: datetime
+) -> tuple[str, int] | None:
+    """The first of these steps whose unique lock another job holds, and that job. Locks nothing."""
+    values = {"ids": list(steps), "now": now}
+    row = connection.execute(sql.load("find_lock_holder_of_steps"), values).fetchone()
+    return None if row is None else (row[0], row[1])
 
 
 def list_unique_until_ended(connection: Connection, ids: Sequence[int]) -> list[int]:
@@ -145,8 +149,8 @@ def list_workers_to_stop(connection: Connection, runs: Collection[int]) -> list[
 def reopen(connection: Connection, run: int, steps: Collection[int], now: datetime) -> list[int]:
     """Reopen steps that did not finish, and exactly the steps that were canceled because of them.
 
-    A run that had ended runs again. Returns the ids of all reopened steps. Those that were never released
-    wait again; the caller decides what happens to the jobs of the others.
+    A run that had ended runs again. Returns the ids of all reopened steps. Waits, and steps that were never
+    released, wait again; the caller decides what happens to the jobs of the others.
     """
     ids = sorted({*steps, *find_doomed_by(connection, steps)})
     connection.execute(sql.load("reopen_steps"), {"run": run, "ids": ids, "now": now})
@@ -154,19 +158,3 @@ def reopen(connection: Connection, run: int, steps: Collection[int], now: dateti
     connection.execute(sql.load("count_pending"), {"ids": ids})
     connection.execute(sql.load("append_hints_of_sources"), {"run": run, "ids": ids})
     return ids
-
-
-def skip(connection: Connection, step: int, result: str, reason: str, now: datetime) -> None:
-    """End a step as finished with `result`, a JSON text, and release its unique lock.
-
-    The caller has reopened it.
-    """
-    values = {
-        "ids": [step],
-        "sources": list(sources_of_job("skip")),
-        "result": result,
-        "reason": reason,
-        "now": now,
-    }
-    connection.execute(sql.load("skip_steps"), values)
-    unique_locks.release(connection, [step])

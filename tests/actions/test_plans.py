@@ -26,7 +26,7 @@ _SETUP = """
     ANALYZE opsjobs.queues; ANALYZE opsjobs.previews
 """
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "lock_jobs": ("jobs_pkey", {}),
+    "lock_jobs": ("jobs_pkey", {"with_batches": True}),
     "read_jobs": ("jobs_pkey", {}),
     "reschedule_jobs": (
         "jobs_pkey",

@@ -27,14 +27,17 @@ WORDS = {
     "limiter explain": ("api", "--json"),
     "limiter list": ("--json",),
     "limiter simulate": ("call", "--count", "3", "--json"),
+    "signal": ("payment", "--json"),
     "why": ("1", "--json"),
 }
-TARGETS = {"job": "1", "queue": "mail", "limiter": "api", "cron": "nightly"}
+TARGETS = {"job": "1", "queue": "mail", "limiter": "api", "cron": "nightly", "workflow": "1"}
 PARAMS = {
     "job reschedule": ("--due-at", "2099-01-03T00:00Z"),
     "cron catch-up": ("1",),
     "queue set-prefetch": ("3",),
     "limiter cooldown": ("--minutes", "3"),
+    "workflow signal": ("--wait", "paid"),
+    "workflow skip": ("--step", "fetch"),
 }
 
 

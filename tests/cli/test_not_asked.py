@@ -49,9 +49,14 @@ WORDS: dict[str, tuple[str, ...]] = {
     "queue set-prefetch": ("mail", "5", *REASON),
     "retain": (),
     "run": (),
+    "signal": ("payment", "--key", "order-1"),
     "up": (),
     "why": ("1",),
     "worker": (),
+    "workflow cancel": ("1", *REASON),
+    "workflow retry": ("1", *REASON),
+    "workflow signal": ("1", "--wait", "paid", *REASON),
+    "workflow skip": ("1", "--step", "fetch", *REASON),
 }
 # What this needs is there in every case below: an app without Flask-Migrate.
 APART = ("install",)

@@ -14,7 +14,7 @@ from flask_sqlalchemy import SQLAlchemy
 from redis import Redis
 from sqlalchemy.orm import Session
 
-from flask_opsjobs import OpsJobs
+from flask_opsjobs import OpsJobs, endings
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.reconcile.recall import Suspects, recall_lost
 from flask_opsjobs.engine.redis.broker import Broker, broker_of, rq_id
@@ -177,7 +177,7 @@ def _change(bench: Bench, run: int, name: str, *, is_retry: bool) -> None:
         if is_retry:
             jobs.retry(connection, [step], now)
         else:
-            workflows.skip(connection, step, "42", "known to be well", now)
+            endings.skip(connection, [step], now, "42", "known to be well")
 
 
 def test_a_row_that_was_deleted_manually_is_a_difference(

@@ -15,6 +15,8 @@ from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.limits.models import LimitRejection
 from flask_opsjobs.web.app import pages
+from tests.support.engine import Bench
+from tests.support.graphs import Graph
 from tests.web.every import reads, soup
 from tests.web.rows import ago
 
@@ -37,11 +39,19 @@ def cooling(
     return f"/ops/jobs/limiters/customer-api?partition={reference('42')}"
 
 
+@pytest.fixture
+def step(bench: Bench) -> str:
+    """The path of a job that is a step of a workflow."""
+    graph = Graph.make(bench.connection, "a b", ["a b"])
+    return f"/ops/jobs/jobs/{graph.ids['b']}"
+
+
 def test_every_template_is_drawn_by_some_page(
     client: FlaskClient,
     jobs: dict[str, Job],
     drifted: str,
     cooling: str,
+    step: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     drawn: set[str] = set()
@@ -53,7 +63,7 @@ def test_every_template_is_drawn_by_some_page(
 
     pages._environment().cache.clear()
     monkeypatch.setattr(pages._environment().loader, "get_source", note)
-    for path in [drifted, cooling, *(path for _, path in reads(jobs))]:
+    for path in [drifted, cooling, step, *(path for _, path in reads(jobs))]:
         client.get(path)
     assert drawn == set(TEMPLATES)
 

@@ -141,12 +141,12 @@ def skip(connection: Connection, run: int, name: str) -> Any:
 
     def change() -> bool:
         now = read_clock(connection)
-        ((step),) = transitions.look_at_steps(connection, run, name, now)
+        ((step),) = transitions.look_at_steps(connection, run, name)
         if step.state not in ("deferred", "failed", "canceled"):
             return False
         job_transitions.lock(connection, [step.id])
         transitions.reopen(connection, run, [step.id], now)
-        transitions.skip(connection, step.id, "42", "known to be well", now)
+        endings.skip(connection, [step.id], now, "42", "known to be well")
         return True
 
     return decide(connection, run, change)
@@ -158,7 +158,7 @@ def retry(connection: Connection, run: int) -> Any:
     def change() -> int:
         (found,) = transitions.look(connection, [run])
         now = read_clock(connection)
-        steps = transitions.look_at_steps(connection, run, None, now)
+        steps = transitions.look_at_steps(connection, run, None)
         if not steps or found.state == "canceling":
             return 0
         ids = [step.id for step in steps]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from flask_opsjobs import endings
 from flask_opsjobs.core.db import Connection
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.endings.advance import advance
@@ -38,7 +39,7 @@ def skip(graph: Graph, name: str) -> None:
         transitions.lock(connection, [graph.run])
         now = read_clock(connection)
         transitions.reopen(connection, graph.run, [graph.ids[name]], now)
-        transitions.skip(connection, graph.ids[name], "42", "known to be well", now)
+        endings.skip(connection, [graph.ids[name]], now, "42", "known to be well")
 
 
 def test_a_retry_reopens_what_the_step_doomed_and_the_run_ends_again(bench: Bench) -> None:

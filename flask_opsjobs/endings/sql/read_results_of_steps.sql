@@ -2,7 +2,7 @@
 -- step: the arguments as JSON text, their size in bytes, and a sentence when a result is missing.
 -- A parameter `args.x` is the argument x of the calls that a map makes.
 -- The result of a step that did not finish is null. The result of a map is the list of its members' results,
--- in the order of the elements.
+-- in the order of the elements; of a map that was skipped, it is the list that an operator gave.
 -- LATERAL and OFFSET 0 read each result by its key: Postgres expects many more results than there are, and
 -- would read all outputs.
 -- The caller holds the run's lock.
@@ -17,9 +17,11 @@ WITH taken AS MATERIALIZED (
 ), found AS MATERIALIZED (
     SELECT t.id, t.parameter, t.source,
         CASE WHEN t.settled <> 'finished' THEN 'null'::jsonb
+            WHEN t.is_list AND jsonb_typeof(o.value) = 'array' THEN o.value
             WHEN t.is_list THEN coalesce(members.results, '[]'::jsonb)
             ELSE coalesce(o.value, 'null'::jsonb) #> t.path END AS value,
         CASE WHEN t.settled <> 'finished' THEN NULL
+            WHEN t.is_list AND jsonb_typeof(o.value) = 'array' THEN NULL
             WHEN t.is_list THEN 'element ' || members.missing || ' of it was not kept'
             WHEN o.job_id IS NULL THEN 'it was not kept, or was deleted'
             WHEN o.omitted IS NOT NULL THEN 'it was not kept: ' || o.omitted

@@ -26,6 +26,8 @@ from ...jobs.queries import list_rows
 from ...jobs.rows import Count
 from ...jobs.search.queries import list_jobs
 from ...limits.actions import make_target, split_target
+from ...workflows import actions as workflow_actions
+from ...workflows.actions import RESULT
 from ..app import access, links, pages, problems, references, shell
 from ..app.display import PageDisplay
 from ..app.host import asking, host, reading
@@ -33,7 +35,14 @@ from ..jobs import list_request
 
 _STATUS = {None: 200, "unauthorized": 403, "reason_too_short": 422, "reason_too_long": 422}
 # The entry of the navigation for each domain.
-_HERE = {"job": "jobs", "queue": "queues", "cron": "cron", "limiter": "limiters"}
+_HERE = {
+    "job": "jobs",
+    "queue": "queues",
+    "workflow": "workflows",
+    "cron": "cron",
+    "limiter": "limiters",
+}
+_PAYLOAD_PARAMS = ("args", "result", "payload")
 _REFUSALS = {
     "drifted": "something has changed",
     "expired": "this preview has expired",
@@ -65,6 +74,18 @@ def on_job(action: Action[Any]) -> Callable[[str], Response]:
         target = job_actions.read_target(f"job/{job_id}")
         if target is None:
             raise problems.no_such_job(job_id)
+        return start(action, [target])
+
+    return view
+
+
+def on_workflow(action: Action[Any]) -> Callable[[str], Response]:
+    """A view that starts the action on one workflow."""
+
+    def view(workflow_id: str) -> Response:
+        target = workflow_actions.read_target(f"workflow/{workflow_id}")
+        if target is None:
+            raise problems.no_such_workflow(workflow_id)
         return start(action, [target])
 
     return view
@@ -378,12 +399,14 @@ class PreviewView:
 
     @property
     def has_payload(self) -> bool:
-        """Whether the plan contains the arguments of a cron entry, which are payload."""
-        return "args" in self.plan.params
+        """Whether the plan has payload: arguments of a cron entry, a step's result, a signal's payload."""
+        return any(param in self.plan.params for param in _PAYLOAD_PARAMS)
 
-    def is_payload(self, change: Change) -> bool:
-        """Whether the change is about the arguments of a cron entry, as JSON. Entry names have no spaces."""
-        return self.action.domain == "cron" and change.what.endswith(" args")
+    def is_payload(self, what: str) -> bool:
+        """Whether the value of a change is payload, as JSON. In a drift the target comes before `what`."""
+        if self.action.domain == "cron":  # entry names have no spaces
+            return what.rpartition(" ")[2] == "args"
+        return self.action.domain == "workflow" and what == RESULT
 
     @property
     def again(self) -> tuple[str, Sequence[tuple[str, str]]]:
@@ -394,6 +417,8 @@ class PreviewView:
         if self.action.domain == "job":
             picked = [("job", name) for name in names]
             return url_for(f"opsjobs.jobs_{short_name}"), [*picked, *fields]
+        if self.action.domain == "workflow":
+            return url_for(f"opsjobs.workflow_{short_name}", workflow_id=names[0]), fields
         if self.action.domain == "limiter":
             limiter, partition = split_target(self.plan.targets[0])
             url = url_for(f"opsjobs.limiter_{short_name}", limiter=limiter, partition=partition)

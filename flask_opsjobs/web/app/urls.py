@@ -69,6 +69,16 @@ def _actions_of(domain: str, page: str, **own: Callable[..., Any]) -> Iterator[U
         yield Url(rule, endpoint, view, "action", action.permission)
 
 
+def _workflow_actions() -> Iterator[Url]:
+    """Each action on one workflow."""
+    for action in (action for action in ACTIONS.values() if action.domain == "workflow"):
+        rule, endpoint = (
+            f"/workflows/<workflow_id>/{action.short_name}",
+            f"workflow_{action.short_name}",
+        )
+        yield Url(rule, endpoint, actions.on_workflow(action), "action", action.permission)
+
+
 def _limiter_actions() -> Iterator[Url]:
     """Each action on a limiter, or on the partition of it that the address names."""
     for action in (action for action in ACTIONS.values() if action.domain == "limiter"):
@@ -108,6 +118,7 @@ URLS = (
         "fragment",
         "workflows.view",
     ),
+    *_workflow_actions(),
     Url("/cron", "cron", cron.page, "page", "cron.view"),
     Url("/cron/<path:name>", "cron_entry", cron.entry_page, "page", "cron.view"),
     # An entry may be called live or new, as a queue may.

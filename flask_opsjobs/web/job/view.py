@@ -27,6 +27,7 @@ from ...jobs.search import terms
 from ...limits.actions import make_target, split_target
 from ...queues.queries import list_paused_queues
 from ...workers.queries import WorkerRow, find_worker
+from ...workflows.queries import find_step_of
 from ..app import access, pages, problems
 from ..app.host import host, reading
 from ..cron.slots import shape_of
@@ -34,6 +35,7 @@ from .history import draw_timeline, list_history, outcome_of, source_of
 from .traceback import condense
 
 _RESCHEDULE = ACTIONS["job.reschedule"]
+_STEP_ACTIONS = (ACTIONS["workflow.skip"], ACTIONS["workflow.signal"])
 
 
 def page(job_id: str) -> Response:
@@ -41,6 +43,7 @@ def page(job_id: str) -> Response:
     with reading() as read:
         job = _find(read, job_id)
         made = _full(read, job)
+        step = find_step_of(read.session, job.id) if job.workflow_id else None
     attempt = request.args.get("attempt")
     return pages.page(
         "job/page.html",
@@ -50,6 +53,8 @@ def page(job_id: str) -> Response:
         live=made,
         query={"attempt": attempt} if attempt else {},
         job=job,
+        step=step,
+        step_actions=_STEP_ACTIONS,
     )
 
 

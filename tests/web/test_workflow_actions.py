@@ -1,0 +1,158 @@
+"""Actions on workflows, and on the jobs of their steps, as pages start, preview and execute them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from flask_opsjobs.actions.registry import actions_of
+from flask_opsjobs.endings.advance import advance
+from tests.support.engine import Bench
+from tests.support.graphs import Graph
+from tests.web.conftest import Access
+from tests.web.every import soup
+
+REASON = "the vendor answers again, OPS-2291"
+HEADERS = {"Sec-Fetch-Site": "same-origin"}
+PAYMENT = ("payment", "order-1")
+
+
+@pytest.fixture
+def graph(bench: Bench) -> Graph:
+    """A running workflow whose step `a` failed, and whose wait `paid` is open."""
+    graph = Graph.make(bench.connection, "a b paid", ["a b"], waits={"paid": PAYMENT})
+    graph.end("a", "failed")
+    for _ in range(3):
+        advance(bench.connection, graph.run, 1_000_000)
+    return graph
+
+
+@pytest.fixture
+def post(client: FlaskClient) -> Callable[..., Any]:
+    def post(path: str, status: int, **form: Any) -> Any:
+        response = client.post(path, data=form, headers=HEADERS)
+        assert response.status_code == status, response.text
+        return response
+
+    return post
+
+
+def _words(response: Any) -> str:
+    return " ".join(soup(response.text).find(id="dialog-page").text.split())
+
+
+def _form(response: Any) -> tuple[str, dict[str, str]]:
+    form = soup(response.text).find(id="dialog-page").form
+    return str(form["action"]), {
+        str(field["name"]): str(field.get("value", "")) for field in form.select("[name]")
+    }
+
+
+@pytest.mark.parametrize("action", ["cancel", "retry", "skip", "signal"])
+def test_an_action_is_previewed_and_executed(
+    client: FlaskClient, post: Any, graph: Graph, action: str
+) -> None:
+    fields = {
+        "skip": {"step": "a", "result": '{"amount": 9}'},
+        "signal": {"wait": "paid", "payload": '{"amount": 9}'},
+    }.get(action, {})
+    path = f"/ops/jobs/workflows/{graph.run}/{action}"
+    page = client.get(post(path, 303, **fields).location)
+    assert page.status_code == 200
+    words = _words(page)
+    assert f"workflow {graph.run}" in words
+    if fields:
+        assert "its result" in words
+        assert "amount" in words
+    place, form = _form(page)
+    done = client.get(post(place, 303, **form | {"reason": REASON}).location)
+    assert soup(done.text).find(id="dialog-page").has_attr("data-done")
+    states = graph.states()
+    expected = {
+        "cancel": {"paid": "canceled"},
+        "retry": {"a": "available", "b": "deferred"},
+        "skip": {"a": "finished", "b": "available"},
+        "signal": {"paid": "finished"},
+    }
+    assert expected[action].items() <= states.items()
+    assert client.get("/ops/jobs/audit").status_code == 200
+
+
+def test_a_result_is_hidden_from_who_may_not_see_payload(
+    client: FlaskClient, post: Any, access: Access, graph: Graph
+) -> None:
+    path = f"/ops/jobs/workflows/{graph.run}/skip"
+    preview = post(path, 303, step="a", result='{"iban": "GB33BUKB20201555555555"}').location
+    assert "GB33BUKB" in client.get(preview).text
+    access.held = {"workflow.skip", "audit.view"}
+    page = client.get(preview)
+    assert page.status_code == 200
+    assert "GB33BUKB" not in page.text
+
+
+def test_a_policy_is_asked_with_the_workflow_as_subject(
+    post: Any, access: Access, graph: Graph
+) -> None:
+    post(f"/ops/jobs/workflows/00{graph.run}/cancel", 303)
+    assert ("workflow.cancel", f"workflow/{graph.run}") in access.asked
+    assert not [subject for _, subject in access.asked if str(subject).startswith("workflow/0")]
+
+
+@pytest.mark.parametrize("name", ["x", "1" * 30, "7;"])
+def test_what_is_no_id_is_told(post: Any, graph: Graph, name: str) -> None:
+    said = post(f"/ops/jobs/workflows/{name}/cancel", 404)
+    assert "There is no workflow" in said.text
+
+
+def test_bad_json_is_told_before_a_preview(post: Any, graph: Graph) -> None:
+    said = post(f"/ops/jobs/workflows/{graph.run}/skip", 422, step="a", result="{")
+    assert "result is JSON such as" in said.text
+
+
+def test_a_refused_preview_names_the_legal_moves(
+    client: FlaskClient, post: Any, graph: Graph
+) -> None:
+    page = client.get(
+        post(f"/ops/jobs/workflows/{graph.run}/signal", 303, wait="a", payload="").location
+    )
+    assert f"Cannot signal workflow {graph.run}: it has no wait a" in _words(page)
+
+
+def test_the_page_of_a_step_has_the_forms_that_are_legal(
+    client: FlaskClient, access: Access, graph: Graph
+) -> None:
+    def forms(name: str) -> list[str]:
+        tree = soup(client.get(f"/ops/jobs/jobs/{graph.ids[name]}").text)
+        found = tree.select(f"form[action^='/ops/jobs/workflows/{graph.run}/']")
+        return [str(form["action"]).rpartition("/")[2] for form in found]
+
+    assert forms("a") == ["skip"]
+    assert forms("paid") == ["skip", "signal"]
+    graph.end("paid")
+    assert forms("paid") == []
+    access.held = {"jobs.view"}
+    tree = soup(client.get(f"/ops/jobs/jobs/{graph.ids['a']}").text)
+    (button,) = tree.select("#main form[action$='/skip'] button, main form[action$='/skip'] button")
+    assert button.has_attr("disabled")
+    assert "needs workflow.skip" in button.text
+
+
+def test_the_form_of_a_step_sends_what_the_action_reads(
+    client: FlaskClient, post: Any, graph: Graph
+) -> None:
+    tree = soup(client.get(f"/ops/jobs/jobs/{graph.ids['a']}").text)
+    (form,) = tree.select("form[action$='/skip']")
+    fields = {str(each["name"]): str(each.get("value", "")) for each in form.select("[name]")}
+    page = client.get(post(str(form["action"]), 303, **fields).location)
+    assert "step a" in _words(page)
+
+
+def test_the_table_of_urls_has_every_action_on_workflows(client: FlaskClient, graph: Graph) -> None:
+    for action in actions_of("workflow"):
+        assert client.get(f"/ops/jobs/workflows/{graph.run}/{action.short_name}").status_code in (
+            404,
+            405,
+        )
