@@ -201,6 +201,16 @@ class _Turn:
             stop(self._connection, states, actor, reason, self._now)
             self.is_idle = False
             self.has_more = True
+        else:
+            self._settle_removed()
+
+    def _settle_removed(self) -> None:
+        """Settle the steps of a canceled run whose jobs were deleted, so that the run can end."""
+        values = {"id": self._run, "now": self._now, "limit": MOST_STEPS}
+        settled = _one(self._connection, "settle_removed_steps", **values)
+        assert settled is not None
+        self.is_idle &= settled["number"] == 0
+        self.has_more |= settled["number"] == MOST_STEPS
 
     def end(self) -> None:
         """End the run when all its steps have settled, and enqueue its callback."""

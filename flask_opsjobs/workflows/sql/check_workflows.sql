@@ -43,6 +43,9 @@ SELECT 'not_released', workflow_id, name, 'it waits for nothing, but was not rel
 FROM step WHERE run_state = 'running' AND pending = 0 AND released_at IS NULL AND settled IS NULL
     AND state = 'deferred'
 UNION ALL
+SELECT 'removed', workflow_id, name, 'its job was deleted, so it never ends'
+FROM step WHERE settled IS NULL AND state IS NULL
+UNION ALL
 SELECT 'released_early', workflow_id, name,
     'its job is ' || state || ', but ' || pending || ' edges keep it waiting'
 FROM step WHERE pending > 0 AND settled IS NULL
