@@ -47,6 +47,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--times", type=int, default=1, help="Make each test of tests/chaos so many times."
     )
     parser.addoption(
+        "--graphs", type=int, default=4, help="Make so many random workflows in tests/chaos."
+    )
+    parser.addoption("--seed", type=int, help="The seed of the first of these workflows.")
+    parser.addoption(
         "--fail-slow", action="store_true", help="Fail when an unmarked test takes over 20 s."
     )
     parser.addoption("--rq-suite", action="store_true", help="Make RQ's own tests on our worker.")

@@ -50,6 +50,21 @@ def give(value: Any = None) -> Any:
     return value
 
 
+@opsjobs.task(record_output=True, max_attempts=3, backoff=0)
+def act(
+    fails: bool = False, lists: dict[str, list[bool]] | None = None, value: Any = None
+) -> dict[str, list[bool]] | None:
+    """A step of a random workflow: its first attempt may fail; it returns lists for maps."""
+    if fails and current_job().attempt == 1:
+        raise RuntimeError("on purpose")
+    return lists
+
+
+@opsjobs.task
+def hear_end(workflow_id: int, state: str) -> None:
+    """The callback of a workflow."""
+
+
 @opsjobs.task(max_attempts=3, backoff=0)
 def fail(message: str = "on purpose") -> None:
     raise RuntimeError(message)
