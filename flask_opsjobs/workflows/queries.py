@@ -31,6 +31,7 @@ _EXAMINED_RUNS, _FEWEST_RUNS = 50, 3
 MOST_STEPS = 50_000
 _MOST_SIGNALS = 50
 _MOST_CALLBACKS = 20
+_MOST_ATTEMPTS = 20
 
 # The order in which released steps are named when a run waits for several.
 HOLDS_UP = ("retryable", "deferred", "scheduled", "available", "queued", "started")
@@ -343,6 +344,18 @@ def find_step(session: Session, job_id: int) -> StepInFull | None:
     takes, settled_by, error, ended_by, ended_reason, stored, *value = row
     output = None if stored is None else OutputRow(*value)
     return StepInFull(takes or {}, settled_by, error, ended_by, ended_reason, output)
+
+
+def list_attempts_of_steps(
+    session: Session, job_ids: Sequence[int]
+) -> Mapping[int, Sequence[tuple[datetime, datetime | None, str | None]]]:
+    """By job, begin, end and outcome of its last 20 attempts, the first of them first."""
+    params = {"ids": list(job_ids), "most": _MOST_ATTEMPTS}
+    rows = session.connection().exec_driver_sql(sql.load("list_attempts_of_steps"), params)
+    found: dict[int, list[tuple[datetime, datetime | None, str | None]]] = {}
+    for job_id, *attempt in rows:
+        found.setdefault(job_id, []).insert(0, (attempt[0], attempt[1], attempt[2]))
+    return found
 
 
 def list_callbacks(session: Session, run_id: int) -> Sequence[CallbackRow]:

@@ -72,6 +72,7 @@ def _start(found: Site, children: Children, workers: int, timeout: float) -> Non
     found.enqueue("killed", site.die, attempts=2)
     found.enqueue("scheduled", site.add.options(delay=3600), a=1, b=1)
     found.enqueue("nobody listens", site.add.options(queue="reports"), a=1, b=1)
+    found.jobs["run"] = _start_run()
     children.flask("opsjobs", "run")
     for _ in range(workers):
         children.flask("opsjobs", "worker")
@@ -80,6 +81,23 @@ def _start(found: Site, children: Children, workers: int, timeout: float) -> Non
     endless = site.progress_then_hold.options(timeout=int(timeout))
     found.enqueue("started", endless, gate=str(found.gate), timeout=timeout)
     found.wait_until("started", "started")
+
+
+def _start_run() -> int:
+    """Start a workflow in which a step fails and another waits for a signal; its id."""
+    flow = site.opsjobs.workflow("fulfil_order", context={"order_id": 1042}, on_end=None)
+    pictures = flow.step("fetch", site.give, value=["front", "back", "side"])
+    resized = flow.map("resize", site.give, over=pictures.result, as_="value")
+    paid = flow.wait("paid", signal="payment", key="order-1042", after=pictures)
+    bill = flow.step("bill", site.fail, may_fail=True, after=pictures)
+    cleanup = flow.step("clean_up", site.fail, after=pictures)
+    flow.step("report", site.give, after=cleanup)
+    flow.step("index", site.give, value=resized.results)
+    flow.step("ship", site.give, after=[paid, bill])
+    run = flow.start()
+    site.opsjobs.signal("unasked", key="nobody", payload={"amount": 990})
+    site.db.session.commit()
+    return run.id
 
 
 @pytest.fixture(scope="package")

@@ -32,6 +32,8 @@ PAGES = {
     "no such job": "/jobs/987654321",
     "queues": "/queues",
     "a queue": "/queues/reports",
+    "workflows": "/workflows",
+    "a workflow": "/workflows/{run}",
     "cron": "/cron",
     "a cron entry": "/cron/yearly",
     "a new cron entry": "/new/cron?expression=30+3+*+*+*",
@@ -88,7 +90,8 @@ def test_no_page_has_a_barrier_or_complains_in_either_theme_at_either_size(
 
 def test_on_a_laptop_no_column_is_cut_off(page: Any, running: Site) -> None:
     page.set_viewport_size({"width": 1280, "height": 800})
-    for name in ("overview", "jobs", "finished", "killed", "queues", "cron", "limiters"):
+    names = ("overview", "jobs", "finished", "killed", "queues", "workflows", "a workflow", "cron")
+    for name in (*names, "limiters"):
         _open(page, running, PAGES[name])
         assert page.evaluate(_CUT_OFF) == [], name
 

@@ -289,3 +289,47 @@ def test_a_large_run_is_shown_a_hundred_steps_a_page(
     page = soup(get(f"/workflows/{run.id}?page=16").text)
     assert list(rows(page, "steps")) == ["step_1499"]
     assert "page 16 of 16" in words(page)
+
+
+def test_the_graph_and_the_timeline_link_each_step(get: Callable[..., Any], graph: Graph) -> None:
+    page = soup(get(f"/workflows/{graph.run}?step={graph.ids['b']}").text)
+    nodes = {node.title.text: node for node in page.select("svg.dag a.node")}
+    assert list(nodes) == [
+        "a: failed",
+        "d: available",
+        "paid: deferred, waits for a signal",
+        "b: canceled",
+    ]
+    assert [title for title in nodes if nodes[title].has_attr("aria-current")] == ["b: canceled"]
+    (chosen,) = soup(get(str(nodes["d: available"]["href"]).removeprefix("/ops/jobs")).text).select(
+        "#step"
+    )
+    assert chosen.text == "d"
+    assert len(page.select("svg.gantt a")) == 4
+
+
+def test_the_timeline_draws_attempts(
+    get: Callable[..., Any], db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench
+) -> None:
+    @opsjobs.task(max_attempts=3, backoff=0)
+    def fail() -> None:
+        raise ValueError("no")
+
+    flow = opsjobs.workflow("tried")
+    flow.step("fail", fail)
+    run = flow.start()
+    db.session.commit()
+    perform_due()
+    drawn = soup(get(f"/workflows/{run.id}").text).select_one("svg.gantt")
+    states = [bar["data-is"] for bar in drawn.select("g[data-is]")]
+    assert states == ["retryable", "retryable", "failed"]
+
+
+def test_the_picture_of_a_run_that_goes_on_stays_the_same_for_some_seconds(
+    get: Callable[..., Any], graph: Graph
+) -> None:
+    first = get(f"/workflows/{graph.run}/live")
+    again = get(
+        f"/workflows/{graph.run}/live", status=304, headers={"If-None-Match": first.headers["ETag"]}
+    )
+    assert again.data == b""

@@ -85,7 +85,42 @@ def fill(connection: Connection, rows: int) -> None:
         "INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued) SELECT date_trunc('minute', created_at), "
         "queue, count(*) FROM opsjobs.jobs GROUP BY 1, 2"
     )
+    _start_runs(connection, rows)
     connection.execute("RESET session_replication_role; ANALYZE")
+
+
+# Runs of five jobs each, one after another: the first half of the table, of which all jobs are final.
+_STEPS_OF_RUN = 5
+_RUNS = f"""
+INSERT INTO opsjobs.workflows (id, name, state, context, shape, steps, settled, finished, created_at,
+    ended_at, ended_by, end_no)
+SELECT n, 'flow_' || n %% 40, 'finished', '{{"account_id": 1}}', '', {_STEPS_OF_RUN}, {_STEPS_OF_RUN},
+    {_STEPS_OF_RUN}, %(now)s - interval '20 d' * (1 - n / %(runs)s::float8),
+    %(now)s - interval '20 d' * (1 - n / %(runs)s::float8) + interval '4 min', 'finished', 1
+FROM generate_series(1, %(runs)s) AS n
+"""
+_STEPS = f"""
+INSERT INTO opsjobs.steps (job_id, workflow_id, name, position, kind, pending, settled, settled_at,
+    released_at)
+SELECT (n - 1) * {_STEPS_OF_RUN} + k + 1, n, 'step_' || k, k, 'job', 0, 'finished', %(now)s, %(now)s
+FROM generate_series(1, %(runs)s) AS n, generate_series(0, {_STEPS_OF_RUN - 1}) AS k
+"""
+_EDGES = f"""
+INSERT INTO opsjobs.edges (from_id, to_id, on_failure)
+SELECT (n - 1) * {_STEPS_OF_RUN} + k, (n - 1) * {_STEPS_OF_RUN} + k + 1, 'cancel'
+FROM generate_series(1, %(runs)s) AS n, generate_series(1, {_STEPS_OF_RUN - 1}) AS k
+"""
+
+
+def runs_of(rows: int) -> int:
+    """How many runs of workflows a table of so many jobs has."""
+    return min(100_000, rows // 10)
+
+
+def _start_runs(connection: Connection, rows: int) -> None:
+    params = {"runs": runs_of(rows), "now": _one(connection, "SELECT clock_timestamp()")[0]}
+    for statement in (_RUNS, _STEPS, _EDGES):
+        connection.execute(statement, params)
 
 
 def require_like_sample(connection: Connection) -> None:

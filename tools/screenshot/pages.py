@@ -117,6 +117,11 @@ def _cron(page: Any, url: str) -> None:
     _await(page, f"{url}/cron", "svg.strip use")
 
 
+def _run(page: Any, url: str) -> None:
+    """The newest run of a workflow, as soon as there is one."""
+    _follow(page, f"{url}/workflows", "[aria-labelledby=runs] tbody th a")
+
+
 def _partition(page: Any, url: str) -> None:
     """By its name: no address holds it."""
     go(page, f"{url}/limiters/customer-api")
@@ -152,6 +157,8 @@ SHOTS = (
     Shot("jobs", "jobs", at("/jobs"), is_main=True),
     Shot("queues", "queues", at("/queues")),
     Shot("queue", "queue", at(f"/queues/{QUEUE}")),
+    Shot("workflows", "workflows", at("/workflows")),
+    Shot("workflow", "workflow", _run, is_main=True),
     Shot("cron", "cron", _cron, is_main=True),
     Shot("cron-entry", "cron_entry", at("/cron/close_day")),
     Shot("cron-new", "cron_new", at("/new/cron?expression=30+3+*+*+*&zone=Europe/Berlin")),

@@ -17,6 +17,7 @@ from ...core.reading import Reading
 from ...jobs.lifecycle import STATES
 from ...jobs.search import terms
 from ...workflows import queries
+from ...workflows.graph import Drawing, GraphEdge, GraphStep, lay_out
 from ...workflows.queries import (
     HOLDS_UP,
     OVERDUE,
@@ -31,9 +32,9 @@ from ..app.host import host
 
 _ROWS = 100
 _NEIGHBOURS = 8
-# Steps of a run with more steps than this are read anew only after some seconds.
-_LARGE = 1_000
-_KEPT = timedelta(seconds=5)
+# A run with more steps than this is read anew only after some seconds, since its graph takes long to lay out.
+_LARGE, _KEPT = 1_000, timedelta(seconds=5)
+_HUGE, _LONG_KEPT = 5_000, timedelta(seconds=30)
 _MOST_KEPT = 2
 
 
@@ -60,10 +61,23 @@ class StepsRequest:
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps of a run in an order of its graph, and its edges: from, to, and what a failure does."""
+    """The steps of a run in an order of its graph, and its edges: from, to, and what a failure does.
+
+    They were read at `at`.
+    """
 
     rows: Sequence[StepRow]
     edges: Sequence[tuple[int, int, str]]
+    at: datetime
+
+    @cached_property
+    def drawing(self) -> Drawing:
+        """Their graph, laid out."""
+        steps = (
+            GraphStep(step.id, step.name, step.state, step.kind, step.map_of, step.seconds(self.at))
+            for step in self.rows
+        )
+        return lay_out(steps, (GraphEdge(*edge) for edge in self.edges))
 
     @cached_property
     def by_id(self) -> Mapping[int, StepRow]:
@@ -236,23 +250,25 @@ def _read_request(steps: Steps) -> StepsRequest:
 # --- reading the steps
 
 # One cache per engine, because one process may serve several apps.
-_cache: WeakKeyDictionary[Engine, OrderedDict[int, tuple[datetime, Steps]]] = WeakKeyDictionary()
+_cache: WeakKeyDictionary[Engine, OrderedDict[int, Steps]] = WeakKeyDictionary()
 
 
 def _read_steps(read: Reading, run: RunInFull) -> Steps:
-    """The steps of a run; of a large one at most five seconds old."""
+    """The steps of a run; of a large one at most five seconds old, of a huge one half a minute."""
     id = run.row.id
     if run.row.steps <= _LARGE:
         return _read_steps_now(read, id)
     kept = _cache.setdefault(host().engine, OrderedDict())
-    at, steps = kept.get(id, (read.now - _KEPT, None))
-    if steps is None or not timedelta() <= read.now - at < _KEPT:
-        steps = _read_steps_now(read, id)
-        kept[id] = read.now, steps
+    steps = kept.get(id)
+    limit = _LONG_KEPT if run.row.steps > _HUGE else _KEPT
+    if steps is None or not timedelta() <= read.now - steps.at < limit:
+        steps = kept[id] = _read_steps_now(read, id)
         while len(kept) > _MOST_KEPT:
             kept.popitem(last=False)
     return steps
 
 
 def _read_steps_now(read: Reading, id: int) -> Steps:
-    return Steps(queries.list_steps(read.session, id), queries.list_edges(read.session, id))
+    return Steps(
+        queries.list_steps(read.session, id), queries.list_edges(read.session, id), read.now
+    )

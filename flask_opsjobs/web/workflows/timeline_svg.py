@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Protocol, TypeVar
 
 from markupsafe import Markup
 
@@ -62,12 +63,20 @@ class TimelineRow:
     note: str = ""
 
 
+class _HasState(Protocol):
+    @property
+    def state(self) -> str: ...
+
+
+AnyRow = TypeVar("AnyRow", bound=_HasState)
+
+
 def draw_run_timeline(rows: Sequence[TimelineRow], begin: datetime, end: datetime) -> Markup:
     """The rows as an `<svg>`, from the begin of the run to its end, or to now.
 
     Of more than 200 rows it shows those that failed, are tried again or run, and then the first ones.
     """
-    shown = _most_telling(rows)
+    shown = most_telling(rows)
     seconds = max(1.0, (end - begin).total_seconds())
 
     def x(moment: datetime) -> float:
@@ -89,7 +98,8 @@ def draw_run_timeline(rows: Sequence[TimelineRow], begin: datetime, end: datetim
     )
 
 
-def _most_telling(rows: Sequence[TimelineRow]) -> Sequence[TimelineRow]:
+def most_telling(rows: Sequence[AnyRow]) -> Sequence[AnyRow]:
+    """The rows that a timeline shows: all, or of more than 200 those that fail or run, and the first ones."""
     if len(rows) <= MOST_ROWS:
         return rows
     places = sorted(range(len(rows)), key=lambda at: (rows[at].state not in _SHOWN_FIRST, at))
@@ -175,9 +185,18 @@ def _axis(
             return
         yield Markup('<path class="base" d="M{} {}V{}"/>').format(
             units(x(at)), units(_TOP), units(bottom)
-        ) + Markup('<text x="{}" y="{}" text-anchor="middle"{}>{}</text>').format(
+        ) + Markup('<text x="{}" y="{}" text-anchor="{}"{}>{}</text>').format(
             units(x(at)),
             units(bottom + 12),
+            "end" if x(at) > _RIGHT - _NUMBER else "middle",
             Markup(' data-at="{}"').format(at.isoformat()) if step in _CLOCK else "",
-            f"{at:%H:%M}" if step in _CLOCK else f"+{span(number * step)}" if number else "start",
+            f"{at:%H:%M}" if step in _CLOCK else _since(number * step),
         )
+
+
+def _since(seconds: int) -> str:
+    """The time since the begin, of a tick: `start`, `+30 s`, `+1 min 30 s`, `+2 min`."""
+    rest = seconds % 60
+    if not seconds:
+        return "start"
+    return f"+{span(seconds - rest)} {rest} s" if rest and seconds > 60 else f"+{span(seconds)}"

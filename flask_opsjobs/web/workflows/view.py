@@ -19,6 +19,7 @@ from ...workflows.lifecycle import ENDED_BY, MEANINGS, STATES
 from ...workflows.queries import HeldUpBy, RunPage, RunRow
 from ..app import access, pages, problems, references
 from ..app.host import host, reading
+from .pictures import draw_run, draw_timeline_of
 from .run import RunView, read_run
 
 _ROWS = 25
@@ -226,6 +227,8 @@ def _one(read: Reading, view: RunView) -> Markup:
         view=view,
         run=run,
         step_url=view.step_url,
+        graph=draw_run(view),
+        timeline=draw_timeline_of(read, view),
         usual=queries.find_usual_seconds(read.session, [run.name]).get(run.name),
         callbacks=queries.list_callbacks(read.session, run.id),
         meaning=MEANINGS[run.state],
