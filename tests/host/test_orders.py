@@ -121,6 +121,25 @@ def test_an_order_whose_bank_never_answers_fails_in_its_middle(
     assert order_of(db, shop, run).state == "failed"
 
 
+def test_a_skip_of_the_step_that_failed_lets_the_order_go_on(
+    visitor: FlaskClient, app: Flask, db: Any, shop: ModuleType, perform: Perform
+) -> None:
+    run = shop.orders.place_for_the_unlucky()
+    perform()
+    result = {"link": "told by phone"}
+    operator = shop.extensions.opsjobs.operator
+    operator.skip_step(run, "pay", result, actor="ops-demo", reason="He was told by phone")
+    perform()
+    assert steps_of(db, run)["paid"] == "deferred"
+    order = order_of(db, shop, run)
+    assert (order.state, order.paid_at) == ("failed", None)
+    bank_says(visitor, app, shop, {"id": "evt_1", "order": order.id, "cents": order.cents})
+    perform()
+    steps = steps_of(db, run)
+    assert (steps["pay"], steps["notify"]) == ("finished skipped", "finished returned")
+    assert order_of(db, shop, run).state == "finished"
+
+
 @pytest.mark.parametrize(
     "event",
     [b"no JSON", [], {"id": "evt_1"}, {"id": 1, "order": 1, "cents": 1}, {"id": "", "order": "1"}],

@@ -1,4 +1,4 @@
-"""Checks a running demo: a job runs, one is retried, one is rescued, and a workflow gets its signal."""
+"""Checks a running demo: jobs run, are retried and rescued; workflows get signals and are repaired."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ WORKERS = ("worker.1", "worker.2")
 # The check signs in as this person, who may enqueue jobs and see their results.
 PERSON = "ops-demo"
 REASON = "The report takes less memory now"
+SKIPPED = "The customer was told by phone how to pay"
 ENDED = ("finished", "failed", "canceled")
 _MOST_SECONDS = 240.0
 
@@ -40,6 +41,7 @@ def check_demo(
         check.see_a_job_run()
         check.see_a_job_retried()
         check.see_an_order_delivered()
+        check.see_an_order_repaired()
         check.see_a_job_rescued()
     except (Failed, OSError) as error:
         click.echo(f"failed: {error}")
@@ -86,15 +88,9 @@ class Check:
         self._until(f"job {job} has failed", lambda: self._state(job) == "failed")
         if job not in self._site.get("/ops/jobs/jobs?q=state:failed+task:render_report"):
             raise Failed(f"the search for failed reports does not show job {job}")
-        place = self._site.post(f"/ops/jobs/jobs/{job}/retry").partition("?")[0]
-        token = re.search(r'name="token" value="([^"]+)"', self._site.get(place))
-        if token is None:
-            raise Failed(f"the preview at {place} has no form: {text_of(self._site.get(place))}")
-        self._site.post(f"{place}/execute", token=token[1], reason=REASON)
+        self._act(f"/ops/jobs/jobs/{job}/retry", REASON)
         self._finished(job)
-        audit = text_of(self._site.get("/ops/jobs/audit?q=" + REASON.replace(" ", "+")))
-        if f"job/{job}" not in audit or PERSON not in audit:
-            raise Failed(f"the audit does not show who retried job {job}: {audit}")
+        self._see_audit(f"job/{job}", REASON)
         click.echo(f"job {job} failed, was retried, finished, and the audit says why")
 
     def see_an_order_delivered(self) -> None:
@@ -108,6 +104,23 @@ class Check:
         click.echo(
             f"workflow {run} waited for its payment, got it, sent three parcels and finished"
         )
+
+    def see_an_order_repaired(self) -> None:
+        """Skip the step of an order whose bank did not answer, and see the order delivered."""
+        run = self._place_an_order(unlucky="")
+        self._until(f"workflow {run} has failed", lambda: self._state_of_run(run) == "failed")
+        words = text_of(self._run_page(run))
+        if "3 steps were canceled" not in words:
+            raise Failed(
+                f"workflow {run} does not say what was canceled because of a step: {words}"
+            )
+        result = '{"link": "told by phone"}'
+        self._act(f"/ops/jobs/workflows/{run}/skip", SKIPPED, step="pay", result=result)
+        self._until(f"workflow {run} waits for its payment", lambda: self._waits(run))
+        self._pay(run)
+        self._finished_run(run)
+        self._see_audit(f"workflow/{run}", SKIPPED)
+        click.echo(f"workflow {run} failed, a step was skipped, it went on and finished")
 
     def see_a_job_rescued(self) -> None:
         """Kill the worker that runs a slow job, and its child. Another worker must finish the job."""
@@ -130,12 +143,25 @@ class Check:
         click.echo(f"enqueued job {found[1]} ({happening})")
         return found[1]
 
-    def _place_an_order(self) -> str:
-        place = self._site.post("/orders")
+    def _act(self, path: str, reason: str, **params: str) -> None:
+        """Do an operator's action as its forms do: preview, reason, execute."""
+        place = self._site.post(path, **params).partition("?")[0]
+        token = re.search(r'name="token" value="([^"]+)"', self._site.get(place))
+        if token is None:
+            raise Failed(f"the preview at {place} has no form: {text_of(self._site.get(place))}")
+        self._site.post(f"{place}/execute", token=token[1], reason=reason)
+
+    def _see_audit(self, target: str, reason: str) -> None:
+        audit = text_of(self._site.get("/ops/jobs/audit?q=" + reason.replace(" ", "+")))
+        if target not in audit or PERSON not in audit:
+            raise Failed(f"the audit does not show who acted on {target}: {audit}")
+
+    def _place_an_order(self, **fields: str) -> str:
+        place = self._site.post("/orders", **fields)
         found = re.search(r"[?&]run=(\d+)", place)
         if found is None:
             raise Failed(f"/orders started no workflow and led to {place}")
-        click.echo(f"started workflow {found[1]} (an order of three parcels)")
+        click.echo(f"started workflow {found[1]} (an order)")
         return found[1]
 
     def _pay(self, run: str) -> None:
@@ -154,6 +180,9 @@ class Check:
     def _waits(self, run: str) -> bool:
         page = self._run_page(run)
         return self._state_on(page) == "running" and "waits for a signal" in text_of(page)
+
+    def _state_of_run(self, run: str) -> str:
+        return self._state_on(self._run_page(run))
 
     def _finished_run(self, run: str) -> str:
         """The text of the page of a run that finished, once its callback has told the shop."""

@@ -12,7 +12,8 @@ from zoneinfo import ZoneInfo
 from flask import Flask
 from flask_host import create_app, happenings, orders, vendors
 from flask_host.extensions import db, opsjobs
-from flask_host.models import Invoice
+from flask_host.models import Invoice, Order
+from flask_host.vendors import UNLUCKY_ACCOUNT
 
 from .past import STEP, Past, past
 
@@ -27,6 +28,8 @@ ASLEEP_FROM, ASLEEP_UNTIL = "03:10", "03:55"
 # How long before now the receiver of webhooks goes down and comes back, and the failed jobs are retried.
 DOWN, BACK, RETRIED = timedelta(hours=5), timedelta(hours=4, minutes=35), timedelta(hours=4)
 PAUSED, ORDERED = timedelta(hours=2), timedelta(minutes=40)
+# How long before now an order fails, and an operator skips its step.
+BANK_SILENT, SKIPPED = timedelta(hours=3, minutes=30), timedelta(hours=3)
 # The number of happenings between two passes of the loops at noon.
 BUSIEST = 0.8
 
@@ -128,6 +131,24 @@ def newsletter_is_paused(_time: Past) -> None:
     opsjobs.operator.pause("newsletter", actor="admin", reason=reason)
 
 
+def order_fails(_time: Past) -> None:
+    """Order for the customer whose bank never answers."""
+    orders.place_for_the_unlucky()
+    db.session.commit()
+
+
+def step_is_skipped(_time: Past) -> None:
+    """Skip the step that failed, as an operator, and pay the order: it is delivered."""
+    order = db.session.scalars(db.select(Order).filter_by(customer_id=UNLUCKY_ACCOUNT)).one()
+    assert order.workflow_id is not None
+    reason = "The customer was told by phone how to pay"
+    opsjobs.operator.skip_step(
+        order.workflow_id, "pay", {"link": "told by phone"}, actor="ops-demo", reason=reason
+    )
+    orders.receive_payment(f"evt_{order.id}", order, order.cents)
+    db.session.commit()
+
+
 def somebody_orders(_time: Past) -> None:
     """Order goods that nobody has paid when the demo begins."""
     orders.place(parcels=2)
@@ -140,6 +161,8 @@ to_come = {
     RETRIED: failed_are_retried,
     PAUSED: newsletter_is_paused,
     ORDERED: somebody_orders,
+    BANK_SILENT: order_fails,
+    SKIPPED: step_is_skipped,
 }
 SHARES = happenings.SHARES | orders.SHARES
 # Without the job that kills its process, because here it would kill this process.

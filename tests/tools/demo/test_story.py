@@ -84,6 +84,9 @@ def test_a_day_is_lived_once_and_ends_well(
     )
     assert ("admin", "queue.pause", "done") in [row[:3] for row in decided]
     assert ("ops-demo", "job.retry", "done") in [row[:3] for row in decided]
+    assert ("ops-demo", "workflow.skip", "done") in [row[:3] for row in decided]
+    repaired = rows("SELECT state, end_no FROM opsjobs.workflows WHERE end_no > 1")
+    assert repaired == [("finished", 2)]
     assert rows("SELECT 1 FROM pg_namespace WHERE nspname = 'demo_clock'") == []
 
     sign_in(visitor, "admin")
