@@ -91,13 +91,14 @@ class Schedule:
         return list(islice(coming, most))
 
     def _begin(self, moment: datetime) -> datetime:
-        """The local time from which to search.
+        """The local time from which to search: what the clock shows at `moment`.
 
-        Earlier near a clock change, since local times may repeat there.
+        Near a clock change, the earlier of the times that it would show before and after the change, since
+        the local times between them may repeat.
         """
-        here = moment.astimezone(self.zone_info)
-        near = {(moment + step).astimezone(self.zone_info).utcoffset() for step in _NEAR}
-        return here.replace(tzinfo=None) - (_LARGEST_STEP if len(near) > 1 else timedelta(0))
+        near = (moment + step for step in _NEAR)
+        earliest = min(at.astimezone(self.zone_info).utcoffset() or timedelta(0) for at in near)
+        return moment.astimezone(UTC).replace(tzinfo=None) + earliest
 
     def _as_fixed(self, shown: Iterator[datetime]) -> Iterator[datetime]:
         """The moments when a clock in the zone first shows these local times, or has just skipped them."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
-from itertools import compress
+from itertools import islice
 from zoneinfo import ZoneInfo
 
 BEGIN = datetime(2025, 1, 1, tzinfo=UTC)
@@ -104,7 +104,22 @@ def _candidates(place: ZoneInfo) -> Iterator[int]:
         offset = later
 
 
-def expected(fields: Fields, zone: str) -> list[int]:
+@dataclass(frozen=True)
+class Slots:
+    """The slots of two years, as minutes. `marks` has a byte for each minute: 1 for a slot, else 0."""
+
+    marks: bytes
+
+    def between(self, after: int, until: int = MINUTES - 1, most: int = MINUTES) -> list[int]:
+        """The first `most` slots after `after` and up to `until`, inclusive."""
+        return list(islice(self._after(after, until + 1), most))
+
+    def _after(self, at: int, end: int) -> Iterator[int]:
+        while (at := self.marks.find(1, at + 1, end)) >= 0:
+            yield at
+
+
+def expected(fields: Fields, zone: str) -> Slots:
     """The minutes that are slots."""
     shown = _shown(fields)
     runs = bytearray(MINUTES)
@@ -119,7 +134,7 @@ def expected(fields: Fields, zone: str) -> list[int]:
                 now[0] = 1
         runs[stretch.begin : stretch.end] = now
         seen = max(seen, last)
-    return list(compress(range(MINUTES), runs))
+    return Slots(bytes(runs))
 
 
 def _shown(fields: Fields) -> bytes:
