@@ -106,8 +106,10 @@ def _find_step_problem(job: JobForDecision, action: str) -> str | None:
     if action == "run_again":
         is_call = job.step_kind in ("job", "member")
         return None if is_call else f"{of}, a {job.step_kind}, which calls no function of yours"
-    if state == "canceling" or (action == "delete" and state in OPEN):
-        return f"{of}, which is {state}{workflow_actions.say_legal_actions(state)}"
+    if state == "canceling":
+        return f"{of}, which is canceling{workflow_actions.say_legal_actions(state)}"
+    if action == "delete" and state in OPEN:
+        return f"{of}, which is {state}; cancel the workflow, or wait for its end"
     return None
 
 

@@ -130,7 +130,7 @@ def test_the_page_of_a_step_has_the_forms_that_are_legal(
         return [str(form["action"]).rpartition("/")[2] for form in found]
 
     assert forms("a") == ["skip"]
-    assert forms("paid") == ["skip", "signal"]
+    assert forms("paid") == ["signal", "skip"]
     graph.end("paid")
     assert forms("paid") == []
     access.held = {"jobs.view"}
@@ -156,3 +156,36 @@ def test_the_table_of_urls_has_every_action_on_workflows(client: FlaskClient, gr
             404,
             405,
         )
+
+
+def test_the_page_of_a_workflow_has_its_legal_actions(
+    client: FlaskClient, post: Any, access: Access, graph: Graph
+) -> None:
+    def buttons() -> list[str]:
+        tree = soup(client.get(f"/ops/jobs/workflows/{graph.run}").text)
+        found = tree.select(f"[formaction^='/ops/jobs/workflows/{graph.run}/']")
+        return [str(button["formaction"]).rpartition("/")[2] for button in found]
+
+    assert buttons() == ["cancel", "retry"]
+    post(f"/ops/jobs/workflows/{graph.run}/retry", 303)
+    access.held = {"workflows.view"}
+    assert buttons() == []
+    text = soup(client.get(f"/ops/jobs/workflows/{graph.run}").text).text
+    assert "needs workflow.cancel" in text
+
+
+def test_the_page_of_a_workflow_has_the_forms_of_the_chosen_step(
+    client: FlaskClient, post: Any, graph: Graph
+) -> None:
+    def tree_of(name: str) -> Any:
+        path = f"/ops/jobs/workflows/{graph.run}?step={graph.ids[name]}"
+        return soup(client.get(path).text)
+
+    tree = tree_of("a")
+    (form,) = tree.select(f"form[action^='/ops/jobs/workflows/{graph.run}/']")
+    fields = {str(each["name"]): str(each.get("value", "")) for each in form.select("[name]")}
+    assert "step a" in _words(client.get(post(str(form["action"]), 303, **fields).location))
+    (button,) = tree.select(f"[formaction='/ops/jobs/jobs/{graph.ids['a']}/retry']")
+    assert button.text == "Retry this step…"
+    forms = tree_of("paid").select(f"form[action^='/ops/jobs/workflows/{graph.run}/']")
+    assert [str(form["action"]).rpartition("/")[2] for form in forms] == ["signal", "skip"]

@@ -212,7 +212,7 @@ def test_each_action_on_the_job_of_a_step_in_each_state(
     if action.short_name == "delete":
         assert receipt.says == (
             f"cannot delete job {job_id}: it is step a of workflow {graph.run}, which is running; "
-            "legal now: cancel, retry, skip, signal"
+            "cancel the workflow, or wait for its end"
         )
         assert graph.states()["a"] == state
         return

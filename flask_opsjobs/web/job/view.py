@@ -35,7 +35,7 @@ from .history import draw_timeline, list_history, outcome_of, source_of
 from .traceback import condense
 
 _RESCHEDULE = ACTIONS["job.reschedule"]
-_STEP_ACTIONS = (ACTIONS["workflow.skip"], ACTIONS["workflow.signal"])
+_STEP_ACTIONS = (ACTIONS["workflow.signal"], ACTIONS["workflow.skip"])
 
 
 def page(job_id: str) -> Response:

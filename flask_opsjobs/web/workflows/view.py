@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from flask import Response, request
 from markupsafe import Markup
 
+from ...actions.domain import Action
+from ...actions.registry import ACTIONS, actions_of
 from ...core.display import Display
 from ...core.reading import Reading
 from ...jobs.rows import Count
@@ -23,6 +26,8 @@ from .pictures import draw_run, draw_timeline_of
 from .run import RunView, read_run
 
 _ROWS = 25
+# They ask for a value, so that they have forms.
+_STEP_ACTIONS = (ACTIONS["workflow.signal"], ACTIONS["workflow.skip"])
 # A run that takes so many times as long as usual is marked.
 _SLOW = 2
 NEEDS = {
@@ -125,6 +130,8 @@ def workflow_page(workflow_id: str) -> Response:
         live=made,
         query=view.asked.query,
         run=run,
+        step=view.step,
+        step_actions=_STEP_ACTIONS,
     )
 
 
@@ -234,5 +241,21 @@ def _one(read: Reading, view: RunView) -> Markup:
         meaning=MEANINGS[run.state],
         ended_by=ENDED_BY.get(run.ended_by or ""),
         of_step=view.display_of_step(),
+        actions=_actions(run),
+        actions_of_step=_actions_of_step(view),
         may_see_jobs=access.may("jobs.view"),
     )
+
+
+def _actions(run: RunRow) -> Sequence[Action[Any]]:
+    """The actions on a run in its state. Without a step that failed or was canceled there is no retry."""
+    found = [action for action in actions_of("workflow", run.state) if not action.params]
+    return [action for action in found if action.short_name != "retry" or run.failed + run.canceled]
+
+
+def _actions_of_step(view: RunView) -> Sequence[Action[Any]]:
+    """Retry or cancel of the job of the chosen step, as its state allows."""
+    if view.step is None or view.step.is_removed or view.run.row.state == "canceling":
+        return []
+    found = actions_of("job", view.step.state)
+    return [action for action in found if action.short_name in ("retry", "cancel")]
