@@ -20,7 +20,8 @@ import pytest
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 
-from flask_opsjobs import OpsJobs, endings
+from flask_opsjobs import OpsJobs, Unique, endings
+from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.core.db import Connection, connect_apart
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.endings import EndedAttempt
@@ -342,6 +343,28 @@ def test_a_job_that_is_locked_for_long_makes_no_heartbeat_late(
     assert graph.states()["b"] == "available"
 
 
+def test_a_skipped_step_releases_its_unique_lock(
+    bench: Bench, db: SQLAlchemy, opsjobs: OpsJobs
+) -> None:
+    """It is taken at the start. The same call can be enqueued again."""
+
+    @opsjobs.task(record_output=True)
+    def fetch() -> None: ...
+
+    @opsjobs.task(unique=Unique(until="ended"))
+    def sync(account: int) -> None: ...
+
+    flow = opsjobs.workflow("unique")
+    flow.step("sync", sync, account=7, after=flow.step("fetch", fetch))
+    run = flow.start()
+    db.session.commit()
+    assert sync.enqueue(account=7).conflict
+    assert skip(bench.connection, run.id, "sync")
+    settle_all(bench.connection)
+    assert not sync.enqueue(account=7).conflict
+    db.session.rollback()
+
+
 # --- signals
 
 
@@ -600,6 +623,15 @@ def test_end_events_of_a_run_that_is_gone_are_forgotten(bench: Bench) -> None:
 
 
 SECONDS = 3.0
+ACTIONS = (
+    "workflow.retry",
+    "workflow.retry",
+    "workflow.cancel",
+    "workflow.skip",
+    "job.retry",
+    "job.cancel",
+    "job.discard",
+)
 SHAPE = ("a b c d e f", ["a c", "b c", "a d continue", "c e", "d e", "d f"])
 CLAIM = """
     WITH due AS MATERIALIZED (
@@ -612,18 +644,21 @@ CLAIM = """
 Act = Callable[[Connection, random.Random], Any]
 
 
-def operate(runs: Sequence[int]) -> Act:
-    """Acts as an operator on three of these runs, in any order."""
+def operate(operator: Operator, runs: Sequence[int], jobs: Sequence[int]) -> Act:
+    """Acts as an operator on some runs or jobs, in any order; what the states forbid is refused."""
 
-    def act(connection: Connection, dice: random.Random) -> None:
-        chosen = dice.sample(runs, 3)
-        change = dice.choice(
-            (cancel, retry, retry, retry, partial(skip, name=dice.choice("abcdef")))
+    def act(_connection: Connection, dice: random.Random) -> None:
+        action = dice.choice(ACTIONS)
+        if action.startswith("job."):
+            targets = [f"job/{job}" for job in dice.sample(jobs, 8)]
+        else:
+            number = 1 if action == "workflow.skip" else 3
+            targets = [f"workflow/{run}" for run in dice.sample(runs, number)]
+        params = {"step": dice.choice("abcdef"), "result": 42} if "skip" in action else None
+        receipt = operator.run(
+            action, targets, actor="anna", reason="because it is a test", params=params
         )
-        with connection.transaction():
-            transitions.lock(connection, chosen)
-            for run in chosen:
-                change(connection, run)
+        assert receipt.code in (None, "illegal", "duplicate", "unknown_step"), receipt
 
     return act
 
@@ -652,6 +687,8 @@ def test_operators_in_crossed_orders_with_ends_limits_cron_and_all_loops(
         "UPDATE opsjobs.jobs SET max_attempts = 50, limiter = 'few', partition = '', weight = 1"
     )
     runners = [Runner(loop, host) for loop in LOOPS]
+    jobs = [job for graph in graphs for job in graph.ids.values()]
+    act = operate(Operator(host), [graph.run for graph in graphs], jobs)
     until = time.monotonic() + SECONDS
     made: dict[str, int] = defaultdict(int)
 
@@ -662,8 +699,8 @@ def test_operators_in_crossed_orders_with_ends_limits_cron_and_all_loops(
             made[name] += 1
 
     done = race(
-        partial(work, "operator 1", operate([graph.run for graph in graphs])),
-        partial(work, "operator 2", operate([graph.run for graph in graphs])),
+        partial(work, "operator 1", act),
+        partial(work, "operator 2", act),
         partial(work, "worker 1", attempt),
         partial(work, "worker 2", attempt),
         partial(work, "loops", lambda connection, dice: dice.choice(runners).run_once(connection)),
