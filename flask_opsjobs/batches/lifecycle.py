@@ -19,9 +19,9 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class BatchArrow:
-    """A legal move of a batch, from any of `sources` to one of `targets`.
+    """A legal move of a batch, from any of `sources` to one of `targets`. Without targets its row is deleted.
 
-    `made_by` names the statements that set the state.
+    `made_by` names the statements that set the state, or insert or delete the row.
     """
 
     name: str
@@ -59,6 +59,14 @@ ARROWS = (
         by="operator",
         meaning="a member is retried",
         made_by=("retry_jobs",),
+    ),
+    BatchArrow(
+        "delete",
+        sources=FINAL,
+        targets=(),
+        by="retain",
+        meaning="the time that the settings say has passed since its end",
+        made_by=("retain_batches",),
     ),
 )
 

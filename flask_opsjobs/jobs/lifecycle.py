@@ -241,7 +241,7 @@ ARROWS = (
         by="operator",
         meaning="delete its row",
         # The others delete old jobs after the time that the settings say.
-        made_by=("delete_jobs", "retain_jobs", "retain_workflows"),
+        made_by=("delete_jobs", "retain_jobs", "retain_workflows", "retain_batches"),
     ),
 )
 

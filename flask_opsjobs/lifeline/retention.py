@@ -71,6 +71,7 @@ def _steps(settings: Settings, now: datetime) -> dict[str, tuple[str, dict[str, 
         old: dict[str, object] = {"state": state, "before": limits[state]}
         steps[f"{state} jobs"] = ("retain_jobs", old)
         steps[f"jobs of {state} workflows"] = ("retain_workflows", old)
+        steps[f"members of {state} batches"] = ("retain_batches", old)
     signals: dict[str, object] = {
         "before": limits["signals"],
         "unmatched_before": limits["unmatched_signals"],

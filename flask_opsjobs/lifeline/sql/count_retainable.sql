@@ -2,7 +2,7 @@
 -- retain_*.sql.
 -- Run by `flask opsjobs retain --dry-run`. Indexes: jobs_alone_to_retain,
 -- outputs_to_retain, unique_locks_to_retain, previews_to_retain, cron_slots_to_retain, workflows_to_retain,
--- jobs_of_run, signals_to_retain.
+-- jobs_of_run, batches_to_retain, jobs_of_batch, jobs_open_of_batch, signals_to_retain.
 SELECT 'outputs', count(*) FROM opsjobs.outputs o WHERE created_at < %(outputs)s AND NOT EXISTS (
     SELECT FROM opsjobs.jobs j JOIN opsjobs.workflows w ON w.id = j.workflow_id AND w.ended_at IS NULL
     WHERE j.id = o.job_id)
@@ -52,6 +52,15 @@ LEFT JOIN opsjobs.workflows w ON w.state = k.state AND w.ended_at < k.before AND
       AND j.state IN ('deferred', 'scheduled', 'available', 'queued', 'started', 'retryable'))
 LEFT JOIN LATERAL (
     SELECT count(*) AS number FROM opsjobs.jobs j WHERE j.workflow_id = w.id) AS n ON true
+GROUP BY k.state
+UNION ALL
+SELECT 'members of ' || k.state || ' batches', coalesce(sum(n.number), 0)
+FROM (
+    VALUES ('finished', %(finished)s), ('canceled', %(canceled)s), ('failed', %(failed)s)) AS k(state, before)
+LEFT JOIN opsjobs.batches b ON b.state = k.state AND b.ended_at < k.before AND NOT EXISTS (
+    SELECT FROM opsjobs.jobs j WHERE j.batch_id = b.id AND j.ended_at IS NULL)
+LEFT JOIN LATERAL (
+    SELECT count(*) AS number FROM opsjobs.jobs j WHERE j.batch_id = b.id) AS n ON true
 GROUP BY k.state
 UNION ALL
 SELECT 'signals', count(*) FROM opsjobs.signals
