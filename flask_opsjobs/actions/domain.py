@@ -75,13 +75,14 @@ class Action(Generic[Row]):
 
     @property
     def domain(self) -> str:
-        """The kind of its targets: `job`, `queue`, `cron` or `limiter`."""
+        """The kind of its targets: `job`, `queue`, `batch`, `cron` or `limiter`."""
         return self.name.partition(".")[0]
 
     @property
     def plural(self) -> str:
         """What several of its targets are called: `jobs`, `cron entries`."""
-        return "cron entries" if self.domain == "cron" else f"{self.domain}s"
+        plurals = {"cron": "cron entries", "batch": "batches"}
+        return plurals.get(self.domain, f"{self.domain}s")
 
     @property
     def short_name(self) -> str:

@@ -272,6 +272,43 @@ class Operator:
         """
         return self._run_or_raise("queue.set_prefetch", queues, why, {"prefetch": prefetch})
 
+    def retry_batch(self, batches: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
+        """Retry the failed members of these batches, at most 10,000 of each. A batch that has ended reopens.
+
+        Of a canceled batch, the members that the cancel ended are retried too.
+
+        >>> with opsjobs.batch("invoices") as batch:
+        ...     job = batch.enqueue(send_invoice, 9001)
+        >>> db.session.commit()
+        >>> operator.cancel_batch(batch.id, **why).outcome
+        'done'
+        >>> done = perform_due()
+        >>> operator.retry_batch(batch.id, **why).outcome
+        'done'
+        """
+        return self._run_or_raise("batch.retry", batches, why)
+
+    def close_batch(self, batches: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
+        """Close these open batches: no member can be added any more.
+
+        >>> batch = opsjobs.batch("invoices").open()
+        >>> db.session.commit()
+        >>> operator.close_batch(batch.id, **why).outcome
+        'done'
+        """
+        return self._run_or_raise("batch.close", batches, why)
+
+    def cancel_batch(self, batches: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
+        """Cancel these batches: members that wait end, members that run are stopped.
+
+        >>> with opsjobs.batch("invoices") as batch:
+        ...     job = batch.enqueue(send_invoice, 9001)
+        >>> db.session.commit()
+        >>> operator.cancel_batch(batch.id, **why).outcome
+        'done'
+        """
+        return self._run_or_raise("batch.cancel", batches, why)
+
     def pause_cron(self, entries: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
         """Pause these cron entries: their next slots do not run, and are recorded as paused.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..batches import actions as batch_actions
+from ..batches.transitions import BatchForDecision
 from ..cron import actions as cron_actions
 from ..cron.actions import CronForDecision
 from ..jobs import actions as job_actions
@@ -20,6 +22,7 @@ from .domain import Action, Domain
 _JOBS: Domain[JobForDecision] = job_actions
 _QUEUES: Domain[QueueForDecision] = queue_actions
 _WORKFLOWS: Domain[RunWithSteps] = workflow_actions
+_BATCHES: Domain[BatchForDecision] = batch_actions
 _CRON: Domain[CronForDecision] = cron_actions
 _LIMITERS: Domain[Cooldown] = limit_actions
 
@@ -28,6 +31,7 @@ DOMAINS: Mapping[str, Domain[Any]] = {
     "job": _JOBS,
     "queue": _QUEUES,
     "workflow": _WORKFLOWS,
+    "batch": _BATCHES,
     "cron": _CRON,
     "limiter": _LIMITERS,
 }

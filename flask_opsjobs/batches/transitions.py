@@ -32,6 +32,11 @@ class BatchForDecision:
     canceled: int
 
     @property
+    def open_members(self) -> int:
+        """How many members have not ended, as far as they were counted."""
+        return max(0, self.enqueued - self.finished - self.failed - self.canceled)
+
+    @property
     def target(self) -> str:
         """The batch as the target of an action: `batch/7`."""
         return f"batch/{self.id}"

@@ -30,7 +30,14 @@ WORDS = {
     "signal": ("payment", "--json"),
     "why": ("1", "--json"),
 }
-TARGETS = {"job": "1", "queue": "mail", "limiter": "api", "cron": "nightly", "workflow": "1"}
+TARGETS = {
+    "job": "1",
+    "batch": "1",
+    "queue": "mail",
+    "limiter": "api",
+    "cron": "nightly",
+    "workflow": "1",
+}
 PARAMS = {
     "job reschedule": ("--due-at", "2099-01-03T00:00Z"),
     "cron catch-up": ("1",),

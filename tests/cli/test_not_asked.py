@@ -25,6 +25,9 @@ REASON = ("--reason", "because it is a test")
 WORDS: dict[str, tuple[str, ...]] = {
     "audit export": (),
     "audit verify": (),
+    "batch cancel": ("1", *REASON),
+    "batch close": ("1", *REASON),
+    "batch retry": ("1", *REASON),
     "cron catch-up": ("nightly", "3", *REASON),
     "cron delete": ("nightly", *REASON),
     "cron list": (),
