@@ -91,6 +91,7 @@ class JobInFull:
     cancel_requested_by: str | None
     cancel_reason: str | None
     run_again_from: int | None
+    batch_id: int | None
     limiter: str | None
     partition: str | None
     weight: int | None

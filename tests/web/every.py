@@ -46,6 +46,7 @@ def path_of(url: Url, job: Job) -> str:
     """The URL's path about `job`."""
     values = {
         "<job_id>": str(job.id),
+        "<batch_id>": "1",
         "<view_id>": "987654",
         "<workflow_id>": "1",
         "<limiter>": "customer-api",

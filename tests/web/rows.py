@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs.audit import transitions as audit_transitions
 from flask_opsjobs.audit.transitions import Decision
+from flask_opsjobs.batches.models import BatchEnds, BatchRecord
 from flask_opsjobs.cron import transitions as cron_transitions
 from flask_opsjobs.cron.declaration import EntryDeclaration
 from flask_opsjobs.cron.expression import Schedule
@@ -143,6 +144,26 @@ def _output(job: Job, value: Any, **values: Any) -> Output:
     stored = null() if "omitted" in values else value
     defaults = {"value": stored, "size_bytes": 120, "created_at": ago(minutes=10)}
     return Output(job_id=job.id, **defaults | values)
+
+
+def make_batch(session: Session, state: str = "running", **values: Any) -> BatchRecord:
+    """A batch in `state` with two failed and seven finished of ten members, flushed; `values` win."""
+    is_final = state not in ("open", "running")
+    defaults: dict[str, Any] = {
+        "name": "import_prices",
+        "state": state,
+        "enqueued": 10,
+        "created_at": ago(minutes=10),
+        "closed_at": None if state == "open" else ago(minutes=9),
+        "ended_at": ago(minutes=1) if is_final else None,
+        "end_no": int(is_final),
+        "meta": {"file": "march.csv"},
+    }
+    batch = _flushed(session, BatchRecord(**defaults | values))
+    for end, ended_by, number in (("finished", "returned", 7), ("failed", "exhausted", 2)):
+        row = BatchEnds(batch_id=batch.id, state=end, ended_by=ended_by, number=number)
+        _flushed(session, row)
+    return batch
 
 
 def make_worker(session: Session, state: str = "alive", **values: Any) -> Worker:
@@ -360,7 +381,7 @@ def make_signal(session: Session, **values: Any) -> SignalRecord:
 
 def make_one_of_each(session: Session) -> dict[str, Job]:
     """A job of every state with attempts, an output, two workers, the loops,
-    a paused queue and a decision.
+    a paused queue, a batch and a decision.
     """
     more: dict[str, dict[str, Any]] = {"failed": {"dispatch_no": 2, "attempt": 2}}
     jobs = {state: _job(state, **more.get(state, {})) for state in STATES}
@@ -371,6 +392,7 @@ def make_one_of_each(session: Session) -> dict[str, Job]:
     session.add_all([worker, _worker("missing")])
     session.flush()
     started.worker_id = worker.id
+    failed.batch_id = make_batch(session, "failed").id
     died = {"dispatch_no": 1, "attempt": 1, "cause_of_death": "signal 9"}
     progress = {"progress_done": 3, "progress_total": 9, "progress_note": "on it"}
     minute = ago(minutes=5).replace(second=0, microsecond=0)

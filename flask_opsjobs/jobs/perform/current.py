@@ -121,7 +121,7 @@ class CurrentJob:
         '2026-03'
         """
         with self._connected("batch") as connection:
-            return current_queries.find_batch(connection, self.id)
+            return current_queries.find_own_batch(connection, self.id)
 
     def _connected(self, what: str) -> AbstractContextManager[Connection]:
         if self._connect is None:

@@ -37,7 +37,7 @@ def find_workflow(connection: Connection, job_id: int) -> CurrentWorkflow | None
         return cursor.execute(sql.load("find_workflow_of_job"), {"id": job_id}).fetchone()
 
 
-def find_batch(connection: Connection, job_id: int) -> CurrentBatch | None:
+def find_own_batch(connection: Connection, job_id: int) -> CurrentBatch | None:
     """The batch of a job; None when the job is no member of one."""
     with connection.cursor(row_factory=class_row(CurrentBatch)) as cursor:
         return cursor.execute(sql.load("find_batch_of_job"), {"id": job_id}).fetchone()

@@ -18,6 +18,7 @@ from ...actions.operator import Operator
 from ...actions.planning import MOST_TARGETS, find_preview
 from ...actions.registry import ACTIONS
 from ...actions.shapes import Change, Plan, Preview, Receipt, Skip
+from ...batches import actions as batch_actions
 from ...core.reading import Reading
 from ...errors import ActionRefused
 from ...jobs import actions as job_actions
@@ -39,6 +40,7 @@ _HERE = {
     "job": "jobs",
     "queue": "queues",
     "workflow": "workflows",
+    "batch": "batches",
     "cron": "cron",
     "limiter": "limiters",
 }
@@ -96,6 +98,18 @@ def on_named(action: Action[Any]) -> Callable[[str], Response]:
 
     def view(name: str) -> Response:
         return start(action, [f"{action.domain}/{name}"])
+
+    return view
+
+
+def on_batch(action: Action[Any]) -> Callable[[str], Response]:
+    """A view that starts the action on one batch."""
+
+    def view(batch_id: str) -> Response:
+        target = batch_actions.read_target(f"batch/{batch_id}")
+        if target is None:
+            raise problems.no_such_batch(batch_id)
+        return start(action, [target])
 
     return view
 

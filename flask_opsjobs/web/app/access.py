@@ -11,6 +11,7 @@ from flask import g, request
 
 from ... import policy
 from ...actions.registry import ACTIONS
+from ...batches import actions as batch_actions
 from ...jobs import actions as job_actions
 from ...limits.actions import make_target
 from ...workflows import actions as workflow_actions
@@ -88,6 +89,9 @@ def subject() -> str | None:
     if "workflow_id" in arguments:
         target = f"workflow/{arguments['workflow_id']}"
         return workflow_actions.read_target(target) or target
+    if "batch_id" in arguments:
+        target = f"batch/{arguments['batch_id']}"
+        return batch_actions.read_target(target) or target
     if "limiter" in arguments:
         return make_target(arguments["limiter"], references.asked_partition())
     if "name" not in arguments:

@@ -23,6 +23,8 @@ def to_target(target: str) -> str:
         return url_for("opsjobs.job", job_id=name)
     if domain == "workflow":
         return url_for("opsjobs.workflow", workflow_id=name)
+    if domain == "batch":
+        return url_for("opsjobs.batch", batch_id=name)
     if domain == "limiter":
         limiter, partition = split_target(target)
         return url_for("opsjobs.limiter", limiter=limiter, partition=partition)

@@ -142,6 +142,16 @@ def no_such_preview() -> Problem:
     )
 
 
+def no_such_batch(batch_id: str) -> Problem:
+    """No batch has this id; it may have been removed."""
+    return Problem(
+        404,
+        "No such batch",
+        f"There is no batch {batch_id[:40]}.",
+        "Ended batches are removed after their retention time; ids are whole numbers.",
+    )
+
+
 def no_such_queue(name: str) -> Problem:
     """No queue is known by this name."""
     return Problem(

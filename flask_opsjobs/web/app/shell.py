@@ -45,6 +45,7 @@ NAVIGATION = (
     NavigationItem("queues", "Queues", "queues.view", "q"),
     NavigationItem("workers", "Workers", "workers.view", "w"),
     NavigationItem("workflows", "Workflows", "workflows.view", "f"),
+    NavigationItem("batches", "Batches", "batches.view", "b"),
     NavigationItem("cron", "Cron", "cron.view", "c"),
     NavigationItem("limiters", "Limiters", "limiters.view", "l"),
     NavigationItem("audit", "Audit", "audit.view", "a"),

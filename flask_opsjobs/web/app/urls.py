@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ...actions.registry import ACTIONS
 from ..actions import view as actions
 from ..audit import view as audit
+from ..batches import view as batches
 from ..cron import view as cron
 from ..job import view as job
 from ..jobs import exports as job_exports
@@ -86,6 +87,13 @@ def _limiter_actions() -> Iterator[Url]:
         yield Url(rule, endpoint, actions.on_limiter(action), "action", action.permission)
 
 
+def _batch_actions() -> Iterator[Url]:
+    """Each action on a batch."""
+    for action in (action for action in ACTIONS.values() if action.domain == "batch"):
+        rule, endpoint = f"/batches/<batch_id>/{action.short_name}", f"batch_{action.short_name}"
+        yield Url(rule, endpoint, actions.on_batch(action), "action", action.permission)
+
+
 URLS = (
     Url("", "overview", overview.page, "page", "overview.view"),
     Url("/live", "overview_live", overview.live, "fragment", "overview.view"),
@@ -119,6 +127,11 @@ URLS = (
         "workflows.view",
     ),
     *_workflow_actions(),
+    Url("/batches", "batches", batches.page, "page", "batches.view"),
+    Url("/batches/live", "batches_live", batches.live, "fragment", "batches.view"),
+    Url("/batches/<batch_id>", "batch", batches.batch_page, "page", "batches.view"),
+    Url("/batches/<batch_id>/live", "batch_live", batches.batch_live, "fragment", "batches.view"),
+    *_batch_actions(),
     Url("/cron", "cron", cron.page, "page", "cron.view"),
     Url("/cron/<path:name>", "cron_entry", cron.entry_page, "page", "cron.view"),
     # An entry may be called live or new, as a queue may.

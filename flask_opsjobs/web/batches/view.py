@@ -1,0 +1,191 @@
+"""Shows the list of batches, and the page of one batch with its members and callbacks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from flask import Response, request
+from markupsafe import Markup
+
+from ...actions.domain import Action
+from ...actions.registry import actions_of
+from ...audit.queries import list_events_of
+from ...audit.verify import find_chain_fault
+from ...batches import actions as batch_actions
+from ...batches import queries
+from ...batches.lifecycle import MEANINGS, STATES
+from ...batches.queries import MEMBER_STATES, BatchRow
+from ...core.reading import Reading
+from ..app import access, pages, problems
+from ..app.host import reading
+
+# The width of a bar of parts, in units of the drawing.
+_BAR = 1000
+# The words and the shape of the chip of each state; the others are states of jobs too.
+CHIPS = {
+    "open": ("waiting", "open", "scheduled"),
+    "running": ("started", "running", "started"),
+    "finished": ("finished", "finished", "finished"),
+    "failed": ("failed", "failed", "failed"),
+    "canceled": ("canceled", "canceled", "canceled"),
+}
+
+
+@dataclass(frozen=True)
+class BatchView:
+    """A batch as the pages show it."""
+
+    row: BatchRow
+    now: datetime
+
+    @property
+    def chip(self) -> tuple[str, str, str]:
+        """The status, the word and the shape of its state."""
+        return CHIPS[self.row.state]
+
+    @property
+    def bar(self) -> Sequence[tuple[str, int, float, float]]:
+        """The parts of its bar: state, number, where it begins, and its width."""
+        most = max(self.row.enqueued, self.row.ended, 1)
+        parts, begin = [], 0.0
+        for state, number in self.row.ends.items():
+            width = _BAR * number / most
+            parts.append((state, number, round(begin, 2), round(width, 2)))
+            begin += width
+        return parts
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, or takes so far."""
+        return ((self.row.ended_at or self.now) - self.row.created_at).total_seconds()
+
+    @property
+    def rate(self) -> float | None:
+        """How many members ended in a second, on average; None when it has ended, or nothing has."""
+        if self.row.is_final or not self.row.ended or self.seconds <= 0:
+            return None
+        return self.row.ended / self.seconds
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long it takes at this pace until the last member has ended; None when that is unknown."""
+        if self.rate is None or self.row.state != "running":
+            return None
+        return self.row.left / self.rate
+
+    @property
+    def actions(self) -> Sequence[Action[Any]]:
+        """The actions that are legal now and can change something."""
+        row = self.row
+        is_canceling = row.cancel_requested_at is not None and not row.is_final
+        has_any = row.ends["failed"] or (row.state == "canceled" and row.ends["canceled"])
+        useless = {"retry": is_canceling or not has_any, "cancel": is_canceling}
+        legal = actions_of("batch", row.state)
+        return [action for action in legal if not useless.get(action.short_name)]
+
+
+def page() -> Response:
+    """The document of all batches."""
+    query = _read_list_query()
+    with reading() as read:
+        made = _list(read, query)
+    return pages.page("batches/page.html", "batches", "Batches", read.now, live=made, query=query)
+
+
+def live() -> Response:
+    """The fragment of it that refreshes."""
+    query = _read_list_query()
+    with reading() as read:
+        made = _list(read, query)
+    return pages.fragment(made)
+
+
+def batch_page(batch_id: str) -> Response:
+    """The document of one batch."""
+    query = _read_query(MEMBER_STATES)
+    with reading() as read:
+        batch = _find(read, batch_id)
+        made = _one(read, batch, query)
+    title = f"Batch {batch.row.id}"
+    return pages.page(
+        "batch/page.html", "batches", title, read.now, live=made, query=query, batch=batch
+    )
+
+
+def batch_live(batch_id: str) -> Response:
+    """The fragment of it that refreshes."""
+    query = _read_query(MEMBER_STATES)
+    with reading() as read:
+        made = _one(read, _find(read, batch_id), query)
+    return pages.fragment(made)
+
+
+def _read_list_query() -> Mapping[str, str]:
+    return _read_query(STATES)
+
+
+def _read_query(states: Sequence[str]) -> Mapping[str, str]:
+    """The state and the id before which a page of a list begins, as the address has them."""
+    query = {name: value for name in ("state", "before") if (value := request.args.get(name))}
+    state, before = query.get("state"), query.get("before")
+    if state is not None and state not in states:
+        raise problems.unreadable(f"state: there is no state {state[:40]!r}.")
+    if before is not None and not (before.isascii() and before.isdigit() and len(before) < 19):
+        raise problems.unreadable(f"before: {before[:40]!r} is no id.")
+    return query
+
+
+def _before(query: Mapping[str, str]) -> int | None:
+    return int(query["before"]) if "before" in query else None
+
+
+def _list(read: Reading, query: Mapping[str, str]) -> Markup:
+    state = query.get("state")
+    rows, has_older = queries.page_of_batches(read.session, state=state, before=_before(query))
+    return pages.part(
+        "batches/_live.html",
+        read.now,
+        batches=[BatchView(row, read.now) for row in rows],
+        has_older=has_older,
+        state=state,
+        states=STATES,
+        is_first="before" not in query,
+    )
+
+
+def _find(read: Reading, batch_id: str) -> BatchView:
+    target = batch_actions.read_target(f"batch/{batch_id}")
+    row = None
+    if target is not None:
+        row = queries.find_batch(read.session, int(target.removeprefix("batch/")))
+    if row is None:
+        raise problems.no_such_batch(batch_id)
+    return BatchView(row, read.now)
+
+
+def _one(read: Reading, batch: BatchView, query: Mapping[str, str]) -> Markup:
+    state, id = query.get("state"), batch.row.id
+    members, has_older = queries.list_members(read.session, id, state=state, before=_before(query))
+    events = fault = None
+    if access.may("audit.view"):
+        events = list_events_of(read.session, f"batch/{id}")
+        fault = find_chain_fault(read.session)
+    return pages.part(
+        "batch/_live.html",
+        read.now,
+        batch=batch,
+        meaning=MEANINGS[batch.row.state],
+        meta=json.dumps(batch.row.meta),
+        members=members,
+        has_older=has_older,
+        state=state,
+        states=MEMBER_STATES,
+        is_first="before" not in query,
+        callbacks=queries.list_callbacks_of_batch(read.session, id),
+        events=events,
+        chain_fault=fault,
+    )

@@ -1,0 +1,164 @@
+"""The pages of batches: the list, one batch, and the links to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from flask_opsjobs.batches.lifecycle import STATES
+from flask_opsjobs.batches.queries import MOST_BATCHES, MOST_MEMBERS
+from flask_opsjobs.jobs.models import Callback, Job
+from tests.web.conftest import Access
+from tests.web.every import soup
+from tests.web.rows import make_batch, make_job
+
+Get = Callable[..., Any]
+
+
+def text_of(response: Any) -> str:
+    """The text of a page, with single spaces."""
+    return " ".join(soup(response.text).get_text(" ").split())
+
+
+def test_without_a_batch_the_list_says_how_to_open_one(get: Get) -> None:
+    assert "No batch has been opened yet" in text_of(get("/batches"))
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_the_list_shows_each_batch_with_its_ends_and_what_is_legal(
+    get: Get, session: Session, state: str
+) -> None:
+    batch = make_batch(session, state)
+    session.commit()
+    page = soup(get("/batches").text)
+    (row,) = page.select("tr[data-row]")
+    assert "import_prices" in row.text
+    assert state in row.text
+    assert "9 of 10" in row.text
+    assert row.select_one("svg.stacked")["aria-label"].startswith("7 finished, 2 failed")
+    buttons = {button["formaction"].rpartition("/")[2] for button in row.select("button")}
+    legal = {"open": {"retry", "close", "cancel"}, "running": {"retry", "cancel"}}
+    assert buttons == legal.get(state, {"retry"})
+    others = [one for one in STATES if one != state]
+    assert soup(get(f"/batches?state={others[0]}").text).select("tr[data-row]") == []
+    assert page.select_one(f'a[href$="/batches/{batch.id}"]') is not None
+
+
+def test_the_list_goes_on_with_older_batches(get: Get, session: Session) -> None:
+    for number in range(MOST_BATCHES + 5):
+        make_batch(session, name=f"batch {number}")
+    session.commit()
+    first = soup(get("/batches").text)
+    assert len(first.select("tr[data-row]")) == MOST_BATCHES
+    older = first.select_one('a[rel="next"]')["href"].removeprefix("/ops/jobs")
+    second = soup(get(older).text)
+    names = [row.select_one("a.name").text for row in second.select("tr[data-row]")]
+    assert names == [f"batch {number}" for number in range(4, -1, -1)]
+    assert second.find("a", string="Newest") is not None
+
+
+def test_a_batch_shows_how_far_it_is_and_its_members_failed_first(
+    get: Get, session: Session
+) -> None:
+    batch = make_batch(session, "running")
+    for state in ("finished", "available", "failed", "started"):
+        make_job(session, state, batch_id=batch.id)
+    other = make_job(session, "failed")
+    session.commit()
+    response = get(f"/batches/{batch.id}")
+    said = text_of(response)
+    assert "9 of 10 ended" in said
+    assert "a second on average" in said
+    rows = soup(response.text).select("tr[data-row]")
+    assert [row.select_one(".chip").text.strip() for row in rows] == [
+        "failed",
+        "started",
+        "available",
+        "finished",
+    ]
+    assert str(other.id) not in [row.th.text for row in rows]
+    only = soup(get(f"/batches/{batch.id}?state=failed").text).select("tr[data-row]")
+    assert len(only) == 1
+
+
+def test_members_of_one_state_go_on_with_older_ones(get: Get, session: Session) -> None:
+    batch = make_batch(session)
+    ids = [make_job(session, "failed", batch_id=batch.id).id for _ in range(MOST_MEMBERS + 3)]
+    session.commit()
+    assert "choose a state to see more" in text_of(get(f"/batches/{batch.id}"))
+    first = soup(get(f"/batches/{batch.id}?state=failed").text)
+    older = first.select_one('a[rel="next"]')["href"].removeprefix("/ops/jobs")
+    rows = soup(get(older).text).select("tr[data-row]")
+    assert [int(row.th.text) for row in rows] == sorted(ids[:3], reverse=True)
+
+
+def test_a_batch_shows_its_callbacks_and_what_went_wrong(get: Get, session: Session) -> None:
+    job = make_job(session, "failed", task="report")
+    batch = make_batch(
+        session, "failed", on_end={"task": "report"}, enqueued=12, lost=3, trouble="KeyError"
+    )
+    gone = {"of": "batch", "of_id": batch.id, "end_no": 0, "event": "failure", "job_id": 9_999}
+    told = {"of": "batch", "of_id": batch.id, "end_no": 1, "event": "end", "job_id": job.id}
+    session.add_all([Callback(**gone), Callback(**told)])
+    session.commit()
+    said = text_of(get(f"/batches/{batch.id}"))
+    assert f"on_end report end 1 {job.id} failed first failure 9999 gone" in said
+    assert "3 lost: their rows were deleted before they ended" in said
+    assert "The members of this batch cannot be counted now. KeyError" in said
+
+
+def test_a_batch_that_is_being_canceled_says_by_whom_and_offers_nothing(
+    get: Get, session: Session
+) -> None:
+    batch = make_batch(session)
+    batch.cancel_requested_at, batch.cancel_requested_by = batch.created_at, "anna"
+    batch.cancel_reason = "a wrong file"
+    session.commit()
+    response = get(f"/batches/{batch.id}")
+    assert "by anna: “a wrong file”" in text_of(response)
+    assert soup(response.text).select("#part header button.btn") == []
+
+
+def test_meta_is_payload(get: Get, session: Session, access: Access) -> None:
+    batch = make_batch(session)
+    session.commit()
+    assert "march.csv" in get(f"/batches/{batch.id}").text
+    access.held.discard("payload.view")
+    assert "march.csv" not in get(f"/batches/{batch.id}").text
+
+
+@pytest.mark.parametrize("path", ["9", "x", "0x7", "9" * 40, "7/live"])
+def test_no_such_batch(get: Get, path: str) -> None:
+    assert "There is no batch" in get(f"/batches/{path}", 404).text
+
+
+@pytest.mark.parametrize("query", ["state=odd", "before=x", "before=" + "9" * 40, "state=%00"])
+def test_an_unreadable_address_says_so(get: Get, session: Session, query: str) -> None:
+    batch = make_batch(session)
+    session.commit()
+    for path in ("/batches", f"/batches/{batch.id}"):
+        get(f"{path}?{query}", 422)
+
+
+def test_a_job_links_to_its_batch_for_those_who_may_open_it(
+    get: Get, jobs: dict[str, Job], access: Access
+) -> None:
+    job = jobs["failed"]
+    link = f'a[href$="/batches/{job.batch_id}"]'
+    assert soup(get(f"/jobs/{job.id}").text).select_one(link) is not None
+    assert soup(get(f"/jobs/{jobs['started'].id}").text).find("dt", string="Batch") is None
+    access.held.discard("batches.view")
+    page = soup(get(f"/jobs/{job.id}").text)
+    assert page.select_one(link) is None
+    assert page.find("dt", string="Batch").find_next("dd").text.strip() == str(job.batch_id)
+
+
+def test_a_denied_batch_is_closed(get: Get, session: Session, access: Access) -> None:
+    batch = make_batch(session)
+    session.commit()
+    access.denied.add(("batches.view", f"batch/{batch.id}"))
+    get(f"/batches/{batch.id}", 403)
+    get(f"/batches/0{batch.id}", 403)
