@@ -189,6 +189,7 @@ REASON_KINDS = (
         "step_removed",
         holds="the job of a step before it was deleted, so that step never ends",
         helps="cancel the workflow",
+        action="workflow.cancel",
     ),
     ReasonKind(
         "step_behind",

@@ -42,6 +42,7 @@ def step_removed(evidence: Evidence) -> Iterator[Reason]:
         "Cancel the workflow, and run it again: a deleted step never ends.",
         source="inferred",
         read={**_read(step), "removed": ", ".join(step.removed)},
+        target=f"workflow/{step.run}",
     )
 
 

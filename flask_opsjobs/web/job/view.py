@@ -197,6 +197,17 @@ _PLACES: Mapping[str, tuple[str, str, str]] = {
     "handed_back": ("workers", "Workers", "workers.view"),
     "worker_silent": ("workers", "Workers", "workers.view"),
     "workers_busy": ("workers", "Workers", "workers.view"),
+    **dict.fromkeys(
+        (
+            "run_canceling",
+            "step_removed",
+            "step_behind",
+            "step_not_advanced",
+            "wait_open",
+            "map_expanding",
+        ),
+        ("workflow", "Its workflow", "workflows.view"),
+    ),
     "loop_silent": ("overview", "Loops", "overview.view"),
     "loop_failing": ("overview", "Loops", "overview.view"),
 }
@@ -236,6 +247,8 @@ def _action_url(action: Action[Any], reason: Reason, job: JobInFull) -> str:
         return url_for(f"opsjobs.limiter_{action.short_name}", limiter=limiter, partition=partition)
     if action.domain == "queue":
         return url_for(f"opsjobs.queue_{action.short_name}", name=job.queue)
+    if action.domain == "workflow":
+        return url_for(f"opsjobs.workflow_{action.short_name}", workflow_id=job.workflow_id)
     return url_for(f"opsjobs.job_{action.short_name}", job_id=job.id)
 
 
@@ -245,11 +258,14 @@ def _more_about(reason: Reason, job: JobInFull) -> tuple[str, str] | None:
     endpoint, words, permission = _PLACES[reason.code]
     if endpoint == "limiter":
         return _limiter_page(words, permission, job)
-    subject = f"queue/{job.queue}" if endpoint == "queue" else None
+    subjects = {"queue": f"queue/{job.queue}", "workflow": f"workflow/{job.workflow_id}"}
+    subject = subjects.get(endpoint)
     if not access.may(permission, subject):
         return None
     if endpoint == "queue":
         return words, url_for("opsjobs.queue", name=job.queue)
+    if endpoint == "workflow":
+        return words, url_for("opsjobs.workflow", workflow_id=job.workflow_id)
     return words, url_for(f"opsjobs.{endpoint}", _anchor="loops" if words == "Loops" else None)
 
 
