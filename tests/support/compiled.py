@@ -1,12 +1,14 @@
-"""Compiles each URL rule, each template and each statement once for all apps of a run: most tests make one.
+"""Compiles each URL rule, template, statement and signature once for all apps of a run: most tests make one.
 
 Werkzeug compiles each rule of an app to patterns and to Python code, 0.03 s for our pages. Jinja compiles
 each template that an app shows to Python code, 0.1 s for a page. SQLAlchemy compiles each statement to SQL
-once for each engine.
+once for each engine. Pydantic makes a schema of the types of each task's arguments, and every app has a task
+of ours.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import CodeType
 from typing import Any
 
@@ -18,11 +20,16 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.util import LRUCache
 from werkzeug.routing import Rule
 
+from flask_opsjobs.jobs.record import signature
+
 _compile = Rule.compile
 _compiled: dict[tuple[Any, ...], dict[str, Any]] = {}
 # What `Rule.compile` makes: values that nobody changes later, and methods.
 _VALUES = ("_parts", "_trace", "_converters")
 _METHODS = ("_build", "_build_unknown")
+
+_make_schema = signature._core_schema
+_schemas: dict[tuple[tuple[str, Any], ...], Any] = {}
 
 _statements: LRUCache[Any, Any] = LRUCache(5_000)
 # What a dialect is told, or finds out from the server. Its other values belong to one engine.
@@ -30,8 +37,9 @@ _PLAIN = (bool, int, str, tuple, frozenset, type(None))
 
 
 def compile_once() -> None:
-    """Let apps share what is made of rules, of templates and of statements that are alike."""
+    """Let apps share what is made of rules, templates, statements and types of arguments that are alike."""
     setattr(Rule, "compile", _compile_once)  # noqa: B010
+    setattr(signature, "_core_schema", _make_schema_once)  # noqa: B010
     Flask.jinja_options = {**Flask.jinja_options, "bytecode_cache": _Templates()}
     setattr(PGDialect_psycopg, "engine_created", classmethod(_share_statements))  # noqa: B010
     # SQLAlchemy looks for a compiled statement by its dialect too.
@@ -59,6 +67,17 @@ def _compile_once(rule: Rule) -> None:
     for name, function in made["methods"].items():
         setattr(rule, name, function.__get__(rule))
     rule.arguments.update(rule._converters)
+
+
+def _make_schema_once(fields: Mapping[str, Any]) -> Any:
+    key = tuple(fields.items())
+    try:
+        if key not in _schemas:
+            _schemas[key] = _make_schema(fields)
+    except TypeError:
+        # An annotation that has no hash.
+        return _make_schema(fields)
+    return _schemas[key]
 
 
 class _Templates(BytecodeCache):
