@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from ..core import sql
 from ..jobs.models import Callback, Job, Output
 from ..jobs.rows import CAP, Count, OutputRow
-from .lifecycle import OPEN, STATES
+from .lifecycle import OPEN, OUTCOMES, STATES
 from .models import EdgeRecord, SignalRecord, StepRecord, WorkflowRecord
 
 _LAST_ID = 2**63 - 1
@@ -287,6 +287,24 @@ class SignalRow:
 
 
 @dataclass(frozen=True)
+class SignalLine:
+    """A signal in a list, with the run and the name of the wait that took it."""
+
+    signal: SignalRow
+    taken_in: int | None
+    taken_as: str | None
+
+
+@dataclass(frozen=True)
+class SignalPage:
+    """A page of signals, the newest first."""
+
+    lines: Sequence[SignalLine]
+    has_newer: bool
+    has_older: bool
+
+
+@dataclass(frozen=True)
 class CallbackRow:
     """A job that reports an end of a run. `state` is None when the job was deleted."""
 
@@ -386,6 +404,55 @@ def list_signals_for(session: Session, waits: Sequence[StepRow]) -> Sequence[Sig
         left = select(*_SIGNAL).where(keys, several).order_by(SignalRecord.id)
         rows += session.execute(left.limit(_MOST_SIGNALS))
     return [SignalRow(*row) for row in rows]
+
+
+def page_of_signals(
+    session: Session,
+    *,
+    outcome: str | None = None,
+    limit: int = 25,
+    before: int | None = None,
+    after: int | None = None,
+) -> SignalPage:
+    """The newest signals with this outcome; `before` an id, only older; `after` an id, the next newer."""
+    low, high = (after or 0) + 1, _LAST_ID if before is None else before
+    keys: list[Any] = [SignalRecord.id]
+    bounds: list[list[Any]] = [[low], [high]]
+    if outcome is not None:
+        # A range of one value, as in `page_of_runs`.
+        keys.insert(0, SignalRecord.outcome)
+        for bound in bounds:
+            bound.insert(0, literal(outcome, Text))
+    chosen = (
+        select(*_SIGNAL, StepRecord.workflow_id, StepRecord.name)
+        .outerjoin(StepRecord, StepRecord.job_id == SignalRecord.taken_by)
+        .where(tuple_(*keys) >= tuple_(*bounds[0]), tuple_(*keys) < tuple_(*bounds[1]))
+        .order_by(*(key.desc() if after is None else key for key in keys))
+        .limit(limit + 1)
+    )
+    lines = [SignalLine(SignalRow(*row[:-2]), *row[-2:]) for row in session.execute(chosen)]
+    has_more = len(lines) > limit
+    lines = lines[:limit]
+    if after is None:
+        return SignalPage(lines, before is not None, has_more)
+    if not has_more:  # fewer newer signals than a page holds: show the full first page
+        return page_of_signals(session, outcome=outcome, limit=limit)
+    return SignalPage(lines[::-1], True, True)
+
+
+def count_signals_by_outcome(session: Session) -> Mapping[str, Count]:
+    """How many signals each outcome has, counted up to 10,000."""
+    params = {"outcomes": list(OUTCOMES), "most": CAP + 1}
+    rows = session.connection().exec_driver_sql(sql.load("count_signals"), params)
+    return {outcome: Count.capped(number) for outcome, number in rows}
+
+
+def find_run_of_callback(session: Session, job_id: int) -> tuple[int, int] | None:
+    """The id of the run whose end a job reports, and the number of that end; None when it reports none."""
+    chosen = select(Callback.of_id, Callback.end_no)
+    mine = chosen.where(Callback.job_id == job_id, Callback.of == "workflow").limit(1)
+    row = session.execute(mine).one_or_none()
+    return None if row is None else (row[0], row[1])
 
 
 _STEP: tuple[Any, ...] = (

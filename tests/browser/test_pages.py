@@ -33,6 +33,7 @@ PAGES = {
     "queues": "/queues",
     "a queue": "/queues/reports",
     "workflows": "/workflows",
+    "signals": "/signals",
     "a workflow": "/workflows/{run}",
     "cron": "/cron",
     "a cron entry": "/cron/yearly",

@@ -333,3 +333,64 @@ def test_the_picture_of_a_run_that_goes_on_stays_the_same_for_some_seconds(
         f"/workflows/{graph.run}/live", status=304, headers={"If-None-Match": first.headers["ETag"]}
     )
     assert again.data == b""
+
+
+def test_signals_are_listed_with_outcome_and_duplicates(
+    get: Callable[..., Any], session: Session, access: Access
+) -> None:
+    wait = make_job(session, "finished", task="opsjobs.wait")
+    run = make_run(session, {"wait": wait.id})
+    taken = {"outcome": "taken", "taken_by": wait.id, "taken_at": ago(minutes=1)}
+    make_signal(session, duplicates=3, last_duplicate_at=ago(seconds=30), **taken)
+    make_signal(session, name="refund", key="order-7", outcome="late", payload=None)
+    session.commit()
+    page = soup(get("/signals").text)
+    late, first = [words(row) for row in page.select("tbody tr")]
+    assert late.startswith("refund 2 late order-7")
+    assert "payment 1 taken order-1042" in first
+    assert f"wait of run {run.id}" in first
+    assert "3 times" in first
+    assert '{"amount": 990}' in first
+    (row,) = soup(get("/signals?outcome=late").text).select("tbody tr")
+    assert words(row) == late
+    access.held -= {"payload.view"}
+    assert "990" not in get("/signals").text
+    get("/signals?outcome=x", status=422)
+    get("/signals?before=x", status=422)
+
+
+def test_pages_of_signals_are_walked_by_keys(get: Callable[..., Any], session: Session) -> None:
+    for number in range(60):
+        make_signal(session, key=f"order-{number}", outcome=("late", "early")[number % 2])
+    session.commit()
+    for query, expected in (("", 60), ("?outcome=late", 30)):
+        page, seen = soup(get(f"/signals{query}").text), []
+        while True:
+            seen += [words(row.th) for row in page.select("tbody tr")]
+            older = page.select_one("#part a[rel=next]")
+            if older is None:
+                break
+            page = soup(get(str(older["href"]).removeprefix("/ops/jobs")).text)
+        assert len(set(seen)) == len(seen) == expected
+
+
+def test_the_page_of_a_run_has_its_legal_actions(get: Callable[..., Any], graph: Graph) -> None:
+    page = soup(get(f"/workflows/{graph.run}?step={graph.ids['paid']}").text)
+    buttons = [words(button) for button in page.select("#part .head .actions button")]
+    assert buttons == ["Cancel…", "Retry…"]
+    assert page.find(id="signal-title")
+    assert page.find(id="skip-title")
+    page = soup(get(f"/workflows/{graph.run}?step={graph.ids['d']}").text)
+    assert not page.find(id="signal-title")
+
+
+def test_a_job_links_its_run_and_a_callback_the_run_it_reports(
+    get: Callable[..., Any], graph: Graph, session: Session
+) -> None:
+    job = make_job(session, "finished", task="report")
+    session.add(Callback(of="workflow", of_id=graph.run, end_no=2, event="end", job_id=job.id))
+    session.commit()
+    step = soup(get(f"/jobs/{graph.ids['b']}").text)
+    assert f"step b of run {graph.run} , which is running" in words(step.find("aside"))
+    callback = soup(get(f"/jobs/{job.id}").text)
+    assert f"end 2 of workflow run {graph.run}" in words(callback.find("aside"))

@@ -181,3 +181,37 @@ def test_one_run(plans: tuple[Plans, Reading]) -> None:
         },
         2,
     )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "indexes"),
+    [
+        (None, {"signals_pkey", "steps_pkey"}),
+        ("taken", {"signals_by_outcome", "steps_pkey"}),
+        ("ambiguous", {"signals_by_outcome", "steps_pkey"}),
+    ],
+)
+def test_a_page_of_signals(
+    outcome: str | None, indexes: set[str], plans: tuple[Plans, Reading]
+) -> None:
+    seen, read = plans
+    queries.page_of_signals(read.session, outcome=outcome)
+    check(seen, indexes, 26)
+
+
+def test_the_counts_of_signals(plans: tuple[Plans, Reading]) -> None:
+    seen, read = plans
+    queries.count_signals_by_outcome(read.session)
+    check(seen, {"signals_by_outcome"}, 50_000)
+
+
+def test_the_run_of_a_callback(plans: tuple[Plans, Reading]) -> None:
+    seen, read = plans
+    assert queries.find_run_of_callback(read.session, 7) == (7, 1)
+    check(seen, {"callbacks_by_job"}, 1)
+
+
+def test_the_attempts_of_steps(plans: tuple[Plans, Reading]) -> None:
+    seen, read = plans
+    queries.list_attempts_of_steps(read.session, [2, 3])
+    check(seen, {"attempts_pkey"}, 2)

@@ -158,6 +158,7 @@ SHOTS = (
     Shot("queues", "queues", at("/queues")),
     Shot("queue", "queue", at(f"/queues/{QUEUE}")),
     Shot("workflows", "workflows", at("/workflows")),
+    Shot("signals", "signals", at("/signals")),
     Shot("workflow", "workflow", _run, is_main=True),
     Shot("cron", "cron", _cron, is_main=True),
     Shot("cron-entry", "cron_entry", at("/cron/close_day")),

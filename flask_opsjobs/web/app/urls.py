@@ -20,6 +20,7 @@ from ..limiters import view as limiters
 from ..overview import view as overview
 from ..queues import view as queues
 from ..workers import view as workers
+from ..workflows import signals
 from ..workflows import view as workflows
 from . import files, views
 
@@ -127,6 +128,8 @@ URLS = (
         "workflows.view",
     ),
     *_workflow_actions(),
+    Url("/signals", "signals", signals.page, "page", "workflows.view"),
+    Url("/signals/live", "signals_live", signals.live, "fragment", "workflows.view"),
     Url("/batches", "batches", batches.page, "page", "batches.view"),
     Url("/batches/live", "batches_live", batches.live, "fragment", "batches.view"),
     Url("/batches/<batch_id>", "batch", batches.batch_page, "page", "batches.view"),

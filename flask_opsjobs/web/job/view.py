@@ -27,7 +27,7 @@ from ...jobs.search import terms
 from ...limits.actions import make_target, split_target
 from ...queues.queries import list_paused_queues
 from ...workers.queries import WorkerRow, find_worker
-from ...workflows.queries import find_step_of
+from ...workflows.queries import find_run_of_callback, find_step_of
 from ..app import access, pages, problems
 from ..app.host import host, reading
 from ..cron.slots import shape_of
@@ -116,6 +116,8 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         history=list_history(job, attempts, events),
         relations=queries.find_relations(read.session, job),
         slot=find_slot_of(read.session, job.id),
+        step=find_step_of(read.session, job.id) if job.workflow_id else None,
+        reported=find_run_of_callback(read.session, job.id),
         results=RESULTS,
         shape_of=shape_of,
         events=events,

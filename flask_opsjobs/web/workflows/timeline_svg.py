@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 from markupsafe import Markup
 
+from ...core.visible_text import on_one_line
 from ...core.words import agree, counted, span
 from .short_text import cut, units
 
@@ -115,7 +116,9 @@ def _more(hidden: int, bottom: float) -> Markup:
 def _row(row: TimelineRow, top: float, end: datetime, x: Callable[[datetime], float]) -> Markup:
     name = Markup(
         '<a href="{}"><title>{}</title><text class="strong" x="0" y="{}">{}</text></a>'
-    ).format(row.href, f"{row.name}: {row.state}", units(top + 14), cut(row.name, _NAME))
+    ).format(
+        row.href, on_one_line(f"{row.name}: {row.state}"), units(top + 14), cut(row.name, _NAME)
+    )
     if row.released_at is None:
         return name + Markup('<text x="{}" y="{}">not released</text>').format(
             units(_LEFT), units(top + 14)
