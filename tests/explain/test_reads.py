@@ -51,13 +51,17 @@ def crowd(databases: Any) -> Iterator[Flask]:
     OpsJobs(app, access=AllowAll(), display=ShowAll())
     engine = app.extensions["opsjobs"].engine
     with Session(engine) as session:
-        fill(session, 33_000, "finished", queue="default")
-        fill(session, 8_000, "scheduled", queue="default")
-        fill(session, 8_000, "available", queue="default")
-        fill(session, 960, "queued", queue="default")
         for _ in range(40):
             make_worker(session, queues=["default"], run_seconds=0.001)
-        fill(session, 40, "started", queue="default")
+        fill(
+            session,
+            queue="default",
+            finished=33_000,
+            scheduled=8_000,
+            available=8_000,
+            queued=960,
+            started=40,
+        )
         session.execute(text("UPDATE opsjobs.workers SET heartbeat_at = now()"))
         session.execute(
             text("UPDATE opsjobs.jobs SET worker_id = id % 40 + 1 WHERE state = 'started'")

@@ -64,14 +64,7 @@ def module_app(databases: Any) -> Iterator[Flask]:
     OpsJobs(app, access=AllowAll(), display=ShowAll())
     engine: Engine = app.extensions["opsjobs"].engine
     with Session(engine) as session:
-        for many, state in (
-            (8_000, "available"),
-            (30_000, "finished"),
-            (12_000, "failed"),
-            (60, "queued"),
-            (40, "started"),
-        ):
-            fill(session, many, state)
+        fill(session, available=8_000, finished=30_000, failed=12_000, queued=60, started=40)
         for statement in (*_NUMBERS.split(";\n"), _ANALYZE):
             if statement.strip():
                 session.execute(text(statement))

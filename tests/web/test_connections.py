@@ -142,7 +142,7 @@ def test_an_export_that_nobody_reads_makes_room(
 def test_a_stream_is_one_of_the_few_until_its_reader_is_gone(
     live_url: str, host: Host, session: Session
 ) -> None:
-    fill(session, 12_000, "finished")
+    fill(session, finished=12_000)
     session.commit()
     place = urlsplit(live_url)
     readers = []

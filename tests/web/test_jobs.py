@@ -261,9 +261,8 @@ def test_ids_with_gaps_are_searched_in_time(session: Session) -> None:
 def test_counts_say_how_they_are_known(session: Session, get: Get) -> None:
     from tests.test_query_plans import fill
 
-    fill(session, 12_000, state="finished", queue="mail")
-    fill(session, 10_001, state="available", queue="crm")
-    fill(session, 10_000, state="scheduled", queue="crm")
+    fill(session, queue="mail", finished=12_000)
+    fill(session, queue="crm", available=10_001, scheduled=10_000)
     session.commit()
     tabs = _tabs(get("/jobs").text)
     # Postgres' statistics are within 5 % for a big state, and differ from one ANALYZE to the next.
