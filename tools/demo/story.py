@@ -27,7 +27,8 @@ HOME = ZoneInfo("Europe/Berlin")
 ASLEEP_FROM, ASLEEP_UNTIL = "03:10", "03:55"
 # How long before now the receiver of webhooks goes down and comes back, and the failed jobs are retried.
 DOWN, BACK, RETRIED = timedelta(hours=5), timedelta(hours=4, minutes=35), timedelta(hours=4)
-PAUSED, ORDERED = timedelta(hours=2), timedelta(minutes=40)
+# Goods are ordered after the shop has closed, so that nobody has paid them when the demo begins.
+PAUSED, ORDERED = timedelta(hours=2), timedelta(minutes=1)
 # How long before now an order fails, and an operator skips its step.
 BANK_SILENT, SKIPPED = timedelta(hours=3, minutes=30), timedelta(hours=3)
 # The number of happenings between two passes of the loops at noon.
