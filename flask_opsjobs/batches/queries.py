@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from ..jobs.lifecycle import FINAL as FINAL_OF_JOB
@@ -18,6 +18,7 @@ from .models import BatchEnds, BatchRecord
 # Of a page of the list, and of a page of members.
 MOST_BATCHES = 50
 MOST_MEMBERS = 25
+_LARGEST_ID = 2**63 - 1  # what a bigint holds
 # The states of members in the order in which they interest an operator.
 MEMBER_STATES = (
     "failed",
@@ -95,6 +96,17 @@ class CallbackOfBatch:
     state: str | None
 
 
+_MEMBER: tuple[Any, ...] = (
+    Job.id,
+    Job.state,
+    Job.task,
+    Job.attempt,
+    Job.max_attempts,
+    Job.error,
+    Job.ended_at,
+)
+
+
 def page_of_batches(
     session: Session, *, state: str | None = None, before: int | None = None
 ) -> tuple[Sequence[BatchRow], bool]:
@@ -119,23 +131,19 @@ def list_members(
 ) -> tuple[Sequence[MemberRow], bool]:
     """The newest members in a state and whether there are older ones; of all states, the failed first."""
     found: list[MemberRow] = []
+    # Bounds of the whole key and its whole order: so that no other index has these rows in their order.
+    key = (Job.batch_id, Job.state, Job.id)
+    newest = _LARGEST_ID if before is None else before - 1
     for one in MEMBER_STATES if state is None else (state,):
         wanted = (
-            select(
-                Job.id,
-                Job.state,
-                Job.task,
-                Job.attempt,
-                Job.max_attempts,
-                Job.error,
-                Job.ended_at,
-            )
-            .where(Job.batch_id == id, Job.state == one)
-            .order_by(Job.id.desc())
+            select(*_MEMBER)
+            .where(tuple_(*key) >= tuple_(id, one, 0), tuple_(*key) <= tuple_(id, one, newest))
+            .where(
+                Job.batch_id.between(id, id)
+            )  # which says that it is not null, as the index does
+            .order_by(*(column.desc() for column in key))
             .limit(MOST_MEMBERS + 1 - len(found))
         )
-        if before is not None:
-            wanted = wanted.where(Job.id < before)
         found += [MemberRow(*row) for row in session.execute(wanted)]
         if len(found) > MOST_MEMBERS:
             break

@@ -1,0 +1,68 @@
+"""The reads of the pages of batches walk the indexes that they name, and stop early."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from flask_opsjobs.batches import queries
+from flask_opsjobs.host import Host
+from flask_opsjobs.web.app.host import reading
+from tests.support.plans import Plans
+
+# By one INSERT each: the real writers would take minutes. Only plans are asked of these rows.
+_FILL = """
+INSERT INTO opsjobs.batches (name, state, created_at, closed_at)
+SELECT 'import ' || n % 9, 'running', now(), now() FROM generate_series(1, 5000) n;
+INSERT INTO opsjobs.batch_ends SELECT n, 'finished', 'returned', 5 FROM generate_series(1, 5000) n;
+INSERT INTO opsjobs.callbacks SELECT 'batch', n, 1, 'end', n FROM generate_series(1, 5000) n;
+INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at, ended_at,
+    ended_by, batch_id)
+SELECT 'w', 'q', 'q', 'finished', '{}', 5, now(), now(), now(), 'returned', CASE WHEN n % 2 = 0 THEN 1 END
+FROM generate_series(1, 30000) n
+"""
+
+
+class PlansOfAll(Plans):
+    """Every statement about our tables."""
+
+    about = "opsjobs."
+
+
+@pytest.fixture
+def filled(host: Host) -> Iterator[Session]:
+    with Session(host.engine) as session:
+        for statement in _FILL.split(";"):
+            session.execute(text(statement))
+        session.commit()
+        tables = "opsjobs.batches, opsjobs.batch_ends, opsjobs.callbacks, opsjobs.jobs"
+        session.execute(text(f"ANALYZE {tables}"))
+        session.commit()
+        yield session
+
+
+def test_the_list_reads_a_page_of_batches(app: Flask, host: Host, filled: Session) -> None:
+    with app.app_context(), reading() as read, PlansOfAll(host.pages) as plans:
+        for state in (None, "running", "failed"):
+            queries.page_of_batches(read.session, state=state)
+            queries.page_of_batches(read.session, state=state, before=300)
+    assert plans.indexes == {"batches_pkey", "batches_by_state", "batch_ends_pkey"}
+    assert plans.most_rows <= 51
+
+
+def test_the_page_of_a_batch_reads_a_page_of_members(
+    app: Flask, host: Host, filled: Session
+) -> None:
+    with app.app_context(), reading() as read, PlansOfAll(host.pages) as plans:
+        assert queries.find_batch(read.session, 1) is not None
+        for state in (None, "finished", "failed"):
+            queries.list_members(read.session, 1, state=state)
+            queries.list_members(read.session, 1, state=state, before=3_000)
+        queries.list_callbacks_of_batch(read.session, 1)
+    assert plans.most_rows <= 26, plans
+    assert "jobs_of_batch" in plans.indexes, plans
+    assert "Seq Scan" not in plans.kinds, plans
