@@ -73,6 +73,7 @@ def _start(found: Site, children: Children, workers: int, timeout: float) -> Non
     found.enqueue("scheduled", site.add.options(delay=3600), a=1, b=1)
     found.enqueue("nobody listens", site.add.options(queue="reports"), a=1, b=1)
     found.jobs["run"] = _start_run()
+    found.jobs["batch"] = _fill_batch()
     children.flask("opsjobs", "run")
     for _ in range(workers):
         children.flask("opsjobs", "worker")
@@ -98,6 +99,16 @@ def _start_run() -> int:
     site.opsjobs.signal("unasked", key="nobody", payload={"amount": 990})
     site.db.session.commit()
     return run.id
+
+
+def _fill_batch() -> int:
+    """Fill a batch whose members finish, fail and are due later, and which calls nobody back; its id."""
+    with site.opsjobs.batch("import_prices", meta={"file": "march.csv"}) as batch:
+        batch.enqueue_many(site.add, [{"a": number, "b": 1} for number in range(3)])
+        batch.enqueue(site.fail, message="price '12,5O' is not a number")
+        batch.enqueue(site.add.options(delay=3600), a=1, b=1)
+    site.db.session.commit()
+    return batch.id
 
 
 @pytest.fixture(scope="package")

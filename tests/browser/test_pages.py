@@ -35,6 +35,9 @@ PAGES = {
     "workflows": "/workflows",
     "signals": "/signals",
     "a workflow": "/workflows/{run}",
+    "batches": "/batches",
+    "a batch": "/batches/{batch}",
+    "no such batch": "/batches/987654321",
     "cron": "/cron",
     "a cron entry": "/cron/yearly",
     "a new cron entry": "/new/cron?expression=30+3+*+*+*",
@@ -91,7 +94,17 @@ def test_no_page_has_a_barrier_or_complains_in_either_theme_at_either_size(
 
 def test_on_a_laptop_no_column_is_cut_off(page: Any, running: Site) -> None:
     page.set_viewport_size({"width": 1280, "height": 800})
-    names = ("overview", "jobs", "finished", "killed", "queues", "workflows", "a workflow", "cron")
+    names = (
+        "overview",
+        "jobs",
+        "finished",
+        "killed",
+        "queues",
+        "workflows",
+        "a workflow",
+        "batches",
+        "cron",
+    )
     for name in (*names, "limiters"):
         _open(page, running, PAGES[name])
         assert page.evaluate(_CUT_OFF) == [], name
