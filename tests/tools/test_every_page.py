@@ -44,8 +44,8 @@ def test_a_state_that_no_job_is_in_is_left_out() -> None:
 
 
 def test_a_page_that_the_bench_cannot_ask_for_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    _add(monkeypatch, paths, "/batches/<batch_id>")
-    with pytest.raises(LookupError, match="batch_id"):
+    _add(monkeypatch, paths, "/comets/<comet_id>")
+    with pytest.raises(LookupError, match="comet_id"):
         list(paths.asks(KNOWN))
 
 

@@ -15,7 +15,7 @@ from flask_opsjobs.jobs.search.filter import JobFilter
 from flask_opsjobs.web.app.references import make_cursor, make_reference
 from flask_opsjobs.web.app.urls import URLS, Url
 from tools.bench_pages.control import ENTRIES, LIMITERS
-from tools.bench_pages.rows import runs_of
+from tools.bench_pages.rows import BATCHES, runs_of
 
 PREFIX = "/ops/jobs"
 # What they answer when it is not 200.
@@ -166,6 +166,7 @@ def _path(
     parts: Mapping[str, Callable[[int], object]] = {
         "job_id": lambda n: known.job(n, state),
         "workflow_id": lambda n: n * 7_919 % runs_of(known.rows) + 1,
+        "batch_id": lambda n: n % BATCHES + 1,
         "name": lambda n: names[n % len(names)],
         "limiter": lambda n: LIMITERS[n % len(LIMITERS)],
         "preview_id": lambda n: known.previews[n % len(known.previews)],

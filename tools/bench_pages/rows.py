@@ -85,7 +85,7 @@ def fill(connection: Connection, rows: int) -> None:
         "INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued) SELECT date_trunc('minute', created_at), "
         "queue, count(*) FROM opsjobs.jobs GROUP BY 1, 2"
     )
-    _start_runs(connection, rows)
+    _add_runs_and_batches(connection, rows)
     connection.execute("RESET session_replication_role; ANALYZE")
 
 
@@ -112,14 +112,27 @@ FROM generate_series(1, %(runs)s) AS n, generate_series(1, {_STEPS_OF_RUN - 1}) 
 """
 
 
+BATCHES = 1_000
+_BATCHES = f"""
+INSERT INTO opsjobs.batches (id, name, state, enqueued, created_at, closed_at, ended_at, end_no)
+SELECT n, 'import_' || n %% 10, 'finished', 1000, %(now)s - interval '2 h', %(now)s - interval '1 h',
+    %(now)s, 1
+FROM generate_series(1, {BATCHES}) AS n
+"""
+_BATCH_ENDS = f"""
+INSERT INTO opsjobs.batch_ends (batch_id, state, ended_by, number)
+SELECT n, 'finished', 'returned', 1000 FROM generate_series(1, {BATCHES}) AS n
+"""
+
+
 def runs_of(rows: int) -> int:
     """How many runs of workflows a table of so many jobs has."""
     return min(100_000, rows // 10)
 
 
-def _start_runs(connection: Connection, rows: int) -> None:
+def _add_runs_and_batches(connection: Connection, rows: int) -> None:
     params = {"runs": runs_of(rows), "now": _one(connection, "SELECT clock_timestamp()")[0]}
-    for statement in (_RUNS, _STEPS, _EDGES):
+    for statement in (_RUNS, _STEPS, _EDGES, _BATCHES, _BATCH_ENDS):
         connection.execute(statement, params)
 
 

@@ -13,8 +13,8 @@ from flask_opsjobs.web.app.urls import URLS
 from tests.support.waiting import wait_until
 
 # Ways to another page, and what no picture says more of.
-# An entry is changed in the form in which one is made.
-UNPICTURED = {"jump", "missing", "job_raw", "cron_change"}
+# An entry is changed in the form in which one is made. The demo has no batch.
+UNPICTURED = {"jump", "missing", "job_raw", "cron_change", "batch"}
 QUEUE = "mail"
 LONGEST_S = 120
 # Several attempts, and lines that it logged.
@@ -160,6 +160,7 @@ SHOTS = (
     Shot("workflows", "workflows", at("/workflows")),
     Shot("signals", "signals", at("/signals")),
     Shot("workflow", "workflow", _run, is_main=True),
+    Shot("batches", "batches", at("/batches")),
     Shot("cron", "cron", _cron, is_main=True),
     Shot("cron-entry", "cron_entry", at("/cron/close_day")),
     Shot("cron-new", "cron_new", at("/new/cron?expression=30+3+*+*+*&zone=Europe/Berlin")),
