@@ -309,6 +309,8 @@ def test_many_steps_that_did_not_finish_do_not_read_all_edges_at_each_depth(
         )
         nodes = how(many, "find_steps_to_reopen", {"ids": ids})
         assert rows_read(nodes) <= 6_000
+        nodes = how(many, "find_culprits", {"ids": list(range(40_902, 41_001))})
+        assert rows_read(nodes) <= 99 * 1_000
 
 
 def test_many_end_events_of_one_run_are_not_read_to_find_it(many: Connection) -> None:

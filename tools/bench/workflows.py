@@ -1,4 +1,4 @@
-"""Measures workflows for the bench: starting 10,000 steps, against COPY of as many plain jobs."""
+"""Measures workflows for the bench: their start, against COPY of as many plain jobs, and all that follows."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from flask_opsjobs.testing.postgres import TemporaryPostgres
 from tests.support.database import Databases
+from tools.bench import advancing, whole_runs
 
 STEPS = 10_000
 # (name, edges into each step, whether each step takes the result of the one before, the most of a plain COPY)
@@ -33,6 +34,8 @@ def measure(rounds: int) -> None:
         # Nothing is dispatched: an app without a Redis only enqueues.
         os.environ.setdefault("BENCH_REDIS_URL", "redis://127.0.0.1:1/0")
         _measure_starts(rounds)
+        _measure_ends(rounds)
+        whole_runs.measure(databases, rounds, 40)
     finally:
         databases.close()
         postgres.close()
@@ -74,6 +77,15 @@ def _measure_starts(rounds: int) -> None:
         seconds = statistics.median(took[name])
         bound = "" if most is None else f"   at most {most:g}"
         print(f"{name:44}{seconds:8.2f} s{seconds / plain:8.2f} times{bound}", flush=True)
+
+
+def _measure_ends(rounds: int) -> None:
+    from tools.bench.host import create_app, db
+
+    app = create_app()
+    with app.app_context():
+        advancing.measure(app.extensions["opsjobs"].engine, rounds)
+        db.engine.dispose()
 
 
 if __name__ == "__main__":
