@@ -55,7 +55,18 @@ def find_badges(session: Session, now: datetime, late_seconds: float) -> Mapping
     if found.cooling:
         text = f"{agree(found.cooling, 'limiter', 'limiters')} in cooldown"
         badges["limiters"] = Badge(found.cooling, "blocked", text)
+    if found.runs or found.signals:
+        badges["workflows"] = _of_workflows(found.runs, found.signals)
     return badges
+
+
+def _of_workflows(runs: int, signals: int) -> Badge:
+    parts = []
+    if runs:
+        parts.append(f"{runs} cannot go on or failed within a day")
+    if signals:
+        parts.append(f"{signals} {agree(signals, 'signal is', 'signals are')} ambiguous")
+    return Badge(runs + signals, "review", f"need a person: {', '.join(parts)}")
 
 
 def _of_queues(unserved: int, paused: int) -> Badge:

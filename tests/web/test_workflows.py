@@ -394,3 +394,15 @@ def test_a_job_links_its_run_and_a_callback_the_run_it_reports(
     assert f"step b of run {graph.run} , which is running" in words(step.find("aside"))
     callback = soup(get(f"/jobs/{job.id}").text)
     assert f"end 2 of workflow run {graph.run}" in words(callback.find("aside"))
+
+
+def test_the_navigation_counts_what_needs_a_person(
+    get: Callable[..., Any], session: Session
+) -> None:
+    make_run(session, {"a": 900_001}, trouble="KeyError: 'x'")
+    make_signal(session)
+    session.commit()
+    badge = soup(get("/workflows").text).find(id="badge-workflows")
+    assert words(badge) == (
+        "2 need a person: 1 cannot go on or failed within a day, 1 signal is ambiguous"
+    )
