@@ -151,6 +151,12 @@ CASES: dict[str, tuple[str, str, int, dict[str, Any]]] = {
         2,
         {**_SIGNAL, "id": 20_001, "since": "30 days"},
     ),
+    "count signals": (
+        "count_signals",
+        "signals_by_outcome",
+        1_010,
+        {"outcomes": ["early", "ambiguous", "taken"], "most": 1_000},
+    ),
     "read signal": ("read_signal", "signals_pkey", 1, {"id": 20_001}),
     "reopen, a chain": (
         "find_steps_to_reopen",
