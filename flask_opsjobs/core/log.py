@@ -16,6 +16,7 @@ from .visible_text import on_one_line
 LOGGERS = (
     "flask_opsjobs",
     "flask_opsjobs.audit",
+    "flask_opsjobs.batches",
     "flask_opsjobs.cron",
     "flask_opsjobs.dispatch",
     "flask_opsjobs.jobs",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
-from math import ceil
 
 from markupsafe import Markup
 
@@ -22,7 +21,7 @@ from .timeline_svg import RanFor, TimelineRow, draw_run_timeline, most_telling
 
 # The end of the timeline of a run that goes on moves in so many steps: else each poll would draw it anew.
 _MOVES = 60
-_SHORTEST_MOVE = 10
+_SHORTEST_MOVE = 60
 
 
 def draw_run(view: RunView) -> Markup:
@@ -104,7 +103,7 @@ def _state_after(step: StepRow, outcome: str | None, *, is_last: bool) -> str:
 def _round_up(begin: datetime, now: datetime) -> datetime:
     seconds = max(0.0, (now - begin).total_seconds())
     move = max(_SHORTEST_MOVE, seconds // _MOVES)
-    return begin + timedelta(seconds=ceil(seconds / move) * move)
+    return begin + timedelta(seconds=(seconds // move + 1) * move)
 
 
 def _clock(moment: datetime | None) -> str:
