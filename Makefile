@@ -36,8 +36,8 @@ demo: $(READY) ## Run the example host with its own Postgres and Valkey, until C
 demo-check: $(READY) ## Run the demo headless and exit: a job, a retry, a workflow with a signal, a rescue.
 	$(BIN)/python -m tools.demo --check $(ARGS)
 
-quick: $(READY) ## Run the tests that start no process and are not slow: two minutes.
-	$(PYTEST) -m "not processes and not slow" $(ARGS)
+quick: $(READY) ## Run the pure tests and database tests in two minutes; those of pages with make test ARGS=tests/web.
+	$(PYTEST) -m "not processes and not slow" --ignore tests/web $(ARGS)
 
 test: $(READY) ## Run all tests, also those with a browser, with kills and with the wheel; print the slowest.
 	$(PYTEST) --durations 25 $(ARGS)
