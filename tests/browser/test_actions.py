@@ -160,10 +160,12 @@ def test_rows_are_picked_and_discarded_with_two_skipped(
     page: Any, visit: Open, running: Site
 ) -> None:
     later = site.add.options(delay=3600)
+    running.enqueue("has ended", site.add, a=1, b=1)
+    running.wait_until("has ended", "finished")
     waiting = [running.enqueue(f"waits {n}", later, a=n, b=n) for n in range(3)]
     visit("/jobs")
     assert page.is_disabled("[data-bulk] >> nth=0")
-    boxes = [f"[data-pick][value='{running.jobs[name]}']" for name in ("finished", "started")]
+    boxes = [f"[data-pick][value='{running.jobs[name]}']" for name in ("has ended", "started")]
     page.click(f"[data-pick][value='{waiting[2]}']")
     page.click(f"[data-pick][value='{waiting[0]}']", modifiers=["Shift"])
     for box in boxes:
