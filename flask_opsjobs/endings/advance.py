@@ -8,38 +8,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-
-from psycopg.pq import TransactionStatus
-from psycopg.rows import dict_row, namedtuple_row
 
 from ..core import sql
 from ..core.db import Connection
 from . import callbacks
 from .transitions import cancel_dependents, fail_waiting, receive, stop
+from .turn import Advanced, one, patience_of, rows
 
 # One call settles, cancels and releases at most this many steps each. So it holds its locks for a short time,
 # whatever the size of the run.
 MOST_STEPS = 1_000
-# How long a statement waits for a job that somebody has locked. The recorder of a worker advances runs, and
-# its heartbeats must not be late. Shorter than the time after which Postgres looks for deadlocks.
-_PATIENCE = "100ms"
 # Who canceled a run whose deadline passed, as stored in workflows.cancel_requested_by.
 DEADLINE = "opsjobs: deadline"
-
-
-@dataclass(frozen=True)
-class Advanced:
-    """The result of one call: the (lane, queue) pairs to dispatch, and whether there is more to do.
-
-    `is_idle`: nothing was written.
-    """
-
-    lanes: tuple[tuple[str, str], ...]
-    has_more: bool
-    is_idle: bool
 
 
 def advance(
@@ -52,10 +34,9 @@ def advance(
     transaction. Raises what Postgres raises, `LockNotAvailable` when a job is locked for more than 0.1 s;
     then nothing was written.
     """
-    is_alone = connection.info.transaction_status == TransactionStatus.IDLE
-    patience = _PATIENCE if is_alone else None
+    patience = patience_of(connection)
     with connection.transaction():
-        found = _one(connection, "lock_workflow", id=run, now=now, patience=patience)
+        found = one(connection, "lock_workflow", id=run, now=now, patience=patience)
         if found is None:
             connection.execute(sql.load("forget_end_events"), {"id": run})
             return None
@@ -93,7 +74,7 @@ class _Turn:
 
     def settle(self) -> None:
         """Settle the steps that ended, and cancel the steps behind those that did not finish."""
-        settled = _one(
+        settled = one(
             self._connection, "settle_steps", id=self._run, now=self._now, limit=MOST_STEPS
         )
         assert settled is not None
@@ -103,7 +84,7 @@ class _Turn:
             self._cancel_behind(settled["unfinished"], settled["causes"])
 
     def _cancel_behind(self, unfinished: Sequence[int], causes: Sequence[int]) -> None:
-        found = _all(
+        found = rows(
             self._connection,
             "find_doomed_steps",
             unfinished=list(unfinished),
@@ -125,7 +106,7 @@ class _Turn:
 
     def release(self) -> None:
         """Release the steps that wait for nothing any more, and open such waits."""
-        found = _all(self._connection, "list_steps_to_release", id=self._run, limit=MOST_STEPS)
+        found = rows(self._connection, "list_steps_to_release", id=self._run, limit=MOST_STEPS)
         self.is_idle &= not found
         self.has_more |= len(found) == MOST_STEPS
         if waits := [step.id for step in found if step.kind == "wait"]:
@@ -137,7 +118,7 @@ class _Turn:
             args |= self._read_results(taking)
         if args:
             ids = sorted(args)
-            released = _all(
+            released = rows(
                 self._connection,
                 "release_steps",
                 ids=ids,
@@ -152,7 +133,7 @@ class _Turn:
         A signal for several open waits is given to none of them. A wait that opens now takes the oldest
         signal that came before.
         """
-        found = _all(
+        found = rows(
             self._connection, "match_signals", id=self._run, now=self._now, limit=MOST_STEPS
         )
         ended: set[int] = set()
@@ -177,7 +158,7 @@ class _Turn:
         """The arguments of these steps with the results that they take. A step without one of them ends."""
         args: dict[int, str | None] = {}
         unusable: dict[str, list[int]] = defaultdict(list)
-        for step in _all(self._connection, "read_results_of_steps", ids=list(ids)):
+        for step in rows(self._connection, "read_results_of_steps", ids=list(ids)):
             if step.missing is not None:
                 unusable[step.missing].append(step.id)
             elif step.bytes > self._max_args_bytes:
@@ -195,7 +176,7 @@ class _Turn:
 
     def stop_steps(self, actor: str, reason: str) -> None:
         """End the waiting steps of a canceled run, and ask for the started ones to be stopped."""
-        found = _all(self._connection, "list_steps_to_stop", id=self._run, limit=MOST_STEPS)
+        found = rows(self._connection, "list_steps_to_stop", id=self._run, limit=MOST_STEPS)
         if found:
             states = {step.id: step.state for step in found}
             stop(self._connection, states, actor, reason, self._now)
@@ -207,14 +188,14 @@ class _Turn:
     def _settle_removed(self) -> None:
         """Settle the steps of a canceled run whose jobs were deleted, so that the run can end."""
         values = {"id": self._run, "now": self._now, "limit": MOST_STEPS}
-        settled = _one(self._connection, "settle_removed_steps", **values)
+        settled = one(self._connection, "settle_removed_steps", **values)
         assert settled is not None
         self.is_idle &= settled["number"] == 0
         self.has_more |= settled["number"] == MOST_STEPS
 
     def end(self) -> None:
         """End the run when all its steps have settled, and enqueue its callback."""
-        ended = _one(
+        ended = one(
             self._connection, "end_workflow", id=self._run, now=self._now, deadline=DEADLINE
         )
         if ended is None:
@@ -237,13 +218,3 @@ class _Turn:
 
     def _run_sql(self, statement: str, **values: Any) -> None:
         self._connection.execute(sql.load(statement), values)
-
-
-def _one(connection: Connection, statement: str, **values: Any) -> dict[str, Any] | None:
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(sql.load(statement), values).fetchone()
-
-
-def _all(connection: Connection, statement: str, **values: Any) -> list[Any]:
-    with connection.cursor(row_factory=namedtuple_row) as cursor:
-        return cursor.execute(sql.load(statement), values).fetchall()

@@ -9,13 +9,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from psycopg.rows import dict_row
-
 from ..core import sql
 from ..core.db import Connection
 from . import callbacks
-from .advance import Advanced
 from .transitions import stop
+from .turn import Advanced, one, patience_of
 
 # One call folds at most this many appended rows, and stops at most this many members.
 MOST_EVENTS = 10_000
@@ -28,19 +26,20 @@ def fold(connection: Connection, batch: int, now: datetime | None = None) -> Adv
     Of a canceled batch, first ends members that wait and asks for the started ones to be stopped. `now` is
     Postgres' clock under the lock, unless it is given. Returns None when the batch is gone, or is locked by
     somebody who folds or closes it; never waits for the lock. A host's open transaction that adds members
-    does not hinder it. Commits unless the caller has a transaction. Raises what Postgres raises; then nothing
-    was written.
+    does not hinder it. Commits unless the caller has a transaction. Raises what Postgres raises,
+    `LockNotAvailable` when a member is locked for more than 0.1 s; then nothing was written.
     """
+    patience = patience_of(connection)
     with connection.transaction():
-        found = _one(connection, "lock_batch_to_fold", id=batch, now=now)
+        found = one(connection, "lock_batch_to_fold", id=batch, now=now, patience=patience)
         if found is None:
             return None
         return _Turn(connection, batch, found).make()
 
 
-def list_batches_to_fold(connection: Connection, limit: int = 100) -> list[int]:
-    """The batches that can be folded, at most `limit`. Locks nothing."""
-    found = connection.execute(sql.load("list_batches_to_fold"), {"limit": limit})
+def list_batches_to_fold(connection: Connection, limit: int = 100, after: int = 0) -> list[int]:
+    """The batches that can be folded, at most `limit` after the batch `after`, in id order. Locks nothing."""
+    found = connection.execute(sql.load("list_batches_to_fold"), {"limit": limit, "after": after})
     return [batch for (batch,) in found]
 
 
@@ -114,12 +113,7 @@ class _Turn:
         self._lanes += [] if lane is None else [lane]
 
     def _one(self, statement: str, **values: Any) -> dict[str, Any] | None:
-        return _one(self._connection, statement, id=self._batch, **values)
+        return one(self._connection, statement, id=self._batch, **values)
 
     def _run_sql(self, statement: str, **values: Any) -> None:
         self._connection.execute(sql.load(statement), {"id": self._batch, **values})
-
-
-def _one(connection: Connection, statement: str, **values: Any) -> dict[str, Any] | None:
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(sql.load(statement), values).fetchone()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from math import inf
@@ -14,8 +15,9 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs import Batch, BatchClosed, OpsJobs, Task
 from flask_opsjobs.core import sql
-from flask_opsjobs.core.db import connect_apart
+from flask_opsjobs.core.db import Connection, connect_apart
 from flask_opsjobs.endings import fold as folding
+from flask_opsjobs.endings import pending as pending_module
 from flask_opsjobs.endings.fold import MOST_EVENTS, fold, list_batches_to_fold
 from flask_opsjobs.endings.pending_batches import PendingBatches
 from flask_opsjobs.engine.dispatch.after_commit import AfterCommitDispatch
@@ -33,6 +35,8 @@ WAITING = """
     SELECT 1 FROM pg_stat_activity
     WHERE wait_event_type = 'Lock' AND datname = current_database()
 """
+
+STATE = "SELECT state FROM opsjobs.batches WHERE id = %s"
 
 
 @pytest.fixture
@@ -239,6 +243,7 @@ def test_killed_between_any_two_statements_the_next_fold_does_it_once(
         return sql_load(name)
 
     sql_load = sql.load
+    sql_load("lock_batch_to_fold")  # with its parts, which are not statements of their own
     with monkeypatch.context() as patched, closing(dying):
         patched.setattr("flask_opsjobs.endings.fold.sql.load", load)
         if statement <= 7:
@@ -313,15 +318,16 @@ def test_the_process_that_ended_the_last_member_folds_at_once(
     with opsjobs.batch("import") as batch:
         jobs = [batch.enqueue(row_task, 1).id for _ in range(2)]
     db.session.commit()
-    pending = PendingBatches()
+    pending = PendingBatches(only_last=True)
     end(jobs[0])
     pending.add([batch.id])
-    pending.fold_ended(bench.connection)
+    pending.advance(bench.connection)
+    assert not pending
     assert bench.row("SELECT enqueued FROM opsjobs.batches")["enqueued"] == 0
     end(jobs[1])
     pending.add([batch.id])
     wait_until(lambda: pending.due_in() == 0, what="the next look")
-    pending.fold_ended(bench.connection)
+    pending.advance(bench.connection)
     assert not pending
     assert batch_of(bench, batch.id)["state"] == "finished"
 
@@ -329,12 +335,12 @@ def test_the_process_that_ended_the_last_member_folds_at_once(
 def test_a_batch_is_looked_at_seldom_whatever_the_pace_of_its_ends(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_opsjobs.endings.pending_batches._SHORTEST_SECONDS", 60)
-    pending = PendingBatches()
+    monkeypatch.setattr(pending_module, "_SHORTEST_SECONDS", 60)
+    pending = PendingBatches(only_last=True)
     assert pending.due_in() == inf
     pending.add([1])
     assert pending.due_in() == 0
-    assert pending.fold_ended(bench.connection) == []
+    assert pending.advance(bench.connection) == []
     pending.add([1])
     assert 50 < pending.due_in() <= 60
 
@@ -371,6 +377,7 @@ def test_a_fault_of_one_batch_is_noted_on_it_and_heals(
     bench: Bench,
     report: Task,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with opsjobs.batch("bad", on_end=report) as bad:
         pass
@@ -382,20 +389,96 @@ def test_a_fault_of_one_batch_is_noted_on_it_and_heals(
         "UPDATE opsjobs.batches SET on_end = on_end - 'queue' WHERE id = %s", [bad.id]
     )
     pending = PendingBatches()
-    for _ in range(3):
-        pending.fold(bench.connection, list_batches_to_fold(bench.connection))
+    tries = _count_tries(monkeypatch)
+    for _ in range(3):  # as after each of three flushes
+        pending.add(list_batches_to_fold(bench.connection))
+        pending.advance(bench.connection)
+    assert tries.count(bad.id) == 1, "it is not tried more often than the pace"
     states = {row["id"]: row for row in bench.rows("SELECT * FROM opsjobs.batches")}
     assert states[good.id]["state"] == "finished"
     assert states[bad.id]["state"] == "running"
     assert states[bad.id]["trouble"]
+    assert pending.due_in() > 0.5
+    wait_until(lambda: pending.due_in() == 0, what="the next try")
+    monkeypatch.setattr(pending_module, "_TROUBLE_SECONDS", 0)
+    pending.advance(bench.connection)
+    assert tries.count(bad.id) == 2
     assert sum("cannot be folded" in record.message for record in caplog.records) == 1
     bench.connection.execute(
         """UPDATE opsjobs.batches SET on_end = on_end || '{"queue": "default"}' WHERE id = %s""",
         [bad.id],
     )
-    pending.fold(bench.connection, list_batches_to_fold(bench.connection))
+    pending.add(list_batches_to_fold(bench.connection))
+    pending.advance(bench.connection)
     row = batch_of(bench, bad.id)
     assert (row["state"], row["trouble"]) == ("finished", None)
+    assert f"batch {bad.id} can be folded again" in caplog.messages
+
+
+def _count_tries(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The batches that are tried from now on."""
+    tries: list[int] = []
+
+    def counted(connection: Connection, batch: int) -> Any:
+        tries.append(batch)
+        return fold(connection, batch)
+
+    monkeypatch.setattr("flask_opsjobs.endings.pending_batches.fold", counted)
+    return tries
+
+
+def test_many_batches_in_trouble_hold_up_no_other(
+    db: SQLAlchemy, opsjobs: OpsJobs, host: Host, bench: Bench, report: Task
+) -> None:
+    """More than one pass looks at; the one that can be folded comes last."""
+    for _ in range(120):
+        with opsjobs.batch("bad", on_end=report):
+            pass
+    with opsjobs.batch("good") as good:
+        pass
+    db.session.commit()
+    bench.connection.execute("UPDATE opsjobs.batches SET on_end = on_end - 'queue'")
+    runner = Runner(fold_loop.LOOP, host)
+    assert runner.run_once(bench.connection), "it goes on at once"
+    runner.run_once(bench.connection)
+    assert bench.row(STATE, good.id)["state"] == "finished"
+    assert (
+        bench.row("SELECT count(*) AS n FROM opsjobs.batches WHERE state = 'running'")["n"] == 120
+    )
+
+
+def test_a_member_that_is_locked_for_long_makes_no_heartbeat_late(
+    db: SQLAlchemy, opsjobs: OpsJobs, host: Host, bench: Bench, row_task: Task
+) -> None:
+    """Whoever folds a canceled batch waits 0.1 s for it, tries again later, and says after 2 s that the batch
+    has trouble.
+    """
+    with opsjobs.batch("import") as batch:
+        jobs = [batch.enqueue(row_task, number).id for number in range(3)]
+    db.session.commit()
+    bench.connection.execute(
+        "UPDATE opsjobs.batches SET cancel_requested_at = now(), cancel_requested_by = 'anna',"
+        " cancel_reason = 'a test'"
+    )
+    pending = PendingBatches()
+    pending.add([batch.id])
+    with closing(connect_apart(host.engine)) as holder, holder.transaction():
+        holder.execute("SELECT 1 FROM opsjobs.jobs WHERE id = %s FOR UPDATE", [jobs[1]])
+        tries = []
+        while pending:
+            wait_until(lambda: pending.due_in() == 0, what="the next try")
+            began = time.monotonic()
+            assert pending.advance(bench.connection) == []
+            tries.append(time.monotonic() - began)
+            trouble = bench.row("SELECT trouble FROM opsjobs.batches")["trouble"]
+            assert (trouble is None) == bool(pending)
+    assert 2 <= len(tries) <= 4
+    assert max(tries) < 1
+    assert "LockNotAvailable" in trouble
+    fold_all(bench.connection)
+    row = batch_of(bench, batch.id)
+    assert (row["state"], row["trouble"]) == ("canceled", None)
+    assert row["ends"] == {"canceled canceled": 3}
 
 
 # --- plans
@@ -438,6 +521,10 @@ PLANS: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"id": 1, "limit": 1000, "now": "2026-01-01T00:00Z"},
         {"batch_end_events_by_batch"},
     ),
+    "list_batches_to_fold": (
+        {"limit": 100, "after": 0},
+        {"batch_end_events_by_batch", "jobs_open_of_batch"},
+    ),
     "list_members_to_stop": ({"id": 1, "limit": 1000}, {"jobs_open_of_batch"}),
     "end_batch": ({"id": 2, "now": "2026-01-01T00:00Z"}, {"batch_ends_pkey", "jobs_open_of_batch"}),
     "list_members_to_retry": (
@@ -455,6 +542,12 @@ def test_a_statement_of_batches_reads_by_its_index(bench: Bench, many: int, stat
     assert expected <= {node.get("Index Name") for node in nodes}
     jobs = [node for node in nodes if node.get("Relation Name") == "jobs"]
     assert all("Seq Scan" not in node["Node Type"] for node in jobs)
+
+
+def test_many_end_events_of_one_batch_are_not_read_to_find_it(bench: Bench, many: int) -> None:
+    nodes = explain(bench.connection, "list_batches_to_fold", {"limit": 100, "after": 0})
+    events = [node for node in nodes if node.get("Index Name") == "batch_end_events_by_batch"]
+    assert sum(node["Actual Rows"] * node["Actual Loops"] for node in events) <= 51, "one per batch"
 
 
 def test_the_probe_reads_one_open_member(bench: Bench, many: int) -> None:

@@ -255,7 +255,7 @@ OLDER = {"count_failed_deliveries", "expire_jobs", "rescue_jobs", "retry_or_end_
 # To mend: it reads the whole table of signals for an outcome that is rare.
 SLOW = {"count_signals"}
 # Parts of other statements.
-PARTS = {"append_workflow_end_events", "is_signal_late"}
+PARTS = {"append_workflow_end_events", "is_signal_late", "limit_turn"}
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from flask_opsjobs.core.outage import Outage
-from flask_opsjobs.endings import EndedAttempt, pending_runs
+from flask_opsjobs.endings import EndedAttempt, pending
 from flask_opsjobs.engine.worker.heartbeat import Heartbeat
 from flask_opsjobs.engine.worker.recorder import Recorder
 from flask_opsjobs.host import Host
@@ -144,7 +144,7 @@ def test_ends_of_a_run_that_cannot_be_advanced_are_recorded_at_their_pace(
 def test_trouble_is_logged_once_and_so_is_its_end(
     bench: Bench, host: Host, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pending_runs, "_TROUBLE_SECONDS", 0)
+    monkeypatch.setattr(pending, "_TROUBLE_SECONDS", 0)
     caplog.set_level(logging.WARNING)
     graph = Graph.make(bench.connection, "a b", ["a b"])
     graph.end("a")

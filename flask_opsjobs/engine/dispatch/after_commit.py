@@ -88,10 +88,10 @@ class AfterCommitDispatch:
 
     def _fold(self, batches: Sequence[int]) -> list[DueLane]:
         """End those of these closed batches whose members have ended; return the lanes of their callbacks."""
-        pending = PendingBatches()
+        pending = PendingBatches(only_last=True)
         pending.add(batches)
         with self._host.spare.one() as connection:
-            return [DueLane(*lane) for lane in pending.fold_ended(connection)]
+            return [DueLane(*lane) for lane in pending.advance(connection)]
 
     def _pause(self, why: str) -> None:
         self._paused_until = time.monotonic() + _PAUSE_SECONDS
@@ -199,7 +199,9 @@ def _advance(host: Host, connection: Connection, runs: Sequence[int]) -> None:
 
 def _fold(host: Host, connection: Connection, batches: Sequence[int]) -> None:
     """Fold batches that an operator changed, and ask workers to stop members of canceled ones."""
-    lanes, _ = PendingBatches().fold(connection, batches)
+    pending = PendingBatches()
+    pending.add(batches)
+    lanes = pending.advance(connection)
     for queue, worker in list_workers_of_batches_to_stop(connection, batches):
         try_request_heartbeat(broker_of(host), queue, worker)
     if lanes and host.dispatcher is not None:

@@ -21,6 +21,7 @@ from ...core.db import Connection, connect_apart, is_away
 from ...core.outage import Backoff, Outage
 from ...core.reading import read_clock
 from ...endings import EndedAttempt, MovedJob
+from ...endings.pending import Pending
 from ...endings.pending_batches import PendingBatches
 from ...endings.pending_runs import PendingRuns
 from ...host import Host
@@ -69,10 +70,12 @@ class Recorder(threading.Thread):
         self._is_stopping = False
         self._has_asked = False
         self._refiller = Refill(host, self._say_not_refilled)
-        # The runs whose steps it ended. A run that it does not advance is left to the advance loop.
-        self._runs = PendingRuns(host.settings.max_args_bytes)
-        # The batches whose members it ended. One that still has open members is left to others.
-        self._batches = PendingBatches()
+        # The runs and batches whose jobs it ended. One that it does not advance is left to its loop, a batch
+        # that still has open members to those who end them.
+        self._to_advance: tuple[Pending, ...] = (
+            PendingRuns(host.settings.max_args_bytes),
+            PendingBatches(only_last=True),
+        )
 
     def submit(self, ending: EndedAttempt) -> None:
         """Queue an outcome to be written. Until it is written, the delivery counts as reserved."""
@@ -120,8 +123,7 @@ class Recorder(threading.Thread):
             try:
                 had_work = self._flush()
                 self._heartbeat.beat_if_due(self._connected(), self._wake)
-                self._advance_runs()
-                self._fold_batches()
+                self._advance()
             except LookupError as error:
                 self._ask_to_stop(error)
                 self._pause()
@@ -153,7 +155,10 @@ class Recorder(threading.Thread):
                 ),
                 max(
                     0.0,
-                    min(self._heartbeat.due_in(), self._runs.due_in(), self._batches.due_in()),
+                    min(
+                        self._heartbeat.due_in(),
+                        *(pending.due_in() for pending in self._to_advance),
+                    ),
                 ),
             )
             linger = flushed_at + _LINGER_SECONDS - time.monotonic()
@@ -175,25 +180,18 @@ class Recorder(threading.Thread):
                 self._pending.popleft()
                 self._heartbeat.release(ending.id, ending.dispatch_no)
         self._refiller.refill(connection, ended, now)
-        self._runs.note(ended)
-        self._batches.note(ended)
+        for pending in self._to_advance:
+            pending.note(ended)
         return True
 
-    def _advance_runs(self) -> None:
-        """Advance runs of workflows, after outcomes and heartbeats; not when the worker stops."""
-        if self._runs.due_in() > 0 or self._is_stopping:
-            return
-        connection = self._connected()
-        if lanes := self._runs.advance(connection):
-            self._refiller.dispatch(connection, lanes, read_clock(connection))
-
-    def _fold_batches(self) -> None:
-        """End batches whose last member it ended; not when the worker stops."""
-        if self._batches.due_in() > 0 or self._is_stopping:
-            return
-        connection = self._connected()
-        if lanes := self._batches.fold_ended(connection):
-            self._refiller.dispatch(connection, lanes, read_clock(connection))
+    def _advance(self) -> None:
+        """Advance runs and fold batches, after outcomes and heartbeats; not when the worker stops."""
+        for pending in self._to_advance:
+            if pending.due_in() > 0 or self._is_stopping:
+                continue
+            connection = self._connected()
+            if lanes := pending.advance(connection):
+                self._refiller.dispatch(connection, lanes, read_clock(connection))
 
     def _write_progress(self, connection: Connection) -> None:
         with self._changed:
