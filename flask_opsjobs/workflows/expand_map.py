@@ -74,7 +74,7 @@ def _expand(host: Host, over: Any, call: _Call) -> int:
         raise EndedBy(
             "too_large",
             f"its list has {len(members):,} elements, and with them the run would have more than "
-            f"{MOST_JOBS:,} jobs",
+            f"{MOST_JOBS:,} jobs: enqueue a batch instead",
         )
     _write(connection, found, call, members)
     if host.dispatcher is not None:
@@ -120,10 +120,15 @@ def _read_members(host: Host, over: Any, call: _Call) -> list[_Member]:
     if task is None:
         raise EndedBy("unknown_task", f"no task {call.task!r} is declared here")
     if not isinstance(over, list):
-        raise EndedBy("invalid_args", f"over must be a list, it is a {type(over).__name__}")
+        raise EndedBy(
+            "invalid_args",
+            f"over must be a list, it is a {type(over).__name__}: skip this step with the list of its "
+            "results, or let the step before it return a list",
+        )
     if len(over) > MOST_ELEMENTS:
         raise EndedBy(
-            "too_large", f"its list has {len(over):,} elements, a map takes {MOST_ELEMENTS:,}"
+            "too_large",
+            f"its list has {len(over):,} elements, a map takes {MOST_ELEMENTS:,}: enqueue a batch instead",
         )
     members, faults = [], []
     for number, element in enumerate(over):

@@ -293,7 +293,10 @@ def _faults_of_later(
     found = []
     for name in sorted(later):
         if name in task.redact:
-            message = "is redacted: its value is never stored, so it cannot be a result"
+            message = (
+                "is redacted: its value is never stored, so it cannot be a result: let the task fetch it by "
+                "an argument that is not redacted"
+            )
             found.append({"loc": name, "msg": message, "type": "redacted"})
         elif name not in task.arguments.names:
             message = "the task takes no such argument"

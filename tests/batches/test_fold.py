@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import Batch, BatchClosed, OpsJobs, Task
@@ -22,6 +23,7 @@ from flask_opsjobs.endings.fold import MOST_EVENTS, fold, list_batches_to_fold
 from flask_opsjobs.endings.pending_batches import PendingBatches
 from flask_opsjobs.engine.dispatch.after_commit import AfterCommitDispatch
 from flask_opsjobs.host import ClosedBatch, Host
+from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.loops import fold as fold_loop
 from flask_opsjobs.loops.loop import Runner
 from tests.batches.conftest import batch_of, fold_all
@@ -68,6 +70,31 @@ def test_folding_goes_on_beside_a_host_that_adds_members(
     session.commit()
     fold_all(bench.connection)
     assert batch_of(bench, batch.id)["enqueued"] == 2
+
+
+def test_ends_and_additions_in_open_transactions_wait_for_no_count(
+    db: SQLAlchemy, opsjobs: OpsJobs, make_bench: MakeBench, row_task: Task, session: Session
+) -> None:
+    """Case 26: counts are appended, so no row of the batch is hot."""
+    first, second = make_bench(), make_bench()
+    batch = opsjobs.batch("import").open()
+    jobs = [batch.enqueue(row_task, number).id for number in range(2)]
+    db.session.commit()
+    first.dispatch(prefetch=1_000)
+    for bench, job in zip((first, second), jobs, strict=True):
+        bench.connection.execute("SET lock_timeout = '100ms'")
+        bench.claim(job)
+    with first.connection.transaction():
+        assert first.record(jobs[0], 1, Outcome("returned"))
+        for adding in (db.session, session):
+            adding.execute(text("SET lock_timeout = '100ms'"))
+            opsjobs.batch(id=batch.id, session=adding).enqueue(row_task, 3)
+        assert second.record(jobs[1], 1, Outcome("returned"))
+    db.session.commit()
+    session.commit()
+    fold_all(first.connection)
+    row = batch_of(first, batch.id)
+    assert (row["enqueued"], row["ends"]) == (4, {"finished returned": 2})
 
 
 def test_close_waits_for_those_who_add(

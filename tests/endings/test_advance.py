@@ -116,6 +116,25 @@ def test_many_releases_come_in_turns(bench: Bench) -> None:
     assert list(graph.states().values()).count("available") == len(names) - 1
 
 
+def test_each_edge_is_read_once_in_the_life_of_a_run(bench: Bench) -> None:
+    """Case 6: no end looks at all the parents of what waits for it."""
+    parents = [f"parent{number}" for number in range(100)]
+    graph = Graph.make(bench.connection, " ".join([*parents, "all"]), [f"{p} all" for p in parents])
+    with bench.connection.transaction():
+        # Of so small a table Postgres reads all, in one way or another.
+        for way in ("seqscan", "mergejoin", "hashjoin"):
+            bench.connection.execute(f"SET LOCAL enable_{way} = off")
+        for name in parents:
+            graph.end(name)
+            advance(bench.connection, graph.run, MOST_BYTES)
+        read = bench.row(
+            "SELECT seq_tup_read + idx_tup_fetch AS edges FROM pg_stat_xact_user_tables"
+            " WHERE relname = 'edges'"
+        )
+    assert read["edges"] == 100
+    assert graph.states()["all"] == "available"
+
+
 def test_a_locked_run_is_left_to_the_one_who_locked_it(bench: Bench) -> None:
     graph = Graph.make(bench.connection, "a b", ["a b"])
     graph.end("a")

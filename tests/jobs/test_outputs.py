@@ -69,5 +69,9 @@ def test_what_has_none_is_omitted_with_its_type(value: Any, words: str) -> None:
 
 def test_too_much_is_omitted_with_its_size() -> None:
     kept = dump_output("x" * 100, 101)
-    assert kept == Kept(None, 102, "102 bytes, more than OPSJOBS_MAX_OUTPUT_BYTES")
+    words = (
+        "102 bytes, more than OPSJOBS_MAX_OUTPUT_BYTES = 101: store it elsewhere and return a reference "
+        "to it"
+    )
+    assert kept == Kept(None, 102, words)
     assert dump_output("x" * 99, 101).value is not None

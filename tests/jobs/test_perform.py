@@ -166,7 +166,12 @@ def test_an_awaited_coroutine_and_a_list_of_a_generator_are_values() -> None:
 @pytest.mark.parametrize(
     ("value", "size", "omitted"),
     [
-        ("x" * 1_000, 1_002, "1002 bytes, more than OPSJOBS_MAX_OUTPUT_BYTES"),
+        (
+            "x" * 1_000,
+            1_002,
+            "1002 bytes, more than OPSJOBS_MAX_OUTPUT_BYTES = 1000: store it elsewhere and return a "
+            "reference to it",
+        ),
         (object(), 0, "object: a object cannot be stored as JSON"),
         ("\0", 0, "str: has a NUL character, which Postgres cannot store"),
     ],

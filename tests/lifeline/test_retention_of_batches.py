@@ -16,6 +16,7 @@ from flask_opsjobs.jobs import transitions as jobs
 from flask_opsjobs.lifeline import retention
 from flask_opsjobs.settings import Settings
 from flask_opsjobs.testing import perform_due
+from tests.batches.conftest import fold_all
 from tests.conftest import MakeBench
 from tests.support.engine import Bench
 from tests.support.plans import explain
@@ -121,6 +122,35 @@ def test_a_batch_with_a_member_that_is_retried_stays(
     with bench.connection.transaction():
         jobs.retry(bench.connection, [row["id"]], now)
     assert removed_by(bench, settings, now) == {}
+
+
+def test_zero_days_remove_what_has_ended_and_its_callback_is_performed(
+    opsjobs: OpsJobs, db: SQLAlchemy, bench: Bench, settings: Settings
+) -> None:
+    told: list[int] = []
+
+    @opsjobs.task
+    def report(batch_id: int) -> None:
+        told.append(batch_id)
+
+    settings = replace(settings, keep_finished_days=0, keep_failed_days=0, keep_output_days=0)
+    with opsjobs.batch("import", on_end=report) as batch:
+        batch.enqueue(opsjobs.task(max_attempts=1)(_import_row), number=-1)
+    with opsjobs.batch("open").open() as left:
+        left.enqueue(opsjobs.task(_nothing))
+        db.session.commit()
+        perform_due(limit=2)
+        fold_all(bench.connection)
+        removed = removed_by(bench, settings, read_clock(bench.connection))
+        assert removed == {"members of failed batches": 1}
+        assert batches(bench) == {left.id}
+        perform_due()
+        assert told == [batch.id]
+        assert removed_by(bench, settings, read_clock(bench.connection)) == {"finished jobs": 1}
+        assert check_batches(bench.connection) == []
+
+
+def _nothing() -> None: ...
 
 
 def test_an_empty_batch_goes_too(

@@ -149,6 +149,7 @@ def test_a_name_stays_a_text(name: str, shown: str) -> None:
 
 
 def test_a_big_run_is_drawn_with_150_links() -> None:
+    """Case 31."""
     root = graph(*random_graph(10_000, 100, seed=1))
     assert 100 <= len(with_class(root, "node")) <= 150
     assert "10,000 steps" in root.attrib["aria-label"]

@@ -359,6 +359,34 @@ def test_signals_are_listed_with_outcome_and_duplicates(
     get("/signals?before=x", status=422)
 
 
+@pytest.mark.parametrize("name", ["\N{PACKAGE}" * 200, "../../x"])
+def test_any_name_is_shown_and_its_links_lead_on(
+    name: str, get: Callable[..., Any], opsjobs: OpsJobs, db: SQLAlchemy, note: Task
+) -> None:
+    """As the name of a workflow, of steps, of a signal, of its key and of a batch."""
+    flow = opsjobs.workflow(name)
+    flow.step(name, note, after=flow.wait(f"{name[:-1]}w", signal=name, key=name))
+    run = flow.start()
+    with opsjobs.batch(name):
+        pass
+    db.session.commit()
+    perform_due()
+    opsjobs.signal(name, key=name, run=run.id + 1)
+    db.session.commit()
+    (row,) = soup(get("/workflows").text).select("#part tbody tr")
+    assert name[:8] in words(row)
+    page = soup(get(f"/workflows/{run.id}").text)
+    assert name in page.find("nav", class_="crumbs").text
+    (of_name,) = {str(link["href"]) for link in page.select(".crumbs a[href*='name=']")}
+    assert len(soup(get(of_name.removeprefix("/ops/jobs")).text).select("#part tbody tr")) == 1
+    steps = {str(link["href"]) for link in page.select("a[href*='step=']")}
+    assert len(steps) >= 2
+    for link in steps:
+        get(link.removeprefix("/ops/jobs").partition("#")[0])
+    assert name[:8] in words(soup(get("/signals").text).select_one("tbody tr"))
+    assert name[:8] in words(soup(get("/batches").text).select_one("tbody tr"))
+
+
 def test_pages_of_signals_are_walked_by_keys(get: Callable[..., Any], session: Session) -> None:
     for number in range(60):
         make_signal(session, key=f"order-{number}", outcome=("late", "early")[number % 2])

@@ -137,6 +137,7 @@ def test_the_critical_path_is_drawn_from_its_first_step_to_its_last(run: Run) ->
 
 @pytest.mark.parametrize("seed", range(8))
 def test_ten_thousand_steps_are_drawn_with_150_nodes(seed: int) -> None:
+    """Case 31: a browser gets 150 nodes, whatever the size of the run."""
     run = wide_and_deep(seed)
     drawing = lay_out(*run)
     check(run, drawing, MOST_NODES)

@@ -118,6 +118,41 @@ def test_a_map_adds_a_step_per_element_and_its_results_are_in_order(
     assert (row["state"], row["steps"], row["settled"]) == ("finished", 7, 7)
 
 
+def test_workflows_within_workflows_lose_no_dependency(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench
+) -> None:
+    """Case 10: what waits for a part waits for the parts in it, and for what its maps add."""
+    ran: list[Any] = []
+
+    @opsjobs.task(record_output=True)
+    def call(name: str, number: int = 0) -> list[int]:
+        ran.append(f"{name} {number}" if number else name)
+        return [1, 2]
+
+    inner = opsjobs.workflow("inner")
+    found = inner.step("find", call, name="inner find")
+    inner.map("each", call, over=found.result, as_="number", name="each")
+    middle = opsjobs.workflow("middle")
+    part = middle.add("inner", inner, after=middle.step("begin", call, name="middle begin"))
+    middle.step("end", call, name="middle end", after=part)
+    outer = opsjobs.workflow("outer")
+    whole = outer.add("middle", middle, after=outer.step("begin", call, name="outer begin"))
+    outer.step("end", call, name="outer end", after=whole)
+    run = outer.start()
+    db.session.commit()
+    perform_due()
+    assert ran == [
+        "outer begin",
+        "middle begin",
+        "inner find",
+        "each 1",
+        "each 2",
+        "middle end",
+        "outer end",
+    ]
+    assert run_of(bench, run.id)["state"] == "finished"
+
+
 @pytest.mark.parametrize("value", [[], [5]])
 def test_a_map_of_none_or_one_gives_a_list(
     value: list[int], db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, give: Task, double: Task
@@ -239,3 +274,57 @@ def test_an_end_is_reported_to_the_callback(
         {"of_id": run.id, "end_no": 1, "event": "end"}
     ]
     assert run_of(bench, run.id)["end_no"] == 1
+
+
+@pytest.mark.parametrize("repair", ["retry", "skip"])
+@pytest.mark.parametrize(
+    ("deploy", "ended_by", "why"),
+    [
+        ("removes it", "unknown_task", "no task 'ship' is declared here: import the module"),
+        ("changes it", "invalid_args", "address: "),
+    ],
+)
+def test_a_step_whose_task_a_deploy_removes_or_changes_ends_by_name(
+    deploy: str,
+    ended_by: str,
+    why: str,
+    repair: str,
+    db: SQLAlchemy,
+    opsjobs: OpsJobs,
+    bench: Bench,
+    give: Task,
+) -> None:
+    """Case 30: the run says which step, and a retry after the next deploy, or a skip, repairs it."""
+
+    @opsjobs.task(record_output=True, name="ship")
+    def ship(parcel: int) -> int:
+        return parcel
+
+    flow = opsjobs.workflow("order")
+    paid = flow.step("pay", give, value=7)
+    shipped = flow.step("ship", ship, parcel=paid.result)
+    flow.step("tell", give, value=shipped.result)
+    run = flow.start()
+    db.session.commit()
+    before = opsjobs.tasks.pop("ship")
+    if deploy == "changes it":
+
+        @opsjobs.task(record_output=True, name="ship")
+        def ship_to(parcel: int, address: str) -> int:
+            return parcel
+
+    perform_due()
+    row = run_of(bench, run.id)
+    assert (row["state"], row["ended_by_step"]) == ("failed", "ship")
+    job = bench.row("SELECT * FROM opsjobs.jobs WHERE task = 'ship'")
+    assert (job["state"], job["ended_by"]) == ("failed", ended_by)
+    assert why in job["ended_reason"]
+    opsjobs.tasks["ship"] = before
+    told: dict[str, Any] = {"actor": "anna", "reason": "the task is deployed again"}
+    if repair == "retry":
+        opsjobs.operator.retry_workflow(run.id, **told)
+    else:
+        opsjobs.operator.skip_step(run.id, "ship", 7, **told)
+    perform_due()
+    assert outputs(bench, run.id)["tell"] == 7
+    assert run_of(bench, run.id)["state"] == "finished"

@@ -32,6 +32,7 @@ from flask_opsjobs.jobs import transitions as job_transitions
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.jobs.record import enqueue_many
 from flask_opsjobs.loops import LOOPS
+from flask_opsjobs.loops import advance as advance_loop
 from flask_opsjobs.loops.loop import Runner
 from flask_opsjobs.testing import perform_due
 from flask_opsjobs.workflows import expand_map, transitions
@@ -222,6 +223,41 @@ def test_the_last_two_parents_of_a_step_end_together_a_thousand_times(
     releases = [row["job_id"] for row in bench.rows("SELECT job_id FROM releases")]
     assert sorted(releases) == sorted(ids[2] for _, ids in runs), "each once"
     assert by_workers > 500, "the loop does what is left, not all"
+
+
+def test_an_end_waits_for_nobody_who_holds_its_run(
+    bench: Bench, connect: Callable[[], Connection]
+) -> None:
+    """Case 5: only `advance` locks a run. Two processes end steps of it while a third one holds it."""
+    graph = Graph.make(bench.connection, "a b c", ["a c", "b c"])
+    jobs = [begin(graph, name) for name in "ab"]
+    holder, first, second = connect(), connect(), connect()
+    for connection in (first, second):
+        connection.execute("SET lock_timeout = '100ms'")
+    with holder.transaction(), first.transaction():
+        assert transitions.lock(holder, [graph.run]) == [graph.run]
+        assert end(first, jobs[0])
+        assert end(second, jobs[1])
+    settle_all(bench.connection)
+    assert graph.states() == {"a": "finished", "b": "finished", "c": "available"}
+
+
+def test_an_end_and_its_event_are_one_commit_and_the_loop_passes_on_what_nobody_did(
+    bench: Bench, host: Host, connect: Callable[[], Connection]
+) -> None:
+    """Case 3: no count is kept apart from the end, where it could be lost."""
+    graph = Graph.make(bench.connection, "a b", ["a b"])
+    job = begin(graph, "a")
+    dying = connect()
+    with dying.transaction(force_rollback=True):
+        assert end(dying, job)
+    assert graph.states()["a"] == "started"
+    assert bench.rows("SELECT job_id FROM opsjobs.workflow_end_events") == []
+    assert end(dying, job)
+    dying.close()  # its process dies before it advances the run
+    assert bench.rows("SELECT job_id FROM opsjobs.workflow_end_events") == [{"job_id": job}]
+    Runner(advance_loop.LOOP, host).run_once(bench.connection)
+    assert graph.states() == {"a": "finished", "b": "available"}
 
 
 def test_two_that_advance_one_run_release_each_step_once(
@@ -609,6 +645,34 @@ def test_a_run_in_an_open_transaction_is_nobody_elses(
     settle_all(bench.connection)
     row = bench.row("SELECT state FROM opsjobs.workflows WHERE id = %s", run.id)
     assert row["state"] == "finished"
+
+
+def test_a_callback_takes_no_unique_lock(
+    bench: Bench, db: SQLAlchemy, opsjobs: OpsJobs, connect: Callable[[], Connection]
+) -> None:
+    """Case 29: the end of a run does not wait for a host that holds the lock of the same call."""
+
+    @opsjobs.task(unique=Unique(until="ended"))
+    def report(workflow_id: int) -> None: ...
+
+    flow = opsjobs.workflow("told", on_end=report)
+    flow.step("only", opsjobs.task(_nothing))
+    run = flow.start()
+    db.session.commit()
+    (job,) = bench.rows("SELECT id FROM opsjobs.jobs")
+    started = begin(Graph(bench.connection, run.id, {"only": job["id"]}), "only")
+    assert not report.enqueue(run.id).conflict  # and the host's transaction stays open
+    other = connect()
+    other.execute("SET lock_timeout = '1s'")
+    assert end(other, started)
+    settle_all(other)
+    told = "SELECT args, state FROM opsjobs.jobs WHERE task = %s"
+    assert bench.rows(told, report.name) == [
+        {"args": {"workflow_id": run.id}, "state": "available"}
+    ]
+
+
+def _nothing() -> None: ...
 
 
 def test_end_events_of_a_run_that_is_gone_are_forgotten(bench: Bench) -> None:

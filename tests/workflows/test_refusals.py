@@ -431,6 +431,8 @@ def test_values_that_json_cannot_hold(
 
 
 def test_a_result_into_a_redacted_parameter(refuse: Any, opsjobs: OpsJobs, fetch: Task) -> None:
+    """Case 29: refused at the start, with the way out."""
+
     @opsjobs.task(redact={"token"})
     def call(token: str = "", other: int = 0) -> None: ...
 
@@ -441,6 +443,7 @@ def test_a_result_into_a_redacted_parameter(refuse: Any, opsjobs: OpsJobs, fetch
 
     refused = refuse(build)
     assert refused.errors == {("a", "token", "redacted"), ("m", "token", "redacted")}
+    assert "let the task fetch it by an argument that is not redacted" in refused.says
 
 
 @pytest.mark.parametrize(
@@ -455,6 +458,8 @@ def test_a_result_into_a_redacted_parameter(refuse: Any, opsjobs: OpsJobs, fetch
 def test_a_result_into_what_a_limiter_needs(
     refuse: Any, opsjobs: OpsJobs, fetch: Task, limit: Limit
 ) -> None:
+    """Case 29."""
+
     @opsjobs.task(limit=limit)
     def sync(customer: int) -> None: ...
 
@@ -486,6 +491,8 @@ def test_a_place_that_cannot_be_computed(refuse: Any, opsjobs: OpsJobs) -> None:
 def test_a_result_into_a_unique_lock(
     refuse: Any, opsjobs: OpsJobs, fetch: Task, unique: Unique
 ) -> None:
+    """Case 29."""
+
     @opsjobs.task(unique=unique)
     def sync(account: int, customer: int) -> None: ...
 

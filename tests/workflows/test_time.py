@@ -134,6 +134,7 @@ def _report(workflow_id: int, state: str) -> None: ...
 def test_the_deadline_of_a_step_counts_from_its_release(
     db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, call: Task, calls: list[str]
 ) -> None:
+    """Case 28: not from the start of the run."""
     flow = opsjobs.workflow("late")
     wait = flow.wait("paid", signal="paid", timeout=timedelta(hours=5), may_fail=True)
     late = call.options(delay=timedelta(hours=2), deadline=timedelta(hours=3))

@@ -23,7 +23,8 @@ WITH taken AS MATERIALIZED (
         CASE WHEN t.settled <> 'finished' THEN NULL
             WHEN t.is_list AND jsonb_typeof(o.value) = 'array' THEN NULL
             WHEN t.is_list THEN 'element ' || members.missing || ' of it was not kept'
-            WHEN o.job_id IS NULL THEN 'it was not kept, or was deleted'
+            WHEN o.job_id IS NULL THEN 'it is not stored: its task was deployed without record_output=True, '
+                'or it was deleted'
             WHEN o.omitted IS NOT NULL THEN 'it was not kept: ' || o.omitted
             WHEN coalesce(o.value, 'null'::jsonb) #> t.path IS NULL
             THEN 'it has no value at ' || array_to_string(t.path, '.') END AS missing

@@ -276,7 +276,9 @@ def dump_output(value: Any, max_bytes: int) -> Kept:
     try:
         raw = json_storage.dump(value)
         if len(raw) > max_bytes:
-            return Kept(None, len(raw), f"{len(raw)} bytes, more than OPSJOBS_MAX_OUTPUT_BYTES")
+            limit = f"OPSJOBS_MAX_OUTPUT_BYTES = {max_bytes}"
+            way_out = "store it elsewhere and return a reference to it"
+            return Kept(None, len(raw), f"{len(raw)} bytes, more than {limit}: {way_out}")
         json_storage.check_readable(raw)
     except json_storage.NotStorable as why:
         return Kept(None, 0, f"{type(value).__name__}: {why}")
