@@ -22,7 +22,7 @@ from flask_opsjobs.endings import pending as pending_module
 from flask_opsjobs.endings.fold import MOST_EVENTS, fold, list_batches_to_fold
 from flask_opsjobs.endings.pending_batches import PendingBatches
 from flask_opsjobs.engine.dispatch.after_commit import AfterCommitDispatch
-from flask_opsjobs.host import ClosedBatch, Host
+from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.loops import fold as fold_loop
 from flask_opsjobs.loops.loop import Runner
@@ -375,10 +375,10 @@ def test_a_batch_is_looked_at_seldom_whatever_the_pace_of_its_ends(
 def test_a_close_after_the_last_member_folds_at_once(
     db: SQLAlchemy, opsjobs: OpsJobs, host: Host, bench: Bench
 ) -> None:
+    host.dispatcher = AfterCommitDispatch(host)
     with opsjobs.batch("import") as batch:
         pass
     db.session.commit()
-    AfterCommitDispatch(host).push([ClosedBatch(batch.id)])
     assert batch_of(bench, batch.id)["state"] == "finished"
 
 

@@ -35,7 +35,7 @@ TRIGGERS = """
     CREATE FUNCTION public.note_job() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         INSERT INTO public.history (run, kind, step, facts)
         SELECT new.workflow_id, CASE WHEN new.ended_at IS NULL THEN 'reopened' ELSE 'ended' END, s.name,
-            jsonb_build_array(new.state, new.ended_by)
+            jsonb_build_array(new.state, new.ended_by, extract(epoch FROM new.ended_at))
         FROM opsjobs.steps s WHERE s.job_id = new.id;
         RETURN new; END $$;
     CREATE TRIGGER note_job AFTER UPDATE ON opsjobs.jobs FOR EACH ROW
@@ -77,11 +77,15 @@ _ROWS = """
 
 @dataclass
 class History:
-    """What happened to one run: the events for the oracle, the ends of the run, and of its steps now."""
+    """What happened to one run: the events for the oracle, the ends of the run, and of its steps now.
+
+    `times` are when they ended, by the times that their jobs show.
+    """
 
     events: list[Event] = field(default_factory=list)
     ends: list[EndOfRun] = field(default_factory=list)
     steps: dict[str, End | None] = field(default_factory=dict)
+    times: dict[str, float] = field(default_factory=dict)
     signals: list[str] = field(default_factory=list)
 
 
@@ -123,6 +127,7 @@ def _tell(history: History, facts: Sequence[_Fact]) -> None:
         match fact.kind:
             case "ended":
                 history.steps[fact.step] = (fact.facts[0], fact.facts[1])
+                history.times[fact.step] = fact.facts[2]
             case "reopened":
                 history.steps[fact.step] = None
             case "run_ended":
@@ -133,18 +138,20 @@ def _tell(history: History, facts: Sequence[_Fact]) -> None:
 
 def _events(history: History, facts: Sequence[_Fact]) -> Iterator[Event]:
     kinds = {fact.kind for fact in facts}
-    skipped = [fact.step for fact in facts if fact.kind == "ended" and tuple(fact.facts) == SKIPPED]
-    had_ended, seen = "run_reopened" in kinds, dict(history.steps)
+    skipped = [
+        fact.step for fact in facts if fact.kind == "ended" and tuple(fact.facts[:2]) == SKIPPED
+    ]
+    known = ("run_reopened" in kinds, dict(history.steps), dict(history.times))
     if skipped:
         (step,) = skipped
-        yield Skip(step, had_ended, seen)
+        yield Skip(step, *known)
         return
     if "reopened" in kinds:
         # Not what was canceled behind them: the oracle says what that is. Nor a step whose end the operator
         # did not see yet.
         reopened = [fact.step for fact in facts if fact.kind == "reopened"]
-        steps = tuple(step for step in reopened if seen[step] != DEPENDENCY)
-        yield Retry(steps, had_ended, seen)
+        steps = tuple(step for step in reopened if history.steps[step] != DEPENDENCY)
+        yield Retry(steps, *known)
         return
     for fact in facts:
         match fact.kind:

@@ -65,6 +65,11 @@ def hear_end(workflow_id: int, state: str) -> None:
     """The callback of a workflow."""
 
 
+@opsjobs.task
+def hear_batch(batch_id: int) -> None:
+    """The callback of a batch."""
+
+
 @opsjobs.task(max_attempts=3, backoff=0)
 def fail(message: str = "on purpose") -> None:
     raise RuntimeError(message)

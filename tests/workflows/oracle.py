@@ -10,12 +10,14 @@ once a run is at rest, with these exceptions:
   `run_had_ended`.
 - `CancelRun` may end a step that was about to be canceled behind another, or to be ended by a signal. Both
   are right then. What was observed decides: in `seen` of the next decision, or in `finish`.
+- Which step failed first is decided by the times that their jobs show, not by the order of commits: a process
+  reads the clock before it commits. They are told as `times`; without them the order of the events decides.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from math import inf
@@ -172,12 +174,14 @@ class CancelStep:
 class Retry:
     """An operator retried steps, or the run: all steps that did not finish and are not behind another.
 
-    `run_had_ended` of None: it had, when all its steps had. `seen` are the ends that the steps had before.
+    `run_had_ended` of None: it had, when all its steps had. `seen` are the ends that the steps had before,
+    and `times` when they ended.
     """
 
     steps: tuple[str, ...] = ()
     run_had_ended: bool | None = None
     seen: Mapping[str, End | None] = field(default_factory=dict)
+    times: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -187,6 +191,7 @@ class Skip:
     step: str
     run_had_ended: bool | None = None
     seen: Mapping[str, End | None] = field(default_factory=dict)
+    times: Mapping[str, float] = field(default_factory=dict)
 
 
 Event = Ended | Expanded | Sent | CancelRun | CancelStep | Retry | Skip
@@ -208,31 +213,20 @@ class EndOfRun:
 class Expected:
     """What must be true of a run at rest.
 
-    `steps` has the end of each step, None of one that has not ended. `ends` are the ends of the run in order,
-    each with all that are right: the model knows only between which events `advance` ended a step, so it may
-    not know which of two steps was the first that did not finish.
+    `steps` has the end of each step, None of one that has not ended. `ends` are the ends of the run in order.
     `state` is that of the run now; of a run that has not ended it is `running` or `canceling`.
     """
 
     steps: Mapping[str, End | None]
     state: str
-    ends: tuple[frozenset[EndOfRun], ...]
+    ends: tuple[EndOfRun, ...]
     callbacks: int
     signals: tuple[str, ...] = ()
 
     @property
     def end(self) -> EndOfRun | None:
-        """The end of the run; None while it has not ended. Fails when several are right."""
-        if self.state in ("running", "canceling"):
-            return None
-        (end,) = self.ends[-1]
-        return end
-
-    def allows(self, ends: Sequence[EndOfRun]) -> bool:
-        """Whether a run may have ended so: as often, and each time in a way that is right."""
-        return len(ends) == len(self.ends) and all(
-            end in allowed for end, allowed in zip(ends, self.ends, strict=True)
-        )
+        """The end of the run; None while it has not ended."""
+        return None if self.state in ("running", "canceling") else self.ends[-1]
 
 
 # --- the model
@@ -254,9 +248,8 @@ class _Step:
     # How it may have ended instead, and the number of the event that ended it so.
     other_end: End | None = None
     other_at: int = 0
-    # The number of the event that ended it, and of the last before which it must have ended.
+    # The number of the event that ended it.
     at: int = 0
-    until: float = inf
     # Whether it once waited for nothing, so that a worker may have started it.
     is_released: bool = False
     released_at: int = 0
@@ -283,7 +276,7 @@ class Model:
     _steps: dict[str, _Step] = field(default_factory=dict)
     _signals: list[_Signal] = field(default_factory=list)
     _canceled: tuple[int, bool] | None = None
-    _ends: list[frozenset[EndOfRun]] = field(default_factory=list)
+    _ends: list[EndOfRun] = field(default_factory=list)
     _now: int = 0
 
     def __post_init__(self) -> None:
@@ -319,23 +312,26 @@ class Model:
             self._advance()
         return self
 
-    def finish(self, observed: Mapping[str, End | None] | None = None) -> Expected:
+    def finish(
+        self,
+        observed: Mapping[str, End | None] | None = None,
+        times: Mapping[str, float] | None = None,
+    ) -> Expected:
         """What must be true when nothing is left to do. `observed` decides where two ends are right.
 
         It may be asked at any time, and changes nothing: one may tell more afterwards.
         """
-        return deepcopy(self)._finish(observed or {})
+        return deepcopy(self)._finish(observed or {}, times or {})
 
-    def _finish(self, observed: Mapping[str, End | None]) -> Expected:
+    def _finish(self, observed: Mapping[str, End | None], times: Mapping[str, float]) -> Expected:
         self._now += 1
         self._stop_asked()
         self._choose(observed)
         has_ended = self._has_ended()
         if has_ended:
-            self._ends.append(frozenset(self._possible_ends()))
+            self._ends.append(self._end_of_run(times))
         running = "canceling" if self._canceled else "running"
-        # The ends of a set differ in their culprit only, when nothing is left to be observed.
-        state = min(end.state for end in self._ends[-1]) if has_ended else running
+        state = self._ends[-1].state if has_ended else running
         return Expected(
             {name: step.end for name, step in self._steps.items()},
             state,
@@ -356,7 +352,7 @@ class Model:
         for other in (self._steps[name] for name in step.before):
             # It was released, so the ends that let it go had been passed on.
             other.is_settled |= other.end is not None and other.at <= step.released_at
-        self._set(step, event.end, is_exact=True)
+        self._set(step, event.end)
         step.has_result = event.has_result
 
     def _expand(self, event: Expanded) -> None:
@@ -418,7 +414,7 @@ class Model:
         if event.was_started:
             step.asked = self._now
         else:
-            self._set(step, CANCELED, is_exact=True)
+            self._set(step, CANCELED)
 
     def _retry(self, event: Retry) -> None:
         self._decide(event)
@@ -436,7 +432,7 @@ class Model:
         if step.end is not None and not step.is_unfinished and not self._take_back(step):
             raise Contradiction(f"{event.step} was skipped, but had ended {step.end}")
         self._reopen([step])
-        self._set(step, SKIPPED, is_exact=True)
+        self._set(step, SKIPPED)
         step.has_result = True
 
     # --- rules
@@ -477,16 +473,16 @@ class Model:
         if not self._has_ended():
             left = [name for name, step in self._steps.items() if step.end is None]
             raise Contradiction(f"the run had ended, but {left} had not")
-        self._ends.append(frozenset(self._possible_ends()))
+        self._ends.append(self._end_of_run(event.times))
         for step in self._steps.values():
-            step.is_settled, step.until = True, min(step.until, self._now)
+            step.is_settled = True
 
     def _choose(self, observed: Mapping[str, End | None]) -> None:
         """Take the observed ends of steps that may have ended in one of two ways."""
         for name, step in self._steps.items():
             if step.other_end is not None and observed.get(name) == step.other_end:
                 self._give_back(step)
-                step.end, step.at, step.until = step.other_end, step.other_at, inf
+                step.end, step.at = step.other_end, step.other_at
             step.other_end = None
 
     def _reopen(self, steps: Iterable[_Step]) -> None:
@@ -509,7 +505,7 @@ class Model:
         """Cancel the steps that were asked to stop, and of which no other end was told: they did not run."""
         for step in self._steps.values():
             if step.asked is not None and step.end is None:
-                step.end, step.at, step.until = CANCELED, step.asked, inf
+                step.end, step.at = CANCELED, step.asked
         self._advance()
 
     def _advance(self) -> None:
@@ -540,24 +536,21 @@ class Model:
         self._set(wait, SIGNALED)
         signal.outcome, wait.took = "taken", signal
 
-    def _possible_ends(self) -> Iterator[EndOfRun]:
-        """The ends that the run may have now: several, when any of several steps was the first to fail."""
+    def _end_of_run(self, times: Mapping[str, float]) -> EndOfRun:
+        """How the run ends now. The first step that did not finish is the culprit."""
         since, by_deadline = self._canceled or (inf, False)
         steps = self._steps.values()
         if any(step.end == CANCELED and step.at >= since for step in steps):
-            yield EndOfRun(*(("failed", "deadline") if by_deadline else CANCELED), None)
-            return
+            return EndOfRun(*(("failed", "deadline") if by_deadline else CANCELED), None)
         unfinished = [
             step
             for step in steps
             if step.is_unfinished and not step.is_behind and not step.spec.may_fail
         ]
         if not unfinished:
-            yield EndOfRun("finished", "finished", None)
-        first = min((step.until for step in unfinished), default=0)
-        for step in unfinished:
-            if step.at <= first:
-                yield EndOfRun("failed", "step", step.spec.name)
+            return EndOfRun("finished", "finished", None)
+        first = min(unfinished, key=lambda s: (times.get(s.spec.name, s.at), s.position))
+        return EndOfRun("failed", "step", first.spec.name)
 
     def _has_ended(self, *, with_asked: bool = False) -> bool:
         return all(
@@ -565,9 +558,8 @@ class Model:
             for step in self._steps.values()
         )
 
-    def _set(self, step: _Step, end: End, *, is_exact: bool = False) -> None:
-        step.end, step.at, step.until = end, self._now, self._now if is_exact else inf
-        step.is_settled = False
+    def _set(self, step: _Step, end: End) -> None:
+        step.end, step.at, step.is_settled = end, self._now, False
 
     def _find(self, name: str) -> _Step:
         if name not in self._steps:

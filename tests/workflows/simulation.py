@@ -60,9 +60,10 @@ class Row:
 
 @dataclass
 class Played:
-    """How a run ended: its steps, itself, and each of its ends."""
+    """How a run ended: its steps and when they did, itself, and each of its ends."""
 
     steps: dict[str, End | None]
+    times: dict[str, float]
     state: str
     ends: list[EndOfRun]
 
@@ -303,17 +304,20 @@ class Simulation:
 
     def retry(self, names: list[str]) -> None:
         if names:
-            self.log.append(Retry(tuple(names), self.state != "running", self.seen()))
+            self.log.append(Retry(tuple(names), *self.known()))
             self.reopen(names)
 
     def skip(self, name: str) -> None:
-        self.log.append(Skip(name, self.state != "running", self.seen()))
+        self.log.append(Skip(name, *self.known()))
         self.reopen([name])
         self.end(name, SKIPPED)
         self.rows[name].has_result = True
 
-    def seen(self) -> dict[str, End | None]:
-        return {name: row.end for name, row in self.rows.items()}
+    def known(self) -> tuple[bool, dict[str, End | None], dict[str, float]]:
+        """What the oracle is told with a decision: if the run had ended, and how and when its steps had."""
+        rows = self.rows.items()
+        ends = {name: row.end for name, row in rows}
+        return self.state != "running", ends, {name: row.ended_at for name, row in rows}
 
     def reopen(self, names: list[str]) -> None:
         """Reopen these steps, and those that were canceled only because of them."""
@@ -380,4 +384,5 @@ def play(seed: int) -> tuple[RunSpec, list[Event], Played]:
     dice = random.Random(f"play {seed}")
     simulation = Simulation(spec, dice, dice.choice((0.05, 0.3, 0.9)))
     simulation.play(decisions=dice.choice((0, 3, 10)))
-    return spec, simulation.log, Played(simulation.seen(), simulation.state, simulation.ends)
+    _, steps, times = simulation.known()
+    return spec, simulation.log, Played(steps, times, simulation.state, simulation.ends)

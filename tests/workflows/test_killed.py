@@ -1,4 +1,5 @@
-"""Processes that are killed between any two statements of advancing a run, or of expanding a map.
+"""Processes that are killed between any two statements of advancing a run, or of expanding a map, and a
+Postgres that is killed after a run was advanced.
 
 The first process is killed before its first statement, the next one before its second, and so on, until one
 comes to its end.
@@ -8,19 +9,22 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from flask import Flask
 
 from flask_opsjobs import endings
 from flask_opsjobs.core.db import Connection
 from flask_opsjobs.core.reading import read_clock
+from flask_opsjobs.endings.advance import advance
 from flask_opsjobs.host import Host
 from flask_opsjobs.loops.advance import LOOP
 from flask_opsjobs.loops.loop import Runner
 from flask_opsjobs.testing import perform_due
+from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.workflows import transitions
 from tests.conftest import MakeApp
 from tests.support import host as host_module
@@ -151,15 +155,15 @@ def look(bench: Bench, graph: Graph) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        release_with_results,
-        cancel_behind_a_failure,
-        take_an_early_signal,
-        stop_a_canceled_run,
-    ],
-)
+MAKERS = [
+    release_with_results,
+    cancel_behind_a_failure,
+    take_an_early_signal,
+    stop_a_canceled_run,
+]
+
+
+@pytest.mark.parametrize("make", MAKERS)
 def test_a_process_that_is_killed_while_it_advances(
     make: Callable[[Connection, int], Graph], bench: Bench, host: Host, children: Children
 ) -> None:
@@ -238,3 +242,62 @@ def test_a_process_that_is_killed_while_it_expands_a_map(
     assert exit_code == 0
     assert number > 8
     assert (steps[0], steps[-1]) == (3, 6)
+
+
+# --- a Postgres that is killed
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[TemporaryPostgres]:
+    """It writes the commits that nobody waits for as late as it can."""
+    with TemporaryPostgres(durable=True) as server:
+        url = server.url().set(drivername="postgresql").render_as_string(hide_password=False)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
+        server.stop()
+        server.start()
+        yield server
+
+
+def test_a_postgres_that_is_killed_right_after_runs_were_advanced(
+    own_postgres: TemporaryPostgres, own_database_url: str, make_app: MakeApp
+) -> None:
+    """`advance` does not wait for the disk. What is lost is done again, from what was committed before."""
+    host = make_app(SQLALCHEMY_DATABASE_URI=own_database_url).extensions["opsjobs"]
+    bench, expected = Bench(host), []
+    for make in MAKERS:
+        graph = make(bench.connection, 0)
+        settle_all(bench.connection)
+        expected.append(look(bench, graph))
+    graphs = [make(bench.connection, 1) for make in MAKERS]
+
+    def kill_postgres(bench: Bench) -> Bench:
+        own_postgres.kill()
+        bench.close()
+        own_postgres.start()
+        bench = Bench(host)
+        for graph in graphs:
+            graph.connection = bench.connection
+        return bench
+
+    times_lost = 0
+    for _ in range(3):
+        before = [look(bench, graph) for graph in graphs]
+        for graph in graphs:
+            assert advance(bench.connection, graph.run, 1_000_000) is not None
+        bench = kill_postgres(bench)
+        times_lost += [look(bench, graph) for graph in graphs] == before
+    assert times_lost > 0, "else this test shows nothing"
+    runner = Runner(LOOP, host)
+    for _ in range(2):
+        runner.run_once(bench.connection)
+    assert [look(bench, graph) for graph in graphs] == expected
+    settle_all(bench.connection)
+    # A dispatch waits for the disk: no worker gets a step that waits again after a crash.
+    graphs = [release_with_results(bench.connection, 2)]
+    advance(bench.connection, graphs[0].run, 1_000_000)
+    assert bench.dispatch(prefetch=1_000) > 0
+    bench = kill_postgres(bench)
+    assert graphs[0].states()["c"] == "queued"
+    assert bench.rows("SELECT * FROM opsjobs.workflow_end_events") == []
+    bench.close()

@@ -277,6 +277,19 @@ def test_two_that_advance_one_run_release_each_step_once(
         assert [*graph.states().values()] == ["finished"] * 10 + ["available"] * 10
 
 
+def test_of_two_steps_the_one_whose_time_is_first_is_the_culprit(
+    bench: Bench, connect: Callable[[], Connection]
+) -> None:
+    """Also when the other one commits first: an operator sees the times, and nobody sees the commits."""
+    graph = Graph.make(bench.connection, "a b", [])
+    first, second = connect(), connect()
+    with first.transaction():
+        graph.end("b", "failed", first)
+        graph.end("a", "failed", second)
+    settle_all(bench.connection)
+    assert graph.row()["ended_by_step"] == "b"
+
+
 @pytest.mark.parametrize("kind", ["returned", "raised"])
 def test_cancel_against_an_end(kind: str, bench: Bench, connect: Callable[[], Connection]) -> None:
     first, second = connect(), connect()
