@@ -1,7 +1,8 @@
 -- Ends a run when all its steps have settled. Returns what its callback tells; no row while a step is left.
 -- The first rule that applies decides: canceled, when somebody canceled the run and this stopped a step;
 -- failed, when a step that must finish did not; else finished. The first such step is the culprit, without
--- those that were only canceled because of another.
+-- those that were only canceled because of another. The first is the one whose job shows the earliest time,
+-- since operators see the times and nobody sees the order of commits.
 -- The caller holds the run's lock.
 -- Run by `advance`. Indexes: workflows_pkey, steps_name_key, jobs_pkey.
 WITH run AS MATERIALIZED (
