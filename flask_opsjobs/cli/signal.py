@@ -32,7 +32,7 @@ def signal(
     """
     host = current_host()
     host.require_schema()
-    sent = send_signal(host, Signal(name, key, _parse(payload), dedupe, run, by="cli"))
+    sent = send_signal(host, Signal(name, key, _parse(payload), dedupe, run, by="the command line"))
     host.session().commit()
     if as_json:
         click.echo(to_json({"id": sent.id, "conflict": sent.conflict}))

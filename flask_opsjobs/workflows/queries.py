@@ -19,6 +19,8 @@ from ..jobs.rows import CAP, Count, OutputRow
 from .lifecycle import OPEN, STATES
 from .models import EdgeRecord, SignalRecord, StepRecord, WorkflowRecord
 
+# Begin, end and outcome of an attempt.
+Attempt = tuple[datetime, datetime | None, str | None]
 _LAST_ID = 2**63 - 1
 # A wait that is open longer, and a run that failed since, need a person.
 OVERDUE = timedelta(days=1)
@@ -366,11 +368,11 @@ def find_step(session: Session, job_id: int) -> StepInFull | None:
 
 def list_attempts_of_steps(
     session: Session, job_ids: Sequence[int]
-) -> Mapping[int, Sequence[tuple[datetime, datetime | None, str | None]]]:
+) -> Mapping[int, Sequence[Attempt]]:
     """By job, begin, end and outcome of its last 20 attempts, the first of them first."""
     params = {"ids": list(job_ids), "most": _MOST_ATTEMPTS}
     rows = session.connection().exec_driver_sql(sql.load("list_attempts_of_steps"), params)
-    found: dict[int, list[tuple[datetime, datetime | None, str | None]]] = {}
+    found: dict[int, list[Attempt]] = {}
     for job_id, *attempt in rows:
         found.setdefault(job_id, []).insert(0, (attempt[0], attempt[1], attempt[2]))
     return found

@@ -33,7 +33,7 @@ class Signal:
     payload: Any = None
     dedupe: str | None = None
     run: int | None = None
-    by: str = "python"
+    by: str = "the application"
 
 
 def send_signal(host: Host, signal: Signal, session: AnySession | None = None) -> Signaled:

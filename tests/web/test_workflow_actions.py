@@ -121,13 +121,23 @@ def test_a_refused_preview_names_the_legal_moves(
     assert f"Cannot signal workflow {graph.run}: it has no wait a" in _words(page)
 
 
+def _forms(tree: Any) -> list[str]:
+    """The actions that a page offers for its step."""
+    return [str(one["form"]).removeprefix("step-") for one in tree.select("button[form^='step-']")]
+
+
+def _fields(tree: Any, action: str) -> tuple[str, dict[str, str]]:
+    """The address of the form of an action on the step, and what it sends."""
+    form = tree.find(id=f"step-{action}")
+    fields = [*form.select("[name]"), *tree.select(f"[form=step-{action}][name]")]
+    return str(form["action"]), {str(one["name"]): str(one.get("value", "")) for one in fields}
+
+
 def test_the_page_of_a_step_has_the_forms_that_are_legal(
     client: FlaskClient, access: Access, graph: Graph
 ) -> None:
     def forms(name: str) -> list[str]:
-        tree = soup(client.get(f"/ops/jobs/jobs/{graph.ids[name]}").text)
-        found = tree.select(f"form[action^='/ops/jobs/workflows/{graph.run}/']")
-        return [str(form["action"]).rpartition("/")[2] for form in found]
+        return _forms(soup(client.get(f"/ops/jobs/jobs/{graph.ids[name]}").text))
 
     assert forms("a") == ["skip"]
     assert forms("paid") == ["signal", "skip"]
@@ -135,7 +145,7 @@ def test_the_page_of_a_step_has_the_forms_that_are_legal(
     assert forms("paid") == []
     access.held = {"jobs.view"}
     tree = soup(client.get(f"/ops/jobs/jobs/{graph.ids['a']}").text)
-    (button,) = tree.select("#main form[action$='/skip'] button, main form[action$='/skip'] button")
+    button = tree.find(id="skip-title").find_parent("section").button
     assert button.has_attr("disabled")
     assert "needs workflow.skip" in button.text
 
@@ -144,10 +154,20 @@ def test_the_form_of_a_step_sends_what_the_action_reads(
     client: FlaskClient, post: Any, graph: Graph
 ) -> None:
     tree = soup(client.get(f"/ops/jobs/jobs/{graph.ids['a']}").text)
-    (form,) = tree.select("form[action$='/skip']")
-    fields = {str(each["name"]): str(each.get("value", "")) for each in form.select("[name]")}
-    page = client.get(post(str(form["action"]), 303, **fields).location)
+    path, fields = _fields(tree, "skip")
+    assert set(fields) >= {"step", "result"}
+    page = client.get(post(path, 303, **fields).location)
     assert "step a" in _words(page)
+
+
+def test_a_refresh_keeps_what_was_typed_for_a_step(client: FlaskClient, graph: Graph) -> None:
+    for path in (f"workflows/{graph.run}/live", f"jobs/{graph.ids['paid']}/live"):
+        tree = soup(client.get(f"/ops/jobs/{path}").text)
+        assert [field["id"] for field in tree.select("textarea[hx-preserve]")] == [
+            "step-payload",
+            "step-result",
+        ], path
+        assert not tree.select("form")
 
 
 def test_the_table_of_urls_has_every_action_on_workflows(client: FlaskClient, graph: Graph) -> None:
@@ -182,10 +202,8 @@ def test_the_page_of_a_workflow_has_the_forms_of_the_chosen_step(
         return soup(client.get(path).text)
 
     tree = tree_of("a")
-    (form,) = tree.select(f"form[action^='/ops/jobs/workflows/{graph.run}/']")
-    fields = {str(each["name"]): str(each.get("value", "")) for each in form.select("[name]")}
-    assert "step a" in _words(client.get(post(str(form["action"]), 303, **fields).location))
+    path, fields = _fields(tree, "skip")
+    assert "step a" in _words(client.get(post(path, 303, **fields).location))
     (button,) = tree.select(f"[formaction='/ops/jobs/jobs/{graph.ids['a']}/retry']")
     assert button.text == "Retry this step…"
-    forms = tree_of("paid").select(f"form[action^='/ops/jobs/workflows/{graph.run}/']")
-    assert [str(form["action"]).rpartition("/")[2] for form in forms] == ["signal", "skip"]
+    assert _forms(tree_of("paid")) == ["signal", "skip"]

@@ -17,7 +17,12 @@ from flask_opsjobs.jobs.lifecycle import STATES
 from flask_opsjobs.web.workflows import short_text
 from flask_opsjobs.web.workflows.graph_svg import draw_graph
 from flask_opsjobs.web.workflows.short_text import cut, width_of
-from flask_opsjobs.web.workflows.timeline_svg import RanFor, TimelineRow, draw_run_timeline
+from flask_opsjobs.web.workflows.timeline_svg import (
+    RanFor,
+    TimelineRow,
+    draw_run_timeline,
+    most_telling,
+)
 from flask_opsjobs.workflows.graph import GraphEdge, GraphStep, lay_out
 from tools.bench_graph import random_graph
 
@@ -177,7 +182,7 @@ def at(seconds: float) -> datetime:
 
 
 def timeline(*rows: TimelineRow, seconds: float = 668) -> Element:
-    return parsed(draw_run_timeline(rows, BEGIN, at(seconds)))
+    return parsed(draw_run_timeline(most_telling(rows), len(rows), BEGIN, at(seconds)))
 
 
 def span_of(rect: Element) -> tuple[float, float]:
@@ -185,7 +190,7 @@ def span_of(rect: Element) -> tuple[float, float]:
     return left, left + float(rect.attrib["width"])
 
 
-def test_a_step_waits_in_light_and_runs_in_dark() -> None:
+def test_a_step_waits_in_a_thin_bar_and_runs_in_a_thick_one() -> None:
     ran = RanFor(at(30), at(60), "finished")
     root = timeline(TimelineRow("fetch", "finished", "?step=1", at(0), at(60), [ran]), seconds=60)
     (wait,), (run,) = with_class(root, "wait"), with_class(root, "run")

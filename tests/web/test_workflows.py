@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs, Task
 from flask_opsjobs.endings.advance import advance
 from flask_opsjobs.jobs.models import Callback
 from flask_opsjobs.testing import perform_due
+from flask_opsjobs.workflows.models import StepRecord
 from tests.support.engine import Bench
 from tests.support.graphs import Graph
 from tests.web.conftest import Access
@@ -269,6 +271,13 @@ def test_a_map_counts_its_members(
     assert "2 finished, 1 failed" in table["double"]
     assert len(table) == 5
     assert "did not finish" in words(page.select_one("#part .say"))
+    # In the timeline the members share the row of their map.
+    drawn = page.select_one("svg.gantt")
+    assert [link.title.text for link in drawn.select("a")] == [
+        "numbers: finished",
+        "double × 3: failed",
+    ]
+    assert [bar["data-is"] for bar in drawn.select("g[data-is]")] == ["finished", "failed"]
 
 
 def test_a_large_run_is_shown_a_hundred_steps_a_page(
@@ -323,6 +332,20 @@ def test_the_timeline_draws_attempts(
     drawn = soup(get(f"/workflows/{run.id}").text).select_one("svg.gantt")
     states = [bar["data-is"] for bar in drawn.select("g[data-is]")]
     assert states == ["retryable", "retryable", "failed"]
+    assert not [text for text in drawn.select("text") if text.text.endswith("ms")]
+
+
+def test_beside_a_short_row_of_the_timeline_stands_how_long_it_took(
+    get: Callable[..., Any], session: Session
+) -> None:
+    began = ago(hours=1)
+    times = {"created_at": began, "started_at": began, "ended_at": began + timedelta(seconds=2)}
+    job = make_job(session, "finished", **times)
+    run = make_run(session, {"short": job.id}, created_at=began)
+    session.execute(update(StepRecord).values(released_at=began))
+    session.commit()
+    drawn = soup(get(f"/workflows/{run.id}").text).select_one("svg.gantt")
+    assert "2.0 s" in [text.text for text in drawn.select("text")]
 
 
 def test_the_picture_of_a_run_that_goes_on_stays_the_same_for_some_seconds(

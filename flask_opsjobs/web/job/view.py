@@ -31,11 +31,11 @@ from ...workflows.queries import find_run_of_callback, find_step_of
 from ..app import access, pages, problems
 from ..app.host import host, reading
 from ..cron.slots import shape_of
+from ..workflows.run import STEP_ACTIONS
 from .history import draw_timeline, list_history, outcome_of, source_of
 from .traceback import condense
 
 _RESCHEDULE = ACTIONS["job.reschedule"]
-_STEP_ACTIONS = (ACTIONS["workflow.signal"], ACTIONS["workflow.skip"])
 
 
 def page(job_id: str) -> Response:
@@ -54,7 +54,7 @@ def page(job_id: str) -> Response:
         query={"attempt": attempt} if attempt else {},
         job=job,
         step=step,
-        step_actions=_STEP_ACTIONS,
+        step_actions=STEP_ACTIONS,
     )
 
 
@@ -117,6 +117,7 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         relations=queries.find_relations(read.session, job),
         slot=find_slot_of(read.session, job.id),
         step=find_step_of(read.session, job.id) if job.workflow_id else None,
+        step_actions=STEP_ACTIONS,
         reported=find_run_of_callback(read.session, job.id),
         results=RESULTS,
         shape_of=shape_of,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from markupsafe import Markup
@@ -13,7 +14,7 @@ from ...core.reading import Reading
 from ...core.words import counted, took
 from ...jobs.lifecycle import FINAL
 from ...workflows.graph import DrawnNode
-from ...workflows.queries import StepRow, list_attempts_of_steps
+from ...workflows.queries import Attempt, StepRow, list_attempts_of_steps
 from ..app.host import host
 from .graph_svg import draw_graph
 from .run import RunView
@@ -22,6 +23,8 @@ from .timeline_svg import RanFor, TimelineRow, draw_run_timeline, most_telling
 # The end of the timeline of a run that goes on moves in so many steps: else each poll would draw it anew.
 _MOVES = 60
 _SHORTEST_MOVE = 60
+# Beside a row that is shorter than this part of the timeline stands how long it took.
+_NARROW = 0.05
 
 
 def draw_run(view: RunView) -> Markup:
@@ -61,34 +64,55 @@ def _detail(view: RunView, step: StepRow) -> str | None:
 
 
 def draw_timeline_of(read: Reading, view: RunView) -> Markup:
-    """The timeline of a run, from its start to its end, or to about now."""
-    display = Display(host().display, may_see=True)
-    run = view.run.row
-    shown = {step.id for step in most_telling(view.steps.rows)}
-    attempts = list_attempts_of_steps(read.session, sorted(shown))
-
-    def ran(step: StepRow) -> Iterator[RanFor]:
-        mine = attempts.get(step.id, ())
-        for number, (started_at, ended_at, outcome) in enumerate(mine, 1):
-            is_last = number == len(mine)
-            yield RanFor(started_at, ended_at, _state_after(step, outcome, is_last=is_last))
-
-    def row(step: StepRow) -> TimelineRow:
-        if step.id not in shown:
-            return TimelineRow("", step.state, "")
-        is_next = step.state == "retryable" and step.due_at is not None
-        return TimelineRow(
-            display.clean(step.name),
-            step.state,
-            view.step_url(step),
-            step.released_at or step.opened_at,
-            step.ended_at,
-            tuple(ran(step)),
-            f"next at {_clock(step.due_at)}" if is_next else "",
-        )
-
+    """The timeline of a run to its end, or to about now. The members of a map share its row."""
+    run, steps = view.run.row, view.steps
     end = run.ended_at or _round_up(run.created_at, view.now)
-    return draw_run_timeline([row(step) for step in view.steps.rows], run.created_at, end)
+    members: dict[int, list[StepRow]] = defaultdict(list)
+    for step in steps.rows:
+        if step.map_of in steps.by_id:
+            members[step.map_of].append(step)
+    own = [step for step in steps.rows if step.map_of not in steps.by_id]
+    shown = most_telling([_TimelineStep(step, steps.state_of(step)) for step in own])
+    attempts = list_attempts_of_steps(read.session, sorted(each.step.id for each in shown))
+    display = Display(host().display, may_see=True)
+    shortest = (end - run.created_at).total_seconds() * _NARROW
+
+    def row(each: _TimelineStep) -> TimelineRow:
+        step, mine = each.step, members.get(each.step.id, ())
+        name = display.clean(step.name) + (f" × {len(mine):,}" if mine else "")
+        begin, ended_at = step.released_at or step.opened_at, step.ended_at
+        ran = tuple(_attempts_of(step, attempts.get(step.id, ())))
+        if mine:
+            is_open = any(member.state not in FINAL for member in mine)
+            ended_at = None if is_open else max(m.ended_at for m in (step, *mine) if m.ended_at)
+            ran = tuple(_run_of(mine, each.state, ended_at))
+        note = f"next at {_clock(step.due_at)}" if step.state == "retryable" else ""
+        if begin and ended_at and (ended_at - begin).total_seconds() < shortest:
+            note = took((ended_at - begin).total_seconds())
+        return TimelineRow(name, each.state, view.step_url(step), begin, ended_at, ran, note)
+
+    return draw_run_timeline([row(each) for each in shown], len(own), run.created_at, end)
+
+
+@dataclass(frozen=True)
+class _TimelineStep:
+    """A step with a row of its own, and the state in which the row shows it."""
+
+    step: StepRow
+    state: str
+
+
+def _run_of(members: Sequence[StepRow], state: str, ended_at: datetime | None) -> Iterator[RanFor]:
+    """From the start of the first member to the end of the last one, as one bar."""
+    started = [member.started_at for member in members if member.started_at]
+    if started:
+        yield RanFor(min(started), ended_at, state)
+
+
+def _attempts_of(step: StepRow, attempts: Sequence[Attempt]) -> Iterator[RanFor]:
+    for number, (started_at, ended_at, outcome) in enumerate(attempts, 1):
+        is_last = number == len(attempts)
+        yield RanFor(started_at, ended_at, _state_after(step, outcome, is_last=is_last))
 
 
 def _state_after(step: StepRow, outcome: str | None, *, is_last: bool) -> str:

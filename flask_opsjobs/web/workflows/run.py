@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 from flask import request, url_for
 from sqlalchemy import Engine
 
+from ...actions.registry import ACTIONS
 from ...core.reading import Reading
 from ...jobs.lifecycle import STATES
 from ...jobs.search import terms
@@ -30,6 +31,10 @@ from ..app import access, problems
 from ..app.display import PageDisplay
 from ..app.host import host
 
+# Actions on a step that ask for a value, so that they have forms.
+STEP_ACTIONS = (ACTIONS["workflow.signal"], ACTIONS["workflow.skip"])
+# In which state of its members a map is shown, the first that any of them has.
+_TELLING = ("failed", "retryable", "started", "queued", "available", "scheduled")
 _ROWS = 100
 _NEIGHBOURS = 8
 # A run with more steps than this is read anew only after some seconds, since its graph takes long to lay out.
@@ -114,6 +119,11 @@ class Steps:
             if step.map_of is not None:
                 found[step.map_of][step.state] += 1
         return found
+
+    def state_of(self, step: StepRow) -> str:
+        """The state of a step; of a map, the state of its members that needs the most attention."""
+        counts = self.members.get(step.id, {})
+        return next((state for state in _TELLING if counts.get(state)), step.state)
 
 
 @dataclass(frozen=True)

@@ -72,27 +72,25 @@ class _HasState(Protocol):
 AnyRow = TypeVar("AnyRow", bound=_HasState)
 
 
-def draw_run_timeline(rows: Sequence[TimelineRow], begin: datetime, end: datetime) -> Markup:
-    """The rows as an `<svg>`, from the begin of the run to its end, or to now.
-
-    Of more than 200 rows it shows those that failed, are tried again or run, and then the first ones.
-    """
-    shown = most_telling(rows)
+def draw_run_timeline(
+    rows: Sequence[TimelineRow], steps: int, begin: datetime, end: datetime
+) -> Markup:
+    """The rows, which are some of `steps` steps, as an `<svg>`: from the begin of the run to its end, or now."""
     seconds = max(1.0, (end - begin).total_seconds())
 
     def x(moment: datetime) -> float:
         place = (moment - begin).total_seconds() / seconds
         return _LEFT + min(1.0, max(0.0, place)) * (_RIGHT - _LEFT - _NARROWEST)
 
-    bottom = _TOP + _ROW * len(shown)
-    hidden = len(rows) - len(shown)
-    drawn = [_row(row, _TOP + _ROW * at, end, x) for at, row in enumerate(shown)]
+    bottom = _TOP + _ROW * len(rows)
+    hidden = steps - len(rows)
+    drawn = [_row(row, _TOP + _ROW * at, end, x) for at, row in enumerate(rows)]
     return Markup(
         '<svg class="pic gantt" viewBox="0 0 {} {}" role="group" aria-label="{}">{}{}{}</svg>'
     ).format(
         units(_WIDTH),
         units(bottom + _BELOW + (_ROW if hidden else 0)),
-        f"Timeline of {counted(len(shown), 'step')}; the table says the same",
+        f"Timeline of {counted(len(rows), 'step')}; the table says the same",
         Markup("").join(_axis(begin, seconds, bottom, x)),
         Markup("").join(drawn),
         _more(hidden, bottom) if hidden else "",
@@ -100,7 +98,7 @@ def draw_run_timeline(rows: Sequence[TimelineRow], begin: datetime, end: datetim
 
 
 def most_telling(rows: Sequence[AnyRow]) -> Sequence[AnyRow]:
-    """The rows that a timeline shows: all, or of more than 200 those that fail or run, and the first ones."""
+    """The rows that a timeline shows: all, or of more than 200 those that fail or run, and then the first."""
     if len(rows) <= MOST_ROWS:
         return rows
     places = sorted(range(len(rows)), key=lambda at: (rows[at].state not in _SHOWN_FIRST, at))

@@ -11,7 +11,7 @@ from flask import Response, request
 from markupsafe import Markup
 
 from ...actions.domain import Action
-from ...actions.registry import ACTIONS, actions_of
+from ...actions.registry import actions_of
 from ...core.display import Display
 from ...core.reading import Reading
 from ...jobs.rows import Count
@@ -23,11 +23,9 @@ from ...workflows.queries import HeldUpBy, RunPage, RunRow
 from ..app import access, pages, problems, references
 from ..app.host import host, reading
 from .pictures import draw_run, draw_timeline_of
-from .run import RunView, read_run
+from .run import STEP_ACTIONS, RunView, read_run
 
 _ROWS = 25
-# They ask for a value, so that they have forms.
-_STEP_ACTIONS = (ACTIONS["workflow.signal"], ACTIONS["workflow.skip"])
 # A run that takes so many times as long as usual is marked.
 _SLOW = 2
 NEEDS = {
@@ -131,7 +129,7 @@ def workflow_page(workflow_id: str) -> Response:
         query=view.asked.query,
         run=run,
         step=view.step,
-        step_actions=_STEP_ACTIONS,
+        step_actions=STEP_ACTIONS,
     )
 
 
@@ -243,6 +241,7 @@ def _one(read: Reading, view: RunView) -> Markup:
         of_step=view.display_of_step(),
         actions=_actions(run),
         actions_of_step=_actions_of_step(view),
+        step_actions=STEP_ACTIONS,
         may_see_jobs=access.may("jobs.view"),
     )
 
