@@ -272,3 +272,65 @@ def test_workers_and_loops_are_read_by_their_indexes(module_app: Flask) -> None:
     with module_app.test_request_context(), reading() as read:
         assert worker_queries.list_workers(read.session, read.now, 45) == []
         assert loop_runs.list_loops(read.session, read.now) == []
+
+
+# --- workflows and batches
+
+_GROUPS = (
+    """INSERT INTO opsjobs.workflows (id, name, state, context, shape, steps, created_at)
+       SELECT n, 'flow_' || n % 3, 'running', '{}', '', 20, now() FROM generate_series(1, 1000) AS n""",
+    """INSERT INTO opsjobs.batches (id, name, state, enqueued, created_at, closed_at, meta)
+       SELECT n, 'batch_' || n % 2, 'running', 15000, now(), now(), '{}' FROM generate_series(1, 2) AS n""",
+    # Jobs 1 to 20,000 are steps of 1,000 runs, all others are members of two batches.
+    """UPDATE opsjobs.jobs SET workflow_id = CASE WHEN id <= 20000 THEN 1 + id / 20 END,
+           batch_id = CASE WHEN id > 20000 THEN 1 + id % 2 END WHERE id < 50000""",
+    """INSERT INTO opsjobs.steps (job_id, workflow_id, name, position, kind, pending)
+       SELECT id, 1 + id / 20, 'step ' || id % 20, id % 20, 'job', 0 FROM opsjobs.jobs
+       WHERE id BETWEEN 20 AND 19999""",
+    *(f"ANALYZE opsjobs.{table}" for table in ("workflows", "batches", "jobs", "steps")),
+)
+_OF_GROUPS = [
+    ("workflow:7", {"jobs_of_run"}, 50),
+    ("workflow:7 state:scheduled error:no", {"jobs_of_run", "jobs_with_error"}, 50),
+    ("workflow:flow_1", {"jobs_of_run", "workflows_by_name"}, 2_100),
+    ("workflow:flow_1 step:step 3", {"steps_name_key", "workflows_by_name"}, 300),
+    (
+        "workflow:flow_1 args.account_id:42",
+        {"jobs_args", "jobs_of_run", "workflows_by_name"},
+        2_100,
+    ),
+    ("workflow:nobody", {"workflows_by_name"}, 0),
+    ("batch:1", {"jobs_of_batch"}, 20_010),
+    ("batch:1 state:failed", {"jobs_of_batch"}, 6_100),
+    ("batch:batch_1 queue:queue_3", {"jobs_of_batch", "batches_by_name"}, 20_010),
+    ("batch:1 args.account_id:42", {"jobs_args"}, 100),
+    ("batch:1 tag:tag_300", {"jobs_tags"}, 100),
+]
+
+
+@pytest.fixture(scope="module")
+def app_with_groups(module_app: Flask) -> Flask:
+    """The same host; its jobs are steps and members."""
+    with Session(module_app.extensions["opsjobs"].engine) as session:
+        for statement in _GROUPS:
+            session.execute(text(statement))
+        session.commit()
+    return module_app
+
+
+@pytest.mark.parametrize("cursor", ["first", "before"])
+@pytest.mark.parametrize(("box", "indexes", "most"), _OF_GROUPS, ids=[one[0] for one in _OF_GROUPS])
+def test_a_search_in_workflows_and_batches_reads_bounded_rows(
+    box: str, indexes: set[str], most: int, cursor: str, app_with_groups: Flask
+) -> None:
+    host: Host = app_with_groups.extensions["opsjobs"]
+    with app_with_groups.test_request_context(), reading() as read, Plans(host.pages) as seen:
+        seen.about = "opsjobs."
+        wanted = JobFilter.from_query([("q", box.replace("step:step 3", 'step:"step 3"'))])
+        where = {} if cursor == "first" else {cursor: 40_000}
+        list_jobs(read.session, wanted, read.now, is_shown=lambda error: True, **where)
+    by_id = {"jobs_pkey", "attempts_pkey"}  # the rows that were listed, and those of the page
+    assert seen.indexes - by_id <= indexes
+    assert seen.indexes & indexes
+    assert "Seq Scan" not in seen.kinds
+    assert seen.most_rows <= most + 30

@@ -33,6 +33,9 @@ MEMBER_STATES = (
 )
 
 
+_NEWEST = 500
+
+
 @dataclass(frozen=True)
 class BatchRow:
     """A batch with its counted ends by state. The counts may be a second old."""
@@ -177,3 +180,9 @@ def _rows(session: Session, records: Sequence[BatchRecord]) -> Sequence[BatchRow
         )
         for record in records
     ]
+
+
+def list_recent_batches(session: Session) -> set[str]:
+    """The names of the newest 500 batches."""
+    newest = select(BatchRecord.name).order_by(BatchRecord.id.desc()).limit(_NEWEST)
+    return set(session.scalars(newest))

@@ -31,6 +31,7 @@ _EXAMINED_WAITS = 1_000
 # How long a run usually takes: among so many runs of its name, if so many of them finished.
 _EXAMINED_RUNS, _FEWEST_RUNS = 50, 3
 MOST_STEPS = 50_000
+_NEWEST_RUNS = 500
 _MOST_SIGNALS = 50
 _MOST_CALLBACKS = 20
 _MOST_ATTEMPTS = 20
@@ -185,6 +186,12 @@ def find_usual_seconds(session: Session, names: Iterable[str]) -> Mapping[str, f
     }
     rows = session.connection().exec_driver_sql(sql.load("list_usual_seconds"), params)
     return {name: float(seconds) for name, seconds in rows}
+
+
+def list_recent_workflows(session: Session) -> set[str]:
+    """The names of the newest 500 runs."""
+    newest = select(WorkflowRecord.name).order_by(WorkflowRecord.id.desc()).limit(_NEWEST_RUNS)
+    return set(session.scalars(newest))
 
 
 def count_runs_by_state(session: Session) -> Mapping[str, Count]:

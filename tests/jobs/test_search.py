@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.jobs.record.task import Task
+from flask_opsjobs.jobs.search import group_queries
 from flask_opsjobs.jobs.search import queries as search_queries
 from flask_opsjobs.jobs.search.filter import JobFilter
 from flask_opsjobs.jobs.search.queries import JobList, list_jobs
@@ -247,3 +248,66 @@ def test_an_id_and_an_origin_are_conditions_as_others_are(
     assert _values(search("origin:opsjobs task:work queue:default state:available"), db) == [2, 0]
     assert search("origin:rq").counts["available"].number == 1
     assert search("origin:opsjobs").counts["available"].number == 2
+
+
+def test_steps_and_members_are_found_by_workflow_and_batch(
+    work: Task, opsjobs: OpsJobs, db: SQLAlchemy, search: Callable[..., JobList]
+) -> None:
+    work.enqueue(value="alone")
+    runs = []
+    for number in range(2):
+        flow = opsjobs.workflow("order")
+        first = flow.step("reserve", work.options(queue="stock"), value=f"reserve {number}")
+        flow.step("pay", work, value=f"pay {number}", after=first)
+        runs.append(flow.start().id)
+    with opsjobs.batch("march") as batch:
+        batch.enqueue(work, value="in march")
+    db.session.commit()
+    by_name = ["pay 1", "reserve 1", "pay 0", "reserve 0"]
+    for box, values in {
+        f"workflow:{runs[0]}": ["pay 0", "reserve 0"],
+        f"workflow:workflow/{runs[1]} state:available": ["reserve 1"],
+        "workflow:order": by_name,
+        "workflow:order queue:stock": ["reserve 1", "reserve 0"],
+        "workflow:order step:pay": ["pay 1", "pay 0"],
+        f"workflow:{runs[1]} step:pay": ["pay 1"],
+        'workflow:order args.value:"pay 1"': ["pay 1"],
+        "workflow:order step:pay state:available": [],
+        "workflow:order created:>1h": [],
+        "workflow:nobody": [],
+        f"workflow:{runs[0]} step:nobody": [],
+        "batch:march": ["in march"],
+        f"batch:{batch.id} task:work": ["in march"],
+        "batch:march workflow:order": [],
+        "batch:9999": [],
+    }.items():
+        found = search(box)
+        assert _values(found, db) == values, box
+        assert found.searched.is_all, box
+    assert search("workflow:order").counts["deferred"].number == 2
+
+
+def test_a_search_for_many_workflows_or_members_stops_and_says_so(
+    work: Task,
+    opsjobs: OpsJobs,
+    db: SQLAlchemy,
+    search: Callable[..., JobList],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(group_queries, "MOST_GROUPS", 2)
+    monkeypatch.setattr(group_queries, "MOST_JOBS", 3)
+    for number in range(3):
+        flow = opsjobs.workflow("order")
+        flow.step("pay", work, value=number)
+        flow.start()
+    with opsjobs.batch("march") as batch:
+        batch.enqueue_many(work, ({"value": number} for number in range(4)))
+        batch.enqueue(work.options(delay=60), value="later")
+    db.session.commit()
+    for box in ("workflow:order", "workflow:order step:pay", "workflow:order args.value:2"):
+        assert search(box).searched.stopped_at_groups, box
+    assert _values(search("workflow:order"), db) == [2, 1]
+    assert search("batch:march").searched.stopped_at_groups
+    # A state, an argument and an id narrow the search.
+    assert search("batch:march state:scheduled").searched.is_all
+    assert _values(search("batch:march args.value:0"), db) == [0]

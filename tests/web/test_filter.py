@@ -24,12 +24,17 @@ arguments = st.builds(
         st.booleans(),
     ),
 )
+# A name that looks like an id is one.
+groups = st.none() | st.integers(0, 2**63 - 1) | names.filter(lambda name: not name[-1].isdigit())
 filters = st.builds(
     JobFilter,
     tag=st.none() | names,
     error=st.none() | names,
     origin=st.none() | st.sampled_from(ORIGINS),
     id=st.none() | st.integers(0, 2**63 - 1),
+    workflow=groups,
+    step=st.none() | names,
+    batch=groups,
     args=st.lists(arguments, max_size=3, unique_by=lambda one: one.name).map(
         lambda found: tuple(sorted(found, key=lambda one: one.name))
     ),
@@ -39,7 +44,7 @@ filters = st.builds(
     created=st.none()
     | st.builds(Created, st.booleans(), st.integers(0, 99_999), st.sampled_from("smhd")),
     limit=st.sampled_from(LIMITS),
-)
+).map(lambda wanted: wanted if wanted.workflow is not None else wanted.but(step=None))
 
 
 @given(filters)
@@ -63,6 +68,16 @@ def test_the_box_means_the_same_as_the_fields() -> None:
     fields = [("state", "failed"), ("queue", "my queue"), ("task", "send"), ("created", "< 2h")]
     assert box == JobFilter.from_query([*fields, ("before", "x"), ("q", "")])
     assert box.text == 'queue:"my queue" task:send created:<2h'
+
+
+def test_a_workflow_and_a_batch_are_named_by_id_or_by_name() -> None:
+    for text in ("workflow:7 batch:8", "workflow:workflow/7 batch:batch/8"):
+        assert JobFilter.from_query([("q", text)]) == JobFilter(workflow=7, batch=8)
+    named = JobFilter.from_query([("q", 'workflow:import step:"send mail" batch:march')])
+    assert named == JobFilter(workflow="import", step="send mail", batch="march")
+    assert named.text == 'workflow:import step:"send mail" batch:march'
+    # A step is one of a workflow: without the workflow it means nothing.
+    assert named.without("workflow") == JobFilter(batch="march")
 
 
 def test_the_same_said_twice_is_the_same() -> None:
@@ -92,7 +107,7 @@ def test_the_same_said_twice_is_the_same() -> None:
         (
             {"q": "colour:red"},
             "colour: cannot be searched; known are state, queue, task, tag, error, created, "
-            "origin, id, args.NAME",
+            "origin, id, workflow, step, batch, args.NAME",
         ),
         ({"q": "args.:42"}, "args.: write args.name:value"),
         ({"q": "args.a..b:42"}, "args.a..b: write args.name:value"),
@@ -107,6 +122,12 @@ def test_the_same_said_twice_is_the_same() -> None:
         ({"origin": "mars"}, "origin: there is no origin 'mars'; known are opsjobs, rq"),
         ({"id": "0x7"}, "id: '0x7' is neither a job's id nor an RQ id"),
         ({"id": "9223372036854775808"}, "id: "),
+        ({"step": "notify"}, "step: needs the workflow too, such as workflow:7 step:notify"),
+        ({"q": "step:notify batch:7"}, "step: needs the workflow too"),
+        ({"workflow": "x" * 201}, "workflow: has at most 200 characters"),
+        ({"workflow": "7", "step": "a\nb"}, "step: holds a control character"),
+        ({"batch": 'a"b'}, "batch: a quotation mark"),
+        ({"q": "workflow:7 workflow:8"}, "workflow: is both 7 and 8"),
         ({"stat": "failed"}, "stat: cannot be searched"),
         ({"q": "queue:a queue:b"}, "queue: is both a and b"),
         ({"q": "queue:a", "queue": "b"}, "queue: is both a and b"),
@@ -118,7 +139,21 @@ def test_what_cannot_be_read_is_named(query: dict[str, str], named: str) -> None
     assert str(raised.value).startswith(named)
 
 
-_FIELDS = ["q", "state", "queue", "created", "limit", "args", "args.a", "id", "tag", "error"]
+_FIELDS = [
+    "q",
+    "workflow",
+    "step",
+    "batch",
+    "state",
+    "queue",
+    "created",
+    "limit",
+    "args",
+    "args.a",
+    "id",
+    "tag",
+    "error",
+]
 
 
 @given(st.lists(st.tuples(st.sampled_from(_FIELDS), st.text())))

@@ -161,7 +161,8 @@ def test_the_form_of_a_step_sends_what_the_action_reads(
 
 
 def test_a_refresh_keeps_what_was_typed_for_a_step(client: FlaskClient, graph: Graph) -> None:
-    for path in (f"workflows/{graph.run}/live", f"jobs/{graph.ids['paid']}/live"):
+    paid = graph.ids["paid"]
+    for path in (f"workflows/{graph.run}/live?step={paid}", f"jobs/{paid}/live"):
         tree = soup(client.get(f"/ops/jobs/{path}").text)
         assert [field["id"] for field in tree.select("textarea[hx-preserve]")] == [
             "step-payload",

@@ -12,7 +12,19 @@ from ..lifecycle import STATES
 from . import terms as search_terms
 from .terms import Argument, BadFilter, Term
 
-QUALIFIERS = ("state", "queue", "task", "tag", "error", "created", "origin", "id")
+QUALIFIERS = (
+    "state",
+    "queue",
+    "task",
+    "tag",
+    "error",
+    "created",
+    "origin",
+    "id",
+    "workflow",
+    "step",
+    "batch",
+)
 ORIGINS = ("opsjobs", "rq")
 LIMITS = (25, 50, 100)
 _MOST_ARGUMENTS = 8
@@ -52,6 +64,10 @@ class JobFilter:
     created: Created | None = None
     origin: str | None = None
     id: int | None = None
+    # The id or the name of workflows, of a step in them, and of batches.
+    workflow: int | str | None = None
+    step: str | None = None
+    batch: int | str | None = None
     args: tuple[Argument, ...] = ()
     limit: int = LIMITS[0]
 
@@ -73,6 +89,8 @@ class JobFilter:
         args = tuple(found.pop(name) for name in sorted(found) if search_terms.is_argument(name))
         if len(args) > _MOST_ARGUMENTS:
             raise BadFilter("args", f"at most {_MOST_ARGUMENTS} arguments can be searched at once")
+        if "step" in found and "workflow" not in found:
+            raise BadFilter("step", "needs the workflow too, such as workflow:7 step:notify")
         return cls(args=args, **found)
 
     def to_query(self) -> dict[str, str]:
@@ -88,6 +106,8 @@ class JobFilter:
         """A copy of this filter without one of its `terms`."""
         if search_terms.is_argument(name):
             return self.but(args=tuple(one for one in self.args if one.name != name))
+        if name == "workflow":  # a step is one of a workflow
+            return self.but(workflow=None, step=None)
         return self.but(**{name: None})
 
     @property
@@ -114,7 +134,8 @@ class JobFilter:
     @property
     def is_search(self) -> bool:
         """Whether no index has these jobs in the order of a list: then a limited number is examined."""
-        return bool(self.args or self.tag or self.error or self.id is not None)
+        is_named = any(one is not None for one in (self.id, self.workflow, self.batch))
+        return bool(self.args or self.tag or self.error or is_named)
 
     @property
     def needs_payload(self) -> bool:
@@ -172,6 +193,13 @@ def _id(value: str) -> int:
     return found
 
 
+def _group(qualifier: str, value: str) -> int | str:
+    """The id of a workflow or batch, from a text such as `7` or `workflow/7`; another text is a name."""
+    text = value.strip()
+    number = search_terms.read_own(text.removeprefix(f"{qualifier}/"))
+    return search_terms.check_text(qualifier, text) if number is None else number
+
+
 def _limit(value: str) -> int:
     if value not in {str(limit) for limit in LIMITS}:
         raise BadFilter("limit", f"a page has {', '.join(map(str, LIMITS))} jobs, not {value[:40]}")
@@ -187,5 +215,8 @@ _PARSERS = {
     "created": _created,
     "origin": lambda value: _one_of("origin", value, ORIGINS),
     "id": _id,
+    "workflow": lambda value: _group("workflow", value),
+    "step": lambda value: search_terms.check_text("step", value),
+    "batch": lambda value: _group("batch", value),
     "limit": _limit,
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -32,7 +32,8 @@ from ..lifecycle import STATES
 from ..models import Job
 from ..rows import Count, JobPage
 from .filter import JobFilter
-from .index_scan import LAST_ID, PLAIN, Range, conditions_of
+from .group_queries import find_members, is_one_of
+from .index_scan import LAST_ID, PLAIN, Range, conditions_of, is_match
 
 IsShown = Callable[[str], bool]
 
@@ -83,7 +84,9 @@ def list_jobs(
     everything = find_hits(session, wanted.but(state=None), now, is_shown)
     counts = _count(everything)
     found = everything
-    if wanted.state and everything.searched.stopped_at_hits:  # look for more of this state
+    searched = everything.searched
+    if wanted.state and (searched.stopped_at_hits or searched.stopped_at_groups):
+        # Look for more of this state.
         found = find_hits(session, wanted, now, is_shown)
         counts |= {wanted.state: _count(found)[wanted.state]}
     elif wanted.state:
@@ -97,6 +100,12 @@ def find_hits(session: Session, wanted: JobFilter, now: datetime, is_shown: IsSh
     found = queries.range_of(session, wanted, now)
     if is_by_errors(wanted):
         return _find_by_errors(session, wanted, found, is_shown)
+    members = find_members(session, wanted, found)
+    if members.jobs is not None:
+        listed = _read_listed(session, wanted, members.jobs)
+        is_cut = members.is_cut or len(listed) > MOST_HITS
+        return _show(listed, is_shown, Searched(stopped_at_groups=is_cut))
+    everyone, found = found, replace(found, conditions=(*found.conditions, *members.conditions))
     # These GIN indexes need bitmap scans. No other index may be scanned instead.
     _allow(session, bitmapscan="on", indexscan="off")
     rows = session.execute(hits(wanted, found)).all()
@@ -104,9 +113,24 @@ def find_hits(session: Session, wanted: JobFilter, now: datetime, is_shown: IsSh
     # The text of the error did not choose these rows, so their number reveals nothing about hidden text.
     stopped = len(rows) > MOST_HITS
     if stopped:
-        rows = _with_the_newest(session, wanted, found, rows)
+        rows = _with_the_newest(session, wanted, found, everyone, rows)
+    searched = Searched(stopped_at_hits=stopped, stopped_at_groups=members.is_cut)
+    return _show(rows, is_shown, searched)
+
+
+def _read_listed(session: Session, wanted: JobFilter, ids: Sequence[int]) -> Sequence[Any]:
+    """Those of these jobs that fit, the newest first. Read by id alone, as `list_jobs_in_full` does."""
+    if not ids:
+        return []
+    columns = (Job.id, Job.state, Job.error, Job.task, Job.queue, Job.origin)
+    rows = session.execute(select(*columns).where(is_one_of(Job.id, ids)).order_by(Job.id.desc()))
+    fitting = (row for row in rows if is_match(wanted, row))
+    return [row[:3] for row in fitting if row.error is not None or not wanted.error]
+
+
+def _show(rows: Sequence[Any], is_shown: IsShown, searched: Searched) -> Hits:
     shown = [(job_id, state) for job_id, state, error in rows if error is None or is_shown(error)]
-    return Hits(shown[:MOST_HITS], Searched(stopped_at_hits=stopped))
+    return Hits(shown[:MOST_HITS], searched)
 
 
 def _find_by_errors(session: Session, wanted: JobFilter, found: Range, is_shown: IsShown) -> Hits:
@@ -123,10 +147,13 @@ def _find_by_errors(session: Session, wanted: JobFilter, found: Range, is_shown:
 
 
 def _with_the_newest(
-    session: Session, wanted: JobFilter, found: Range, rows: Sequence[Any]
+    session: Session, wanted: JobFilter, found: Range, everyone: Range, rows: Sequence[Any]
 ) -> Sequence[Any]:
-    """The hits, and those among the newest jobs: the index usually finds the oldest hits first."""
-    beyond = session.scalars(first_unsearched_job(found)).first()
+    """The hits, and those among the newest jobs: the index usually finds the oldest hits first.
+
+    `everyone` is the range without the conditions on workflows and batches.
+    """
+    beyond = session.scalars(first_unsearched_job(everyone)).first()
     near = session.execute(newest_hits(wanted, found.narrowed(None, beyond)))
     merged = {row[0]: row for row in (*rows, *near)}
     return [merged[job_id] for job_id in sorted(merged, reverse=True)]
@@ -165,20 +192,23 @@ NEWEST_ERRORS = 20_000
 
 @dataclass(frozen=True)
 class Searched:
-    """Whether a search examined all jobs, or stopped at its limit of hits or of errors."""
+    """Whether a search examined all jobs, or stopped at its limit of hits, errors, workflows or batches."""
 
     stopped_at_hits: bool = False
     stopped_at_errors: bool = False
+    stopped_at_groups: bool = False
 
     @property
     def is_all(self) -> bool:
         """Whether all jobs were examined."""
-        return not (self.stopped_at_hits or self.stopped_at_errors)
+        return not (self.stopped_at_hits or self.stopped_at_errors or self.stopped_at_groups)
 
 
 def is_by_errors(wanted: JobFilter) -> bool:
     """Whether the search examines only the newest errors, since it has no other condition with an index."""
-    return bool(wanted.error and not wanted.args and not wanted.tag and wanted.id is None)
+    others = (wanted.id, wanted.workflow, wanted.batch)
+    is_named = any(other is not None for other in others)
+    return bool(wanted.error and not wanted.args and not wanted.tag and not is_named)
 
 
 def first_unsearched_error(found: Range) -> Select[int]:

@@ -9,6 +9,7 @@ from typing import Any
 from flask import Response
 
 from ...core.display import Display
+from ...jobs.search import group_queries
 from ...jobs.search import queries as search_queries
 from ...jobs.search.export_queries import ExportRow, batch_of_jobs, list_jobs_in_full
 from ...jobs.search.filter import JobFilter
@@ -82,6 +83,11 @@ def _tell(found: Hits) -> str:
         return (
             f"More jobs match: here are those among the newest {search_queries.NEWEST_JOBS} jobs, "
             f"and others, {search_queries.MOST_HITS} in all."
+        )
+    if found.searched.stopped_at_groups:
+        return (
+            f"Searched the newest {group_queries.MOST_GROUPS} workflows or batches, and of each the "
+            f"newest {group_queries.MOST_JOBS} jobs of each state; {search_queries.MOST_HITS} jobs in all."
         )
     if found.searched.stopped_at_errors:
         return f"Searched the newest {search_queries.NEWEST_ERRORS} jobs with an error."

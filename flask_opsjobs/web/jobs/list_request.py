@@ -142,9 +142,12 @@ def _require_searchable(wanted: JobFilter) -> None:
     texts = {one.name: one.value for one in wanted.args} | {
         "tag": wanted.tag,
         "error": wanted.error,
+        "workflow": wanted.workflow,
+        "step": wanted.step,
+        "batch": wanted.batch,
     }
     for name, text in texts.items():
-        if text is not None and display.clean(text) != text:
+        if isinstance(text, str) and display.clean(text) != text:
             raise problems.unreadable(
                 f"{name}: the display policy hides such a value, so it cannot be searched."
             )

@@ -7,12 +7,14 @@ from itertools import chain, islice
 
 from sqlalchemy.orm import Session
 
+from ...batches.queries import list_recent_batches
 from ...core.display import Display
 from ...jobs import queries
 from ...jobs.lifecycle import STATES
 from ...jobs.search.filter import ORIGINS, QUALIFIERS
 from ...jobs.search.terms import LONGEST, write_term
 from ...queues.queries import list_queue_names
+from ...workflows.queries import list_recent_workflows
 from ..app import access
 from ..app.host import host
 
@@ -67,6 +69,10 @@ def _values(session: Session, qualifier: str) -> Iterable[str]:
             return queries.list_task_names(session)
         case "tag":
             return _tags(session)
+        case "workflow" if access.may("workflows.view"):
+            return _shown(list_recent_workflows(session))
+        case "batch" if access.may("batches.view"):
+            return _shown(list_recent_batches(session))
     return ()
 
 
@@ -79,11 +85,14 @@ def _named(session: Session, part: str) -> Iterator[str]:
 
 def _tags(session: Session) -> Iterator[str]:
     """The tags of the declared tasks, and of the newest jobs."""
-    display = Display(host().display, may_see=True)
     declared = {tag for task in host().tasks.values() for tag in task.declared.tags}
-    for tag in sorted(declared | set(queries.list_recent_tags(session))):
-        if display.clean(tag) == tag:
-            yield tag
+    return _shown(declared | set(queries.list_recent_tags(session)))
+
+
+def _shown(names: Iterable[str]) -> Iterator[str]:
+    """Those that the display policy leaves as they are, in order."""
+    display = Display(host().display, may_see=True)
+    return (name for name in sorted(names) if display.clean(name) == name)
 
 
 def _arguments() -> Iterator[str]:

@@ -17,8 +17,8 @@ from ...core.reading import Reading
 from ...jobs import queries
 from ...jobs.lifecycle import MEANINGS, STATES
 from ...jobs.rows import Count
+from ...jobs.search import group_queries, terms
 from ...jobs.search import queries as search_queries
-from ...jobs.search import terms
 from ...jobs.search.filter import LIMITS, ORIGINS, JobFilter
 from ...jobs.search.queries import list_jobs
 from ...jobs.search.saved_views import View, list_views
@@ -121,6 +121,7 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
         rows=found.page.rows,
         searched=found.searched,
         most=search_queries,
+        group_queries=group_queries,
         older=asked.cursor("before", found.page),
         newer=asked.cursor("after", found.page),
         limits=LIMITS,

@@ -69,7 +69,7 @@ def draw_timeline_of(read: Reading, view: RunView) -> Markup:
     end = run.ended_at or _round_up(run.created_at, view.now)
     members: dict[int, list[StepRow]] = defaultdict(list)
     for step in steps.rows:
-        if step.map_of in steps.by_id:
+        if step.map_of is not None and step.map_of in steps.by_id:
             members[step.map_of].append(step)
     own = [step for step in steps.rows if step.map_of not in steps.by_id]
     shown = most_telling([_TimelineStep(step, steps.state_of(step)) for step in own])

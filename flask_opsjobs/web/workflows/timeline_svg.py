@@ -75,7 +75,10 @@ AnyRow = TypeVar("AnyRow", bound=_HasState)
 def draw_run_timeline(
     rows: Sequence[TimelineRow], steps: int, begin: datetime, end: datetime
 ) -> Markup:
-    """The rows, which are some of `steps` steps, as an `<svg>`: from the begin of the run to its end, or now."""
+    """The rows as an `<svg>`, from the begin of the run to its end, or to now.
+
+    They are some of `steps` steps.
+    """
     seconds = max(1.0, (end - begin).total_seconds())
 
     def x(moment: datetime) -> float:

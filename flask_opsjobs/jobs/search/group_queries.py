@@ -1,0 +1,138 @@
+"""Bounds a search to the jobs of workflows and batches, which it names by id or by name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    TableValuedAlias,
+    Text,
+    cast,
+    column,
+    func,
+    select,
+    true,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Session
+
+from ...core import sql
+from ..lifecycle import STATES
+from ..models import Job
+from .filter import JobFilter
+from .index_scan import Range
+
+# Of a name the newest workflows or batches are searched; of each, the newest jobs of each state.
+MOST_GROUPS = 100
+MOST_JOBS = 5_000
+# In all of them together.
+_MOST_IDS = 20_000
+
+
+@dataclass(frozen=True)
+class Members:
+    """The jobs that belong to the searched workflows and batches: their ids, or without them conditions.
+
+    `is_cut` says that there are more.
+    """
+
+    jobs: Sequence[int] | None = None
+    conditions: tuple[ColumnElement[bool], ...] = ()
+    is_cut: bool = False
+
+
+def find_members(session: Session, wanted: JobFilter, found: Range) -> Members:
+    """The jobs that `workflow:`, `step:` and `batch:` name; all jobs when the filter has none of them.
+
+    A search that has no other condition with an index gets their ids: the newest of each state, in the order
+    of an index, however many jobs a batch has.
+    """
+    groups: list[tuple[Any, Sequence[int]]] = []
+    is_cut = False
+    for what, qualified in (
+        (_WORKFLOWS, wanted.workflow),
+        (_BATCHES, wanted.batch),
+    ):
+        if qualified is not None:
+            ids = _find_groups(session, what.by_name, qualified)
+            is_cut |= len(ids) > MOST_GROUPS
+            groups.append((what.key, ids[:MOST_GROUPS]))
+    if not groups:
+        return Members()
+    if not all(ids for _, ids in groups):
+        return Members(jobs=())
+    conditions = tuple(is_one_of(key, ids) for key, ids in groups)
+    if wanted.step is not None:
+        params = {"workflows": list(groups[0][1]), "name": wanted.step}
+        steps = session.connection().exec_driver_sql(sql.load("list_jobs_of_step"), params)
+        conditions = (*conditions[1:], is_one_of(Job.id, list(steps.scalars())))
+    elif not (wanted.args or wanted.tag or wanted.id is not None):
+        (key, ids), *_ = groups
+        jobs, has_more = _list_jobs(session, wanted, found, key, ids, conditions[1:])
+        return Members(jobs, is_cut=is_cut or has_more)
+    return Members(conditions=conditions, is_cut=is_cut)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The column that says to which group a job belongs, and the statement that finds groups by name."""
+
+    key: Any
+    by_name: str
+
+
+_WORKFLOWS = _Group(Job.workflow_id, "list_workflows_of_name")
+_BATCHES = _Group(Job.batch_id, "list_batches_of_name")
+
+
+def _find_groups(session: Session, by_name: str, qualified: int | str) -> Sequence[int]:
+    """The ids of the workflows or batches, the newest first, one more than are searched."""
+    if isinstance(qualified, int):
+        return [qualified]
+    params = {"name": qualified, "most": MOST_GROUPS + 1}
+    rows = session.connection().exec_driver_sql(sql.load(by_name), params)
+    return list(rows.scalars())
+
+
+def _list_jobs(
+    session: Session,
+    wanted: JobFilter,
+    found: Range,
+    key: Any,
+    ids: Sequence[int],
+    others: Sequence[ColumnElement[bool]],
+) -> tuple[Sequence[int], bool]:
+    """The newest jobs of each state of these groups, and whether there are more."""
+    states = [wanted.state] if wanted.state else STATES
+    group = _values(ids, BigInteger(), "g")
+    state = _values(states, Text(), "s")
+    bounds = (Job.id >= found.low, Job.id < found.high, *found.conditions, *others)
+    newest = (
+        select(key.label("group"), Job.state, Job.id)
+        .where(key == group.c.value, Job.state == state.c.value, *bounds)
+        .order_by(key.desc(), Job.state.desc(), Job.id.desc())
+        .limit(MOST_JOBS + 1)
+        .lateral()
+    )
+    chosen = select(newest).select_from(group).join(state, true()).join(newest, true())
+    rows = session.execute(chosen.limit(_MOST_IDS + 1)).all()
+    numbers = Counter((row[0], row[1]) for row in rows)
+    has_more = len(rows) > _MOST_IDS or max(numbers.values(), default=0) > MOST_JOBS
+    return [row[2] for row in rows[:_MOST_IDS]], has_more
+
+
+def _values(values: Sequence[Any], kind: BigInteger | Text, name: str) -> TableValuedAlias:
+    """A table of one column, `value`."""
+    rows = func.unnest(cast(list(values), ARRAY(kind)))
+    return rows.table_valued(column("value", kind), name=name).render_derived()
+
+
+def is_one_of(key: Any, ids: Sequence[int]) -> ColumnElement[bool]:
+    """Like `IN`, with one parameter however many ids there are."""
+    condition: ColumnElement[bool] = key == func.any(cast(list(ids), ARRAY(BigInteger)))
+    return condition
