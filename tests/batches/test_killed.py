@@ -40,14 +40,14 @@ number, *jobs = map(int, sys.argv[1:])
 app = create_app()
 with app.app_context():
     host = app.extensions["opsjobs"]
-    bench, batches = Bench(host, f"killed-{number}"), PendingBatches()
+    bench, batches = Bench(host, f"killed-{number}"), PendingBatches(only_last=True)
     for job in jobs:
         bench.claim(job)
     die_before(number)
     for job, kind in zip(jobs, ("raised", "returned"), strict=True):
         batches.note(bench.record(job, 1, Outcome(kind=kind)))
         wait_until(lambda: batches.due_in() == 0)
-        if lanes := batches.fold_ended(bench.connection):
+        if lanes := batches.advance(bench.connection):
             now = read_clock(bench.connection)
             Refill(host, print).dispatch(bench.connection, lanes, now)
 """
