@@ -12,7 +12,8 @@ import math
 from collections import defaultdict
 from html import escape
 
-from flask_opsjobs.jobs.lifecycle import ARROWS, FINAL, STATES, WAITING, JobArrow
+from flask_opsjobs.core.arrow import Arrow
+from flask_opsjobs.jobs.lifecycle import ARROWS, FINAL, STATES, WAITING
 
 WIDTH, HEIGHT = 980, 460
 BOX = (96, 34)
@@ -58,9 +59,9 @@ def svg() -> str:
     )
 
 
-def _grouped() -> dict[tuple[str, str], list[JobArrow]]:
+def _grouped() -> dict[tuple[str, str], list[Arrow]]:
     """The arrows by where they begin and end; `waiting` stands for all waiting states."""
-    groups: dict[tuple[str, str], list[JobArrow]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[Arrow]] = defaultdict(list)
     for arrow in ARROWS:
         if (
             arrow.by == "operator"
@@ -97,7 +98,7 @@ def _state(state: str) -> str:
     )
 
 
-def _line(source: str, target: str, arrows: list[JobArrow]) -> str:
+def _line(source: str, target: str, arrows: list[Arrow]) -> str:
     """A curve from edge to edge, with the arrows' names at its middle."""
     start = DOORS[target] if source == "waiting" else PLACES[source]
     end = PLACES[target]

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Generic, NotRequired, Protocol, TypedDict, TypeVar
 
 from ..core import words
-from ..core.db import Connection
+from ..core.db import LARGEST_ID, Connection
 from ..host import Host
 from .effects import Effect
 from .shapes import Change, Item, Skip
@@ -189,6 +189,12 @@ def say_cannot(action: Action[Any], target: str, why: str) -> str:
 def say_target(target: str) -> str:
     """The target as sentences name it: `job 42`."""
     return target.replace("/", " ", 1)
+
+
+def read_id_target(domain: str, text: str) -> str | None:
+    """The target of a domain whose rows have ids in its canonical form, such as `job/42`; None for others."""
+    match = re.fullmatch(rf"{domain}/([0-9]{{1,19}})", text)
+    return None if match is None or int(match[1]) > LARGEST_ID else f"{domain}/{int(match[1])}"
 
 
 def name_in(target: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
@@ -16,6 +15,7 @@ from ..actions.domain import (
     make_item,
     make_skip,
     name_in,
+    read_id_target,
     say_target,
 )
 from ..actions.effects import Dispatch, Effect, Fold
@@ -28,8 +28,6 @@ from . import transitions
 from .lifecycle import FINAL, STATES
 from .transitions import BatchForDecision
 
-_TARGET = re.compile(r"batch/([0-9]{1,19})")
-_LARGEST_ID = 2**63 - 1  # what a bigint holds
 # One retry takes at most this many members, so that it holds its locks for about a second.
 MOST_MEMBERS = 10_000
 
@@ -39,8 +37,7 @@ MOST_MEMBERS = 10_000
 
 def read_target(text: str) -> str | None:
     """The target in its canonical form, `batch/7`; None when the text names no batch."""
-    match = _TARGET.fullmatch(text)
-    return None if match is None or int(match[1]) > _LARGEST_ID else f"batch/{int(match[1])}"
+    return read_id_target("batch", text)
 
 
 def lock_rows(connection: Connection, request: Request, targets: Collection[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from ..core.arrow import Arrow
 
 OPEN = ("open", "running")
 FINAL = ("finished", "failed", "canceled")
@@ -16,27 +16,11 @@ MEANINGS = {
     "canceled": "it was canceled before all members had ended",
 }
 
-
-@dataclass(frozen=True)
-class BatchArrow:
-    """A legal move of a batch, from any of `sources` to one of `targets`. Without targets its row is deleted.
-
-    `made_by` names the statements that set the state, or insert or delete the row.
-    """
-
-    name: str
-    sources: tuple[str, ...]
-    targets: tuple[str, ...]
-    by: str
-    meaning: str
-    made_by: tuple[str, ...]
-
-
 # A batch begins in `open`, written by this statement.
 BEGUN_BY = ("insert_batch",)
 
 ARROWS = (
-    BatchArrow(
+    Arrow(
         "close",
         sources=("open",),
         targets=("running",),
@@ -44,7 +28,7 @@ ARROWS = (
         meaning="no member can be added any more",
         made_by=("close_batches",),
     ),
-    BatchArrow(
+    Arrow(
         "end",
         sources=("running",),
         targets=FINAL,
@@ -52,7 +36,7 @@ ARROWS = (
         meaning="all its members have ended",
         made_by=("end_batch",),
     ),
-    BatchArrow(
+    Arrow(
         "reopen",
         sources=FINAL,
         targets=("running",),
@@ -60,7 +44,7 @@ ARROWS = (
         meaning="a member is retried",
         made_by=("retry_jobs",),
     ),
-    BatchArrow(
+    Arrow(
         "delete",
         sources=FINAL,
         targets=(),

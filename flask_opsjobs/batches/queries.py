@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
+from ..core.db import LARGEST_ID
 from ..jobs.lifecycle import FINAL as FINAL_OF_JOB
 from ..jobs.models import Callback, Job
 from .lifecycle import FINAL
@@ -18,7 +19,6 @@ from .models import BatchEnds, BatchRecord
 # Of a page of the list, and of a page of members.
 MOST_BATCHES = 50
 MOST_MEMBERS = 25
-_LARGEST_ID = 2**63 - 1  # what a bigint holds
 # The states of members in the order in which they interest an operator.
 MEMBER_STATES = (
     "failed",
@@ -136,7 +136,7 @@ def list_members(
     found: list[MemberRow] = []
     # Bounds of the whole key and its whole order: so that no other index has these rows in their order.
     key = (Job.batch_id, Job.state, Job.id)
-    newest = _LARGEST_ID if before is None else before - 1
+    newest = LARGEST_ID if before is None else before - 1
     for one in MEMBER_STATES if state is None else (state,):
         wanted = (
             select(*_MEMBER)

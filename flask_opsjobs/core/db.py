@@ -23,6 +23,8 @@ SCHEMA = "opsjobs"
 SCHEMA_VERSION = 5
 # The oldest schema that this code runs on. Before the first release this is the current schema.
 OLDEST_SCHEMA = SCHEMA_VERSION
+# The largest id: what a bigint holds.
+LARGEST_ID = 2**63 - 1
 
 _NAMES = {
     "ix": "%(table_name)s_%(column_0_N_name)s",

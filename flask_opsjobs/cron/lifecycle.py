@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..core.arrow import Arrow
+
 MEANINGS = {
     "active": "each slot runs, as the entry's policies say",
     "paused": "slots are recorded as paused, and do not run",
@@ -55,69 +57,61 @@ RESULTS = {
     "manual": SlotResult("manual", "somebody ran it", runs=True),
 }
 
-
-@dataclass(frozen=True)
-class CronArrow:
-    """An action on an entry in one of the states `sources`. A `target` of None leaves the state unchanged.
-
-    `made_by` names the statements that write the entry; none when the action only enqueues jobs.
-    """
-
-    name: str
-    sources: tuple[str, ...]
-    target: str | None
-    meaning: str
-    made_by: tuple[str, ...] = ()
-
-
 # The cron loop brings entries to what the code declares: it creates, changes and retires them.
 SYNCED_BY = ("create_cron_entry", "change_cron_entry", "retire_cron_entry")
 
 ARROWS = (
-    CronArrow(
+    Arrow(
         "pause",
         sources=("active",),
-        target="paused",
+        targets=("paused",),
+        by="operator",
         meaning="record the next slots as paused",
         made_by=("pause_cron_entry",),
     ),
-    CronArrow(
+    Arrow(
         "resume",
         sources=("paused",),
-        target="active",
+        targets=("active",),
+        by="operator",
         meaning="run the next slots",
         made_by=("resume_cron_entry",),
     ),
-    CronArrow(
+    Arrow(
         "run_now",
         sources=("active", "paused"),
-        target=None,
+        targets=(),
+        by="operator",
         meaning="enqueue a job of it now",
     ),
-    CronArrow(
+    Arrow(
         "catch_up",
         sources=("active", "paused"),
-        target=None,
+        targets=(),
+        by="operator",
         meaning="enqueue jobs for its last missed slots",
     ),
-    CronArrow(
+    Arrow(
         "create",
         sources=(ABSENT,),
-        target="active",
+        targets=("active",),
+        by="operator",
         meaning="create an entry that code does not declare",
         made_by=("create_cron_entry",),
     ),
-    CronArrow(
+    Arrow(
         "edit",
         sources=("active", "paused"),
-        target=None,
+        targets=(),
+        by="operator",
         meaning="change an entry that was made at runtime",
         made_by=("change_cron_entry",),
     ),
-    CronArrow(
+    Arrow(
         "delete",
         sources=STATES,
-        target=ABSENT,
+        targets=(ABSENT,),
+        by="operator",
         meaning="delete an entry that was made at runtime; its run history stays",
         made_by=("delete_cron_entries",),
     ),

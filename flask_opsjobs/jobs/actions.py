@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from ..actions.domain import (
     make_skip,
     moment_in_words,
     name_in,
+    read_id_target,
     say_target,
 )
 from ..actions.effects import Advance, Dispatch, Effect, Forget, RequestHeartbeat
@@ -37,8 +37,6 @@ from .record import unique_locks
 from .record.options import LAST_YEAR
 from .transitions import JobForDecision
 
-_TARGET = re.compile(r"job/([0-9]{1,19})")
-_LARGEST_ID = 2**63 - 1  # what a bigint holds
 _STARTS_BEFORE = "it must start before its deadline, "
 
 
@@ -47,8 +45,7 @@ _STARTS_BEFORE = "it must start before its deadline, "
 
 def read_target(text: str) -> str | None:
     """The target in its canonical form, `job/42`; None when the text names no job."""
-    match = _TARGET.fullmatch(text)
-    return None if match is None or int(match[1]) > _LARGEST_ID else f"job/{int(match[1])}"
+    return read_id_target("job", text)
 
 
 def lock_rows(connection: Connection, request: Request, targets: Collection[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from ..core.arrow import Arrow
 
 WAITING = ("deferred", "scheduled", "available", "queued", "retryable")
 FINAL = ("finished", "failed", "canceled")
@@ -54,22 +54,6 @@ OUTCOMES = (
     "lost",
 )
 
-
-@dataclass(frozen=True)
-class JobArrow:
-    """One legal move by `by`, from any of `sources` to one of `targets`. Without targets the state stays.
-
-    `made_by` names the statements that set the state, or insert or delete the row.
-    """
-
-    name: str
-    sources: tuple[str, ...]
-    targets: tuple[str, ...]
-    by: str
-    meaning: str
-    made_by: tuple[str, ...]
-
-
 # A job begins in `available`, `scheduled`, `deferred` or `queued`, written by one of these statements.
 BEGUN_BY = (
     "enqueue_job",
@@ -81,7 +65,7 @@ BEGUN_BY = (
 )
 
 ARROWS = (
-    JobArrow(
+    Arrow(
         "release",
         sources=("deferred",),
         targets=("available", "scheduled"),
@@ -89,7 +73,7 @@ ARROWS = (
         meaning="what it waited for has happened",
         made_by=("release_cron_jobs", "release_steps"),
     ),
-    JobArrow(
+    Arrow(
         "stage",
         sources=("scheduled", "retryable"),
         targets=("available",),
@@ -97,7 +81,7 @@ ARROWS = (
         meaning="it has become due",
         made_by=("stage_jobs",),
     ),
-    JobArrow(
+    Arrow(
         "dispatch",
         sources=("available",),
         targets=("queued",),
@@ -105,7 +89,7 @@ ARROWS = (
         meaning="a delivery is pushed to RQ",
         made_by=("dispatch_lane",),
     ),
-    JobArrow(
+    Arrow(
         "claim",
         sources=("queued",),
         targets=("started",),
@@ -113,7 +97,7 @@ ARROWS = (
         meaning="a worker takes the delivery",
         made_by=("claim_job", "claim_limited_job"),
     ),
-    JobArrow(
+    Arrow(
         "recall",
         sources=("queued",),
         targets=("available",),
@@ -121,7 +105,7 @@ ARROWS = (
         meaning="its delivery was lost or failed, or its limit was full",
         made_by=("recall_jobs", "count_failed_deliveries", "recall_limited_job"),
     ),
-    JobArrow(
+    Arrow(
         "finish",
         sources=("queued", "started"),
         targets=("finished",),
@@ -129,7 +113,7 @@ ARROWS = (
         meaning="the function returned",
         made_by=("retry_or_end_jobs",),
     ),
-    JobArrow(
+    Arrow(
         "fail",
         sources=("queued", "started"),
         targets=("retryable", "failed"),
@@ -137,7 +121,7 @@ ARROWS = (
         meaning="the attempt failed",
         made_by=("retry_or_end_jobs", "count_failed_deliveries"),
     ),
-    JobArrow(
+    Arrow(
         "snooze",
         sources=("queued", "started"),
         targets=("scheduled",),
@@ -145,7 +129,7 @@ ARROWS = (
         meaning="the function asked to be called later",
         made_by=("retry_or_end_jobs",),
     ),
-    JobArrow(
+    Arrow(
         "hand_back",
         sources=("queued", "started"),
         targets=("scheduled",),
@@ -153,7 +137,7 @@ ARROWS = (
         meaning="the worker does not have its task, or does not accept its arguments",
         made_by=("retry_or_end_jobs",),
     ),
-    JobArrow(
+    Arrow(
         "expire",
         sources=WAITING,
         targets=("failed",),
@@ -161,7 +145,7 @@ ARROWS = (
         meaning="the deadline passed",
         made_by=("expire_jobs",),
     ),
-    JobArrow(
+    Arrow(
         "rescue",
         sources=("started",),
         targets=("available", "failed"),
@@ -169,7 +153,7 @@ ARROWS = (
         meaning="its worker is gone",
         made_by=("rescue_jobs",),
     ),
-    JobArrow(
+    Arrow(
         "cancel",
         sources=(*WAITING, "started"),
         targets=("canceled",),
@@ -178,7 +162,7 @@ ARROWS = (
         # The last two write the end of a started job whose worker was asked to stop.
         made_by=("end_waiting_jobs", "retry_or_end_jobs", "rescue_jobs"),
     ),
-    JobArrow(
+    Arrow(
         "discard",
         sources=WAITING,
         targets=("failed",),
@@ -186,7 +170,7 @@ ARROWS = (
         meaning="end it without running it",
         made_by=("end_waiting_jobs",),
     ),
-    JobArrow(
+    Arrow(
         "receive",
         sources=("deferred",),
         targets=("finished",),
@@ -194,7 +178,7 @@ ARROWS = (
         meaning="a signal ends a wait",
         made_by=("take_signal",),
     ),
-    JobArrow(
+    Arrow(
         "skip",
         sources=("deferred", "failed", "canceled"),
         targets=("finished",),
@@ -202,7 +186,7 @@ ARROWS = (
         meaning="a step of a workflow, with a given result",
         made_by=("skip_steps",),
     ),
-    JobArrow(
+    Arrow(
         "reopen",
         sources=("failed", "canceled"),
         targets=("deferred",),
@@ -210,7 +194,7 @@ ARROWS = (
         meaning="a step before it is retried or skipped",
         made_by=("defer_jobs_again",),
     ),
-    JobArrow(
+    Arrow(
         "retry",
         sources=("failed", "canceled", "retryable"),
         targets=("available",),
@@ -218,7 +202,7 @@ ARROWS = (
         meaning="run it once more",
         made_by=("retry_jobs",),
     ),
-    JobArrow(
+    Arrow(
         "reschedule",
         sources=("scheduled", "available", "queued", "retryable"),
         targets=("scheduled", "available"),
@@ -226,7 +210,7 @@ ARROWS = (
         meaning="give it another due time; it is available when that is now",
         made_by=("reschedule_jobs",),
     ),
-    JobArrow(
+    Arrow(
         "run_again",
         sources=FINAL,
         targets=(),
@@ -234,7 +218,7 @@ ARROWS = (
         meaning="enqueue a new job of the same call, which links to this job",
         made_by=("run_jobs_again",),
     ),
-    JobArrow(
+    Arrow(
         "delete",
         sources=FINAL,
         targets=(),

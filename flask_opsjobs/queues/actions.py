@@ -22,9 +22,8 @@ from ..actions.effects import Dispatch, Effect, Recall
 from ..actions.shapes import Change, Item, Skip
 from ..core.db import Connection
 from ..host import Host
-from . import lifecycle
 from . import transitions as queue_transitions
-from .lifecycle import QueueArrow, sources_of
+from .lifecycle import ARROWS, sources_of
 from .transitions import QueueForDecision
 
 _TARGET = re.compile(r"queue/[^\0\ud800-\udfff]{1,500}", re.DOTALL)
@@ -73,7 +72,7 @@ def forbid(queue: QueueForDecision, request: Request) -> Skip | None:
     """Why the queue's state forbids the action; None when it allows it."""
     if queue.state in request.action.sources:
         return None
-    if queue.state != _arrow_of(request).target:
+    if queue.state not in _targets_of(request):
         return cannot(queue, request, f"it is {queue.state}")
     by = f", by {queue.paused_by}" if queue.paused_by else ""
     return make_skip(queue, "already", f"queue {queue.name} is {queue.state} already{by}")
@@ -89,15 +88,17 @@ def list_facts(queue: QueueForDecision, _now: datetime) -> dict[str, Any]:
     }
 
 
-def _arrow_of(request: Request) -> QueueArrow:
-    return next(arrow for arrow in lifecycle.ARROWS if arrow.name == request.action.short_name)
+def _targets_of(request: Request) -> tuple[str, ...]:
+    name = request.action.short_name
+    return next(arrow.targets for arrow in ARROWS if arrow.name == name)
 
 
 # --- pause, resume and drain
 
 
 def _decide_state(queue: QueueForDecision, request: Request) -> Item | Skip:
-    change = Change("state", queue.state, _arrow_of(request).target)
+    (target,) = _targets_of(request)
+    change = Change("state", queue.state, target)
     return make_item(queue, change, note=_NOTES.get(request.action.short_name))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from ..core.arrow import Arrow
 
 MEANINGS = {
     "open": "due jobs are dispatched",
@@ -11,50 +11,39 @@ MEANINGS = {
 }
 STATES = tuple(MEANINGS)
 
-
-@dataclass(frozen=True)
-class QueueArrow:
-    """An action that an operator may do on a queue in one of `sources`.
-
-    With `target` None the state stays. `made_by` names the statements that set it.
-    """
-
-    name: str
-    sources: tuple[str, ...]
-    target: str | None
-    meaning: str
-    made_by: tuple[str, ...] = ()
-
-
 # A queue without a row is open. One of these statements writes the row.
 BEGUN_BY = ("create_queues",)
 
 ARROWS = (
-    QueueArrow(
+    Arrow(
         "pause",
         sources=("open", "draining"),
-        target="paused",
+        targets=("paused",),
+        by="operator",
         meaning="dispatch nothing, and recall the jobs in Redis",
         made_by=("hold_queues",),
     ),
-    QueueArrow(
+    Arrow(
         "resume",
         sources=("draining", "paused"),
-        target="open",
+        targets=("open",),
+        by="operator",
         meaning="dispatch due jobs again",
         made_by=("resume_queues",),
     ),
-    QueueArrow(
+    Arrow(
         "drain",
         sources=("open",),
-        target="draining",
+        targets=("draining",),
+        by="operator",
         meaning="dispatch nothing more, but let dispatched jobs run",
         made_by=("hold_queues",),
     ),
-    QueueArrow(
+    Arrow(
         "set_prefetch",
         sources=STATES,
-        target=None,
+        targets=(),
+        by="operator",
         meaning="set how many of its jobs may be in Redis",
     ),
 )

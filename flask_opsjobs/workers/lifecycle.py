@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from ..core.arrow import Arrow
 
 MEANINGS = {
     "alive": "its heartbeats arrive",
@@ -15,30 +15,20 @@ ENDED = ("missing", "stopped")
 # Used as the state when there is no worker of that name.
 ABSENT = "absent"
 
-
-@dataclass(frozen=True)
-class WorkerArrow:
-    """One legal move from any of `sources` to `target`. `made_by` names the statements that make it."""
-
-    name: str
-    sources: tuple[str, ...]
-    target: str
-    meaning: str
-    made_by: tuple[str, ...]
-
-
 ARROWS = (
-    WorkerArrow(
+    Arrow(
         "register",
         sources=(ABSENT,),
-        target="alive",
+        targets=("alive",),
+        by="worker",
         meaning="a process has started",
         made_by=("register_worker", "register_plain_worker", "observe_plain_workers"),
     ),
-    WorkerArrow(
+    Arrow(
         "beat",
         sources=("late", "missing"),
-        target="alive",
+        targets=("alive",),
+        by="worker",
         meaning="a heartbeat has arrived",
         made_by=(
             "record_heartbeat",
@@ -47,31 +37,35 @@ ARROWS = (
             "observe_plain_workers",
         ),
     ),
-    WorkerArrow(
+    Arrow(
         "turn_late",
         sources=("alive",),
-        target="late",
+        targets=("late",),
+        by="watcher",
         meaning="no heartbeat has arrived for some time",
         made_by=("watch_workers",),
     ),
-    WorkerArrow(
+    Arrow(
         "turn_missing",
         sources=("alive", "late"),
-        target="missing",
+        targets=("missing",),
+        by="watcher",
         meaning="no heartbeat has arrived for longer, or its key in Redis is gone",
         made_by=("watch_workers", "end_plain_workers"),
     ),
-    WorkerArrow(
+    Arrow(
         "stop",
         sources=("alive", "late", "missing"),
-        target="stopped",
+        targets=("stopped",),
+        by="worker",
         meaning="it said that it stops",
         made_by=("stop_worker", "observe_plain_workers"),
     ),
-    WorkerArrow(
+    Arrow(
         "delete",
         sources=ENDED,
-        target=ABSENT,
+        targets=(ABSENT,),
+        by="retain",
         meaning="its row is deleted after the time that the settings say",
         made_by=("retain_workers",),
     ),

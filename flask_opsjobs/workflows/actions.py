@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -22,6 +21,7 @@ from ..actions.domain import (
     exact,
     make_item,
     name_in,
+    read_id_target,
     say_target,
 )
 from ..actions.effects import Advance, Dispatch, Effect
@@ -37,8 +37,6 @@ from .lifecycle import OPEN, sources_of
 from .send_signal import Signal, store_signal
 from .transitions import RunForDecision, StepForDecision
 
-_TARGET = re.compile(r"workflow/([0-9]{1,19})")
-_LARGEST_ID = 2**63 - 1  # what a bigint holds
 _LONGEST_NAME = 250
 _SHOWN = 5
 # The change that holds a given result or payload, which only people who may see payload see.
@@ -78,8 +76,7 @@ class RunWithSteps:
 
 def read_target(text: str) -> str | None:
     """The target in its canonical form, `workflow/7`; None when the text names no workflow."""
-    match = _TARGET.fullmatch(text)
-    return None if match is None or int(match[1]) > _LARGEST_ID else f"workflow/{int(match[1])}"
+    return read_id_target("workflow", text)
 
 
 def lock_rows(connection: Connection, _request: Request, targets: Collection[str]) -> None:

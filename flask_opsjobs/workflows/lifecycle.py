@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from ..core.arrow import Arrow
 
 OPEN = ("running", "canceling")
 FINAL = ("finished", "failed", "canceled")
@@ -42,27 +42,11 @@ OUTCOMES = {
     "unmatched": "no wait opened for it in time",
 }
 
-
-@dataclass(frozen=True)
-class RunArrow:
-    """A legal move of a run, from any of `sources` to one of `targets`. Without targets its row is deleted.
-
-    `made_by` names the statements that set the state, or insert or delete the row.
-    """
-
-    name: str
-    sources: tuple[str, ...]
-    targets: tuple[str, ...]
-    by: str
-    meaning: str
-    made_by: tuple[str, ...]
-
-
 # A run begins in `running`, written by this statement.
 BEGUN_BY = ("insert_workflow",)
 
 ARROWS = (
-    RunArrow(
+    Arrow(
         "cancel",
         sources=("running",),
         targets=("canceling",),
@@ -70,7 +54,7 @@ ARROWS = (
         meaning="end the steps that wait, and stop those that run",
         made_by=("cancel_workflows", "expire_workflows"),
     ),
-    RunArrow(
+    Arrow(
         "end",
         sources=OPEN,
         targets=FINAL,
@@ -78,7 +62,7 @@ ARROWS = (
         meaning="all its steps have settled",
         made_by=("end_workflow",),
     ),
-    RunArrow(
+    Arrow(
         "reopen",
         sources=("running", *FINAL),
         targets=("running",),
@@ -86,7 +70,7 @@ ARROWS = (
         meaning="a step is retried or skipped",
         made_by=("reopen_steps",),
     ),
-    RunArrow(
+    Arrow(
         "delete",
         sources=FINAL,
         targets=(),

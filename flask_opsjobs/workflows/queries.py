@@ -14,6 +14,7 @@ from sqlalchemy import Text, cast, literal, select, tuple_
 from sqlalchemy.orm import Session
 
 from ..core import sql
+from ..core.db import LARGEST_ID
 from ..jobs.models import Callback, Job, Output
 from ..jobs.rows import CAP, Count, OutputRow
 from .lifecycle import OPEN, STATES
@@ -21,7 +22,6 @@ from .models import EdgeRecord, SignalRecord, StepRecord, WorkflowRecord
 
 # Begin, end and outcome of an attempt.
 Attempt = tuple[datetime, datetime | None, str | None]
-_LAST_ID = 2**63 - 1
 # A wait that is open longer, and a run that failed since, need a person.
 OVERDUE = timedelta(days=1)
 MOST_IN_NEED = 25
@@ -114,7 +114,7 @@ def page_of_runs(
 
     Of a name with a state, only the newest 10,000 runs of the name are examined.
     """
-    low, high = (after or 0) + 1, _LAST_ID if before is None else before
+    low, high = (after or 0) + 1, LARGEST_ID if before is None else before
     is_newest_first = after is None
     column = WorkflowRecord.name if name is not None else WorkflowRecord.state
     value = name if name is not None else state
@@ -424,7 +424,7 @@ def page_of_signals(
     after: int | None = None,
 ) -> SignalPage:
     """The newest signals with this outcome; `before` an id, only older; `after` an id, the next newer."""
-    low, high = (after or 0) + 1, _LAST_ID if before is None else before
+    low, high = (after or 0) + 1, LARGEST_ID if before is None else before
     keys: list[Any] = [SignalRecord.id]
     bounds: list[list[Any]] = [[low], [high]]
     if outcome is not None:

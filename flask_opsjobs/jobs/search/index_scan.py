@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 
 from sqlalchemy import BigInteger, ColumnElement, Select, Text, literal, tuple_
 
+from ...core.db import LARGEST_ID
 from ..lifecycle import UNSUCCESSFUL
 from ..models import Job
 from .filter import JobFilter
 
-LAST_ID = 2**63 - 1
 # The conditions that compare a column with a value, in the order in which their indexes are chosen.
 PLAIN = ("state", "task", "queue", "origin")
 
@@ -23,7 +23,7 @@ class Range:
     """The ids from `low` to below `high`, and further conditions on each row."""
 
     low: int = 0
-    high: int = LAST_ID
+    high: int = LARGEST_ID
     conditions: tuple[ColumnElement[bool], ...] = ()
 
     def narrowed(self, before: int | None, after: int | None) -> Range:

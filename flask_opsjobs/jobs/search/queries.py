@@ -27,13 +27,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Session
 
+from ...core.db import LARGEST_ID
 from .. import queries
 from ..lifecycle import STATES
 from ..models import Job
 from ..rows import Count, JobPage
 from .filter import JobFilter
 from .group_queries import find_members, is_one_of
-from .index_scan import LAST_ID, PLAIN, Range, conditions_of, is_match
+from .index_scan import PLAIN, Range, conditions_of, is_match
 
 IsShown = Callable[[str], bool]
 
@@ -280,7 +281,7 @@ def _indexed(wanted: JobFilter) -> list[ColumnElement[bool]]:
 def within(found: Range, key: Any = Job.id) -> list[ColumnElement[bool]]:
     """The conditions that a job is in the range. With an expression as `key` no index is used for them."""
     bounds = [key >= found.low] if found.low > 0 else []
-    bounds += [key < found.high] if found.high < LAST_ID else []
+    bounds += [key < found.high] if found.high < LARGEST_ID else []
     return [*bounds, *found.conditions]
 
 
