@@ -12,7 +12,7 @@ import click
 from flask import Flask
 from flask.cli import with_appcontext
 
-from . import happenings, orders, people, vendors
+from . import happenings, orders, people, prices, vendors
 from .extensions import db
 from .models import Customer
 
@@ -40,7 +40,7 @@ def seed() -> None:
     "--incident-after",
     default=60.0,
     show_default=True,
-    help="Seconds until the server that receives most webhooks goes down.",
+    help="Seconds until the server that receives most webhooks goes down, and a price list has mistakes.",
 )
 @with_appcontext
 def feed(every: float, incident_after: float) -> None:
@@ -57,6 +57,7 @@ def feed(every: float, incident_after: float) -> None:
             incident_at = None
             vendors.go_down(happenings.RECEIVER)
             click.echo(f"{happenings.RECEIVER} is down")
+            click.echo(f"a price list has come: batch {prices.import_list()}")
         happening = random.choices(choices, shares)[0]
         number = happening()
         db.session.commit()

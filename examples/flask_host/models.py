@@ -1,4 +1,4 @@
-"""Declares the shop's own tables: its jobs are about customers, invoices and orders."""
+"""Declares the shop's own tables: its jobs are about customers, invoices, orders and prices."""
 
 from __future__ import annotations
 
@@ -37,6 +37,26 @@ class Order(db.Model):
     workflow_id: Mapped[int | None] = mapped_column(BigInteger)
     state: Mapped[str] = mapped_column(default="open")
     paid_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class Price(db.Model):
+    """What an article costs."""
+
+    __tablename__ = "prices"
+
+    article: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    cents: Mapped[int]
+
+
+class PriceList(db.Model):
+    """A list of prices from a supplier. `batch_id` is the batch that imports it, `result` how that ended."""
+
+    __tablename__ = "price_lists"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    rows: Mapped[int]
+    batch_id: Mapped[int | None] = mapped_column(BigInteger)
+    result: Mapped[str] = mapped_column(default="")
 
 
 class Outage(db.Model):

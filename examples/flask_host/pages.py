@@ -18,12 +18,12 @@ from flask import (
 from flask.typing import ResponseReturnValue
 from flask_login import current_user, login_required, login_user, logout_user
 
-from . import happenings, orders, people, vendors
+from . import happenings, orders, people, prices, vendors
 from .extensions import db, login
-from .models import Order
+from .models import Order, PriceList
 
 shop = Blueprint("shop", __name__)
-_SHOWN_ORDERS = 8
+_SHOWN_ORDERS, _SHOWN_LISTS = 8, 4
 BY_NAME = {happening.__name__: happening for happening in happenings.SHARES}
 
 login.login_view = "shop.sign_in"
@@ -43,6 +43,10 @@ def front() -> ResponseReturnValue:
         receiver=happenings.RECEIVER,
         is_down=vendors.is_down(happenings.RECEIVER),
         orders=db.session.scalars(db.select(Order).order_by(Order.id.desc()).limit(_SHOWN_ORDERS)),
+        lists=db.session.scalars(
+            db.select(PriceList).order_by(PriceList.id.desc()).limit(_SHOWN_LISTS)
+        ),
+        rows=prices.ROWS,
     )
 
 
@@ -118,6 +122,19 @@ def pay_order(order_id: int) -> ResponseReturnValue:
     orders.receive_payment(f"evt_{order.id}", order, order.cents)
     db.session.commit()
     return redirect(url_for("shop.front", _anchor="orders"), 303)
+
+
+@shop.post("/price-lists")
+@login_required
+def import_prices() -> ResponseReturnValue:
+    """Import a supplier's price list: the list and the batch of its rows, in one transaction."""
+    forbid_viewers()
+    rows = request.form.get("rows", prices.ROWS, type=int)
+    if not 1 <= rows <= prices.ROWS:
+        abort(400, f"a price list has 1 to {prices.ROWS} rows")
+    batch = prices.import_list(rows)
+    db.session.commit()
+    return redirect(url_for("shop.front", batch=batch, _anchor="prices"), 303)
 
 
 @shop.post("/webhooks/payment")

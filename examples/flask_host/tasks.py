@@ -10,7 +10,7 @@ from flask_opsjobs import Cancel, Discard, Limit, RetryIn, Snooze, Unique, curre
 
 from . import vendors
 from .extensions import db, opsjobs
-from .models import Customer, Invoice, Order
+from .models import Customer, Invoice, Order, Price, PriceList
 
 log = logging.getLogger("shop")
 
@@ -178,6 +178,44 @@ def close_order(workflow_id: int, state: str, context: dict[str, int]) -> None:
     db.session.get_one(Order, context["order_id"]).state = state
     db.session.commit()
     log.info("workflow %s is %s", workflow_id, state)
+
+
+# --- the rows of a price list: see prices.py
+
+HIGHEST_ARTICLE = 9_999
+
+
+# No other queue comes after it in the alphabet, so a long list holds up nothing else.
+@opsjobs.task(queue="supply", priority=9, backoff=soon, max_attempts=2)
+def import_price(row: int, article: int, price: str) -> None:
+    """Note what an article costs."""
+    vendors.wait(0.01)
+    try:
+        cents = round(float(price) * 100)
+    except ValueError:
+        raise ValueError(f"row {row}: the price {price!r} is not a number") from None
+    if article > HIGHEST_ARTICLE:
+        raise LookupError(f"row {row}: there is no article {article}")
+    db.session.merge(Price(article=article, cents=cents))
+    db.session.commit()
+
+
+@opsjobs.task(queue="mail", backoff=soon, max_attempts=5)
+def warn_buyer(batch_id: int, meta: dict[str, int]) -> None:
+    """Write to the buyer as soon as one row of a price list is wrong."""
+    subject = f"Price list {meta['price_list']} has a wrong row: see batch {batch_id}"
+    vendors.send_mail("buyer@example.com", subject, current_job().attempt)
+
+
+@opsjobs.task(queue="supply")
+def close_price_list(
+    batch_id: int, state: str, counts: dict[str, int], meta: dict[str, int]
+) -> None:
+    """Note on the price list how its import has ended. It may end again, after a repair."""
+    result = f"{state}: {counts['finished']} of {counts['enqueued']} rows imported"
+    db.session.get_one(PriceList, meta["price_list"]).result = result
+    db.session.commit()
+    log.info("batch %s is %s", batch_id, result)
 
 
 # --- by the clock

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -13,8 +14,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Connection
 
+from flask_opsjobs.testing import perform_due
 from tests.support.sources import ROOT
 
+Perform = Callable[[], None]
 # The demo's passwords, as its sign-in page says them.
 PASSWORDS = {"viewer": "look", "ops-demo": "operate", "admin": "rule"}
 
@@ -69,3 +72,16 @@ def sign_in(client: FlaskClient, name: str) -> None:
     """Sign in with the password of the page."""
     answer = client.post("/sign-in", data={"name": name, "password": PASSWORDS[name]})
     assert answer.status_code == 303, answer.text
+
+
+@pytest.fixture
+def perform(db: Any, shop: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Perform:
+    """`perform()`: all jobs of the next hour run, also second attempts. The vendors answer at once."""
+    monkeypatch.setattr(shop.vendors, "wait", lambda seconds: None)
+
+    def perform() -> None:
+        db.session.commit()
+        perform_due(at=datetime.now(UTC) + timedelta(hours=1))
+        db.session.rollback()
+
+    return perform

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from typing import Any
 
@@ -15,30 +13,15 @@ from flask.testing import FlaskClient
 from sqlalchemy import text
 
 from flask_opsjobs.core.db import connect_apart
-from flask_opsjobs.testing import perform_due
 from flask_opsjobs.workflows.checks import checks
 
-from .conftest import sign_in
+from .conftest import Perform, sign_in
 
 STEPS = """
     SELECT s.name, j.state, coalesce(j.ended_by, '')
     FROM opsjobs.steps s JOIN opsjobs.jobs j ON j.id = s.job_id
     WHERE s.workflow_id = :run ORDER BY s.job_id
 """
-Perform = Callable[[], None]
-
-
-@pytest.fixture
-def perform(db: Any, shop: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Perform:
-    """`perform()`: all jobs of the next hour run, also second attempts. The vendors answer at once."""
-    monkeypatch.setattr(shop.vendors, "wait", lambda seconds: None)
-
-    def perform() -> None:
-        db.session.commit()
-        perform_due(at=datetime.now(UTC) + timedelta(hours=1))
-        db.session.rollback()
-
-    return perform
 
 
 def steps_of(db: Any, run: int) -> dict[str, str]:

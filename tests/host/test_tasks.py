@@ -33,17 +33,18 @@ def test_a_worker_is_still_a_function(db: Any, shop: ModuleType) -> None:
 
 
 def test_the_stories_use_every_worker(shop: ModuleType, app: Flask, db: Any) -> None:
-    for happening in [*shop.happenings.SHARES, *shop.orders.SHARES]:
+    for happening in [*shop.happenings.SHARES, *shop.orders.SHARES, shop.prices.import_list]:
         happening()
     db.session.commit()
     used = set(db.session.scalars(text("SELECT DISTINCT task FROM opsjobs.jobs")))
     host = app.extensions["opsjobs"]
     by_the_clock = {entry.task for entry in host.cron_entries.values()}
-    # A receipt is enqueued by the job that charges; a map becomes jobs, and a run calls back, only later.
-    later = {"send_receipt", "pack_parcel", "close_order"}
+    # A receipt is enqueued by the job that charges; maps become jobs, and runs and batches call back, later.
+    later = {"send_receipt", "pack_parcel", "close_order", "close_price_list", "warn_buyer"}
     assert used - {"opsjobs.wait", "opsjobs.map"} | later | by_the_clock == set(host.tasks)
     queues = set(db.session.scalars(text("SELECT DISTINCT queue FROM opsjobs.jobs")))
-    assert queues == {"billing", "mail", "crm", "reports", "newsletter", "shipping", "default"}
+    expected = {"billing", "mail", "crm", "reports", "newsletter", "shipping", "supply", "default"}
+    assert queues == expected
 
 
 def test_what_is_asked_twice_waits_once(db: Any, shop: ModuleType) -> None:

@@ -1,4 +1,4 @@
-"""Checks a running demo: jobs run, are retried and rescued; workflows get signals and are repaired."""
+"""Checks a running demo: jobs, workflows and a batch run, fail, are repaired, and tell the shop."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ WORKERS = ("worker.1", "worker.2")
 PERSON = "ops-demo"
 REASON = "The report takes less memory now"
 SKIPPED = "The customer was told by phone how to pay"
+# So many rows of a price list are imported in some seconds; three of them are wrong.
+ROWS = 200
 ENDED = ("finished", "failed", "canceled")
 _MOST_SECONDS = 240.0
 
@@ -38,10 +40,12 @@ def check_demo(
     check = Check(site, supervisor, heard, over)
     try:
         check.sign_in(people)
+        batch = check.import_prices()
         check.see_a_job_run()
         check.see_a_job_retried()
         check.see_an_order_delivered()
         check.see_an_order_repaired()
+        check.see_prices_imported(batch)
         check.see_a_job_rescued()
     except (Failed, OSError) as error:
         click.echo(f"failed: {error}")
@@ -121,6 +125,28 @@ class Check:
         self._finished_run(run)
         self._see_audit(f"workflow/{run}", SKIPPED)
         click.echo(f"workflow {run} failed, a step was skipped, it went on and finished")
+
+    def import_prices(self) -> str:
+        """Import a price list with wrong rows. Its rows run while other things are checked."""
+        place = self._site.post("/price-lists", rows=str(ROWS))
+        found = re.search(r"[?&]batch=(\d+)", place)
+        if found is None:
+            raise Failed(f"/price-lists opened no batch and led to {place}")
+        click.echo(f"opened batch {found[1]} (a price list)")
+        return found[1]
+
+    def see_prices_imported(self, batch: str) -> None:
+        """Wait for the end of the batch, and see its failed rows, why they failed, and its callback."""
+        path = f"/ops/jobs/batches/{batch}"
+        self._until(
+            f"batch {batch} has ended", lambda: self._state_on(self._site.get(path)) in ENDED
+        )
+        result = f"failed: {ROWS - 3} of {ROWS} rows imported"
+        self._until("the shop knows how the import ended", lambda: result in self._site.get("/"))
+        words = text_of(page := self._site.get(path))
+        if self._state_on(page) != "failed" or "3 failed" not in words:
+            raise Failed(f"batch {batch} does not show its failed rows: {words}")
+        click.echo(f"batch {batch} ended, 3 of {ROWS} rows failed, and its callback told the shop")
 
     def see_a_job_rescued(self) -> None:
         """Kill the worker that runs a slow job, and its child. Another worker must finish the job."""

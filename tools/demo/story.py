@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from flask import Flask
-from flask_host import create_app, happenings, orders, vendors
+from flask_host import create_app, happenings, orders, prices, vendors
 from flask_host.extensions import db, opsjobs
 from flask_host.models import Invoice, Order
 from flask_host.vendors import UNLUCKY_ACCOUNT
@@ -29,6 +29,7 @@ ASLEEP_FROM, ASLEEP_UNTIL = "03:10", "03:55"
 DOWN, BACK, RETRIED = timedelta(hours=5), timedelta(hours=4, minutes=35), timedelta(hours=4)
 # Goods are ordered after the shop has closed, so that nobody has paid them when the demo begins.
 PAUSED, ORDERED = timedelta(hours=2), timedelta(minutes=1)
+LISTED = timedelta(hours=6)
 # How long before now an order fails, and an operator skips its step.
 BANK_SILENT, SKIPPED = timedelta(hours=3, minutes=30), timedelta(hours=3)
 # The number of happenings between two passes of the loops at noon.
@@ -150,6 +151,12 @@ def step_is_skipped(_time: Past) -> None:
     db.session.commit()
 
 
+def prices_are_listed(_time: Past) -> None:
+    """Import a short price list without a mistake."""
+    prices.import_list(rows=60, has_mistakes=False)
+    db.session.commit()
+
+
 def somebody_orders(_time: Past) -> None:
     """Order goods that nobody has paid when the demo begins."""
     orders.place(parcels=2)
@@ -164,6 +171,7 @@ to_come = {
     ORDERED: somebody_orders,
     BANK_SILENT: order_fails,
     SKIPPED: step_is_skipped,
+    LISTED: prices_are_listed,
 }
 SHARES = happenings.SHARES | orders.SHARES
 # Without the job that kills its process, because here it would kill this process.

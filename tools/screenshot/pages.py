@@ -13,8 +13,8 @@ from flask_opsjobs.web.app.urls import URLS
 from tests.support.waiting import wait_until
 
 # Ways to another page, and what no picture says more of.
-# An entry is changed in the form in which one is made. The demo has no batch.
-UNPICTURED = {"jump", "missing", "job_raw", "cron_change", "batch"}
+# An entry is changed in the form in which one is made.
+UNPICTURED = {"jump", "missing", "job_raw", "cron_change"}
 QUEUE = "mail"
 LONGEST_S = 120
 # Several attempts, and lines that it logged.
@@ -122,6 +122,16 @@ def _run(page: Any, url: str) -> None:
     _follow(page, f"{url}/workflows", "[aria-labelledby=runs] tbody th a")
 
 
+def _batch(page: Any, url: str) -> None:
+    """A price list that is being imported, when some of its rows have failed."""
+    go(page, url.removesuffix("/ops/jobs"))
+    with page.expect_navigation():
+        page.get_by_role("button", name="Import").click()
+    with page.expect_navigation():
+        page.click('a[href*="/batches/"]')
+    _await(page, page.url, "[aria-labelledby=members] tbody [data-is=failed]")
+
+
 def _partition(page: Any, url: str) -> None:
     """By its name: no address holds it."""
     go(page, f"{url}/limiters/customer-api")
@@ -160,6 +170,7 @@ SHOTS = (
     Shot("workflows", "workflows", at("/workflows")),
     Shot("signals", "signals", at("/signals")),
     Shot("workflow", "workflow", _run, is_main=True),
+    Shot("batch", "batch", _batch, is_main=True),
     Shot("batches", "batches", at("/batches")),
     Shot("cron", "cron", _cron, is_main=True),
     Shot("cron-entry", "cron_entry", at("/cron/close_day")),

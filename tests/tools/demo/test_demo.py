@@ -96,6 +96,7 @@ def test_check_sees_a_run_a_retry_a_workflow_with_a_signal_and_a_rescue(
         "was retried, finished, and the audit says why",
         "waited for its payment, got it, sent three parcels and finished",
         "failed, a step was skipped, it went on and finished",
+        "3 of 200 rows failed, and its callback told the shop",
         "was rescued, and",
         "all is well",
     ):
