@@ -29,7 +29,7 @@ from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.testing.valkey import Valkey
 from tests.support.browser import launched
 from tests.support.clock import Clock
-from tests.support.compiled import compile_once
+from tests.support.compiled import App, compile_once
 from tests.support.database import Administrator, Databases
 from tests.support.engine import Bench
 from tests.support.lanes import Lanes, mark_processes, slow_first
@@ -244,7 +244,7 @@ def make_app(request: pytest.FixtureRequest, redis_url: str) -> MakeApp:
     def make(
         *, access: Any = None, display: Any = None, opsjobs: OpsJobs | None = None, **config: Any
     ) -> Flask:
-        app = Flask("host")
+        app = App("host")
         app.test_client_class = _Client
         if "SQLALCHEMY_DATABASE_URI" not in config:
             config["SQLALCHEMY_DATABASE_URI"] = request.getfixturevalue("database_url")

@@ -1,25 +1,30 @@
-"""Compiles each URL rule, template, statement and signature once for all apps of a run: most tests make one.
+"""Makes once for all apps of a run what is alike in them: most tests make an app.
 
 Werkzeug compiles each rule of an app to patterns and to Python code, 0.03 s for our pages. Jinja compiles
 each template that an app shows to Python code, 0.1 s for a page. SQLAlchemy compiles each statement to SQL
 once for each engine. Pydantic makes a schema of the types of each task's arguments, and every app has a task
-of ours.
+of ours. For the first connection of each engine SQLAlchemy asks the server six things, and redis-py reads its
+own version from its package for each connection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import threading
+from collections.abc import Callable, Mapping
 from types import CodeType
 from typing import Any
 
+import redis.utils
 from flask import Flask
 from jinja2 import BytecodeCache
 from jinja2.bccache import Bucket
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.util import LRUCache
-from werkzeug.routing import Rule
+from werkzeug.routing import Map, Rule
 
+from flask_opsjobs import _extension
 from flask_opsjobs.jobs.record import signature
 
 _compile = Rule.compile
@@ -31,20 +36,51 @@ _METHODS = ("_build", "_build_unknown")
 _make_schema = signature._core_schema
 _schemas: dict[tuple[tuple[str, Any], ...], Any] = {}
 
+_initialize = PGDialect_psycopg.initialize
+# What a dialect has found out about a server, by the server's place.
+_found: dict[tuple[str, int], dict[str, Any]] = {}
+
 _statements: LRUCache[Any, Any] = LRUCache(5_000)
 # What a dialect is told, or finds out from the server. Its other values belong to one engine.
 _PLAIN = (bool, int, str, tuple, frozenset, type(None))
 
 
 def compile_once() -> None:
-    """Let apps share what is made of rules, templates, statements and types of arguments that are alike."""
+    """Let apps share what is made of pages, rules, templates, statements and types that are alike."""
     setattr(Rule, "compile", _compile_once)  # noqa: B010
     setattr(signature, "_core_schema", _make_schema_once)  # noqa: B010
+    for module, name in ((_extension, "make_blueprint"), (redis.utils, "get_lib_version")):
+        setattr(module, name, functools.cache(getattr(module, name)))
     Flask.jinja_options = {**Flask.jinja_options, "bytecode_cache": _Templates()}
+    setattr(PGDialect_psycopg, "initialize", _initialize_once)  # noqa: B010
     setattr(PGDialect_psycopg, "engine_created", classmethod(_share_statements))  # noqa: B010
     # SQLAlchemy looks for a compiled statement by its dialect too.
     setattr(PGDialect_psycopg, "__eq__", _is_alike)  # noqa: B010
     setattr(PGDialect_psycopg, "__hash__", lambda dialect: hash(type(dialect)))  # noqa: B010
+
+
+class App(Flask):
+    """An app that adds the pages of its blueprints when it is first asked for its URLs: few tests ask."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._later: list[Callable[[], None]] = []
+        self._adding = threading.RLock()
+        super().__init__(*args, **options)
+
+    def register_blueprint(self, blueprint: Any, **options: Any) -> None:
+        self._later.append(functools.partial(super().register_blueprint, blueprint, **options))
+
+    # Flask reads and writes it as an attribute.
+    @property
+    def url_map(self) -> Map:
+        with self._adding:
+            while self._later:
+                self._later.pop(0)()
+        return self._map
+
+    @url_map.setter
+    def url_map(self, made: Map) -> None:
+        self._map = made
 
 
 def _compile_once(rule: Rule) -> None:
@@ -92,6 +128,22 @@ class _Templates(BytecodeCache):
     def dump_bytecode(self, bucket: Bucket) -> None:
         if bucket.code is not None:
             self._codes[bucket.key, bucket.checksum] = bucket.code
+
+
+def _initialize_once(dialect: PGDialect_psycopg, connection: Connection) -> None:
+    server = connection.connection.dbapi_connection.info
+    place = (server.host, server.port)
+    if place in _found:
+        vars(dialect).update(_found[place])
+        return
+    before = {**vars(dialect)}
+    _initialize(dialect, connection)
+    if not dialect._has_native_hstore:
+        _found[place] = {
+            name: each
+            for name, each in vars(dialect).items()
+            if name not in before and isinstance(each, _PLAIN)
+        }
 
 
 def _share_statements(_dialect: type[Any], engine: Engine) -> None:
