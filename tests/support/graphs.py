@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -16,24 +17,44 @@ _RUN = """
     INSERT INTO opsjobs.workflows (name, state, context, shape, steps, created_at, on_end)
     VALUES ('graph', 'running', '{}', '', %s, clock_timestamp(), %s) RETURNING id
 """
-_JOB = """
+_JOBS = """
     INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at, workflow_id)
-    VALUES (%(task)s, 'default', 'default', %(state)s, '{}', 1, clock_timestamp(), clock_timestamp(), %(run)s)
+    SELECT task, 'default', 'default', state, '{}', 1, clock_timestamp(), clock_timestamp(), %s
+    FROM jsonb_to_recordset(%s) AS s (task text, state text, position int) ORDER BY position
     RETURNING id
 """
-_STEP = """
+_STEPS = """
     INSERT INTO opsjobs.steps (job_id, workflow_id, name, position, kind, pending, released_at, may_fail,
         signals, key)
-    VALUES (%(id)s, %(run)s, %(name)s, %(position)s, %(kind)s, %(pending)s,
-        CASE WHEN %(state)s = 'available' THEN clock_timestamp() END, %(may_fail)s, %(signals)s, %(key)s)
+    SELECT id, %s, name, position, kind, pending, CASE WHEN state = 'available' THEN clock_timestamp() END,
+        may_fail, signals, key
+    FROM jsonb_to_recordset(%s) AS s (id bigint, name text, position int, kind text, pending int, state text,
+        may_fail boolean, signals text[], key text)
 """
-_EDGE = "INSERT INTO opsjobs.edges (from_id, to_id, on_failure) VALUES (%s, %s, %s)"
+_EDGES = """
+    INSERT INTO opsjobs.edges (from_id, to_id, on_failure)
+    SELECT * FROM jsonb_to_recordset(%s) AS e (from_id bigint, to_id bigint, on_failure text)
+"""
 _END = """
     WITH moved AS (
         UPDATE opsjobs.jobs SET state = %(state)s, ended_at = clock_timestamp(), ended_by = %(ended_by)s
         WHERE id = %(id)s RETURNING id, workflow_id)
     INSERT INTO opsjobs.workflow_end_events SELECT workflow_id, id FROM moved
 """
+# A call that reports the end of a run.
+CALLBACK: dict[str, Any] = {
+    "task": "call",
+    "queue": "default",
+    "lane": "default",
+    "priority": 0,
+    "max_attempts": 1,
+    "timeout_seconds": None,
+    "deadline_seconds": None,
+    "limiter": None,
+    "partition": None,
+    "weight": None,
+    "accepts": ["workflow_id", "state"],
+}
 ENDED_BY = {"finished": "returned", "failed": "exhausted", "canceled": "canceled"}
 
 
@@ -63,25 +84,30 @@ class Graph:
         with connection.transaction():
             (run,) = connection.execute(_RUN, [len(names), call]).fetchone() or ()
             graph = cls(connection, run)
-            for position, name in enumerate(names):
-                pending = sum(to == name for _, to, _ in pairs)
-                values = {
-                    "run": run,
+            pending = Counter(to for _, to, _ in pairs)
+            steps_of_run = [
+                {
                     "name": name,
                     "position": position,
-                    "pending": pending,
+                    "pending": pending[name],
                     "may_fail": name in may_fail,
                     "kind": "wait" if name in waits else "job",
                     "task": "opsjobs.wait" if name in waits else "call",
                     "signals": [waits[name][0]] if name in waits else None,
                     "key": waits[name][1] if name in waits else "",
-                    "state": "deferred" if pending or name in waits else "available",
+                    "state": "deferred" if pending[name] or name in waits else "available",
                 }
-                (id,) = connection.execute(_JOB, values).fetchone() or ()
-                connection.execute(_STEP, {**values, "id": id})
-                graph.ids[name] = id
-            for source, target, on_failure in pairs:
-                connection.execute(_EDGE, [graph.ids[source], graph.ids[target], on_failure])
+                for position, name in enumerate(names)
+            ]
+            ids = connection.execute(_JOBS, [run, json.dumps(steps_of_run)]).fetchall()
+            graph.ids = {name: id for name, (id,) in zip(names, ids, strict=True)}
+            rows = [{**step, "id": graph.ids[str(step["name"])]} for step in steps_of_run]
+            connection.execute(_STEPS, [run, json.dumps(rows)])
+            edges_of_run = [
+                {"from_id": graph.ids[source], "to_id": graph.ids[target], "on_failure": on_failure}
+                for source, target, on_failure in pairs
+            ]
+            connection.execute(_EDGES, [json.dumps(edges_of_run)])
         return graph
 
     def end(self, name: str, state: str = "finished", connection: Connection | None = None) -> None:

@@ -338,6 +338,20 @@ def test_a_wait_that_timed_out_is_opened_anew_by_a_retry(bench: Bench, operator:
     assert checks(bench.connection) == []
 
 
+def test_a_cancel_reaches_every_step(bench: Bench, operator: Operator) -> None:
+    """Case 13: what waits ends at once, and the run ends when the step that ran has been stopped."""
+    graph = Graph.make(bench.connection, "a b c paid", ["a b"], waits={"paid": PAYMENT})
+    settle(graph)
+    start_step(bench, graph, "a")
+    operator.cancel_workflow(graph.run, **WHY)
+    assert graph.states() == {"a": "started", "b": "canceled", "c": "canceled", "paid": "canceled"}
+    assert bench.job(graph.ids["a"])["cancel_requested_by"] == "anna"
+    assert graph.row()["state"] == "canceling"
+    graph.end("a", "canceled")
+    settle(graph)
+    assert graph.row()["state"] == "canceled"
+
+
 def test_a_retry_of_a_canceled_workflow_begins_where_it_was_stopped(
     bench: Bench, operator: Operator
 ) -> None:

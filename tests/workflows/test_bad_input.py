@@ -292,6 +292,23 @@ def _wait_of(bench: Bench, run: int) -> int:
     return found
 
 
+def test_the_first_of_several_signals_ends_the_wait_and_the_other_holds_nothing_open(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench
+) -> None:
+    """Case 23."""
+    flow = opsjobs.workflow("decision")
+    flow.wait("decided", signals=["accepted", "refused"], key="offer-7")
+    run = flow.start()
+    db.session.commit()
+    perform_due()
+    for name in ("refused", "accepted"):
+        opsjobs.signal(name, key="offer-7")
+        db.session.commit()
+        perform_due()
+        assert run_of(bench, run.id)["state"] == "finished"
+    assert outcomes(bench) == ["taken", "late"]
+
+
 def test_a_payload_over_the_limit_is_refused_with_the_way_out(
     db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, double: Task
 ) -> None:

@@ -29,7 +29,7 @@ from flask_opsjobs.workflows import transitions
 from tests.conftest import MakeApp
 from tests.support import host as host_module
 from tests.support.engine import Bench
-from tests.support.graphs import Graph, begin, settle_all
+from tests.support.graphs import CALLBACK, Graph, begin, settle_all
 from tests.support.processes import Children
 from tests.support.waiting import wait_until
 
@@ -61,19 +61,6 @@ with app.app_context():
     with running(claimed, lambda *_: None):
         host.performable[claimed.task].function(**claimed.args)
 """
-CALLBACK = {
-    "task": "call",
-    "queue": "default",
-    "lane": "default",
-    "priority": 0,
-    "max_attempts": 1,
-    "timeout_seconds": None,
-    "deadline_seconds": None,
-    "limiter": None,
-    "partition": None,
-    "weight": None,
-    "accepts": ["workflow_id", "state"],
-}
 SIGNAL = """
     INSERT INTO opsjobs.signals (name, key, payload, at, by, outcome)
     VALUES ('payment', %s, '7', clock_timestamp(), 'test', 'early')

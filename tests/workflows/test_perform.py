@@ -276,6 +276,30 @@ def test_an_end_is_reported_to_the_callback(
     assert run_of(bench, run.id)["end_no"] == 1
 
 
+def test_a_run_that_is_repaired_calls_back_once_per_end(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, double: Task
+) -> None:
+    """Case 16."""
+    heard: list[tuple[int, str]] = []
+
+    @opsjobs.task
+    def hear(workflow_id: int, end_no: int, state: str) -> None:
+        heard.append((end_no, state))
+
+    flow = opsjobs.workflow("told", on_end=hear)
+    flow.step("behind", double, number=flow.step("fails", double, number=-1).result)
+    run = flow.start()
+    db.session.commit()
+    why: dict[str, Any] = {"actor": "anna", "reason": "because it is a test"}
+    perform_due()
+    opsjobs.operator.retry_workflow(run.id, **why)
+    perform_due()
+    opsjobs.operator.skip_step(run.id, "fails", 4, **why)
+    perform_due()
+    assert heard == [(1, "failed"), (2, "failed"), (3, "finished")]
+    assert run_of(bench, run.id)["end_no"] == 3
+
+
 @pytest.mark.parametrize("repair", ["retry", "skip"])
 @pytest.mark.parametrize(
     ("deploy", "ended_by", "why"),
