@@ -40,16 +40,9 @@ def read_target(text: str) -> str | None:
     return read_id_target("batch", text)
 
 
-def lock_rows(connection: Connection, request: Request, targets: Collection[str]) -> None:
-    """Lock these batches until the commit, in id order. Nobody folds them meanwhile.
-
-    Cancel and close wait for transactions that add members.
-    """
-    ids = [int(name_in(target)) for target in targets]
-    if request.action.short_name == "retry":
-        transitions.lock_to_retry(connection, ids)
-    else:
-        transitions.lock(connection, ids)
+def lock_rows(connection: Connection, _request: Request, targets: Collection[str]) -> None:
+    """Lock these batches until the commit, in id order. Nobody folds them meanwhile."""
+    transitions.lock(connection, [int(name_in(target)) for target in targets])
 
 
 def find_rows(

@@ -181,8 +181,9 @@ class Batch:
     def close(self) -> None:
         """Close the batch in the transaction of the host's session: no member can be added any more.
 
-        It ends when all its members have ended, at once when it has none. Waits for other transactions that
-        are adding members. Does nothing when the batch is closed already. Raises `UnknownBatch`.
+        It ends when all its members have ended, at once when it has none. Other transactions that are adding
+        members right now may go on: the batch ends after them. Does nothing when the batch is closed already.
+        Raises `UnknownBatch`.
 
         >>> batch = opsjobs.batch("invoices").open()
         >>> batch.close()
@@ -193,8 +194,7 @@ class Batch:
         host = self._host()
         host.require_schema(or_newer=True)
         session, run = self._join(host)
-        if not run("find_batch_state", {"id": self.id}):
-            raise UnknownBatch(f"there is no batch {self.id}")
+        self._find_state(run)
         run("close_batches", {"ids": [self.id]})
         if host.dispatcher is not None:
             after_commit(session, host.dispatcher.push, ClosedBatch(self.id))
@@ -229,12 +229,18 @@ class Batch:
         return session, run
 
     def _lock(self, run: RunSql) -> None:
-        """Keep the batch open until the commit. Raises `BatchClosed` and `UnknownBatch`."""
-        found = run("lock_batch_to_add", {"id": self.id})
+        """Let the batch not end before the commit. Raises `BatchClosed` and `UnknownBatch`."""
+        if not run("lock_batch_to_add", {"id": self.id}):
+            state = self._find_state(run)
+            raise BatchClosed(f"batch {self.id} takes no members any more: it is {state}")
+
+    def _find_state(self, run: RunSql) -> str:
+        """The state of the batch. Raises `UnknownBatch`."""
+        found = run("find_batch_state", {"id": self.id})
         if not found:
             raise UnknownBatch(f"there is no batch {self.id}")
-        if found[0].state != "open":
-            raise BatchClosed(f"batch {self.id} takes no members any more: it is {found[0].state}")
+        state: str = found[0].state
+        return state
 
     def _options_of(self, task: Task | Call) -> tuple[Task, Options]:
         if isinstance(task, Call):

@@ -1,7 +1,7 @@
 """Writes an operator's decisions about batches: cancel and close; and lists members to retry.
 
-Every function runs in the caller's transaction. Call `lock` or `lock_to_retry` first: then nobody folds the
-batches until the commit. After it the caller has them folded.
+Every function runs in the caller's transaction. Call `lock` first: then nobody folds the batches until the
+commit. After it the caller has them folded.
 """
 
 from __future__ import annotations
@@ -48,13 +48,8 @@ class BatchForDecision:
 
 
 def lock(connection: Connection, batches: Iterable[int]) -> None:
-    """Lock these batches in id order, before any job. Waits for transactions that add members."""
-    connection.execute(sql.load("lock_batches"), {"ids": list(batches)})
-
-
-def lock_to_retry(connection: Connection, batches: Iterable[int]) -> None:
     """Lock these batches in id order, before any job. Members can still be added to open ones."""
-    connection.execute(sql.load("lock_batches_to_retry"), {"ids": list(batches)})
+    connection.execute(sql.load("lock_batches"), {"ids": list(batches)})
 
 
 def look(connection: Connection, batches: Iterable[int]) -> list[BatchForDecision]:

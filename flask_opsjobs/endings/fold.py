@@ -26,8 +26,9 @@ def fold(connection: Connection, batch: int, now: datetime | None = None) -> Adv
     Of a canceled batch, first ends members that wait and asks for the started ones to be stopped. `now` is
     Postgres' clock under the lock, unless it is given. Returns None when the batch is gone, or is locked by
     somebody who folds or closes it; never waits for the lock. A host's open transaction that adds members
-    does not hinder it. Commits unless the caller has a transaction. Raises what Postgres raises,
-    `LockNotAvailable` when a member is locked for more than 0.1 s; then nothing was written.
+    does not hinder it, but the batch does not end before that one. Commits unless the caller has a
+    transaction. Raises what Postgres raises, `LockNotAvailable` when a member is locked for more than 0.1 s;
+    then nothing was written.
     """
     patience = patience_of(connection)
     with connection.transaction():
@@ -88,7 +89,9 @@ class _Turn:
         return number
 
     def _end(self) -> bool:
-        """End the batch when its last member has ended, and enqueue its callback."""
+        """End a closed batch when its last member has ended, and enqueue its callback."""
+        if self._found["state"] != "running" or self._one("lock_batch_to_end") is None:
+            return False
         ended = self._one("end_batch", now=self._now)
         if ended is None:
             return False

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from math import inf
 from typing import Any
 
 import psycopg
 import pytest
+from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -33,10 +36,6 @@ from tests.support.plans import explain
 from tests.support.waiting import wait_until
 
 TIMES = range(10)
-WAITING = """
-    SELECT 1 FROM pg_stat_activity
-    WHERE wait_event_type = 'Lock' AND datname = current_database()
-"""
 
 STATE = "SELECT state FROM opsjobs.batches WHERE id = %s"
 
@@ -97,28 +96,80 @@ def test_ends_and_additions_in_open_transactions_wait_for_no_count(
     assert (row["enqueued"], row["ends"]) == (4, {"finished returned": 2})
 
 
-def test_close_waits_for_those_who_add(
-    db: SQLAlchemy, opsjobs: OpsJobs, host: Host, bench: Bench, row_task: Task, session: Session
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_closed_batch_does_not_end_before_those_who_add(
+    db: SQLAlchemy,
+    opsjobs: OpsJobs,
+    bench: Bench,
+    row_task: Task,
+    session: Session,
+    end: Callable[..., None],
+    is_kept: bool,
 ) -> None:
-    """Case 7: no member is added to a batch that has ended."""
+    """Case 7: no member is added to a batch that has ended. The close does not wait for them."""
     batch = opsjobs.batch("import").open()
     db.session.commit()
-    Batch(lambda: host, None, id=batch.id, session=session).enqueue(row_task, 1)
-
-    def close() -> None:
-        with Session(host.engine) as other:
-            Batch(lambda: host, None, id=batch.id, session=other).close()
-            other.commit()
-
-    def commit() -> None:
-        wait_until(lambda: bench.rows(WAITING), what="close to wait")
-        assert batch_of(bench, batch.id)["state"] == "open"
+    job = opsjobs.batch(id=batch.id, session=session).enqueue(row_task, 1)
+    batch.close()
+    db.session.commit()
+    fold_all(bench.connection)
+    assert bench.row(STATE, batch.id)["state"] == "running"
+    with pytest.raises(BatchClosed):
+        batch.enqueue(row_task, 2)
+    db.session.rollback()
+    if is_kept:
         session.commit()
-
-    assert race(close, commit) == [None, None]
+        fold_all(bench.connection)
+        assert batch_of(bench, batch.id)["state"] == "running"
+        end(job.id)
+    else:
+        session.rollback()
     fold_all(bench.connection)
     row = batch_of(bench, batch.id)
-    assert (row["state"], row["enqueued"]) == ("running", 1)
+    assert (row["state"], row["enqueued"], row["lost"]) == ("finished", int(is_kept), 0)
+
+
+@pytest.mark.parametrize("closers", [2, 3])
+def test_hosts_that_fill_one_batch_and_close_it_beside_each_other_do_not_deadlock(
+    app: Flask,
+    db: SQLAlchemy,
+    opsjobs: OpsJobs,
+    host: Host,
+    bench: Bench,
+    row_task: Task,
+    closers: int,
+) -> None:
+    """Each adds a member before any of them closes. An operator's cancel and a fold come between."""
+    have_added = threading.Barrier(closers + 1, timeout=30)
+
+    def fill(batch: int) -> None:
+        with Session(host.engine) as session:
+            mine = Batch(lambda: host, None, id=batch, session=session)
+            mine.enqueue(row_task, 1)
+            have_added.wait()
+            mine.close()
+            session.commit()
+
+    def meddle(batch: int, connection: Connection, *, cancels: bool) -> None:
+        have_added.wait()
+        if cancels:
+            with app.app_context():
+                opsjobs.operator.cancel_batch(batch, actor="anna", reason="a race of hosts")
+        fold_all(connection)
+
+    with closing(connect_apart(host.engine)) as other:
+        for number in range(20):
+            batch = opsjobs.batch("import").open()
+            db.session.commit()
+            answers = race(
+                *[partial(fill, batch.id)] * closers,
+                partial(meddle, batch.id, other, cancels=number % 2 == 1),
+            )
+            assert answers == [None] * (closers + 1)
+            fold_all(bench.connection)
+            row = batch_of(bench, batch.id)
+            assert row["enqueued"] == closers
+            assert row["state"] == ("canceled" if number % 2 else "running")
 
 
 def test_folding_does_not_wait_for_a_host_that_closes(
@@ -242,7 +293,7 @@ _END = """
 # --- kills
 
 
-@pytest.mark.parametrize("statement", range(1, 9))
+@pytest.mark.parametrize("statement", range(1, 10))
 def test_killed_between_any_two_statements_the_next_fold_does_it_once(
     db: SQLAlchemy,
     opsjobs: OpsJobs,
@@ -273,13 +324,13 @@ def test_killed_between_any_two_statements_the_next_fold_does_it_once(
     sql_load("lock_batch_to_fold")  # with its parts, which are not statements of their own
     with monkeypatch.context() as patched, closing(dying):
         patched.setattr("flask_opsjobs.endings.fold.sql.load", load)
-        if statement <= 7:
+        if statement <= 8:
             with pytest.raises(psycopg.OperationalError):
                 fold(dying, batch.id)
-        else:  # it needs seven statements
+        else:  # it needs eight statements
             fold(dying, batch.id)
-    assert len(loaded) == min(statement, 7)
-    if statement <= 7:
+    assert len(loaded) == min(statement, 8)
+    if statement <= 8:
         assert bench.row("SELECT state FROM opsjobs.batches")["state"] == "running"
         assert bench.rows("SELECT * FROM opsjobs.callbacks") == []
     assert fold_all(bench.connection) <= 2
