@@ -47,7 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--times", type=int, default=1, help="Make each test of tests/chaos so many times."
     )
     parser.addoption(
-        "--graphs", type=int, default=4, help="Make so many random workflows in tests/chaos."
+        "--graphs", type=int, default=60, help="Make so many random workflows in tests/chaos."
     )
     parser.addoption("--seed", type=int, help="The seed of the first of these workflows.")
     parser.addoption(

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from sqlalchemy import URL
@@ -312,17 +313,20 @@ class Postgres:
 class TemporaryPostgres(Postgres):
     """A server for tests, in a temporary folder that `close` removes; in memory, where there is room.
 
-    `durable` keeps every commit through a `kill`; without it the server is faster. A server that is not
-    closed is closed when Python ends. When Python is killed, the server ends too, but its folder stays. Use
-    it in the main thread only.
+    `durable` keeps every commit through a `kill`; without it the server is faster. `settings` are more of
+    PostgreSQL's own. A server that is not closed is closed when Python ends. When Python is killed, the
+    server ends too, but its folder stays. Use it in the main thread only.
     """
 
     _ends_with_us = True
 
-    def __init__(self, *, durable: bool = False) -> None:
+    def __init__(
+        self, *, durable: bool = False, settings: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         # A short path: pytest's own folders are too long for a socket.
         self._folder = Path(tempfile.mkdtemp(prefix="opg-", dir=_memory()))
-        super().__init__(self._folder, settings=_ROOMY if durable else _ROOMY | _HASTY)
+        ours = _ROOMY if durable else _ROOMY | _HASTY
+        super().__init__(self._folder, settings={**ours, **settings})
         self._close_at_exit = functools.partial(self._close_in, os.getpid())
         atexit.register(self._close_at_exit)
 

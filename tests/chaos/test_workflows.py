@@ -1,4 +1,4 @@
-"""Random workflows on real workers, while workers, loops and Postgres are killed.
+"""Random workflows, and a batch, on real workers, while workers, loops and Postgres are killed.
 
 Each run ends as an oracle without a database says, which is told only what nothing can compute: how attempts
 ended, what was decided, and which signals came, in the order of the commits.
@@ -19,6 +19,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.batches.checks import check_batches
 from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.errors import EngineUnavailable
 from flask_opsjobs.testing.postgres import TemporaryPostgres
@@ -36,26 +37,34 @@ pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 WHY: dict[str, Any] = {"actor": "anna", "reason": "because it is a test"}
 # What happens when Postgres was killed under a statement.
 AWAY = (psycopg.Error, DBAPIError, EngineUnavailable)
-# So many runs at once; each test has as many.
-AT_ONCE = 12
-TURN_SECONDS = 0.15
-KILL_TURNS = 10
-SKIPPABLE = """
-    SELECT s.name FROM opsjobs.steps s JOIN opsjobs.jobs j ON j.id = s.job_id
-    WHERE s.workflow_id = %s AND j.state IN ('deferred', 'failed', 'canceled') ORDER BY s.job_id
+# Each test has so many runs at once, and beside them a batch with so many members.
+AT_ONCE, MEMBERS = 60, 40
+# What a turn does, and how long it waits then.
+STARTS_A_TURN, SENDS_A_TURN, DECISIONS_A_TURN = 3, 4, 2
+TURN_SECONDS = 0.1
+# Kills go on until so few runs are left.
+KILL_SECONDS, CALM_BELOW = 2.5, 8
+# Each decision with its weight, and the steps on which it is legal.
+DECISIONS = {
+    "workflow.retry": (3, "j.state = 'failed'"),
+    "workflow.skip": (3, "j.state IN ('deferred', 'failed', 'canceled')"),
+    "workflow.signal": (2, "s.kind = 'wait' AND j.state = 'deferred'"),
+    "workflow.cancel": (1, "j.ended_at IS NULL"),
+    "job.retry": (2, "j.state = 'failed'"),
+    "job.cancel": (1, "j.ended_at IS NULL"),
+}
+DECIDABLE = """
+    SELECT s.workflow_id, j.id, s.name FROM opsjobs.steps s JOIN opsjobs.jobs j ON j.id = s.job_id
+    WHERE {} ORDER BY random() LIMIT 1
 """
-DECISION_TURNS = 60
+# Nobody waits for a back-off.
+HURRY = "UPDATE opsjobs.jobs SET due_at = clock_timestamp() WHERE state = 'retryable' RETURNING id"
 
 
 @pytest.fixture
 def own_postgres() -> Any:
     """It tracks the time of commits."""
-    with TemporaryPostgres(durable=True) as server:
-        url = server.url().set(drivername="postgresql").render_as_string(hide_password=False)
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute("ALTER SYSTEM SET track_commit_timestamp = on")
-        server.stop()
-        server.start()
+    with TemporaryPostgres(durable=True, settings={"track_commit_timestamp": "on"}) as server:
         yield server
 
 
@@ -125,16 +134,19 @@ def _add(flow: Any, spec: RunSpec, step: StepSpec, nodes: dict[str, Any]) -> Any
 
 
 class Storm:
-    """Sends signals, decides and kills at random, until all runs have ended."""
+    """Starts runs, sends signals, decides and kills at random, until all runs have ended."""
 
     def __init__(self, site: Site, dice: random.Random) -> None:
         self.site = site
         self.dice = dice
+        self.runs: list[Run] = []
+        self.batch: int | None = None
         self.operator = Operator(site.app.extensions["opsjobs"])
         self.workers = [site.worker(), site.worker("--simple")]
         self.loops = site.loops()
-        self.kills: list[str] = []
+        self.kills: Counter[str] = Counter()
         self.decisions: Counter[str] = Counter()
+        self._killed_at = time.monotonic()
 
     def try_to(self, act: Callable[[], Any]) -> None:
         """Do it in the host, unless Postgres is away."""
@@ -145,58 +157,91 @@ class Storm:
                 host_module.db.session.remove()
                 host_module.db.engine.dispose()
 
-    def live_through(self, runs: list[Run]) -> None:
-        """Return when all runs have ended."""
-        for turn in range(100_000):
-            found = self.site.rows(
-                "SELECT array(SELECT id FROM opsjobs.workflows WHERE id = ANY (%s) AND ended_at IS NULL)",
-                [run.id for run in runs],
-            )
-            if found == [([],)]:
+    def live_through(self, specs: list[RunSpec]) -> None:
+        """Return when a run of each spec has ended."""
+        waiting = specs[::-1]
+        wanted = len(specs) * 2 // 3
+        for turn in range(2_000):
+            left = self._list_open()
+            is_deciding = self.decisions.total() < wanted
+            if not (left or waiting or is_deciding):
                 return
-            if turn > 2_000:
-                raise AssertionError(f"runs {found} do not end: {self.site.states()}")
-            left = found[0][0] if found else []  # none while Postgres is away
-            self._take_a_turn(turn, runs, [run for run in runs if run.id in left])
+            for _ in range(min(STARTS_A_TURN, len(waiting))):
+                self.try_to(lambda: self._start(waiting))
+            self._take_a_turn(turn, left, is_deciding=is_deciding)
             until = time.monotonic() + TURN_SECONDS
             wait_until(lambda until=until: time.monotonic() >= until, every=TURN_SECONDS / 3)
+        raise AssertionError(f"runs {self._list_open()} do not end: {self.site.states()}")
 
-    def _take_a_turn(self, turn: int, runs: list[Run], left: list[Run]) -> None:
-        if left:
-            run = self.dice.choice(left)
-            for name, key in self.dice.sample(run.signals, min(2, len(run.signals))):
+    def _list_open(self) -> list[Run]:
+        """The runs that have not ended; all while Postgres is away."""
+        found = self.site.rows(
+            "SELECT array(SELECT id FROM opsjobs.workflows WHERE id = ANY (%s) AND ended_at IS NULL)",
+            [run.id for run in self.runs],
+        )
+        return [run for run in self.runs if run.id in found[0][0]] if found else self.runs
+
+    def _take_a_turn(self, turn: int, left: list[Run], *, is_deciding: bool) -> None:
+        """Signals come at random while decisions do, and then all again and again, so that each run ends."""
+        signals = [signal for run in left for signal in run.signals]
+        if is_deciding:
+            signals = self.dice.sample(signals, min(SENDS_A_TURN, len(signals)))
+            for _ in range(DECISIONS_A_TURN):
+                self.try_to(self._decide)
+            if turn % 10 == 0:
+                self.try_to(self._retry_batch)
+        if is_deciding or turn % 10 == 0:
+            for name, key in signals:
                 self.try_to(lambda name=name, key=key: self._send(name, key))
-        if turn < DECISION_TURNS:
-            for _ in range(2):
-                self.try_to(lambda: self._decide(self.dice.choice(runs)))
-        elif turn == DECISION_TURNS or turn % 20 == 0:
-            for run in left:
-                for name, key in run.signals:
-                    self.try_to(lambda name=name, key=key: self._send(name, key))
-        if turn % KILL_TURNS == KILL_TURNS - 1:
+        if turn % 10 == 0:
+            self.site.rows(HURRY)
+        now = time.monotonic()
+        if now - self._killed_at > KILL_SECONDS and len(left) > CALM_BELOW:
+            self._killed_at = now
             self._kill()
+
+    def _start(self, waiting: list[RunSpec]) -> None:
+        self.runs.append(start(waiting[-1]))
+        waiting.pop()
 
     def _send(self, name: str, key: str) -> None:
         host_module.opsjobs.signal(name, key=key, payload=7)
         host_module.db.session.commit()
 
-    def _decide(self, run: Run) -> None:
-        action = self.dice.choices(("retry", "skip", "cancel"), (5, 4, 1))[0]
+    def _decide(self) -> None:
+        """Decide on any step or run for which this is legal, or was a moment ago; each way once at first."""
+        left = [action for action in DECISIONS if not self.decisions[action]] or [*DECISIONS]
+        (action,) = self.dice.choices(left, [DECISIONS[action][0] for action in left])
+        found = self.site.rows(DECIDABLE.format(DECISIONS[action][1]))
+        if not found:
+            return
+        ((run, job, name),) = found
+        target = f"workflow/{run}" if action.startswith("workflow.") else f"job/{job}"
         params: dict[str, Any] = {}
-        if action == "skip":
-            found = self.site.rows(SKIPPABLE, run.id)
-            if not found:
-                return
-            ((name,),) = self.dice.sample(found, 1)
-            params = {"step": name, "result": result_of(run.spec, name)}
-        receipt = self.operator.run(
-            f"workflow.{action}", [f"workflow/{run.id}"], **WHY, params=params
-        )
+        if action == "workflow.skip":
+            (spec,) = (one.spec for one in self.runs if one.id == run)
+            params = {"step": name, "result": result_of(spec, name)}
+        elif action == "workflow.signal":
+            params = {"wait": name, "payload": 7}
+        receipt = self.operator.run(action, [target], **WHY, params=params)
         self.decisions[action] += receipt.is_done
+
+    def _retry_batch(self) -> None:
+        """Let the members run again that failed. The first time, enqueue the batch."""
+        if self.batch:
+            self.operator.run("batch.retry", [f"batch/{self.batch}"], **WHY)
+            return
+        opsjobs = host_module.opsjobs
+        call = host_module.hear_batch
+        with opsjobs.batch("members", on_end=call, on_failure=call) as batch:
+            task = host_module.act.options(max_attempts=1)
+            batch.enqueue_many(task, ({"fails": number % 5 == 0} for number in range(MEMBERS)))
+        host_module.db.session.commit()
+        self.batch = batch.id
 
     def _kill(self) -> None:
         what = self.dice.choice(("worker", "worker", "loops", "postgres"))
-        self.kills.append(what)
+        self.kills[what] += 1
         if what == "worker":
             place = self.dice.randrange(len(self.workers))
             self.workers[place].kill_all()
@@ -213,7 +258,7 @@ class Storm:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`--graphs 60` makes five tests of 12 runs."""
+    """`--graphs 500` makes nine tests of at most 60 runs."""
     count = metafunc.config.getoption("graphs")
     counts = [min(AT_ONCE, count - first) for first in range(0, count, AT_ONCE)]
     metafunc.parametrize(("part", "count"), list(enumerate(counts)))
@@ -231,27 +276,26 @@ def test_random_workflows_end_as_the_oracle_says(
     with closing(connect_apart(site.app.extensions["opsjobs"].engine)) as connection:
         connection.execute(TRIGGERS)
     storm = Storm(site, random.Random(seed))
-    runs: list[Run] = []
-    while len(runs) < count:
-        storm.try_to(lambda: runs.append(start(make_spec(seed + len(runs)))))
-    storm.live_through(runs)
+    storm.live_through([make_spec(seed + number) for number in range(count)])
     print(f"killed: {storm.kills}, decided: {storm.decisions}")
-    assert count < AT_ONCE or {"retry", "skip"} <= storm.decisions.keys()
+    assert count < AT_ONCE or storm.decisions.keys() == DECISIONS.keys()
     try:
         wait_until(lambda: not what_is_left(site), 30)
     except AssertionError:
         raise AssertionError(what_is_left(site)) from None
     with closing(connect_apart(site.app.extensions["opsjobs"].engine)) as connection:
         assert checks(connection) == []
-        keys = {step.key: run.id for run in runs for step in run.spec.steps}
+        assert check_batches(connection) == []
+        keys = {step.key: run.id for run in storm.runs for step in run.spec.steps}
         histories = read_histories(connection, keys)
     wrong = []
-    for run in runs:
+    for run in storm.runs:
         try:
             assert_as_the_oracle_says(site, run, histories[run.id])
         except AssertionError as error:
             wrong.append(str(error)[:600])
     assert wrong == []
+    assert_batch_has_ended(site)
 
 
 def what_is_left(site: Site) -> list[Any]:
@@ -259,8 +303,28 @@ def what_is_left(site: Site) -> list[Any]:
     return [
         *site.rows("SELECT id, task, state, workflow_id FROM opsjobs.jobs WHERE ended_at IS NULL"),
         *site.rows("SELECT * FROM opsjobs.workflow_end_events"),
+        *site.rows("SELECT * FROM opsjobs.batch_end_events"),
         *site.rows("SELECT id, trouble FROM opsjobs.workflows WHERE trouble IS NOT NULL"),
     ]
+
+
+def assert_batch_has_ended(site: Site) -> None:
+    """All members are counted, none as lost, and each end has called back once."""
+    ((state, enqueued, lost, end_no),) = site.rows(
+        "SELECT state, enqueued, lost, end_no FROM opsjobs.batches"
+    )
+    states = dict(
+        site.rows(
+            "SELECT state, count(*) FROM opsjobs.jobs WHERE batch_id IS NOT NULL GROUP BY state"
+        )
+    )
+    assert (sum(states.values()), enqueued, lost) == (MEMBERS, MEMBERS, 0)
+    assert state == ("failed" if "failed" in states else "finished")
+    callbacks = site.rows(
+        "SELECT c.end_no, j.state FROM opsjobs.callbacks c JOIN opsjobs.jobs j ON j.id = c.job_id"
+        " WHERE c.of = 'batch' AND c.event = 'end' ORDER BY c.end_no"
+    )
+    assert callbacks == [(number, "finished") for number in range(1, end_no + 1)]
 
 
 def assert_as_the_oracle_says(site: Site, run: Run, history: History) -> None:
@@ -278,7 +342,7 @@ def assert_as_the_oracle_says(site: Site, run: Run, history: History) -> None:
     assert tuple(history.ends) == expected.ends, seed
     callbacks = site.rows(
         "SELECT c.end_no, j.state FROM opsjobs.callbacks c JOIN opsjobs.jobs j ON j.id = c.job_id"
-        " WHERE c.of_id = %s ORDER BY c.end_no",
+        " WHERE c.of = 'workflow' AND c.of_id = %s ORDER BY c.end_no",
         run.id,
     )
     assert callbacks == [(number, "finished") for number in range(1, expected.callbacks + 1)], seed

@@ -14,9 +14,11 @@ from typing import Any
 from flask_opsjobs.core.db import Connection
 from tests.workflows.oracle import (
     BY_ADVANCE,
+    CANCELED,
     DEPENDENCY,
     SKIPPED,
     CancelRun,
+    CancelStep,
     End,
     Ended,
     EndOfRun,
@@ -42,6 +44,15 @@ TRIGGERS = """
         WHEN (new.workflow_id IS NOT NULL AND old.state <> new.state
             AND (old.ended_at IS NOT NULL OR new.ended_at IS NOT NULL))
         EXECUTE FUNCTION public.note_job();
+
+    CREATE FUNCTION public.note_asked() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO public.history (run, kind, step, facts)
+        SELECT new.workflow_id, 'asked', s.name, 'null' FROM opsjobs.steps s WHERE s.job_id = new.id;
+        RETURN new; END $$;
+    CREATE TRIGGER note_asked AFTER UPDATE ON opsjobs.jobs FOR EACH ROW
+        WHEN (new.workflow_id IS NOT NULL AND new.state = 'started'
+            AND old.cancel_requested_at IS NULL AND new.cancel_requested_at IS NOT NULL)
+        EXECUTE FUNCTION public.note_asked();
 
     CREATE FUNCTION public.note_map() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         INSERT INTO public.history (run, kind, step, facts)
@@ -87,6 +98,9 @@ class History:
     steps: dict[str, End | None] = field(default_factory=dict)
     times: dict[str, float] = field(default_factory=dict)
     signals: list[str] = field(default_factory=list)
+    is_canceling: bool = False
+    # The steps that were asked to stop by themselves, and may still end otherwise.
+    asked: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -128,8 +142,13 @@ def _tell(history: History, facts: Sequence[_Fact]) -> None:
             case "ended":
                 history.steps[fact.step] = (fact.facts[0], fact.facts[1])
                 history.times[fact.step] = fact.facts[2]
+                history.asked.discard(fact.step)
             case "reopened":
                 history.steps[fact.step] = None
+            case "asked" if not history.is_canceling:
+                history.asked.add(fact.step)
+            case "canceled" | "run_reopened":
+                history.is_canceling = fact.kind == "canceled"
             case "run_ended":
                 history.ends.append(EndOfRun(*fact.facts))
             case "sent":
@@ -156,10 +175,9 @@ def _events(history: History, facts: Sequence[_Fact]) -> Iterator[Event]:
     for fact in facts:
         match fact.kind:
             case "ended":
-                end = (fact.facts[0], fact.facts[1])
-                # The oracle computes what `advance` ends, and what a canceled run stops.
-                if end not in BY_ADVANCE and end != ("canceled", "canceled"):
-                    yield Ended(fact.step, end)
+                yield from _end(history, fact.step, (fact.facts[0], fact.facts[1]))
+            case "asked" if not history.is_canceling:
+                yield CancelStep(fact.step, was_started=True)
             case "expanded":
                 yield Expanded(fact.step, fact.facts)
             case "canceled":
@@ -167,3 +185,12 @@ def _events(history: History, facts: Sequence[_Fact]) -> Iterator[Event]:
             case "sent":
                 name, key, outcome = fact.facts
                 yield Sent(name, key, outcome=outcome)
+
+
+def _end(history: History, step: str, end: End) -> Iterator[Event]:
+    """Tell how a step ended, but not what the oracle computes: what `advance` and a canceled run end."""
+    if end == CANCELED and step not in history.asked:
+        if not history.is_canceling:
+            yield CancelStep(step)
+    elif end not in BY_ADVANCE:
+        yield Ended(step, end)

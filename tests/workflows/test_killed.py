@@ -12,7 +12,6 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import psycopg
 import pytest
 from flask import Flask
 
@@ -237,12 +236,7 @@ def test_a_process_that_is_killed_while_it_expands_a_map(
 @pytest.fixture
 def own_postgres() -> Iterator[TemporaryPostgres]:
     """It writes the commits that nobody waits for as late as it can."""
-    with TemporaryPostgres(durable=True) as server:
-        url = server.url().set(drivername="postgresql").render_as_string(hide_password=False)
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
-        server.stop()
-        server.start()
+    with TemporaryPostgres(durable=True, settings={"wal_writer_delay": "10s"}) as server:
         yield server
 
 

@@ -290,6 +290,20 @@ def test_of_two_steps_the_one_whose_time_is_first_is_the_culprit(
     assert graph.row()["ended_by_step"] == "b"
 
 
+def test_of_steps_that_ended_at_once_the_first_of_the_graph_is_the_culprit(bench: Bench) -> None:
+    """A worker writes several outcomes in one statement. A member of a map is never before its map."""
+    graph = Graph.make(bench.connection, "a b member", [])
+    bench.connection.execute("UPDATE opsjobs.steps SET position = 0 WHERE name = 'member'")
+    attempts = [
+        EndedAttempt(begin(graph, name), 1, None, "worker", Outcome(kind="raised"))
+        for name in ("member", "b")
+    ]
+    endings.write_outcomes(bench.connection, attempts, read_clock(bench.connection))
+    graph.end("a")
+    settle_all(bench.connection)
+    assert graph.row()["ended_by_step"] == "b"
+
+
 @pytest.mark.parametrize("kind", ["returned", "raised"])
 def test_cancel_against_an_end(kind: str, bench: Bench, connect: Callable[[], Connection]) -> None:
     first, second = connect(), connect()
@@ -771,7 +785,7 @@ def test_operators_in_crossed_orders_with_ends_limits_cron_and_all_loops(
 
     def work(name: str, act: Act) -> None:
         connection, dice = connect(), random.Random(name)
-        while time.monotonic() < until:
+        while time.monotonic() < until or made[name] < 10:
             act(connection, dice)
             made[name] += 1
 
@@ -783,7 +797,6 @@ def test_operators_in_crossed_orders_with_ends_limits_cron_and_all_loops(
         partial(work, "loops", lambda connection, dice: dice.choice(runners).run_once(connection)),
     )
     assert [one for one in done if isinstance(one, Exception)] == []
-    assert min(made.values()) >= 10, made
     assert bench.rows("SELECT loop, error FROM opsjobs.loop_runs WHERE error IS NOT NULL") == []
     assert bench.rows("SELECT trouble FROM opsjobs.workflows WHERE trouble IS NOT NULL") == []
     settle_all(bench.connection)

@@ -2,7 +2,8 @@
 -- The first rule that applies decides: canceled, when somebody canceled the run and this stopped a step;
 -- failed, when a step that must finish did not; else finished. The first such step is the culprit, without
 -- those that were only canceled because of another. The first is the one whose job shows the earliest time,
--- since operators see the times and nobody sees the order of commits.
+-- since operators see the times and nobody sees the order of commits. Of several that one statement ended it
+-- is the first in the order of the graph, which is that of the ids. (`position` of a member is its element.)
 -- The caller holds the run's lock.
 -- Run by `advance`. Indexes: workflows_pkey, steps_name_key, jobs_pkey.
 WITH run AS MATERIALIZED (
@@ -13,7 +14,7 @@ WITH run AS MATERIALIZED (
     LEFT JOIN opsjobs.jobs j ON j.id = s.job_id
     WHERE w.finished < w.steps AND s.settled <> 'finished' AND NOT s.may_fail
       AND j.ended_by IS DISTINCT FROM 'dependency'
-    ORDER BY j.ended_at, s.position LIMIT 1
+    ORDER BY j.ended_at, s.job_id LIMIT 1
 ), stopped AS MATERIALIZED (
     SELECT EXISTS (
         SELECT FROM run w JOIN opsjobs.steps s ON s.workflow_id = w.id JOIN opsjobs.jobs j ON j.id = s.job_id
