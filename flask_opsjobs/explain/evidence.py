@@ -12,6 +12,7 @@ from ..jobs.rows import Count
 from ..lifeline.loop_runs import LoopRow
 from ..limits.bucket import BucketLevel, Shape
 from ..settings import Settings
+from ..workflows.held_up import Doing, Released, doing_of
 
 # Lists of steps stop at this number.
 MOST_STEPS = 5
@@ -141,11 +142,33 @@ class LimitEvidence:
 
 @dataclass(frozen=True)
 class FrontierStep:
-    """An unfinished step that waits for no other step. `says` is its own first reason, once it was found."""
+    """An unfinished step that waits for no other step. `says` is its own first reason, once it was found.
+
+    `waiting` is the name of a step that waits for it, where that was read.
+    """
 
     name: str
     evidence: Evidence
     says: str = ""
+    waiting: str | None = None
+
+    @property
+    def doing(self) -> Doing:
+        """What the step does, as pages say it."""
+        job, step = self.evidence.job, self.evidence.step
+        return doing_of(
+            Released(
+                job.state,
+                job.attempt,
+                job.max_attempts,
+                job.due_at,
+                job.started_at,
+                job.deadline_at,
+                step.opened_at if step else None,
+                step.signals if step else None,
+            ),
+            self.evidence.now,
+        )
 
 
 @dataclass(frozen=True)

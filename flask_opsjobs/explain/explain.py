@@ -15,6 +15,7 @@ from ..lifeline.reasons import needed_loops
 from ..limits import reasons as limit_reasons
 from ..queues import reasons as queue_reasons
 from ..workflows import reasons as workflow_reasons
+from ..workflows.held_up import rank, sentence_of
 from .evidence import MOST_STEPS, Evidence, RunEvidence
 from .reason_kinds import REASON_KINDS, Explanation, Reason, WorkflowExplanation, as_text
 
@@ -116,8 +117,12 @@ def _summary_of_run(run: RunEvidence) -> str:
         return "It cannot end, because jobs of its steps were deleted. Cancel it."
     if not run.frontier:
         return f"{counted(left, 'step')} wait for the run to be advanced."
+    first = min(run.frontier, key=lambda step: rank(step.evidence.job.state))
     many = f"{MOST_STEPS} or more" if len(run.frontier) == MOST_STEPS else f"{len(run.frontier):,}"
-    return f"{counted(left, 'step')} of {run.steps:,} left; {many} of them wait for no other step."
+    return (
+        f"{sentence_of(first.name, first.waiting, first.doing)}. "
+        f"{counted(left, 'step')} of {run.steps:,} left; {many} of them wait for no other step."
+    )
 
 
 def _lacking(evidence: Evidence, reasons: tuple[Reason, ...]) -> Iterator[str]:

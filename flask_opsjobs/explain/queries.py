@@ -164,8 +164,10 @@ def _frontier(
     session: Session, rows: Sequence[Any], now: datetime, settings: Settings
 ) -> list[FrontierStep]:
     """The evidence of steps that wait for no other step. None of them reads the evidence of another."""
-    found = [(row.name, find_evidence(session, row.id, now, settings)) for row in rows]
-    return [FrontierStep(name, each) for name, each in found if each is not None]
+    found = [(row, find_evidence(session, row.id, now, settings)) for row in rows]
+    return [
+        FrontierStep(row.name, each, waiting=row.waiting) for row, each in found if each is not None
+    ]
 
 
 def _listeners(session: Session, evidence: Evidence) -> list[Listener]:

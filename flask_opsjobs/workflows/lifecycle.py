@@ -31,6 +31,10 @@ KINDS = {
     "member": "was added by a map, for one element",
 }
 
+# The states of released steps that have not ended, as a sentence about their run names them: the first most
+# likely holds it up. An open wait is `deferred`.
+HOLDS_UP = ("retryable", "deferred", "scheduled", "available", "queued", "started")
+
 # What happens to a step when a step before it does not finish.
 ON_FAILURE = ("cancel", "continue")
 

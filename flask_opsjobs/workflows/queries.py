@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Text, cast, literal, select, tuple_
+from sqlalchemy import BigInteger, Text, cast, literal, select, tuple_
 from sqlalchemy.orm import Session
 
 from ..core import sql
 from ..core.db import LARGEST_ID
 from ..jobs.models import Callback, Job, Output
 from ..jobs.rows import CAP, Count, OutputRow
-from .lifecycle import OPEN, STATES
+from .lifecycle import HOLDS_UP, OPEN, STATES
 from .models import EdgeRecord, SignalRecord, StepRecord, WorkflowRecord
 
 # Begin, end and outcome of an attempt.
@@ -32,12 +32,10 @@ _EXAMINED_WAITS = 1_000
 _EXAMINED_RUNS, _FEWEST_RUNS = 50, 3
 MOST_STEPS = 50_000
 _NEWEST_RUNS = 500
+_EXAMINED_GOOD = 200
 _MOST_SIGNALS = 50
 _MOST_CALLBACKS = 20
 _MOST_ATTEMPTS = 20
-
-# The order in which released steps are named when a run waits for several.
-HOLDS_UP = ("retryable", "deferred", "scheduled", "available", "queued", "started")
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,10 @@ class RunPage:
 
 @dataclass(frozen=True)
 class HeldUpBy:
-    """A released step that has not ended, and the number of such steps of its run, `released`."""
+    """A released step that has not ended, and the number of such steps of its run, `released`.
+
+    `waiting` is the name of a step that waits for it, if there is one.
+    """
 
     id: int
     name: str
@@ -98,6 +99,7 @@ class HeldUpBy:
     signals: Sequence[str] | None
     key: str
     opened_at: datetime | None
+    waiting: str | None
     released: int
 
 
@@ -186,6 +188,23 @@ def find_usual_seconds(session: Session, names: Iterable[str]) -> Mapping[str, f
     }
     rows = session.connection().exec_driver_sql(sql.load("list_usual_seconds"), params)
     return {name: float(seconds) for name, seconds in rows}
+
+
+def find_last_good(session: Session, run: RunRow) -> RunRow | None:
+    """The newest other run of this name that finished, among its newest 200 runs."""
+    keys = (WorkflowRecord.name, WorkflowRecord.id)
+    bounds = [(literal(run.name, Text), literal(id, BigInteger)) for id in (0, LARGEST_ID)]
+    newest = (
+        select(*_columns(WorkflowRecord, RunRow))
+        # A range of one value, as in `page_of_runs`.
+        .where(tuple_(*keys) >= tuple_(*bounds[0]), tuple_(*keys) <= tuple_(*bounds[1]))
+        .order_by(*(key.desc() for key in keys))
+        .limit(_EXAMINED_GOOD)
+        .subquery()
+    )
+    good = select(newest).where(newest.c.state == "finished", newest.c.id != run.id)
+    row = session.execute(good.order_by(newest.c.id.desc()).limit(1)).one_or_none()
+    return None if row is None else RunRow(*row)
 
 
 def list_recent_workflows(session: Session) -> set[str]:

@@ -35,6 +35,7 @@ PAGES = {
     "workflows": "/workflows",
     "signals": "/signals",
     "a workflow": "/workflows/{run}",
+    "a workflow compared": "/workflows/{run}/compare?with={run}",
     "batches": "/batches",
     "a batch": "/batches/{batch}",
     "no such batch": "/batches/987654321",

@@ -69,6 +69,38 @@ def test_its_page_says_so_too_and_lists_its_steps(get: Callable[..., Any], graph
     assert table["d"].endswith("start")
 
 
+def test_the_sentence_of_a_run_walks_to_what_holds_it_up_as_why_does(
+    get: Callable[..., Any], bench: Bench, opsjobs: OpsJobs, db: SQLAlchemy
+) -> None:
+    graph = Graph.make(bench.connection, "billing notify", ["billing notify"])
+    path = f"/workflows/{graph.run}"
+
+    def sentences() -> tuple[str, str, str]:
+        """What the page of the run, the list and `why` say, without the time at the end."""
+        said = opsjobs.explain(f"workflow/{graph.run}").says.partition(". 2 steps")[0]
+        (line,) = rows(soup(get("/workflows").text), "runs").values()
+        return words(soup(get(path).text).select_one("#part .say")), line, said
+
+    for change, expected in {
+        "attempt = 0": "notify waits for billing, which is due",
+        "state = 'retryable', attempt = 2, max_attempts = 5, due_at = now() + interval '1 h'": (
+            "notify waits for billing, which backs off: attempt 3 of 5 at"
+        ),
+        "state = 'started', started_at = now()": "notify waits for billing, which is running",
+    }.items():
+        bench.connection.execute(
+            f"UPDATE opsjobs.jobs SET {change} WHERE id = %s",
+            [graph.ids["billing"]],
+        )
+        for sentence in sentences():
+            assert expected in sentence.replace(" ,", ","), sentence
+    # Why a due step does not start is said too.
+    bench.connection.execute(
+        "UPDATE opsjobs.jobs SET state = 'available', started_at = NULL WHERE state = 'started'"
+    )
+    assert "The dispatch loop has never run" in sentences()[0]
+
+
 def test_a_link_chooses_a_step(get: Callable[..., Any], graph: Graph) -> None:
     page = soup(get(f"/workflows/{graph.run}?step={graph.ids['b']}").text)
     panel = words(page.find(id="step").find_parent("section"))
@@ -457,3 +489,88 @@ def test_the_navigation_counts_what_needs_a_person(
     assert words(badge) == (
         "2 need a person: 1 cannot go on or failed within a day, 1 signal is ambiguous"
     )
+
+
+@pytest.fixture
+def compared(db: SQLAlchemy, opsjobs: OpsJobs) -> tuple[int, int]:
+    """Two runs of one name: all steps of the first finished; of the second, of another shape, one failed."""
+
+    @opsjobs.task(record_output=True, max_attempts=1)
+    def give(value: Any) -> Any:
+        if value == "bad":
+            raise ValueError("no")
+        return value
+
+    runs = []
+    for value, last in (("good", "notify"), ("bad", "tell")):
+        flow = opsjobs.workflow("compared")
+        numbers = flow.step("numbers", give, value=[1, 2])
+        flow.map("double", give, over=numbers.result, as_="value")
+        flow.step("check", give, value=value)
+        flow.step(last, give, value=1)
+        runs.append(flow.start().id)
+        db.session.commit()
+        perform_due()
+    return runs[0], runs[1]
+
+
+def test_two_runs_are_compared_step_by_step(
+    get: Callable[..., Any], compared: tuple[int, int]
+) -> None:
+    good, bad = compared
+    page = soup(get(f"/workflows/{bad}/compare").text)  # with the last good one
+    assert words(page.h1) == f"compared {bad} beside {good}"
+    assert words(page.select_one("main .say")).startswith("3 of 5 steps differ")
+    assert f"1 only in {bad}, 1 only in {good}" in words(page.select_one("main .say"))
+    table = rows(page, "steps")
+    assert list(table) == ["the whole run", "numbers", "double", "check", "tell", "notify"]
+    assert "failed" in table["check"]
+    assert f"not in {good}" in table["tell"]
+    assert f"not in {bad}" in table["notify"]
+    differ = soup(get(f"/workflows/{bad}/compare?with={good}&show=differs").text)
+    assert list(rows(differ, "steps")) == ["the whole run", "check", "tell", "notify"]
+    # The page of the run and the list link it.
+    beside = soup(get(f"/workflows/{bad}").text)
+    assert list(rows(beside, "good")) == ["check", "tell", "notify"]
+    (link,) = [a for a in beside.select("#part aside a") if a.text == "Compare all steps"]
+    assert str(link["href"]).endswith(f"/workflows/{bad}/compare?with={good}")
+    # Of the good run there is no other good one.
+    assert soup(get(f"/workflows/{good}").text).find(id="good") is None
+    assert "None of the last 200 runs" in get(f"/workflows/{good}/compare").text
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [("with=x", 404), ("with=99", 404), ("show=x", 422), ("page=0", 422), ("page=2", 422)],
+)
+def test_a_comparison_that_cannot_be_read_is_refused(
+    get: Callable[..., Any], compared: tuple[int, int], query: str, status: int
+) -> None:
+    get(f"/workflows/{compared[1]}/compare?{query}", status=status)
+
+
+def test_a_denied_run_is_not_compared(
+    get: Callable[..., Any], compared: tuple[int, int], access: Access
+) -> None:
+    good, bad = compared
+    access.denied = {("workflows.view", f"workflow/{good}")}
+    get(f"/workflows/{bad}/compare?with={good}", status=403)
+    assert "None of the last 200 runs" in get(f"/workflows/{bad}/compare").text
+    assert soup(get(f"/workflows/{bad}").text).find(id="good") is None
+
+
+def test_a_step_that_took_twice_as_long_is_marked_in_the_slower_run(
+    get: Callable[..., Any], session: Session
+) -> None:
+    began = ago(hours=1)
+    for seconds in (4, 9):
+        job = make_job(
+            session, "finished", started_at=began, ended_at=began + timedelta(seconds=seconds)
+        )
+        ended = {"ended_by": "finished", "finished": 1, "settled": 1, "state": "finished"}
+        make_run(session, {"slow": job.id}, created_at=began, ended_at=ago(minutes=1), **ended)
+    session.execute(update(StepRecord).values(released_at=began))
+    session.commit()
+    for path in ("/workflows/1/compare?with=2", "/workflows/2/compare?with=1"):
+        row = soup(get(path).text).find(id="steps").find_parent("section").select("tbody tr")[1]
+        assert [words(chip) for chip in row.select(".chip[data-is=late]")] == ["9.0 s"]

@@ -140,13 +140,21 @@ def test_what_holds_the_runs_of_a_page_up(plans: tuple[Plans, Reading]) -> None:
     runs = queries.page_of_runs(read.session, state="running").rows
     seen.seen.clear()
     assert len(queries.find_what_holds_up(read.session, runs)) == 25
-    check(seen, {"jobs_of_run", "steps_pkey"}, 50)
+    check(seen, {"jobs_of_run", "steps_pkey", "edges_pkey"}, 50)
 
 
 def test_how_long_runs_usually_take(plans: tuple[Plans, Reading]) -> None:
     seen, read = plans
     assert len(queries.find_usual_seconds(read.session, ["name_1", "name_2"])) == 2
     check(seen, {"workflows_by_name"}, 100)
+
+
+def test_the_last_run_of_a_name_that_finished(plans: tuple[Plans, Reading]) -> None:
+    seen, read = plans
+    run = queries.page_of_runs(read.session, name="name_3").rows[0]
+    seen.seen.clear()
+    queries.find_last_good(read.session, run)
+    check(seen, {"workflows_by_name"}, 200)
 
 
 def test_the_counts_of_the_tabs(plans: tuple[Plans, Reading]) -> None:

@@ -132,6 +132,12 @@ def _batch(page: Any, url: str) -> None:
     _await(page, page.url, "[aria-labelledby=members] tbody [data-is=failed]")
 
 
+def _comparison(page: Any, url: str) -> None:
+    """That run beside the last one that finished."""
+    _run(page, url)
+    go(page, f"{page.url.partition('?')[0]}/compare")
+
+
 def _partition(page: Any, url: str) -> None:
     """By its name: no address holds it."""
     go(page, f"{url}/limiters/customer-api")
@@ -171,6 +177,7 @@ SHOTS = (
     Shot("signals", "signals", at("/signals")),
     Shot("workflow", "workflow", _run, is_main=True),
     Shot("batch", "batch", _batch, is_main=True),
+    Shot("workflow-compare", "workflow_compare", _comparison),
     Shot("batches", "batches", at("/batches")),
     Shot("cron", "cron", _cron, is_main=True),
     Shot("cron-entry", "cron_entry", at("/cron/close_day")),

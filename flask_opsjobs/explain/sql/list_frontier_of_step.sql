@@ -8,7 +8,7 @@ WITH RECURSIVE before (id) AS (
     SELECT e.from_id FROM before b JOIN opsjobs.edges e ON e.to_id = b.id
     JOIN opsjobs.jobs j ON j.id = e.from_id AND j.ended_at IS NULL
 )
-SELECT s.job_id AS id, s.name FROM before b
+SELECT s.job_id AS id, s.name, NULL::text AS waiting FROM before b
 CROSS JOIN LATERAL (
     SELECT WHERE NOT EXISTS (
         SELECT FROM opsjobs.edges e JOIN opsjobs.jobs j ON j.id = e.from_id AND j.ended_at IS NULL

@@ -20,7 +20,7 @@ from ..limiters import view as limiters
 from ..overview import view as overview
 from ..queues import view as queues
 from ..workers import view as workers
-from ..workflows import signals
+from ..workflows import compare, signals
 from ..workflows import view as workflows
 from . import files, views
 
@@ -125,6 +125,13 @@ URLS = (
         "workflow_live",
         workflows.workflow_live,
         "fragment",
+        "workflows.view",
+    ),
+    Url(
+        "/workflows/<workflow_id>/compare",
+        "workflow_compare",
+        compare.comparison_page,
+        "page",
         "workflows.view",
     ),
     *_workflow_actions(),

@@ -19,8 +19,8 @@ from ...jobs.lifecycle import STATES
 from ...jobs.search import terms
 from ...workflows import queries
 from ...workflows.graph import Drawing, GraphEdge, GraphStep, lay_out
+from ...workflows.held_up import Doing, doing_of, rank
 from ...workflows.queries import (
-    HOLDS_UP,
     OVERDUE,
     RunInFull,
     SignalRow,
@@ -38,7 +38,7 @@ _TELLING = ("failed", "retryable", "started", "queued", "available", "scheduled"
 _ROWS = 100
 _NEIGHBOURS = 8
 # A run with more steps than this is read anew only after some seconds, since its graph takes long to lay out.
-_LARGE, _KEPT = 1_000, timedelta(seconds=5)
+LARGE, _KEPT = 1_000, timedelta(seconds=5)
 _HUGE, _LONG_KEPT = 5_000, timedelta(seconds=30)
 _MOST_KEPT = 2
 
@@ -122,8 +122,7 @@ class Steps:
 
     def state_of(self, step: StepRow) -> str:
         """The state of a step; of a map, the state of its members that needs the most attention."""
-        counts = self.members.get(step.id, {})
-        return next((state for state in _TELLING if counts.get(state)), step.state)
+        return state_of_map(step, self.members.get(step.id, {}))
 
 
 @dataclass(frozen=True)
@@ -198,6 +197,14 @@ class RunView:
         steps = self.steps.by_id
         return [(steps[id], on_failure) for id, on_failure in edges if id in steps]
 
+    def doing(self, step: StepRow) -> Doing:
+        """What a released step does."""
+        return doing_of(step, self.now)
+
+    def waiting(self, step: StepRow) -> str | None:
+        """The name of the first step that waits for it."""
+        return next((other.name for other, _ in self.released_by(step)), None)
+
     def step_url(self, step: StepRow) -> str:
         """The address of this page with another step chosen, at the panel that shows it."""
         values: dict[str, Any] = {"workflow_id": self.run.row.id, **self.asked.but(step=step.id)}
@@ -213,9 +220,14 @@ class RunView:
         return PageDisplay(host().display, may_see=access.may_see_payload(*targets))
 
 
+def state_of_map(step: StepRow, counts: Mapping[str, int]) -> str:
+    """The state of a step; of a map, that of its members, as `counts` has them, that needs most attention."""
+    return next((state for state in _TELLING if counts.get(state)), step.state)
+
+
 def order_of_need(steps: Iterable[StepRow]) -> Sequence[StepRow]:
     """The steps in the order in which a sentence about their run names them."""
-    return sorted(steps, key=lambda step: (HOLDS_UP.index(step.state), step.id))
+    return sorted(steps, key=lambda step: (rank(step.state), step.id))
 
 
 def read_run(read: Reading, run: RunInFull) -> RunView:
@@ -266,7 +278,7 @@ _cache: WeakKeyDictionary[Engine, OrderedDict[int, Steps]] = WeakKeyDictionary()
 def _read_steps(read: Reading, run: RunInFull) -> Steps:
     """The steps of a run; of a large one at most five seconds old, of a huge one half a minute."""
     id = run.row.id
-    if run.row.steps <= _LARGE:
+    if run.row.steps <= LARGE:
         return _read_steps_now(read, id)
     kept = _cache.setdefault(host().engine, OrderedDict())
     steps = kept.get(id)

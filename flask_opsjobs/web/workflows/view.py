@@ -14,14 +14,18 @@ from ...actions.domain import Action
 from ...actions.registry import actions_of
 from ...core.display import Display
 from ...core.reading import Reading
+from ...engine.explain_with_redis import explain
+from ...explain.reason_kinds import Reason
 from ...jobs.rows import Count
 from ...jobs.search import terms
 from ...workflows import queries
 from ...workflows.faults import LONGEST_NAME
+from ...workflows.held_up import Doing, doing_of
 from ...workflows.lifecycle import ENDED_BY, MEANINGS, STATES
 from ...workflows.queries import HeldUpBy, RunPage, RunRow
 from ..app import access, pages, problems, references
 from ..app.host import host, reading
+from .compare import compare_with_last_good
 from .pictures import draw_run, draw_timeline_of
 from .run import STEP_ACTIONS, RunView, read_run
 
@@ -45,6 +49,11 @@ class RunLine:
     usual: float | None
     need: str | None
     now: datetime
+
+    @property
+    def doing(self) -> Doing | None:
+        """What the step does."""
+        return None if self.step is None else doing_of(self.step, self.now)
 
     @property
     def times(self) -> int:
@@ -232,6 +241,8 @@ def _one(read: Reading, view: RunView) -> Markup:
         view=view,
         run=run,
         step_url=view.step_url,
+        good=compare_with_last_good(read, run, view.steps.rows),
+        held_by=_find_reason(read, view),
         graph=draw_run(view),
         timeline=draw_timeline_of(read, view),
         usual=queries.find_usual_seconds(read.session, [run.name]).get(run.name),
@@ -243,6 +254,18 @@ def _one(read: Reading, view: RunView) -> Markup:
         actions_of_step=_actions_of_step(view),
         step_actions=STEP_ACTIONS,
         may_see_jobs=access.may("jobs.view"),
+    )
+
+
+def _find_reason(read: Reading, view: RunView) -> Reason | None:
+    """Why the step that holds the run up does not start; None when it runs, or its state says it."""
+    if not view.holding or view.holding[0].state not in ("scheduled", "available", "queued"):
+        return None
+    why = explain(host(), read.session, view.holding[0].id, read.now, names_partition=False)
+    return (
+        next((reason for reason in why.reasons if reason.code != "scheduled"), None)
+        if why
+        else None
     )
 
 

@@ -1,7 +1,13 @@
 -- Finds for each of these runs one released step that has not ended, the one that is most likely to hold the
--- run up, and how many there are. Only the first %(examined)s jobs of a run are examined. Locks nothing.
--- Run by the page of workflows. Indexes: jobs_of_run, steps_pkey.
-SELECT run.id AS run, step.* FROM unnest(%(ids)s::bigint[]) AS run (id) CROSS JOIN LATERAL (
+-- run up, with a step that waits for it, and how many there are. Only the first %(examined)s jobs of a run
+-- are examined. Locks nothing.
+-- Run by the page of workflows. Indexes: jobs_of_run, steps_pkey, edges_pkey.
+SELECT run.id AS run, step.id, step.name, step.kind, step.state, step.attempt, step.max_attempts, step.due_at,
+    step.started_at, step.deadline_at, step.signals, step.key, step.opened_at, (
+        SELECT w.name FROM opsjobs.edges e JOIN opsjobs.steps w ON w.job_id = e.to_id
+        WHERE e.from_id = step.id ORDER BY e.from_id, e.to_id LIMIT 1
+    ) AS waiting, step.released
+FROM unnest(%(ids)s::bigint[]) AS run (id) CROSS JOIN LATERAL (
     SELECT s.job_id AS id, s.name, s.kind, j.state, j.attempt, j.max_attempts, j.due_at, j.started_at,
         j.deadline_at, s.signals, s.key, s.opened_at, count(*) OVER () AS released
     FROM (

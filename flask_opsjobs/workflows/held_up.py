@@ -1,0 +1,89 @@
+"""Says in words what a released step does, and which step waits for it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from ..core.words import moment as in_words
+from .lifecycle import HOLDS_UP
+
+
+class IsReleased(Protocol):
+    """The columns of a released step, and of its job, that say what it does."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def max_attempts(self) -> int: ...
+    @property
+    def due_at(self) -> datetime | None: ...
+    @property
+    def started_at(self) -> datetime | None: ...
+    @property
+    def deadline_at(self) -> datetime | None: ...
+    @property
+    def opened_at(self) -> datetime | None: ...
+    @property
+    def signals(self) -> Sequence[str] | None: ...
+
+
+@dataclass(frozen=True)
+class Released:
+    """The same as a value."""
+
+    state: str
+    attempt: int
+    max_attempts: int
+    due_at: datetime | None
+    started_at: datetime | None
+    deadline_at: datetime | None
+    opened_at: datetime | None
+    signals: Sequence[str] | None
+
+
+@dataclass(frozen=True)
+class Doing:
+    """What a step does, and until or since when: "backs off: attempt 3 of 5", "at", 02:20."""
+
+    says: str
+    word: str = ""
+    moment: datetime | None = None
+
+    def __str__(self) -> str:
+        return f"{self.says} {self.word} {in_words(self.moment)}" if self.moment else self.says
+
+
+def doing_of(step: IsReleased, now: datetime) -> Doing:
+    """What a released step does that has not ended."""
+    is_due = step.due_at is None or step.due_at <= now
+    match step.state:
+        case "retryable" if not is_due:
+            says = f"backs off: attempt {step.attempt + 1} of {step.max_attempts}"
+            return Doing(says, "at", step.due_at)
+        case "deferred" if step.signals:
+            says = f"waits for the signal {' or '.join(step.signals)}"
+            if step.deadline_at:
+                return Doing(says, "until", step.deadline_at)
+            return Doing(says, "since", step.opened_at)
+        case "scheduled" if not is_due:
+            return Doing("is scheduled", "for", step.due_at)
+        case "queued":
+            return Doing("is queued, and waits for a worker")
+        case "started":
+            return Doing("is running", "since", step.started_at)
+    return Doing("is due", "since", step.due_at)
+
+
+def sentence_of(name: str, waiting: str | None, doing: object) -> str:
+    """`billing backs off: attempt 3 of 5 at 02:20`, or `notify waits for billing, which backs off: …`."""
+    return f"{name} {doing}" if waiting is None else f"{waiting} waits for {name}, which {doing}"
+
+
+def rank(state: str) -> int:
+    """The place of a state among those of released steps: the first most likely holds its run up."""
+    return HOLDS_UP.index(state) if state in HOLDS_UP else len(HOLDS_UP)
