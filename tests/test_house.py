@@ -62,6 +62,9 @@ def _check(places: list[str], allowed: tuple[str, ...]) -> None:
 
 def _calls(path: Path, *methods: str) -> Iterator[str]:
     """Where methods of these names are called in a module."""
+    text = path.read_text()
+    if not any(f".{method}(" in text for method in methods):
+        return
     for node in ast.walk(sources.tree(path)):
         if (
             isinstance(node, ast.Call)

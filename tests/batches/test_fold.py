@@ -31,6 +31,7 @@ from flask_opsjobs.loops import fold as fold_loop
 from flask_opsjobs.loops.loop import Runner
 from tests.batches.conftest import batch_of, fold_all
 from tests.conftest import MakeBench
+from tests.support.database import Databases
 from tests.support.engine import Bench, race
 from tests.support.plans import explain
 from tests.support.waiting import wait_until
@@ -562,35 +563,36 @@ def test_a_member_that_is_locked_for_long_makes_no_heartbeat_late(
 # --- plans
 
 
-@pytest.fixture
-def many(bench: Bench) -> int:
-    """A batch of 50,000 members, whose oldest have ended, beside others; its id."""
-    bench.connection.execute(
-        "INSERT INTO opsjobs.batches (name, state, created_at, closed_at) SELECT 'import', 'running',"
-        " now(), now() FROM generate_series(1, 50)"
-    )
-    bench.connection.execute(
-        "INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at,"
-        " batch_id, ended_at, ended_by)"
-        " SELECT 'call', 'default', 'default', CASE WHEN n < 49000 THEN 'finished' ELSE 'available' END,"
-        " '{}', 1, now(), now(), CASE WHEN n % 2 = 0 THEN 1 ELSE n % 50 + 1 END,"
-        " CASE WHEN n < 49000 THEN now() END, CASE WHEN n < 49000 THEN 'returned' END"
-        " FROM generate_series(1, 50000) AS n"
-    )
-    # Failed jobs of no batch.
-    bench.connection.execute(
-        "INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at,"
-        " ended_at, ended_by) SELECT 'call', 'default', 'default', 'failed', '{}', 1, now(), now(), now(),"
-        " 'exhausted'"
-        " FROM generate_series(1, 5000)"
-    )
-    bench.connection.execute(
-        "INSERT INTO opsjobs.batch_end_events SELECT n % 50 + 1, 'finished', 'returned', 1"
-        " FROM generate_series(1, 5000) AS n"
-    )
-    for table in ("jobs", "batches", "batch_end_events"):
-        bench.connection.execute(f"ANALYZE opsjobs.{table}")
-    return 1
+# By one INSERT each: the real writers would take minutes. Only plans are asked of these rows. Batch 1 has
+# half of the 50,000 members, whose oldest have ended. The last 5,000 jobs are of no batch.
+_MANY = """
+INSERT INTO opsjobs.batches (name, state, created_at, closed_at)
+SELECT 'import', 'running', now(), now() FROM generate_series(1, 50);
+INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at, batch_id,
+    ended_at, ended_by)
+SELECT 'call', 'default', 'default', CASE WHEN n < 49000 THEN 'finished' ELSE 'available' END, '{}', 1, now(),
+    now(), CASE WHEN n % 2 = 0 THEN 1 ELSE n % 50 + 1 END, CASE WHEN n < 49000 THEN now() END,
+    CASE WHEN n < 49000 THEN 'returned' END
+FROM generate_series(1, 50000) AS n;
+INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at, ended_at,
+    ended_by)
+SELECT 'call', 'default', 'default', 'failed', '{}', 1, now(), now(), now(), 'exhausted'
+FROM generate_series(1, 5000);
+INSERT INTO opsjobs.batch_end_events
+SELECT n % 50 + 1, 'finished', 'returned', 1 FROM generate_series(1, 5000) AS n;
+ANALYZE opsjobs.jobs, opsjobs.batches, opsjobs.batch_end_events
+"""
+
+
+@pytest.fixture(scope="module")
+def many(databases: Databases) -> Iterator[Connection]:
+    """A connection to a database with these batches."""
+    url = databases.migrated()
+    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(plain, autocommit=True) as connection:
+        connection.execute(_MANY)
+        yield connection
+    databases.drop(url)
 
 
 PLANS: dict[str, tuple[dict[str, Any], set[str]]] = {
@@ -614,22 +616,22 @@ PLANS: dict[str, tuple[dict[str, Any], set[str]]] = {
 
 
 @pytest.mark.parametrize("statement", PLANS)
-def test_a_statement_of_batches_reads_by_its_index(bench: Bench, many: int, statement: str) -> None:
+def test_a_statement_of_batches_reads_by_its_index(many: Connection, statement: str) -> None:
     values, expected = PLANS[statement]
-    nodes = explain(bench.connection, statement, values)
+    nodes = explain(many, statement, values)
     assert expected <= {node.get("Index Name") for node in nodes}
     jobs = [node for node in nodes if node.get("Relation Name") == "jobs"]
     assert all("Seq Scan" not in node["Node Type"] for node in jobs)
 
 
-def test_many_end_events_of_one_batch_are_not_read_to_find_it(bench: Bench, many: int) -> None:
-    nodes = explain(bench.connection, "list_batches_to_fold", {"limit": 100, "after": 0})
+def test_many_end_events_of_one_batch_are_not_read_to_find_it(many: Connection) -> None:
+    nodes = explain(many, "list_batches_to_fold", {"limit": 100, "after": 0})
     events = [node for node in nodes if node.get("Index Name") == "batch_end_events_by_batch"]
     assert sum(node["Actual Rows"] * node["Actual Loops"] for node in events) <= 51, "one per batch"
 
 
-def test_the_probe_reads_one_open_member(bench: Bench, many: int) -> None:
-    nodes = explain(bench.connection, "find_batches_without_open_members", {"ids": [many]})
+def test_the_probe_reads_one_open_member(many: Connection) -> None:
+    nodes = explain(many, "find_batches_without_open_members", {"ids": [1]})
     (probe,) = [node for node in nodes if node.get("Index Name") == "jobs_open_of_batch"]
     assert probe["Actual Rows"] == 1
     assert probe["Scan Direction"] == "Backward"
