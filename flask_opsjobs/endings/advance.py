@@ -7,7 +7,7 @@ and reads committed rows only. Why no release is lost or made twice is proved in
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +20,8 @@ from .turn import Advanced, one, patience_of, rows
 # One call settles, cancels and releases at most this many steps each. So it holds its locks for a short time,
 # whatever the size of the run.
 MOST_STEPS = 1_000
+# The steps that wait for nothing any more, by what their release needs.
+_READY = ("plain", "taking", "waits")
 # Who canceled a run whose deadline passed, as stored in workflows.cancel_requested_by.
 DEADLINE = "opsjobs: deadline"
 
@@ -40,13 +42,14 @@ def advance(
         if found is None:
             connection.execute(sql.load("forget_end_events"), {"id": run})
             return None
-        turn = _Turn(connection, run, found["now"], max_args_bytes)
+        turn = _Turn(connection, run, found["now"], max_args_bytes, found["unsettled"])
         if found["state"] == "canceling":
             turn.stop_steps(found["cancel_requested_by"], found["cancel_reason"])
-        turn.settle()
+        settled = turn.settle()
         if found["state"] == "running":
-            turn.release()
-        turn.end()
+            turn.release(settled)
+        if turn.unsettled == 0:
+            turn.end()
         if found["trouble"] is not None:
             connection.execute(sql.load("note_trouble"), {"id": run, "trouble": None})
     return Advanced(tuple(dict.fromkeys(turn.lanes)), turn.has_more, turn.is_idle)
@@ -59,29 +62,33 @@ def list_runs_to_advance(connection: Connection, limit: int = 100, after: int = 
 
 
 class _Turn:
-    """One call of `advance`, under the run's lock."""
+    """One call of `advance`, under the run's lock. A statement is run only when there is work for it."""
 
     def __init__(
-        self, connection: Connection, run: int, now: datetime, max_args_bytes: int
+        self, connection: Connection, run: int, now: datetime, max_args_bytes: int, unsettled: int
     ) -> None:
         self._connection = connection
         self._run = run
         self._now = now
         self._max_args_bytes = max_args_bytes
+        # How many steps of the run have not settled.
+        self.unsettled = unsettled
         self.lanes: list[tuple[str, str]] = []
         self.has_more = False
         self.is_idle = True
 
-    def settle(self) -> None:
-        """Settle the steps that ended, and cancel the steps behind those that did not finish."""
-        settled = one(
-            self._connection, "settle_steps", id=self._run, now=self._now, limit=MOST_STEPS
-        )
-        assert settled is not None
+    def settle(self) -> dict[str, Any]:
+        """Settle the steps that ended, and cancel the steps behind those that did not finish.
+
+        Returns what settled, and what that says about the rest of the turn.
+        """
+        settled = self._one("settle_steps", now=self._now, limit=MOST_STEPS)
+        self.unsettled -= settled["settled"]
         self.is_idle &= settled["events"] == 0
-        self.has_more |= settled["events"] >= MOST_STEPS
+        self.has_more |= settled["events"] >= MOST_STEPS or settled["has_edges_left"]
         if settled["unfinished"]:
             self._cancel_behind(settled["unfinished"], settled["causes"])
+        return settled
 
     def _cancel_behind(self, unfinished: Sequence[int], causes: Sequence[int]) -> None:
         found = rows(
@@ -101,31 +108,35 @@ class _Turn:
         self._run_sql("note_causes", ids=ids, causes=[doomed[id] for id in ids])
         cancel_dependents(self._connection, ids, self._now)
         self.has_more = True
-        if len(found) == MOST_STEPS:
+        # The end events of these steps lead to the steps behind them, but not to others behind the same step.
+        if len(found) == MOST_STEPS and found[-1].is_next:
             self._run_sql("append_hints", id=self._run, ids=list(unfinished))
 
-    def release(self) -> None:
+    def release(self, settled: Mapping[str, Any]) -> None:
         """Release the steps that wait for nothing any more, and open such waits."""
-        found = rows(self._connection, "list_steps_to_release", id=self._run, limit=MOST_STEPS)
-        self.is_idle &= not found
-        self.has_more |= len(found) == MOST_STEPS
-        if waits := [step.id for step in found if step.kind == "wait"]:
+        ready: dict[str, list[int]] = {kind: list(settled[kind]) for kind in _READY}
+        if settled["has_overlooked"]:
+            overlooked = self._one("list_steps_to_release", limit=MOST_STEPS)
+            self.has_more |= overlooked["number"] == MOST_STEPS
+            for kind in _READY:
+                ready[kind] += overlooked[kind]
+        self.is_idle &= not any(ready.values())
+        if waits := ready["waits"]:
             self._run_sql("open_waits", ids=waits, now=self._now)
-        self._receive()
-        plain = [step.id for step in found if step.kind != "wait" and not step.takes_results]
-        args: dict[int, str | None] = dict.fromkeys(plain)
-        if taking := [step.id for step in found if step.kind != "wait" and step.takes_results]:
-            args |= self._read_results(taking)
-        if args:
-            ids = sorted(args)
+        if waits or settled["has_open_waits"]:
+            self._receive()
+        taking = ready["taking"]
+        args = self._read_results(taking) if taking else {}
+        if ids := ready["plain"] + taking:
             released = rows(
                 self._connection,
                 "release_steps",
                 ids=ids,
-                args=[args[id] for id in ids],
+                taking=list(args),
+                args=list(args.values()),
                 now=self._now,
             )
-            self.lanes += [(job.lane, job.queue) for job in released if job.is_due]
+            self.lanes += [(lane, queue) for lane, queue in released]
 
     def _receive(self) -> None:
         """End open waits whose signal has come.
@@ -154,9 +165,9 @@ class _Turn:
             self._run_sql("note_ambiguous_signals", ids=list(ambiguous))
         self.is_idle &= not ended
 
-    def _read_results(self, ids: Sequence[int]) -> dict[int, str | None]:
+    def _read_results(self, ids: Sequence[int]) -> dict[int, str]:
         """The arguments of these steps with the results that they take. A step without one of them ends."""
-        args: dict[int, str | None] = {}
+        args: dict[int, str] = {}
         unusable: dict[str, list[int]] = defaultdict(list)
         for step in rows(self._connection, "read_results_of_steps", ids=list(ids)):
             if step.missing is not None:
@@ -187,9 +198,8 @@ class _Turn:
 
     def _settle_removed(self) -> None:
         """Settle the steps of a canceled run whose jobs were deleted, so that the run can end."""
-        values = {"id": self._run, "now": self._now, "limit": MOST_STEPS}
-        settled = one(self._connection, "settle_removed_steps", **values)
-        assert settled is not None
+        settled = self._one("settle_removed_steps", now=self._now, limit=MOST_STEPS)
+        self.unsettled -= settled["number"]
         self.is_idle &= settled["number"] == 0
         self.has_more |= settled["number"] == MOST_STEPS
 
@@ -215,6 +225,11 @@ class _Turn:
             self._connection, ended["on_end"], subject, ended["end_no"], "end", facts, self._now
         )
         self.lanes += [] if lane is None else [lane]
+
+    def _one(self, statement: str, **values: Any) -> dict[str, Any]:
+        found = one(self._connection, statement, id=self._run, **values)
+        assert found is not None, f"{statement} returns one row"
+        return found
 
     def _run_sql(self, statement: str, **values: Any) -> None:
         self._connection.execute(sql.load(statement), values)

@@ -9,6 +9,7 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     CheckConstraint,
+    Computed,
     DateTime,
     Double,
     ForeignKey,
@@ -114,8 +115,12 @@ class StepRecord(Base):
     """One job of a run. It has no foreign key to its job: a deleted job stays in its graph.
 
     `pending` is the number of edges that keep it waiting. `settled` is the state in which its end was passed
-    on; null until then. `settled_by` is the step that caused it to be canceled. `takes` maps each argument
-    that is the result of another step to that step and the path in its result.
+    on; null until then. `settled_by` is the step that caused it to be canceled. `passed_to` is the last step
+    to which its end was passed on, while others are left. `takes` maps each argument that is the result of
+    another step to that step and the path in its result.
+
+    Postgres computes `is_overlooked`, whether it waits for nothing and was not released, and `is_wait_left`,
+    whether it is a wait that has not settled.
     """
 
     __tablename__ = "steps"
@@ -133,6 +138,7 @@ class StepRecord(Base):
     settled: Mapped[str | None] = mapped_column(Text)
     settled_at: Mapped[datetime | None] = mapped_column(MOMENT)
     settled_by: Mapped[int | None] = mapped_column(BigInteger)
+    passed_to: Mapped[int | None] = mapped_column(BigInteger)
     released_at: Mapped[datetime | None] = mapped_column(MOMENT)
     expanded_at: Mapped[datetime | None] = mapped_column(MOMENT)
     may_fail: Mapped[bool] = mapped_column(server_default=text("false"))
@@ -143,6 +149,12 @@ class StepRecord(Base):
     key: Mapped[str] = mapped_column(Text, server_default="")
     timeout_seconds: Mapped[float | None] = mapped_column(Double)
     opened_at: Mapped[datetime | None] = mapped_column(MOMENT)
+    is_overlooked: Mapped[bool | None] = mapped_column(
+        Computed("pending = 0 AND released_at IS NULL AND settled IS NULL", persisted=True)
+    )
+    is_wait_left: Mapped[bool | None] = mapped_column(
+        Computed("kind = 'wait' AND settled IS NULL", persisted=True)
+    )
 
     __table_args__ = (
         UniqueConstraint("workflow_id", "name", name="steps_name_key"),
@@ -163,18 +175,18 @@ class StepRecord(Base):
             "steps_overlooked",
             "workflow_id",
             "job_id",
-            postgresql_where=text("pending = 0 AND released_at IS NULL AND settled IS NULL"),
+            postgresql_where=text("is_overlooked"),
         ),
         Index(
             "steps_waits_left",
             "key",
-            postgresql_where=text("kind = 'wait' AND settled IS NULL"),
+            postgresql_where=text("is_wait_left"),
         ),
         Index("steps_waits", "key", "job_id", postgresql_where=text("kind = 'wait'")),
         Index(
             "steps_open_waits_of_run",
             "workflow_id",
-            postgresql_where=text("opened_at IS NOT NULL AND settled IS NULL"),
+            postgresql_where=text("is_wait_left AND opened_at IS NOT NULL"),
         ),
         Index("steps_of_map", "map_of", "element", postgresql_where=text("map_of IS NOT NULL")),
     )

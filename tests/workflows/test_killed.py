@@ -169,7 +169,7 @@ def test_a_process_that_is_killed_while_it_advances(
         assert look(bench, graph) == expected, f"killed before statement {number}"
         assert bench.rows("SELECT * FROM opsjobs.workflow_end_events") == []
     assert exit_code == 0
-    assert number > 8
+    assert number > 5, "lock, settle, read, release, commit, and the end of the process"
     settle_all(bench.connection)
 
 
@@ -226,7 +226,7 @@ def test_a_process_that_is_killed_while_it_expands_a_map(
         )
         assert result["value"] == [3, 1, 2]
     assert exit_code == 0
-    assert number > 8
+    assert number > 5, "lock, settle, read, release, commit, and the end of the process"
     assert (steps[0], steps[-1]) == (3, 6)
 
 

@@ -111,13 +111,13 @@ CASES: dict[str, tuple[str, str, int, dict[str, Any]]] = {
         "release_steps",
         "steps_pkey jobs_pkey",
         1,
-        {"ids": [FIRST + 10], "args": [None], "now": NOW},
+        {"ids": [FIRST + 10], "taking": [], "args": [], "now": NOW},
     ),
     "release many": (
         "release_steps",
         "steps_pkey jobs_pkey",
         1_000,
-        {"ids": MANY, "args": [None] * 100, "now": NOW},
+        {"ids": MANY, "taking": MANY, "args": ["{}"] * 100, "now": NOW},
     ),
     "runs": (
         "list_runs_to_advance",

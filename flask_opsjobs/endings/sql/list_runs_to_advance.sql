@@ -16,13 +16,13 @@ WITH RECURSIVE ended (run) AS (
     SELECT %(after)s::bigint
     UNION ALL
     SELECT (SELECT workflow_id FROM opsjobs.steps
-        WHERE pending = 0 AND released_at IS NULL AND settled IS NULL AND workflow_id > o.run
+        WHERE is_overlooked AND workflow_id > o.run
         ORDER BY workflow_id LIMIT 1)
     FROM overlooked o WHERE o.run IS NOT NULL
 ), wait AS (
     SELECT s.workflow_id AS run, s.key, u.name
     FROM opsjobs.steps s CROSS JOIN LATERAL unnest(s.signals) AS u(name)
-    WHERE s.kind = 'wait' AND s.settled IS NULL AND s.opened_at IS NOT NULL AND s.workflow_id > %(after)s
+    WHERE s.is_wait_left AND s.opened_at IS NOT NULL AND s.workflow_id > %(after)s
 ), signaled AS MATERIALIZED (
     SELECT w.run FROM wait w JOIN opsjobs.signals g ON g.name = w.name AND g.key = w.key
     WHERE g.outcome = 'early' AND g.run IS NULL

@@ -5,11 +5,11 @@
 -- Run by `advance`. Indexes: steps_open_waits_of_run, signals_to_match, steps_waits_left, jobs_pkey.
 SELECT g.id AS signal, s.job_id AS wait, s.opened_at = %(now)s AS is_new, (
     SELECT count(*) FROM opsjobs.steps o JOIN opsjobs.jobs oj ON oj.id = o.job_id AND oj.state = 'deferred'
-    WHERE o.kind = 'wait' AND o.settled IS NULL AND o.opened_at IS NOT NULL AND o.key = g.key
+    WHERE o.is_wait_left AND o.opened_at IS NOT NULL AND o.key = g.key
       AND g.name = ANY (o.signals) AND (g.run IS NULL OR g.run = o.workflow_id)) AS open_waits
 FROM opsjobs.steps s
 JOIN opsjobs.jobs j ON j.id = s.job_id AND j.state = 'deferred'
 JOIN opsjobs.signals g ON g.name = ANY (s.signals) AND g.key = s.key AND g.outcome = 'early'
     AND (g.run IS NULL OR g.run = s.workflow_id)
-WHERE s.workflow_id = %(id)s AND s.opened_at IS NOT NULL AND s.settled IS NULL
+WHERE s.workflow_id = %(id)s AND s.is_wait_left AND s.opened_at IS NOT NULL
 ORDER BY g.id, s.job_id LIMIT %(limit)s

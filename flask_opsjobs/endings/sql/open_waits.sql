@@ -6,8 +6,11 @@ WITH locked AS MATERIALIZED (
     SELECT id FROM opsjobs.jobs WHERE id = ANY (%(ids)s::bigint[]) AND state = 'deferred'
     ORDER BY id FOR UPDATE
 ), opened AS (
-    UPDATE opsjobs.steps s SET released_at = %(now)s, opened_at = %(now)s
-    FROM locked l WHERE s.job_id = l.id
-    RETURNING s.job_id AS id, %(now)s::timestamptz + s.timeout_seconds * interval '1 s' AS until
+    UPDATE opsjobs.steps s SET pending = 0, released_at = w.opened_at, opened_at = w.opened_at
+    FROM (SELECT n.id, CASE WHEN l.id IS NOT NULL THEN %(now)s::timestamptz END AS opened_at
+        FROM unnest(%(ids)s::bigint[]) AS n(id) LEFT JOIN locked l USING (id)) AS w
+    WHERE s.job_id = w.id
+    RETURNING s.job_id AS id, s.opened_at + s.timeout_seconds * interval '1 s' AS until, s.opened_at
 )
-UPDATE opsjobs.jobs j SET deadline_at = o.until, due_at = %(now)s FROM opened o WHERE j.id = o.id
+UPDATE opsjobs.jobs j SET deadline_at = o.until, due_at = %(now)s
+FROM opened o WHERE j.id = o.id AND o.opened_at IS NOT NULL

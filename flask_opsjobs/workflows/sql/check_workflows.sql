@@ -9,7 +9,8 @@ WITH chosen AS MATERIALIZED (
 ), holding AS MATERIALIZED (
     SELECT e.to_id, count(*) AS number FROM step t JOIN opsjobs.edges e ON e.to_id = t.job_id
     LEFT JOIN opsjobs.steps f ON f.job_id = e.from_id
-    WHERE f.settled IS NULL OR (f.settled <> 'finished' AND e.on_failure = 'cancel')
+    WHERE f.settled IS NULL OR f.passed_to < e.to_id
+        OR (f.settled <> 'finished' AND e.on_failure = 'cancel')
     GROUP BY e.to_id
 )
 SELECT 'pending' AS code, s.workflow_id AS run, s.name AS step,
@@ -23,6 +24,12 @@ UNION ALL
 SELECT 'not_settled', s.workflow_id, s.name,
     'its job is ' || s.state || ', but no end event is left to settle it'
 FROM step s WHERE s.settled IS NULL AND s.state IN ('finished', 'failed', 'canceled')
+    AND NOT EXISTS (SELECT FROM opsjobs.workflow_end_events e
+        WHERE e.workflow_id = s.workflow_id AND e.job_id = s.job_id)
+UNION ALL
+SELECT 'not_passed_on', s.workflow_id, s.name,
+    'its end was not passed on to all steps behind it, but no end event is left to do so'
+FROM step s WHERE s.passed_to IS NOT NULL
     AND NOT EXISTS (SELECT FROM opsjobs.workflow_end_events e
         WHERE e.workflow_id = s.workflow_id AND e.job_id = s.job_id)
 UNION ALL
@@ -40,7 +47,7 @@ SELECT 'ended', id, NULL, 'it is ' || state || ', but ' || settled || ' of ' || 
 FROM chosen WHERE (ended_at IS NOT NULL) <> (settled = steps)
 UNION ALL
 SELECT 'not_released', workflow_id, name, 'it waits for nothing, but was not released'
-FROM step WHERE run_state = 'running' AND pending = 0 AND released_at IS NULL AND settled IS NULL
+FROM step WHERE run_state = 'running' AND is_overlooked
     AND state = 'deferred'
 UNION ALL
 SELECT 'removed', workflow_id, name, 'its job was deleted, so it never ends'

@@ -2,7 +2,7 @@
 -- Part of the statements that store signals and look at them again. Indexes: steps_waits, steps_waits_left.
 SELECT NOT EXISTS (
     SELECT FROM opsjobs.steps s
-    WHERE s.kind = 'wait' AND s.settled IS NULL AND s.key = %(key)s AND %(name)s = ANY (s.signals)
+    WHERE s.is_wait_left AND s.key = %(key)s AND %(name)s = ANY (s.signals)
       AND (%(run)s::bigint IS NULL OR s.workflow_id = %(run)s::bigint)
 ) AND EXISTS (
     SELECT FROM opsjobs.steps s

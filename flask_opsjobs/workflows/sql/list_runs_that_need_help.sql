@@ -11,14 +11,14 @@ SELECT DISTINCT wait.workflow_id, 'ambiguous' FROM (
     WHERE outcome = 'ambiguous' ORDER BY outcome, id DESC LIMIT %(most)s
 ) AS signal CROSS JOIN LATERAL (
     SELECT workflow_id FROM opsjobs.steps s
-    WHERE s.kind = 'wait' AND s.settled IS NULL AND s.opened_at IS NOT NULL AND s.key = signal.key
+    WHERE s.is_wait_left AND s.opened_at IS NOT NULL AND s.key = signal.key
       AND signal.name = ANY (s.signals) AND (signal.run IS NULL OR s.workflow_id = signal.run)
     LIMIT %(most)s
 ) AS wait
 UNION ALL
 SELECT DISTINCT workflow_id, 'overdue' FROM (
     SELECT workflow_id, opened_at FROM opsjobs.steps
-    WHERE opened_at IS NOT NULL AND settled IS NULL ORDER BY workflow_id LIMIT %(examined)s
+    WHERE is_wait_left AND opened_at IS NOT NULL ORDER BY workflow_id LIMIT %(examined)s
 ) AS open WHERE opened_at < %(since)s::timestamptz
 UNION ALL
 (SELECT id, 'failed' FROM opsjobs.workflows

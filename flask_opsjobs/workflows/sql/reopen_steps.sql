@@ -5,7 +5,8 @@
 WITH before AS MATERIALIZED (
     SELECT job_id, settled FROM opsjobs.steps WHERE job_id = ANY (%(ids)s::bigint[])
 ), reopened AS (
-    UPDATE opsjobs.steps s SET settled = NULL, settled_at = NULL, settled_by = NULL, opened_at = NULL,
+    UPDATE opsjobs.steps s SET settled = NULL, settled_at = NULL, settled_by = NULL, passed_to = NULL,
+        opened_at = NULL,
         released_at = CASE WHEN s.kind <> 'wait' THEN s.released_at END
     FROM before b WHERE s.job_id = b.job_id
 )

@@ -1,0 +1,171 @@
+"""A turn of `advance` is bounded, also where one step ends before many, and runs only what it needs."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import psycopg
+import pytest
+
+from flask_opsjobs.core import sql
+from flask_opsjobs.endings import advance as module
+from flask_opsjobs.endings.advance import advance
+from tests.support.engine import Bench
+from tests.support.graphs import Graph, settle_all
+from tests.workflows.test_reopen import reopen, settle
+
+
+@pytest.fixture(autouse=True)
+def most(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Let a turn pass ends on over three edges, so that small graphs need several turns."""
+    monkeypatch.setattr(module, "MOST_STEPS", 3)
+    return 3
+
+
+def turn(graph: Graph) -> bool:
+    """Make one turn; returns whether there is more to do."""
+    done = advance(graph.connection, graph.run, 1_000_000)
+    assert done is not None
+    return done.has_more
+
+
+def available(graph: Graph) -> str:
+    """The steps that were released, in the order of their names."""
+    return " ".join(sorted(name for name, state in graph.states().items() if state == "available"))
+
+
+def test_a_step_in_front_of_many_releases_them_in_turns(bench: Bench) -> None:
+    graph = Graph.make(bench.connection, "a b c d e f g h", [f"a {name}" for name in "bcdefgh"])
+    graph.end("a")
+    assert turn(graph)
+    assert available(graph) == "b c d"
+    assert turn(graph)
+    assert available(graph) == "b c d e f g"
+    turn(graph)
+    assert available(graph) == "b c d e f g h"
+    settle_all(bench.connection)
+
+
+def test_what_waits_for_two_such_steps_is_released_when_both_were_passed_on(bench: Bench) -> None:
+    edges = [f"{source} {name}" for source in "ab" for name in "cdefg"]
+    graph = Graph.make(bench.connection, "a b c d e f g", edges)
+    graph.end("a")
+    graph.end("b")
+    for expected in ("", "c", "c d e f", "c d e f g"):
+        turn(graph)
+        assert available(graph) == expected
+    settle_all(bench.connection)
+
+
+def test_the_events_of_steps_that_the_limit_cut_off_are_kept(bench: Bench) -> None:
+    """Three steps end at once; the edges of the second are cut, and those of the third not read."""
+    edges = ["a d", "a e", "b d", "b e", "b f", "c f", "c g"]
+    graph = Graph.make(bench.connection, "a b c d e f g", edges)
+    for name in "cab":
+        graph.end(name)
+    assert turn(graph)
+    passed = "SELECT name, passed_to FROM opsjobs.steps WHERE settled IS NOT NULL ORDER BY job_id"
+    assert [row["passed_to"] for row in bench.rows(passed)] == [None, graph.ids["d"], 0]
+    while turn(graph):
+        pass
+    assert available(graph) == "d e f g"
+    settle_all(bench.connection)
+
+
+def test_a_step_that_is_retried_before_its_end_was_passed_on_to_all_releases_each_once(
+    bench: Bench,
+) -> None:
+    edges = [f"{source} {name} continue" for source in "ab" for name in "cdefg"]
+    graph = Graph.make(bench.connection, "a b c d e f g", edges)
+    graph.end("a", "failed")
+    assert turn(graph)
+    reopen(graph, "a")
+    settle(graph)
+    graph.end("b")
+    settle(graph)
+    assert available(graph) == "a", "not c, d and e, to which the first end was passed on"
+    graph.end("a")
+    settle(graph)
+    assert available(graph) == "c d e f g"
+
+
+def test_what_is_reopened_counts_an_end_that_is_still_on_its_way(bench: Bench) -> None:
+    """Step g was canceled behind b, and is reopened with it before the end of a was passed on to g."""
+    graph = Graph.make(bench.connection, "a b c d e f g", [*(f"a {x}" for x in "cdefg"), "b g"])
+    graph.end("b", "failed")
+    settle(graph)
+    graph.end("a")
+    assert turn(graph)
+    reopen(graph, "b")
+    settle(graph)
+    assert available(graph) == "b c d e f"
+    graph.end("b")
+    settle(graph)
+    assert available(graph) == "c d e f g"
+
+
+def test_what_is_behind_many_failed_steps_is_canceled_to_the_last(bench: Bench) -> None:
+    """More steps than a turn cancels wait for one step, and others behind those."""
+    names = "bcdefgh"
+    edges = [*(f"a {name}" for name in names), *(f"{name} {name}2" for name in names)]
+    steps = " ".join(["a", *names, *(f"{name}2" for name in names)])
+    graph = Graph.make(bench.connection, steps, edges)
+    graph.end("a", "failed")
+    settle_all(bench.connection)
+    assert set(graph.states().values()) == {"failed", "canceled"}
+    assert graph.row()["state"] == "failed"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_random_graph_ends_alike_in_small_turns_and_in_one(
+    seed: int, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its steps end in an order of their own, some fail, and turns come between them."""
+    found = []
+    for most in (1_000, 1 + seed % 4):
+        monkeypatch.setattr(module, "MOST_STEPS", most)
+        found.append(_play(bench, random.Random(seed)))
+    assert found[0] == found[1], f"seed {seed}"
+
+
+def _play(bench: Bench, dice: random.Random) -> tuple[dict[str, str], str]:
+    names = [f"s{number}" for number in range(14)]
+    edges = [
+        f"{source} {target} {dice.choice(['cancel', 'continue'])}"
+        for position, target in enumerate(names)
+        for source in names[:position]
+        if dice.random() < 0.35
+    ]
+    fails = {name for name in names if dice.random() < 0.25}
+    graph = Graph.make(bench.connection, " ".join(names), edges)
+    while running := [name for name, state in graph.states().items() if state == "available"]:
+        for name in dice.sample(running, dice.randint(1, len(running))):
+            graph.end(name, "failed" if name in fails else "finished")
+        settle_all(bench.connection)
+    return graph.states(), graph.row()["state"]
+
+
+def test_a_turn_runs_only_the_statements_that_it_needs(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = Graph.make(bench.connection, "a b c", ["a c", "b c"])
+    settle_all(bench.connection)
+    names = {sql.load(name): name for name in sql._FILES}
+    for ends, expected in (
+        ("a", ["lock_workflow", "settle_steps"]),
+        ("b", ["lock_workflow", "settle_steps", "release_steps"]),
+        ("c", ["lock_workflow", "settle_steps", "end_workflow"]),
+    ):
+        graph.end(ends)
+        seen: list[str] = []
+        execute = psycopg.Cursor.execute
+
+        def note(*args: Any, seen: list[str] = seen, execute: Any = execute) -> Any:
+            seen.append(names[args[1]])
+            return execute(*args)
+
+        with monkeypatch.context() as watched:
+            watched.setattr(psycopg.Cursor, "execute", note)
+            turn(graph)
+        assert seen == expected
