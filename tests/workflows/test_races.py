@@ -5,11 +5,9 @@ Whoever is first wins. No release is lost, none is made twice, and nobody waits 
 
 from __future__ import annotations
 
-import random
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
@@ -21,7 +19,6 @@ from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import OpsJobs, Unique, endings
-from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.core.db import Connection, connect_apart
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.endings import EndedAttempt
@@ -31,7 +28,6 @@ from flask_opsjobs.host import Host
 from flask_opsjobs.jobs import transitions as job_transitions
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.jobs.record import enqueue_many
-from flask_opsjobs.loops import LOOPS
 from flask_opsjobs.loops import advance as advance_loop
 from flask_opsjobs.loops.loop import Runner
 from flask_opsjobs.testing import perform_due
@@ -708,104 +704,3 @@ def test_end_events_of_a_run_that_is_gone_are_forgotten(bench: Bench) -> None:
     bench.connection.execute("DELETE FROM opsjobs.workflows")
     assert advance(bench.connection, graph.run, MOST_BYTES) is None
     assert bench.rows("SELECT * FROM opsjobs.workflow_end_events") == []
-
-
-# --- everybody at once
-
-
-SECONDS = 3.0
-ACTIONS = (
-    "workflow.retry",
-    "workflow.retry",
-    "workflow.cancel",
-    "workflow.skip",
-    "job.retry",
-    "job.cancel",
-    "job.discard",
-)
-SHAPE = ("a b c d e f", ["a c", "b c", "a d continue", "c e", "d e", "d f"])
-CLAIM = """
-    WITH due AS MATERIALIZED (
-        SELECT id FROM opsjobs.jobs WHERE state IN ('available', 'retryable')
-        ORDER BY id LIMIT 5 FOR UPDATE SKIP LOCKED)
-    UPDATE opsjobs.jobs j SET state = 'started', dispatch_no = dispatch_no + 1, attempt = attempt + 1,
-        started_at = clock_timestamp() FROM due WHERE j.id = due.id
-    RETURNING j.id, dispatch_no
-"""
-Act = Callable[[Connection, random.Random], Any]
-
-
-def operate(operator: Operator, runs: Sequence[int], jobs: Sequence[int]) -> Act:
-    """Acts as an operator on some runs or jobs, in any order; what the states forbid is refused."""
-
-    def act(_connection: Connection, dice: random.Random) -> None:
-        action = dice.choice(ACTIONS)
-        if action.startswith("job."):
-            targets = [f"job/{job}" for job in dice.sample(jobs, 8)]
-        else:
-            number = 1 if action == "workflow.skip" else 3
-            targets = [f"workflow/{run}" for run in dice.sample(runs, number)]
-        params = {"step": dice.choice("abcdef"), "result": 42} if "skip" in action else None
-        receipt = operator.run(
-            action, targets, actor="anna", reason="because it is a test", params=params
-        )
-        assert receipt.code in (None, "illegal", "duplicate", "unknown_step"), receipt
-
-    return act
-
-
-def attempt(connection: Connection, dice: random.Random) -> None:
-    """Claim and end some jobs, as a worker does, and advance their runs."""
-    claimed = connection.execute(CLAIM).fetchall()
-    dice.shuffle(claimed)
-    attempts = [
-        EndedAttempt(
-            id, number, None, "worker", Outcome(kind=dice.choice(("returned", "discarded")))
-        )
-        for id, number in claimed
-    ]
-    pending = PendingRuns(MOST_BYTES)
-    pending.note(endings.write_outcomes(connection, attempts, read_clock(connection)))
-    pending.advance(connection)
-
-
-def test_operators_in_crossed_orders_with_ends_limits_cron_and_all_loops(
-    bench: Bench, host: Host, connect: Callable[[], Connection]
-) -> None:
-    """No deadlock, whoever meets whom; afterwards all runs end."""
-    graphs = [Graph.make(bench.connection, *SHAPE) for _ in range(6)]
-    bench.connection.execute(
-        "UPDATE opsjobs.jobs SET max_attempts = 50, limiter = 'few', partition = '', weight = 1"
-    )
-    runners = [Runner(loop, host) for loop in LOOPS]
-    jobs = [job for graph in graphs for job in graph.ids.values()]
-    act = operate(Operator(host), [graph.run for graph in graphs], jobs)
-    until = time.monotonic() + SECONDS
-    made: dict[str, int] = defaultdict(int)
-
-    def work(name: str, act: Act) -> None:
-        connection, dice = connect(), random.Random(name)
-        while time.monotonic() < until or made[name] < 10:
-            act(connection, dice)
-            made[name] += 1
-
-    done = race(
-        partial(work, "operator 1", act),
-        partial(work, "operator 2", act),
-        partial(work, "worker 1", attempt),
-        partial(work, "worker 2", attempt),
-        partial(work, "loops", lambda connection, dice: dice.choice(runners).run_once(connection)),
-    )
-    assert [one for one in done if isinstance(one, Exception)] == []
-    assert bench.rows("SELECT loop, error FROM opsjobs.loop_runs WHERE error IS NOT NULL") == []
-    assert bench.rows("SELECT trouble FROM opsjobs.workflows WHERE trouble IS NOT NULL") == []
-    settle_all(bench.connection)
-    while bench.rows("SELECT 1 FROM opsjobs.workflows WHERE ended_at IS NULL"):
-        assert bench.rows(
-            "SELECT 1 FROM opsjobs.jobs WHERE state IN ('available', 'retryable', 'queued')"
-        )
-        bench.connection.execute(
-            "UPDATE opsjobs.jobs SET state = 'available' WHERE state = 'queued'"
-        )
-        attempt(bench.connection, random.Random(7))
-        settle_all(bench.connection)

@@ -1,0 +1,228 @@
+"""Operators, workers, hosts and all loops at once, on connections of their own, each in an order of its own.
+
+The steps of runs, the members of a batch and the jobs of two cron entries share one limit. Nobody deadlocks,
+no job is lost, and nothing happens twice.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import count
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+
+from flask_opsjobs import Limit, OpsJobs, Task, endings
+from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.batches.checks import check_batches
+from flask_opsjobs.core.reading import read_clock
+from flask_opsjobs.endings import EndedAttempt
+from flask_opsjobs.endings.pending_batches import PendingBatches
+from flask_opsjobs.endings.pending_runs import PendingRuns
+from flask_opsjobs.engine.dispatch.dispatch import Refill
+from flask_opsjobs.engine.worker.runtime import declare_limiters
+from flask_opsjobs.host import Host
+from flask_opsjobs.jobs.perform.current import Claimed
+from flask_opsjobs.jobs.perform.outcomes import Outcome
+from flask_opsjobs.loops import LOOPS
+from flask_opsjobs.loops.loop import Runner
+from flask_opsjobs.workflows.checks import checks
+from tests.support.engine import Bench, race
+
+SECONDS = 3.0
+# Everybody acts at least so often, on a loaded machine too.
+LEAST = 10
+RUNS, MEMBERS = 6, 20
+EDGES = ["a c", "b c", "a d continue", "c e", "d e", "d f"]
+ACTIONS = {
+    "workflow": ("retry", "retry", "cancel", "skip"),
+    "job": ("retry", "cancel", "discard"),
+    "batch": ("retry", "retry", "cancel"),
+    "cron": ("run_now", "pause", "resume"),
+}
+# A process passes time by a minute with each pass of its cron loop.
+BEGIN = datetime.fromisoformat("2026-03-01T00:00Z")
+Act = Callable[[random.Random], Any]
+
+
+@pytest.fixture
+def work(opsjobs: OpsJobs, host: Host) -> Task:
+    """A task of which three run at once, also as the job of two cron entries."""
+
+    def work() -> None: ...
+
+    task = opsjobs.task(limit=Limit("few", concurrency=3), max_attempts=50)(work)
+    opsjobs.cron("* * * * *", name="one", overlap="queue_one")(task)
+    opsjobs.cron("* * * * *", name="other", overlap="cancel_previous")(task)
+    declare_limiters(host, "test")
+    return task
+
+
+@pytest.fixture
+def hear(opsjobs: OpsJobs) -> Task:
+    """A callback."""
+
+    def hear(workflow_id: int = 0, batch_id: int = 0) -> None: ...
+
+    return opsjobs.task(hear)
+
+
+@pytest.fixture
+def runs(opsjobs: OpsJobs, db: SQLAlchemy, work: Task, hear: Task) -> list[int]:
+    """Some runs, and a batch."""
+    found = []
+    for _ in range(RUNS):
+        flow = opsjobs.workflow("crossed", on_end=hear)
+        steps: dict[str, Any] = {}
+        for name in "abcdef":
+            edges = [edge.split() for edge in EDGES if edge.split()[1] == name]
+            goes_on = any("continue" in edge for edge in edges)
+            steps[name] = flow.step(
+                name,
+                work,
+                after=[steps[edge[0]] for edge in edges],
+                on_failure="continue" if goes_on else "cancel",
+            )
+        found.append(flow.start().id)
+    with opsjobs.batch("crossed", on_end=hear) as batch:
+        batch.enqueue_many(work, ({} for _ in range(MEMBERS)))
+    db.session.commit()
+    return found
+
+
+class Worker:
+    """Claims jobs, ends them, advances their runs and folds their batch, as a worker does."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._runs = PendingRuns(1_000_000)
+        self._batches = PendingBatches(only_last=True)
+        self._refill = Refill(bench.host, lambda queue, error: None)
+
+    def attempt(self, dice: random.Random) -> None:
+        """End some of the jobs that wait in Redis."""
+        bench, connection = self._bench, self._bench.connection
+        queued = bench.rows(
+            "SELECT id, dispatch_no FROM opsjobs.jobs WHERE state = 'queued' ORDER BY random() LIMIT 3"
+        )
+        attempts = []
+        for job in queued:
+            claimed = bench.claim(job["id"], job["dispatch_no"])
+            if isinstance(claimed, Claimed):
+                outcome = Outcome(kind=dice.choice(("returned", "returned", "raised", "discarded")))
+                attempts.append(
+                    EndedAttempt(
+                        job["id"], job["dispatch_no"], bench.worker_id, bench.name, outcome
+                    )
+                )
+        now = read_clock(connection)
+        ended = endings.write_outcomes(connection, attempts, now)
+        self._refill.refill(connection, ended, now)
+        for pending in (self._runs, self._batches):
+            pending.note(ended)
+            self._refill.dispatch(connection, pending.advance(connection), now)
+
+
+def operate(host: Host, bench: Bench, dice: random.Random) -> None:
+    """Act on some targets of a kind, in any order. What their states forbid is refused."""
+    kind = dice.choice([*ACTIONS])
+    action = dice.choice(ACTIONS[kind])
+    targets = ["one", "other"]
+    if kind != "cron":
+        table = {"workflow": "workflows", "job": "jobs", "batch": "batches"}[kind]
+        targets = [str(row["id"]) for row in bench.rows(f"SELECT id FROM opsjobs.{table}")]
+    number = {"job": 8, "workflow": 3}.get(kind, 1) if action != "skip" else 1
+    chosen = dice.sample(targets, min(number, len(targets)))
+    params = {"step": dice.choice("abcdef"), "result": 42} if action == "skip" else None
+    receipt = Operator(host).run(
+        f"{kind}.{action}",
+        [f"{kind}/{target}" for target in chosen],
+        actor="anna",
+        reason="because it is a test",
+        params=params,
+    )
+    assert receipt.code in (None, "illegal", "duplicate", "unknown_step", "drift"), receipt
+
+
+class Loops:
+    """All loops of one process."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._runners = [Runner(loop, bench.host, process=bench.name) for loop in LOOPS]
+        self._minutes = count()
+
+    def make_a_pass(self, dice: random.Random) -> None:
+        """Make a pass of any loop."""
+        # The first six move jobs on; the others look after them.
+        runner = dice.choice([*self._runners, *self._runners[:6] * 3])
+        now = None
+        if runner.loop.name == "cron":
+            now = BEGIN + timedelta(minutes=next(self._minutes))
+        runner.run_once(self._bench.connection, now)
+        assert runner.last_error is None
+
+
+def test_operators_in_crossed_orders_with_ends_limits_cron_and_all_loops(
+    app: Flask, bench: Bench, host: Host, runs: list[int]
+) -> None:
+    until = time.monotonic() + SECONDS
+    made: Counter[str] = Counter()
+
+    def act(name: str, make: Callable[[Bench], Act]) -> None:
+        dice = random.Random(name)
+        with closing(Bench(host, name)) as mine:
+            act = make(mine)
+            while time.monotonic() < until or made[name] < LEAST:
+                act(dice)
+                made[name] += 1
+            mine.connection.execute("SELECT pg_stat_force_next_flush()")
+
+    def operator(mine: Bench) -> Act:
+        return partial(operate, host, mine)
+
+    done = race(
+        partial(act, "operator 1", operator),
+        partial(act, "operator 2", operator),
+        partial(act, "worker 1", lambda mine: Worker(mine).attempt),
+        partial(act, "worker 2", lambda mine: Worker(mine).attempt),
+        partial(act, "loops 1", lambda mine: Loops(mine).make_a_pass),
+        partial(act, "loops 2", lambda mine: Loops(mine).make_a_pass),
+    )
+    assert [one for one in done if isinstance(one, Exception)] == []
+    assert bench.rows("SELECT trouble FROM opsjobs.workflows WHERE trouble IS NOT NULL") == []
+    host.spare.close()
+    row = bench.row("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    assert row["deadlocks"] == 0
+    finish(bench)
+    assert checks(bench.connection) == []
+    assert check_batches(bench.connection) == []
+    ends = bench.rows(
+        "SELECT end_no, (SELECT count(*) FROM opsjobs.callbacks WHERE of = 'workflow' AND of_id = w.id)"
+        " FROM opsjobs.workflows w"
+        " UNION ALL SELECT end_no, (SELECT count(*) FROM opsjobs.callbacks WHERE of = 'batch')"
+        " FROM opsjobs.batches"
+    )
+    assert [row["end_no"] for row in ends] == [row["count"] for row in ends]
+    assert bench.rows("SELECT * FROM opsjobs.leases") == []
+
+
+def finish(bench: Bench) -> None:
+    """Go on without operators, until nothing is left to do."""
+    dice, worker, loops = random.Random(7), Worker(bench), Loops(bench)
+    for _ in range(2_000):
+        open_jobs = bench.rows("SELECT 1 FROM opsjobs.jobs WHERE ended_at IS NULL LIMIT 1")
+        open_runs = bench.rows("SELECT 1 FROM opsjobs.workflows WHERE ended_at IS NULL")
+        if not (open_jobs or open_runs):
+            return
+        worker.attempt(dice)
+        loops.make_a_pass(dice)
+    raise AssertionError(bench.rows("SELECT state, count(*) FROM opsjobs.jobs GROUP BY state"))
