@@ -487,6 +487,24 @@ class Operator:
         params = {"wait": wait, "payload": _as_param(payload)}
         return self._run_or_raise("workflow.signal", workflow, why, params)
 
+    def give_signal(self, workflow: int, wait: str, signal: int, **why: Unpack[Why]) -> Receipt:
+        """Give a signal that no wait has taken to an open wait of this workflow, which it is for too.
+
+        Several open waits leave a signal ambiguous: this says which of them it is for.
+
+        >>> flow = opsjobs.workflow("order")
+        >>> paid = flow.wait("paid", signal="payment", key="order-42")
+        >>> first, second = flow.start(), flow.start()
+        >>> db.session.commit()
+        >>> opened = testing.perform_due()
+        >>> sent = opsjobs.signal("payment", key="order-42", payload={"amount": 990})
+        >>> db.session.commit()
+        >>> operator.give_signal(second.id, "paid", sent.id, **why).outcome
+        'done'
+        """
+        params = {"wait": wait, "signal": signal}
+        return self._run_or_raise("workflow.give_signal", workflow, why, params)
+
     def _run_or_raise(
         self,
         action: str,

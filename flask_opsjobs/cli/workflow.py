@@ -1,4 +1,4 @@
-"""Cancels or retries workflows, skips a step, sends a signal to a wait: `flask opsjobs workflow …`."""
+"""Cancels or retries workflows, skips a step, signals a wait: `flask opsjobs workflow …`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from . import _operate
 
 workflow = AppGroup("workflow", help="Cancel or retry workflows, skip steps, or signal waits.")
 _SKIP, _SIGNAL = ACTIONS["workflow.skip"], ACTIONS["workflow.signal"]
+_GIVE = ACTIONS["workflow.give_signal"]
 _ID = click.argument("id_", metavar="ID", type=click.IntRange(min=1))
 
 
@@ -60,3 +61,18 @@ def signal(id_: int, wait: str, payload: str, **options: Any) -> None:
     """Signal one wait."""
     params = {"wait": wait, "payload": payload}
     _operate.run_action(_SIGNAL.name, [f"workflow/{id_}"], params=params, **options)
+
+
+@workflow.command(
+    "give-signal",
+    short_help="Give a signal that was sent to a wait of a workflow.",
+    help=f"Give a signal to a wait of the workflow ID. {_GIVE.risk}\n{_operate.EXITS}",
+)
+@_ID
+@click.option("--wait", required=True, help="The name of the wait.")
+@click.option("--signal", required=True, help="The id of the signal.")
+@_operate.options
+def give_signal(id_: int, wait: str, signal: str, **options: Any) -> None:
+    """Give one signal to one wait."""
+    params = {"wait": wait, "signal": signal}
+    _operate.run_action(_GIVE.name, [f"workflow/{id_}"], params=params, **options)

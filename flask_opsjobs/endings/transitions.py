@@ -158,13 +158,19 @@ def fail_waiting(
     return _end_waiting(connection, ids, now, reason, state="failed", ended_by=ended_by)
 
 
-def receive(connection: Connection, wait: int, signal: int, now: datetime) -> bool:
-    """End an open wait with a signal; return whether it did.
+def receive(
+    connection: Connection,
+    wait: int,
+    signal: int,
+    now: datetime,
+    outcomes: Sequence[str] = ("early",),
+) -> bool:
+    """End an open wait with a signal that has one of these outcomes; return whether it did.
 
     The caller holds the run's lock and commits. False when the wait has ended, or another process has locked
     it or the signal.
     """
-    parameters = {"wait": wait, "signal": signal, "now": now}
+    parameters = {"wait": wait, "signal": signal, "now": now, "outcomes": list(outcomes)}
     return connection.execute(sql.load("take_signal"), parameters).fetchone() is not None
 
 

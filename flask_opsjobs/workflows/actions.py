@@ -16,6 +16,7 @@ from .. import endings
 from ..actions.domain import (
     Action,
     ChangedMeanwhile,
+    NothingWritten,
     Request,
     cannot,
     exact,
@@ -33,9 +34,9 @@ from ..jobs.lifecycle import ARROWS as JOB_ARROWS
 from ..jobs.lifecycle import sources_of as sources_of_job
 from ..jobs.record import json_storage, unique_locks
 from . import transitions
-from .lifecycle import OPEN, sources_of
+from .lifecycle import NOT_TAKEN, OPEN, sources_of
 from .send_signal import Signal, store_signal
-from .transitions import RunForDecision, StepForDecision
+from .transitions import RunForDecision, SignalForDecision, StepForDecision
 
 _LONGEST_NAME = 250
 _SHOWN = 5
@@ -55,13 +56,14 @@ class RunWithSteps:
     """A run, and those of its steps that the action is about.
 
     `doomed` is the number of steps that were canceled because of these. `obstacle` says why they cannot be
-    reopened.
+    reopened. `signal` is the one that a wait is to be given.
     """
 
     run: RunForDecision
     steps: tuple[StepForDecision, ...] = ()
     doomed: int = 0
     obstacle: str | None = None
+    signal: SignalForDecision | None = None
 
     @property
     def target(self) -> str:
@@ -79,9 +81,14 @@ def read_target(text: str) -> str | None:
     return read_id_target("workflow", text)
 
 
-def lock_rows(connection: Connection, _request: Request, targets: Collection[str]) -> None:
-    """Lock these runs until the commit, in id order. Nobody advances them meanwhile."""
+def lock_rows(connection: Connection, request: Request, targets: Collection[str]) -> None:
+    """Lock these runs until the commit, in id order, and then the signal that a wait is to be given.
+
+    Nobody advances the runs meanwhile.
+    """
     transitions.lock(connection, [int(name_in(target)) for target in targets])
+    if "signal" in request.params:
+        transitions.lock_signal(connection, request.params["signal"])
 
 
 def find_rows(
@@ -136,12 +143,14 @@ def list_facts(row: RunWithSteps, _now: datetime) -> dict[str, Any]:
     if len(steps) > _MOST_FACTS:
         text = json.dumps(steps, sort_keys=True)
         steps = f"{len(steps)} steps, {sha256(text.encode()).hexdigest()[:16]}"
-    return {
+    facts = {
         "state": row.run.state,
         "end_no": row.run.end_no,
         "cancel_requested_at": exact(row.run.cancel_requested_at),
         "steps": steps,
     }
+    signal = row.signal
+    return facts if signal is None else {**facts, "signal": f"{signal.id}, {signal.outcome}"}
 
 
 # --- cancel
@@ -351,7 +360,8 @@ def _find_wait_of_signal(
     return replace(row, steps=tuple(steps))
 
 
-def _decide_signal(row: RunWithSteps, request: Request) -> Item | Skip:
+def _find_fault_of_wait(row: RunWithSteps, request: Request) -> Skip | None:
+    """Why no signal can end the wait; None when one can."""
     name = request.params["wait"]
     if not row.steps or row.steps[0].kind != "wait":
         return cannot(row, request, f"it has no wait {name}", "unknown_step")
@@ -360,11 +370,18 @@ def _decide_signal(row: RunWithSteps, request: Request) -> Item | Skip:
         return cannot(
             row, request, f"wait {name} is {wait.state}{say_legal_moves(wait.kind, wait.state)}"
         )
+    return None
+
+
+def _decide_signal(row: RunWithSteps, request: Request) -> Item | Skip:
+    if fault := _find_fault_of_wait(row, request):
+        return fault
+    (wait,) = row.steps
     note = None
     if not wait.opened_at:
         note = "it is not open yet: the first wait of this workflow for its signal takes it"
     changes = (
-        Change(f"wait {name}", "deferred", "finished"),
+        Change(f"wait {wait.name}", "deferred", "finished"),
         Change(RESULT, None, request.params["payload"]),
     )
     return make_item(row, *changes, note=note)
@@ -384,6 +401,75 @@ def _apply_signal(
         if wait.opened_at and not endings.receive(connection, wait.id, sent.id, request.now):
             raise ChangedMeanwhile
     return [Advance(tuple(row.run.id for row in rows))]
+
+
+# --- give a signal
+
+
+def _read_give(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The name of a wait, and the id of a signal."""
+    target = read_id_target("signal", f"signal/{given['signal']}")
+    if target is None:
+        raise ValueError(f"signal is the id of a signal, such as 17; got {given['signal']!r:.100}")
+    return {"wait": _read_name("wait", given["wait"]), "signal": int(name_in(target))}
+
+
+def _find_wait_and_signal(
+    connection: Connection, request: Request, row: RunWithSteps
+) -> RunWithSteps:
+    signal = transitions.look_at_signal(connection, request.params["signal"])
+    return replace(_find_wait_of_signal(connection, request, row), signal=signal)
+
+
+def _decide_give(row: RunWithSteps, request: Request) -> Item | Skip:
+    if fault := _find_fault_of_wait(row, request):
+        return fault
+    (wait,), signal = row.steps, row.signal
+    if signal is None:
+        missing = f"there is no signal {request.params['signal']}"
+        return cannot(row, request, missing, "unknown_signal")
+    if unfit := _say_unfit(signal, wait, row.run):
+        return cannot(row, request, unfit)
+    return make_item(
+        row,
+        Change(f"wait {wait.name}", "deferred", "finished"),
+        Change(f"signal {signal.id}", signal.outcome, "taken"),
+        Change(RESULT, None, signal.payload or "null"),
+    )
+
+
+def _say_unfit(signal: SignalForDecision, wait: StepForDecision, run: RunForDecision) -> str | None:
+    """Why this signal cannot end this wait, and what can be done instead; None when it can."""
+    if signal.outcome not in NOT_TAKEN:
+        return f"signal {signal.id} has ended the wait of job {signal.taken_by}; send another with Signal"
+    if wait.opened_at is None:
+        return f"wait {wait.name} is not open yet; give it when it is open, or send another with Signal"
+    names = wait.signals or []
+    if signal.name in names and signal.key == wait.key and signal.run in (None, run.id):
+        return None
+    of_run = "" if signal.run is None else f" of workflow {signal.run}"
+    return (
+        f"signal {signal.id} is for waits{of_run} for {signal.name}{_say_key(signal.key)}, and wait "
+        f"{wait.name} is for {' or '.join(names)}{_say_key(wait.key)}; send another with Signal"
+    )
+
+
+def _say_key(key: str) -> str:
+    return f" with the key {key}" if key else " without a key"
+
+
+def _apply_give(
+    connection: Connection, request: Request, rows: Sequence[RunWithSteps]
+) -> list[Effect | Item]:
+    if len(rows) > 1:
+        raise NothingWritten("a signal ends one wait: name one workflow")
+    (row,) = rows
+    (wait,) = row.steps
+    job_transitions.lock(connection, [wait.id])
+    signal = request.params["signal"]
+    if not endings.receive(connection, wait.id, signal, request.now, NOT_TAKEN):
+        raise ChangedMeanwhile
+    return [Advance((row.run.id,))]
 
 
 # --- what several of them need
@@ -427,6 +513,7 @@ _STEPS: Mapping[str, FindSteps] = {
     "workflow.retry": _find_steps_of_retry,
     "workflow.skip": _find_step_of_skip,
     "workflow.signal": _find_wait_of_signal,
+    "workflow.give_signal": _find_wait_and_signal,
 }
 
 # In the order of their buttons.
@@ -470,5 +557,16 @@ ACTIONS: tuple[Action[RunWithSteps], ...] = (
         read_params=_read_signal,
         decide=_decide_signal,
         apply=_apply_signal,
+    ),
+    Action(
+        name="workflow.give_signal",
+        title="Give signal",
+        phrase="give a signal to {}",
+        sources=("running",),
+        risk="The wait ends with the payload of a signal that was sent and that no wait has taken.",
+        params=("wait", "signal"),
+        read_params=_read_give,
+        decide=_decide_give,
+        apply=_apply_give,
     ),
 )

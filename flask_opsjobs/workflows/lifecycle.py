@@ -45,6 +45,8 @@ OUTCOMES = {
     "ambiguous": "several waits are open for it, and an operator must say which it is for",
     "unmatched": "no wait opened for it in time",
 }
+# An operator may give a signal with one of these outcomes to an open wait.
+NOT_TAKEN = ("early", "late", "ambiguous", "unmatched")
 
 # A run begins in `running`, written by this statement.
 BEGUN_BY = ("insert_workflow",)

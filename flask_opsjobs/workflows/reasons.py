@@ -99,10 +99,9 @@ def wait_open(evidence: Evidence) -> Iterator[Reason]:
         "wait_open",
         f"It waits for the signal {' or '.join(step.signals or ())}{key}."
         + (_seen(step, seen) if seen else ""),
-        "Send the signal with `opsjobs.signal`"
-        + (
-            ", or name this workflow with its `run`." if step.signals_seen.get("ambiguous") else "."
-        ),
+        "Give one of them to this wait: choose it on the page of the workflow."
+        if step.signals_seen.get("ambiguous")
+        else "Send the signal with `opsjobs.signal`.",
         source="host",
         read={
             **_read(step),

@@ -59,6 +59,19 @@ class StepForDecision:
     queue: str
 
 
+@dataclass(frozen=True)
+class SignalForDecision:
+    """The columns of a signal that a decision needs. `payload` is JSON text, None without a payload."""
+
+    id: int
+    name: str
+    key: str
+    run: int | None
+    outcome: str
+    payload: str | None
+    taken_by: int | None
+
+
 # An action on a run names at most this many of its steps.
 _MOST_STEPS = 50_000
 
@@ -74,6 +87,17 @@ def look_at_steps(connection: Connection, run: int, name: str | None) -> list[St
     values = {"run": run, "name": name, "limit": _MOST_STEPS}
     with connection.cursor(row_factory=class_row(StepForDecision)) as cursor:
         return cursor.execute(sql.load("look_at_steps"), values).fetchall()
+
+
+def lock_signal(connection: Connection, signal: int) -> None:
+    """Lock a signal, after the runs and before any job."""
+    connection.execute(sql.load("lock_signal"), {"id": signal})
+
+
+def look_at_signal(connection: Connection, signal: int) -> SignalForDecision | None:
+    """The signal, or None when there is none with this id. Locks nothing."""
+    with connection.cursor(row_factory=class_row(SignalForDecision)) as cursor:
+        return cursor.execute(sql.load("look_at_signal"), {"id": signal}).fetchone()
 
 
 def find_doomed_by(connection: Connection, steps: Collection[int]) -> list[int]:

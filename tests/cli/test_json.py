@@ -43,6 +43,7 @@ PARAMS = {
     "cron catch-up": ("1",),
     "queue set-prefetch": ("3",),
     "limiter cooldown": ("--minutes", "3"),
+    "workflow give-signal": ("--wait", "paid", "--signal", "1"),
     "workflow signal": ("--wait", "paid"),
     "workflow skip": ("--step", "fetch"),
 }

@@ -57,6 +57,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "why": ("1",),
     "worker": (),
     "workflow cancel": ("1", *REASON),
+    "workflow give-signal": ("1", "--wait", "paid", "--signal", "1", *REASON),
     "workflow retry": ("1", *REASON),
     "workflow signal": ("1", "--wait", "paid", *REASON),
     "workflow skip": ("1", "--step", "fetch", *REASON),

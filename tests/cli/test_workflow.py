@@ -14,6 +14,7 @@ from flask_opsjobs.actions.registry import ACTIONS
 from flask_opsjobs.endings.advance import advance
 from tests.support.engine import Bench
 from tests.support.graphs import Graph
+from tests.workflows.test_actions import send_before
 
 REASON = ("--reason", "because it is a test")
 PAYMENT = ("payment", "order-1")
@@ -57,6 +58,24 @@ def test_a_wait_is_signaled(bench: Bench, graph: Graph, call: Any) -> None:
     assert graph.states()["paid"] == "finished"
 
 
+def test_a_wait_is_given_a_signal_that_was_sent(bench: Bench, graph: Graph, call: Any) -> None:
+    words = ("workflow", "give-signal", graph.run, "--wait", "paid", "--signal", send_before(bench))
+    done = call(*words, *REASON)
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines() == [
+        f"Give a signal to workflow {graph.run}: done",
+        f"  workflow/{graph.run}  graph",
+        "    wait paid: deferred → finished",
+        "    signal 1: ambiguous → taken",
+        "    its result: – → 990",
+        "audit 1",
+    ]
+    assert graph.states()["paid"] == "finished"
+    again = call(*words, *REASON)
+    assert again.exit_code == 1
+    assert "it is failed; legal now: retry, skip" in again.output
+
+
 def test_workflows_are_canceled_and_retried(bench: Bench, graph: Graph, call: Any) -> None:
     done = call("workflow", "cancel", graph.run, 99, *REASON)
     assert done.exit_code == 3, done.output
@@ -71,8 +90,12 @@ def test_workflows_are_canceled_and_retried(bench: Bench, graph: Graph, call: An
 
 @pytest.mark.parametrize("name", [name for name in ACTIONS if name.startswith("workflow.")])
 def test_a_dry_run_writes_nothing(graph: Graph, bench: Bench, call: Any, name: str) -> None:
-    options = {"skip": ("--step", "a"), "signal": ("--wait", "paid")}
-    short_name = ACTIONS[name].short_name
+    options = {
+        "skip": ("--step", "a"),
+        "signal": ("--wait", "paid"),
+        "give-signal": ("--wait", "paid", "--signal", send_before(bench)),
+    }
+    short_name = ACTIONS[name].short_name.replace("_", "-")
     before = (graph.row(), graph.states())
     asked = call("workflow", short_name, graph.run, *options.get(short_name, ()), "--dry-run")
     assert asked.exit_code == 0, asked.output
@@ -114,7 +137,11 @@ def test_a_signal_is_sent_once_and_counted_again(graph: Graph, bench: Bench, cal
     assert sent.exit_code == 0, sent.output
     (row,) = bench.rows("SELECT id, run, by, payload, duplicates FROM opsjobs.signals")
     assert sent.output == f"signal {row['id']} payment: stored\n"
-    assert (row["run"], row["by"], row["payload"]) == (graph.run, "cli", {"amount": 990})
+    assert (row["run"], row["by"], row["payload"]) == (
+        graph.run,
+        "the command line",
+        {"amount": 990},
+    )
     again = call(*words, "--json")
     assert json.loads(again.output) == {"format": 1, "id": row["id"], "conflict": True}
     assert again.exit_code == 0

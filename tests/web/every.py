@@ -38,7 +38,7 @@ def good(url: Url) -> int:
 def form_of(url: Url, job: Job) -> dict[str, str]:
     """What an action is sent."""
     form = {"job": str(job.id), "name": "mine", "count": "1", "minutes": "5", "due_at": "now"}
-    form |= {"step": "fetch", "result": "", "wait": "paid", "payload": ""}
+    form |= {"step": "fetch", "result": "", "wait": "paid", "payload": "", "signal": "1"}
     return form if url.kind == "action" else {}
 
 

@@ -14,6 +14,7 @@ from tests.support.engine import Bench
 from tests.support.graphs import Graph
 from tests.web.conftest import Access
 from tests.web.every import soup
+from tests.workflows.test_actions import send_before
 
 REASON = "the vendor answers again, OPS-2291"
 HEADERS = {"Sec-Fetch-Site": "same-origin"}
@@ -51,14 +52,16 @@ def _form(response: Any) -> tuple[str, dict[str, str]]:
     }
 
 
-@pytest.mark.parametrize("action", ["cancel", "retry", "skip", "signal"])
+@pytest.mark.parametrize("action", [action.short_name for action in actions_of("workflow")])
 def test_an_action_is_previewed_and_executed(
-    client: FlaskClient, post: Any, graph: Graph, action: str
+    client: FlaskClient, post: Any, bench: Bench, graph: Graph, action: str
 ) -> None:
-    fields = {
+    values: dict[str, dict[str, Any]] = {
         "skip": {"step": "a", "result": '{"amount": 9}'},
         "signal": {"wait": "paid", "payload": '{"amount": 9}'},
-    }.get(action, {})
+        "give_signal": {"wait": "paid", "signal": send_before(bench)},
+    }
+    fields = values.get(action, {})
     path = f"/ops/jobs/workflows/{graph.run}/{action}"
     page = client.get(post(path, 303, **fields).location)
     assert page.status_code == 200
@@ -66,7 +69,7 @@ def test_an_action_is_previewed_and_executed(
     assert f"workflow {graph.run}" in words
     if fields:
         assert "its result" in words
-        assert "amount" in words
+        assert ("990" if action == "give_signal" else "amount") in words
     place, form = _form(page)
     done = client.get(post(place, 303, **form | {"reason": REASON}).location)
     assert soup(done.text).find(id="dialog-page").has_attr("data-done")
@@ -76,6 +79,7 @@ def test_an_action_is_previewed_and_executed(
         "retry": {"a": "available", "b": "deferred"},
         "skip": {"a": "finished", "b": "available"},
         "signal": {"paid": "finished"},
+        "give_signal": {"paid": "finished"},
     }
     assert expected[action].items() <= states.items()
     assert client.get("/ops/jobs/audit").status_code == 200
@@ -148,6 +152,38 @@ def test_the_page_of_a_step_has_the_forms_that_are_legal(
     button = tree.find(id="skip-title").find_parent("section").button
     assert button.has_attr("disabled")
     assert "needs workflow.skip" in button.text
+
+
+def test_the_page_of_a_run_gives_an_ambiguous_signal_to_the_wait_that_one_chooses(
+    client: FlaskClient, post: Any, access: Access, bench: Bench, graph: Graph
+) -> None:
+    page = f"/ops/jobs/workflows/{graph.run}"
+    assert not soup(client.get(page).text).find(id="give_signal-title")
+    signal = send_before(bench)
+    send_before(bench, key="order-2")
+    tree = soup(client.get(page).text)
+    (said,) = [say for say in tree.select(".say") if "Ambiguous signal" in say.text]
+    (link,) = said.select("a")
+    assert link.text == "See paid"
+    tree = soup(client.get(str(link["href"]).partition("#")[0]).text)
+    fields = {
+        str(field["name"]): str(field.get("value", ""))
+        for field in tree.select("[form='step-give_signal'][name]")
+    }
+    (option,) = tree.select("#step-signal option")
+    assert option["value"] == str(signal)
+    assert "1, sent by host at" in " ".join(option.text.split())
+    action = str(tree.select_one("form#step-give_signal")["action"])
+    place, form = _form(client.get(post(action, 303, **fields | {"signal": signal}).location))
+    post(place, 303, **form | {"reason": REASON})
+    assert graph.states()["paid"] == "finished"
+    access.held = {"workflows.view", "payload.view"}
+    send_before(bench)
+    run = Graph.make(bench.connection, "paid", [], waits={"paid": PAYMENT})
+    advance(bench.connection, run.run, 1_000_000)
+    tree = soup(client.get(f"/ops/jobs/workflows/{run.run}").text)
+    panel = tree.find(id="give_signal-title").find_parent("section")
+    assert "needs workflow.give_signal" in panel.button.text
 
 
 def test_the_form_of_a_step_sends_what_the_action_reads(

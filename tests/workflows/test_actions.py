@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from flask_sqlalchemy import SQLAlchemy
 
-from flask_opsjobs import OpsJobs, Task, Unique
+from flask_opsjobs import ActionRefused, OpsJobs, Task, Unique
 from flask_opsjobs.actions.domain import Action
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.actions.registry import ACTIONS, actions_of
@@ -26,7 +26,7 @@ from flask_opsjobs.jobs.lifecycle import STATES as JOB_STATES
 from flask_opsjobs.testing import perform_due
 from flask_opsjobs.workflows import transitions
 from flask_opsjobs.workflows.checks import checks
-from flask_opsjobs.workflows.lifecycle import ARROWS, STATES
+from flask_opsjobs.workflows.lifecycle import ARROWS, OUTCOMES, STATES
 from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
 from tests.support.graphs import Graph
@@ -42,6 +42,7 @@ PARAMS = {
     "result": "42",
     "wait": "paid",
     "payload": "1",
+    "signal": "1",
     "due_at": "2999-01-01T00:00",
 }
 WORKFLOW_ACTIONS = actions_of("workflow")
@@ -64,6 +65,22 @@ def settle(graph: Graph) -> None:
         if done is None or done.is_idle:
             break
     assert checks(graph.connection, [graph.run]) == []
+
+
+def send_before(bench: Bench, outcome: str = "ambiguous", **values: Any) -> int:
+    """A signal for the wait `paid` that was sent before; its id, which is 1 for the first one."""
+    row = {"name": "payment", "key": "order-1", "run": None, "taken_by": None, **values}
+    # Written directly: an ambiguous signal needs several waits, and a late one an ended wait.
+    sent = bench.row(
+        "INSERT INTO opsjobs.signals (name, key, run, taken_by, taken_at, payload, at, by, outcome)"
+        " VALUES (%s, %s, %s, %s, CASE WHEN %s = 'taken' THEN now() END, '990', now(), 'host', %s)"
+        " RETURNING id",
+        *row.values(),
+        outcome,
+        outcome,
+    )
+    found: int = sent["id"]
+    return found
 
 
 def start_step(bench: Bench, graph: Graph, name: str) -> None:
@@ -137,6 +154,8 @@ def test_each_action_on_each_state(
     state: str,
 ) -> None:
     graph = reach(state)
+    if "signal" in action.params:
+        send_before(bench)
     before = (graph.row(), graph.states())
     params = {param: PARAMS[param] for param in action.params}
     receipt = operator.run(action.name, [f"workflow/{graph.run}"], **WHY, params=params)
@@ -172,9 +191,11 @@ def test_each_action_on_each_state(
         assert output["value"] == 42
     else:
         assert states["paid"] == "finished"
+        # Who chose its wait is in the audit.
+        by = "host" if "signal" in action.params else "anna"
         assert bench.row("SELECT outcome, by FROM opsjobs.signals") == {
             "outcome": "taken",
-            "by": "anna",
+            "by": by,
         }
 
 
@@ -520,6 +541,92 @@ def test_a_signal_before_the_wait_opens_is_kept_for_it(bench: Bench, operator: O
     assert graph.states()["paid"] == "finished"
 
 
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_a_signal_of_each_outcome_is_given_to_a_wait(
+    bench: Bench, operator: Operator, outcome: str
+) -> None:
+    other = Graph.make(bench.connection, "paid b", [], waits={"paid": PAYMENT})
+    graph = Graph.make(bench.connection, "paid b", ["paid b"], waits={"paid": PAYMENT})
+    settle(other)
+    settle(graph)
+    taken_by = other.ids["paid"] if outcome == "taken" else None
+    signal = send_before(bench, outcome, taken_by=taken_by)
+    params = {"wait": "paid", "signal": str(signal)}
+    receipt = operator.run("workflow.give_signal", [f"workflow/{graph.run}"], **WHY, params=params)
+    if outcome == "taken":
+        assert receipt.says == (
+            f"cannot give a signal to workflow {graph.run}: signal {signal} has ended the wait of job "
+            f"{taken_by}; send another with Signal"
+        )
+        assert graph.states() == {"paid": "deferred", "b": "deferred"}
+        return
+    assert receipt.is_done, receipt.says
+    assert graph.states() == {"paid": "finished", "b": "available"}
+    assert other.states()["paid"] == "deferred"
+    row = bench.row("SELECT outcome, taken_by FROM opsjobs.signals")
+    assert row == {"outcome": "taken", "taken_by": graph.ids["paid"]}
+    output = bench.row("SELECT value FROM opsjobs.outputs")
+    assert output["value"] == 990
+    event = bench.row("SELECT action, actor, reason, before, after FROM opsjobs.audit_events")
+    target = f"workflow/{graph.run}"
+    assert (event["action"], event["actor"]) == ("workflow.give_signal", "anna")
+    assert event["before"][target]["signal"] == f"{signal}, {outcome}"
+    assert event["after"][target]["signal"] == f"{signal}, taken"
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (
+            {"key": "order-2"},
+            "signal 1 is for waits for payment with the key order-2, and wait paid is for payment with the "
+            "key order-1; send another with Signal",
+        ),
+        (
+            {"name": "refund", "key": ""},
+            "signal 1 is for waits for refund without a key, and wait paid",
+        ),
+        ({"run": 99}, "signal 1 is for waits of workflow 99 for payment"),
+    ],
+)
+def test_a_signal_for_something_else_is_not_given(
+    bench: Bench, operator: Operator, values: dict[str, Any], says: str
+) -> None:
+    graph = Graph.make(bench.connection, "paid", [], waits={"paid": PAYMENT})
+    settle(graph)
+    send_before(bench, **values)
+    with pytest.raises(ActionRefused) as refused:
+        operator.give_signal(graph.run, "paid", 1, **WHY)
+    assert says in str(refused.value)
+    assert graph.states() == {"paid": "deferred"}
+    assert bench.row("SELECT outcome FROM opsjobs.signals") == {"outcome": "ambiguous"}
+
+
+def test_a_signal_is_given_to_an_open_wait_only(bench: Bench, operator: Operator) -> None:
+    graph = Graph.make(bench.connection, "a paid", ["a paid"], waits={"paid": PAYMENT})
+    signal = send_before(bench)
+    with pytest.raises(ActionRefused, match="wait paid is not open yet; give it when it is open"):
+        operator.give_signal(graph.run, "paid", signal, **WHY)
+    graph.end("a")
+    settle(graph)
+    with pytest.raises(ActionRefused, match="there is no signal 99"):
+        operator.give_signal(graph.run, "paid", 99, **WHY)
+    assert operator.give_signal(graph.run, "paid", signal, **WHY).is_done
+    with pytest.raises(ActionRefused, match="it is finished; legal now: retry, skip"):
+        operator.give_signal(graph.run, "paid", signal, **WHY)
+
+
+def test_one_signal_is_not_given_to_two_workflows(bench: Bench, operator: Operator) -> None:
+    graphs = [Graph.make(bench.connection, "paid", [], waits={"paid": PAYMENT}) for _ in range(2)]
+    for graph in graphs:
+        settle(graph)
+    params = {"wait": "paid", "signal": send_before(bench)}
+    targets = [f"workflow/{graph.run}" for graph in graphs]
+    receipt = operator.run("workflow.give_signal", targets, **WHY, params=params)
+    assert receipt.says == "a signal ends one wait: name one workflow"
+    assert [graph.states()["paid"] for graph in graphs] == ["deferred"] * 2
+
+
 # --- bad input
 
 
@@ -543,6 +650,15 @@ def test_a_signal_before_the_wait_opens_is_kept_for_it(bench: Bench, operator: O
             {"wait": "paid", "payload": '"' + "x" * 2_000_000 + '"'},
             "OPSJOBS_MAX_ARGS_BYTES",
         ),
+        ("give_signal", {"wait": "a", "signal": "1"}, "it has no wait a"),
+        (
+            "give_signal",
+            {"wait": "paid", "signal": "x"},
+            "signal is the id of a signal, such as 17",
+        ),
+        ("give_signal", {"wait": "paid", "signal": -1}, "signal is the id of a signal, such as 17"),
+        ("give_signal", {"wait": "paid", "signal": "9" * 19}, "signal is the id of a signal"),
+        ("give_signal", {"wait": "paid"}, "needs the parameter signal"),
     ],
 )
 def test_bad_input_is_refused_in_a_sentence(
@@ -583,11 +699,12 @@ def preview(operator: Operator, graph: Graph, action: str) -> Callable[[], Recei
     return lambda: operator.execute(made.id, made.token, **WHY)
 
 
-@pytest.mark.parametrize("action", ["cancel", "retry", "skip", "signal"])
+@pytest.mark.parametrize("action", [action.short_name for action in WORKFLOW_ACTIONS])
 def test_a_preview_holds_while_other_steps_end(
-    operator: Operator, reach: Callable[[str], Graph], action: str
+    bench: Bench, operator: Operator, reach: Callable[[str], Graph], action: str
 ) -> None:
     graph = reach("running")
+    send_before(bench)
     execute = preview(operator, graph, action)
     graph.end("c")
     settle(graph)
@@ -611,6 +728,20 @@ def test_a_preview_drifts_when_its_step_changes(
         "drifted",
         [f"workflow/{graph.run} steps"],
     )
+
+
+def test_a_preview_drifts_when_another_wait_took_the_signal(
+    bench: Bench, operator: Operator, reach: Callable[[str], Graph]
+) -> None:
+    graph, other = reach("running"), reach("running")
+    signal = send_before(bench)
+    execute = preview(operator, graph, "give_signal")
+    operator.give_signal(other.run, "paid", signal, **WHY)
+    receipt = execute()
+    assert receipt.code == "drifted"
+    changed = {change.what: (change.before, change.after) for change in receipt.drifted}
+    assert changed[f"workflow/{graph.run} signal"] == (f"{signal}, ambiguous", f"{signal}, taken")
+    assert graph.states()["paid"] == "deferred"
 
 
 def test_the_audit_of_many_steps_is_short(bench: Bench, operator: Operator) -> None:
@@ -704,6 +835,35 @@ def test_a_signal_against_the_opening_wait(
 
 
 @pytest.mark.parametrize("time", TIMES)
+def test_two_operators_give_one_signal_to_two_waits(
+    bench: Bench, make_bench: MakeBench, operator: Operator, time: int
+) -> None:
+    """While a host sends it again, and the loop advances both workflows."""
+    graphs = [Graph.make(bench.connection, "paid", [], waits={"paid": PAYMENT}) for _ in range(2)]
+    for graph in graphs:
+        settle(graph)
+    signal = send_before(bench, "early" if time % 2 else "ambiguous")
+    other = make_bench().connection
+    one, two, _ = race(
+        *(
+            lambda graph=graph: operator.run(
+                "workflow.give_signal",
+                [f"workflow/{graph.run}"],
+                **WHY,
+                params={"wait": "paid", "signal": signal},
+            )
+            for graph in graphs
+        ),
+        lambda: [advance(other, graph.run, 1_000_000) for graph in graphs],
+    )
+    assert sorted(codes([one, two])) == ["done", "illegal"]
+    for graph, receipt in zip(graphs, (one, two), strict=True):
+        settle(graph)
+        assert graph.states()["paid"] == ("finished" if receipt.is_done else "deferred")
+    assert len(bench.rows("SELECT 1 FROM opsjobs.outputs")) == 1
+
+
+@pytest.mark.parametrize("time", TIMES)
 def test_operators_in_crossed_orders_never_deadlock(
     bench: Bench, make_bench: MakeBench, operator: Operator, time: int
 ) -> None:
@@ -778,18 +938,23 @@ from tests.support.host import create_app
 operator.run_effects = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 app = create_app()
 with app.app_context():
-    operator.Operator(app.extensions["opsjobs"]).skip_step(
-        {run}, "a", 42, actor="anna", reason="because it is a test")
+    operator.Operator(app.extensions["opsjobs"]).{call}, actor="anna", reason="because it is a test")
 """
 
 
+@pytest.mark.parametrize("call", ['skip_step({run}, "a", 42', 'give_signal({run}, "a", 1'])
 def test_a_process_that_is_killed_after_its_commit_is_finished_by_the_loop(
-    bench: Bench, children: Children
+    bench: Bench, children: Children, call: str
 ) -> None:
-    graph = Graph.make(bench.connection, "a b", ["a b"])
-    graph.end("a", "failed")
+    waits = {"a": PAYMENT} if "signal" in call else {}
+    graph = Graph.make(bench.connection, "a b", ["a b"], waits=waits)
+    if waits:
+        send_before(bench)
+    else:
+        graph.end("a", "failed")
     settle(graph)
-    killed = children.start(sys.executable, "-c", KILLED.format(run=graph.run))
+    script = KILLED.format(call=call.format(run=graph.run))
+    killed = children.start(sys.executable, "-c", script)
     wait_until(lambda: killed.exit_code is not None, what="the process to die")
     assert killed.exit_code == -9
     assert graph.states() == {"a": "finished", "b": "deferred"}

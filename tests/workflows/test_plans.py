@@ -98,7 +98,7 @@ CASES: dict[str, tuple[str, str, int, dict[str, Any]]] = {
         "take_signal",
         "signals_pkey jobs_pkey",
         1,
-        {"signal": 1, "wait": FIRST + 9, "now": NOW},
+        {"signal": 1, "wait": FIRST + 9, "now": NOW, "outcomes": ["early"]},
     ),
     "results": ("read_results_of_steps", "steps_pkey outputs_pkey jobs_pkey", 20, {"ids": WAITING}),
     "results of a map": (
@@ -157,6 +157,8 @@ CASES: dict[str, tuple[str, str, int, dict[str, Any]]] = {
         10_001 + 710,  # of 20,000 that were taken, and all that are early
         {"most": 10_001},
     ),
+    "lock signal": ("lock_signal", "signals_pkey", 1, {"id": 20_001}),
+    "look at a signal": ("look_at_signal", "signals_pkey", 1, {"id": 20_001}),
     "read signal": ("read_signal", "signals_pkey", 1, {"id": 20_001}),
     "reopen, a chain": (
         "find_steps_to_reopen",

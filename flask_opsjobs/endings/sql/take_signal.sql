@@ -1,9 +1,11 @@
 -- Ends a wait with a signal: the payload is its output. No row when another process has locked the signal or
 -- the wait, or one of them is gone: then a later `advance` looks again.
+-- `advance` takes early signals only, an operator any that no wait has taken.
 -- The caller holds the run's lock.
--- Run by `advance`. Indexes: signals_pkey, jobs_pkey.
+-- Run by `advance`, and by the actions that signal a wait. Indexes: signals_pkey, jobs_pkey.
 WITH signal AS MATERIALIZED (
-    SELECT id, payload FROM opsjobs.signals WHERE id = %(signal)s AND outcome = 'early' FOR UPDATE SKIP LOCKED
+    SELECT id, payload FROM opsjobs.signals
+    WHERE id = %(signal)s AND outcome = ANY (%(outcomes)s::text[]) FOR UPDATE SKIP LOCKED
 ), wait AS MATERIALIZED (
     SELECT j.id FROM opsjobs.jobs j CROSS JOIN signal
     WHERE j.id = %(wait)s AND j.state = 'deferred' FOR UPDATE OF j SKIP LOCKED

@@ -32,7 +32,7 @@ from ..app.display import PageDisplay
 from ..app.host import host
 
 # Actions on a step that ask for a value, so that they have forms.
-STEP_ACTIONS = (ACTIONS["workflow.signal"], ACTIONS["workflow.skip"])
+STEP_ACTIONS = tuple(ACTIONS[f"workflow.{name}"] for name in ("give_signal", "signal", "skip"))
 # In which state of its members a map is shown, the first that any of them has.
 _TELLING = ("failed", "retryable", "started", "queued", "available", "scheduled")
 _ROWS = 100
@@ -180,6 +180,14 @@ class RunView:
     def ambiguous(self) -> Sequence[SignalRow]:
         """The signals for which several waits are open."""
         return [signal for signal in self.signals if signal.outcome == "ambiguous"]
+
+    def ambiguous_for(self, step: StepRow) -> Sequence[SignalRow]:
+        """The signals that an operator may give to this step, which is an open wait."""
+        return [
+            signal
+            for signal in self.ambiguous
+            if step.is_open_wait and signal.name in (step.signals or ()) and signal.key == step.key
+        ]
 
     def named(self, name: str | None) -> StepRow | None:
         """The step of this name, or None."""
