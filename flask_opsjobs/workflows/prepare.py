@@ -140,7 +140,9 @@ class _Edges:
             if not self._faults.check_name(node, "its name", node.name):
                 continue
             if named.setdefault(node.name, position) != position:
-                self._faults.add(node, "duplicate", "another step has this name too")
+                self._faults.add(
+                    node, "duplicate", "another step has this name too: give each its own"
+                )
         self._check_names_of_members(nodes, named)
         return named
 

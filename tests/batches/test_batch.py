@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -27,7 +28,9 @@ from flask_opsjobs.host import Host
 from flask_opsjobs.testing import perform_due
 from tests.batches.conftest import batch_of, fold_all
 from tests.support.engine import Bench
+from tests.support.processes import Children
 from tests.support.runs import read
+from tests.support.waiting import wait_until
 
 
 def test_a_batch_ends_with_its_last_member_and_reports_once(
@@ -167,6 +170,39 @@ def test_a_crash_in_the_middle_leaves_what_was_committed_and_the_batch_can_be_fi
     perform_due()
     row = batch_of(bench, batch.id)
     assert (row["state"], row["enqueued"]) == ("finished", 250)
+
+
+STREAMS = """
+import os, signal
+from tests.support.host import add, create_app, db, opsjobs
+
+def rows():
+    for number in range(1_000):
+        if number == 250:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield {"a": number, "b": 1}
+
+with create_app(OPSJOBS_DISPATCH=False).app_context():
+    with opsjobs.batch("import") as batch:
+        batch.enqueue_many(add, rows(), commit_every=100)
+"""
+
+
+def test_a_host_that_is_killed_while_it_adds_leaves_an_open_batch_to_fill_further(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, row_task: Task, children: Children
+) -> None:
+    killed = children.start(sys.executable, "-c", STREAMS)
+    wait_until(lambda: killed.exit_code is not None, what="the host to die")
+    assert killed.exit_code == -9
+    fold_all(bench.connection)
+    (row,) = bench.rows("SELECT id, state, enqueued FROM opsjobs.batches")
+    assert (row["state"], row["enqueued"]) == ("open", 200)
+    with opsjobs.batch(id=row["id"]) as again:
+        again.enqueue_many(row_task, [{"number": number} for number in range(3)])
+    db.session.commit()
+    fold_all(bench.connection)
+    whole = batch_of(bench, row["id"])
+    assert (whole["state"], whole["enqueued"]) == ("running", 203)
 
 
 def test_an_error_about_a_row_names_its_number_in_the_whole_series(

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from flask_sqlalchemy import SQLAlchemy
 
-from flask_opsjobs import Limit, OpsJobs, Task
+from flask_opsjobs import Limit, OpsJobs, Task, current_job
 from flask_opsjobs.host import Host
 from flask_opsjobs.testing import perform_due
+from flask_opsjobs.workflows import expand_map, prepare
 from flask_opsjobs.workflows.checks import checks
 from tests.support.engine import Bench
 
@@ -233,6 +234,60 @@ def test_a_list_that_a_map_cannot_use_ends_it_by_name(
     assert (job["state"], job["ended_by"]) == ("failed", ended_by)
     assert job["ended_reason"].startswith(why)
     assert run_of(bench, run.id)["steps"] == 2
+
+
+@pytest.mark.parametrize("most", [4, 5])
+def test_elements_count_into_the_jobs_of_a_run_and_not_into_the_steps_of_its_definition(
+    most: int,
+    monkeypatch: pytest.MonkeyPatch,
+    db: SQLAlchemy,
+    opsjobs: OpsJobs,
+    bench: Bench,
+    give: Task,
+    double: Task,
+) -> None:
+    """With smaller limits: two steps in a definition, and four or five jobs in a run."""
+    monkeypatch.setattr(prepare, "MOST_STEPS", 2)
+    monkeypatch.setattr(expand_map, "MOST_JOBS", most)
+    flow = opsjobs.workflow("map")
+    numbers = flow.step("numbers", give, value=[1, 2, 3])
+    flow.map("double", double, over=numbers.result, as_="number")
+    run = flow.start()
+    db.session.commit()
+    perform_due()
+    row = run_of(bench, run.id)
+    if most == 5:
+        assert (row["state"], row["steps"]) == ("finished", 5)
+        return
+    assert (row["state"], row["steps"], row["ended_by_step"]) == ("failed", 2, "double")
+    job = bench.row("SELECT * FROM opsjobs.jobs WHERE ended_by = 'too_large'")
+    assert job["ended_reason"] == (
+        "its list has 3 elements, and with them the run would have more than 4 jobs: enqueue a batch instead"
+    )
+
+
+def test_a_step_that_will_be_tried_again_has_not_ended(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, give: Task
+) -> None:
+    """Case 4: nothing behind it is released or canceled before its last attempt."""
+    attempts: list[int] = []
+
+    @opsjobs.task(max_attempts=2, backoff=0)
+    def fail_first() -> None:
+        attempts.append(current_job().attempt)
+        if len(attempts) == 1:
+            raise ValueError("on purpose")
+
+    flow = opsjobs.workflow("tried")
+    flow.step("behind", give, after=flow.step("first", fail_first))
+    run = flow.start()
+    db.session.commit()
+    perform_due(limit=1)
+    assert states(bench, run.id)["behind"] == "deferred "
+    assert bench.rows("SELECT 1 FROM opsjobs.workflow_end_events") == []
+    perform_due()
+    assert attempts == [1, 2]
+    assert run_of(bench, run.id)["state"] == "finished"
 
 
 def test_members_go_to_the_lanes_of_their_limit(

@@ -201,6 +201,7 @@ def test_the_longest_names_fit_into_the_indexes(
 def test_a_name_twice(refuse: Any, bill: Task) -> None:
     refused = refuse(lambda flow: steps(flow, bill, "a", "b", "a"))
     assert refused.errors == {("a", "", "duplicate")}
+    assert "step a: another step has this name too: give each its own" in refused.says
 
 
 def test_a_name_that_a_map_will_give(refuse: Any, fetch: Task, bill: Task) -> None:
