@@ -10,6 +10,8 @@ from sqlalchemy.orm import Session
 
 from ..core import sql
 from ..core.words import agree
+from ..workflows.lifecycle import NEEDS
+from ..workflows.queries import EXAMINED_WAITS, OVERDUE
 
 _MOST_FAILED = 1_000
 _MOST_LANES = 500
@@ -33,6 +35,8 @@ def find_badges(session: Session, now: datetime, late_seconds: float) -> Mapping
         "most": _MOST_FAILED,
         "most_lanes": _MOST_LANES,
         "now": now,
+        "since": now - OVERDUE,
+        "examined": EXAMINED_WAITS,
         "late_seconds": late_seconds,
     }
     found = session.connection().exec_driver_sql(sql.load("count_badges"), params).one()
@@ -55,18 +59,19 @@ def find_badges(session: Session, now: datetime, late_seconds: float) -> Mapping
     if found.cooling:
         text = f"{agree(found.cooling, 'limiter', 'limiters')} in cooldown"
         badges["limiters"] = Badge(found.cooling, "blocked", text)
-    if found.runs or found.signals:
-        badges["workflows"] = _of_workflows(found.runs, found.signals)
+    # `failed` counts jobs.
+    columns = {why: "failed_runs" if why == "failed" else why for why in NEEDS}
+    if needs := {why: number for why, name in columns.items() if (number := getattr(found, name))}:
+        badges["workflows"] = _of_workflows(needs)
     return badges
 
 
-def _of_workflows(runs: int, signals: int) -> Badge:
-    parts = []
-    if runs:
-        parts.append(f"{runs} cannot go on or failed within a day")
-    if signals:
-        parts.append(f"{signals} {agree(signals, 'signal is', 'signals are')} ambiguous")
-    return Badge(runs + signals, "review", f"need a person: {', '.join(parts)}")
+def _of_workflows(needs: Mapping[str, int]) -> Badge:
+    """How many runs need a person, by the gravest reason of each."""
+    number = sum(needs.values())
+    parts = ", ".join(f"{some} {NEEDS[why]}" for why, some in needs.items())
+    status = "late" if [*needs] == ["overdue"] else "review"
+    return Badge(number, status, f"{agree(number, 'run needs', 'runs need')} a person: {parts}")
 
 
 def _of_queues(unserved: int, paused: int) -> Badge:

@@ -245,6 +245,40 @@ def _worker_late(seen: Overview) -> Iterator[Wrong]:
         yield Wrong("late", fact, rest, since, _WORKERS)
 
 
+# What somebody must do about a stuck run, and how grave it is.
+_STUCK = {
+    "trouble": (
+        "open",
+        "cannot be advanced",
+        "The loop `advance` tries again each second; the page of a run says what stops it.",
+    ),
+    "ambiguous": (
+        "open",
+        "{verb} an ambiguous signal",
+        "Several waits are open for it: say for which it is.",
+    ),
+    "overdue": (
+        "late",
+        "{verb} been waiting for a signal for more than a day",
+        "Send the signal, skip the wait, or cancel the run.",
+    ),
+}
+
+
+def _runs_stuck(seen: Overview) -> Iterator[Wrong]:
+    for why, (level, verb, todo) in _STUCK.items():
+        runs = [run for run, need in seen.stuck if need == why]
+        if not runs:
+            continue
+        says = verb.format(verb=agree(len(runs), "has", "have"))
+        fact = f"{counted(len(runs), 'run')} of workflows {says}."
+        go = PageLink("See the runs", "workflows", {})
+        if len(runs) == 1:
+            go = PageLink("See the run", "workflow", {"workflow_id": runs[0].id})
+            fact = f"Run {runs[0].id} of a workflow {says}."
+        yield Wrong(level, fact, todo, None, go)
+
+
 def _cooldowns(seen: Overview) -> Iterator[Wrong]:
     for limiter in dict.fromkeys(one.limiter for one in seen.cooling):
         mine = [one for one in seen.cooling if one.limiter == limiter]
@@ -330,6 +364,7 @@ _RULES: Sequence[Callable[[Overview], Iterator[Wrong]]] = (
     _queue_without_worker,
     _jobs_differ,
     _failed_lately,
+    _runs_stuck,
     _slots_missed,
     _worker_missing,
     _no_worker,

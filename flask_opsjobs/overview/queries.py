@@ -26,6 +26,8 @@ from ..queues.lifecycle import state_of
 from ..queues.queries import QueueRow
 from ..workers import queries as worker_queries
 from ..workers.queries import WorkerRow
+from ..workflows import queries as workflow_queries
+from ..workflows.queries import RunRow
 
 LIVE = tuple(state for state in STATES if state not in FINAL)
 DUE = ("available", "queued")
@@ -93,6 +95,8 @@ class Overview:
     workers: Sequence[WorkerRow]
     loops: Sequence[LoopRow]
     integrity: Sequence[IntegrityRow]
+    # Runs that cannot go on by themselves, with why: at most 25, the gravest first.
+    stuck: Sequence[tuple[RunRow, str]]
 
     @property
     def alive(self) -> Sequence[WorkerRow]:
@@ -124,7 +128,15 @@ def find_overview(session: Session, now: datetime, late_seconds: float) -> Overv
         workers=workers,
         loops=list_loops(session, now),
         integrity=list_integrity_checks(session),
+        stuck=_list_stuck(session, now),
     )
+
+
+def _list_stuck(session: Session, now: datetime) -> Sequence[tuple[RunRow, str]]:
+    needs = workflow_queries.list_runs_that_need_help(session, now)
+    runs = workflow_queries.list_runs(session, needs)
+    # A run that failed is not stuck; its jobs are among the failed ones.
+    return [(runs[id], why) for id, why in needs.items() if why != "failed" and id in runs]
 
 
 def find_queues(

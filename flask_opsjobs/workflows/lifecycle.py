@@ -35,6 +35,14 @@ KINDS = {
 # likely holds it up. An open wait is `deferred`.
 HOLDS_UP = ("retryable", "deferred", "scheduled", "available", "queued", "started")
 
+# Why a run needs a person, the gravest first.
+NEEDS = {
+    "trouble": "cannot go on",
+    "ambiguous": "ambiguous signal",
+    "overdue": "overdue wait",
+    "failed": "failed",
+}
+
 # What happens to a step when a step before it does not finish.
 ON_FAILURE = ("cancel", "continue")
 

@@ -27,7 +27,7 @@ OVERDUE = timedelta(days=1)
 MOST_IN_NEED = 25
 # A page of runs looks at this many jobs of each run, and at this many open waits of all runs.
 _EXAMINED_JOBS = 1_000
-_EXAMINED_WAITS = 1_000
+EXAMINED_WAITS = 1_000
 # How long a run usually takes: among so many runs of its name, if so many of them finished.
 _EXAMINED_RUNS, _FEWEST_RUNS = 50, 3
 MOST_STEPS = 50_000
@@ -159,7 +159,7 @@ def list_runs_that_need_help(session: Session, now: datetime) -> Mapping[int, st
     `trouble`: it cannot be advanced. `ambiguous`: a signal is for several waits. `overdue`: a wait has been
     open for more than a day. `failed`: it failed within a day.
     """
-    params = {"most": MOST_IN_NEED, "examined": _EXAMINED_WAITS, "since": now - OVERDUE}
+    params = {"most": MOST_IN_NEED, "examined": EXAMINED_WAITS, "since": now - OVERDUE}
     rows = session.connection().exec_driver_sql(sql.load("list_runs_that_need_help"), params)
     found: dict[int, str] = {}
     for run, why in rows:

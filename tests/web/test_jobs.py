@@ -170,7 +170,7 @@ def test_a_cursor_of_another_filter_direction_or_secret_is_refused(
         ("/jobs/1%00", 404, "no job"),
         ("/jobs/%D9%A1", 404, "no job"),  # a digit, but not one of ours
         ("/jobs/1/live/more", 404, "nothing at this address"),
-        ("/jump?to=hello", 404, "neither the id of a job nor an RQ id"),
+        ("/jump?to=hello", 404, "neither the id of a job, nor an RQ id"),
         ("/jump?to=" + "9" * 3_000, 404, "neither the id of a job"),
         ("/jump?to=%00", 404, "neither the id of a job"),
         ("/jump?to=%3Cb%3Ebold", 404, "'<b>bold' is neither"),

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from flask.testing import FlaskClient
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import update
 from sqlalchemy.orm import Session
@@ -20,7 +21,7 @@ from tests.support.engine import Bench
 from tests.support.graphs import Graph
 from tests.web.conftest import Access
 from tests.web.every import soup
-from tests.web.rows import ago, make_job, make_run, make_signal
+from tests.web.rows import ago, make_batch, make_job, make_run, make_signal
 
 PAYMENT = ("payment", "order-1")
 
@@ -479,16 +480,87 @@ def test_a_job_links_its_run_and_a_callback_the_run_it_reports(
     assert f"end 2 of workflow run {graph.run}" in words(callback.find("aside"))
 
 
+def _make_stuck_runs(session: Session) -> None:
+    """One run of each kind that needs a person, and two open waits for one signal."""
+    make_run(session, {"a": 900_001}, trouble="KeyError: 'x'")
+    old = make_job(session, "deferred", task="opsjobs.wait")
+    make_run(session, {"wait": old.id})
+    wait = make_job(session, "deferred", task="opsjobs.wait")
+    run = make_run(session, {"wait": wait.id})
+    make_signal(session, run=run.id)
+    ended = {"state": "failed", "ended_at": ago(hours=1), "ended_by": "step", "failed": 1}
+    make_run(session, {"a": 900_002}, settled=1, ended_by_step="a", **ended)
+    session.commit()
+
+
 def test_the_navigation_counts_what_needs_a_person(
     get: Callable[..., Any], session: Session
 ) -> None:
-    make_run(session, {"a": 900_001}, trouble="KeyError: 'x'")
-    make_signal(session)
-    session.commit()
+    _make_stuck_runs(session)
     badge = soup(get("/workflows").text).find(id="badge-workflows")
     assert words(badge) == (
-        "2 need a person: 1 cannot go on or failed within a day, 1 signal is ambiguous"
+        "4 runs need a person: 1 cannot go on, 1 ambiguous signal, 1 overdue wait, 1 failed"
     )
+
+
+def test_the_overview_knows_runs_that_cannot_go_on_by_themselves(
+    get: Callable[..., Any], session: Session, access: Access
+) -> None:
+    _make_stuck_runs(session)
+    page = soup(get("").text)
+    text = words(page.find(id="part"))
+    for fact in (
+        "Run 1 of a workflow cannot be advanced.",
+        "Run 3 of a workflow has an ambiguous signal.",
+        "Run 2 of a workflow has been waiting for a signal for more than a day.",
+    ):
+        assert fact in text
+    assert "No job failed, but 3 runs of workflows need a person." in text
+    assert len(page.select("#part a[href='/ops/jobs/workflows/1']")) == 2
+    make_job(session, "failed")
+    session.commit()
+    assert "3 runs of workflows need a person. The job failed in send_invoice" in words(
+        soup(get("").text).find(id="part")
+    )
+    access.held -= {"workflows.view"}
+    assert "/ops/jobs/workflows/1" not in get("").text
+
+
+@pytest.mark.parametrize(
+    ("word", "place"),
+    [
+        ("workflow/7", "/workflows/7"),
+        ("batch/7", "/batches/7"),
+        ("fulfil_order", "/workflows?name=fulfil_order"),
+        ("import_prices", "/batches/1"),
+        ("workflow/x", None),
+        ("batch/", None),
+    ],
+)
+def test_the_jump_box_knows_workflows_and_batches(
+    client: FlaskClient, session: Session, word: str, place: str | None
+) -> None:
+    make_run(session, {"a": 900_001})
+    make_batch(session)
+    session.commit()
+    answer = client.get(f"/ops/jobs/jump?to={word}")
+    if place is None:
+        assert answer.status_code == 404
+        assert "workflow/7 or batch/7" in soup(answer.text).text
+    else:
+        assert (answer.status_code, answer.location) == (303, f"/ops/jobs{place}")
+
+
+def test_a_name_that_nobody_may_see_is_no_place(
+    client: FlaskClient, session: Session, access: Access
+) -> None:
+    make_run(session, {"a": 900_001})
+    session.commit()
+    assert client.get("/ops/jobs/jobs?q=fulfil_order").location == (
+        "/ops/jobs/jobs?q=workflow:fulfil_order"
+    )
+    access.held -= {"workflows.view"}
+    assert client.get("/ops/jobs/jump?to=fulfil_order").status_code == 404
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs.core.reading import Reading
 from flask_opsjobs.host import Host
+from flask_opsjobs.overview.badges import find_badges
 from flask_opsjobs.web.app.host import reading
 from flask_opsjobs.workflows import queries
 from tests.support.plans import Plans
@@ -133,6 +134,15 @@ def test_what_needs_a_person(plans: tuple[Plans, Reading]) -> None:
         "workflows_to_retain",
     }
     check(seen, indexes, 1_000)
+
+
+def test_the_badge_counts_them_by_the_same_indexes(plans: tuple[Plans, Reading]) -> None:
+    seen, read = plans
+    badge = find_badges(read.session, read.now, 45)["workflows"]
+    assert badge.number > 0
+    indexes = {"signals_by_outcome", "steps_waits_left", "steps_open_waits_of_run"}
+    assert seen.indexes >= indexes | {"workflows_with_trouble", "workflows_to_retain"}, seen
+    assert seen.most_rows <= 1_000, seen
 
 
 def test_what_holds_the_runs_of_a_page_up(plans: tuple[Plans, Reading]) -> None:

@@ -90,6 +90,12 @@ _WORKFLOWS = _Group(Job.workflow_id, "list_workflows_of_name")
 _BATCHES = _Group(Job.batch_id, "list_batches_of_name")
 
 
+def find_newest_of(session: Session, qualifier: str, name: str) -> int | None:
+    """The id of the newest workflow or batch of a name; None when none has it."""
+    group = {"workflow": _WORKFLOWS, "batch": _BATCHES}[qualifier]
+    return next(iter(_find_groups(session, group.by_name, name)), None)
+
+
 def _find_groups(session: Session, by_name: str, qualified: int | str) -> Sequence[int]:
     """The ids of the workflows or batches, the newest first, one more than are searched."""
     if isinstance(qualified, int):

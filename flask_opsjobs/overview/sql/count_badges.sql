@@ -1,11 +1,11 @@
 -- Counts what needs an operator: failed jobs without a decision (among the last %(most)s that failed), paused
 -- queues with due jobs, queues with due jobs and no worker, workers that went missing within a day, cron
--- slots of outages that ended within a day, limiters in cooldown, or with a partition in cooldown, runs that
--- cannot be advanced or failed within a day, and ambiguous signals, at most 1,000 of each kind. Queues
--- are found by loose index scans, one probe each, at most %(most_lanes)s. Locks nothing.
+-- slots of outages that ended within a day, limiters in cooldown, or with a partition in cooldown, and runs
+-- that need a person, each by its gravest reason, at most %(most)s of each kind. Queues are found by loose
+-- index scans, one probe each, at most %(most_lanes)s. Locks nothing.
 -- Run by overview/badges.py. Indexes: jobs_to_retain, jobs_due, jobs_queued, workers_alive, workers_by_start,
 -- cron_slots_missed, limiters_pkey, buckets_cooling, workflows_with_trouble, workflows_to_retain,
--- signals_by_outcome.
+-- signals_by_outcome, steps_waits_left, steps_open_waits_of_run.
 WITH RECURSIVE lanes (lane, queue) AS (
     (SELECT lane, queue FROM opsjobs.jobs WHERE state = 'available' ORDER BY lane LIMIT 1)
     UNION ALL
@@ -50,14 +50,12 @@ SELECT
         UNION
         (SELECT limiter FROM opsjobs.buckets WHERE cooldown_until > %(now)s LIMIT 1000)
     ) AS cooling) AS cooling,
-    (SELECT count(*) FROM (
-        (SELECT id FROM opsjobs.workflows WHERE trouble IS NOT NULL ORDER BY id LIMIT 1000)
-        UNION
-        (SELECT id FROM opsjobs.workflows
-         WHERE state = 'failed' AND ended_at IS NOT NULL
-           AND ended_at > %(now)s::timestamptz - interval '1 day'
-         ORDER BY state, ended_at DESC LIMIT 1000)
-    ) AS runs) AS runs,
-    (SELECT count(*) FROM (
-        SELECT id FROM opsjobs.signals WHERE outcome = 'ambiguous' ORDER BY outcome, id DESC LIMIT 1000
-    ) AS signals) AS signals
+    needs.*
+FROM (
+    SELECT count(*) FILTER (WHERE why = 1) AS trouble, count(*) FILTER (WHERE why = 2) AS ambiguous,
+        count(*) FILTER (WHERE why = 3) AS overdue, count(*) FILTER (WHERE why = 4) AS failed_runs
+    FROM (
+        SELECT min(array_position(ARRAY['trouble', 'ambiguous', 'overdue', 'failed'], why)) AS why
+        FROM {list_runs_that_need_help.sql} AS need GROUP BY run
+    ) AS gravest
+) AS needs

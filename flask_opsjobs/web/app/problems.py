@@ -208,8 +208,8 @@ def unknown_place(word: str) -> Problem:
     if not word:
         return Problem(422, "Jump where?", "Nothing was asked for: neither an id nor a name.")
     says = (
-        f"{word[:40]!r} is neither the id of a job nor an RQ id such as opsjobs-42-1, "
-        "and no job has a task or queue of that name."
+        f"{word[:40]!r} is neither the id of a job, nor an RQ id such as opsjobs-42-1, nor workflow/7 or "
+        "batch/7, and no job has a task, queue, workflow or batch of that name."
     )
     return Problem(404, "Nothing of that name", says, "Search for it:", searches=_searches(word))
 

@@ -31,6 +31,8 @@ from ..app.problems import Problem
 from . import list_request, suggestions
 from .list_request import ListRequest
 
+# The qualifiers that name a workflow or a batch, and the permission to see them.
+_GROUPS = {"workflow": "workflows.view", "batch": "batches.view"}
 # Those that ask for a value have a form on the page of one job.
 _JOB_ACTIONS = [action for action in actions_of("job") if not action.params]
 
@@ -151,15 +153,33 @@ def _name(word: Unqualified) -> AnyResponse:
 
 
 def jump() -> AnyResponse:
-    """Redirect from a pasted word to its page: a job by its id or RQ id, a task, or a queue."""
+    """Redirect from a pasted word to its page.
+
+    A job by its id or RQ id, a run by `workflow/7`, a batch by `batch/7`, or a task, queue, workflow or batch
+    by its name.
+    """
     wanted = request.args.get("to", "").strip()
+    for name in _GROUPS:
+        number = terms.read_own(wanted.removeprefix(f"{name}/"))
+        if wanted.startswith(f"{name}/") and number is not None:
+            values: dict[str, Any] = {f"{name}_id": number}
+            return redirect(url_for(f"opsjobs.{name}", **values), 303)
     term = _find_term(wanted)
     if term is None:
         raise problems.unknown_place(wanted)
     name, value = term
-    if name == "id":
-        return redirect(url_for("opsjobs.job", job_id=value), 303)
-    return redirect(url_for("opsjobs.jobs", q=write_term(name, value)), 303)
+    match name:
+        case "id":
+            url = url_for("opsjobs.job", job_id=value)
+        case "workflow":
+            url = url_for("opsjobs.workflows", name=value)
+        case "batch":
+            with reading() as read:
+                newest = group_queries.find_newest_of(read.session, name, value)
+            url = url_for("opsjobs.batch", batch_id=newest or 0)
+        case _:
+            url = url_for("opsjobs.jobs", q=write_term(name, value))
+    return redirect(url, 303)
 
 
 def _find_term(word: str) -> tuple[str, str] | None:
@@ -173,4 +193,8 @@ def _find_term(word: str) -> tuple[str, str] | None:
         return "task", word
     with reading() as read:
         name = queries.find_qualifier(read.session, word)
+        for group, permission in _GROUPS.items():
+            if name is None and len(word) <= terms.LONGEST and access.may(permission):
+                found = group_queries.find_newest_of(read.session, group, word)
+                name = None if found is None else group
     return None if name is None else (name, word)

@@ -14,6 +14,8 @@ from ...overview.blocks import Block, Split
 from ...overview.headline import PageLink
 from ...overview.pace_queries import Pace
 from ...overview.queries import Failures, Overview, Resolved, StateDepth
+from ...workflows.lifecycle import NEEDS
+from ...workflows.queries import RunRow
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class AttentionFacts:
 def make_cards(seen: AttentionFacts) -> list[Card]:
     """The six cards; those that need an operator come first."""
     return [
-        _review(seen.failures),
+        _review(seen.failures, seen.overview.stuck),
         _blocked(seen.split),
         _waiting(seen.overview),
         _runnable(seen),
@@ -91,8 +93,16 @@ def _jobs(text: str, **values: str | int) -> PageLink:
     return PageLink(text, "jobs", values)
 
 
-def _review(failures: Failures) -> Card:
+def _review(failures: Failures, stuck: Sequence[tuple[RunRow, str]]) -> Card:
     groups, number = failures.groups, failures.count.number
+    runs = [_of_run(run, why) for run, why in stuck[:_EXAMPLES]]
+    need = (
+        f"{counted(len(stuck), 'run')} of workflows {agree(len(stuck), 'needs', 'need')} a person."
+    )
+    if not groups and runs:
+        says = f"No job failed, but {need}"
+        go = PageLink("See the runs", "workflows", {})
+        return Card("review", "review", "Needs review", Count(len(stuck)), says, go, runs)
     if not groups:
         go = _jobs("Browse failed jobs", state="failed")
         return Card(
@@ -105,11 +115,12 @@ def _review(failures: Failures) -> Card:
         )
     largest = groups[0]
     if largest.number > 1:
-        says = f"{largest.number:,} of them failed with the same error in `{largest.task}`"
+        jobs = "the jobs" if stuck else "them"
+        says = f"{largest.number:,} of {jobs} failed with the same error in `{largest.task}`"
     elif number == 1:
-        says = f"It failed in `{largest.task}`"
+        says = f"{'The job' if stuck else 'It'} failed in `{largest.task}`"
     else:
-        says = f"No two have the same error; the first failed in `{largest.task}`"
+        says = f"No two {'jobs ' if stuck else ''}have the same error; the first failed in `{largest.task}`"
     examples = [
         Example(
             PageLink(str(group.job_id), "job", {"job_id": group.job_id}),
@@ -119,9 +130,18 @@ def _review(failures: Failures) -> Card:
         )
         for group in groups
     ]
+    if stuck:
+        says = f"{need} {says}"
+    examples = [*examples[: _EXAMPLES - len(runs[:1])], *runs[:1]]
     go = _jobs(f"Review {_many(failures.count, 'failed job')}", state="failed")
     why = largest.error or ENDED_BY[largest.ended_by]
-    return Card("review", "review", "Needs review", failures.count, says, go, examples, why)
+    count = Count.sum([failures.count, Count(len(stuck))])
+    return Card("review", "review", "Needs review", count, says, go, examples, why)
+
+
+def _of_run(run: RunRow, why: str) -> Example:
+    link = PageLink(f"run {run.id}", "workflow", {"workflow_id": run.id})
+    return Example(link, NEEDS[why], moment=run.created_at)
 
 
 def _blocked(found: Split) -> Card:

@@ -26,6 +26,7 @@ _RESOLVED = timedelta(days=1)
 _BELOW = {
     "jobs": ("job",),
     "queues": ("queue",),
+    "workflows": ("workflow",),
     "cron": ("cron_entry",),
     "limiters": ("limiter",),
     "audit": ("audit_event",),

@@ -21,7 +21,7 @@ from ...jobs.search import terms
 from ...workflows import queries
 from ...workflows.faults import LONGEST_NAME
 from ...workflows.held_up import Doing, doing_of
-from ...workflows.lifecycle import ENDED_BY, MEANINGS, STATES
+from ...workflows.lifecycle import ENDED_BY, MEANINGS, NEEDS, STATES
 from ...workflows.queries import HeldUpBy, RunPage, RunRow
 from ..app import access, pages, problems, references
 from ..app.host import host, reading
@@ -32,12 +32,6 @@ from .run import STEP_ACTIONS, RunView, read_run
 _ROWS = 25
 # A run that takes so many times as long as usual is marked.
 _SLOW = 2
-NEEDS = {
-    "trouble": "cannot go on",
-    "ambiguous": "ambiguous signal",
-    "overdue": "overdue wait",
-    "failed": "failed",
-}
 
 
 @dataclass(frozen=True)
