@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -21,17 +23,17 @@ from tests.support.graphs import Graph, settle_all
 from tests.support.waiting import wait_until
 
 ENDS = 1_000
-FAN_IN = """
+FAN = """
     WITH run AS (
         INSERT INTO opsjobs.workflows (name, state, context, shape, steps, created_at)
-        VALUES ('fan_in', 'running', '{}', '', %(ends)s + 1, clock_timestamp()) RETURNING id
+        VALUES ('fan', 'running', '{}', '', %(steps)s, clock_timestamp()) RETURNING id
     ), job AS (
         INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at,
             workflow_id, dispatch_no, attempt, started_at)
         SELECT 'call', 'default', 'default', CASE WHEN n > %(ends)s THEN 'deferred' ELSE 'started' END, '{}',
             1, clock_timestamp(), clock_timestamp(), id, (n <= %(ends)s)::int, (n <= %(ends)s)::int,
             CASE WHEN n <= %(ends)s THEN clock_timestamp() END
-        FROM run CROSS JOIN generate_series(1, %(ends)s + 1) AS n
+        FROM run CROSS JOIN generate_series(1, %(steps)s) AS n
         RETURNING id, workflow_id, state
     ), step AS (
         INSERT INTO opsjobs.steps (job_id, workflow_id, name, position, kind, pending, released_at)
@@ -62,6 +64,18 @@ def mend(bench: Bench) -> None:
     bench.connection.execute(MEND)
 
 
+# Notes each transaction that moves steps which wait, and each heartbeat between them.
+NOTE_TURNS = """
+    CREATE TABLE public.turns (seq bigserial, kind text, tx bigint DEFAULT txid_current());
+    CREATE FUNCTION note_turn() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO public.turns (kind) VALUES (tg_argv[0]); RETURN new; END $$;
+    CREATE TRIGGER moved AFTER UPDATE ON opsjobs.jobs FOR EACH ROW
+        WHEN (old.state = 'deferred' AND new.state <> 'deferred') EXECUTE FUNCTION note_turn('moved');
+    CREATE TRIGGER beat AFTER UPDATE OF heartbeat_at ON opsjobs.workers FOR EACH ROW
+        EXECUTE FUNCTION note_turn('beat');
+"""
+
+
 def trouble(bench: Bench, run: int) -> str | None:
     row = bench.row("SELECT trouble FROM opsjobs.workflows WHERE id = %s", run)
     found: str | None = row["trouble"]
@@ -72,21 +86,23 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
 
 
-@pytest.fixture
-def record(bench: Bench, host: Host) -> Iterator[Callable[[list[int]], tuple[float, float]]]:
+@pytest.fixture(params=[0.2], ids=lambda seconds: f"{seconds}s")
+def record(
+    bench: Bench, host: Host, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., tuple[float, float]]]:
     """Ends jobs through a real recorder; returns the seconds until all were written, and how late the latest
-    heartbeat was.
+    heartbeat was. The parameter is the time between heartbeats.
     """
-    heartbeat = Heartbeat(bench.worker_id, 0.2)
+    heartbeat = Heartbeat(bench.worker_id, request.param)
     recorder = Recorder(host, heartbeat, Outage(logging.getLogger("test"), ""), lambda: None)
     recorder.start()
 
-    def record(jobs: list[int]) -> tuple[float, float]:
+    def record(jobs: list[int], kind: Any = "returned") -> tuple[float, float]:
         began, latest = time.monotonic(), 0.0
         for job in jobs:
             assert recorder.keeps_up(10)
             latest = max(latest, -heartbeat.due_in())
-            outcome = Outcome(kind="returned")
+            outcome = Outcome(kind=kind)
             recorder.submit(EndedAttempt(job, 1, bench.worker_id, bench.name, outcome))
         left = "SELECT 1 FROM opsjobs.jobs WHERE id = ANY (%s) AND state = 'started' LIMIT 1"
         wait_until(lambda: not bench.rows(left, jobs), 60)
@@ -96,21 +112,46 @@ def record(bench: Bench, host: Host) -> Iterator[Callable[[list[int]], tuple[flo
     assert recorder.stop(30)
 
 
-def make_fan_in(bench: Bench) -> tuple[int, list[int]]:
-    """A run of 1,000 started steps and one behind them; returns its id and the jobs that run."""
-    found = bench.connection.execute(FAN_IN, {"ends": ENDS}).fetchone()
+def make_fan(bench: Bench, ends: int = ENDS, behind: int = 1) -> tuple[int, list[int]]:
+    """A run of started steps, and others behind them all; returns its id and the jobs that run."""
+    found = bench.connection.execute(FAN, {"ends": ends, "steps": ends + behind}).fetchone()
     assert found is not None
     return found
+
+
+@pytest.mark.parametrize("record", [0.0], indirect=True)
+@pytest.mark.parametrize(
+    ("kind", "states"), [("returned", {"available", "queued"}), ("raised", {"canceled"})]
+)
+def test_a_heartbeat_comes_between_any_two_turns_of_a_large_run(
+    bench: Bench, record: Callable[..., tuple[float, float]], kind: str, states: set[str]
+) -> None:
+    """And no turn moves more than 1,000 steps, so a heartbeat is late by one turn at most."""
+    bench.connection.execute(NOTE_TURNS)
+    _, jobs = make_fan(bench, 1, 2_500)
+    record(jobs, kind)
+    left = "SELECT 1 FROM opsjobs.jobs WHERE state = 'deferred' LIMIT 1"
+    wait_until(lambda: not bench.rows(left), 60)
+    turns = bench.rows(
+        "SELECT kind, count(*) FROM public.turns GROUP BY kind, tx ORDER BY min(seq)"
+    )
+    sizes = [turn["count"] for turn in turns if turn["kind"] == "moved"]
+    assert (sum(sizes), max(sizes)) == (2_500, 1_000)
+    kinds = [turn["kind"] for turn in turns]
+    assert ("moved", "moved") not in pairwise(kinds)
+    settle_all(bench.connection)
+    rows = bench.rows("SELECT state FROM opsjobs.jobs WHERE NOT id = ANY (%s)", jobs)
+    assert {row["state"] for row in rows} <= states
 
 
 def test_ends_of_a_run_that_cannot_be_advanced_are_recorded_at_their_pace(
     bench: Bench,
     host: Host,
-    record: Callable[[list[int]], tuple[float, float]],
+    record: Callable[..., tuple[float, float]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Heartbeats come in time, one line is logged, and once it is mended the run heals by itself."""
-    runs = [make_fan_in(bench) for _ in range(4)]
+    runs = [make_fan(bench) for _ in range(4)]
     paces: dict[bool, list[float]] = {True: [], False: []}
     for number, (run, jobs) in enumerate(runs):
         is_well = number % 2 == 0
