@@ -47,6 +47,7 @@ def advance(
             turn.stop_steps(found["cancel_requested_by"], found["cancel_reason"])
         settled = turn.settle()
         if found["state"] == "running":
+            turn.cancel_behind(settled["unfinished"], settled["causes"])
             turn.release(settled)
         if turn.unsettled == 0:
             turn.end()
@@ -78,19 +79,21 @@ class _Turn:
         self.is_idle = True
 
     def settle(self) -> dict[str, Any]:
-        """Settle the steps that ended, and cancel the steps behind those that did not finish.
-
-        Returns what settled, and what that says about the rest of the turn.
-        """
+        """Settle the steps that ended; return what settled, and what that says about the rest of the turn."""
         settled = self._one("settle_steps", now=self._now, limit=MOST_STEPS)
         self.unsettled -= settled["settled"]
         self.is_idle &= settled["events"] == 0
         self.has_more |= settled["events"] >= MOST_STEPS or settled["has_edges_left"]
-        if settled["unfinished"]:
-            self._cancel_behind(settled["unfinished"], settled["causes"])
         return settled
 
-    def _cancel_behind(self, unfinished: Sequence[int], causes: Sequence[int]) -> None:
+    def cancel_behind(self, unfinished: Sequence[int], causes: Sequence[int]) -> None:
+        """Cancel the steps behind those that did not finish.
+
+        Not in a canceled run: there `stop_steps` ends all steps that wait, so a later retry or skip of one of
+        them reopens no other, however many turns it took to end them.
+        """
+        if not unfinished:
+            return
         found = rows(
             self._connection,
             "find_doomed_steps",

@@ -9,8 +9,10 @@ import psycopg
 import pytest
 
 from flask_opsjobs.core import sql
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.endings import advance as module
 from flask_opsjobs.endings.advance import advance
+from flask_opsjobs.workflows import transitions
 from tests.support.engine import Bench
 from tests.support.graphs import Graph, settle_all
 from tests.workflows.test_reopen import reopen, settle
@@ -115,6 +117,17 @@ def test_what_is_behind_many_failed_steps_is_canceled_to_the_last(bench: Bench) 
     settle_all(bench.connection)
     assert set(graph.states().values()) == {"failed", "canceled"}
     assert graph.row()["state"] == "failed"
+
+
+def test_all_steps_that_wait_are_canceled_by_the_cancel_of_their_run(bench: Bench) -> None:
+    """None of them because of another, though the cancel needs several turns."""
+    graph = Graph.make(bench.connection, "a b c d e f g", [f"a {name}" for name in "bcdefg"])
+    now = read_clock(bench.connection)
+    transitions.cancel(bench.connection, [graph.run], "anna", "because it is a test", now)
+    settle_all(bench.connection)
+    rows = bench.rows("SELECT DISTINCT ended_by FROM opsjobs.jobs")
+    assert [row["ended_by"] for row in rows] == ["canceled"]
+    assert graph.row()["state"] == "canceled"
 
 
 @pytest.mark.parametrize("seed", range(12))
