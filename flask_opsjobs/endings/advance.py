@@ -62,6 +62,20 @@ def list_runs_to_advance(connection: Connection, limit: int = 100, after: int = 
     return [run for (run,) in found]
 
 
+def look_for_lost_steps(
+    connection: Connection, after: tuple[int, str] = (0, "")
+) -> tuple[int, str]:
+    """Look at the next 1,000 steps of open runs for steps whose jobs were deleted by SQL.
+
+    Those get an end event, so that they settle as failed. Returns the run and the name of the last step that
+    was looked at, after which the next call goes on; `(0, "")` after the last one. Commits unless the caller
+    has a transaction.
+    """
+    run, name = after
+    last = one(connection, "append_hints_of_lost_steps", run=run, name=name, limit=MOST_STEPS)
+    return (0, "") if last is None else (last["run"], last["name"])
+
+
 class _Turn:
     """One call of `advance`, under the run's lock. A statement is run only when there is work for it."""
 
@@ -196,15 +210,6 @@ class _Turn:
             stop(self._connection, states, actor, reason, self._now)
             self.is_idle = False
             self.has_more = True
-        else:
-            self._settle_removed()
-
-    def _settle_removed(self) -> None:
-        """Settle the steps of a canceled run whose jobs were deleted, so that the run can end."""
-        settled = self._one("settle_removed_steps", now=self._now, limit=MOST_STEPS)
-        self.unsettled -= settled["number"]
-        self.is_idle &= settled["number"] == 0
-        self.has_more |= settled["number"] == MOST_STEPS
 
     def end(self) -> None:
         """End the run when all its steps have settled, and enqueue its callback."""

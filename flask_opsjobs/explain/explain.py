@@ -114,7 +114,7 @@ def _summary_of_run(run: RunEvidence) -> str:
     if run.trouble is not None:
         return "It cannot be advanced. The advance loop tries again."
     if run.removed and not run.frontier:
-        return "It cannot end, because jobs of its steps were deleted. Cancel it."
+        return "Jobs of its steps were deleted. The advance loop counts those steps as failed."
     if not run.frontier:
         return f"{counted(left, 'step')} wait for the run to be advanced."
     first = min(run.frontier, key=lambda step: rank(step.evidence.job.state))

@@ -81,8 +81,9 @@ class WorkflowExplanation:
     """Why a run of a workflow has not ended.
 
     `frontier` explains, by the names of the steps, the oldest few unfinished steps that wait for no other
-    step: all others wait for these. `removed` names steps whose jobs were deleted: they never end. `trouble`
-    is the error that keeps the run from being advanced, if there is one. `says` sums it up in one sentence.
+    step: all others wait for these. `removed` names steps whose jobs were deleted, before they count as
+    failed. `trouble` is the error that keeps the run from being advanced, if there is one. `says` sums it up
+    in one sentence.
     """
 
     workflow_id: int
@@ -187,9 +188,9 @@ REASON_KINDS = (
     ),
     ReasonKind(
         "step_removed",
-        holds="the job of a step before it was deleted, so that step never ends",
-        helps="cancel the workflow",
-        action="workflow.cancel",
+        holds="the job of a step before it was deleted by SQL",
+        helps="the advance loop counts that step as failed",
+        passes=True,
     ),
     ReasonKind(
         "step_behind",

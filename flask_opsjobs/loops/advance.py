@@ -6,7 +6,7 @@ from functools import partial
 
 from ..core import sql
 from ..core.words import counted
-from ..endings.advance import list_runs_to_advance
+from ..endings.advance import list_runs_to_advance, look_for_lost_steps
 from ..endings.pending_runs import PendingRuns
 from .advance_listed import advance_listed
 from .loop import IDLE, Loop, Pass, every
@@ -15,8 +15,11 @@ from .loop import IDLE, Loop, Pass, every
 def run(context: Pass) -> str:
     """Advance runs whose steps ended, that were canceled, or that have steps which nobody released.
 
-    Not alone: of two copies, one takes the lock of a run, and the other skips that run.
+    Not alone: of two copies, one takes the lock of a run, and the other skips that run. Each pass also looks
+    at some steps of open runs for those whose jobs were deleted by SQL.
     """
+    memory = context.memory
+    memory["looked_at"] = look_for_lost_steps(context.connection, memory.get("looked_at", (0, "")))
     expired = context.connection.execute(
         sql.load("expire_workflows"), {"now": context.now}
     ).rowcount

@@ -30,7 +30,7 @@ def run_canceling(evidence: Evidence) -> Iterator[Reason]:
 
 
 def step_removed(evidence: Evidence) -> Iterator[Reason]:
-    """The job of a step before it was deleted: that step never ends."""
+    """The job of a step before it was deleted by SQL: that step is lost."""
     step = evidence.step
     if step is None or not step.removed or not _waits_as_step(evidence):
         return
@@ -39,10 +39,9 @@ def step_removed(evidence: Evidence) -> Iterator[Reason]:
         evidence,
         "step_removed",
         f"It waits for {_steps(step.removed)}, but {'its job was' if one else 'their jobs were'} deleted.",
-        "Cancel the workflow, and run it again: a deleted step never ends.",
+        "The advance loop finds this and counts such a step as failed.",
         source="inferred",
         read={**_read(step), "removed": ", ".join(step.removed)},
-        target=f"workflow/{step.run}",
     )
 
 

@@ -201,49 +201,28 @@ def test_a_map_that_a_worker_runs(
 def test_a_step_whose_job_was_deleted_is_named(
     diamond: Graph, look: Look, opsjobs: OpsJobs, db: SQLAlchemy
 ) -> None:
-    """A deletion by SQL: the run says that it can never end."""
+    """A deletion by SQL: the run says it, until the loop counts the step as failed."""
     diamond.end("left")
     diamond.connection.execute("DELETE FROM opsjobs.jobs WHERE id = %s", [diamond.ids["right"]])
     advance(diamond.connection, diamond.run, MOST_BYTES)
     found = look(diamond.ids["join"])
     assert codes(found) == ["step_removed"]
     assert first(found).says == "It waits for step right, but its job was deleted."
-    assert (first(found).action, first(found).target) == (
-        "workflow.cancel",
-        f"workflow/{diamond.run}",
-    )
+    assert first(found).passes
     run = opsjobs.explain(f"workflow/{diamond.run}")
     assert run.removed == ("right",)
     assert list(run.frontier) == ["join"]
     assert [reason.code for reason in run.frontier["join"].reasons] == ["step_removed"]
 
 
-def test_the_action_that_helps_ends_the_run(
-    diamond: Graph, look: Look, opsjobs: OpsJobs, db: SQLAlchemy
-) -> None:
-    diamond.end("left")
-    diamond.connection.execute("DELETE FROM opsjobs.jobs WHERE id = %s", [diamond.ids["right"]])
-    advance(diamond.connection, diamond.run, MOST_BYTES)
-    reason = first(look(diamond.ids["join"]))
-    assert reason.action is not None
-    assert reason.target is not None
-    receipt = opsjobs.operator.run(
-        reason.action, [reason.target], actor="anna", reason="a step is gone"
-    )
-    assert receipt.is_done, receipt
-    perform_due()
-    assert diamond.row()["state"] == "canceled"
-
-
-def test_the_page_links_to_the_workflow_and_offers_what_helps(
-    diamond: Graph, client: FlaskClient
-) -> None:
+def test_the_page_links_to_the_workflow_of_a_step(diamond: Graph, client: FlaskClient) -> None:
     page = client.get(f"/ops/jobs/jobs/{diamond.ids['notify']}").text
     assert "It waits for step join." in page
     assert f'<a href="/ops/jobs/workflows/{diamond.run}">Its workflow</a>' in page
     diamond.connection.execute("DELETE FROM opsjobs.jobs WHERE id = %s", [diamond.ids["join"]])
     page = client.get(f"/ops/jobs/jobs/{diamond.ids['notify']}").text
-    assert f"/ops/jobs/workflows/{diamond.run}/cancel" in page
+    assert "It waits for step join, but its job was deleted." in page
+    assert f'<a href="/ops/jobs/workflows/{diamond.run}">Its workflow</a>' in page
 
 
 class TestRun:

@@ -32,11 +32,17 @@ CASES: dict[str, tuple[str, str, int, dict[str, Any]]] = {
         10,
         {"id": RUN, "now": NOW, "limit": 1_000},
     ),
-    "settle removed": (
-        "settle_removed_steps",
-        "steps_name_key jobs_pkey",
-        20,
-        {"id": RUN, "now": NOW, "limit": 1_000},
+    "lost steps": (
+        "append_hints_of_lost_steps",
+        "workflows_by_state steps_name_key jobs_pkey",
+        1_000,
+        {"run": RUN, "name": "step 19", "limit": 1_000},
+    ),
+    "lost steps, in a large run": (
+        "append_hints_of_lost_steps",
+        "workflows_by_state steps_name_key jobs_pkey",
+        1_000,
+        {"run": CHAIN, "name": "step 15000", "limit": 1_000},
     ),
     "doom, the end of a run": (
         "find_doomed_steps",

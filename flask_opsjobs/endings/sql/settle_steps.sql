@@ -3,10 +3,11 @@
 -- events it took, how many steps settled, whether edges are left, the steps that did not finish with the
 -- first cause of each, the steps behind that wait for nothing any more, by what their release needs, and
 -- whether the run had such steps or open waits before.
--- An end event only names a step to look at: whether the step has ended is decided by its job's row. An
--- event of a step that has settled already and did not finish is returned too: then not all steps behind it
--- were canceled the last time. Edges are read in the order of their steps: where the limit cuts them, that
--- step and those after it remember in `passed_to` how far their ends were passed on, and get another event.
+-- An end event only names a step to look at: whether the step has ended is decided by its job's row. A step
+-- whose job was deleted by SQL is lost: it settles as failed. An event of a step that has settled already and
+-- did not finish is returned too: then not all steps behind it were canceled the last time. Edges are read in
+-- the order of their steps: where the limit cuts them, that step and those after it remember in `passed_to`
+-- how far their ends were passed on, and get another event.
 -- A step that waits for nothing any more keeps its row as it is: its release writes it, in the same
 -- transaction, and so only once. `pending` of a step that settles in the same moment, or that was released
 -- before, stays as it is: nothing reads it any more. A step is released before one in front of it ends, when
@@ -19,13 +20,14 @@ WITH events AS MATERIALIZED (
         SELECT ctid FROM opsjobs.workflow_end_events WHERE workflow_id = %(id)s LIMIT %(limit)s))
     RETURNING job_id
 ), ended AS MATERIALIZED (
-    SELECT s.job_id, j.state, j.started_at, s.settled IS NULL AS is_new,
+    SELECT s.job_id, coalesce(j.state, s.settled, 'failed') AS state, j.started_at,
+        s.settled IS NULL AS is_new,
         CASE WHEN s.settled IS NULL THEN 0 ELSE s.passed_to END AS passed_to,
         coalesce(s.settled_by, s.job_id) AS cause
     FROM (SELECT DISTINCT job_id FROM events) AS e
     JOIN opsjobs.steps s USING (job_id)
-    JOIN opsjobs.jobs j ON j.id = s.job_id
-    WHERE j.state IN ('finished', 'failed', 'canceled')
+    LEFT JOIN opsjobs.jobs j ON j.id = s.job_id
+    WHERE j.state IS NULL OR j.state IN ('finished', 'failed', 'canceled')
     ORDER BY s.job_id
 ), edge AS MATERIALIZED (
     SELECT e.job_id AS from_id, d.to_id FROM ended e CROSS JOIN LATERAL (

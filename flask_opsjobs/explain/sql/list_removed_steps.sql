@@ -1,4 +1,4 @@
--- Lists unsettled steps of a run whose jobs were deleted: they never end. Locks nothing.
+-- Lists unsettled steps of a run whose jobs were deleted: the advance loop will settle them. Locks nothing.
 -- A subquery per step, because a join would read all jobs of other runs too.
 -- Run by explanations. Indexes: steps_name_key, jobs_pkey.
 SELECT name FROM opsjobs.steps s

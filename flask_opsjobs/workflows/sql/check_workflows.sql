@@ -50,7 +50,7 @@ SELECT 'not_released', workflow_id, name, 'it waits for nothing, but was not rel
 FROM step WHERE run_state = 'running' AND is_overlooked
     AND state = 'deferred'
 UNION ALL
-SELECT 'removed', workflow_id, name, 'its job was deleted, so it never ends'
+SELECT 'removed', workflow_id, name, 'its job was deleted, and it has not settled'
 FROM step WHERE settled IS NULL AND state IS NULL
 UNION ALL
 SELECT 'released_early', workflow_id, name,
