@@ -79,17 +79,19 @@ def _start(found: Site, children: Children, workers: int, timeout: float) -> Non
         children.flask("opsjobs", "worker")
     for name, state in (("finished", "finished"), ("failed", "failed"), ("killed", "failed")):
         found.wait_until(name, state)
+    found.jobs["wait"] = _send_ambiguous(found.jobs["run"])
     endless = site.progress_then_hold.options(timeout=int(timeout))
     found.enqueue("started", endless, gate=str(found.gate), timeout=timeout)
     found.wait_until("started", "started")
 
 
 def _start_run() -> int:
-    """Start a workflow in which a step fails and another waits for a signal; its id."""
+    """Start a workflow in which a step fails, and two others wait for the same signal; its id."""
     flow = site.opsjobs.workflow("fulfil_order", context={"order_id": 1042}, on_end=None)
     pictures = flow.step("fetch", site.give, value=["front", "back", "side"])
     resized = flow.map("resize", site.give, over=pictures.result, as_="value")
     paid = flow.wait("paid", signal="payment", key="order-1042", after=pictures)
+    flow.wait("paid_twice", signal="payment", key="order-1042", after=pictures)
     bill = flow.step("bill", site.fail, may_fail=True, after=pictures)
     cleanup = flow.step("clean_up", site.fail, after=pictures)
     flow.step("report", site.give, after=cleanup)
@@ -99,6 +101,31 @@ def _start_run() -> int:
     site.opsjobs.signal("unasked", key="nobody", payload={"amount": 990})
     site.db.session.commit()
     return run.id
+
+
+def _send_ambiguous(run: int) -> int:
+    """Send a signal for two waits of this workflow, which are open soon; the id of the first of them."""
+    open_waits = text(
+        "SELECT job_id FROM opsjobs.steps WHERE workflow_id = :run AND opened_at IS NOT NULL ORDER BY job_id"
+    )
+
+    def list_open() -> list[int]:
+        site.db.session.rollback()
+        return list(site.db.session.scalars(open_waits, {"run": run}))
+
+    wait_until(lambda: len(list_open()) == 2, 30, what="both waits to open")
+    sent = site.opsjobs.signal("payment", key="order-1042", payload={"amount": 990})
+    site.db.session.commit()
+    outcome = text("SELECT outcome FROM opsjobs.signals WHERE id = :id")
+    wait_until(
+        lambda: (
+            site.db.session.rollback()
+            or site.db.session.scalar(outcome, {"id": sent.id}) == "ambiguous"
+        ),
+        30,
+        what="the signal to be ambiguous",
+    )
+    return list_open()[0]
 
 
 def _fill_batch() -> int:

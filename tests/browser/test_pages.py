@@ -35,6 +35,7 @@ PAGES = {
     "workflows": "/workflows",
     "signals": "/signals",
     "a workflow": "/workflows/{run}",
+    "a wait": "/workflows/{run}?step={wait}",
     "a workflow compared": "/workflows/{run}/compare?with={run}",
     "batches": "/batches",
     "a batch": "/batches/{batch}",
