@@ -79,9 +79,9 @@ class Site:
         rq = str(Path(sys.executable).with_name("rq"))
         return self._children.python(rq, "worker", "--url", self.valkey.url, *queues, env=env)
 
-    def loops(self) -> Child:
+    def loops(self, **config: Any) -> Child:
         """Start the loops."""
-        return self._children.flask("opsjobs", "run", **self._config)
+        return self._children.flask("opsjobs", "run", **{**self._config, **config})
 
     def rows(self, statement: str, *values: Any) -> list[Any]:
         """The rows of a query, on a connection beside the host's; none while Postgres is away."""

@@ -142,8 +142,8 @@ class Storm:
         self.runs: list[Run] = []
         self.batch: int | None = None
         self.operator = Operator(site.app.extensions["opsjobs"])
-        self.workers = [site.worker(), site.worker("--simple")]
-        self.loops = site.loops()
+        self.workers = [self._start_worker(place) for place in range(2)]
+        self.loops = self._start_loops()
         self.kills: Counter[str] = Counter()
         self.decisions: Counter[str] = Counter()
         self._killed_at = time.monotonic()
@@ -248,13 +248,20 @@ class Storm:
             self.workers[place] = self._start_worker(place)
         elif what == "loops":
             self.loops.kill_all()
-            self.loops = self.site.loops()
+            self.loops = self._start_loops()
         else:
             self.site.postgres.kill()
             self.site.postgres.start()
 
     def _start_worker(self, place: int) -> Child:
-        return self.site.worker(*(("--simple",) if place else ()))
+        return self.site.worker(*(("--simple",) if place else ()), **self._size_of_turns())
+
+    def _start_loops(self) -> Child:
+        return self.site.loops(**self._size_of_turns())
+
+    def _size_of_turns(self) -> dict[str, int]:
+        """A process makes turns that no run of these tests fills, or many small ones."""
+        return {"MOST_STEPS": self.dice.choice((3, 1_000))}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

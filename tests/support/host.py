@@ -15,6 +15,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import text
 
 from flask_opsjobs import Limit, OpsJobs, current_job
+from flask_opsjobs.endings import advance
 
 from .policies import AllowAll, ShowAll
 from .waiting import wait_until
@@ -24,7 +25,10 @@ opsjobs = OpsJobs()
 
 
 def create_app(**config: Any) -> Flask:
-    """A host with the tasks below; `TEST_CONFIG_<KEY>` in the environment sets a key of its config."""
+    """A host with the tasks below; `TEST_CONFIG_<KEY>` in the environment sets a key of its config.
+
+    The key `MOST_STEPS` makes turns of `advance` so small, in a process that makes no other app.
+    """
     app = Flask(__name__)
     app.config.update(
         SECRET_KEY="only for tests",
@@ -33,6 +37,7 @@ def create_app(**config: Any) -> Flask:
     )
     app.config.from_prefixed_env("TEST_CONFIG")
     app.config.update(config)
+    advance.MOST_STEPS = app.config.get("MOST_STEPS", advance.MOST_STEPS)
     db.init_app(app)
     opsjobs.init_app(app, access=AllowAll(), display=ShowAll())
     return app
