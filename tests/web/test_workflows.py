@@ -443,6 +443,20 @@ def test_any_name_is_shown_and_its_links_lead_on(
     assert name[:8] in words(soup(get("/batches").text).select_one("tbody tr"))
 
 
+def test_an_ambiguous_signal_leads_to_where_its_wait_is_chosen(
+    get: Callable[..., Any], session: Session
+) -> None:
+    run = make_run(session, {"wait": make_job(session, "deferred", task="opsjobs.wait").id})
+    make_signal(session)
+    make_signal(session, run=run.id)
+    session.commit()
+    links = soup(get("/signals").text).select("tbody tr a")
+    assert {words(link) for link in links} == {"Choose its wait"}
+    of_run, of_all = (str(link["href"]).removeprefix("/ops/jobs") for link in links)
+    assert of_run == f"/workflows/{run.id}"
+    assert f"fulfil_order {run.id}" in words(soup(get(of_all).text).find(id="part"))
+
+
 def test_pages_of_signals_are_walked_by_keys(get: Callable[..., Any], session: Session) -> None:
     for number in range(60):
         make_signal(session, key=f"order-{number}", outcome=("late", "early")[number % 2])

@@ -838,7 +838,7 @@ def test_a_signal_against_the_opening_wait(
 def test_two_operators_give_one_signal_to_two_waits(
     bench: Bench, make_bench: MakeBench, operator: Operator, time: int
 ) -> None:
-    """While a host sends it again, and the loop advances both workflows."""
+    """While another process advances both workflows."""
     graphs = [Graph.make(bench.connection, "paid", [], waits={"paid": PAYMENT}) for _ in range(2)]
     for graph in graphs:
         settle(graph)
