@@ -20,11 +20,15 @@ from .core import log
 from .core.db import SpareConnections
 from .cron.declaration import CatchUp, EntryDeclaration, make_entry
 from .engine.dispatch.after_commit import AfterCommitDispatch
-from .engine.explain_with_redis import explain_apart, explain_workflow_apart
+from .engine.explain_with_redis import (
+    explain_apart,
+    explain_batch_apart,
+    explain_workflow_apart,
+)
 from .engine.redis.broker import Broker
 from .engine.redis.connections import RedisConnections
 from .errors import ConfigError, DeclarationError, UnknownWorkflow
-from .explain.reason_kinds import Explanation, WorkflowExplanation
+from .explain.reason_kinds import BatchExplanation, Explanation, WorkflowExplanation
 from .host import Host, HostDatabase
 from .jobs.record.enqueue import AnySession
 from .jobs.record.task import Call, ChainLink, Task
@@ -138,14 +142,16 @@ class OpsJobs:
     @overload
     def explain(self, job: int, /) -> Explanation: ...
     @overload
-    def explain(self, workflow: str, /) -> WorkflowExplanation: ...
-    def explain(self, job_or_workflow: int | str, /) -> Explanation | WorkflowExplanation:
+    def explain(self, subject: str, /) -> WorkflowExplanation | BatchExplanation: ...
+    def explain(
+        self, subject: int | str, /
+    ) -> Explanation | WorkflowExplanation | BatchExplanation:
         """Explain why a job of the current app is not running, the deciding reason first. Writes nothing.
 
-        For a workflow, such as `"workflow/7"`, explain the steps that all its other steps wait for. Raises
-        `UnknownJob` or `UnknownWorkflow`, and what SQLAlchemy raises when Postgres does not answer. Texts
-        that an application or a person wrote are returned as stored: pass them through your display policy
-        before you show them.
+        For a workflow, such as `"workflow/7"`, explain the steps that all its other steps wait for; for a
+        batch, such as `"batch/7"`, what keeps it from its end. Raises `UnknownJob`, `UnknownWorkflow` or
+        `UnknownBatch`, and what SQLAlchemy raises when Postgres does not answer. Texts that an application
+        or a person wrote are returned as stored: pass them through your display policy before you show them.
 
         >>> job = send_invoice.options(delay=60).enqueue(9001)
         >>> db.session.commit()
@@ -153,12 +159,15 @@ class OpsJobs:
         >>> reason.code, reason.says
         ('scheduled', 'It is due later.')
         """
-        if isinstance(job_or_workflow, str):
-            run = terms.read_workflow_id(job_or_workflow)
-            if run is None:
-                raise UnknownWorkflow(f"{job_or_workflow!r} names no workflow: write 'workflow/7'")
+        if not isinstance(subject, str):
+            return explain_apart(self.host, subject)
+        if (batch := terms.read_batch_id(subject)) is not None:
+            return explain_batch_apart(self.host, batch)
+        if (run := terms.read_workflow_id(subject)) is not None:
             return explain_workflow_apart(self.host, run)
-        return explain_apart(self.host, job_or_workflow)
+        raise UnknownWorkflow(
+            f"{subject!r} names no workflow and no batch: write 'workflow/7' or 'batch/7'"
+        )
 
     def signal(
         self,

@@ -1,24 +1,36 @@
-"""Reads batches for pages: a list, one batch, its members and its callbacks. Counts are the kept numbers."""
+"""Reads batches for pages: a list, one batch, its members, failures and callbacks.
+
+Counts are the kept numbers. Only running members are counted by their rows, up to a bound.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import Select, func, select, tuple_, union_all
 from sqlalchemy.orm import Session
 
 from ..core.db import LARGEST_ID
+from ..core.words import without_variables
 from ..jobs.lifecycle import FINAL as FINAL_OF_JOB
+from ..jobs.lifecycle import UNSUCCESSFUL
 from ..jobs.models import Callback, Job
+from ..jobs.rows import Count
 from .lifecycle import FINAL
 from .models import BatchEnds, BatchRecord
 
 # Of a page of the list, and of a page of members.
 MOST_BATCHES = 50
 MOST_MEMBERS = 25
+MOST_OTHERS = 5
+# Running members are counted up to this number, and so many of the newest failed ones are grouped by error.
+MOST_RUNNING = 1_000
+MOST_FAILURES = 1_000
+MOST_GROUPS = 6
 # The states of members in the order in which they interest an operator.
 MEMBER_STATES = (
     "failed",
@@ -89,6 +101,24 @@ class MemberRow:
 
 
 @dataclass(frozen=True)
+class FailureKind:
+    """Failed members whose errors differ in numbers and quoted texts only; `error` is the newest one's."""
+
+    error: str | None
+    ended_by: str
+    job_id: int
+    number: int
+
+
+@dataclass(frozen=True)
+class FailureKinds:
+    """The largest groups of failures among the `examined` newest failed members."""
+
+    groups: Sequence[FailureKind]
+    examined: int
+
+
+@dataclass(frozen=True)
 class CallbackOfBatch:
     """A job that reports about a batch. `state` is None when the job was deleted."""
 
@@ -97,6 +127,13 @@ class CallbackOfBatch:
     job_id: int
     task: str | None
     state: str | None
+    created_at: datetime | None
+    error: str | None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the application was not told, and is not going to be by itself."""
+        return self.state in UNSUCCESSFUL
 
 
 _MEMBER: tuple[Any, ...] = (
@@ -108,6 +145,19 @@ _MEMBER: tuple[Any, ...] = (
     Job.error,
     Job.ended_at,
 )
+
+
+_CALLBACK: tuple[Any, ...] = (
+    Callback.event,
+    Callback.end_no,
+    Callback.job_id,
+    Job.task,
+    Job.state,
+    Job.created_at,
+    Job.error,
+)
+_ERROR_LENGTH = 300
+_MOST_CALLBACKS = 500
 
 
 def page_of_batches(
@@ -123,6 +173,14 @@ def page_of_batches(
     return _rows(session, records[:MOST_BATCHES]), len(records) > MOST_BATCHES
 
 
+def list_other_batches(session: Session, id: int) -> Sequence[BatchRow]:
+    """The newest few batches except this one."""
+    wanted = select(BatchRecord).where(BatchRecord.id != id)
+    return _rows(
+        session, session.scalars(wanted.order_by(BatchRecord.id.desc()).limit(MOST_OTHERS)).all()
+    )
+
+
 def find_batch(session: Session, id: int) -> BatchRow | None:
     """One batch; None when there is none with this id."""
     record = session.get(BatchRecord, id)
@@ -134,35 +192,99 @@ def list_members(
 ) -> tuple[Sequence[MemberRow], bool]:
     """The newest members in a state and whether there are older ones; of all states, the failed first."""
     found: list[MemberRow] = []
-    # Bounds of the whole key and its whole order: so that no other index has these rows in their order.
-    key = (Job.batch_id, Job.state, Job.id)
-    newest = LARGEST_ID if before is None else before - 1
     for one in MEMBER_STATES if state is None else (state,):
-        wanted = (
-            select(*_MEMBER)
-            .where(tuple_(*key) >= tuple_(id, one, 0), tuple_(*key) <= tuple_(id, one, newest))
-            .where(
-                Job.batch_id.between(id, id)
-            )  # which says that it is not null, as the index does
-            .order_by(*(column.desc() for column in key))
-            .limit(MOST_MEMBERS + 1 - len(found))
-        )
+        wanted = _in_state(_MEMBER, id, one, before).limit(MOST_MEMBERS + 1 - len(found))
         found += [MemberRow(*row) for row in session.execute(wanted)]
         if len(found) > MOST_MEMBERS:
             break
     return found[:MOST_MEMBERS], len(found) > MOST_MEMBERS
 
 
+def count_running_members(session: Session, id: int) -> Count:
+    """How many members are being run now, counted up to 1,000."""
+    rows = _in_state((Job.id,), id, "started").limit(MOST_RUNNING + 1).subquery()
+    number = session.scalar(select(func.count()).select_from(rows)) or 0
+    return Count(MOST_RUNNING, "at_least") if number > MOST_RUNNING else Count(number)
+
+
+def list_oldest_open_members(session: Session, id: int) -> Sequence[int]:
+    """The id of the oldest member in each state that is not final."""
+    states = [state for state in MEMBER_STATES if state not in FINAL_OF_JOB]
+    firsts = (_in_state((Job.id,), id, one, is_oldest_first=True).limit(1) for one in states)
+    return session.scalars(union_all(*(select(first.subquery()) for first in firsts))).all()
+
+
+def find_last_added(session: Session, id: int) -> datetime | None:
+    """When the newest member was added; None when there is none."""
+    firsts = (_in_state((Job.id, Job.created_at), id, one).limit(1) for one in MEMBER_STATES)
+    newest = union_all(*(select(first.subquery()) for first in firsts)).subquery()
+    found: datetime | None = session.scalar(
+        select(newest.c.created_at).order_by(newest.c.id.desc()).limit(1)
+    )
+    return found
+
+
+def group_failures(session: Session, id: int) -> FailureKinds:
+    """The newest failed members, grouped by how they ended and by their error without its variable parts."""
+    error = func.left(func.split_part(Job.error, "\n", 1), _ERROR_LENGTH)
+    wanted = _in_state((Job.id, Job.ended_by, error), id, "failed").limit(MOST_FAILURES)
+    numbers = Counter[tuple[str, str]]()
+    newest: dict[tuple[str, str], tuple[str | None, str, int]] = {}
+    for job_id, ended_by, text in session.execute(wanted):
+        key = (ended_by, without_variables(text or ""))
+        numbers[key] += 1
+        newest.setdefault(key, (text, ended_by, job_id))
+    groups = [FailureKind(*newest[key], number) for key, number in numbers.most_common(MOST_GROUPS)]
+    return FailureKinds(groups, numbers.total())
+
+
 def list_callbacks_of_batch(session: Session, id: int) -> Sequence[CallbackOfBatch]:
     """The jobs that report about a batch, the newest first, at most 20."""
     wanted = (
-        select(Callback.event, Callback.end_no, Callback.job_id, Job.task, Job.state)
+        select(*_CALLBACK)
         .outerjoin(Job, Job.id == Callback.job_id)
         .where(Callback.of == "batch", Callback.of_id == id)
         .order_by(Callback.end_no.desc(), Callback.event)
         .limit(20)
     )
     return [CallbackOfBatch(*row) for row in session.execute(wanted)]
+
+
+def find_batches_with_failed_callback(session: Session, ids: Collection[int]) -> Collection[int]:
+    """Those of these batches of which one of the newest callbacks failed or was canceled."""
+    wanted = (
+        select(Callback.of_id, Job.state)
+        # An outer join begins with the few callbacks, not with all jobs that failed.
+        .outerjoin(Job, Job.id == Callback.job_id)
+        .where(Callback.of == "batch", Callback.of_id.in_(ids))
+        .order_by(Callback.of_id.desc(), Callback.end_no.desc())
+        .limit(_MOST_CALLBACKS)
+    )
+    return {id for id, state in session.execute(wanted) if state in UNSUCCESSFUL}
+
+
+def _in_state(
+    columns: tuple[Any, ...],
+    id: int,
+    state: str,
+    before: int | None = None,
+    *,
+    is_oldest_first: bool = False,
+) -> Select[Any]:
+    """The members in a state, the newest first.
+
+    The bounds are of the whole key and the order is its whole order, so that no other index has these rows in
+    their order.
+    """
+    key = (Job.batch_id, Job.state, Job.id)
+    newest = LARGEST_ID if before is None else before - 1
+    return (
+        select(*columns)
+        .where(tuple_(*key) >= tuple_(id, state, 0), tuple_(*key) <= tuple_(id, state, newest))
+        # Which says that it is not null, as the index does.
+        .where(Job.batch_id.between(id, id))
+        .order_by(*(column.asc() if is_oldest_first else column.desc() for column in key))
+    )
 
 
 def _rows(session: Session, records: Sequence[BatchRecord]) -> Sequence[BatchRow]:

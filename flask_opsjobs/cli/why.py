@@ -10,12 +10,24 @@ import click
 from flask.cli import with_appcontext
 
 from ..core.display import Display
-from ..engine.explain_with_redis import explain_apart, explain_workflow_apart
-from ..errors import UnknownJob, UnknownWorkflow
-from ..explain.reason_kinds import Explanation, Reason, WorkflowExplanation, as_text
+from ..engine.explain_with_redis import (
+    explain_apart,
+    explain_batch_apart,
+    explain_workflow_apart,
+)
+from ..errors import UnknownBatch, UnknownJob, UnknownWorkflow
+from ..explain.reason_kinds import (
+    BatchExplanation,
+    Explanation,
+    Reason,
+    WorkflowExplanation,
+    as_text,
+)
 from ..host import Host
 from ..jobs.search import terms
 from . import current_host, plain, to_json
+
+AnyExplanation = Explanation | WorkflowExplanation | BatchExplanation
 
 
 @click.command("why")
@@ -23,36 +35,39 @@ from . import current_host, plain, to_json
 @click.option("--json", "as_json", is_flag=True, help="Print the explanation as JSON.")
 @with_appcontext
 def why(job: str, as_json: bool) -> None:
-    """Print why JOB, an id or an RQ id, is not running; for workflow/7, which steps all others wait for.
+    """Print why JOB, an id or an RQ id, is not running; for workflow/7 or batch/7, why it has not ended.
 
-    Reads only. Exits 0 with an explanation, 1 when there is no such job or workflow, 2 when JOB is not an id
-    or the database does not answer.
+    Reads only. Exits 0 with an explanation, 1 when there is no such job, workflow or batch, 2 when JOB is not
+    an id or the database does not answer.
     """
     host = current_host()
     clean = Display(host.display, may_see=True).clean
-    job_id, run = terms.read_job_id(job), terms.read_workflow_id(job)
-    if job_id is None and run is None:
-        _stop(
-            2,
-            f"{job!r} is neither the id of a job, nor an RQ id such as opsjobs-42-1, nor workflow/7",
-        )
     try:
-        found = _explain(host, job_id, run)
-    except (UnknownJob, UnknownWorkflow) as error:
+        found = _explain(host, job)
+    except (UnknownJob, UnknownWorkflow, UnknownBatch) as error:
         _stop(1, str(error))
     if as_json:
         click.echo(to_json(found.to_json(clean), indent=2))
     elif isinstance(found, Explanation):
         click.echo(plain(*_lines(found, clean)))
-    else:
+    elif isinstance(found, WorkflowExplanation):
         click.echo(plain(*_lines_of_workflow(found, clean)))
+    else:
+        click.echo(plain(*_lines_of_batch(found, clean)))
 
 
-def _explain(host: Host, job_id: int | None, run: int | None) -> Explanation | WorkflowExplanation:
-    if run is not None:
+def _explain(host: Host, text: str) -> AnyExplanation:
+    if (job := terms.read_job_id(text)) is not None:
+        return explain_apart(host, job)
+    if (run := terms.read_workflow_id(text)) is not None:
         return explain_workflow_apart(host, run)
-    assert job_id is not None
-    return explain_apart(host, job_id)
+    if (batch := terms.read_batch_id(text)) is not None:
+        return explain_batch_apart(host, batch)
+    _stop(
+        2,
+        f"{text!r} is neither the id of a job, nor an RQ id such as opsjobs-42-1,"
+        " nor workflow/7, nor batch/7",
+    )
 
 
 def _stop(code: int, says: str) -> NoReturn:
@@ -81,9 +96,32 @@ def _lines_of_workflow(found: WorkflowExplanation, clean: Callable[[str], str]) 
         yield f"never end, because their jobs were deleted: {names}"
     for name, step in found.frontier.items():
         yield ""
-        yield f"step {clean(name)}: job {step.job_id} is {step.state}. {clean(step.says)}"
-        for number, reason in enumerate(step.reasons, 1):
-            yield from _of_reason(number, reason, clean)
+        yield from _of_job(f"step {clean(name)}: job", step, clean)
+
+
+def _lines_of_batch(found: BatchExplanation, clean: Callable[[str], str]) -> Iterator[str]:
+    yield f"batch {found.batch_id} {clean(found.name)} is {found.state}. {clean(found.says)}"
+    if found.trouble:
+        yield f"the last fold failed: {clean(found.trouble)}"
+    for callback in found.callbacks:
+        of = "the first failure" if callback.event == "failure" else f"end {callback.end_no}"
+        was = "failed" if callback.state == "failed" else "was canceled"
+        yield f"the callback of {of} {was}: retry job {callback.job_id}"
+    for number, reason in enumerate(found.reasons, 1):
+        yield ""
+        yield from _of_reason(number, reason, clean)
+    if found.members:
+        yield ""
+        yield "the oldest member in each state:"
+    for member in found.members.values():
+        yield ""
+        yield from _of_job("job", member, clean)
+
+
+def _of_job(begin: str, found: Explanation, clean: Callable[[str], str]) -> Iterator[str]:
+    yield f"{begin} {found.job_id} is {found.state}. {clean(found.says)}"
+    for number, reason in enumerate(found.reasons, 1):
+        yield from _of_reason(number, reason, clean)
 
 
 def _of_reason(number: int, reason: Reason, clean: Callable[[str], str]) -> Iterator[str]:

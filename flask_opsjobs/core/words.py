@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 _STEPS = ((60, "s"), (3600, "min"), (48 * 3600, "h"), (None, "d"))
+# What differs between two errors of one kind.
+_VARIABLE = re.compile(r"""'[^']*'|"[^"]*"|\d+(?:[.,:]\d+)*""")
 _SIZES = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
 
@@ -46,3 +49,8 @@ def took(seconds: float | None) -> str:
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60} min"
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def without_variables(error: str) -> str:
+    """An error with an ellipsis for each number and each quoted text, so that equal ones can be counted."""
+    return _VARIABLE.sub("…", error)

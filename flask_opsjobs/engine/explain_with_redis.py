@@ -16,11 +16,16 @@ from sqlalchemy.orm import Session
 from ..core.db import OLDEST_SCHEMA
 from ..core.reading import read_snapshot
 from ..core.redis_facts import RedisFacts
-from ..errors import ConfigError, UnknownJob, UnknownWorkflow
+from ..errors import ConfigError, UnknownBatch, UnknownJob, UnknownWorkflow
 from ..explain.evidence import Evidence, FrontierStep, JobEvidence
-from ..explain.explain import explain_evidence, explain_run, explain_schema
-from ..explain.queries import find_evidence, find_run_evidence
-from ..explain.reason_kinds import Explanation, WorkflowExplanation
+from ..explain.explain import (
+    explain_batch_evidence,
+    explain_evidence,
+    explain_run,
+    explain_schema,
+)
+from ..explain.queries import find_batch_evidence, find_evidence, find_run_evidence
+from ..explain.reason_kinds import BatchExplanation, Explanation, WorkflowExplanation
 from ..host import Host
 from .redis.broker import broker_of
 from .redis.broker import rq_id as name_of
@@ -57,6 +62,18 @@ def explain_workflow(
     if found is None:
         return None
     return explain_run(replace(found, frontier=_frontier_with_redis(host, found.frontier)), now)
+
+
+def explain_batch(host: Host, session: Session, id: int, now: datetime) -> BatchExplanation | None:
+    """Return why the batch has not ended; None when there is no such batch.
+
+    The caller has checked the schema. Reads as `explain` does. No text names a partition.
+    """
+    found = find_batch_evidence(session, id, now, host.settings)
+    if found is None:
+        return None
+    members = [_with_redis(host, each, names_partition=False) for each in found.members]
+    return explain_batch_evidence(replace(found, members=members))
 
 
 def _frontier_with_redis(host: Host, frontier: Sequence[FrontierStep]) -> list[FrontierStep]:
@@ -120,6 +137,22 @@ def explain_workflow_apart(host: Host, run: int) -> WorkflowExplanation:
     if found is None:
         raise UnknownWorkflow(
             f"there is no workflow {run}: ended workflows are removed when their retention time is over"
+        )
+    return found
+
+
+def explain_batch_apart(host: Host, id: int) -> BatchExplanation:
+    """Explain a batch in a transaction of its own, for callers without a page.
+
+    Raises `UnknownBatch`, `SchemaBehind`, `SchemaAhead`, and what SQLAlchemy raises when Postgres does not
+    answer.
+    """
+    host.require_schema()
+    with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
+        found = explain_batch(host, read.session, id, read.now)
+    if found is None:
+        raise UnknownBatch(
+            f"there is no batch {id}: ended batches are removed when their retention time is over"
         )
     return found
 

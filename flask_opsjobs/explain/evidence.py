@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from ..batches.queries import BatchRow, CallbackOfBatch
 from ..core.redis_facts import PARKED_GRACES, RedisFacts
 from ..jobs.lifecycle import WAITING
 from ..jobs.rows import Count
@@ -341,3 +342,17 @@ class RunEvidence:
     def is_final(self) -> bool:
         """Whether the run has ended."""
         return self.state not in ("running", "canceling")
+
+
+@dataclass(frozen=True)
+class BatchEvidence:
+    """What was read of a batch at `now`. `members` are its oldest member of each state that is not final.
+
+    `callbacks` are those of its callbacks that failed or were canceled.
+    """
+
+    now: datetime
+    batch: BatchRow
+    last_added_at: datetime | None = None
+    members: Sequence[Evidence] = ()
+    callbacks: Sequence[CallbackOfBatch] = ()

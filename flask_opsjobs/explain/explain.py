@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 
+from ..batches import reasons as batch_reasons
 from ..core.db import OLDEST_SCHEMA, SCHEMA_VERSION
 from ..core.words import counted
 from ..jobs import reasons as job_reasons
@@ -16,8 +17,16 @@ from ..limits import reasons as limit_reasons
 from ..queues import reasons as queue_reasons
 from ..workflows import reasons as workflow_reasons
 from ..workflows.held_up import rank, sentence_of
-from .evidence import MOST_STEPS, Evidence, RunEvidence
-from .reason_kinds import REASON_KINDS, Explanation, Reason, WorkflowExplanation, as_text
+from .evidence import MOST_STEPS, BatchEvidence, Evidence, RunEvidence
+from .reason_kinds import (
+    REASON_KINDS,
+    BatchExplanation,
+    Explanation,
+    FailedCallback,
+    Reason,
+    WorkflowExplanation,
+    as_text,
+)
 
 Finder = Callable[[Evidence], Iterator[Reason]]
 
@@ -123,6 +132,42 @@ def _summary_of_run(run: RunEvidence) -> str:
         f"{sentence_of(first.name, first.waiting, first.doing)}. "
         f"{counted(left, 'step')} of {run.steps:,} left; {many} of them wait for no other step."
     )
+
+
+def explain_batch_evidence(evidence: BatchEvidence) -> BatchExplanation:
+    """Explain why a batch has not ended, from the evidence alone. Pure."""
+    batch = evidence.batch
+    return BatchExplanation(
+        batch_id=batch.id,
+        name=batch.name,
+        state=batch.state,
+        says=_summary_of_batch(evidence),
+        trouble=batch.trouble,
+        reasons=tuple(batch_reasons.batch_open(evidence)),
+        members={member.job.id: explain_evidence(member) for member in evidence.members},
+        callbacks=tuple(
+            FailedCallback(each.event, each.end_no, each.job_id, each.state)
+            for each in evidence.callbacks
+            if each.state is not None
+        ),
+        read_at=evidence.now,
+    )
+
+
+def _summary_of_batch(evidence: BatchEvidence) -> str:
+    batch = evidence.batch
+    if batch.is_final:
+        return "It has ended."
+    if batch.trouble is not None:
+        return "Its members cannot be counted. The fold loop tries again."
+    if batch.cancel_requested_at is not None:
+        return "It is being canceled: members that wait are ended, and those that run are stopped."
+    left = f"{counted(batch.left, 'member')} of {batch.enqueued:,} left."
+    if batch.state == "open":
+        return f"It is open, so it cannot end. {left}"
+    if not evidence.members:
+        return "No member is left, and the next fold ends it."
+    return left
 
 
 def _lacking(evidence: Evidence, reasons: tuple[Reason, ...]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from ..batches import queries as batch_queries
 from ..core import sql
 from ..jobs.lifecycle import FINAL
 from ..jobs.models import Attempt, Job
@@ -23,6 +24,7 @@ from ..workflows.models import WorkflowRecord
 from .evidence import (
     MOST_STEPS,
     AttemptEvidence,
+    BatchEvidence,
     Evidence,
     FrontierStep,
     JobEvidence,
@@ -133,6 +135,26 @@ def find_run_evidence(
         found,
         removed=[name for (name,) in removed],
         frontier=_frontier(session, list(first), now, settings),
+    )
+
+
+def find_batch_evidence(
+    session: Session, id: int, now: datetime, settings: Settings
+) -> BatchEvidence | None:
+    """What is in Postgres about a batch and its oldest open members; None when there is no such batch."""
+    batch = batch_queries.find_batch(session, id)
+    if batch is None:
+        return None
+    callbacks = batch_queries.list_callbacks_of_batch(session, id)
+    found = BatchEvidence(now, batch, callbacks=[each for each in callbacks if each.has_failed])
+    if batch.is_final:
+        return found
+    members = batch_queries.list_oldest_open_members(session, id)
+    evidence = [find_evidence(session, member, now, settings) for member in members]
+    return replace(
+        found,
+        last_added_at=batch_queries.find_last_added(session, id),
+        members=[each for each in evidence if each is not None],
     )
 
 

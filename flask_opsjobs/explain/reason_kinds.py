@@ -6,7 +6,7 @@ Docs and tests read the list too.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, TypedDict, Unpack
 
@@ -111,6 +111,62 @@ class WorkflowExplanation:
                 {"step": clean(name), **found.to_json(clean)}
                 for name, found in self.frontier.items()
             ],
+            "read_at": self.read_at.isoformat(),
+        }
+
+
+@dataclass(frozen=True)
+class FailedCallback:
+    """A callback that failed or was canceled, so that the application was not told.
+
+    `event` is `end` or `failure`, and `state` that of its job.
+    """
+
+    event: str
+    end_no: int
+    job_id: int
+    state: str
+
+
+@dataclass(frozen=True)
+class BatchExplanation:
+    """Why a batch has not ended.
+
+    `reasons` lie in the batch itself: it is open. `members` explains, by id, the oldest member of each state
+    that has not ended. `trouble` is the error that keeps its members from being counted, if there is one.
+    `callbacks` are its callbacks that failed or were canceled. `says` sums it up in one sentence.
+    """
+
+    batch_id: int
+    name: str
+    state: str
+    says: str
+    trouble: str | None
+    reasons: tuple[Reason, ...]
+    members: Mapping[int, Explanation]
+    callbacks: tuple[FailedCallback, ...]
+    read_at: datetime
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it ends by itself, as far as these members show."""
+        first = [found.reasons[0] for found in self.members.values() if found.reasons]
+        return self.trouble is None and all(each.passes for each in (*self.reasons, *first))
+
+    def to_json(self, clean: Callable[[str], str]) -> dict[str, Any]:
+        """A dict for `json.dumps`.
+
+        `clean` is called with every text that an application or a person may have written.
+        """
+        return {
+            "batch_id": self.batch_id,
+            "name": clean(self.name),
+            "state": self.state,
+            "says": clean(self.says),
+            "trouble": None if self.trouble is None else clean(self.trouble),
+            "reasons": [_reason(reason, clean) for reason in self.reasons],
+            "members": [found.to_json(clean) for found in self.members.values()],
+            "callbacks": [asdict(each) for each in self.callbacks],
             "read_at": self.read_at.isoformat(),
         }
 
@@ -331,6 +387,12 @@ REASON_KINDS = (
         holds="a worker took it, but does not have its task or does not accept its arguments",
         helps="wait for a worker of the right version, or start one",
         passes=True,
+    ),
+    ReasonKind(
+        "batch_open",
+        holds="it is a batch, and the application has not closed it",
+        helps="close it, in the application or by an operator",
+        action="batch.close",
     ),
 )
 

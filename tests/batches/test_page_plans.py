@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs.batches import queries
 from flask_opsjobs.host import Host
+from flask_opsjobs.jobs.rows import Count
 from flask_opsjobs.web.app.host import reading
 from tests.support.plans import Plans
 
@@ -65,4 +66,41 @@ def test_the_page_of_a_batch_reads_a_page_of_members(
         queries.list_callbacks_of_batch(read.session, 1)
     assert plans.most_rows <= 26, plans
     assert "jobs_of_batch" in plans.indexes, plans
+    assert "Seq Scan" not in plans.kinds, plans
+
+
+def test_what_holds_a_batch_is_found_by_one_row_of_each_state(
+    app: Flask, host: Host, filled: Session
+) -> None:
+    with app.app_context(), reading() as read, PlansOfAll(host.pages) as plans:
+        queries.list_oldest_open_members(read.session, 1)
+        assert queries.find_last_added(read.session, 1) is not None
+        queries.list_other_batches(read.session, 1)
+        assert list(queries.find_batches_with_failed_callback(read.session, range(1, 51))) == []
+    assert plans.most_rows <= 51, plans
+    assert plans.indexes >= {"jobs_of_batch", "batches_pkey", "callbacks_pkey"}, plans
+    assert "Seq Scan" not in plans.kinds, plans
+
+
+def test_running_and_failed_members_are_read_up_to_a_bound(
+    app: Flask, host: Host, filled: Session
+) -> None:
+    for state in ("failed", "started"):
+        filled.execute(
+            text(
+                "UPDATE opsjobs.jobs SET state = :state, started_at = now(), error = 'KeyError: ' || id,"
+                " ended_by = CASE WHEN :state = 'failed' THEN 'exhausted' END,"
+                " ended_at = CASE WHEN :state = 'failed' THEN now() END"
+                " WHERE batch_id = 1 AND id % 4 = :part"
+            ),
+            {"state": state, "part": 2 if state == "failed" else 0},
+        )
+    filled.execute(text("ANALYZE opsjobs.jobs"))
+    filled.commit()
+    with app.app_context(), reading() as read, PlansOfAll(host.pages) as plans:
+        assert queries.count_running_members(read.session, 1) == Count(1_000, "at_least")
+        found = queries.group_failures(read.session, 1)
+    assert [(group.number, group.ended_by) for group in found.groups] == [(1_000, "exhausted")]
+    assert plans.most_rows <= 1_001, plans
+    assert plans.indexes == {"jobs_of_batch"}, plans
     assert "Seq Scan" not in plans.kinds, plans

@@ -123,6 +123,8 @@ def test_nothing_that_a_terminal_obeys_is_printed(
         ("987654", 1),
         ("workflow/987654", 1),
         ("workflow/x", 2),
+        ("batch/987654", 1),
+        ("batch/x", 2),
         ("9999999999999999999", 2),
         ("mail", 2),
         ("", 2),
@@ -194,3 +196,66 @@ def test_a_workflow_as_json(app: Flask, bench: Bench) -> None:
     }
     (step,) = found["frontier"]
     assert (step["step"], step["job_id"]) == ("billing", graph.ids["billing"])
+
+
+def open_batch(bench: Bench, record_job: RecordJob) -> tuple[int, int]:
+    """An open batch with a paused member and a failed callback; the ids of the batch and the member."""
+    member, callback = record_job(), record_job()
+    one = bench.row(
+        "INSERT INTO opsjobs.batches (name, state, enqueued, created_at, trouble)"
+        " VALUES ('import', 'open', 1, now(), 'no space left') RETURNING id"
+    )["id"]
+    bench.connection.execute("UPDATE opsjobs.jobs SET batch_id = %s WHERE id = %s", [one, member])
+    bench.connection.execute(
+        "UPDATE opsjobs.jobs SET state = 'failed', ended_at = now(), ended_by = 'exhausted' WHERE id = %s",
+        [callback],
+    )
+    bench.connection.execute(
+        "INSERT INTO opsjobs.callbacks VALUES ('batch', %s, 0, 'failure', %s)", [one, callback]
+    )
+    Operator(bench.host).pause("default", actor="ops-demo", reason="the vendor is away")
+    return one, member
+
+
+def test_a_batch_shows_why_it_has_not_ended(
+    app: Flask, bench: Bench, record_job: RecordJob
+) -> None:
+    batch, member = open_batch(bench, record_job)
+    said = why(app, f"batch/{batch}")
+    assert said.exit_code == 0, said.output
+    for words in (
+        f"batch {batch} import is open. Its members cannot be counted.",
+        "the last fold failed: no space left",
+        f"the callback of the first failure failed: retry job {member + 1}",
+        "1. The application has opened it, and has not closed it yet: ",
+        "[batch_open]",
+        f"helps: batch.close on batch/{batch}",
+        "the oldest member in each state:",
+        f"job {member} is available.",
+        "1. The queue default is paused",
+    ):
+        assert words in said.stdout
+
+
+def test_a_batch_as_json(app: Flask, bench: Bench, record_job: RecordJob) -> None:
+    batch, member = open_batch(bench, record_job)
+    found = json.loads(why(app, f"batch/{batch}", "--json").stdout)
+    assert set(found) == {
+        *(
+            "format",
+            "batch_id",
+            "name",
+            "state",
+            "says",
+            "trouble",
+            "reasons",
+            "members",
+            "callbacks",
+        ),
+        "read_at",
+    }
+    assert [each["code"] for each in found["reasons"]] == ["batch_open"]
+    assert [each["job_id"] for each in found["members"]] == [member]
+    assert found["callbacks"] == [
+        {"event": "failure", "end_no": 0, "job_id": member + 1, "state": "failed"}
+    ]

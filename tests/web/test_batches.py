@@ -6,14 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from flask import Flask
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.batches import queries
 from flask_opsjobs.batches.lifecycle import STATES
-from flask_opsjobs.batches.queries import MOST_BATCHES, MOST_MEMBERS
+from flask_opsjobs.batches.models import BatchEnds, BatchRecord
+from flask_opsjobs.batches.queries import MOST_BATCHES, MOST_MEMBERS, MOST_OTHERS
 from flask_opsjobs.jobs.models import Callback, Job
+from tests.support.policies import ShowAll
 from tests.web.conftest import Access
 from tests.web.every import soup
-from tests.web.rows import make_batch, make_job
+from tests.web.rows import ago, make_batch, make_job, make_loops, make_worker
 
 Get = Callable[..., Any]
 
@@ -71,7 +77,7 @@ def test_a_batch_shows_how_far_it_is_and_its_members_failed_first(
     response = get(f"/batches/{batch.id}")
     said = text_of(response)
     assert "9 of 10 ended" in said
-    assert "a second on average" in said
+    assert "a minute on average" in said
     rows = soup(response.text).select("tr[data-row]")
     assert [row.select_one(".chip").text.strip() for row in rows] == [
         "failed",
@@ -105,9 +111,142 @@ def test_a_batch_shows_its_callbacks_and_what_went_wrong(get: Get, session: Sess
     session.add_all([Callback(**gone), Callback(**told)])
     session.commit()
     said = text_of(get(f"/batches/{batch.id}"))
-    assert f"on_end report end 1 {job.id} failed first failure 9999 gone" in said
+    assert "on_failure none 9999 removed" in said
+    assert f"on_end report {job.id} failed end 1" in said
+    assert "The callback of end 1 failed , so the application was not told." in said
     assert "3 lost: their rows were deleted before they ended" in said
     assert "The members of this batch cannot be counted now. KeyError" in said
+
+
+def test_a_callback_that_has_not_run_says_what_it_waits_for(get: Get, session: Session) -> None:
+    batch = make_batch(session, on_end={"task": "report"}, on_failure={"task": "alert"})
+    session.commit()
+    said = text_of(get(f"/batches/{batch.id}"))
+    assert "on_failure alert waits at the first failed member" in said
+    assert "on_end report waits when all members have ended" in said
+    assert (
+        "2 of 10 members failed. The batch ends as failed when all have ended, and calls report."
+        in said
+    )
+
+
+def test_the_list_marks_a_batch_whose_callback_failed(get: Get, session: Session) -> None:
+    told, untold = make_batch(session, "failed"), make_batch(session, "failed")
+    for batch, state in ((told, "finished"), (untold, "failed")):
+        job = make_job(session, state, task="report")
+        session.add(Callback(of="batch", of_id=batch.id, end_no=1, event="end", job_id=job.id))
+    session.commit()
+    rows = soup(get("/batches").text).select("tr[data-row]")
+    assert ["callback failed" in row.text for row in rows] == [True, False]
+
+
+def fail_with(session: Session, batch: BatchRecord, *errors: str | None) -> None:
+    """A failed member for each error; the batch counts as many."""
+    session.execute(update(BatchEnds).where(BatchEnds.state == "failed").values(number=len(errors)))
+    for error in errors:
+        ended_by = "exhausted" if error else "deadline"
+        make_job(session, "failed", batch_id=batch.id, error=error, ended_by=ended_by)
+    session.commit()
+
+
+def test_failures_are_grouped_by_the_kind_of_their_error(get: Get, session: Session) -> None:
+    batch = make_batch(session)
+    price = "ValueError: row {}: price '{}' is not a number\nline 41"
+    fail_with(session, batch, price.format(3, "1,5O"), 'KeyError: "x"', price.format(12, "–"), None)
+    page = get(f"/batches/{batch.id}")
+    rows = soup(page.text).select("[aria-labelledby=failures] tbody tr")
+    found = [(row.th.find(string=True).strip(), row.td.text) for row in rows]
+    assert found == [
+        ("ValueError: row …: price … is not a number", "2"),
+        ("The deadline passed before it started", "1"),
+        ("KeyError: …", "1"),
+    ]
+    assert "4 of 10 members failed, 2 of them with the same kind of error." in text_of(page)
+
+
+def test_of_many_failures_the_newest_are_grouped(
+    get: Get, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "MOST_FAILURES", 2)
+    batch = make_batch(session)
+    fail_with(session, batch, "KeyError: 1", "KeyError: 2", "ValueError: 3")
+    said = text_of(get(f"/batches/{batch.id}"))
+    assert "of the newest 2" in said
+    assert "3 of 10 members failed." in said
+
+
+class Hides(ShowAll):
+    """Hides a token in every text."""
+
+    def clean_text(self, text: str) -> str:
+        return text.replace("hunter2", "[hidden]")
+
+
+def test_errors_of_groups_pass_the_display_policy(
+    get: Get, session: Session, access: Access, app: Flask
+) -> None:
+    app.extensions["opsjobs"].display = Hides()
+    batch = make_batch(session)
+    fail_with(session, batch, "ValueError: the token hunter2 was refused")
+    page = get(f"/batches/{batch.id}").text
+    assert "hunter" not in page
+    assert page.count("was refused") == 2
+    access.held.discard("payload.view")
+    assert "was refused" not in get(f"/batches/{batch.id}").text
+
+
+def test_an_open_batch_says_that_nobody_has_closed_it(get: Get, session: Session) -> None:
+    batch = make_batch(session, "open")
+    job = make_job(session, batch_id=batch.id, queue="nobody-listens")
+    session.commit()
+    page = get(f"/batches/{batch.id}")
+    said = text_of(page)
+    assert "The application has opened it, and has not closed it yet" in said
+    assert f"opsjobs.batch(id={batch.id}).close()" in said
+    assert f"The oldest member that is available is job {job.id}" in said
+    assert "no_live_worker" in said
+    assert soup(get(f"/batches/{make_final(session)}").text).select("[aria-labelledby=why]") == []
+
+
+def make_final(session: Session) -> int:
+    """The id of a batch that has ended."""
+    batch = make_batch(session, "finished")
+    session.commit()
+    return batch.id
+
+
+def test_it_says_how_long_it_takes_unless_something_holds_its_members(
+    get: Get, session: Session, app: Flask
+) -> None:
+    make_loops(session)
+    make_worker(session, queues=["imports"])
+    batch = make_batch(session)
+    make_job(session, batch_id=batch.id, queue="imports")
+    make_job(session, "started", batch_id=batch.id, queue="imports", started_at=ago(seconds=1))
+    session.commit()
+    said = text_of(get(f"/batches/{batch.id}"))
+    assert "a minute on average, about 1 min 6 s left" in said
+    assert "The batch ends as failed in about 1 min 6 s" in said
+    assert "1 running 0 waiting" in said
+    Operator(app.extensions["opsjobs"]).pause("imports", actor="anna", reason="wrong prices")
+    said = text_of(get(f"/batches/{batch.id}"))
+    assert "a minute on average" in said
+    assert "left" not in said.partition("on average")[2].partition("7 finished")[0]
+    assert "queue_paused" in said
+
+
+def test_the_pace_of_a_batch_that_was_reopened_is_not_known(get: Get, session: Session) -> None:
+    batch = make_batch(session, end_no=1)
+    session.commit()
+    assert "on average" not in text_of(get(f"/batches/{batch.id}"))
+
+
+def test_other_batches_stand_beside(get: Get, session: Session) -> None:
+    batches = [make_batch(session, name=f"batch {number}") for number in range(MOST_OTHERS + 2)]
+    session.commit()
+    page = soup(get(f"/batches/{batches[-1].id}").text)
+    names = [link.text for link in page.select("[aria-labelledby=others] a.name")]
+    assert names == [f"batch {number}" for number in range(MOST_OTHERS, 0, -1)]
 
 
 def test_a_batch_that_is_being_canceled_says_by_whom_and_offers_nothing(

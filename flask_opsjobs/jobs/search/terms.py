@@ -168,3 +168,9 @@ def read_workflow_id(text: str) -> int | None:
     """The id of a workflow, from a text such as `workflow/7`; None for any other text."""
     kind, _, id = text.partition("/")
     return read_own(id) if kind == "workflow" else None
+
+
+def read_batch_id(text: str) -> int | None:
+    """The id of a batch, from a text such as `batch/7`; None for any other text."""
+    kind, _, id = text.partition("/")
+    return read_own(id) if kind == "batch" else None

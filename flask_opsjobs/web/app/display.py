@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from markupsafe import Markup, escape
 
 from ...core.display import LONGEST_VALUE, NO_PAYLOAD, Display, HiddenValue, JsonNumber
 from ...core.visible_text import on_one_line, visible
+from ...core.words import without_variables
 
 # The marks that a policy may put in place of a secret inside a text.
 _MARKED = re.compile(r"(\[hidden(?:: ?[^\[\]\n]{1,60})?\])")
@@ -50,11 +51,21 @@ class PageDisplay(Display):
 
     def line(self, text: str | None) -> Markup:
         """The first line of a text of the job, shortened for a table."""
+        return self._line(text, str)
+
+    def kind(self, error: str | None) -> Markup:
+        """The first line of an error without what differs between errors of its kind.
+
+        Variable parts are left out after the policy has hidden what is secret, so that it knows the secret.
+        """
+        return self._line(error, without_variables)
+
+    def _line(self, text: str | None, change: Callable[[str], str]) -> Markup:
         if text is None:
             return Markup("")
         if not self.may_see:
             return _hidden(NO_PAYLOAD)
-        first = next(iter(self.start(text, LONGEST_VALUE).splitlines()), "")
+        first = change(next(iter(self.start(text, LONGEST_VALUE).splitlines()), ""))
         return _mark(first if len(first) <= _LINE else first[: _LINE - 1] + "…")
 
     def json(self, text: str | None, redacted: Collection[str] = ()) -> Markup:

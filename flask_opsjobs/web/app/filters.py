@@ -193,6 +193,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     # Only these pass the display policy.
     "shown": _shown("text"),
     "shown_json": _shown("json"),
+    "shown_kind": _shown("kind"),
     "shown_label": _shown("label"),
     "shown_log": _shown("log"),
     "shown_line": _shown("line"),

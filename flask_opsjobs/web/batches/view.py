@@ -20,8 +20,11 @@ from ...batches import queries
 from ...batches.lifecycle import MEANINGS, STATES
 from ...batches.queries import MEMBER_STATES, BatchRow
 from ...core.reading import Reading
+from ...engine.explain_with_redis import explain_batch
+from ...jobs.lifecycle import ENDED_BY
+from ...jobs.rows import Count
 from ..app import access, pages, problems
-from ..app.host import reading
+from ..app.host import host, reading
 
 # The width of a bar of parts, in units of the drawing.
 _BAR = 1000
@@ -41,6 +44,7 @@ class BatchView:
 
     row: BatchRow
     now: datetime
+    has_failed_callback: bool = False
 
     @property
     def chip(self) -> tuple[str, str, str]:
@@ -59,21 +63,36 @@ class BatchView:
         return parts
 
     @property
-    def seconds(self) -> float:
-        """How long it took, or takes so far."""
-        return ((self.row.ended_at or self.now) - self.row.created_at).total_seconds()
+    def seconds(self) -> float | None:
+        """How long it took; None before it has ended."""
+        end = self.row.ended_at
+        return None if end is None else (end - self.row.created_at).total_seconds()
 
     @property
     def rate(self) -> float | None:
-        """How many members ended in a second, on average; None when it has ended, or nothing has."""
-        if self.row.is_final or not self.row.ended or self.seconds <= 0:
+        """How many members ended in a second, on average.
+
+        None when nothing has ended, and when the batch has ended once: then its pace is not known.
+        """
+        seconds = (self.now - self.row.created_at).total_seconds()
+        if self.row.is_final or self.row.end_no or not self.row.ended or seconds <= 0:
             return None
-        return self.row.ended / self.seconds
+        return self.row.ended / seconds
+
+    @property
+    def pace(self) -> str:
+        """The rate in words: `21 a second`, `0.4 a minute`; empty when it is unknown."""
+        if self.rate is None:
+            return ""
+        units = ((1, "a second"), (60, "a minute"), (3600, "an hour"))
+        factor, unit = next((one for one in units if self.rate * one[0] >= 0.1), units[-1])
+        number = self.rate * factor
+        return f"{number:,.{0 if number >= 10 else 1}f} {unit}"
 
     @property
     def seconds_left(self) -> float | None:
         """How long it takes at this pace until the last member has ended; None when that is unknown."""
-        if self.rate is None or self.row.state != "running":
+        if self.rate is None or self.row.state != "running" or self.row.cancel_requested_at:
             return None
         return self.row.left / self.rate
 
@@ -149,12 +168,17 @@ def _list(read: Reading, query: Mapping[str, str]) -> Markup:
     return pages.part(
         "batches/_live.html",
         read.now,
-        batches=[BatchView(row, read.now) for row in rows],
+        batches=_views(read, rows),
         has_older=has_older,
         state=state,
         states=STATES,
         is_first="before" not in query,
     )
+
+
+def _views(read: Reading, rows: Sequence[BatchRow]) -> Sequence[BatchView]:
+    failed = queries.find_batches_with_failed_callback(read.session, [row.id for row in rows])
+    return [BatchView(row, read.now, row.id in failed) for row in rows]
 
 
 def _find(read: Reading, batch_id: str) -> BatchView:
@@ -168,8 +192,12 @@ def _find(read: Reading, batch_id: str) -> BatchView:
 
 
 def _one(read: Reading, batch: BatchView, query: Mapping[str, str]) -> Markup:
-    state, id = query.get("state"), batch.row.id
+    state, id, row = query.get("state"), batch.row.id, batch.row
     members, has_older = queries.list_members(read.session, id, state=state, before=_before(query))
+    why, running = None, Count(0)
+    if not row.is_final:
+        why = explain_batch(host(), read.session, id, read.now)
+        running = queries.count_running_members(read.session, id)
     events = fault = None
     if access.may("audit.view"):
         events = list_events_of(read.session, f"batch/{id}")
@@ -186,6 +214,13 @@ def _one(read: Reading, batch: BatchView, query: Mapping[str, str]) -> Markup:
         states=MEMBER_STATES,
         is_first="before" not in query,
         callbacks=queries.list_callbacks_of_batch(read.session, id),
+        why=why,
+        running=running,
+        # They were counted a second later than those that have ended.
+        waiting=max(0, row.left - running.number),
+        failures=queries.group_failures(read.session, id) if row.ends["failed"] else None,
+        ended_by=ENDED_BY,
+        others=_views(read, queries.list_other_batches(read.session, id)),
         events=events,
         chain_fault=fault,
     )
