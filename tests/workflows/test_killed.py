@@ -1,5 +1,5 @@
-"""Processes that are killed between any two statements of advancing a run, or of expanding a map, and a
-Postgres that is killed after a run was advanced.
+"""Processes that are killed between any two statements of ending a step, advancing a run or expanding a map,
+and a Postgres that is killed after a run was advanced.
 
 The first process is killed before its first statement, the next one before its second, and so on, until one
 comes to its end.
@@ -20,6 +20,7 @@ from flask_opsjobs.core.db import Connection
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.endings.advance import advance
 from flask_opsjobs.host import Host
+from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.loops.advance import LOOP
 from flask_opsjobs.loops.loop import Runner
 from flask_opsjobs.testing import perform_due
@@ -44,6 +45,23 @@ with create_app().app_context():
 die_before(number)
 while advance(connection, run, 1_000_000).has_more:
     pass
+"""
+# What the recorder of a worker does with an outcome.
+END = """
+import sys
+from flask_opsjobs.endings.pending_runs import PendingRuns
+from flask_opsjobs.jobs.perform.outcomes import Outcome
+from tests.support.dying import die_before
+from tests.support.engine import Bench
+from tests.support.host import create_app
+job, number = map(int, sys.argv[1:])
+app = create_app()
+with app.app_context():
+    bench, runs = Bench(app.extensions["opsjobs"], f"killed-{number}"), PendingRuns(1_000_000)
+    bench.claim(job)
+    die_before(number)
+    runs.note(bench.record(job, 1, Outcome(kind="returned")))
+    runs.advance(bench.connection)
 """
 EXPAND = """
 import sys
@@ -171,6 +189,38 @@ def test_a_process_that_is_killed_while_it_advances(
     assert exit_code == 0
     assert number > 5, "lock, settle, read, release, commit, and the end of the process"
     settle_all(bench.connection)
+
+
+def test_a_process_that_is_killed_while_it_ends_a_step(
+    bench: Bench, host: Host, children: Children
+) -> None:
+    """The end and its end event are there both, or none; then the next attempt ends the step."""
+    exit_code, number = -signal.SIGKILL, 0
+    ended = []
+    while exit_code == -signal.SIGKILL:
+        number += 1
+        graph = Graph.make(bench.connection, "a b", ["a b"])
+        job = graph.ids["a"]
+        bench.connection.execute("UPDATE opsjobs.jobs SET max_attempts = 2 WHERE id = %s", [job])
+        bench.dispatch(prefetch=1_000)
+        exit_code = children.python("-c", END, str(job), str(number)).wait(30)
+        wait_until_free(bench, graph.run)
+        workers = [bench.job(job)["worker_id"]]
+        endings.rescue(bench.connection, workers, read_clock(bench.connection), "it is gone")
+        ended.append(graph.states()["a"] == "finished")
+        bench.dispatch(prefetch=1_000)
+        if not ended[-1]:
+            bench.claim(job, 2)
+            bench.record(job, 2, Outcome(kind="returned"))
+        runner = Runner(LOOP, host)
+        for _ in range(2):
+            runner.run_once(bench.connection)
+        assert graph.states()["a"] == "finished", number
+        assert graph.states()["b"] in ("available", "queued"), number
+        assert bench.rows("SELECT * FROM opsjobs.workflow_end_events") == []
+    assert exit_code == 0
+    assert number > 5
+    assert (ended[0], ended[-1]) == (False, True)
 
 
 @pytest.fixture
