@@ -379,7 +379,7 @@
     const rows = all("[data-row]");
     const wanted = currentRow() ? rows.indexOf(currentRow()) + by : 0;
     const row = rows.at(Math.min(Math.max(wanted, 0), rows.length - 1));
-    row?.querySelector("a.id").focus();
+    row?.querySelector("a.id, th a")?.focus();
   }
 
   function switchTheme() {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from ..core import sql
 from ..core.words import agree
+from ..workflows.held_up import say_needs
 from ..workflows.lifecycle import NEEDS
 from ..workflows.queries import EXAMINED_WAITS, OVERDUE
 
@@ -69,7 +71,7 @@ def find_badges(session: Session, now: datetime, late_seconds: float) -> Mapping
 def _of_workflows(needs: Mapping[str, int]) -> Badge:
     """How many runs need a person, by the gravest reason of each."""
     number = sum(needs.values())
-    parts = ", ".join(f"{some} {NEEDS[why]}" for why, some in needs.items())
+    parts = say_needs(Counter(needs).elements())
     status = "late" if [*needs] == ["overdue"] else "review"
     return Badge(number, status, f"{agree(number, 'run needs', 'runs need')} a person: {parts}")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from ..core.words import counted
 from ..core.words import moment as in_words
-from .lifecycle import HOLDS_UP
+from .lifecycle import HOLDS_UP, NEEDS
 
 
 class IsReleased(Protocol):
@@ -82,6 +84,17 @@ def doing_of(step: IsReleased, now: datetime) -> Doing:
 def sentence_of(name: str, waiting: str | None, doing: object) -> str:
     """`billing backs off: attempt 3 of 5 at 02:20`, or `notify waits for billing, which backs off: …`."""
     return f"{name} {doing}" if waiting is None else f"{waiting} waits for {name}, which {doing}"
+
+
+def say_needs(reasons: Iterable[str]) -> str:
+    """Why several runs need a person, from the reason of each: `1 cannot go on, 2 overdue waits`."""
+    numbers = Counter(reasons)
+    return ", ".join(_counted_need(why, numbers[why]) for why in NEEDS if numbers[why])
+
+
+def _counted_need(why: str, number: int) -> str:
+    is_noun = why in ("ambiguous", "overdue")
+    return counted(number, NEEDS[why]) if is_noun else f"{number:,} {NEEDS[why]}"
 
 
 def rank(state: str) -> int:

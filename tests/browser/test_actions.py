@@ -228,12 +228,18 @@ def test_the_keys(page: Any, visit: Open, running: Site) -> None:
         ("w", "/workers"),
         ("q", "/queues"),
         ("a", "/audit"),
+        ("b", "/batches"),
+        ("f", "/workflows"),
         ("j", "/jobs"),
         ("o", ""),
     ):
         page.keyboard.press("g")
         page.keyboard.press(key)
         page.wait_for_url(f"**/ops/jobs{path}")
+    visit("/workflows")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/workflows/*")
     visit("/jobs")
     page.keyboard.press("j")
     page.keyboard.press("Enter")

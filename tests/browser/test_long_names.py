@@ -66,6 +66,16 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
         )
         target = f"queue/{queue}"
         event = rows.make_event(session, actor=actor, subject=target, targets=(target,))
+        step, other = (_name(what, request.param) for what in ("step", "other"))
+        flow = {"name": _name("flow", request.param)}
+        ended = {"state": "finished", "finished": 2, "settled": 2, "ended_by": "finished"}
+        done = {step: jobs["finished"].id, other: jobs["canceled"].id}
+        good = rows.make_run(session, done, ended_at=rows.ago(hours=1), **ended, **flow)
+        wait = rows.make_job(session, "deferred", task="opsjobs.wait")
+        run = rows.make_run(
+            session, {step: jobs["failed"].id, "wait": wait.id, other: jobs["deferred"].id}, **flow
+        )
+        rows.make_signal(session, run=run.id, name=_name("signal", request.param), key=step)
         session.commit()
     operator = Operator(host)
     shown = [
@@ -93,6 +103,11 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
         "limiters": "/limiters",
         "limiter": f"/limiters/{limiter}",
         "simulate": f"/limiters/{limiter}/simulate?live=yes&concurrency=4",
+        "workflows": "/workflows",
+        "workflow": f"/workflows/{run.id}",
+        "workflow that waits": f"/workflows/{run.id}?step={wait.id}",
+        "workflows compared": f"/workflows/{run.id}/compare?with={good.id}",
+        "signals": "/signals",
         "audit": "/audit",
         "audit row": f"/audit?row={event}",
         "decision": f"/audit/{event}",
@@ -132,6 +147,10 @@ def test_a_shortened_name_keeps_its_end_and_has_the_whole_in_its_title(
         "audit",
         "failed job",
         "overview",
+        "workflows",
+        "workflow",
+        "workflows compared",
+        "signals",
     ):
         page.goto(f"/ops/jobs{paths[name]}")
         short = page.locator(".rows .short-name").first

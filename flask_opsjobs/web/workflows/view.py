@@ -20,7 +20,7 @@ from ...jobs.rows import Count
 from ...jobs.search import terms
 from ...workflows import queries
 from ...workflows.faults import LONGEST_NAME
-from ...workflows.held_up import Doing, doing_of
+from ...workflows.held_up import Doing, doing_of, say_needs
 from ...workflows.lifecycle import ENDED_BY, MEANINGS, NEEDS, STATES
 from ...workflows.queries import HeldUpBy, RunPage, RunRow
 from ..app import access, pages, problems, references
@@ -202,6 +202,7 @@ def _list(read: Reading, asked: RunsRequest) -> Markup:
         lines=_lines(read, found.rows, needs),
         meanings=MEANINGS,
         needs=NEEDS,
+        say_needs=say_needs,
         older=asked.cursor("before", found),
         newer=asked.cursor("after", found),
     )
