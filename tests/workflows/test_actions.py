@@ -894,6 +894,25 @@ def test_operators_in_crossed_orders_never_deadlock(
         assert graph.states()["a"] in ("available", "canceled")
 
 
+def test_a_signal_that_a_host_sends_again_is_given_after_its_commit(
+    bench: Bench, make_bench: MakeBench, operator: Operator, opsjobs: OpsJobs, db: SQLAlchemy
+) -> None:
+    graph = Graph.make(bench.connection, "paid", [], waits={"paid": PAYMENT})
+    settle(graph)
+    sent = opsjobs.signal("payment", key="order-1", payload=1, dedupe="evt_1")
+    db.session.commit()
+    assert opsjobs.signal("payment", key="order-1", payload=2, dedupe="evt_1").conflict
+    looking = make_bench().connection
+    thread = Thread(target=operator.give_signal, args=(graph.run, "paid", sent.id), kwargs=WHY)
+    thread.start()
+    wait_until(lambda: _waiting(looking) == 1, what="the operator to wait for the host")
+    db.session.commit()
+    thread.join(10)
+    assert graph.states()["paid"] == "finished"
+    row = bench.row("SELECT outcome, payload, duplicates FROM opsjobs.signals")
+    assert row == {"outcome": "taken", "payload": 1, "duplicates": 1}
+
+
 def test_a_run_is_locked_before_its_steps(bench: Bench, make_bench: MakeBench) -> None:
     """Who waits for the run holds no lock of a job meanwhile."""
     graph = Graph.make(bench.connection, "a b", [])
