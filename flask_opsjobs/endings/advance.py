@@ -27,9 +27,13 @@ DEADLINE = "opsjobs: deadline"
 
 
 def advance(
-    connection: Connection, run: int, max_args_bytes: int, now: datetime | None = None
+    connection: Connection,
+    run: int,
+    max_args_bytes: int,
+    now: datetime | None = None,
+    most: int = MOST_STEPS,
 ) -> Advanced | None:
-    """Advance one run by at most 1,000 steps, in one transaction.
+    """Advance one run by at most `most` steps, in one transaction.
 
     `now` is Postgres' clock under the lock, unless it is given. Returns None when the run is gone, or is
     locked by somebody who will advance it; never waits for the lock. Commits unless the caller has a
@@ -42,7 +46,8 @@ def advance(
         if found is None:
             connection.execute(sql.load("forget_end_events"), {"id": run})
             return None
-        turn = _Turn(connection, run, found["now"], max_args_bytes, found["unsettled"])
+        turn = _Turn(connection, run, found["now"], max_args_bytes, most)
+        turn.unsettled = found["unsettled"]
         if found["state"] == "canceling":
             turn.stop_steps(found["cancel_requested_by"], found["cancel_reason"])
         settled = turn.settle()
@@ -80,24 +85,25 @@ class _Turn:
     """One call of `advance`, under the run's lock. A statement is run only when there is work for it."""
 
     def __init__(
-        self, connection: Connection, run: int, now: datetime, max_args_bytes: int, unsettled: int
+        self, connection: Connection, run: int, now: datetime, max_args_bytes: int, most: int
     ) -> None:
         self._connection = connection
         self._run = run
         self._now = now
         self._max_args_bytes = max_args_bytes
+        self._most = most
         # How many steps of the run have not settled.
-        self.unsettled = unsettled
+        self.unsettled = 0
         self.lanes: list[tuple[str, str]] = []
         self.has_more = False
         self.is_idle = True
 
     def settle(self) -> dict[str, Any]:
         """Settle the steps that ended; return what settled, and what that says about the rest of the turn."""
-        settled = self._one("settle_steps", now=self._now, limit=MOST_STEPS)
+        settled = self._one("settle_steps", now=self._now, limit=self._most)
         self.unsettled -= settled["settled"]
         self.is_idle &= settled["events"] == 0
-        self.has_more |= settled["events"] >= MOST_STEPS or settled["has_edges_left"]
+        self.has_more |= settled["events"] >= self._most or settled["has_edges_left"]
         return settled
 
     def cancel_behind(self, unfinished: Sequence[int], causes: Sequence[int]) -> None:
@@ -113,7 +119,7 @@ class _Turn:
             "find_doomed_steps",
             unfinished=list(unfinished),
             causes=list(causes),
-            limit=MOST_STEPS,
+            limit=self._most,
         )
         # A step may be behind several others that did not finish; the first that is found counts.
         doomed: dict[int, int] = {}
@@ -126,15 +132,15 @@ class _Turn:
         cancel_dependents(self._connection, ids, self._now)
         self.has_more = True
         # The end events of these steps lead to the steps behind them, but not to others behind the same step.
-        if len(found) == MOST_STEPS and found[-1].is_next:
+        if len(found) == self._most and found[-1].is_next:
             self._run_sql("append_hints", id=self._run, ids=list(unfinished))
 
     def release(self, settled: Mapping[str, Any]) -> None:
         """Release the steps that wait for nothing any more, and open such waits."""
         ready: dict[str, list[int]] = {kind: list(settled[kind]) for kind in _READY}
         if settled["has_overlooked"]:
-            overlooked = self._one("list_steps_to_release", limit=MOST_STEPS)
-            self.has_more |= overlooked["number"] == MOST_STEPS
+            overlooked = self._one("list_steps_to_release", limit=self._most)
+            self.has_more |= overlooked["number"] == self._most
             for kind in _READY:
                 ready[kind] += overlooked[kind]
         self.is_idle &= not any(ready.values())
@@ -162,7 +168,7 @@ class _Turn:
         signal that came before.
         """
         found = rows(
-            self._connection, "match_signals", id=self._run, now=self._now, limit=MOST_STEPS
+            self._connection, "match_signals", id=self._run, now=self._now, limit=self._most
         )
         ended: set[int] = set()
         taken: set[int] = set()
@@ -204,7 +210,7 @@ class _Turn:
 
     def stop_steps(self, actor: str, reason: str) -> None:
         """End the waiting steps of a canceled run, and ask for the started ones to be stopped."""
-        found = rows(self._connection, "list_steps_to_stop", id=self._run, limit=MOST_STEPS)
+        found = rows(self._connection, "list_steps_to_stop", id=self._run, limit=self._most)
         if found:
             states = {step.id: step.state for step in found}
             stop(self._connection, states, actor, reason, self._now)

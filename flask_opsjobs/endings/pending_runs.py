@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from typing_extensions import override
 
 from ..core.db import Connection
-from .advance import advance
+from .advance import MOST_STEPS, advance
 from .after_end import MovedJob
 from .pending import Pending
 from .turn import Advanced
+
+# A turn locks a run and jobs. When one takes longer than this, as on a busy machine, the next ones take half
+# as many steps, and twice as many again after a turn of half the time.
+_LONG_SECONDS = 0.08
+_FEWEST_STEPS = 50
 
 
 class PendingRuns(Pending):
@@ -24,6 +30,7 @@ class PendingRuns(Pending):
     def __init__(self, max_args_bytes: int) -> None:
         super().__init__()
         self._max_args_bytes = max_args_bytes
+        self._most_steps = MOST_STEPS
 
     @staticmethod
     @override
@@ -32,4 +39,11 @@ class PendingRuns(Pending):
 
     @override
     def _advance_one(self, connection: Connection, id: int) -> Advanced | None:
-        return advance(connection, id, self._max_args_bytes)
+        began = time.monotonic()
+        done = advance(connection, id, self._max_args_bytes, most=self._most_steps)
+        seconds = time.monotonic() - began
+        if seconds > _LONG_SECONDS:
+            self._most_steps = max(_FEWEST_STEPS, self._most_steps // 2)
+        elif seconds < _LONG_SECONDS / 2:
+            self._most_steps = min(MOST_STEPS, self._most_steps * 2)
+        return done

@@ -132,6 +132,8 @@ def test_a_heartbeat_comes_between_any_two_turns_of_a_large_run(
     record(jobs, kind)
     left = "SELECT 1 FROM opsjobs.jobs WHERE state = 'deferred' LIMIT 1"
     wait_until(lambda: not bench.rows(left), 60)
+    events = "SELECT 1 FROM opsjobs.workflow_end_events LIMIT 1"
+    wait_until(lambda: not bench.rows(events), 60, what="the recorder to make its last turn")
     turns = bench.rows(
         "SELECT kind, count(*) FROM public.turns GROUP BY kind, tx ORDER BY min(seq)"
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -10,26 +12,33 @@ import pytest
 
 from flask_opsjobs.core import sql
 from flask_opsjobs.core.reading import read_clock
-from flask_opsjobs.endings import advance as module
+from flask_opsjobs.endings import pending_runs
 from flask_opsjobs.endings.advance import advance
+from flask_opsjobs.endings.pending_runs import PendingRuns
 from flask_opsjobs.workflows import transitions
+from flask_opsjobs.workflows.checks import checks
+from tests.support import graphs
 from tests.support.engine import Bench
 from tests.support.graphs import Graph, settle_all
-from tests.workflows.test_reopen import reopen, settle
+from tests.support.waiting import wait_until
+from tests.workflows.test_reopen import reopen
 
-
-@pytest.fixture(autouse=True)
-def most(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Let a turn pass ends on over three edges, so that small graphs need several turns."""
-    monkeypatch.setattr(module, "MOST_STEPS", 3)
-    return 3
+# A turn passes ends on over three edges here, so that small graphs need several turns.
+MOST = 3
 
 
 def turn(graph: Graph) -> bool:
     """Make one turn; returns whether there is more to do."""
-    done = advance(graph.connection, graph.run, 1_000_000)
+    done = advance(graph.connection, graph.run, 1_000_000, most=MOST)
     assert done is not None
     return done.has_more
+
+
+def settle(graph: Graph) -> None:
+    """Make turns until there is nothing more to do."""
+    while turn(graph):
+        pass
+    assert checks(graph.connection) == []
 
 
 def available(graph: Graph) -> str:
@@ -69,8 +78,7 @@ def test_the_events_of_steps_that_the_limit_cut_off_are_kept(bench: Bench) -> No
     assert turn(graph)
     passed = "SELECT name, passed_to FROM opsjobs.steps WHERE settled IS NOT NULL ORDER BY job_id"
     assert [row["passed_to"] for row in bench.rows(passed)] == [None, graph.ids["d"], 0]
-    while turn(graph):
-        pass
+    settle(graph)
     assert available(graph) == "d e f g"
     settle_all(bench.connection)
 
@@ -114,6 +122,7 @@ def test_what_is_behind_many_failed_steps_is_canceled_to_the_last(bench: Bench) 
     steps = " ".join(["a", *names, *(f"{name}2" for name in names)])
     graph = Graph.make(bench.connection, steps, edges)
     graph.end("a", "failed")
+    settle(graph)
     settle_all(bench.connection)
     assert set(graph.states().values()) == {"failed", "canceled"}
     assert graph.row()["state"] == "failed"
@@ -124,7 +133,7 @@ def test_all_steps_that_wait_are_canceled_by_the_cancel_of_their_run(bench: Benc
     graph = Graph.make(bench.connection, "a b c d e f g", [f"a {name}" for name in "bcdefg"])
     now = read_clock(bench.connection)
     transitions.cancel(bench.connection, [graph.run], "anna", "because it is a test", now)
-    settle_all(bench.connection)
+    settle(graph)
     rows = bench.rows("SELECT DISTINCT ended_by FROM opsjobs.jobs")
     assert [row["ended_by"] for row in rows] == ["canceled"]
     assert graph.row()["state"] == "canceled"
@@ -137,7 +146,7 @@ def test_a_random_graph_ends_alike_in_small_turns_and_in_one(
     """Its steps end in an order of their own, some fail, and turns come between them."""
     found = []
     for most in (1_000, 1 + seed % 4):
-        monkeypatch.setattr(module, "MOST_STEPS", most)
+        monkeypatch.setattr(graphs, "advance", partial(advance, most=most))
         found.append(_play(bench, random.Random(seed)))
     assert found[0] == found[1], f"seed {seed}"
 
@@ -182,3 +191,22 @@ def test_a_turn_runs_only_the_statements_that_it_needs(
             watched.setattr(psycopg.Cursor, "execute", note)
             turn(graph)
         assert seen == expected
+
+
+def test_turns_get_smaller_while_they_take_long_and_larger_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"s{number}" for number in range(18)]
+    graph = Graph.make(bench.connection, " ".join(["a", *names]), [f"a {name}" for name in names])
+    graph.end("a")
+    monkeypatch.setattr(pending_runs, "MOST_STEPS", 8)
+    monkeypatch.setattr(pending_runs, "_FEWEST_STEPS", 1)
+    pending, released = PendingRuns(1_000_000), [0]
+    for long_seconds in (0.0, 0.0, 60.0, 60.0):
+        monkeypatch.setattr(pending_runs, "_LONG_SECONDS", long_seconds)
+        pending.add([graph.run])
+        wait_until(lambda: pending.due_in() == 0, what="the run may be advanced")
+        pending.advance(bench.connection)
+        released.append(len(available(graph).split()))
+    assert [b - a for a, b in itertools.pairwise(released)] == [8, 4, 2, 4]
+    settle_all(bench.connection)
