@@ -23,7 +23,7 @@ from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.testing.valkey import Valkey
 from tests.support.database import Databases
 from tests.support.waiting import wait_until
-from tools.bench import limits, workflows
+from tools.bench import batches, limits, workflows
 
 # (name, function in run, kind of worker, how many jobs, prefetch)
 CASES = (
@@ -65,15 +65,19 @@ class Bench:
         self.valkey.flushall()
         url = self.databases.migrated()
         try:
-            command = [sys.executable, "-m", "tools.bench.run", function, kind, str(count)]
-            result = subprocess.run(
-                command, env=self.env(url, prefetch), capture_output=True, text=True, timeout=600
-            )
-            if result.returncode != 0:
-                raise RuntimeError(f"{function} {kind} failed:\n{result.stdout}\n{result.stderr}")
-            return json.loads(result.stdout.splitlines()[-1])
+            return self.run(url, function, kind, count, prefetch)
         finally:
             self.databases.drop(url)
+
+    def run(self, url: Any, function: str, kind: str, count: int, prefetch: int | None) -> Any:
+        """Run one measurement on this database."""
+        command = [sys.executable, "-m", "tools.bench.run", function, kind, str(count)]
+        result = subprocess.run(
+            command, env=self.env(url, prefetch), capture_output=True, text=True, timeout=600
+        )
+        if result.returncode != 0:
+            raise RuntimeError(f"{function} {kind} failed:\n{result.stdout}\n{result.stderr}")
+        return json.loads(result.stdout.splitlines()[-1])
 
     def env(self, url: Any, prefetch: int | None = None) -> dict[str, str]:
         """The environment of a measurement."""
@@ -156,6 +160,9 @@ def main() -> None:
     )
     parser.add_argument("--only-limits", action="store_true", help="measure nothing else")
     parser.add_argument("--only-workflows", action="store_true", help="measure nothing else")
+    parser.add_argument(
+        "--only-batch", type=int, default=0, help="measure only a batch of so many members"
+    )
     chosen = parser.parse_args()
     if chosen.only_limits:
         limits.measure(chosen.limits)
@@ -165,6 +172,9 @@ def main() -> None:
         return
     bench = Bench()
     try:
+        if chosen.only_batch:
+            batches.measure(bench, chosen.only_batch, chosen.rounds)
+            return
         _throughput(bench, chosen.rounds)
         for kind in ("forking", "simple") if chosen.latencies else ():
             _print_latencies(kind, bench.latencies(kind, chosen.latencies))

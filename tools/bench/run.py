@@ -7,13 +7,13 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 
 from redis import Redis
 from rq import Queue, SimpleWorker, Worker
 from sqlalchemy import text
 
-from tools.bench.host import create_app, db, noop, plain_noop
+from tools.bench.host import create_app, db, noop, opsjobs, plain_noop
 
 
 def plain_run(kind: str, count: int) -> float:
@@ -104,18 +104,30 @@ def memory_of_many(_kind: str, count: int) -> dict[str, float]:
     """Seconds and growth of the peak memory, in MB,
     of one `enqueue_many` of `count` jobs from a generator.
     """
+    return _add(noop.enqueue_many, count)
 
-    def calls() -> Iterator[dict[str, int]]:
-        for number in range(count):
-            yield {"number": number}
 
+def memory_of_batch(_kind: str, count: int) -> dict[str, float]:
+    """The same of `count` members of one batch."""
+
+    def add(calls: Iterable[dict[str, int]]) -> None:
+        with opsjobs.batch("import") as batch:
+            batch.enqueue_many(noop, calls)
+
+    return _add(add, count)
+
+
+def _add(
+    enqueue_many: Callable[[Iterable[dict[str, int]]], object], count: int
+) -> dict[str, float]:
     app = create_app()
+    app.extensions["opsjobs"].dispatcher = None
     with app.app_context():
         noop.enqueue_many({"number": number} for number in range(100))
         db.session.commit()
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         began = time.perf_counter()
-        noop.enqueue_many(calls())
+        enqueue_many({"number": number} for number in range(count))
         db.session.commit()
         seconds = time.perf_counter() - began
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -37,7 +37,7 @@ from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.testing.valkey import Valkey
 from flask_opsjobs.workers import transitions as workers
 from tests.support.database import Databases
-from tools.bench_pages import control, rows
+from tools.bench_pages import composition, control, rows
 from tools.bench_pages.paths import Ask, Known, asks
 
 WARM, EXPORTED = 3, 1_000
@@ -74,6 +74,7 @@ def fill(app: Flask, wanted: int) -> Known:
     try:
         rows.fill(connection, wanted)
         rows.require_like_sample(connection)
+        composition.fill(connection, wanted)
         _live_workers(connection)
         _run_loops(host, connection)
         _decide(host, connection)
@@ -242,7 +243,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--times", type=int, default=40, help="measured requests of each line")
-    parser.add_argument("--only", default="", help="lines that begin so")
+    parser.add_argument("--only", default="", help="lines that begin so, or so: a,b")
     chosen = parser.parse_args()
     began = time.monotonic()
     with servers() as places:
@@ -264,7 +265,7 @@ def _measure_all(app: Flask, known: Known, chosen: argparse.Namespace) -> int:
     client, wrong = app.test_client(), 0
     print(f"{chosen.times} requests each, ms{'p50':>63}{'p95':>9}{'aim':>6}{'KB':>8}", flush=True)
     for ask in asks(known):
-        if ask.name.startswith(chosen.only):
+        if ask.name.startswith(tuple(chosen.only.split(","))):
             measured = measure(client, ask, chosen.times)
             wrong += not measured.is_right
             print(measured.line(), flush=True)

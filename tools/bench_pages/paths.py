@@ -14,8 +14,8 @@ from flask_opsjobs.jobs.lifecycle import STATES
 from flask_opsjobs.jobs.search.filter import JobFilter
 from flask_opsjobs.web.app.references import make_cursor, make_reference
 from flask_opsjobs.web.app.urls import URLS, Url
+from tools.bench_pages import composition
 from tools.bench_pages.control import ENTRIES, LIMITERS
-from tools.bench_pages.rows import BATCHES, runs_of
 
 PREFIX = "/ops/jobs"
 # What they answer when it is not 200.
@@ -84,6 +84,10 @@ _JOBS = (
     "created:>20d state:canceled queue:crm",
     "origin:rq",
     "id:{id}",
+    "workflow:{run}",
+    "workflow:{run} step:step_3",
+    "batch:1",
+    "batch:1 state:failed",
 )
 _AUDIT: tuple[dict[str, str], ...] = (
     {},
@@ -96,6 +100,15 @@ _AUDIT: tuple[dict[str, str], ...] = (
     {"actor": "ops-demo", "action": "job.retry", "outcome": "refused"},
 )
 
+# By endpoint, also of its live fragment. `of` chooses one run or batch instead of any.
+_GROUPS: Mapping[str, Sequence[Mapping[str, str]]] = {
+    "workflows": ({}, {"state": "failed"}, {"state": "running"}, {"name": "flow_7"}),
+    "workflow": ({}, {"of": "open"}, {"of": "large"}),
+    "signals": ({}, {"outcome": "taken"}, {"outcome": "ambiguous"}),
+    "batches": ({}, {"state": "failed"}),
+    "batch": ({}, {"of": "large"}, {"of": "large", "state": "failed"}),
+}
+
 
 def asks(known: Known) -> Iterator[Ask]:
     """All that is measured, in the order of the table of URLs."""
@@ -107,7 +120,7 @@ def asks(known: Known) -> Iterator[Ask]:
 def _asks(url: Url, known: Known) -> Iterator[Ask]:
     for state in STATES if "<job_id>" in url.rule else (None,):
         if state is not None and not known.ids[state]:
-            continue  # deferred: no writer makes one yet
+            continue
         for query in _queries(url, known):
             name = " ".join(filter(None, (url.endpoint, state, _name(query))))
             is_search = any(str(value).startswith("args.") for value in query.values())
@@ -137,7 +150,7 @@ def _queries(url: Url, known: Known) -> Sequence[Mapping[str, str]]:
         return [{}, {"partition": "{account}", "live": "yes", "rate": "20"}]
     if endpoint == "audit":
         return _AUDIT
-    return [{}]
+    return _GROUPS.get(endpoint.removesuffix("_live"), [{}])
 
 
 def _deep(known: Known) -> Iterator[Mapping[str, str]]:
@@ -162,11 +175,20 @@ def _word(name: str, value: str) -> str:
 def _path(
     url: Url, state: str | None, query: Mapping[str, str], known: Known
 ) -> Callable[[int], str]:
+    large, first_open = composition.large_run(known.rows), composition.runs_of(known.rows) + 1
+    # The pages of one run or batch, instead of those of any.
+    chosen: Mapping[tuple[str, str], Callable[[int], object]] = {
+        ("workflow_id", "open"): lambda n: first_open + n * 7 % composition.OPEN_RUNS,
+        ("workflow_id", "large"): lambda _: large,
+        ("batch_id", "large"): lambda _: composition.LARGE_BATCH,
+    }
+    query = dict(query)
+    of = query.pop("of", "")
     names = ENTRIES if url.endpoint.startswith("cron") else known.queues
     parts: Mapping[str, Callable[[int], object]] = {
         "job_id": lambda n: known.job(n, state),
-        "workflow_id": lambda n: n * 7_919 % runs_of(known.rows) + 1,
-        "batch_id": lambda n: n % BATCHES + 1,
+        "workflow_id": lambda n: n * 7_919 % composition.runs_of(known.rows) + 1,
+        "batch_id": lambda n: n % composition.BATCHES + 1,
         "name": lambda n: names[n % len(names)],
         "limiter": lambda n: LIMITERS[n % len(LIMITERS)],
         "preview_id": lambda n: known.previews[n % len(known.previews)],
@@ -183,12 +205,15 @@ def _path(
             "account": str(n * 131 % known.accounts),
             "number": str(known.job(n)),
             "id": str(known.job(n)),
+            "run": str(n * 7_919 % composition.runs_of(known.rows) + 1),
         }
         said = {name: value.format(**words) for name, value in query.items()}
         if "partition" in said:
             limiter = str(parts["limiter"](n))
             said["partition"] = make_reference(known.secrets[0], limiter, said["partition"])
-        rule = _PART.sub(lambda found: str(parts[found[1]](n)), url.rule)
+        rule = _PART.sub(
+            lambda found: str(chosen.get((found[1], of), parts[found[1]])(n)), url.rule
+        )
         return f"{PREFIX}{rule}" + (f"?{urlencode(said)}" if said else "")
 
     return path

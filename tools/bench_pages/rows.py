@@ -21,6 +21,7 @@ from typing import Any
 
 import psycopg
 
+from tools.bench_pages import composition
 from tools.bench_pages.sample import ACCOUNT, NUMBER
 
 Connection = psycopg.Connection[Any]
@@ -85,55 +86,7 @@ def fill(connection: Connection, rows: int) -> None:
         "INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued) SELECT date_trunc('minute', created_at), "
         "queue, count(*) FROM opsjobs.jobs GROUP BY 1, 2"
     )
-    _add_runs_and_batches(connection, rows)
     connection.execute("RESET session_replication_role; ANALYZE")
-
-
-# Runs of five jobs each, one after another: the first half of the table, of which all jobs are final.
-_STEPS_OF_RUN = 5
-_RUNS = f"""
-INSERT INTO opsjobs.workflows (id, name, state, context, shape, steps, settled, finished, created_at,
-    ended_at, ended_by, end_no)
-SELECT n, 'flow_' || n %% 40, 'finished', '{{"account_id": 1}}', '', {_STEPS_OF_RUN}, {_STEPS_OF_RUN},
-    {_STEPS_OF_RUN}, %(now)s - interval '20 d' * (1 - n / %(runs)s::float8),
-    %(now)s - interval '20 d' * (1 - n / %(runs)s::float8) + interval '4 min', 'finished', 1
-FROM generate_series(1, %(runs)s) AS n
-"""
-_STEPS = f"""
-INSERT INTO opsjobs.steps (job_id, workflow_id, name, position, kind, pending, settled, settled_at,
-    released_at)
-SELECT (n - 1) * {_STEPS_OF_RUN} + k + 1, n, 'step_' || k, k, 'job', 0, 'finished', %(now)s, %(now)s
-FROM generate_series(1, %(runs)s) AS n, generate_series(0, {_STEPS_OF_RUN - 1}) AS k
-"""
-_EDGES = f"""
-INSERT INTO opsjobs.edges (from_id, to_id, on_failure)
-SELECT (n - 1) * {_STEPS_OF_RUN} + k, (n - 1) * {_STEPS_OF_RUN} + k + 1, 'cancel'
-FROM generate_series(1, %(runs)s) AS n, generate_series(1, {_STEPS_OF_RUN - 1}) AS k
-"""
-
-
-BATCHES = 1_000
-_BATCHES = f"""
-INSERT INTO opsjobs.batches (id, name, state, enqueued, created_at, closed_at, ended_at, end_no)
-SELECT n, 'import_' || n %% 10, 'finished', 1000, %(now)s - interval '2 h', %(now)s - interval '1 h',
-    %(now)s, 1
-FROM generate_series(1, {BATCHES}) AS n
-"""
-_BATCH_ENDS = f"""
-INSERT INTO opsjobs.batch_ends (batch_id, state, ended_by, number)
-SELECT n, 'finished', 'returned', 1000 FROM generate_series(1, {BATCHES}) AS n
-"""
-
-
-def runs_of(rows: int) -> int:
-    """How many runs of workflows a table of so many jobs has."""
-    return min(100_000, rows // 10)
-
-
-def _add_runs_and_batches(connection: Connection, rows: int) -> None:
-    params = {"runs": runs_of(rows), "now": _one(connection, "SELECT clock_timestamp()")[0]}
-    for statement in (_RUNS, _STEPS, _EDGES, _BATCHES, _BATCH_ENDS):
-        connection.execute(statement, params)
 
 
 def require_like_sample(connection: Connection) -> None:
@@ -154,7 +107,7 @@ def _filled(
     connection: Connection, schema: str, table: str, key: str
 ) -> Mapping[tuple[str, str], str]:
     """By state and column whether it is filled, of the newest rows: all live ones are among them."""
-    columns = _columns(connection, table)
+    columns = _columns(connection, table).keys() - composition.columns(1).keys()
     counts = ", ".join(f"count(t.{column})" for column in columns)
     statement = (
         f"SELECT j.state, count(*), {counts} FROM {schema}.{table} t JOIN {schema}.jobs j ON j.id = t.{key} "
@@ -227,18 +180,23 @@ def _without_indexes(connection: Connection) -> Iterator[None]:
 
 
 def _copy(connection: Connection, known: Mapping[str, Any], low: int, high: int) -> None:
-    statements = [_statement(connection, table, key) for table, key in TABLES.items()]
+    belongs = composition.columns(known["last"])
+    statements = [_statement(connection, table, key, belongs) for table, key in TABLES.items()]
     for start in range(low, high + 1, CHUNK):
         chosen = {**known, "low": start, "high": min(high, start + CHUNK - 1)}
         for statement in statements:
             connection.execute(statement, chosen)
 
 
-def _statement(connection: Connection, table: str, key: str) -> str:
+def _statement(connection: Connection, table: str, key: str, belongs: Mapping[str, str]) -> str:
     """Copies the rows of one table for a range of ids."""
     columns = _columns(connection, table)
     values = [
-        "n" if column == key else _value(column, kind).format(column, kind)
+        "n"
+        if column == key
+        else belongs[column]
+        if column in belongs
+        else _value(column, kind).format(column, kind)
         for column, kind in columns.items()
     ]
     return (
