@@ -112,7 +112,7 @@ def test_a_batch_shows_its_callbacks_and_what_went_wrong(get: Get, session: Sess
     session.commit()
     said = text_of(get(f"/batches/{batch.id}"))
     assert "on_failure none 9999 removed" in said
-    assert f"on_end report {job.id} failed end 1" in said
+    assert f"on_end report {job.id} failed end 1," in said
     assert "The callback of end 1 failed , so the application was not told." in said
     assert "3 lost: their rows were deleted before they ended" in said
     assert "The members of this batch cannot be counted now. KeyError" in said
@@ -239,6 +239,15 @@ def test_the_pace_of_a_batch_that_was_reopened_is_not_known(get: Get, session: S
     batch = make_batch(session, end_no=1)
     session.commit()
     assert "on average" not in text_of(get(f"/batches/{batch.id}"))
+
+
+def test_an_open_batch_of_which_nothing_is_left_has_no_pace(get: Get, session: Session) -> None:
+    batch = make_batch(session, "open", enqueued=9)
+    session.commit()
+    said = text_of(get(f"/batches/{batch.id}"))
+    assert "9 of 9 ended" in said
+    assert "on average" not in said
+    assert "so far" in text_of(get("/batches"))
 
 
 def test_other_batches_stand_beside(get: Get, session: Session) -> None:

@@ -72,12 +72,13 @@ class BatchView:
     def rate(self) -> float | None:
         """How many members ended in a second, on average.
 
-        None when nothing has ended, and when the batch has ended once: then its pace is not known.
+        None when nothing has ended or nothing is left, and when the batch has ended once: then its pace is
+        not known.
         """
-        seconds = (self.now - self.row.created_at).total_seconds()
-        if self.row.is_final or self.row.end_no or not self.row.ended or seconds <= 0:
+        row, seconds = self.row, (self.now - self.row.created_at).total_seconds()
+        if not row.left or row.is_final or row.end_no or not row.ended or seconds <= 0:
             return None
-        return self.row.ended / seconds
+        return row.ended / seconds
 
     @property
     def pace(self) -> str:
