@@ -160,7 +160,7 @@ class Storm:
     def live_through(self, specs: list[RunSpec]) -> None:
         """Return when a run of each spec has ended."""
         waiting = specs[::-1]
-        wanted = len(specs) * 2 // 3
+        wanted = max(1, len(specs) * 2 // 3)
         for turn in range(2_000):
             left = self._list_open()
             is_deciding = self.decisions.total() < wanted
@@ -285,7 +285,7 @@ def test_random_workflows_end_as_the_oracle_says(
     storm = Storm(site, random.Random(seed))
     storm.live_through([make_spec(seed + number) for number in range(count)])
     print(f"killed: {storm.kills}, decided: {storm.decisions}")
-    assert count < AT_ONCE or storm.decisions.keys() == DECISIONS.keys()
+    assert count < AT_ONCE or all(storm.decisions[action] for action in DECISIONS)
     try:
         wait_until(lambda: not what_is_left(site), 30)
     except AssertionError:
