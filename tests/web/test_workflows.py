@@ -71,7 +71,7 @@ def test_its_page_says_so_too_and_lists_its_steps(get: Callable[..., Any], graph
 
 
 def test_the_sentence_of_a_run_walks_to_what_holds_it_up_as_why_does(
-    get: Callable[..., Any], bench: Bench, opsjobs: OpsJobs, db: SQLAlchemy
+    get: Callable[..., Any], bench: Bench, opsjobs: OpsJobs, db: SQLAlchemy, access: Access
 ) -> None:
     graph = Graph.make(bench.connection, "billing notify", ["billing notify"])
     path = f"/workflows/{graph.run}"
@@ -100,6 +100,9 @@ def test_the_sentence_of_a_run_walks_to_what_holds_it_up_as_why_does(
         "UPDATE opsjobs.jobs SET state = 'available', started_at = NULL WHERE state = 'started'"
     )
     assert "The dispatch loop has never run" in sentences()[0]
+    # It is on the page of the job, too, which needs a permission of its own.
+    access.denied = {("jobs.view", f"job/{graph.ids['billing']}")}
+    assert "dispatch loop" not in sentences()[0]
 
 
 def test_a_link_chooses_a_step(get: Callable[..., Any], graph: Graph) -> None:
@@ -133,7 +136,9 @@ def test_what_cannot_be_read_is_refused(get: Callable[..., Any], graph: Graph, q
 
 
 def test_an_address_of_a_megabyte_is_refused(get: Callable[..., Any], graph: Graph) -> None:
-    get(f"/workflows/{graph.run}?step={'7' * 1_000_000}", status=414)
+    page = soup(get(f"/workflows/{graph.run}?step={'7' * 1_000_000}", status=414).text)
+    assert "longer than any we make" in words(page.find(id="dialog-page"))
+    assert len(page.text) < 5_000
 
 
 @pytest.mark.parametrize("path", ["0", "99", "x", "9" * 30, "%00"])

@@ -254,9 +254,12 @@ def _one(read: Reading, view: RunView) -> Markup:
 
 def _find_reason(read: Reading, view: RunView) -> Reason | None:
     """Why the step that holds the run up does not start; None when it runs, or its state says it."""
-    if not view.holding or view.holding[0].state not in ("scheduled", "available", "queued"):
+    first = next(iter(view.holding), None)
+    if first is None or first.state not in ("scheduled", "available", "queued"):
         return None
-    why = explain(host(), read.session, view.holding[0].id, read.now, names_partition=False)
+    if not access.may("jobs.view", f"job/{first.id}"):
+        return None
+    why = explain(host(), read.session, first.id, read.now, names_partition=False)
     return (
         next((reason for reason in why.reasons if reason.code != "scheduled"), None)
         if why
