@@ -322,6 +322,22 @@ def test_cancel_against_an_end(kind: str, bench: Bench, connect: Callable[[], Co
         assert row["end_no"] == 1
 
 
+@pytest.mark.parametrize("kind", ["canceled", "raised"])
+def test_a_step_that_a_cancel_stopped_counts_whatever_the_clock_of_its_end_says(
+    kind: Any, bench: Bench
+) -> None:
+    """A recorder reads the clock, the run is canceled, and the recorder writes the end of its only step."""
+    graph = Graph.make(bench.connection, "a", [])
+    ending = EndedAttempt(begin(graph, "a"), 1, None, "worker", Outcome(kind=kind))
+    now = read_clock(bench.connection)
+    cancel(bench.connection, graph.run)
+    endings.write_outcomes(bench.connection, [ending], now)
+    settle_all(bench.connection)
+    job, row = bench.job(ending.id), graph.row()
+    assert job["ended_at"] < row["cancel_requested_at"]
+    assert (row["state"], row["ended_by"]) == ("canceled", "canceled")
+
+
 def test_a_skip_against_a_release(bench: Bench, connect: Callable[[], Connection]) -> None:
     first, second = connect(), connect()
     seen = set()
