@@ -18,6 +18,8 @@ from .turn import Advanced, one, patience_of
 # One call folds at most this many appended rows, and stops at most this many members.
 MOST_EVENTS = 10_000
 MOST_MEMBERS = 1_000
+# So many closed batches are looked at in one pass of the loop.
+_MOST_LOOKED_AT = 1_000
 
 
 def fold(connection: Connection, batch: int, now: datetime | None = None) -> Advanced | None:
@@ -34,14 +36,27 @@ def fold(connection: Connection, batch: int, now: datetime | None = None) -> Adv
     with connection.transaction():
         found = one(connection, "lock_batch_to_fold", id=batch, now=now, patience=patience)
         if found is None:
+            connection.execute(sql.load("forget_batch_end_events"), {"id": batch})
             return None
         return _Turn(connection, batch, found).make()
 
 
-def list_batches_to_fold(connection: Connection, limit: int = 100, after: int = 0) -> list[int]:
-    """The batches that can be folded, at most `limit` after the batch `after`, in id order. Locks nothing."""
-    found = connection.execute(sql.load("list_batches_to_fold"), {"limit": limit, "after": after})
-    return [batch for (batch,) in found]
+def list_batches_to_fold(
+    connection: Connection, limit: int = 100, after: int = 0, looked_after: int = 0
+) -> list[int]:
+    """The batches that can be folded, at most `limit` after the batch `after`, in id order. Locks nothing.
+
+    Closed batches for which no row was appended are found among the next 1,000 after `looked_after`.
+    """
+    values = {"limit": limit, "after": after, "looked_after": looked_after, "most": _MOST_LOOKED_AT}
+    return [batch for (batch,) in connection.execute(sql.load("list_batches_to_fold"), values)]
+
+
+def find_end_of_look(connection: Connection, looked_after: int) -> int:
+    """The last of the closed batches that `list_batches_to_fold` looks at; 0 when there are no others."""
+    values = {"after": looked_after, "most": _MOST_LOOKED_AT}
+    found = connection.execute(sql.load("find_end_of_look_at_batches"), values).fetchone()
+    return 0 if found is None else int(found[0])
 
 
 class _Turn:

@@ -25,7 +25,7 @@ _TROUBLE_SECONDS = 0.9
 # One that another process has locked for longer is left to the loop.
 _LONGEST_SECONDS = 2.0
 # One turn lasts at most about this long, so that outcomes and heartbeats are written in time.
-_TURN_SECONDS = 0.1
+TURN_SECONDS = 0.1
 # So many troubles are remembered, so that a repeated one is logged once.
 _MOST_TROUBLES = 1_000
 
@@ -81,12 +81,12 @@ class Pending(ABC):
         return max(0.0, min(at for _, at in self._waiting.values()) - time.monotonic())
 
     def advance(
-        self, connection: Connection, turn_seconds: float = _TURN_SECONDS
+        self, connection: Connection, turn_seconds: float = TURN_SECONDS
     ) -> list[tuple[str, str]]:
         """Advance them for about `turn_seconds`, those that wait longest first; returns lanes to dispatch.
 
-        One that cannot be advanced is left to its loop, says `trouble`, and is logged once. Raises only when
-        Postgres is away or the connection broke.
+        At least one is advanced. One that cannot be advanced is left to its loop, says `trouble`, and is
+        logged once. Raises only when Postgres is away or the connection broke.
         """
         lanes: dict[tuple[str, str], None] = {}
         began = time.monotonic()

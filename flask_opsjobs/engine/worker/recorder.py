@@ -21,7 +21,7 @@ from ...core.db import Connection, connect_apart, is_away
 from ...core.outage import Backoff, Outage
 from ...core.reading import read_clock
 from ...endings import EndedAttempt, MovedJob
-from ...endings.pending import Pending
+from ...endings.pending import TURN_SECONDS, Pending
 from ...endings.pending_batches import PendingBatches
 from ...endings.pending_runs import PendingRuns
 from ...host import Host
@@ -186,11 +186,12 @@ class Recorder(threading.Thread):
 
     def _advance(self) -> None:
         """Advance runs and fold batches, after outcomes and heartbeats; not when the worker stops."""
+        until = time.monotonic() + TURN_SECONDS
         for pending in self._to_advance:
             if pending.due_in() > 0 or self._is_stopping:
                 continue
             connection = self._connected()
-            if lanes := pending.advance(connection):
+            if lanes := pending.advance(connection, until - time.monotonic()):
                 self._refiller.dispatch(connection, lanes, read_clock(connection))
 
     def _write_progress(self, connection: Connection) -> None:
