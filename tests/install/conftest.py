@@ -44,7 +44,7 @@ class User(db.Model):
 class Newcomer:
     """A folder with an app.py, in which commands run as their user types them.
 
-    While it `is_warm`, each command finds the libraries imported, but not `flask_opsjobs` and the app.
+    While it `is_warm`, each command finds the installed wheel and the libraries imported, but not the app.
     """
 
     folder: Path
@@ -87,7 +87,7 @@ class Newcomer:
                 [sys.executable, *words],
                 Path(log.name),
                 {**self.env, **(env or {})},
-                warm="libraries" if self.is_warm else None,
+                warm=self.env["PYTHONPATH"] if self.is_warm else None,
                 folder=self.folder,
             )
             try:

@@ -30,7 +30,7 @@ class Child:
         warm: str | None = None,
         folder: Path = ROOT,
     ) -> None:
-        """A `warm` one is Python's: a fork of a process that has imported the `app`, or the `libraries`."""
+        """A `warm` one is Python's: a fork of a process that has imported the `app`, or a wheel."""
         self.command = command
         self._log = log
         self._process: subprocess.Popen[bytes] | WarmProcess

@@ -4,8 +4,8 @@ Starting `flask opsjobs worker` from nothing costs a second of imports, a fork o
 nothing. What a command gets is the same as from a new Python, except for its command line in the process
 table, and for what a module reads from the environment when it is imported. Its parent is the warm process.
 
-A second one has imported only what others wrote. Its forks import `flask_opsjobs` and the app themselves, as
-they find them in their folder and on their `PYTHONPATH`.
+Another one has imported `flask_opsjobs` from a folder where its wheel is installed, and no app: its forks
+find their app in their own folder.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class WarmProcess:
     ) -> None:
         """`words` are what would follow `python` on a command line in `folder`.
 
-        The warm process has `imported` the `app`, or only the `libraries` that others wrote.
+        The warm process has `imported` the `app`, or the wheel that is installed in the folder of this name.
         """
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(_server(imported))
@@ -132,14 +132,22 @@ _LIBRARIES = (
 def _import(imported: str) -> None:
     """Import what commands need, and nothing that is a test's alone."""
     importlib.import_module("flask.cli")
-    if imported == "libraries":
-        for name in _LIBRARIES:
-            importlib.import_module(name)
-    else:
+    if imported == "app":
         _import_app()
+    else:
+        _import_wheel(imported)
     # What is never freed need not be copied when a child's garbage is collected.
     gc.collect()
     gc.freeze()
+
+
+def _import_wheel(folder: str) -> None:
+    sys.path.insert(0, folder)
+    for name in (*_LIBRARIES, "flask_opsjobs.cli", "flask_opsjobs.install"):
+        module = importlib.import_module(name)
+    assert str(module.__file__).startswith(folder)
+    # A fork has it on its `PYTHONPATH`.
+    sys.path.remove(folder)
 
 
 def _import_app() -> None:
