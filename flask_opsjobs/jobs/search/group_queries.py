@@ -36,12 +36,12 @@ _MOST_IDS = 20_000
 
 @dataclass(frozen=True)
 class Members:
-    """The jobs that belong to the searched workflows and batches: their ids, or without them conditions.
+    """The jobs that belong to the searched workflows and batches, or without them conditions.
 
-    `is_cut` says that there are more.
+    `jobs` are ids and states, the newest first. `is_cut` says that there are more.
     """
 
-    jobs: Sequence[int] | None = None
+    jobs: Sequence[tuple[int, str]] | None = None
     conditions: tuple[ColumnElement[bool], ...] = ()
     is_cut: bool = False
 
@@ -49,8 +49,8 @@ class Members:
 def find_members(session: Session, wanted: JobFilter, found: Range) -> Members:
     """The jobs that `workflow:`, `step:` and `batch:` name; all jobs when the filter has none of them.
 
-    A search that has no other condition with an index gets their ids: the newest of each state, in the order
-    of an index, however many jobs a batch has.
+    A search that has no other condition with an index gets them listed: the newest of each state, in the
+    order of an index, however many jobs a batch has.
     """
     groups: list[tuple[Any, Sequence[int]]] = []
     is_cut = False
@@ -112,7 +112,7 @@ def _list_jobs(
     key: Any,
     ids: Sequence[int],
     others: Sequence[ColumnElement[bool]],
-) -> tuple[Sequence[int], bool]:
+) -> tuple[Sequence[tuple[int, str]], bool]:
     """The newest jobs of each state of these groups, and whether there are more."""
     states = [wanted.state] if wanted.state else STATES
     group = _values(ids, BigInteger(), "g")
@@ -129,7 +129,8 @@ def _list_jobs(
     rows = session.execute(chosen.limit(_MOST_IDS + 1)).all()
     numbers = Counter((row[0], row[1]) for row in rows)
     has_more = len(rows) > _MOST_IDS or max(numbers.values(), default=0) > MOST_JOBS
-    return [row[2] for row in rows[:_MOST_IDS]], has_more
+    listed = ((id, state) for _, state, id in rows[:_MOST_IDS])
+    return sorted(listed, reverse=True), has_more
 
 
 def _values(values: Sequence[Any], kind: BigInteger | Text, name: str) -> TableValuedAlias:

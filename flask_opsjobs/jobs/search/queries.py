@@ -119,10 +119,16 @@ def find_hits(session: Session, wanted: JobFilter, now: datetime, is_shown: IsSh
     return _show(rows, is_shown, searched)
 
 
-def _read_listed(session: Session, wanted: JobFilter, ids: Sequence[int]) -> Sequence[Any]:
-    """Those of these jobs that fit, the newest first. Read by id alone, as `list_jobs_in_full` does."""
-    if not ids:
-        return []
+def _read_listed(
+    session: Session, wanted: JobFilter, jobs: Sequence[tuple[int, str]]
+) -> Sequence[Any]:
+    """Those of these jobs that fit, the newest first, with their errors when the search is about errors.
+
+    Read by id alone, as `list_jobs_in_full` does, and only when something other than a state is asked for.
+    """
+    if not jobs or not (wanted.error or wanted.task or wanted.queue or wanted.origin):
+        return [(id, state, None) for id, state in jobs]
+    ids = [id for id, _ in jobs]
     columns = (Job.id, Job.state, Job.error, Job.task, Job.queue, Job.origin)
     rows = session.execute(select(*columns).where(is_one_of(Job.id, ids)).order_by(Job.id.desc()))
     fitting = (row for row in rows if is_match(wanted, row))
