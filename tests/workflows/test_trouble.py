@@ -142,7 +142,7 @@ def test_a_heartbeat_comes_between_any_two_turns_of_a_large_run(
     kinds = [turn["kind"] for turn in turns]
     assert ("moved", "moved") not in pairwise(kinds)
     events = "SELECT 1 FROM opsjobs.workflow_end_events LIMIT 1"
-    wait_until(lambda: not bench.rows(events), 60, "the recorder to be at rest")
+    wait_until(lambda: not bench.rows(events), 60, what="the recorder to be at rest")
     settle_all(bench.connection)
     rows = bench.rows("SELECT state FROM opsjobs.jobs WHERE NOT id = ANY (%s)", jobs)
     assert {row["state"] for row in rows} <= states
