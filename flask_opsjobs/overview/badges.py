@@ -17,6 +17,8 @@ from ..workflows.queries import EXAMINED_WAITS, OVERDUE
 
 _MOST_FAILED = 1_000
 _MOST_LANES = 500
+# Of each kind: many signals may each be for many waits.
+_MOST_RUNS = 100
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ def find_badges(session: Session, now: datetime, late_seconds: float) -> Mapping
     params = {
         "most": _MOST_FAILED,
         "most_lanes": _MOST_LANES,
+        "most_runs": _MOST_RUNS,
         "now": now,
         "since": now - OVERDUE,
         "examined": EXAMINED_WAITS,
@@ -73,7 +76,10 @@ def _of_workflows(needs: Mapping[str, int]) -> Badge:
     number = sum(needs.values())
     parts = say_needs(Counter(needs).elements())
     status = "late" if [*needs] == ["overdue"] else "review"
-    return Badge(number, status, f"{agree(number, 'run needs', 'runs need')} a person: {parts}")
+    more = "or more " if max(needs.values()) >= _MOST_RUNS else ""
+    return Badge(
+        number, status, f"{more}{agree(number, 'run needs', 'runs need')} a person: {parts}"
+    )
 
 
 def _of_queues(unserved: int, paused: int) -> Badge:

@@ -159,7 +159,7 @@ def list_runs_that_need_help(session: Session, now: datetime) -> Mapping[int, st
     `trouble`: it cannot be advanced. `ambiguous`: a signal is for several waits. `overdue`: a wait has been
     open for more than a day. `failed`: it failed within a day.
     """
-    params = {"most": MOST_IN_NEED, "examined": EXAMINED_WAITS, "since": now - OVERDUE}
+    params = {"most_runs": MOST_IN_NEED, "examined": EXAMINED_WAITS, "since": now - OVERDUE}
     rows = session.connection().exec_driver_sql(sql.load("list_runs_that_need_help"), params)
     found: dict[int, str] = {}
     for run, why in rows:

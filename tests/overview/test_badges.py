@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from flask_opsjobs.host import Host
 from flask_opsjobs.overview.badges import Badge, find_badges
 from flask_opsjobs.queues.models import Queue
-from tests.web.rows import ago, make_job, make_worker, paused
+from tests.web.rows import ago, make_job, make_run, make_worker, paused
 
 
 @pytest.fixture
@@ -68,3 +68,11 @@ def test_missing_workers_count_for_a_day(session: Session) -> None:
     make_worker(session, "missing", ended_at=ago(hours=25))
     make_worker(session, "late")
     assert _badges(session) == {"workers": Badge(1, "missing", "worker missing")}
+
+
+def test_runs_that_need_a_person_are_counted_up_to_a_hundred(session: Session) -> None:
+    for number in range(101):
+        make_run(session, {"a": 900_000 + number}, trouble="KeyError: 'x'")
+    assert _badges(session) == {
+        "workflows": Badge(100, "review", "or more runs need a person: 100 cannot go on")
+    }

@@ -1,8 +1,8 @@
 -- Counts what needs an operator: failed jobs without a decision (among the last %(most)s that failed), paused
 -- queues with due jobs, queues with due jobs and no worker, workers that went missing within a day, cron
 -- slots of outages that ended within a day, limiters in cooldown, or with a partition in cooldown, and runs
--- that need a person, each by its gravest reason, at most %(most)s of each kind. Queues are found by loose
--- index scans, one probe each, at most %(most_lanes)s. Locks nothing.
+-- that need a person, each by its gravest reason, at most %(most_runs)s of each kind. Queues are found by
+-- loose index scans, one probe each, at most %(most_lanes)s. Locks nothing.
 -- Run by overview/badges.py. Indexes: jobs_to_retain, jobs_due, jobs_queued, workers_alive, workers_by_start,
 -- cron_slots_missed, limiters_pkey, buckets_cooling, workflows_with_trouble, workflows_to_retain,
 -- signals_by_outcome, steps_waits_left, steps_open_waits_of_run.
