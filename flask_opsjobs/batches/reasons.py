@@ -1,4 +1,4 @@
-"""Finds the reason why a batch has not ended that lies in the batch itself: nobody has closed it."""
+"""Finds the reasons of a batch itself why it has not ended: it is open, or nobody counts its members."""
 
 from __future__ import annotations
 
@@ -27,4 +27,21 @@ def batch_open(evidence: BatchEvidence) -> Iterator[Reason]:
         action="batch.close",
         target=f"batch/{batch.id}",
         since=batch.created_at,
+    )
+
+
+def fold_silent(evidence: BatchEvidence) -> Iterator[Reason]:
+    """The loop that counts its members did not run."""
+    fold = evidence.fold
+    if evidence.batch.is_final or (fold is not None and fold.is_running):
+        return
+    yield Reason(
+        code="loop_silent",
+        says="The loop fold is not running, so the counts are old."
+        " Only a worker that ends the last member counts too.",
+        read={"loop": "fold", "last_ran": "never" if fold is None else as_text(fold.last_at)},
+        source="inferred",
+        read_at=evidence.now,
+        todo="Start the loops with `flask opsjobs run`.",
+        since=None if fold is None else fold.last_at,
     )

@@ -348,11 +348,13 @@ class RunEvidence:
 class BatchEvidence:
     """What was read of a batch at `now`. `members` are its oldest member of each state that is not final.
 
-    `callbacks` are those of its callbacks that failed or were canceled.
+    `callbacks` are those of its callbacks that failed or were canceled. `fold` is the loop that counts
+    members; None when it has never run.
     """
 
     now: datetime
     batch: BatchRow
+    fold: LoopRow | None = None
     last_added_at: datetime | None = None
     members: Sequence[Evidence] = ()
     callbacks: Sequence[CallbackOfBatch] = ()

@@ -143,7 +143,7 @@ def explain_batch_evidence(evidence: BatchEvidence) -> BatchExplanation:
         state=batch.state,
         says=_summary_of_batch(evidence),
         trouble=batch.trouble,
-        reasons=tuple(batch_reasons.batch_open(evidence)),
+        reasons=(*batch_reasons.batch_open(evidence), *batch_reasons.fold_silent(evidence)),
         members={member.job.id: explain_evidence(member) for member in evidence.members},
         callbacks=tuple(
             FailedCallback(each.event, each.end_no, each.job_id, each.state)

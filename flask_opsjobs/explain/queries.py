@@ -153,6 +153,7 @@ def find_batch_evidence(
     evidence = [find_evidence(session, member, now, settings) for member in members]
     return replace(
         found,
+        fold=_loops(session, now).get("fold"),
         last_added_at=batch_queries.find_last_added(session, id),
         members=[each for each in evidence if each is not None],
     )

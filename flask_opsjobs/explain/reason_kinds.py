@@ -132,9 +132,10 @@ class FailedCallback:
 class BatchExplanation:
     """Why a batch has not ended.
 
-    `reasons` lie in the batch itself: it is open. `members` explains, by id, the oldest member of each state
-    that has not ended. `trouble` is the error that keeps its members from being counted, if there is one.
-    `callbacks` are its callbacks that failed or were canceled. `says` sums it up in one sentence.
+    `reasons` lie in the batch itself: it is open, or nobody counts its members. `members` explains, by id,
+    the oldest member of each state that has not ended. `trouble` is the error that keeps its members from
+    being counted, if there is one. `callbacks` are its callbacks that failed or were canceled. `says` sums it
+    up in one sentence.
     """
 
     batch_id: int

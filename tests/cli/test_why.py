@@ -254,7 +254,7 @@ def test_a_batch_as_json(app: Flask, bench: Bench, record_job: RecordJob) -> Non
         ),
         "read_at",
     }
-    assert [each["code"] for each in found["reasons"]] == ["batch_open"]
+    assert [each["code"] for each in found["reasons"]] == ["batch_open", "loop_silent"]
     assert [each["job_id"] for each in found["members"]] == [member]
     assert found["callbacks"] == [
         {"event": "failure", "end_no": 0, "job_id": member + 1, "state": "failed"}

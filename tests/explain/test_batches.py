@@ -8,10 +8,12 @@ import pytest
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import OpsJobs, Task
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.errors import UnknownBatch
 from flask_opsjobs.explain.reason_kinds import BatchExplanation
 from flask_opsjobs.testing import perform_due
 from tests.batches.conftest import fold_all
+from tests.explain.conftest import wake_loops
 from tests.support.engine import Bench
 
 WHY: dict[str, Any] = {"actor": "anna", "reason": "because it is a test"}
@@ -27,6 +29,11 @@ def row_task(opsjobs: OpsJobs) -> Task:
             raise ValueError("a negative number")
 
     return import_row
+
+
+@pytest.fixture(autouse=True)
+def _loops_run(bench: Bench) -> None:
+    wake_loops(bench, read_clock(bench.connection))
 
 
 def explain(opsjobs: OpsJobs, id: int) -> BatchExplanation:
@@ -79,6 +86,23 @@ def test_the_oldest_member_of_each_state_says_what_it_waits_for(
     fold_all(bench.connection)
     found = explain(opsjobs, other.id)
     assert [each.reasons[0].code for each in found.members.values()] == ["queue_paused"]
+    assert not found.goes_on
+
+
+def test_a_silent_fold_loop_makes_the_counts_old(
+    opsjobs: OpsJobs, db: SQLAlchemy, bench: Bench, row_task: Task
+) -> None:
+    with opsjobs.batch("import") as batch:
+        batch.enqueue(row_task.options(delay=3600), 1)
+    db.session.commit()
+    fold_all(bench.connection)
+    assert explain(opsjobs, batch.id).goes_on
+    bench.connection.execute(
+        "UPDATE opsjobs.loop_runs SET last_at = last_at - interval '1 hour' WHERE loop = 'fold'"
+    )
+    found = explain(opsjobs, batch.id)
+    assert [reason.code for reason in found.reasons] == ["loop_silent"]
+    assert found.reasons[0].read["loop"] == "fold"
     assert not found.goes_on
 
 

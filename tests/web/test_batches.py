@@ -16,6 +16,7 @@ from flask_opsjobs.batches.lifecycle import STATES
 from flask_opsjobs.batches.models import BatchEnds, BatchRecord
 from flask_opsjobs.batches.queries import MOST_BATCHES, MOST_MEMBERS, MOST_OTHERS
 from flask_opsjobs.jobs.models import Callback, Job
+from flask_opsjobs.lifeline.models import LoopRun
 from tests.support.policies import ShowAll
 from tests.web.conftest import Access
 from tests.web.every import soup
@@ -219,6 +220,8 @@ def test_it_says_how_long_it_takes_unless_something_holds_its_members(
     get: Get, session: Session, app: Flask
 ) -> None:
     make_loops(session)
+    fold = {"loop": "fold", "process": "web-1:17", "every_seconds": 600, "took_seconds": 0.01}
+    session.add(LoopRun(**fold, started_at=ago(hours=3), last_at=ago(seconds=1)))
     make_worker(session, queues=["imports"])
     batch = make_batch(session)
     make_job(session, batch_id=batch.id, queue="imports")
@@ -233,6 +236,13 @@ def test_it_says_how_long_it_takes_unless_something_holds_its_members(
     assert "a minute on average" in said
     assert "left" not in said.partition("on average")[2].partition("7 finished")[0]
     assert "queue_paused" in said
+    Operator(app.extensions["opsjobs"]).resume("imports", actor="anna", reason="right prices")
+    assert "on average, about" in text_of(get(f"/batches/{batch.id}"))
+    session.execute(
+        update(LoopRun).where(LoopRun.loop == "fold").values(last_at=ago(hours=2), every_seconds=1)
+    )
+    session.commit()
+    assert "on average, about" not in text_of(get(f"/batches/{batch.id}"))
 
 
 def test_the_pace_of_a_batch_that_was_reopened_is_not_known(get: Get, session: Session) -> None:
