@@ -30,6 +30,13 @@ from tools.bench_graph import crossings, random_graph
 Run = tuple[list[GraphStep], list[GraphEdge]]
 
 
+_KINDS = st.sampled_from(["job", "wait", "map"])
+_NAMES = st.sampled_from(["load", "resize", "send"])
+_STATES = st.sampled_from(STATES)
+_SECONDS = st.none() | st.floats(0, 1e6)
+_ON_FAILURE = st.sampled_from(["cancel", "continue"])
+
+
 @st.composite
 def runs(draw: st.DrawFn) -> Run:
     """A run of up to 40 steps, some added by maps. Its ids are in no order."""
@@ -38,25 +45,24 @@ def runs(draw: st.DrawFn) -> Run:
     steps: list[GraphStep] = []
     edges: list[GraphEdge] = []
     for at, id in enumerate(ids):
-        maps = [step for step in steps if step.kind == "map"]
-        source = draw(st.sampled_from([None, *maps]))
-        kind = "member" if source else draw(st.sampled_from(["job", "wait", "map"]))
+        maps = [None, *(step for step in steps if step.kind == "map")]
+        # Numbers are drawn much faster than members of a new list.
+        source = maps[draw(st.integers(0, len(maps) - 1))]
+        kind = "member" if source else draw(_KINDS)
         steps.append(
             GraphStep(
                 id,
-                f"{draw(st.sampled_from(['load', 'resize', 'send']))}_{id}",
-                draw(st.sampled_from(STATES)),
+                f"{draw(_NAMES)}_{id}",
+                draw(_STATES),
                 kind,
                 source.id if source else None,
-                draw(st.none() | st.floats(0, 1e6)),
+                draw(_SECONDS),
             )
         )
         before = [source] if source else [step for step in steps[:at] if step.kind != "member"]
-        for other in (
-            draw(st.lists(st.sampled_from(before), max_size=4, unique=True)) if before else []
-        ):
-            on_failure = draw(st.sampled_from(["cancel", "continue"]))
-            edges.append(GraphEdge(other.id, id, on_failure))
+        most = draw(st.integers(0, min(4, len(before))))
+        for other in {draw(st.integers(0, len(before) - 1)) for _ in range(most)}:
+            edges.append(GraphEdge(before[other].id, id, draw(_ON_FAILURE)))
     return draw(st.permutations(steps)), edges
 
 
