@@ -11,9 +11,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
-from itertools import count
 from typing import Any
 
 import pytest
@@ -48,8 +47,6 @@ ACTIONS = {
     "batch": ("retry", "retry", "cancel"),
     "cron": ("run_now", "pause", "resume"),
 }
-# A process passes time by a minute with each pass of its cron loop.
-BEGIN = datetime.fromisoformat("2026-03-01T00:00Z")
 Act = Callable[[random.Random], Any]
 
 
@@ -158,7 +155,8 @@ class Loops:
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
         self._runners = [Runner(loop, bench.host, process=bench.name) for loop in LOOPS]
-        self._minutes = count()
+        # Each pass of the cron loop is a minute later, so that both entries are due.
+        self._now = read_clock(bench.connection) - timedelta(minutes=60)
 
     def make_a_pass(self, dice: random.Random) -> None:
         """Make a pass of any loop."""
@@ -166,7 +164,7 @@ class Loops:
         runner = dice.choice([*self._runners, *self._runners[:6] * 3])
         now = None
         if runner.loop.name == "cron":
-            now = BEGIN + timedelta(minutes=next(self._minutes))
+            now = self._now = self._now + timedelta(minutes=1)
         runner.run_once(self._bench.connection, now)
         assert runner.last_error is None
 
