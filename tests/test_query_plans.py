@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,7 +22,8 @@ from flask_opsjobs.overview import queries as overview_queries
 from flask_opsjobs.queues import queries as queue_queries
 from flask_opsjobs.web.app.host import reading
 from flask_opsjobs.workers import queries as worker_queries
-from tests.support.plans import Plans
+from tests.support.database import Databases
+from tests.support.plans import Plans, app_on, reading_with
 
 _FILL = """
 INSERT INTO opsjobs.jobs (task, queue, lane, state, args, tags, max_attempts, created_at, due_at,
@@ -46,44 +48,27 @@ def fill(session: Session, *, queue: str | None = None, **states: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def module_app(databases: Any) -> Iterator[Flask]:
+def module_app(databases: Databases) -> Iterator[Flask]:
     """A host on a database with 50,000 jobs, most of them finished, a backlog at the old end."""
-    from flask_sqlalchemy import SQLAlchemy
-
-    from flask_opsjobs import OpsJobs
-    from tests.support.policies import AllowAll, ShowAll
-
-    url = databases.migrated()
-    app = Flask("host")
-    app.config.update(TESTING=True, SECRET_KEY="x", SQLALCHEMY_DATABASE_URI=url)
-    SQLAlchemy(app)
-    OpsJobs(app, access=AllowAll(), display=ShowAll())
-    engine = app.extensions["opsjobs"].engine
-    with Session(engine) as session:
-        fill(
-            session,
-            scheduled=12_000,
-            finished=36_000,
-            canceled=200,
-            failed=1_500,
-            available=400,
-            queued=60,
-            started=40,
-        )
-        session.commit()
-    yield app
-    app.extensions["opsjobs"].spare.close()
-    app.extensions["opsjobs"].pages.dispose()
-    engine.dispose()
-    databases.drop(url)
+    mix = partial(
+        fill,
+        scheduled=12_000,
+        finished=36_000,
+        canceled=200,
+        failed=1_500,
+        available=400,
+        queued=60,
+        started=40,
+    )
+    with app_on(databases, mix) as app:
+        yield app
 
 
 @pytest.fixture
 def plans(module_app: Flask) -> Iterator[tuple[Plans, Reading]]:
     """A reading as pages have it, with its plans."""
-    host: Host = module_app.extensions["opsjobs"]
-    with module_app.test_request_context(), reading() as read, Plans(host.pages) as plans:
-        yield plans, read
+    with reading_with(module_app, Plans) as plans:
+        yield plans
 
 
 # Filter, index, and how many rows a page of 25 may read at most.

@@ -13,9 +13,8 @@ from sqlalchemy.orm import Session
 from flask_opsjobs.audit import queries
 from flask_opsjobs.audit.filter import AuditFilter
 from flask_opsjobs.core.reading import Reading
-from flask_opsjobs.host import Host
-from flask_opsjobs.web.app.host import reading
-from tests.support.plans import Plans
+from tests.support.database import Databases
+from tests.support.plans import Plans, app_on, reading_with
 
 # Not by the writer, which takes its time: what it would sign is of no concern here.
 _FILL = """
@@ -46,39 +45,25 @@ class AuditPlans(Plans):
 
 
 @pytest.fixture(scope="module", params=["counted", "never counted"])
-def module_app(databases: Any, request: pytest.FixtureRequest) -> Iterator[Flask]:
+def module_app(databases: Databases, request: pytest.FixtureRequest) -> Iterator[Flask]:
     """A host with 50,000 decisions, with and without statistics of them."""
-    from flask_sqlalchemy import SQLAlchemy
 
-    from flask_opsjobs import OpsJobs
-    from tests.support.policies import AllowAll, ShowAll
-
-    url = databases.migrated()
-    app = Flask("host")
-    app.config.update(TESTING=True, SECRET_KEY="x", SQLALCHEMY_DATABASE_URI=url)
-    SQLAlchemy(app)
-    OpsJobs(app, access=AllowAll(), display=ShowAll())
-    engine = app.extensions["opsjobs"].engine
-    with Session(engine) as session:
+    def fill(session: Session) -> None:
         session.execute(text(_FILL))
         session.execute(text("UPDATE opsjobs.audit_head SET sequence = 50000, hash = 'x'"))
         session.commit()
         if request.param == "counted":
             session.execute(text("ANALYZE opsjobs.audit_events"))
-            session.commit()
-    yield app
-    app.extensions["opsjobs"].spare.close()
-    app.extensions["opsjobs"].pages.dispose()
-    engine.dispose()
-    databases.drop(url)
+
+    with app_on(databases, fill) as app:
+        yield app
 
 
 @pytest.fixture
 def plans(module_app: Flask) -> Iterator[tuple[AuditPlans, Reading]]:
     """A reading as pages have it, with its plans."""
-    host: Host = module_app.extensions["opsjobs"]
-    with module_app.test_request_context(), reading() as read, AuditPlans(host.pages) as plans:
-        yield plans, read
+    with reading_with(module_app, AuditPlans) as plans:
+        yield plans
 
 
 # Filter, the index walked, and how many of its rows may be read for a page of 25.

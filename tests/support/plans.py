@@ -1,17 +1,26 @@
-"""Reads what Postgres did for a statement, as the nodes of the plan that ran."""
+"""Makes large databases for tests of plans, and reads what Postgres did for a statement, as plan nodes."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import psycopg
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Engine, event
+from sqlalchemy.orm import Session
 
+from flask_opsjobs import OpsJobs
 from flask_opsjobs.core import sql
 from flask_opsjobs.core.db import Connection
+from flask_opsjobs.core.reading import Reading
+from flask_opsjobs.web.app.host import reading
+from tests.support.database import Databases
+from tests.support.policies import AllowAll, ShowAll
 
 Nodes = list[dict[str, Any]]
 
@@ -91,6 +100,39 @@ class Plans:
             for node in nodes
             if "Scan" in node["Node Type"]
         )
+
+
+_Plans = TypeVar("_Plans", bound=Plans)
+
+
+@contextmanager
+def app_on(databases: Databases, fill: Callable[[Session], object]) -> Iterator[Flask]:
+    """A host on a database of its own, which `fill` has filled. Dropped at the end."""
+    url = databases.migrated()
+    app = Flask("host")
+    app.config.update(TESTING=True, SECRET_KEY="x", SQLALCHEMY_DATABASE_URI=url)
+    SQLAlchemy(app)
+    OpsJobs(app, access=AllowAll(), display=ShowAll())
+    host = app.extensions["opsjobs"]
+    with Session(host.engine) as session:
+        fill(session)
+        session.commit()
+    yield app
+    host.spare.close()
+    host.pages.dispose()
+    host.engine.dispose()
+    databases.drop(url)
+
+
+@contextmanager
+def reading_with(app: Flask, kind: type[_Plans]) -> Iterator[tuple[_Plans, Reading]]:
+    """A reading as pages have it, with its plans."""
+    with (
+        app.test_request_context(),
+        reading() as read,
+        kind(app.extensions["opsjobs"].pages) as plans,
+    ):
+        yield plans, read
 
 
 def _explain(cursor: Any, statement: str, parameters: Any) -> Nodes:

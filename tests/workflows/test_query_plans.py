@@ -11,11 +11,10 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.core.reading import Reading
-from flask_opsjobs.host import Host
 from flask_opsjobs.overview.badges import find_badges
-from flask_opsjobs.web.app.host import reading
 from flask_opsjobs.workflows import queries
-from tests.support.plans import Plans
+from tests.support.database import Databases
+from tests.support.plans import Plans, app_on, reading_with
 
 RUNS = 50_000
 # By one INSERT each: the real writers would take minutes. Only plans are asked of these rows. Each run has
@@ -62,36 +61,22 @@ class RunPlans(Plans):
 
 
 @pytest.fixture(scope="module")
-def module_app(databases: Any) -> Iterator[Flask]:
+def module_app(databases: Databases) -> Iterator[Flask]:
     """A host on a database with 50,000 runs."""
-    from flask_sqlalchemy import SQLAlchemy
 
-    from flask_opsjobs import OpsJobs
-    from tests.support.policies import AllowAll, ShowAll
-
-    url = databases.migrated()
-    app = Flask("host")
-    app.config.update(TESTING=True, SECRET_KEY="x", SQLALCHEMY_DATABASE_URI=url)
-    SQLAlchemy(app)
-    OpsJobs(app, access=AllowAll(), display=ShowAll())
-    engine = app.extensions["opsjobs"].engine
-    with Session(engine) as session:
+    def fill(session: Session) -> None:
         for statement in _FILL.split(";\n"):
             session.execute(text(statement))
-        session.commit()
-    yield app
-    app.extensions["opsjobs"].spare.close()
-    app.extensions["opsjobs"].pages.dispose()
-    engine.dispose()
-    databases.drop(url)
+
+    with app_on(databases, fill) as app:
+        yield app
 
 
 @pytest.fixture
 def plans(module_app: Flask) -> Iterator[tuple[Plans, Reading]]:
     """A reading as pages have it, with its plans."""
-    host: Host = module_app.extensions["opsjobs"]
-    with module_app.test_request_context(), reading() as read, RunPlans(host.pages) as plans:
-        yield plans, read
+    with reading_with(module_app, RunPlans) as plans:
+        yield plans
 
 
 def check(plans: Plans, indexes: set[str], most: int) -> None:
