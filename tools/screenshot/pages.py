@@ -176,7 +176,7 @@ SHOTS = (
     Shot("workflows", "workflows", at("/workflows")),
     Shot("signals", "signals", at("/signals")),
     Shot("workflow", "workflow", _run, is_main=True),
-    Shot("batch", "batch", _batch, is_main=True),
+    Shot("batch", "batch", _batch),
     Shot("workflow-compare", "workflow_compare", _comparison),
     Shot("batches", "batches", at("/batches")),
     Shot("cron", "cron", _cron, is_main=True),
