@@ -125,9 +125,11 @@ def _state_after(step: StepRow, outcome: str | None, *, is_last: bool) -> str:
 
 
 def _round_up(begin: datetime, now: datetime) -> datetime:
+    """When the end of the timeline moves next: in the first hour of a run, at the next full minute."""
     seconds = max(0.0, (now - begin).total_seconds())
     move = max(_SHORTEST_MOVE, seconds // _MOVES)
-    return begin + timedelta(seconds=(seconds // move + 1) * move)
+    past = max(begin, now).timestamp() % move
+    return max(begin, now) + timedelta(seconds=move - past)
 
 
 def _clock(moment: datetime | None) -> str:
