@@ -1,4 +1,4 @@
-"""Checks the invariants of batches, for the doctor and for tests."""
+"""Checks the invariants of batches, for tests and for a look by hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..core.db import Connection
 
 @dataclass(frozen=True)
 class BrokenBatch:
-    """A fact that contradicts an invariant: a stable code, the batch, a sentence."""
+    """An invariant that does not hold for a batch: its stable code, the batch, and a sentence about it."""
 
     code: str
     batch: int
@@ -23,10 +23,10 @@ class BrokenBatch:
 def check_batches(
     connection: Connection, batches: Sequence[int] | None = None
 ) -> list[BrokenBatch]:
-    """What contradicts the invariants of these batches, by default of all; empty when everything is well.
+    """The invariants that do not hold for these batches, by default for all; empty when all hold.
 
-    Meant for a moment at rest: a batch that is being folded right now may be listed. Counts all members.
-    Locks nothing.
+    Call it while nothing changes: a batch that is being folded at that moment may be listed. Counts all
+    members, and locks nothing.
     """
     with connection.cursor(row_factory=class_row(BrokenBatch)) as cursor:
         ids = None if batches is None else list(batches)

@@ -1,6 +1,6 @@
 """Reads batches for pages: a list, one batch, its members, failures and callbacks.
 
-Counts are the kept numbers. Only running members are counted by their rows, up to a bound.
+Counts come from the table of counted ends. Only running members are counted by their rows, up to a bound.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from ..jobs.rows import Count
 from .lifecycle import FINAL
 from .models import BatchEnds, BatchRecord
 
-# Of a page of the list, and of a page of members.
+# The most rows on a page of the list, on a page of members, and in the list of other batches.
 MOST_BATCHES = 50
 MOST_MEMBERS = 25
 MOST_OTHERS = 5
-# Running members are counted up to this number, and so many of the newest failed ones are grouped by error.
+# Running members are counted up to MOST_RUNNING. The MOST_FAILURES newest failed ones are grouped by error,
+# and the MOST_GROUPS largest groups are shown.
 MOST_RUNNING = 1_000
 MOST_FAILURES = 1_000
 MOST_GROUPS = 6
@@ -132,7 +133,7 @@ class CallbackOfBatch:
 
     @property
     def has_failed(self) -> bool:
-        """Whether the application was not told, and is not going to be by itself."""
+        """Whether it failed or was canceled: the application was not told, and nothing tries again."""
         return self.state in UNSUCCESSFUL
 
 
@@ -190,7 +191,7 @@ def find_batch(session: Session, id: int) -> BatchRow | None:
 def list_members(
     session: Session, id: int, *, state: str | None = None, before: int | None = None
 ) -> tuple[Sequence[MemberRow], bool]:
-    """The newest members in a state and whether there are older ones; of all states, the failed first."""
+    """The newest members in a state, and whether there are older ones. Without a state, the failed first."""
     found: list[MemberRow] = []
     for one in MEMBER_STATES if state is None else (state,):
         wanted = _in_state(_MEMBER, id, one, before).limit(MOST_MEMBERS + 1 - len(found))
@@ -273,15 +274,15 @@ def _in_state(
 ) -> Select[Any]:
     """The members in a state, the newest first.
 
-    The bounds are of the whole key and the order is its whole order, so that no other index has these rows in
-    their order.
+    Both the bounds and the order name the whole key, so that Postgres uses this index: no other one has
+    the rows in this order.
     """
     key = (Job.batch_id, Job.state, Job.id)
     newest = LARGEST_ID if before is None else before - 1
     return (
         select(*columns)
         .where(tuple_(*key) >= tuple_(id, state, 0), tuple_(*key) <= tuple_(id, state, newest))
-        # Which says that it is not null, as the index does.
+        # The index holds only members. This tells Postgres that batch_id is not null.
         .where(Job.batch_id.between(id, id))
         .order_by(*(column.asc() if is_oldest_first else column.desc() for column in key))
     )

@@ -1,4 +1,4 @@
-"""Finds the reasons of a batch itself why it has not ended: it is open, or nobody counts its members."""
+"""Finds the reasons in a batch itself why it has not ended: it is open, or nobody counts its members."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def batch_open(evidence: BatchEvidence) -> Iterator[Reason]:
         source="host",
         read_at=evidence.now,
         todo=f"Close it in your code with `opsjobs.batch(id={batch.id}).close()`,"
-        " or close it here when no member is to come.",
+        " or close it here if no more members will come.",
         action="batch.close",
         target=f"batch/{batch.id}",
         since=batch.created_at,

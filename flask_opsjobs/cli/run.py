@@ -17,7 +17,7 @@ from . import current_host
 @click.command("run")
 @with_appcontext
 def run() -> None:
-    """Run the loops: dispatch, stage, expire, watch, recall, observe and retain.
+    """Run all background loops in one process: dispatch, advance, cron, watch and the others.
 
     Any number of copies may run. Stops on SIGTERM or Ctrl-C, after the current passes have ended.
     """

@@ -40,7 +40,7 @@ def worker(
     with_scheduler: bool,
     log_level: str,
 ) -> None:
-    """Run jobs of QUEUES, the first named first; without QUEUES, of all queues of this app's tasks."""
+    """Run jobs of QUEUES, those of the first queue first. Without QUEUES: of all queues of the tasks."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
     host = current_host()

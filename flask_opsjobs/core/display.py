@@ -22,7 +22,7 @@ _MARGIN = 4_000
 
 
 class JsonNumber(str):
-    """A JSON number as it was written, of any size. Keeping the text avoids converting it."""
+    """A JSON number of any size, kept as it was written, because a conversion may change it."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Display:
     def plain(self, text: str, redacted: Collection[str] = (), *, most: int | None = None) -> str:
         """A JSON text on one line, with notes in place of hidden values; complete, as exports need it.
 
-        With `most` only that many characters from the beginning; the policy is not asked about the rest.
+        With `most`, returns at most that many characters from the beginning, and does not ask the policy
+        about the rest.
         """
         kept: list[str] = []
         size = 0
@@ -96,8 +97,8 @@ class Display:
     def start(self, text: str, most: int) -> str:
         """The beginning of a text as it may be shown, at most `most` characters. The rest is not cleaned.
 
-        A margin beyond `most` is cleaned too: the policy cannot recognize half a secret, so the cut must
-        lie behind the last character shown.
+        The policy cannot recognize half a secret. So the text is cut a margin behind the last character
+        shown, and the margin is cleaned too.
         """
         is_cut = len(text) > most + _MARGIN
         cleaned = self.clean(text[: most + _MARGIN] if is_cut else text)

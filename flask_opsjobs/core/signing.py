@@ -18,7 +18,7 @@ def sign(secret: bytes, purpose: str, message: bytes, size: int = 32) -> bytes:
 def is_signed(
     secrets: Sequence[bytes], purpose: str, message: bytes, signature: bytes, size: int = 32
 ) -> bool:
-    """Whether one of the secrets made this signature of `size` bytes. The key may have been replaced."""
+    """Whether one of the secrets made this signature of `size` bytes. Old keys are still accepted."""
     return any(
         hmac.compare_digest(signature, sign(secret, purpose, message, size)) for secret in secrets
     )

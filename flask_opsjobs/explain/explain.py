@@ -8,7 +8,7 @@ from datetime import datetime
 
 from ..batches import reasons as batch_reasons
 from ..core.db import OLDEST_SCHEMA, SCHEMA_VERSION
-from ..core.words import counted
+from ..core.words import agree, counted
 from ..jobs import reasons as job_reasons
 from ..jobs.lifecycle import FINAL
 from ..lifeline import reasons as lifeline_reasons
@@ -127,10 +127,11 @@ def _summary_of_run(run: RunEvidence) -> str:
     if not run.frontier:
         return f"{counted(left, 'step')} wait for the run to be advanced."
     first = min(run.frontier, key=lambda step: rank(step.evidence.job.state))
+    wait = agree(len(run.frontier), "waits", "wait")
     many = f"{MOST_STEPS} or more" if len(run.frontier) == MOST_STEPS else f"{len(run.frontier):,}"
     return (
         f"{sentence_of(first.name, first.waiting, first.doing)}. "
-        f"{counted(left, 'step')} of {run.steps:,} left; {many} of them wait for no other step."
+        f"{counted(left, 'step')} of {run.steps:,} left; {many} of them {wait} for no other step."
     )
 
 

@@ -98,6 +98,8 @@ def _before(evidence: Evidence) -> str:
         if evidence.job.lane != evidence.job.queue and evidence.job.state != "queued"
         else ""
     )
+    if ahead == "0":
+        return f"and no due job{which} is ahead of it"
     jobs, are = ("job", "is") if ahead == "1" else ("jobs", "are")
     return f"and {ahead} due {jobs}{which} {are} ahead of it"
 

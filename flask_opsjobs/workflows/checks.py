@@ -1,4 +1,4 @@
-"""Checks the invariants of runs, for the doctor and for tests."""
+"""Checks the invariants of runs, for tests and for a look by hand."""
 
 from __future__ import annotations
 

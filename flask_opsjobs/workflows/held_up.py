@@ -68,17 +68,17 @@ def doing_of(step: IsReleased, now: datetime) -> Doing:
             says = f"backs off: attempt {step.attempt + 1} of {step.max_attempts}"
             return Doing(says, "at", step.due_at)
         case "deferred" if step.signals:
-            says = f"waits for the signal {' or '.join(step.signals)}"
+            signal = f"for the signal {' or '.join(step.signals)}"
             if step.deadline_at:
-                return Doing(says, "until", step.deadline_at)
-            return Doing(says, "since", step.opened_at)
+                return Doing(f"waits {signal}", "until", step.deadline_at)
+            return Doing(f"has waited {signal}", "since", step.opened_at)
         case "scheduled" if not is_due:
             return Doing("is scheduled", "for", step.due_at)
         case "queued":
             return Doing("is queued, and waits for a worker")
         case "started":
-            return Doing("is running", "since", step.started_at)
-    return Doing("is due", "since", step.due_at)
+            return Doing("has been running", "since", step.started_at)
+    return Doing("has been due", "since", step.due_at)
 
 
 def sentence_of(name: str, waiting: str | None, doing: object) -> str:

@@ -133,7 +133,7 @@ class StepPreparation:
         else:
             for name in names:
                 self._faults.check_name(node, "the name of its signal", name)
-        if node.key != "":
+        if not isinstance(node.key, str) or node.key:
             self._faults.check_name(node, "its key", node.key)
         if node.timeout is not None and not seconds_of(node.timeout):
             self._faults.add(node, "timeout", f"timeout {DURATION}")

@@ -100,7 +100,7 @@ def wait_open(evidence: Evidence) -> Iterator[Reason]:
         + (_seen(step, seen) if seen else ""),
         "Give one of them to this wait: choose it on the page of the workflow."
         if step.signals_seen.get("ambiguous")
-        else "Send the signal with `opsjobs.signal`.",
+        else "Send the signal with `opsjobs.signal` or `flask opsjobs signal`.",
         source="host",
         read={
             **_read(step),

@@ -11,8 +11,8 @@ Key = str | int
 class Reference:
     """The result of a step, or a part of it: `fetch.result["rows"][0]`. Give it as an argument of a step.
 
-    The value is read when the step is released. Until then it is not known, so that a reference cannot be
-    asked, looped over or written into a text.
+    The value is read when the step is released. Until then it is not known, so a reference cannot be
+    compared, tested by `if`, looped over or written into a text.
 
     >>> flow = opsjobs.workflow("invoices")
     >>> first = flow.step("first", send_invoice, invoice_id=9001)
@@ -44,8 +44,11 @@ class Reference:
             f"{self!r} is not known while the workflow is built: give it to a step as an argument of its own"
         )
 
-    # Without these, Python would loop over it for ever, take it for true, or write its name into a text.
-    __iter__ = __contains__ = __bool__ = __str__ = __format__ = _refuse
+    # Without these, Python would loop over it for ever, take it for true, take it for unequal to every value,
+    # or write its name into a text.
+    __iter__ = __contains__ = __len__ = __bool__ = __str__ = __format__ = _refuse
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __hash__ = object.__hash__
 
 
 # In a chain: the result of the link before.

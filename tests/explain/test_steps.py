@@ -230,7 +230,7 @@ class TestRun:
         found = opsjobs.explain(f"workflow/{diamond.run}")
         assert list(found.frontier) == ["left", "right"]
         first, _, left = found.says.partition(". ")
-        assert first.startswith("join waits for left, which is due since 20")
+        assert first.startswith("join waits for left, which has been due since 20")
         assert left == "4 steps of 4 left; 2 of them wait for no other step."
         diamond.end("left")
         diamond.end("right")

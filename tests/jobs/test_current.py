@@ -82,7 +82,7 @@ def test_progress_is_a_whole_number(progress: tuple[Any, ...]) -> None:
     told: list[Any] = []
     with (
         running(make_claimed("x"), lambda *one: told.append(one)) as job,
-        pytest.raises(ValueError, match="must be a whole number from 0 on"),
+        pytest.raises(ValueError, match="must be a whole number, 0 or more"),
     ):
         job.progress(*progress)
     assert told == []

@@ -52,7 +52,7 @@ def rows(page: Any, panel: str) -> dict[str, str]:
 def test_a_run_that_goes_on_says_what_it_waits_for(get: Callable[..., Any], graph: Graph) -> None:
     page = soup(get("/workflows").text)
     (line,) = rows(page, "runs").values()
-    assert "paid waits for the signal payment" in line
+    assert "paid has waited for the signal payment" in line
     assert "and 1 more step" in line
     assert "2 of 4" in line
 
@@ -60,7 +60,7 @@ def test_a_run_that_goes_on_says_what_it_waits_for(get: Callable[..., Any], grap
 def test_its_page_says_so_too_and_lists_its_steps(get: Callable[..., Any], graph: Graph) -> None:
     page = soup(get(f"/workflows/{graph.run}").text)
     sentence = words(page.select_one("#part .say"))
-    assert sentence.startswith("paid waits for the signal payment")
+    assert sentence.startswith("paid has waited for the signal payment")
     assert "1 step failed" in sentence
     table = rows(page, "steps")
     assert list(table) == ["a", "d", "b", "paid"]
@@ -83,11 +83,11 @@ def test_the_sentence_of_a_run_walks_to_what_holds_it_up_as_why_does(
         return words(soup(get(path).text).select_one("#part .say")), line, said
 
     for change, expected in {
-        "attempt = 0": "notify waits for billing, which is due",
+        "attempt = 0": "notify waits for billing, which has been due",
         "state = 'retryable', attempt = 2, max_attempts = 5, due_at = now() + interval '1 h'": (
             "notify waits for billing, which backs off: attempt 3 of 5 at"
         ),
-        "state = 'started', started_at = now()": "notify waits for billing, which is running",
+        "state = 'started', started_at = now()": "notify waits for billing, which has been running",
     }.items():
         bench.connection.execute(
             f"UPDATE opsjobs.jobs SET {change} WHERE id = %s",
@@ -610,7 +610,7 @@ def test_two_runs_are_compared_step_by_step(
 ) -> None:
     good, bad = compared
     page = soup(get(f"/workflows/{bad}/compare").text)  # with the last good one
-    assert words(page.h1) == f"compared {bad} beside {good}"
+    assert words(page.h1) == f"compared {bad} compared with {good}"
     assert words(page.select_one("main .say")).startswith("3 of 5 steps differ")
     assert f"1 only in {bad}, 1 only in {good}" in words(page.select_one("main .say"))
     table = rows(page, "steps")

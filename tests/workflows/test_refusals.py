@@ -369,6 +369,11 @@ def test_a_result_cannot_be_used_while_a_workflow_is_built(opsjobs: OpsJobs, fet
         lambda: list(result),
         lambda: "yes" if result else "no",
         lambda: 1 in result,
+        lambda: len(result),
+        lambda: result == 7,
+        lambda: result != 7,
+        lambda: result < 7,
+        lambda: result >= 7,
     ]
     for use in uses:
         with pytest.raises(TypeError, match="is not known while the workflow is built"):

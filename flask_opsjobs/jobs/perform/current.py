@@ -133,8 +133,8 @@ class CurrentJob:
     def progress(self, done: int, total: int | None = None, note: str | None = None) -> None:
         """Report progress: `done` of `total`, and a note of at most 500 characters.
 
-        Cheap: passes on at most ten reports a second, and always the last. Raises `ValueError` when a number
-        is not a whole number from 0 on. When a report cannot be passed on, the error is logged and the job
+        Costs little: passes on at most ten reports a second, and always the last. Raises `ValueError` when a
+        number is not whole or is below 0. When a report cannot be passed on, the error is logged and the job
         continues.
 
         >>> @opsjobs.task
@@ -228,7 +228,7 @@ def _count(name: str, value: int | None) -> Any:
     if value is None and name == "total":
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        raise ValueError(f"progress: {name} must be a whole number from 0 on")
+        raise ValueError(f"progress: {name} must be a whole number, 0 or more")
     return value
 
 
