@@ -21,7 +21,7 @@ ENDED_BY = {
     "finished": "all steps that must finish have finished",
     "step": "a step that must finish did not",
     "deadline": "the deadline of the run passed",
-    "canceled": "canceled",
+    "canceled": "it was canceled before all steps had ended",
 }
 
 KINDS = {

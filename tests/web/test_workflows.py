@@ -612,7 +612,7 @@ def test_two_runs_are_compared_step_by_step(
     page = soup(get(f"/workflows/{bad}/compare").text)  # with the last good one
     assert words(page.h1) == f"compared {bad} compared with {good}"
     assert words(page.select_one("main .say")).startswith("3 of 5 steps differ")
-    assert f"1 only in {bad}, 1 only in {good}" in words(page.select_one("main .say"))
+    assert f"1 only in run {bad}, 1 only in run {good}" in words(page.select_one("main .say"))
     table = rows(page, "steps")
     assert list(table) == ["the whole run", "numbers", "double", "check", "tell", "notify"]
     assert "failed" in table["check"]
