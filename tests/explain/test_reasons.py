@@ -621,6 +621,14 @@ class TestEvidence:
         assert reason.code == "workers_busy"
         assert "and 1 due job of its queue and partition or in Redis is ahead of it" in reason.says
 
+    def test_a_job_that_is_next_has_no_job_ahead(self, scene: Scene) -> None:
+        running = scene.record()
+        scene.bench.dispatch()
+        scene.bench.claim(running)
+        reason = scene.look(scene.record()).reasons[0]
+        assert reason.code == "workers_busy"
+        assert reason.says.endswith("is running a job, and no due job is ahead of it.")
+
     def test_a_heavy_job_finds_too_little_room_beside_others(self, scene: Scene) -> None:
         scene.make_bench("idle")
         ids = [scene.record_limited(concurrency=10, weight=weight) for weight in (4, 8)]

@@ -121,6 +121,7 @@ class TestWaits:
         assert codes(found) == ["wait_open"]
         reason = first(found)
         assert reason.says == "It waits for the signal payment with the key order-7."
+        assert reason.todo == "Send the signal with `opsjobs.signal` or `flask opsjobs signal`."
         assert (reason.read["signals_seen"], str(reason.until)[:10]) == ("0", "2100-01-01")
         assert first(look(paid.ids["ship"])).says == (
             "It waits for step paid. Step paid: It waits for the signal payment with the key order-7. "
@@ -235,6 +236,11 @@ class TestRun:
         diamond.end("left")
         diamond.end("right")
         assert list(opsjobs.explain(f"workflow/{diamond.run}").frontier) == ["join"]
+
+    def test_its_only_released_step(self, bench: Bench, opsjobs: OpsJobs, db: SQLAlchemy) -> None:
+        graph = Graph.make(bench.connection, "only", [])
+        says = opsjobs.explain(f"workflow/{graph.run}").says
+        assert says.endswith("1 step of 1 left; 1 of them waits for no other step.")
 
     def test_one_that_has_ended(self, bench: Bench, opsjobs: OpsJobs, db: SQLAlchemy) -> None:
         graph = Graph.make(bench.connection, "only", [])

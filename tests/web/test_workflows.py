@@ -70,6 +70,19 @@ def test_its_page_says_so_too_and_lists_its_steps(get: Callable[..., Any], graph
     assert table["d"].endswith("start")
 
 
+def test_a_canceled_run_says_what_ended_it_and_who_asked(
+    get: Callable[..., Any], bench: Bench, opsjobs: OpsJobs, db: SQLAlchemy
+) -> None:
+    graph = Graph.make(bench.connection, "paid", [], waits={"paid": PAYMENT}, on_end=None)
+    opsjobs.operator.cancel_workflow(graph.run, actor="eva", reason="the order was withdrawn")
+    advance(bench.connection, graph.run, 1_000_000)
+    sentence = words(soup(get(f"/workflows/{graph.run}").text).select_one("#part .say"))
+    assert sentence.replace(" :", ":").replace(" .", ".") == (
+        "Canceled: it was canceled before all steps had ended. "
+        "eva canceled it: “the order was withdrawn”"
+    )
+
+
 def test_the_sentence_of_a_run_walks_to_what_holds_it_up_as_why_does(
     get: Callable[..., Any], bench: Bench, opsjobs: OpsJobs, db: SQLAlchemy, access: Access
 ) -> None:
