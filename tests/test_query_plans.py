@@ -288,7 +288,8 @@ _OF_GROUPS = [
     ("batch:1", {"jobs_of_batch"}, 20_010),
     ("batch:1 state:failed", {"jobs_of_batch"}, 6_100),
     ("batch:batch_1 queue:queue_3", {"jobs_of_batch", "batches_by_name"}, 20_010),
-    ("batch:1 args.account_id:42", {"jobs_args"}, 100),
+    # Postgres reads the batch's index too when its statistics say that this saves rows of the table.
+    ("batch:1 args.account_id:42", {"jobs_args", "jobs_of_batch"}, 20_010),
     ("batch:1 tag:tag_300", {"jobs_tags"}, 100),
 ]
 
