@@ -185,7 +185,8 @@ class OpsJobs:
         of the wait. It may come before the wait opens, or before the workflow starts: it is kept, and the
         first such wait takes it. When several waits are open for it, none takes it, and an operator chooses;
         or name the workflow with `run`. With `dedupe`, a text such as the id of a webhook event, a signal
-        that is sent again is only counted. Raises `InvalidSignal` with every fault; nothing was written then.
+        that is sent again is only counted. Raises `InvalidSignal` with every fault, also when `run` does not
+        exist; nothing was written then.
 
         >>> sent = opsjobs.signal("payment", key="order-42", payload={"amount": 990}, dedupe="evt_1")
         >>> db.session.commit()

@@ -133,7 +133,7 @@ def _of_reason(number: int, reason: Reason, clean: Callable[[str], str]) -> Iter
         if moment is not None:
             yield f"   {word} {as_text(moment)}"
     read = ", ".join(f"{name} {value}" for name, value in reason.read.items())
-    yield f"   read {as_text(reason.read_at)}, reported by {reason.source}: {clean(read)}"
+    yield f"   read {as_text(reason.read_at)}, {reason.origin}: {clean(read)}"
     yield f"   {clean(reason.todo)}"
     if reason.action:
         yield f"   helps: {reason.action} on {clean(reason.target or '')}"

@@ -326,7 +326,8 @@ class Evidence:
 class RunEvidence:
     """What was read of a run of a workflow. `frontier` are its oldest few steps that wait for no other step.
 
-    `removed` names the oldest few unsettled steps whose jobs were deleted.
+    `removed` names the oldest few unsettled steps whose jobs were deleted. `state_of_step` is the state of
+    the step that ended the run.
     """
 
     id: int
@@ -335,6 +336,12 @@ class RunEvidence:
     steps: int
     settled: int
     trouble: str | None
+    ended_by: str | None = None
+    ended_by_step: str | None = None
+    canceled: int = 0
+    cancel_requested_by: str | None = None
+    cancel_reason: str | None = None
+    state_of_step: str | None = None
     removed: Sequence[str] = ()
     frontier: Sequence[FrontierStep] = ()
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from ..batches import reasons as batch_reasons
+from ..batches.queries import BatchRow
 from ..core.db import OLDEST_SCHEMA, SCHEMA_VERSION
 from ..core.words import agree, counted
 from ..jobs import reasons as job_reasons
@@ -16,7 +17,7 @@ from ..lifeline.reasons import needed_loops
 from ..limits import reasons as limit_reasons
 from ..queues import reasons as queue_reasons
 from ..workflows import reasons as workflow_reasons
-from ..workflows.held_up import rank, sentence_of
+from ..workflows.held_up import how_it_ended, rank, sentence_of
 from .evidence import MOST_STEPS, BatchEvidence, Evidence, RunEvidence
 from .reason_kinds import (
     REASON_KINDS,
@@ -118,7 +119,9 @@ def explain_run(run: RunEvidence, now: datetime) -> WorkflowExplanation:
 
 def _summary_of_run(run: RunEvidence) -> str:
     if run.is_final:
-        return "It has ended."
+        step = f"the step {run.ended_by_step} " if run.ended_by_step else ""
+        how = how_it_ended(run.ended_by, run.state_of_step, run.canceled)
+        return f"It has ended: {step}{how}.{_say_cancel(run)}"
     left = run.steps - run.settled
     if run.trouble is not None:
         return "It cannot be advanced. The advance loop tries again."
@@ -133,6 +136,13 @@ def _summary_of_run(run: RunEvidence) -> str:
         f"{sentence_of(first.name, first.waiting, first.doing)}. "
         f"{counted(left, 'step')} of {run.steps:,} left; {many} of them {wait} for no other step."
     )
+
+
+def _say_cancel(what: RunEvidence | BatchRow) -> str:
+    """Who canceled it and why, as one more sentence; empty when nobody did."""
+    if what.cancel_requested_by is None:
+        return ""
+    return f" {what.cancel_requested_by} canceled it: “{what.cancel_reason}”"
 
 
 def explain_batch_evidence(evidence: BatchEvidence) -> BatchExplanation:
@@ -158,7 +168,11 @@ def explain_batch_evidence(evidence: BatchEvidence) -> BatchExplanation:
 def _summary_of_batch(evidence: BatchEvidence) -> str:
     batch = evidence.batch
     if batch.is_final:
-        return "It has ended."
+        numbers = {**batch.ends, "lost": batch.lost}
+        ends = [f"{number:,} {word}" for word, number in numbers.items() if number]
+        members = f"of {counted(batch.enqueued, 'member')} {', '.join(ends)}"
+        canceled = _say_cancel(batch) if batch.state == "canceled" else ""
+        return f"It has ended: {members if ends else 'it had no members'}.{canceled}"
     if batch.trouble is not None:
         return "Its members cannot be counted. The fold loop tries again."
     if batch.cancel_requested_at is not None:

@@ -20,7 +20,7 @@ from ..limits import stored_buckets
 from ..limits.models import Bucket, Lease, Limiter
 from ..queues.models import Queue
 from ..settings import Settings
-from ..workflows.models import WorkflowRecord
+from ..workflows.models import StepRecord, WorkflowRecord
 from .evidence import (
     MOST_STEPS,
     AttemptEvidence,
@@ -119,9 +119,14 @@ def find_run_evidence(
     session: Session, run: int, now: datetime, settings: Settings
 ) -> RunEvidence | None:
     """What is in Postgres about a run and its frontier; None when there is no such run."""
-    columns = ("id", "name", "state", "steps", "settled", "trouble")
+    step = select(StepRecord.settled).where(
+        StepRecord.workflow_id == WorkflowRecord.id, StepRecord.name == WorkflowRecord.ended_by_step
+    )
+    others = ("state_of_step", "removed", "frontier")
+    names = [name for name in RunEvidence.__annotations__ if name not in others]
+    columns = [getattr(WorkflowRecord, name) for name in names]
     row = session.execute(
-        select(*(getattr(WorkflowRecord, name) for name in columns)).where(WorkflowRecord.id == run)
+        select(*columns, step.scalar_subquery()).where(WorkflowRecord.id == run)
     ).one_or_none()
     if row is None:
         return None

@@ -40,6 +40,13 @@ class Reason:
     until: datetime | None = None
     passes: bool = False
 
+    @property
+    def origin(self) -> str:
+        """Who reported the values of `read`, in words."""
+        if self.source == "inferred":
+            return "inferred by the library, reported by nobody"
+        return f"reported by the {self.source}"
+
 
 @dataclass(frozen=True)
 class Explanation:

@@ -112,7 +112,12 @@ def forbid(row: RunWithSteps, request: Request) -> Skip | None:
     """Why the run's state forbids the action; None when it allows it."""
     if row.run.state in request.action.sources:
         return None
-    return cannot(row, request, f"it is {row.run.state}{say_legal_actions(row.run.state)}")
+    state = row.run.state
+    if state == "finished" and not row.run.unfinished:
+        return cannot(
+            row, request, "it is finished, as are all its steps; no action is legal any more"
+        )
+    return cannot(row, request, f"it is {state}{say_legal_actions(state)}")
 
 
 def say_legal_actions(state: str) -> str:
@@ -441,16 +446,18 @@ def _decide_give(row: RunWithSteps, request: Request) -> Item | Skip:
 def _say_unfit(signal: SignalForDecision, wait: StepForDecision, run: RunForDecision) -> str | None:
     """Why this signal cannot end this wait, and what can be done instead; None when it can."""
     if signal.outcome not in NOT_TAKEN:
-        return f"signal {signal.id} has ended the wait of job {signal.taken_by}; send another with Signal"
+        return (
+            f"signal {signal.id} has ended the wait of job {signal.taken_by}; send another signal"
+        )
     if wait.opened_at is None:
-        return f"wait {wait.name} is not open yet; give it when it is open, or send another with Signal"
+        return f"wait {wait.name} is not open yet; give it when it is open, or send another signal"
     names = wait.signals or []
     if signal.name in names and signal.key == wait.key and signal.run in (None, run.id):
         return None
     of_run = "" if signal.run is None else f" of workflow {signal.run}"
     return (
         f"signal {signal.id} is for waits{of_run} for {signal.name}{_say_key(signal.key)}, and wait "
-        f"{wait.name} is for {' or '.join(names)}{_say_key(wait.key)}; send another with Signal"
+        f"{wait.name} is for {' or '.join(names)}{_say_key(wait.key)}; send another signal"
     )
 
 

@@ -1,4 +1,4 @@
-"""Says in words what a released step does, and which step waits for it. Pure."""
+"""Says in words what a released step does, which step waits for it, and how a run ended. Pure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from ..core.words import counted
+from ..core.words import agree, counted
 from ..core.words import moment as in_words
-from .lifecycle import HOLDS_UP, NEEDS
+from .lifecycle import ENDED_BY, HOLDS_UP, NEEDS
 
 
 class IsReleased(Protocol):
@@ -84,6 +84,20 @@ def doing_of(step: IsReleased, now: datetime) -> Doing:
 def sentence_of(name: str, waiting: str | None, doing: object) -> str:
     """`billing backs off: attempt 3 of 5 at 02:20`, or `notify waits for billing, which backs off: …`."""
     return f"{name} {doing}" if waiting is None else f"{waiting} waits for {name}, which {doing}"
+
+
+def how_it_ended(ended_by: str | None, step: str | None, canceled: int) -> str:
+    """How a run ended, behind the name of the step that ended it: `failed, so 2 steps were canceled`.
+
+    `step` is the state in which that step settled. Without one it is a sentence of its own.
+    """
+    if ended_by != "step":
+        return ENDED_BY[ended_by or ""]
+    says = {"failed": "failed", "canceled": "was canceled"}.get(step or "", "did not finish")
+    others = canceled - (step == "canceled")
+    if not others:
+        return says
+    return f"{says}, so {counted(others, 'step')} {agree(others, 'was', 'were')} canceled"
 
 
 def say_needs(reasons: Iterable[str]) -> str:

@@ -34,6 +34,16 @@ def topological_order(before: Before) -> list[int]:
     return order
 
 
+def find_cycles(before: Before, most: int) -> list[list[int]]:
+    """At most `most` cycles. No two of them share a step; one that shares a step with another is left out."""
+    cycles: list[list[int]] = []
+    while len(cycles) < most and (cycle := find_cycle(before, topological_order(before))):
+        cycles.append(cycle)
+        broken = set(cycle)
+        before = [() if number in broken else positions for number, positions in enumerate(before)]
+    return cycles
+
+
 def find_cycle(before: Before, order: Sequence[int]) -> list[int]:
     """A cycle among the steps that `topological_order` left out: each waits for the one before it, the first
     for the last. Empty when it left out none.

@@ -15,7 +15,7 @@ from ..jobs.record.stored_call import StoredCall, store_callback
 from ..jobs.record.task import ChainLink
 from .declaration import WAIT_TASK, Map, Node, WorkflowDeclaration, references_of
 from .faults import LONGEST_NAME, Faults, show_name
-from .order import find_cycle, topological_order
+from .order import find_cycles, topological_order
 from .prepare_step import DURATION, PreparedStep, StepPreparation
 from .references import find_reference
 
@@ -30,6 +30,7 @@ FACTS = ("workflow_id", "name", "state", "end_no", "context")
 # The first errors about unknown names ask whether one of so many names was meant.
 _MOST_HINTS, _COMPARED = 10, 1_000
 _SHOWN_OF_CYCLE = 10
+_SHOWN_CYCLES = 10
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ class _Edges:
 def _find_order(
     nodes: Sequence[Node], before: Sequence[Sequence[int]], faults: Faults
 ) -> list[int]:
-    """The order of the graph. Adds errors: of its size, and of a cycle."""
+    """The order of the graph. Adds errors: of its size, and of its cycles."""
     steps, edges = len(nodes), sum(map(len, before))
     if not steps:
         faults.add(None, "empty", "it has no step")
@@ -204,14 +205,13 @@ def _find_order(
             "between many and many"
         )
         faults.add(None, "too_many_edges", sentence)
-    order = topological_order(before)
-    if cycle := find_cycle(before, order):
+    for cycle in find_cycles(before, _SHOWN_CYCLES):
         names = [show_name(nodes[position].name) for position in cycle]
         more = len(names) - _SHOWN_OF_CYCLE
         shown = names[:_SHOWN_OF_CYCLE] + ([f"({more:,} more)"] if more > 0 else [])
         path = " → ".join([*shown, names[0]])
         faults.add(None, "cycle", f"its steps wait for each other in a cycle: {path}")
-    return order
+    return topological_order(before)
 
 
 def _shape_of(nodes: Sequence[Node], before: Sequence[Sequence[int]]) -> bytes:

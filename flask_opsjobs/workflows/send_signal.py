@@ -51,7 +51,10 @@ def send_signal(host: Host, signal: Signal, session: AnySession | None = None) -
 
 
 def store_signal(run: RunSql, host: Host, signal: Signal) -> Signaled:
-    """Store a signal in the caller's transaction. Raises `InvalidSignal` with every fault."""
+    """Store a signal in the caller's transaction. Raises `InvalidSignal` with every fault.
+
+    Of a run that does not exist it is a fault, unless the same `dedupe` was sent before.
+    """
     values = {
         "name": signal.name,
         "key": signal.key,
@@ -61,8 +64,12 @@ def store_signal(run: RunSql, host: Host, signal: Signal) -> Signaled:
         "by": signal.by,
         "since": since(host),
     }
-    (row,) = run("insert_signal", values)
-    return Signaled(row.id, row.is_duplicate)
+    for row in run("insert_signal", values):
+        return Signaled(row.id, row.is_duplicate)
+    raise InvalidSignal(
+        f"the signal cannot be sent: there is no workflow {signal.run}: give as run the id of a workflow "
+        "that exists, or leave run out, so that the first wait with this name and key takes the signal"
+    )
 
 
 def _dump(signal: Signal, most_bytes: int) -> str | None:

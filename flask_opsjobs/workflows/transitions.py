@@ -28,7 +28,8 @@ def lock(connection: Connection, runs: Iterable[int]) -> list[int]:
 class RunForDecision:
     """The columns of a run that a decision needs.
 
-    `open_rival` is the other open run with the same name and unique key.
+    `unfinished` is the number of its steps that failed or were canceled. `open_rival` is the other open run
+    with the same name and unique key.
     """
 
     id: int
@@ -36,6 +37,7 @@ class RunForDecision:
     state: str
     end_no: int
     cancel_requested_at: datetime | None
+    unfinished: int
     open_rival: int | None
 
 

@@ -187,6 +187,13 @@ def test_a_workflow_shows_the_steps_that_all_others_wait_for(app: Flask, bench: 
     assert "their jobs were deleted: billing" in why(app, f"workflow/{graph.run}").stdout
 
 
+def test_what_nobody_reported_is_said_to_be_inferred(app: Flask, bench: Bench) -> None:
+    graph = Graph.make(bench.connection, "a b", ["a b"])
+    said = why(app, str(graph.ids["b"])).stdout
+    assert ", inferred by the library, reported by nobody: " in said
+    assert "reported by inferred" not in said
+
+
 def test_a_workflow_as_json(app: Flask, bench: Bench) -> None:
     graph = Graph.make(bench.connection, "billing notify", ["billing notify"])
     found = json.loads(why(app, f"workflow/{graph.run}", "--json").stdout)

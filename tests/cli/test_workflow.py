@@ -162,6 +162,10 @@ def test_a_signal_is_sent_once_and_counted_again(graph: Graph, bench: Bench, cal
         (("payment", "--dedupe", ""), "dedupe is empty"),
         (("payment", "--run", "0"), "not in the range"),
         (("payment", "--run", str(2**63)), "run must be the id of a workflow"),
+        (
+            ("payment", "--run", "99999"),
+            "there is no workflow 99999: give as run the id of a workflow",
+        ),
         ((), "Missing argument"),
     ],
 )

@@ -63,7 +63,29 @@ def test_an_open_batch_is_closed_by_the_action_that_helps(
     assert reason.target is not None
     assert opsjobs.operator.run(reason.action, [reason.target], **WHY).is_done
     found = explain(opsjobs, batch.id)
-    assert (found.state, found.says, found.reasons) == ("finished", "It has ended.", ())
+    says = "It has ended: of 1 member 1 finished."
+    assert (found.state, found.says, found.reasons) == ("finished", says, ())
+
+
+def test_one_that_has_ended_says_how_its_members_did(
+    opsjobs: OpsJobs, db: SQLAlchemy, bench: Bench, row_task: Task
+) -> None:
+    with opsjobs.batch("import") as batch:
+        batch.enqueue(row_task.options(max_attempts=1), -1)
+        batch.enqueue(row_task, 1)
+        batch.enqueue(row_task, 2)
+    with opsjobs.batch("nothing") as empty:
+        pass
+    with opsjobs.batch("later") as later:
+        later.enqueue(row_task.options(delay=3600), 1)
+    db.session.commit()
+    assert opsjobs.operator.run("batch.cancel", [f"batch/{later.id}"], **WHY).is_done
+    perform_due()
+    fold_all(bench.connection)
+    assert explain(opsjobs, batch.id).says == "It has ended: of 3 members 2 finished, 1 failed."
+    assert explain(opsjobs, empty.id).says == "It has ended: it had no members."
+    says = f"It has ended: of 1 member 1 canceled. {WHY['actor']} canceled it: “{WHY['reason']}”"
+    assert explain(opsjobs, later.id).says == says
 
 
 def test_the_oldest_member_of_each_state_says_what_it_waits_for(

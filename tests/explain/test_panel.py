@@ -83,7 +83,7 @@ def test_reasons_stand_in_order_with_code_evidence_and_source(
     first, second = found.select("ol.why > li")
     assert words(first).startswith("1 It is due later. Until ")
     assert first.select_one(".read code").text == "scheduled"
-    assert "reported by host" in words(first)
+    assert "reported by the host" in words(first)
     assert first.select_one("button") is None
     assert (first["data-is"], second["data-is"]) == ("waiting", "blocked")
     assert "The queue default is paused" in words(second)

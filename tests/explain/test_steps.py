@@ -247,7 +247,29 @@ class TestRun:
         graph.end("only")
         advance(graph.connection, graph.run, MOST_BYTES)
         found = opsjobs.explain(f"workflow/{graph.run}")
-        assert (found.state, found.says, found.frontier) == ("finished", "It has ended.", {})
+        says = "It has ended: all steps that must finish have finished."
+        assert (found.state, found.says, found.frontier) == ("finished", says, {})
+
+    @pytest.mark.parametrize(
+        ("state", "says"), [("failed", "failed"), ("canceled", "was canceled")]
+    )
+    def test_one_that_a_step_ended(
+        self, bench: Bench, opsjobs: OpsJobs, db: SQLAlchemy, state: str, says: str
+    ) -> None:
+        graph = Graph.make(bench.connection, "a b c", ["a b", "b c"])
+        graph.end("a", state)
+        for _ in range(3):
+            advance(graph.connection, graph.run, MOST_BYTES)
+        found = opsjobs.explain(f"workflow/{graph.run}")
+        assert found.says == f"It has ended: the step a {says}, so 2 steps were canceled."
+
+    def test_one_that_was_canceled(self, bench: Bench, opsjobs: OpsJobs, db: SQLAlchemy) -> None:
+        graph = Graph.make(bench.connection, "a", [])
+        opsjobs.operator.cancel_workflow(graph.run, actor="eva", reason="withdrawn")
+        advance(graph.connection, graph.run, MOST_BYTES)
+        assert opsjobs.explain(f"workflow/{graph.run}").says == (
+            "It has ended: it was canceled before all steps had ended. eva canceled it: “withdrawn”"
+        )
 
     @pytest.mark.parametrize("name", ["workflow/42", "workflow/x", "42", "job/42"])
     def test_one_that_is_not_there(self, opsjobs: OpsJobs, db: SQLAlchemy, name: str) -> None:

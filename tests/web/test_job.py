@@ -286,13 +286,13 @@ def test_history_is_told_newest_first_with_who_saw_it(get: Get, session: Session
     sources = [
         row.select("td")[-1].text for row in _section(get, job, "attempts").select("tbody tr")
     ]
-    assert sources == ["worker", "inferred"], "as in the history"
+    assert sources == ["worker", "nobody: inferred"], "as in the history"
     assert events == [
         ("Failed: the last attempt failed", "worker"),
         ("Attempt 2 ended, raised: GatewayTimeout: no answer", "worker"),
         ("Attempt 2 taken by web-1:2207", "worker"),
         ("Queued, dispatch 2", "dispatcher"),
-        ("Attempt 1 ended, lost: no heartbeat for 120 s", "inferred"),
+        ("Attempt 1 ended, lost: no heartbeat for 120 s", "nobody: inferred"),
         ("Attempt 1 taken by web-1:7", "worker"),
         ("Enqueued", "host"),
     ]

@@ -246,7 +246,26 @@ def test_a_run_that_takes_longer_than_usual_is_marked(
 def test_a_removed_job_stays_in_its_graph(get: Callable[..., Any], session: Session) -> None:
     run = make_run(session, {"a": 900_001})
     session.commit()
-    assert "removed" in rows(soup(get(f"/workflows/{run.id}").text), "steps")["a"]
+    page = soup(get(f"/workflows/{run.id}").text)
+    assert "deferred, job deleted" in rows(page, "steps")["a"]
+    assert (
+        "900001: its job was deleted; the next advance counts the step as failed (lost)"
+        in words(page.select_one("[aria-labelledby=step]"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("settled", "counts"), [("failed", "failed (lost)"), ("finished", "finished")]
+)
+def test_a_removed_job_says_how_its_step_counts(
+    get: Callable[..., Any], session: Session, settled: str, counts: str
+) -> None:
+    run = make_run(session, {"a": 900_001})
+    session.execute(update(StepRecord).values(settled=settled, settled_at=ago(minutes=1)))
+    session.commit()
+    page = soup(get(f"/workflows/{run.id}").text)
+    said = words(page.select_one("[aria-labelledby=step] dd"))
+    assert said == f"900001: its job was deleted; the step counts as {counts}"
 
 
 def test_a_callback_that_failed_is_told(get: Callable[..., Any], session: Session) -> None:
@@ -321,7 +340,8 @@ def test_a_map_counts_its_members(
     table = rows(page, "steps")
     assert "2 finished, 1 failed" in table["double"]
     assert len(table) == 5
-    assert "did not finish" in words(page.select_one("#part .say"))
+    says = words(page.select_one("#part .say"))
+    assert says.startswith("Failed : the step double[2] failed")
     # In the timeline the members share the row of their map.
     drawn = page.select_one("svg.gantt")
     assert [link.title.text for link in drawn.select("a")] == [
@@ -445,7 +465,7 @@ def test_any_name_is_shown_and_its_links_lead_on(
         pass
     db.session.commit()
     perform_due()
-    opsjobs.signal(name, key=name, run=run.id + 1)
+    opsjobs.signal(name, key=name, run=run.id)
     db.session.commit()
     (row,) = soup(get("/workflows").text).select("#part tbody tr")
     assert name[:8] in words(row)

@@ -556,7 +556,7 @@ def test_a_signal_of_each_outcome_is_given_to_a_wait(
     if outcome == "taken":
         assert receipt.says == (
             f"cannot give a signal to workflow {graph.run}: signal {signal} has ended the wait of job "
-            f"{taken_by}; send another with Signal"
+            f"{taken_by}; send another signal"
         )
         assert graph.states() == {"paid": "deferred", "b": "deferred"}
         return
@@ -580,7 +580,7 @@ def test_a_signal_of_each_outcome_is_given_to_a_wait(
         (
             {"key": "order-2"},
             "signal 1 is for waits for payment with the key order-2, and wait paid is for payment with the "
-            "key order-1; send another with Signal",
+            "key order-1; send another signal",
         ),
         (
             {"name": "refund", "key": ""},
@@ -612,7 +612,7 @@ def test_a_signal_is_given_to_an_open_wait_only(bench: Bench, operator: Operator
     with pytest.raises(ActionRefused, match="there is no signal 99"):
         operator.give_signal(graph.run, "paid", 99, **WHY)
     assert operator.give_signal(graph.run, "paid", signal, **WHY).is_done
-    with pytest.raises(ActionRefused, match="it is finished; legal now: retry, skip"):
+    with pytest.raises(ActionRefused, match="it is finished, as are all its steps; no action"):
         operator.give_signal(graph.run, "paid", signal, **WHY)
 
 

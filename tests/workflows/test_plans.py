@@ -151,6 +151,19 @@ CASES: dict[str, tuple[str, str, int, dict[str, Any]]] = {
         2,
         {**_SIGNAL, "dedupe": "e", "payload": "null", "by": "host", "since": "30 days"},
     ),
+    "insert signal for a run": (
+        "insert_signal",
+        "steps_waits steps_waits_left workflows_pkey signals_dedupe",
+        2,
+        {
+            **_SIGNAL,
+            "run": RUN,
+            "dedupe": "e",
+            "payload": "null",
+            "by": "host",
+            "since": "30 days",
+        },
+    ),
     "late": (
         "note_late_signal",
         "steps_waits steps_waits_left",

@@ -271,6 +271,25 @@ def test_a_step_that_waits_for_itself(refuse: Any, bill: Task) -> None:
     assert "in a cycle: a → a" in refuse(step("a", bill, after="a")).says
 
 
+def test_all_cycles_are_told_at_once(refuse: Any, bill: Task) -> None:
+    def build(flow: Workflow) -> None:
+        flow.step("a", bill, after="b")
+        flow.step("b", bill, after="a")
+        flow.step("c", bill, after="c")
+
+    says = refuse(build).says
+    assert "in a cycle: a → b → a" in says
+    assert "in a cycle: c → c" in says
+
+
+def test_of_many_cycles_ten_are_told(refuse: Any, bill: Task) -> None:
+    def build(flow: Workflow) -> None:
+        for number in range(5_000):
+            flow.step(f"s{number}", bill, after=f"s{number}")
+
+    assert refuse(build).says.count("in a cycle") == 10
+
+
 def test_a_cycle_of_ten_thousand(refuse: Any, bill: Task) -> None:
     def build(flow: Workflow) -> None:
         for number in range(10_000):

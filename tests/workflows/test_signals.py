@@ -101,6 +101,39 @@ def test_a_signal_for_two_open_waits_is_ambiguous_and_changes_nothing(
     assert two.states() == {"paid": "finished"}
 
 
+def test_a_signal_for_a_run_that_does_not_exist_is_refused_unless_it_was_sent_before(
+    bench: Bench, send: Any
+) -> None:
+    graph = Graph.make(bench.connection, "paid", [], waits={"paid": PAYMENT})
+    first = send(run=graph.run, dedupe="evt_1")
+    for statement in ("DELETE FROM opsjobs.steps", "DELETE FROM opsjobs.workflows"):
+        bench.connection.execute(statement)
+    assert send(run=graph.run, dedupe="evt_1") == first
+    with pytest.raises(InvalidSignal, match=f"there is no workflow {graph.run}: "):
+        send(run=graph.run, dedupe="evt_2")
+    assert bench.row("SELECT id, duplicates FROM opsjobs.signals") == {"id": first, "duplicates": 1}
+
+
+def test_a_signal_is_sent_to_a_run_in_the_transaction_that_starts_it(
+    app: Flask, opsjobs: OpsJobs, bench: Bench
+) -> None:
+    with app.app_context():
+        flow = opsjobs.workflow("order")
+        flow.wait("paid", signal="payment", key="order-1")
+        run = flow.start()
+        sent = opsjobs.signal("payment", key="order-1", run=run.id)
+        opsjobs.host.session().commit()
+    settle(bench.connection)
+    assert outcome(bench, sent.id) == "taken"
+
+
+def test_a_signal_for_a_run_that_has_ended_is_late(bench: Bench, send: Any) -> None:
+    graph = Graph.make(bench.connection, "paid", [], waits={"paid": PAYMENT})
+    graph.end("paid")
+    settle(bench.connection)
+    assert outcome(bench, send(run=graph.run)) == "late"
+
+
 def test_an_ended_wait_makes_no_key_ambiguous(bench: Bench, send: Any) -> None:
     """Case 21: a later wait of the same key takes the next signal."""
     for amount in range(3):

@@ -44,6 +44,8 @@ def outcome_of(attempt: AttemptRow, job: JobInFull) -> Word:
     return Word(status or ("failed" if is_last_word else "retryable"), text)
 
 
+# The source of what no process reported.
+_INFERRED = "nobody: inferred"
 # Who ends a job, by `ended_by`.
 _ENDERS = {"deadline": "dispatcher", "undeliverable": "dispatcher", "discarded": "operator"}
 
@@ -63,7 +65,7 @@ class Event:
     @property
     def is_inferred(self) -> bool:
         """Whether the event was inferred: no process reported it."""
-        return self.source == "inferred"
+        return self.source == _INFERRED
 
 
 def list_history(
@@ -120,7 +122,7 @@ def _of_attempts(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Eve
 
 def source_of(attempt: AttemptRow) -> str:
     """Who reported the end of an attempt: its worker; that of a lost attempt the watch loop inferred."""
-    return "inferred" if attempt.outcome == "lost" else "worker"
+    return _INFERRED if attempt.outcome == "lost" else "worker"
 
 
 def _of_audit(event: EventRow) -> Event:

@@ -20,8 +20,8 @@ from ...jobs.rows import Count
 from ...jobs.search import terms
 from ...workflows import queries
 from ...workflows.faults import LONGEST_NAME
-from ...workflows.held_up import Doing, doing_of, say_needs
-from ...workflows.lifecycle import ENDED_BY, MEANINGS, NEEDS, STATES
+from ...workflows.held_up import Doing, doing_of, how_it_ended, say_needs
+from ...workflows.lifecycle import MEANINGS, NEEDS, STATES
 from ...workflows.queries import HeldUpBy, RunPage, RunRow
 from ..app import access, pages, problems, references
 from ..app.host import host, reading
@@ -203,6 +203,7 @@ def _list(read: Reading, asked: RunsRequest) -> Markup:
         meanings=MEANINGS,
         needs=NEEDS,
         say_needs=say_needs,
+        how_it_ended=how_it_ended,
         older=asked.cursor("before", found),
         newer=asked.cursor("after", found),
     )
@@ -243,7 +244,7 @@ def _one(read: Reading, view: RunView) -> Markup:
         usual=queries.find_usual_seconds(read.session, [run.name]).get(run.name),
         callbacks=queries.list_callbacks(read.session, run.id),
         meaning=MEANINGS[run.state],
-        ended_by=ENDED_BY.get(run.ended_by or ""),
+        how_it_ended=how_it_ended,
         of_step=view.display_of_step(),
         actions=_actions(run),
         actions_of_step=_actions_of_step(view),
