@@ -38,9 +38,10 @@ _TOO_SLOW = 20
 
 
 def slow_first(items: list[pytest.Item]) -> None:
-    """Let each test process begin with modules that have slow tests, then with those that start processes.
+    """Let test processes begin with modules that have slow tests, then with those that start processes.
 
-    So nobody has a long test left at the end, and who waits for a process leaves the processors to others.
+    So nobody has a long test left at the end. The last process begins with short tests: they need the
+    processors while the slow tests of the others wait for processes.
     The modules of a folder stay together, since they share what takes long to start: a browser, a site, an
     installation. xdist gives each process an equal run of the list, and who is done takes from the end of
     another's run.
@@ -63,7 +64,7 @@ def slow_first(items: list[pytest.Item]) -> None:
     runs: list[list[pytest.Item]] = [[] for _ in range(number)]
     for place, (_, paths) in enumerate(groupby(long, key=lambda path: path.parent)):
         for path in paths:
-            runs[place % number] += of_module[path]
+            runs[place % max(number - 1, 1)] += of_module[path]
     short = iter([item for item in items if item.path not in slow | starting])
     for run in runs:
         run += islice(short, max(len(items) // number - len(run), 0))
