@@ -25,7 +25,7 @@ Attempt = tuple[datetime, datetime | None, str | None]
 # A wait that is open longer, and a run that failed since, need a person.
 OVERDUE = timedelta(days=1)
 MOST_IN_NEED = 25
-# A page of runs looks at this many jobs of each run, and at this many open waits of all runs.
+# A page of runs looks at this many released jobs and open waits of each run.
 _EXAMINED_JOBS = 1_000
 EXAMINED_WAITS = 1_000
 # How long a run usually takes: among so many runs of its name, if so many of them finished.
@@ -170,7 +170,7 @@ def list_runs_that_need_help(session: Session, now: datetime) -> Mapping[int, st
 def find_what_holds_up(session: Session, runs: Iterable[RunRow]) -> Mapping[int, HeldUpBy]:
     """By run, the released step that most likely holds it up; none for a run without such a step.
 
-    Only the first 1,000 jobs of a run are examined.
+    At most 1,000 released jobs and 1,000 open waits of a run are examined.
     """
     params = {"ids": [run.id for run in runs if run.is_open], "examined": _EXAMINED_JOBS}
     if not params["ids"]:

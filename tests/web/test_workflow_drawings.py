@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from operator import attrgetter
 from xml.etree import ElementTree
 
 import pytest
@@ -182,7 +183,9 @@ def at(seconds: float) -> datetime:
 
 
 def timeline(*rows: TimelineRow, seconds: float = 668) -> Element:
-    return parsed(draw_run_timeline(most_telling(rows), len(rows), BEGIN, at(seconds)))
+    return parsed(
+        draw_run_timeline(most_telling(rows, attrgetter("state")), len(rows), BEGIN, at(seconds))
+    )
 
 
 def span_of(rect: Element) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from flask_opsjobs.jobs.models import Callback
 from flask_opsjobs.testing import perform_due
 from flask_opsjobs.workflows.models import StepRecord
 from tests.support.engine import Bench
-from tests.support.graphs import Graph
+from tests.support.graphs import Graph, settle_all
 from tests.web.conftest import Access
 from tests.web.every import soup
 from tests.web.rows import ago, make_batch, make_job, make_run, make_signal
@@ -369,6 +369,18 @@ def test_a_large_run_is_shown_a_hundred_steps_a_page(
     page = soup(get(f"/workflows/{run.id}?page=16").text)
     assert list(rows(page, "steps")) == ["step_1499"]
     assert "page 16 of 16" in words(page)
+
+
+def test_the_list_finds_what_holds_a_large_run_up(get: Callable[..., Any], bench: Bench) -> None:
+    """The wait stands behind a thousand steps that were canceled because `a` failed."""
+    behind = [f"b_{number}" for number in range(1_001)]
+    names = " ".join(["a", *behind, "paid"])
+    edges = [f"a {name}" for name in behind]
+    graph = Graph.make(bench.connection, names, edges, waits={"paid": PAYMENT}, on_end=None)
+    graph.end("a", "failed")
+    settle_all(bench.connection)
+    (line,) = rows(soup(get("/workflows").text), "runs").values()
+    assert "paid has waited for the signal payment" in line
 
 
 def test_the_graph_and_the_timeline_link_each_step(get: Callable[..., Any], graph: Graph) -> None:

@@ -33,7 +33,7 @@ from ..lifecycle import STATES
 from ..models import Job
 from ..rows import Count, JobPage
 from .filter import JobFilter
-from .group_queries import find_members, is_one_of
+from .group_queries import find_members, has_other_terms, is_one_of
 from .index_scan import PLAIN, Range, conditions_of, is_match
 
 IsShown = Callable[[str], bool]
@@ -126,7 +126,7 @@ def _read_listed(
 
     Read by id alone, as `list_jobs_in_full` does, and only when something other than a state is asked for.
     """
-    if not jobs or not (wanted.error or wanted.task or wanted.queue or wanted.origin):
+    if not jobs or not has_other_terms(wanted):
         return [(id, state, None) for id, state in jobs]
     ids = [id for id, _ in jobs]
     columns = (Job.id, Job.state, Job.error, Job.task, Job.queue, Job.origin)

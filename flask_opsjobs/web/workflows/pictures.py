@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from markupsafe import Markup
@@ -18,7 +18,7 @@ from ...workflows.queries import Attempt, StepRow, list_attempts_of_steps
 from ..app.host import host
 from .graph_svg import draw_graph
 from .run import RunView
-from .timeline_svg import RanFor, TimelineRow, draw_run_timeline, most_telling
+from .timeline_svg import RanFor, TimelineRow, draw_run_timeline
 
 # The end of the timeline of a run that goes on moves in so many steps: else each poll would draw it anew.
 _MOVES = 60
@@ -71,35 +71,26 @@ def draw_timeline_of(read: Reading, view: RunView) -> Markup:
     for step in steps.rows:
         if step.map_of is not None and step.map_of in steps.by_id:
             members[step.map_of].append(step)
-    own = [step for step in steps.rows if step.map_of not in steps.by_id]
-    shown = most_telling([_TimelineStep(step, steps.state_of(step)) for step in own])
-    attempts = list_attempts_of_steps(read.session, sorted(each.step.id for each in shown))
+    attempts = list_attempts_of_steps(read.session, sorted(step.id for step in steps.in_timeline))
     display = Display(host().display, may_see=True)
     shortest = (end - run.created_at).total_seconds() * _NARROW
 
-    def row(each: _TimelineStep) -> TimelineRow:
-        step, mine = each.step, members.get(each.step.id, ())
+    def row(step: StepRow) -> TimelineRow:
+        state, mine = steps.state_of(step), members.get(step.id, ())
         name = display.clean(step.name) + (f" × {len(mine):,}" if mine else "")
         begin, ended_at = step.released_at or step.opened_at, step.ended_at
         ran = tuple(_attempts_of(step, attempts.get(step.id, ())))
         if mine:
             is_open = any(member.state not in FINAL for member in mine)
             ended_at = None if is_open else max(m.ended_at for m in (step, *mine) if m.ended_at)
-            ran = tuple(_run_of(mine, each.state, ended_at))
+            ran = tuple(_run_of(mine, state, ended_at))
         note = f"next at {_clock(step.due_at)}" if step.state == "retryable" else ""
         if begin and ended_at and (ended_at - begin).total_seconds() < shortest:
             note = took((ended_at - begin).total_seconds())
-        return TimelineRow(name, each.state, view.step_url(step), begin, ended_at, ran, note)
+        return TimelineRow(name, state, view.step_url(step), begin, ended_at, ran, note)
 
-    return draw_run_timeline([row(each) for each in shown], len(own), run.created_at, end)
-
-
-@dataclass(frozen=True)
-class _TimelineStep:
-    """A step with a row of its own, and the state in which the row shows it."""
-
-    step: StepRow
-    state: str
+    rows = [row(step) for step in steps.in_timeline]
+    return draw_run_timeline(rows, len(steps.own), run.created_at, end)
 
 
 def _run_of(members: Sequence[StepRow], state: str, ended_at: datetime | None) -> Iterator[RanFor]:

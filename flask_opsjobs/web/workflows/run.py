@@ -30,6 +30,7 @@ from ...workflows.queries import (
 from ..app import access, problems
 from ..app.display import PageDisplay
 from ..app.host import host
+from .timeline_svg import most_telling
 
 # Actions on a step that ask for a value, so that they have forms.
 STEP_ACTIONS = tuple(ACTIONS[f"workflow.{name}"] for name in ("give_signal", "signal", "skip"))
@@ -122,7 +123,23 @@ class Steps:
 
     def state_of(self, step: StepRow) -> str:
         """The state of a step; of a map, the state of its members that needs the most attention."""
-        return state_of_map(step, self.members.get(step.id, {}))
+        counts = self.members.get(step.id)
+        return state_of_map(step, counts) if counts else step.state
+
+    @cached_property
+    def holding(self) -> Sequence[StepRow]:
+        """The released steps that have not ended, the one that most likely holds the run up first."""
+        return order_of_need(step for step in self.rows if step.holds_up)
+
+    @cached_property
+    def own(self) -> Sequence[StepRow]:
+        """The steps with a row of their own in a timeline: the members of a map share its row."""
+        return [step for step in self.rows if step.map_of not in self.by_id]
+
+    @cached_property
+    def in_timeline(self) -> Sequence[StepRow]:
+        """Those of them that the timeline shows."""
+        return most_telling(self.own, self.state_of)
 
 
 @dataclass(frozen=True)
@@ -156,11 +173,6 @@ class RunView:
         return max(1, -(-len(self.shown) // _ROWS))
 
     @cached_property
-    def holding(self) -> Sequence[StepRow]:
-        """The released steps that have not ended, the one that most likely holds the run up first."""
-        return order_of_need(step for step in self.steps.rows if step.holds_up)
-
-    @cached_property
     def failed(self) -> Sequence[StepRow]:
         """The steps that failed although they must finish."""
         return [step for step in self.steps.rows if step.state == "failed" and not step.may_fail]
@@ -168,7 +180,7 @@ class RunView:
     @property
     def waits(self) -> Sequence[StepRow]:
         """The open waits, the one that is open longest first."""
-        return [step for step in self.holding if step.is_open_wait]
+        return [step for step in self.steps.holding if step.is_open_wait]
 
     @property
     def overdue(self) -> Sequence[StepRow]:
@@ -260,7 +272,9 @@ def _most_telling(view: RunView) -> StepRow | None:
     """The step that ended the run, else one that failed, the one that holds it up, or the first."""
     culprit = view.named(view.run.row.ended_by_step)
     first = view.steps.rows[:1]
-    return next((step for step in (culprit, *view.failed, *view.holding, *first) if step), None)
+    return next(
+        (step for step in (culprit, *view.failed, *view.steps.holding, *first) if step), None
+    )
 
 
 def _read_request(steps: Steps) -> StepsRequest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from markupsafe import Markup
 
@@ -64,12 +64,7 @@ class TimelineRow:
     note: str = ""
 
 
-class _HasState(Protocol):
-    @property
-    def state(self) -> str: ...
-
-
-AnyRow = TypeVar("AnyRow", bound=_HasState)
+AnyRow = TypeVar("AnyRow")
 
 
 def draw_run_timeline(
@@ -100,11 +95,11 @@ def draw_run_timeline(
     )
 
 
-def most_telling(rows: Sequence[AnyRow]) -> Sequence[AnyRow]:
+def most_telling(rows: Sequence[AnyRow], state_of: Callable[[AnyRow], str]) -> Sequence[AnyRow]:
     """The rows that a timeline shows: all, or of more than 200 those that fail or run, and then the first."""
     if len(rows) <= MOST_ROWS:
         return rows
-    places = sorted(range(len(rows)), key=lambda at: (rows[at].state not in _SHOWN_FIRST, at))
+    places = sorted(range(len(rows)), key=lambda at: (state_of(rows[at]) not in _SHOWN_FIRST, at))
     return [rows[at] for at in sorted(places[:MOST_ROWS])]
 
 

@@ -255,7 +255,7 @@ def _one(read: Reading, view: RunView) -> Markup:
 
 def _find_reason(read: Reading, view: RunView) -> Reason | None:
     """Why the step that holds the run up does not start; None when it runs, or its state says it."""
-    first = next(iter(view.holding), None)
+    first = next(iter(view.steps.holding), None)
     if first is None or first.state not in ("scheduled", "available", "queued"):
         return None
     if not access.may("jobs.view", f"job/{first.id}"):

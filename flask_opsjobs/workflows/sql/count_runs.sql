@@ -2,6 +2,8 @@
 -- Run by the page of workflows. Index: workflows_by_state.
 SELECT wanted.state, (
     SELECT count(*) FROM (
-        SELECT state FROM opsjobs.workflows w WHERE w.state = wanted.state ORDER BY w.state LIMIT %(most)s
+        SELECT state FROM opsjobs.workflows w
+        WHERE (w.state, w.id) >= (wanted.state, 0) AND w.state <= wanted.state
+        ORDER BY w.state, w.id LIMIT %(most)s
     ) AS first)
 FROM unnest(%(states)s::text[]) AS wanted (state)
