@@ -25,7 +25,8 @@ Attempt = tuple[datetime, datetime | None, str | None]
 # A wait that is open longer, and a run that failed since, need a person.
 OVERDUE = timedelta(days=1)
 MOST_IN_NEED = 25
-# A page of runs looks at this many released jobs and open waits of each run.
+# A page of runs looks at so many released jobs and open waits of each run; the list of what needs help, at so
+# many open waits of all runs.
 _EXAMINED_JOBS = 1_000
 EXAMINED_WAITS = 1_000
 # How long a run usually takes: among so many runs of its name, if so many of them finished.
