@@ -621,10 +621,13 @@ def test_a_member_that_is_locked_for_long_makes_no_heartbeat_late(
 
 
 # By one INSERT each: the real writers would take minutes. Only plans are asked of these rows. Batch 1 has
-# half of the 50,000 members, whose oldest have ended. The last 5,000 jobs are of no batch.
+# half of the 50,000 members, whose oldest have ended. 5,000 batches have ended. The last 5,000 jobs are of
+# no batch.
 _MANY = """
 INSERT INTO opsjobs.batches (name, state, created_at, closed_at)
 SELECT 'import', 'running', now(), now() FROM generate_series(1, 50);
+INSERT INTO opsjobs.batches (name, state, created_at, closed_at, ended_at)
+SELECT 'old', 'finished', now(), now(), now() FROM generate_series(1, 5000);
 INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at, batch_id,
     ended_at, ended_by)
 SELECT 'call', 'default', 'default', CASE WHEN n < 49000 THEN 'finished' ELSE 'available' END, '{}', 1, now(),
@@ -662,6 +665,7 @@ PLANS: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"limit": 100, "after": 0, "looked_after": 0, "most": 1000},
         {"batch_end_events_by_batch", "jobs_open_of_batch"},
     ),
+    "find_end_of_look_at_batches": ({"after": 10, "most": 20}, {"batches_by_state"}),
     "list_members_to_stop": ({"id": 1, "limit": 1000}, {"jobs_open_of_batch"}),
     "end_batch": ({"id": 2, "now": "2026-01-01T00:00Z"}, {"batch_ends_pkey", "jobs_open_of_batch"}),
     "list_members_to_retry": (
@@ -686,6 +690,13 @@ def test_many_end_events_of_one_batch_are_not_read_to_find_it(many: Connection) 
     nodes = explain(many, "list_batches_to_fold", values)
     events = [node for node in nodes if node.get("Index Name") == "batch_end_events_by_batch"]
     assert sum(node["Actual Rows"] * node["Actual Loops"] for node in events) <= 51, "one per batch"
+
+
+def test_the_end_of_a_look_reads_no_batch_behind_it(many: Connection) -> None:
+    values, _ = PLANS["find_end_of_look_at_batches"]
+    nodes = explain(many, "find_end_of_look_at_batches", values)
+    (scan,) = [node for node in nodes if node.get("Index Name") == "batches_by_state"]
+    assert (scan["Actual Rows"], scan.get("Rows Removed by Filter", 0)) == (20, 0)
 
 
 def test_the_probe_reads_one_open_member(many: Connection) -> None:

@@ -25,8 +25,9 @@ from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.jobs.rows import Count
 from flask_opsjobs.web.app.host import reading
 from tests.explain.conftest import Look
+from tests.support.database import Databases
 from tests.support.engine import Bench
-from tests.support.plans import Plans
+from tests.support.plans import Plans, app_on
 from tests.test_query_plans import fill
 from tests.web.rows import make_one_of_each, make_worker
 
@@ -34,23 +35,12 @@ RecordJob = Callable[..., int]
 
 
 @pytest.fixture(scope="module")
-def crowd(databases: Any) -> Iterator[Flask]:
+def crowd(databases: Databases) -> Iterator[Flask]:
     """A host on 50,000 jobs: most finished, a backlog of 8,000 on one lane,
     workers of which some are busy.
     """
-    from flask_sqlalchemy import SQLAlchemy
 
-    from flask_opsjobs import OpsJobs
-    from tests.support.policies import AllowAll, ShowAll
-
-    url = databases.migrated()
-    app = Flask("host")
-    app.config.update(TESTING=True, SECRET_KEY="x", SQLALCHEMY_DATABASE_URI=url)
-    app.config["OPSJOBS_REDIS_URL"] = "redis://127.0.0.1:1/0"  # nobody is there
-    SQLAlchemy(app)
-    OpsJobs(app, access=AllowAll(), display=ShowAll())
-    engine = app.extensions["opsjobs"].engine
-    with Session(engine) as session:
+    def fill_all(session: Session) -> None:
         for _ in range(40):
             make_worker(session, queues=["default"], run_seconds=0.001)
         fill(
@@ -66,14 +56,11 @@ def crowd(databases: Any) -> Iterator[Flask]:
         session.execute(
             text("UPDATE opsjobs.jobs SET worker_id = id % 40 + 1 WHERE state = 'started'")
         )
-        for table in ("jobs", "workers"):
-            session.execute(text(f"ANALYZE opsjobs.{table}"))
-        session.commit()
-    yield app
-    app.extensions["opsjobs"].spare.close()
-    app.extensions["opsjobs"].pages.dispose()
-    engine.dispose()
-    databases.drop(url)
+        session.execute(text("ANALYZE opsjobs.jobs, opsjobs.workers"))
+
+    # Nobody answers at this Redis.
+    with app_on(databases, fill_all, OPSJOBS_REDIS_URL="redis://127.0.0.1:1/0") as app:
+        yield app
 
 
 def _last(session: Session, state: str) -> int:

@@ -8,20 +8,18 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.core.db import Connection, connect_apart
 from flask_opsjobs.core.reading import Reading
-from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.lifecycle import FINAL, STATES
 from flask_opsjobs.lifeline import integrity
 from flask_opsjobs.overview import badges, pace_queries
 from flask_opsjobs.overview import queries as overview_queries
 from flask_opsjobs.overview.pace_queries import BOUNDS
-from flask_opsjobs.web.app.host import reading
-from tests.support.plans import Plans, explain
-from tests.support.policies import AllowAll, ShowAll
+from tests.support.database import Databases
+from tests.support.plans import Plans, app_on, explain, reading_with
 from tests.test_query_plans import fill
 
 # By INSERT: only plans are asked of these rows.
@@ -51,31 +49,20 @@ _ANALYZE = """ANALYZE opsjobs.rollups, opsjobs.depths, opsjobs.audit_events, ops
 
 
 @pytest.fixture(scope="module")
-def module_app(databases: Any) -> Iterator[Flask]:
+def module_app(databases: Databases) -> Iterator[Flask]:
     """A host on a database with 50,000 jobs: a big backlog, many failures, most of them finished."""
-    from flask_sqlalchemy import SQLAlchemy
 
-    from flask_opsjobs import OpsJobs
-
-    url = databases.migrated()
-    app = Flask("host")
-    app.config.update(TESTING=True, SECRET_KEY="x", SQLALCHEMY_DATABASE_URI=url)
-    SQLAlchemy(app)
-    OpsJobs(app, access=AllowAll(), display=ShowAll())
-    engine: Engine = app.extensions["opsjobs"].engine
-    with Session(engine) as session:
+    def fill_all(session: Session) -> None:
         fill(session, available=8_000, finished=30_000, failed=12_000, queued=60, started=40)
         for statement in (*_NUMBERS.split(";\n"), _ANALYZE):
             if statement.strip():
                 session.execute(text(statement))
-        session.commit()
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("VACUUM opsjobs.jobs"))
-    yield app
-    app.extensions["opsjobs"].spare.close()
-    app.extensions["opsjobs"].pages.dispose()
-    engine.dispose()
-    databases.drop(url)
+
+    with app_on(databases, fill_all) as app:
+        engine = app.extensions["opsjobs"].engine
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("VACUUM opsjobs.jobs"))
+        yield app
 
 
 class EveryPlan(Plans):
@@ -87,9 +74,8 @@ class EveryPlan(Plans):
 @pytest.fixture
 def plans(module_app: Flask) -> Iterator[tuple[EveryPlan, Reading]]:
     """A reading as pages have it, with its plans."""
-    host: Host = module_app.extensions["opsjobs"]
-    with module_app.test_request_context(), reading() as read, EveryPlan(host.pages) as plans:
-        yield plans, read
+    with reading_with(module_app, EveryPlan) as found:
+        yield found
 
 
 def test_failures_are_sampled_from_the_newest(plans: tuple[EveryPlan, Reading]) -> None:

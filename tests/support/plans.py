@@ -106,11 +106,13 @@ _Plans = TypeVar("_Plans", bound=Plans)
 
 
 @contextmanager
-def app_on(databases: Databases, fill: Callable[[Session], object]) -> Iterator[Flask]:
+def app_on(
+    databases: Databases, fill: Callable[[Session], object], **config: str
+) -> Iterator[Flask]:
     """A host on a database of its own, which `fill` has filled. Dropped at the end."""
     url = databases.migrated()
     app = Flask("host")
-    app.config.update(TESTING=True, SECRET_KEY="x", SQLALCHEMY_DATABASE_URI=url)
+    app.config.update(TESTING=True, SECRET_KEY="x", SQLALCHEMY_DATABASE_URI=url, **config)
     SQLAlchemy(app)
     OpsJobs(app, access=AllowAll(), display=ShowAll())
     host = app.extensions["opsjobs"]
