@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
-from flask_opsjobs.core.outage import Outage
-from flask_opsjobs.endings import EndedAttempt, pending
-from flask_opsjobs.engine.worker.heartbeat import Heartbeat
-from flask_opsjobs.engine.worker.recorder import Recorder
+from flask_opsjobs.endings import pending
 from flask_opsjobs.host import Host
-from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.loops.advance import LOOP
 from flask_opsjobs.loops.loop import Runner
 from tests.support.engine import Bench
 from tests.support.graphs import Graph, settle_all
+from tests.support.recording import Record, recording
 from tests.support.waiting import wait_until
 
 ENDS = 1_000
@@ -87,29 +82,10 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.fixture(params=[0.2], ids=lambda seconds: f"{seconds}s")
-def record(
-    bench: Bench, host: Host, request: pytest.FixtureRequest
-) -> Iterator[Callable[..., tuple[float, float]]]:
-    """Ends jobs through a real recorder; returns the seconds until all were written, and how late the latest
-    heartbeat was. The parameter is the time between heartbeats.
-    """
-    heartbeat = Heartbeat(bench.worker_id, request.param)
-    recorder = Recorder(host, heartbeat, Outage(logging.getLogger("test"), ""), lambda: None)
-    recorder.start()
-
-    def record(jobs: list[int], kind: Any = "returned") -> tuple[float, float]:
-        began, latest = time.monotonic(), 0.0
-        for job in jobs:
-            assert recorder.keeps_up(10)
-            latest = max(latest, -heartbeat.due_in())
-            outcome = Outcome(kind=kind)
-            recorder.submit(EndedAttempt(job, 1, bench.worker_id, bench.name, outcome))
-        left = "SELECT 1 FROM opsjobs.jobs WHERE id = ANY (%s) AND state = 'started' LIMIT 1"
-        wait_until(lambda: not bench.rows(left, jobs), 60)
-        return time.monotonic() - began, latest
-
-    yield record
-    assert recorder.stop(30)
+def record(bench: Bench, request: pytest.FixtureRequest) -> Iterator[Record]:
+    """Ends jobs through a real recorder. The parameter is the time between heartbeats."""
+    with recording(bench, request.param) as record:
+        yield record
 
 
 def make_fan(bench: Bench, ends: int = ENDS, behind: int = 1) -> tuple[int, list[int]]:
@@ -124,7 +100,7 @@ def make_fan(bench: Bench, ends: int = ENDS, behind: int = 1) -> tuple[int, list
     ("kind", "states"), [("returned", {"available", "queued"}), ("raised", {"canceled"})]
 )
 def test_a_heartbeat_comes_between_any_two_turns_of_a_large_run(
-    bench: Bench, record: Callable[..., tuple[float, float]], kind: str, states: set[str]
+    bench: Bench, record: Record, kind: str, states: set[str]
 ) -> None:
     """And no turn moves more than 1,000 steps, so a heartbeat is late by one turn at most."""
     bench.connection.execute(NOTE_TURNS)
@@ -151,7 +127,7 @@ def test_a_heartbeat_comes_between_any_two_turns_of_a_large_run(
 def test_ends_of_a_run_that_cannot_be_advanced_are_recorded_at_their_pace(
     bench: Bench,
     host: Host,
-    record: Callable[..., tuple[float, float]],
+    record: Record,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Heartbeats come in time, one line is logged, and once it is mended the run heals by itself."""

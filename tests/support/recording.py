@@ -1,0 +1,52 @@
+"""Ends jobs through a real recorder, with heartbeats, and measures how late they are."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from flask_opsjobs.core.outage import Outage
+from flask_opsjobs.endings import EndedAttempt
+from flask_opsjobs.engine.worker.heartbeat import Heartbeat
+from flask_opsjobs.engine.worker.recorder import Recorder
+from flask_opsjobs.jobs.perform.outcomes import Outcome
+from tests.support.engine import Bench
+from tests.support.waiting import wait_until
+
+Record = Callable[..., tuple[float, float]]
+
+
+@contextmanager
+def recording(bench: Bench, heartbeat_seconds: float) -> Iterator[Record]:
+    """A function that ends started jobs and returns the seconds until all were written, and how late the
+    latest heartbeat was.
+    """
+    heartbeat = Heartbeat(bench.worker_id, heartbeat_seconds)
+    outage = Outage(logging.getLogger("test"), "")
+    recorder = Recorder(bench.host, heartbeat, outage, lambda: None)
+    recorder.start()
+
+    def record(jobs: Sequence[int], kind: Any = "returned") -> tuple[float, float]:
+        began, latest = time.monotonic(), 0.0
+        for job in jobs:
+            assert recorder.keeps_up(10)
+            latest = max(latest, -heartbeat.due_in())
+            outcome = Outcome(kind=kind)
+            recorder.submit(EndedAttempt(job, 1, bench.worker_id, bench.name, outcome))
+
+        def is_written() -> bool:
+            nonlocal latest
+            latest = max(latest, -heartbeat.due_in())
+            return not bench.rows(_LEFT, [*jobs])
+
+        wait_until(is_written, 60)
+        return time.monotonic() - began, latest
+
+    yield record
+    assert recorder.stop(30)
+
+
+_LEFT = "SELECT 1 FROM opsjobs.jobs WHERE id = ANY (%s) AND state = 'started' LIMIT 1"
