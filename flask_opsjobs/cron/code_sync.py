@@ -22,26 +22,33 @@ def sync_declared(
     """Create or change the row of one declared entry, in the caller's transaction.
 
     Returns what was done: `entered`, `changed`, `in use again`, or None for nothing. Due slots of the old
-    schedule are decided first, so their results follow the old schedule.
+    schedule are decided first, so their results follow the old schedule. While `report.has_more`, only a
+    part of them was decided: call it again, in another transaction.
     """
     connection, now = decider.connection, decider.now
-    found = decider.decide_all(entry.name, report)
-    if found is None:
-        if transitions.create(connection, entry, "code", by, now):
-            return "entered"
-        found = decider.decide_all(entry.name, report)
-        assert found is not None
-    is_same = all(getattr(found, name) == value for name, value in entry.columns.items())
-    if is_same and found.origin == "code" and found.state != "retired":
+    found = transitions.read(connection, [entry.name]).get(entry.name)
+    if found is None and transitions.create(connection, entry, "code", by, now):
+        return "entered"
+    if found is not None and _is_in_use(found, entry):
+        return None
+    found = decider.decide_to_change(entry.name, report)
+    if found is None or report.has_more or _is_in_use(found, entry):
         return None
     transitions.change(connection, entry, "code", now)
     return "changed" if found.state != "retired" else "in use again"
 
 
+def _is_in_use(found: CronEntryRow, entry: EntryDeclaration) -> bool:
+    """Whether the row is what code declares."""
+    is_same = all(getattr(found, name) == value for name, value in entry.columns.items())
+    return is_same and found.origin == "code" and found.state != "retired"
+
+
 def retire(decider: SlotDecider, name: str, report: SlotReport) -> None:
-    """Retire an entry that code no longer declares, in the caller's transaction."""
-    decider.decide_all(name, report)
-    transitions.retire(decider.connection, name, decider.now)
+    """Retire an entry that code no longer declares, in the caller's transaction, as `sync_declared` does."""
+    decider.decide_to_change(name, report)
+    if not report.has_more:
+        transitions.retire(decider.connection, name, decider.now)
 
 
 def list_gone(connection: Connection, declared: Mapping[str, EntryDeclaration]) -> list[str]:
@@ -62,14 +69,14 @@ def list_unredacted(connection: Connection, tasks: Mapping[str, TaskDeclaration]
 
 
 def redact(decider: SlotDecider, name: str, report: SlotReport) -> None:
-    """Drop an entry's values of redacted arguments, in the caller's transaction.
+    """Drop an entry's values of redacted arguments, in the caller's transaction, as `sync_declared` does.
 
     Otherwise each decision about the entry would copy them into the audit.
     """
-    found = decider.decide_all(name, report)
+    found = decider.decide_to_change(name, report)
     task = None if found is None else decider.host.tasks.get(found.task)
     # The entry may have been retired since it was listed. A change would take it back into use.
-    if found is None or found.state == "retired" or task is None:
+    if found is None or found.state == "retired" or task is None or report.has_more:
         return
     args = {key: value for key, value in found.args.items() if key not in task.redact}
     transitions.change(

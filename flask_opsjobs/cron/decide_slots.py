@@ -96,23 +96,25 @@ class SlotDecider:
     now: datetime
 
     def decide_all(self, name: str, report: SlotReport) -> CronEntryRow | None:
-        """Decide all slots of an entry up to now, and leave none for a later pass. Call it before a change.
+        """Decide all slots of an entry up to now, however many, before an operator changes it."""
+        while True:
+            part = SlotReport()
+            entry = self.decide_to_change(name, part)
+            report.add(replace(part, has_more=False))
+            if not part.has_more:
+                return entry
+
+    def decide_to_change(self, name: str, report: SlotReport) -> CronEntryRow | None:
+        """Decide slots of an entry that is to change. While `report.has_more`, it must not change yet.
 
         When this machine no longer knows the entry's zone, its slots cannot be computed and get no results,
         so that an operator or newer code can still give the entry another zone.
         """
-        while True:
-            part = SlotReport()
-            try:
-                entry = self.decide(name, part, is_patient=False)
-            except ZoneInfoNotFoundError as error:
-                _log.error(
-                    "cron entry %s changes without results for its last slots: %s", name, error
-                )
-                return transitions.read(self.connection, [name]).get(name)
-            report.add(replace(part, has_more=False))
-            if not part.has_more:
-                return entry
+        try:
+            return self.decide(name, report, is_patient=False)
+        except ZoneInfoNotFoundError as error:
+            _log.error("cron entry %s changes without results for its last slots: %s", name, error)
+            return transitions.read(self.connection, [name]).get(name)
 
     def decide(
         self, name: str, report: SlotReport, *, is_patient: bool = True

@@ -51,7 +51,7 @@ def run(context: Pass) -> str:
 def _apart(
     context: Pass, name: str, report: SlotReport, step: Callable[[SlotReport], object]
 ) -> bool:
-    """Run `step` for one entry in a transaction of its own; return whether it succeeded.
+    """Run `step` for one entry in a transaction of its own; return whether it did all that it has to do.
 
     Adds to `report` what was committed. Logs an error once, however many passes repeat it. Raises only when
     Postgres is away.
@@ -80,7 +80,7 @@ def _apart(
     if name not in report.troubled and troubles.pop(name, None):
         _log.warning("cron entry %s recovered", name)
     report.add(done)
-    return True
+    return not done.has_more
 
 
 def _release(decider: SlotDecider, name: str, report: SlotReport) -> None:
@@ -104,8 +104,8 @@ def _follow(context: Pass, report: SlotReport) -> None:
 def _sync_declared(context: Pass, decider: SlotDecider, report: SlotReport) -> None:
     """Sync the entries that this process declares, once: of two code versions the one started last wins.
 
-    An entry that fails is tried again in the next pass. No entry is retired before all declared ones are
-    synced.
+    An entry that fails, or that has more due slots than one transaction decides, goes on in the next pass. No
+    entry is retired before all declared ones are synced.
     """
     declared, memory = decider.host.cron_entries, context.memory
     left: set[str] = memory.setdefault("to_sync", set(declared))

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from flask_opsjobs import OpsJobs, endings
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.cron import code_sync, transitions
-from flask_opsjobs.cron.decide_slots import SlotDecider, SlotReport
+from flask_opsjobs.cron.decide_slots import MOST_SLOTS, SlotDecider, SlotReport
 from flask_opsjobs.jobs.record.task import Task
 from tests.cron.conftest import START, Scheduler
 
@@ -64,6 +66,32 @@ def test_of_two_versions_the_one_that_started_last_counts(
     new.look(START + 30 * MINUTE)
     assert new.slots() == [("12:15", "ran", 1), ("12:30", "ran", 1)]
     assert new.entry()["expression"] == "*/10 * * * *"
+
+
+@pytest.mark.parametrize("change", ["expression", "redact", "retire"])
+def test_after_months_a_change_waits_until_the_slots_before_it_are_decided_in_parts(
+    opsjobs: OpsJobs, sync: Task, scheduler: Scheduler, change: str
+) -> None:
+    opsjobs.cron("* * * * *")(sync)
+    scheduler.look(START)
+    bench, months = scheduler.bench, 60 * 24 * 60
+    opsjobs.cron_entries.clear()
+    if change == "expression":
+        opsjobs.cron("0 * * * *", name="sync")(sync)
+    elif change == "redact":
+        bench.connection.execute(
+            """UPDATE opsjobs.cron_entries SET origin = 'runtime', args = '{"secret": "x"}'"""
+        )
+    Scheduler(bench, "new").look(START + months * MINUTE)
+    parts = bench.rows("SELECT sum(slots) FROM opsjobs.cron_slots GROUP BY xmin")
+    assert sum(part["sum"] for part in parts) == months
+    assert max(part["sum"] for part in parts) <= MOST_SLOTS
+    entry = scheduler.entry()
+    assert {
+        "expression": entry["expression"] == "0 * * * *",
+        "redact": entry["args"] == {} and entry["retired_at"] is None,
+        "retire": entry["retired_at"] is not None,
+    }[change]
 
 
 def test_a_renamed_entry_is_one_gone_and_one_new(
