@@ -79,7 +79,7 @@ def forbid(job: JobForDecision, request: Request) -> Skip | None:
     if why is None and not is_legal:
         why = f"it is {job.state}"
         if job.step is not None:
-            why += workflow_actions.say_legal_moves(job.step_kind or "", job.state)
+            why += workflow_actions.say_legal_moves(job.step_kind or "", job.state, job.ended_by)
     if why is None:
         why = _find_batch_problem(job, name)
     return None if why is None else cannot(job, request, why)

@@ -126,13 +126,18 @@ def say_legal_actions(state: str) -> str:
     return f"; legal now: {', '.join(names)}" if names else "; wait until its steps are stopped"
 
 
-def say_legal_moves(kind: str, state: str) -> str:
-    """What is legal for a step of a running workflow in this state, as the end of a sentence."""
+def say_legal_moves(kind: str, state: str, ended_by: str | None) -> str:
+    """What is legal for a step of a running workflow in this state, as the end of a sentence.
+
+    A step that was canceled because of another one cannot be retried by itself.
+    """
     names = [
         arrow.name
         for arrow in JOB_ARROWS
         if arrow.name in _ACTIONS_ON_STEP and state in arrow.sources
     ]
+    if ended_by == "dependency":
+        names = [name for name in names if name != "retry"]
     if kind == "wait" and state == "deferred":
         names.append("signal")
     return f"; legal for this step: {', '.join(names)}" if names else ""
@@ -314,9 +319,8 @@ def _decide_skip(row: RunWithSteps, request: Request) -> Item | Skip:
         return cannot(row, request, f"it has no step {name}", "unknown_step")
     (step,) = row.steps
     if step.state not in sources_of_job("skip"):
-        return cannot(
-            row, request, f"step {name} is {step.state}{say_legal_moves(step.kind, step.state)}"
-        )
+        legal = say_legal_moves(step.kind, step.state, step.ended_by)
+        return cannot(row, request, f"step {name} is {step.state}{legal}")
     if step.kind == "map" and not result.startswith("["):
         why = f"step {name} is a map, so its result must be a list, one element per element"
         return cannot(row, request, why)
@@ -372,9 +376,8 @@ def _find_fault_of_wait(row: RunWithSteps, request: Request) -> Skip | None:
         return cannot(row, request, f"it has no wait {name}", "unknown_step")
     (wait,) = row.steps
     if wait.state != "deferred":
-        return cannot(
-            row, request, f"wait {name} is {wait.state}{say_legal_moves(wait.kind, wait.state)}"
-        )
+        legal = say_legal_moves(wait.kind, wait.state, wait.ended_by)
+        return cannot(row, request, f"wait {name} is {wait.state}{legal}")
     return None
 
 

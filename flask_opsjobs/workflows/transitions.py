@@ -56,6 +56,7 @@ class StepForDecision:
     signals: list[str] | None
     key: str
     state: str
+    ended_by: str | None
     dispatch_no: int
     lane: str
     queue: str

@@ -517,6 +517,25 @@ def test_a_signal_to_a_wait_in_each_state(bench: Bench, operator: Operator, stat
     assert bench.rows("SELECT 1 FROM opsjobs.signals") == []
 
 
+def test_a_refusal_offers_no_retry_of_a_step_that_was_canceled_because_of_another(
+    bench: Bench, operator: Operator
+) -> None:
+    graph = Graph.make(bench.connection, "a b paid", ["a paid"], waits={"paid": PAYMENT})
+    graph.end("a", "failed")
+    settle(graph)
+    run, paid = f"workflow/{graph.run}", f"job/{graph.ids['paid']}"
+    signal = {"wait": "paid", "payload": "7"}
+    receipts = [
+        operator.run("job.cancel", [paid], **WHY),
+        operator.run("workflow.signal", [run], **WHY, params=signal),
+    ]
+    for receipt in receipts:
+        assert receipt.says.endswith("is canceled; legal for this step: skip")
+    assert not operator.run("job.retry", [paid], **WHY).is_done
+    skip = {"step": "paid", "result": "7"}
+    assert operator.run("workflow.skip", [run], **WHY, params=skip).is_done
+
+
 def test_a_signal_ends_the_named_wait_although_others_are_open_for_it(
     bench: Bench, operator: Operator
 ) -> None:
