@@ -138,11 +138,11 @@ class _Turn:
     def release(self, settled: Mapping[str, Any]) -> None:
         """Release the steps that wait for nothing any more, and open such waits."""
         ready: dict[str, list[int]] = {kind: list(settled[kind]) for kind in _READY}
-        if settled["has_overlooked"]:
-            overlooked = self._one("list_steps_to_release", limit=self._most)
-            self.has_more |= overlooked["number"] == self._most
+        if settled["has_steps_to_release"]:
+            found = self._one("list_steps_to_release", limit=self._most)
+            self.has_more |= found["number"] == self._most
             for kind in _READY:
-                ready[kind] += overlooked[kind]
+                ready[kind] += found[kind]
         self.is_idle &= not any(ready.values())
         if waits := ready["waits"]:
             self._run_sql("open_waits", ids=waits, now=self._now)

@@ -324,7 +324,8 @@ class Evidence:
 
 @dataclass(frozen=True)
 class RunEvidence:
-    """What was read of a run of a workflow. `frontier` are its oldest few steps that wait for no other step.
+    """What was read of a run of a workflow. `frontier` are a few steps that wait for no other step, and
+    the first of them most likely holds the run up.
 
     `removed` names the oldest few unsettled steps whose jobs were deleted. `state_of_step` is the state of
     the step that ended the run.

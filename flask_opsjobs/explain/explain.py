@@ -17,7 +17,7 @@ from ..lifeline.reasons import needed_loops
 from ..limits import reasons as limit_reasons
 from ..queues import reasons as queue_reasons
 from ..workflows import reasons as workflow_reasons
-from ..workflows.held_up import how_it_ended, rank, sentence_of
+from ..workflows.held_up import how_it_ended, sentence_of
 from .evidence import MOST_STEPS, BatchEvidence, Evidence, RunEvidence
 from .reason_kinds import (
     REASON_KINDS,
@@ -129,7 +129,7 @@ def _summary_of_run(run: RunEvidence) -> str:
         return "Jobs of its steps were deleted. The advance loop counts those steps as failed."
     if not run.frontier:
         return f"{counted(left, 'step')} wait for the run to be advanced."
-    first = min(run.frontier, key=lambda step: rank(step.evidence.job.state))
+    first = run.frontier[0]
     wait = agree(len(run.frontier), "waits", "wait")
     many = f"{MOST_STEPS} or more" if len(run.frontier) == MOST_STEPS else f"{len(run.frontier):,}"
     return (

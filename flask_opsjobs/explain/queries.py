@@ -20,6 +20,7 @@ from ..limits import stored_buckets
 from ..limits.models import Bucket, Lease, Limiter
 from ..queues.models import Queue
 from ..settings import Settings
+from ..workflows.lifecycle import HOLDS_UP
 from ..workflows.models import StepRecord, WorkflowRecord
 from .evidence import (
     MOST_STEPS,
@@ -133,7 +134,7 @@ def find_run_evidence(
     found = RunEvidence(*row)
     if found.is_final:
         return found
-    params = {"run": run, "most": MOST_STEPS}
+    params = {"run": run, "most": MOST_STEPS, "states": list(HOLDS_UP)}
     removed = session.connection().exec_driver_sql(sql.load("list_removed_steps"), params)
     first = session.connection().exec_driver_sql(sql.load("list_frontier_of_run"), params)
     return replace(

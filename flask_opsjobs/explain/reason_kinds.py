@@ -87,10 +87,10 @@ class Explanation:
 class WorkflowExplanation:
     """Why a run of a workflow has not ended.
 
-    `frontier` explains, by the names of the steps, the oldest few unfinished steps that wait for no other
-    step: all others wait for these. `removed` names steps whose jobs were deleted, before they count as
-    failed. `trouble` is the error that keeps the run from being advanced, if there is one. `says` sums it up
-    in one sentence.
+    `frontier` explains, by the names of the steps, a few unfinished steps that wait for no other step, the
+    one that most likely holds the run up first: all others wait for such steps. `removed` names steps whose
+    jobs were deleted, before they count as failed. `trouble` is the error that keeps the run from being
+    advanced, if there is one. `says` sums it up in one sentence.
     """
 
     workflow_id: int
@@ -459,3 +459,6 @@ def as_text(value: Any) -> str:
     if isinstance(value, datetime):
         return moment(value)
     return str(value)
+
+
+AnyExplanation = Explanation | WorkflowExplanation | BatchExplanation

@@ -1,16 +1,19 @@
-"""Says in words what a released step does, which step waits for it, and how a run ended. Pure."""
+"""Says in words which step holds a run up, what it does, and how a run ended. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ..core.words import agree, counted
 from ..core.words import moment as in_words
 from .lifecycle import ENDED_BY, HOLDS_UP, NEEDS
+
+# In which state of its members a map is shown, the first that any of them has.
+_OF_MEMBERS = ("failed", "retryable", "started", "queued", "available", "scheduled")
 
 
 class IsReleased(Protocol):
@@ -32,6 +35,18 @@ class IsReleased(Protocol):
     def opened_at(self) -> datetime | None: ...
     @property
     def signals(self) -> Sequence[str] | None: ...
+
+
+class IsStep(Protocol):
+    """The columns that decide which step comes first."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def state(self) -> str: ...
+
+
+Step = TypeVar("Step", bound=IsStep)
 
 
 @dataclass(frozen=True)
@@ -111,6 +126,17 @@ def _counted_need(why: str, number: int) -> str:
     return counted(number, NEEDS[why]) if is_noun else f"{number:,} {NEEDS[why]}"
 
 
-def rank(state: str) -> int:
-    """The place of a state among those of released steps: the first most likely holds its run up."""
-    return HOLDS_UP.index(state) if state in HOLDS_UP else len(HOLDS_UP)
+def in_order_of_need(steps: Iterable[Step]) -> list[Step]:
+    """Released steps, the one that most likely holds its run up first. A sentence about the run names it.
+
+    `list_frontiers.sql` and `list_frontier_of_run.sql` have the same order, by `HOLDS_UP`.
+    """
+    return sorted(steps, key=lambda step: (HOLDS_UP.index(step.state), step.id))
+
+
+def state_of_map(state: str, members: Mapping[str, int]) -> str:
+    """The state of a map: the one that needs the most attention of those that `members` counts.
+
+    `state` is that of the step itself. It holds for a step without members too.
+    """
+    return next((each for each in _OF_MEMBERS if members.get(each)), state)

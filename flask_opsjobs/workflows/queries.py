@@ -173,9 +173,10 @@ def find_what_holds_up(session: Session, runs: Iterable[RunRow]) -> Mapping[int,
 
     At most 1,000 released jobs and 1,000 open waits of a run are examined.
     """
-    params = {"ids": [run.id for run in runs if run.is_open], "examined": _EXAMINED_JOBS}
-    if not params["ids"]:
+    ids = [run.id for run in runs if run.is_open]
+    if not ids:
         return {}
+    params = {"ids": ids, "states": list(HOLDS_UP), "examined": _EXAMINED_JOBS}
     rows = session.connection().exec_driver_sql(sql.load("list_frontiers"), params)
     return {row[0]: HeldUpBy(*row[1:]) for row in rows}
 

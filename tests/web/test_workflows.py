@@ -118,6 +118,41 @@ def test_the_sentence_of_a_run_walks_to_what_holds_it_up_as_why_does(
     assert "dispatch loop" not in sentences()[0]
 
 
+def test_of_many_released_steps_all_three_name_the_one_that_most_likely_holds_the_run_up(
+    get: Callable[..., Any], bench: Bench, opsjobs: OpsJobs, db: SQLAlchemy
+) -> None:
+    # Seven run. Behind them are an open wait and one that backs off: `why` explains five steps.
+    many = " ".join(f"part_{number}" for number in range(7))
+    graph = Graph.make(
+        bench.connection,
+        f"{many} paid billing notify",
+        ["paid notify", "billing notify"],
+        waits={"paid": PAYMENT},
+    )
+    advance(bench.connection, graph.run, 1_000_000)  # opens the wait
+    started = [id for name, id in graph.ids.items() if name.startswith("part")]
+    bench.connection.execute(
+        "UPDATE opsjobs.jobs SET state = 'started', started_at = now() WHERE id = ANY (%s)",
+        [started],
+    )
+
+    def check(name: str) -> None:
+        found = opsjobs.explain(f"workflow/{graph.run}")
+        (line,) = rows(soup(get("/workflows").text), "runs").values()
+        page = words(soup(get(f"/workflows/{graph.run}").text).select_one("#part .say"))
+        for sentence in (found.says, line, page):
+            assert f"notify waits for {name} which" in sentence.replace(",", "").replace("  ", " ")
+        assert next(iter(found.frontier)) == name
+
+    check("paid")
+    bench.connection.execute(
+        "UPDATE opsjobs.jobs SET state = 'retryable', attempt = 2, max_attempts = 5,"
+        " due_at = now() + interval '1 h' WHERE id = %s",
+        [graph.ids["billing"]],
+    )
+    check("billing")
+
+
 def test_a_link_chooses_a_step(get: Callable[..., Any], graph: Graph) -> None:
     page = soup(get(f"/workflows/{graph.run}?step={graph.ids['b']}").text)
     panel = words(page.find(id="step").find_parent("section"))

@@ -12,13 +12,13 @@ WITH RECURSIVE ended (run) AS (
     SELECT (SELECT workflow_id FROM opsjobs.workflow_end_events
         WHERE workflow_id > e.run ORDER BY workflow_id LIMIT 1)
     FROM ended e WHERE e.run IS NOT NULL
-), overlooked (run) AS (
+), to_release (run) AS (
     SELECT %(after)s::bigint
     UNION ALL
     SELECT (SELECT workflow_id FROM opsjobs.steps
         WHERE is_overlooked AND workflow_id > o.run
         ORDER BY workflow_id LIMIT 1)
-    FROM overlooked o WHERE o.run IS NOT NULL
+    FROM to_release o WHERE o.run IS NOT NULL
 ), wait AS (
     SELECT s.workflow_id AS run, s.key, u.name
     FROM opsjobs.steps s CROSS JOIN LATERAL unnest(s.signals) AS u(name)
@@ -32,7 +32,7 @@ WITH RECURSIVE ended (run) AS (
 )
 (SELECT run FROM ended WHERE run > %(after)s LIMIT %(limit)s)
 UNION
-(SELECT run FROM overlooked WHERE run > %(after)s LIMIT %(limit)s)
+(SELECT run FROM to_release WHERE run > %(after)s LIMIT %(limit)s)
 UNION
 (SELECT id FROM opsjobs.workflows WHERE state = 'canceling' AND id > %(after)s ORDER BY id LIMIT %(limit)s)
 UNION

@@ -78,7 +78,7 @@ SELECT (SELECT count(*) FROM events) AS events, EXISTS (SELECT FROM remaining) A
     ARRAY(SELECT job_id FROM behind WHERE pending = 0 AND NOT is_wait AND NOT takes_results) AS plain,
     ARRAY(SELECT job_id FROM behind WHERE pending = 0 AND takes_results) AS taking,
     ARRAY(SELECT job_id FROM behind WHERE pending = 0 AND is_wait) AS waits,
-    EXISTS (SELECT FROM opsjobs.steps WHERE workflow_id = %(id)s AND is_overlooked) AS has_overlooked,
+    EXISTS (SELECT FROM opsjobs.steps WHERE workflow_id = %(id)s AND is_overlooked) AS has_steps_to_release,
     EXISTS (SELECT FROM opsjobs.steps WHERE workflow_id = %(id)s AND is_wait_left AND opened_at IS NOT NULL)
         AS has_open_waits
 FROM ended

@@ -19,7 +19,7 @@ from ...jobs.lifecycle import STATES
 from ...jobs.search import terms
 from ...workflows import queries
 from ...workflows.graph import Drawing, GraphEdge, GraphStep, lay_out
-from ...workflows.held_up import Doing, doing_of, rank
+from ...workflows.held_up import Doing, doing_of, in_order_of_need, state_of_map
 from ...workflows.queries import (
     OVERDUE,
     RunInFull,
@@ -34,8 +34,6 @@ from .timeline_svg import most_telling
 
 # Actions on a step that ask for a value, so that they have forms.
 STEP_ACTIONS = tuple(ACTIONS[f"workflow.{name}"] for name in ("give_signal", "signal", "skip"))
-# In which state of its members a map is shown, the first that any of them has.
-_TELLING = ("failed", "retryable", "started", "queued", "available", "scheduled")
 _ROWS = 100
 _NEIGHBOURS = 8
 # A run with more steps than this is read anew only after some seconds, since its graph takes long to lay out.
@@ -123,13 +121,12 @@ class Steps:
 
     def state_of(self, step: StepRow) -> str:
         """The state of a step; of a map, the state of its members that needs the most attention."""
-        counts = self.members.get(step.id)
-        return state_of_map(step, counts) if counts else step.state
+        return state_of_map(step.state, self.members.get(step.id, {}))
 
     @cached_property
     def holding(self) -> Sequence[StepRow]:
         """The released steps that have not ended, the one that most likely holds the run up first."""
-        return order_of_need(step for step in self.rows if step.holds_up)
+        return in_order_of_need(step for step in self.rows if step.holds_up)
 
     @cached_property
     def own(self) -> Sequence[StepRow]:
@@ -238,16 +235,6 @@ class RunView:
         targets = [f"workflow/{self.run.row.id}"]
         targets += [f"job/{self.step.id}"] if self.step else []
         return PageDisplay(host().display, may_see=access.may_see_payload(*targets))
-
-
-def state_of_map(step: StepRow, counts: Mapping[str, int]) -> str:
-    """The state of a step; of a map, that of its members, as `counts` has them, that needs most attention."""
-    return next((state for state in _TELLING if counts.get(state)), step.state)
-
-
-def order_of_need(steps: Iterable[StepRow]) -> Sequence[StepRow]:
-    """The steps in the order in which a sentence about their run names them."""
-    return sorted(steps, key=lambda step: (rank(step.state), step.id))
 
 
 def read_run(read: Reading, run: RunInFull) -> RunView:

@@ -1,6 +1,6 @@
 -- Finds for each of these runs one released step that has not ended, the one that is most likely to hold the
--- run up, with a step that waits for it, and how many there are. At most %(examined)s of the jobs and as many
--- of the waits of a run are examined. Locks nothing.
+-- run up, with a step that waits for it, and how many there are. %(states)s are the states of such steps in
+-- that order. At most %(examined)s of the jobs and as many of the waits of a run are examined. Locks nothing.
 -- Run by the page of workflows. Indexes: jobs_of_run, steps_open_waits_of_run, jobs_pkey, steps_pkey,
 -- edges_pkey.
 SELECT run.id AS run, step.id, step.name, step.kind, step.state, step.attempt, step.max_attempts, step.due_at,
@@ -20,7 +20,6 @@ FROM unnest(%(ids)s::bigint[]) AS run (id) CROSS JOIN LATERAL (
          WHERE workflow_id = run.id AND is_wait_left AND opened_at IS NOT NULL LIMIT %(examined)s)
     ) AS released (id) JOIN opsjobs.jobs j ON j.id = released.id JOIN opsjobs.steps s ON s.job_id = j.id
     WHERE j.state NOT IN ('finished', 'failed', 'canceled')
-    ORDER BY array_position(ARRAY['retryable', 'deferred', 'scheduled', 'available', 'queued', 'started'],
-        j.state), s.job_id
+    ORDER BY array_position(%(states)s::text[], j.state), s.job_id
     LIMIT 1
 ) AS step
