@@ -22,17 +22,14 @@ from .cron.declaration import CatchUp, EntryDeclaration, make_entry
 from .engine.dispatch.after_commit import AfterCommitDispatch
 from .engine.explain_with_redis import (
     explain_apart,
-    explain_batch_apart,
-    explain_workflow_apart,
 )
 from .engine.redis.broker import Broker
 from .engine.redis.connections import RedisConnections
-from .errors import ConfigError, DeclarationError, UnknownWorkflow
-from .explain.reason_kinds import BatchExplanation, Explanation, WorkflowExplanation
+from .errors import ConfigError, DeclarationError
+from .explain.reason_kinds import AnyExplanation, BatchExplanation, Explanation, WorkflowExplanation
 from .host import Host, HostDatabase
 from .jobs.record.enqueue import AnySession
 from .jobs.record.task import Call, ChainLink, Task
-from .jobs.search import terms
 from .web import make_blueprint
 from .workflows.build import Workflow, make_chain
 from .workflows.declaration import MAP_TASK
@@ -143,9 +140,7 @@ class OpsJobs:
     def explain(self, job: int, /) -> Explanation: ...
     @overload
     def explain(self, subject: str, /) -> WorkflowExplanation | BatchExplanation: ...
-    def explain(
-        self, subject: int | str, /
-    ) -> Explanation | WorkflowExplanation | BatchExplanation:
+    def explain(self, subject: int | str, /) -> AnyExplanation:
         """Explain why a job of the current app is not running, the deciding reason first. Writes nothing.
 
         For a workflow, such as `"workflow/7"`, explain the steps that all its other steps wait for; for a
@@ -159,15 +154,7 @@ class OpsJobs:
         >>> reason.code, reason.says
         ('scheduled', 'It is due later.')
         """
-        if not isinstance(subject, str):
-            return explain_apart(self.host, subject)
-        if (batch := terms.read_batch_id(subject)) is not None:
-            return explain_batch_apart(self.host, batch)
-        if (run := terms.read_workflow_id(subject)) is not None:
-            return explain_workflow_apart(self.host, run)
-        raise UnknownWorkflow(
-            f"{subject!r} names no workflow and no batch: write 'workflow/7' or 'batch/7'"
-        )
+        return explain_apart(self.host, subject)
 
     def signal(
         self,

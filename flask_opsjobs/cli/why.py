@@ -10,13 +10,10 @@ import click
 from flask.cli import with_appcontext
 
 from ..core.display import Display
-from ..engine.explain_with_redis import (
-    explain_apart,
-    explain_batch_apart,
-    explain_workflow_apart,
-)
+from ..engine.explain_with_redis import explain_apart
 from ..errors import UnknownBatch, UnknownJob, UnknownWorkflow
 from ..explain.reason_kinds import (
+    AnyExplanation,
     BatchExplanation,
     Explanation,
     Reason,
@@ -26,8 +23,6 @@ from ..explain.reason_kinds import (
 from ..host import Host
 from ..jobs.search import terms
 from . import current_host, plain, to_json
-
-AnyExplanation = Explanation | WorkflowExplanation | BatchExplanation
 
 
 @click.command("why")
@@ -59,10 +54,8 @@ def why(job: str, as_json: bool) -> None:
 def _explain(host: Host, text: str) -> AnyExplanation:
     if (job := terms.read_job_id(text)) is not None:
         return explain_apart(host, job)
-    if (run := terms.read_workflow_id(text)) is not None:
-        return explain_workflow_apart(host, run)
-    if (batch := terms.read_batch_id(text)) is not None:
-        return explain_batch_apart(host, batch)
+    if terms.read_subject(text) is not None:
+        return explain_apart(host, text)
     _stop(
         2,
         f"{text!r} is neither the id of a job, nor an RQ id such as opsjobs-42-1,"

@@ -1,8 +1,8 @@
-"""Explains why a job is not running, and looks up its delivery in Redis."""
+"""Explains why a job, a workflow or a batch has not ended, and looks up deliveries in Redis."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from ..core.db import OLDEST_SCHEMA
 from ..core.reading import read_snapshot
 from ..core.redis_facts import RedisFacts
-from ..errors import ConfigError, UnknownBatch, UnknownJob, UnknownWorkflow
+from ..errors import ConfigError, OpsJobsError, UnknownBatch, UnknownJob, UnknownWorkflow
 from ..explain.evidence import Evidence, FrontierStep, JobEvidence
 from ..explain.explain import (
     explain_batch_evidence,
@@ -25,8 +25,14 @@ from ..explain.explain import (
     explain_schema,
 )
 from ..explain.queries import find_batch_evidence, find_evidence, find_run_evidence
-from ..explain.reason_kinds import BatchExplanation, Explanation, WorkflowExplanation
+from ..explain.reason_kinds import (
+    AnyExplanation,
+    BatchExplanation,
+    Explanation,
+    WorkflowExplanation,
+)
 from ..host import Host
+from ..jobs.search import terms
 from .redis.broker import broker_of
 from .redis.broker import rq_id as name_of
 from .redis.connections import read_only_queue
@@ -107,54 +113,37 @@ def _is_still_queued(host: Host, job: JobEvidence) -> bool:
     return row is not None and bool(row[0])
 
 
-def explain_apart(host: Host, job_id: int) -> Explanation:
-    """Explain in a transaction of its own, for callers without a page; says so when the schema is too old.
+def explain_apart(host: Host, subject: int | str) -> AnyExplanation:
+    """Explain a job by its id, or `workflow/7` or `batch/7`, in a transaction of its own, without a page.
 
-    Raises `UnknownJob`, `SchemaAhead`, and what SQLAlchemy raises when Postgres does not answer.
+    Says of a job when the schema is too old. Raises `UnknownJob`, `UnknownWorkflow`, `UnknownBatch`,
+    `SchemaBehind`, `SchemaAhead`, and what SQLAlchemy raises when Postgres does not answer.
     """
+    named = ("job", subject) if isinstance(subject, int) else terms.read_subject(subject)
+    if named is None:
+        raise UnknownWorkflow(
+            f"{subject!r} names no workflow and no batch: write 'workflow/7' or 'batch/7'"
+        )
+    kind, id = named
     schema = host.schema_version()
     with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
-        if schema < OLDEST_SCHEMA:
-            return explain_schema(job_id, schema, read.now)
+        if kind == "job" and schema < OLDEST_SCHEMA:
+            return explain_schema(id, schema, read.now)
         host.require_schema()
-        found = explain(host, read.session, job_id, read.now)
+        explain_it, unknown = _EXPLAIN[kind]
+        found = explain_it(host, read.session, id, read.now)
     if found is None:
-        raise UnknownJob(
-            f"there is no job {job_id}: ended jobs are removed when their retention time is over"
+        raise unknown(
+            f"there is no {kind} {id}: a {kind} that has ended is removed when its retention time is over"
         )
     return found
 
 
-def explain_workflow_apart(host: Host, run: int) -> WorkflowExplanation:
-    """Explain a run in a transaction of its own, for callers without a page.
-
-    Raises `UnknownWorkflow`, `SchemaBehind`, `SchemaAhead`, and what SQLAlchemy raises when Postgres does not
-    answer.
-    """
-    host.require_schema()
-    with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
-        found = explain_workflow(host, read.session, run, read.now)
-    if found is None:
-        raise UnknownWorkflow(
-            f"there is no workflow {run}: ended workflows are removed when their retention time is over"
-        )
-    return found
-
-
-def explain_batch_apart(host: Host, id: int) -> BatchExplanation:
-    """Explain a batch in a transaction of its own, for callers without a page.
-
-    Raises `UnknownBatch`, `SchemaBehind`, `SchemaAhead`, and what SQLAlchemy raises when Postgres does not
-    answer.
-    """
-    host.require_schema()
-    with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
-        found = explain_batch(host, read.session, id, read.now)
-    if found is None:
-        raise UnknownBatch(
-            f"there is no batch {id}: ended batches are removed when their retention time is over"
-        )
-    return found
+_EXPLAIN: Mapping[str, tuple[Callable[..., AnyExplanation | None], type[OpsJobsError]]] = {
+    "job": (explain, UnknownJob),
+    "workflow": (explain_workflow, UnknownWorkflow),
+    "batch": (explain_batch, UnknownBatch),
+}
 
 
 def read_redis_facts(host: Host, queue: str, rq_id: str | None, now: datetime) -> RedisFacts:

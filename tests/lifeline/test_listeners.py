@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.dispatch.dispatch import recall
 from flask_opsjobs.engine.explain_with_redis import explain_apart
+from flask_opsjobs.explain.reason_kinds import Explanation
 from flask_opsjobs.host import Host
 from flask_opsjobs.lifeline.watch import watch
 from flask_opsjobs.overview.badges import find_badges
@@ -45,7 +46,9 @@ def _answers(bench: Bench, host: Host, job_id: int, now: datetime, get: Any) -> 
     assert row is not None
     page = soup(get("/queues/default").text).select_one("#part .lead")
     assert page is not None
-    why = [reason.code for reason in explain_apart(host, job_id).reasons]
+    found = explain_apart(host, job_id)
+    assert isinstance(found, Explanation)
+    why = [reason.code for reason in found.reasons]
     answers = {
         "badge": badge is None,
         "overview": depth.listeners == 1,

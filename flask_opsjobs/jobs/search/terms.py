@@ -164,13 +164,8 @@ def read_job_id(text: str) -> int | None:
     return read_own(delivery[1] if delivery else text)
 
 
-def read_workflow_id(text: str) -> int | None:
-    """The id of a workflow, from a text such as `workflow/7`; None for any other text."""
+def read_subject(text: str) -> tuple[str, int] | None:
+    """What a text such as `workflow/7` or `batch/7` names, and its id; None for any other text."""
     kind, _, id = text.partition("/")
-    return read_own(id) if kind == "workflow" else None
-
-
-def read_batch_id(text: str) -> int | None:
-    """The id of a batch, from a text such as `batch/7`; None for any other text."""
-    kind, _, id = text.partition("/")
-    return read_own(id) if kind == "batch" else None
+    number = read_own(id) if kind in ("workflow", "batch") else None
+    return None if number is None else (kind, number)
