@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, select, tuple_, union_all
+from sqlalchemy import Select, Text, case, cast, func, select, tuple_, union_all
 from sqlalchemy.orm import Session
 
+from ..core import sql
 from ..core.db import LARGEST_ID
 from ..core.words import without_variables
 from ..jobs.lifecycle import FINAL as FINAL_OF_JOB
@@ -90,11 +91,12 @@ class BatchRow:
 
 @dataclass(frozen=True)
 class MemberRow:
-    """A member of a batch."""
+    """A member of a batch. `args` is JSON text; None when it is too long for a table."""
 
     id: int
     state: str
     task: str
+    args: str | None
     attempt: int
     max_attempts: int
     error: str | None
@@ -137,10 +139,13 @@ class CallbackOfBatch:
         return self.state in UNSUCCESSFUL
 
 
+_LONGEST_ARGS = 2_000
+_ARGS = cast(Job.args, Text)
 _MEMBER: tuple[Any, ...] = (
     Job.id,
     Job.state,
     Job.task,
+    case((func.length(_ARGS) <= _LONGEST_ARGS, _ARGS)),
     Job.attempt,
     Job.max_attempts,
     Job.error,
@@ -262,6 +267,12 @@ def find_batches_with_failed_callback(session: Session, ids: Collection[int]) ->
         .limit(_MOST_CALLBACKS)
     )
     return {id for id, state in session.execute(wanted) if state in UNSUCCESSFUL}
+
+
+def find_batches_with_running_member(session: Session, ids: Collection[int]) -> Collection[int]:
+    """Those of these batches of which a member is being run now."""
+    statement = sql.load("list_batches_with_running_member")
+    return {id for (id,) in session.connection().exec_driver_sql(statement, {"ids": list(ids)})}
 
 
 def _in_state(

@@ -70,6 +70,20 @@ class Display:
             return json.dumps("[not shown: nested too deeply]")
         return "".join(kept)
 
+    def pairs(self, text: str, redacted: Collection[str] = (), *, most: int) -> str:
+        """A JSON object as `key=value, key=value`, at most `most` characters, as `plain` writes it."""
+        line = ""
+        try:
+            for key, value in self.load(text, redacted).items():
+                hidden = f"[{value.words}]" if isinstance(value, HiddenValue) else self.hides(key)
+                shown = "".join(self._pieces(value, most)) if hidden is None else hidden
+                line += f"{', ' if line else ''}{self.clean(key)}={shown}"
+                if len(line) > most:
+                    return f"{line[: most - 1]}…"
+        except RecursionError:
+            return "[not shown: nested too deeply]"
+        return line
+
     def _pieces(self, value: Any, most: int | None) -> Iterator[str]:
         if isinstance(value, dict):
             for number, (key, one) in enumerate(value.items()):

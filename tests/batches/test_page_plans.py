@@ -55,6 +55,23 @@ def test_the_list_reads_a_page_of_batches(app: Flask, host: Host, filled: Sessio
     assert plans.most_rows <= 51
 
 
+def test_running_members_of_a_page_of_batches_are_found_by_an_index(
+    app: Flask, host: Host, filled: Session
+) -> None:
+    filled.execute(
+        text(
+            "UPDATE opsjobs.jobs SET state = 'started', ended_at = NULL, ended_by = NULL,"
+            " started_at = now() WHERE id % 1000 = 0"
+        )
+    )
+    filled.commit()
+    with app.app_context(), reading() as read, PlansOfAll(host.pages) as plans:
+        found = queries.find_batches_with_running_member(read.session, range(1, 51))
+    assert list(found) == [1]
+    assert "Seq Scan" not in plans.kinds, plans
+    assert plans.most_rows <= 50, plans
+
+
 def test_the_page_of_a_batch_reads_a_page_of_members(
     app: Flask, host: Host, filled: Session
 ) -> None:

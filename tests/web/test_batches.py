@@ -10,6 +10,7 @@ from flask import Flask
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from flask_opsjobs import OpsJobs
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.batches import queries
 from flask_opsjobs.batches.lifecycle import STATES
@@ -165,6 +166,68 @@ def test_failures_are_grouped_by_the_kind_of_their_error(get: Get, session: Sess
     assert "4 of 10 members failed, 2 of them with the same kind of error." in text_of(page)
 
 
+def test_a_group_of_failures_leads_to_a_search_of_its_jobs(
+    get: Get, session: Session, app: Flask, access: Access
+) -> None:
+    app.extensions["opsjobs"].display = Hides()
+    batch = make_batch(session)
+    price = "ValueError: row {}: the price '{}' with token hunter2 is no number\nline 41"
+    fail_with(session, batch, price.format(3, "1,5O"), 'KeyError: "x"', price.format(12, "–"), None)
+    page = soup(get(f"/batches/{batch.id}").text)
+    links = page.select("[aria-labelledby=failures] tbody th a")
+    addresses = [link["href"].removeprefix("/ops/jobs") for link in links]
+    ids = [int(row.th.text) for row in page.select("[aria-labelledby=members] tr[data-row]")]
+    newest_first = dict(zip(("deadline", "price 12", "key", "price 3"), ids, strict=True))
+
+    def found(address: str) -> list[int]:
+        return [
+            int(row.select_one(".id").text)
+            for row in soup(get(address).text).select("tr[data-row]")
+        ]
+
+    assert [found(address) for address in addresses] == [
+        [newest_first["price 12"], newest_first["price 3"]],
+        ids,  # it has no error to search for
+        [newest_first["key"]],
+    ]
+    # Errors are payload. Without it the search finds all that failed.
+    access.held.discard("payload.view")
+    page = soup(get(f"/batches/{batch.id}").text)
+    for link in page.select("[aria-labelledby=failures] tbody th a"):
+        assert found(link["href"].removeprefix("/ops/jobs")) == ids
+    access.held.discard("jobs.view")
+    page = soup(get(f"/batches/{batch.id}").text)
+    assert page.select("[aria-labelledby=failures] tbody a") == []
+
+
+def test_arguments_of_members_are_payload_of_the_batch_and_of_the_job(
+    get: Get, session: Session, app: Flask, opsjobs: OpsJobs, access: Access
+) -> None:
+    @opsjobs.task(redact=["card"])
+    def import_row(row: int, name: str, password: str, card: str = "") -> None: ...
+
+    app.extensions["opsjobs"].display = Hides()
+    args = {"row": 7, "name": "for hunter2", "password": "geheim", "card": "4111"}
+    batch = make_batch(session)
+    job = make_job(session, "failed", batch_id=batch.id, task="import_row", args=args)
+    make_job(session, "finished", batch_id=batch.id, args={"text": "x" * 3_000})
+    session.commit()
+
+    def cells() -> list[str]:
+        rows = soup(get(f"/batches/{batch.id}").text).select("tr[data-row]")
+        return [row.select_one('[data-label="arguments"]').text.strip() for row in rows]
+
+    assert cells() == [
+        'row=7, card=[hidden: redact], name="for [hidden]", password=[hidden: key password]',
+        "long: see the job",
+    ]
+    access.denied.add(("payload.view", f"job/{job.id}"))
+    assert cells()[0] == "[hidden: needs payload.view]"
+    access.denied.clear()
+    access.held.discard("payload.view")
+    assert cells()[0] == "[hidden: needs payload.view]"
+
+
 def test_of_many_failures_the_newest_are_grouped(
     get: Get, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,7 +240,10 @@ def test_of_many_failures_the_newest_are_grouped(
 
 
 class Hides(ShowAll):
-    """Hides a token in every text."""
+    """Hides a token in every text, and passwords."""
+
+    def is_hidden_key(self, key: str) -> bool:
+        return key == "password"
 
     def clean_text(self, text: str) -> str:
         return text.replace("hunter2", "[hidden]")
@@ -243,6 +309,20 @@ def test_it_says_how_long_it_takes_unless_something_holds_its_members(
     )
     session.commit()
     assert "on average, about" not in text_of(get(f"/batches/{batch.id}"))
+
+
+def test_the_list_says_how_long_it_takes_while_a_member_runs(get: Get, session: Session) -> None:
+    running, waiting = make_batch(session, name="running"), make_batch(session, name="waiting")
+    make_job(session, "started", batch_id=running.id)
+    make_job(session, batch_id=waiting.id)
+    session.commit()
+    rows = soup(get("/batches").text).select("tr[data-row]")
+    took = [row.select_one('[data-label="took"]').text for row in rows]
+    assert ["left" in text for text in took] == [False, True]
+    assert "so far, about 1 min 6 s left" in took[1]
+    running.trouble = "KeyError"
+    session.commit()
+    assert "left" not in soup(get("/batches").text).select("tr[data-row]")[1].text
 
 
 def test_the_pace_of_a_batch_that_was_reopened_is_not_known(get: Get, session: Session) -> None:

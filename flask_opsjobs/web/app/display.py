@@ -18,6 +18,7 @@ _MARKED = re.compile(r"(\[hidden(?:: ?[^\[\]\n]{1,60})?\])")
 _LOGGED = re.compile(r"(?P<at>[\d:.]+) (?P<rest>(?P<level>[A-Z]+) .*)")
 _LEVELS = {"WARNING": "late", "ERROR": "failed", "CRITICAL": "failed"}
 _LINE = 300
+_SHORT = 100
 _LONGEST_JSON = 20_000
 _LONGEST_TEXT = 200_000
 _DEEPEST = 40
@@ -67,6 +68,12 @@ class PageDisplay(Display):
             return _hidden(NO_PAYLOAD)
         first = change(next(iter(self.start(text, LONGEST_VALUE).splitlines()), ""))
         return _mark(first if len(first) <= _LINE else first[: _LINE - 1] + "…")
+
+    def arguments(self, text: str, redacted: Collection[str] = ()) -> Markup:
+        """The arguments of a job on a short line: `row=1187, price="12"`. `redacted` as in `json`."""
+        if not self.may_see:
+            return _hidden(NO_PAYLOAD)
+        return _mark(on_one_line(self.pairs(text, redacted, most=_SHORT)))
 
     def json(self, text: str | None, redacted: Collection[str] = ()) -> Markup:
         """A JSON text, indented. `redacted` are keys whose values are never stored."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from flask import Response, request
@@ -18,16 +20,24 @@ from ...audit.verify import find_chain_fault
 from ...batches import actions as batch_actions
 from ...batches import queries
 from ...batches.lifecycle import MEANINGS, STATES
-from ...batches.queries import MEMBER_STATES, BatchRow
+from ...batches.queries import MEMBER_STATES, BatchRow, FailureKind, MemberRow
+from ...core.display import Display
 from ...core.reading import Reading
+from ...core.words import without_variables
 from ...engine.explain_with_redis import explain_batch
 from ...jobs.lifecycle import ENDED_BY
 from ...jobs.rows import Count
+from ...jobs.search.filter import JobFilter
+from ...jobs.search.terms import LONGEST
 from ..app import access, pages, problems
+from ..app.display import PageDisplay
 from ..app.host import host, reading
 
 # The width of a bar of parts, in units of the drawing.
 _BAR = 1000
+# What parts an error into texts that all errors of its kind have: a variable part, a mark of the display
+# policy, and what a search cannot hold.
+_VARIABLE = re.compile(r'…|\[hidden[^\[\]\n]*\]|["\x00-\x1f\x7f]')
 # The words and the shape of the chip of each state; the others are states of jobs too.
 CHIPS = {
     "open": ("waiting", "open", "scheduled"),
@@ -40,11 +50,12 @@ CHIPS = {
 
 @dataclass(frozen=True)
 class BatchView:
-    """A batch as the pages show it."""
+    """A batch as the pages show it. `is_running` says in a list whether a member is being run now."""
 
     row: BatchRow
     now: datetime
     has_failed_callback: bool = False
+    is_running: bool = False
 
     @property
     def chip(self) -> tuple[str, str, str]:
@@ -178,8 +189,10 @@ def _list(read: Reading, query: Mapping[str, str]) -> Markup:
 
 
 def _views(read: Reading, rows: Sequence[BatchRow]) -> Sequence[BatchView]:
-    failed = queries.find_batches_with_failed_callback(read.session, [row.id for row in rows])
-    return [BatchView(row, read.now, row.id in failed) for row in rows]
+    ids = [row.id for row in rows]
+    failed = queries.find_batches_with_failed_callback(read.session, ids)
+    running = queries.find_batches_with_running_member(read.session, ids)
+    return [BatchView(row, read.now, row.id in failed, row.id in running) for row in rows]
 
 
 def _find(read: Reading, batch_id: str) -> BatchView:
@@ -221,7 +234,37 @@ def _one(read: Reading, batch: BatchView, query: Mapping[str, str]) -> Markup:
         waiting=max(0, row.left - running.number),
         failures=queries.group_failures(read.session, id) if row.ends["failed"] else None,
         ended_by=ENDED_BY,
+        search_of=partial(_search_of, id),
+        display_of=partial(_display_of, id),
+        redacted_of=_redacted_of,
         others=_views(read, queries.list_other_batches(read.session, id)),
         events=events,
         chain_fault=fault,
     )
+
+
+def _search_of(id: int, group: FailureKind) -> JobFilter:
+    """The search for failed members whose errors have the longest text that those of this group share.
+
+    Without `payload.view` errors cannot be searched: then it finds all failed members.
+    """
+    wanted = JobFilter(state="failed", batch=id)
+    if group.error is None or not access.may("payload.view", None):
+        return wanted
+    display = Display(host().display, may_see=True)
+    first = next(iter(display.start(group.error, LONGEST).splitlines()), "")
+    parts = (part.strip() for part in _VARIABLE.split(without_variables(first)))
+    shared = max((part for part in parts if part in group.error), key=len, default="")
+    return wanted.but(error=shared or None)
+
+
+def _display_of(id: int, member: MemberRow) -> PageDisplay:
+    """The display policy for the arguments and the error of a member: payload of the batch and of the job."""
+    may_see = access.may_see_payload(f"batch/{id}", f"job/{member.id}")
+    return PageDisplay(host().display, may_see=may_see)
+
+
+def _redacted_of(member: MemberRow) -> Collection[str]:
+    """The parameters of its task whose values are never stored."""
+    task = host().tasks.get(member.task)
+    return task.redact if task else ()
