@@ -14,9 +14,12 @@ from pathlib import Path
 
 import click
 
-# Which migrations made the database: {file name: hash of its text}.
-_STEPS = "migrations.json"
 _DATA, _OLDER = "postgres", "postgres.older"
+# Which migrations made the database: {file name: hash of its text}. It lies in the database's own folder, and
+# goes wherever that goes.
+_STEPS = f"{_DATA}/migrations.json"
+# An empty file: the database has its history.
+_HISTORY = f"{_DATA}/history"
 
 
 @contextmanager
@@ -62,11 +65,8 @@ def is_older(folder: Path, steps: Mapping[str, str]) -> bool:
     """
     if not (folder / _DATA).exists():
         return False
-    try:
-        made: dict[str, str] = json.loads((folder / _STEPS).read_text())
-    except (OSError, ValueError):
-        return True
-    return not made.items() <= steps.items()
+    made = noted_steps(folder)
+    return not made or not made.items() <= steps.items()
 
 
 def set_aside(folder: Path) -> str:
@@ -74,18 +74,31 @@ def set_aside(folder: Path) -> str:
     older = folder / _OLDER
     shutil.rmtree(older, ignore_errors=True)
     (folder / _DATA).rename(older)
-    (folder / _STEPS).unlink(missing_ok=True)
     return (
         "other migrations made the database of this demo: it is kept in "
         f"{shlex.quote(str(older))}, and a new one is made"
     )
 
 
-def has_steps(folder: Path) -> bool:
-    """Whether migrations have made a database in `folder` already."""
-    return (folder / _STEPS).exists()
+def noted_steps(folder: Path) -> dict[str, str]:
+    """Which migrations made the database in `folder`; nothing when that is not known."""
+    try:
+        noted: dict[str, str] = json.loads((folder / _STEPS).read_text())
+    except (OSError, ValueError):
+        return {}
+    return noted
 
 
 def note_steps(folder: Path, steps: Mapping[str, str]) -> None:
     """Store which migrations made the database in `folder`."""
     (folder / _STEPS).write_text(json.dumps(steps, indent=1, sort_keys=True))
+
+
+def has_history(folder: Path) -> bool:
+    """Whether the database in `folder` has its history."""
+    return (folder / _HISTORY).exists()
+
+
+def note_history(folder: Path) -> None:
+    """Store that it has."""
+    (folder / _HISTORY).touch()

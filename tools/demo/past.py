@@ -33,7 +33,8 @@ _CLOCK = """
         AS 'SELECT now FROM demo_clock.moment';
 """
 _READ_CLOCK_FIRST = "SET search_path TO demo_clock, pg_catalog, public"
-# After a crash the demo writes its history again, so commits need not wait for the disk.
+# After a crash the demo writes its history again, so commits need not wait for the disk. The last one does,
+# for all: then the history is there.
 _ASYNCHRONOUS = "SET synchronous_commit TO off"
 # The loops that a history needs: they decide slots and count minutes.
 _LOOPS = ("cron", "roll_up")
@@ -134,6 +135,7 @@ def past(app: Flask, begin: datetime) -> Iterator[Past]:
             with _log_times(found):
                 yield found
             found.end()
+        clock.execute("RESET synchronous_commit")
         clock.execute("DROP SCHEMA demo_clock CASCADE")
     host.dispatcher = before
 

@@ -63,12 +63,14 @@ def show(folder: Path, port: int, supervisor: Supervisor, output: Path) -> int:
     click.echo("starting PostgreSQL and Valkey")
     steps = data_folder.hash_steps(MIGRATIONS)
     with running_servers(folder, steps, supervisor.check) as servers:
-        is_new = not data_folder.has_steps(folder)
         env = {**SETTINGS, **servers.env}
-        _flask_step(supervisor, env, "db", "upgrade")
-        data_folder.note_steps(folder, steps)
+        if data_folder.noted_steps(folder) != steps:
+            _flask_step(supervisor, env, "db", "upgrade")
+            data_folder.note_steps(folder, steps)
         people = _flask_step(supervisor, env, "seed")
-        _write_history(supervisor, env, is_new)
+        if not data_folder.has_history(folder):
+            _write_history(supervisor, env)
+            data_folder.note_history(folder)
         write_env(folder / ENV, servers.env)
         _add_children(supervisor, env, port)
         supervisor.add("feeder", flask("feed"), env)
@@ -122,13 +124,11 @@ def _flask_step(supervisor: Supervisor, env: Mapping[str, str], *words: str) -> 
     return _step(f"flask {' '.join(words)}", flask(*words), env, supervisor)
 
 
-def _write_history(supervisor: Supervisor, env: Mapping[str, str], is_new: bool) -> None:
+def _write_history(supervisor: Supervisor, env: Mapping[str, str]) -> None:
     # The story imports the shop, whose package is in `examples`.
     path = os.pathsep.join(filter(None, [str(HOST.parent), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "tools.demo.story"]
-    name = "two days of history" + (
-        ", which take some seconds" if is_new else ", if they are missing"
-    )
+    name = "two days of history, which take some seconds"
     _step(name, command, {**env, "PYTHONPATH": path}, supervisor)
 
 
