@@ -46,6 +46,20 @@ def available(graph: Graph) -> str:
     return " ".join(sorted(name for name, state in graph.states().items() if state == "available"))
 
 
+def test_a_turn_of_a_run_that_is_being_canceled_releases_nothing(bench: Bench) -> None:
+    """Not even a step behind one that finished, which the turn has not stopped yet."""
+    graph = Graph.make(bench.connection, "a u v w b x", ["x u", "x v", "x w", "a b"])
+    graph.end("a")
+    now = read_clock(bench.connection)
+    transitions.cancel(bench.connection, [graph.run], "anna", "a test", now)
+    done = advance(bench.connection, graph.run, 1_000_000, most=MOST)
+    assert done is not None
+    assert (done.has_more, done.lanes) == (True, ())
+    assert (graph.states()["b"], available(graph)) == ("deferred", "")
+    settle(graph)
+    assert graph.states() == {"a": "finished", **dict.fromkeys("uvwbx", "canceled")}
+
+
 def test_a_step_in_front_of_many_releases_them_in_turns(bench: Bench) -> None:
     graph = Graph.make(bench.connection, "a b c d e f g h", [f"a {name}" for name in "bcdefgh"])
     graph.end("a")
