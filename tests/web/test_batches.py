@@ -215,7 +215,7 @@ def test_arguments_of_members_are_payload_of_the_batch_and_of_the_job(
 
     def cells() -> list[str]:
         rows = soup(get(f"/batches/{batch.id}").text).select("tr[data-row]")
-        return [row.select_one('[data-label="arguments"]').text.strip() for row in rows]
+        return [row.select_one("td.fill .mono").text.strip() for row in rows]
 
     assert cells() == [
         'row=7, card=[hidden: redact], name="for [hidden]", password=[hidden: key password]',
@@ -317,7 +317,7 @@ def test_the_list_says_how_long_it_takes_while_a_member_runs(get: Get, session: 
     make_job(session, batch_id=waiting.id)
     session.commit()
     rows = soup(get("/batches").text).select("tr[data-row]")
-    took = [row.select_one('[data-label="took"]').text for row in rows]
+    took = [row.select_one('[data-label="took"]').get_text(" ") for row in rows]
     assert ["left" in text for text in took] == [False, True]
     assert "so far, about 1 min 6 s left" in took[1]
     running.trouble = "KeyError"
