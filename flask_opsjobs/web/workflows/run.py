@@ -212,7 +212,7 @@ class RunView:
 
     def _known(self, edges: Iterable[tuple[int, str]]) -> Sequence[tuple[StepRow, str]]:
         steps = self.steps.by_id
-        return [(steps[id], on_failure) for id, on_failure in edges if id in steps]
+        return [(steps[id], on_failure) for id, on_failure in sorted(edges) if id in steps]
 
     def doing(self, step: StepRow) -> Doing:
         """What a released step does."""
