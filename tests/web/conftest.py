@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from bs4 import BeautifulSoup
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
+from werkzeug.test import TestResponse
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.actions.operator import Operator
@@ -16,7 +18,9 @@ from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.web.app.access import PERMISSIONS
 from flask_opsjobs.web.app.references import make_reference
+from flask_opsjobs.web.app.urls import Url
 from tests.support.policies import AllowAll
+from tests.web.every import reads, soup
 from tests.web.rows import make_one_of_each
 
 
@@ -84,6 +88,21 @@ def get(client: FlaskClient) -> Callable[..., Any]:
         return response
 
     return get
+
+
+# Each page and fragment: its URL, its path, the answer and its tree.
+Drawn = list[tuple[Url, str, TestResponse, BeautifulSoup]]
+_drawn: Drawn = []
+
+
+@pytest.fixture
+def drawn(request: pytest.FixtureRequest) -> Drawn:
+    """Every page and fragment about `jobs`, drawn and parsed once for all tests, which change nothing."""
+    if not _drawn:
+        client, jobs = (request.getfixturevalue(name) for name in ("client", "jobs"))
+        answers = [(url, path, client.get(path)) for url, path in reads(jobs)]
+        _drawn.extend([(*answer, soup(answer[2].text)) for answer in answers])
+    return _drawn
 
 
 @pytest.fixture

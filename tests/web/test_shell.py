@@ -20,8 +20,8 @@ from flask_opsjobs.web.app.shell import NAVIGATION
 from flask_opsjobs.web.app.views import KEYS
 from tests.support import sources
 from tests.support.policies import AllowAll
-from tests.web.conftest import Access
-from tests.web.every import reads, soup
+from tests.web.conftest import Access, Drawn
+from tests.web.every import soup
 from tests.web.rows import ago, make_job, make_loops
 
 Get = Callable[..., Any]
@@ -100,12 +100,9 @@ def test_every_key_of_the_help_is_one_of_the_script() -> None:
             assert key == "Enter" or f"{name}: (" in script or f'"{name}": (' in script, key
 
 
-def test_an_action_stands_in_the_one_form_that_holds_the_token(
-    client: FlaskClient, jobs: dict[str, Job]
-) -> None:
+def test_an_action_stands_in_the_one_form_that_holds_the_token(drawn: Drawn) -> None:
     seen = 0
-    for _, path in reads(jobs):
-        page = soup(client.get(path).text)
+    for _, path, _, page in drawn:
         for button in page.select("button[formaction]"):
             if "form" in button.attrs:
                 assert button["form"] == "actions", path

@@ -17,7 +17,8 @@ from flask_opsjobs.limits.models import LimitRejection
 from flask_opsjobs.web.app import pages
 from tests.support.engine import Bench
 from tests.support.graphs import Graph
-from tests.web.every import reads, soup
+from tests.web.conftest import Drawn
+from tests.web.every import reads
 from tests.web.rows import ago
 
 TEMPLATES = sorted(
@@ -75,12 +76,10 @@ def test_each_template_begins_with_what_it_is(name: str) -> None:
     assert first.endswith((". #}", ": #}"))
 
 
-def test_pages_are_whole_and_parts_are_not(client: FlaskClient, jobs: dict[str, Job]) -> None:
-    for url, path in reads(jobs):
-        response = client.get(path)
+def test_pages_are_whole_and_parts_are_not(drawn: Drawn) -> None:
+    for url, path, response, tree in drawn:
         if url.endpoint == "jump":
             continue
-        tree = soup(response.text)
         is_document = response.text.startswith("<!doctype html>")
         assert is_document == (url.kind == "page"), path
         ids = [str(element["id"]) for element in tree.select("[id]")]
@@ -96,11 +95,8 @@ def test_pages_are_whole_and_parts_are_not(client: FlaskClient, jobs: dict[str, 
             assert time["datetime"].endswith("Z")
 
 
-def test_what_a_label_or_an_anchor_names_is_there(
-    client: FlaskClient, jobs: dict[str, Job]
-) -> None:
-    for url, path in reads(jobs):
-        tree = soup(client.get(path).text)
+def test_what_a_label_or_an_anchor_names_is_there(drawn: Drawn) -> None:
+    for url, path, _, tree in drawn:
         if url.kind == "page" and url.endpoint != "jump":
             for name in ("aria-labelledby", "list", "popovertarget", "data-copy"):
                 for element in tree.select(f"[{name}]"):
