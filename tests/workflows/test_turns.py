@@ -55,7 +55,8 @@ def test_a_turn_of_a_run_that_is_being_canceled_releases_nothing(bench: Bench) -
     done = advance(bench.connection, graph.run, 1_000_000, most=MOST)
     assert done is not None
     assert (done.has_more, done.lanes) == (True, ())
-    assert (graph.states()["b"], available(graph)) == ("deferred", "")
+    # Which three it stops first depends on the plan; `b` is not among them.
+    assert graph.states()["b"] == "deferred"
     settle(graph)
     assert graph.states() == {"a": "finished", **dict.fromkeys("uvwbx", "canceled")}
 
