@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from typing_extensions import override
+
+from flask_opsjobs.core.db import Connection
 from flask_opsjobs.core.outage import Outage
 from flask_opsjobs.endings import EndedAttempt
 from flask_opsjobs.engine.worker.heartbeat import Heartbeat
@@ -19,31 +22,36 @@ from tests.support.waiting import wait_until
 Record = Callable[..., tuple[float, float]]
 
 
+class TimedHeartbeat(Heartbeat):
+    """Knows how late the latest heartbeat was when it was written. `late` may be set back to 0."""
+
+    late = 0.0
+
+    @override
+    def beat_if_due(self, connection: Connection, wake: Callable[[], None]) -> None:
+        was_due_at = time.monotonic() + self.due_in()
+        super().beat_if_due(connection, wake)
+        self.late = max(self.late, time.monotonic() - was_due_at)
+
+
 @contextmanager
 def recording(bench: Bench, heartbeat_seconds: float) -> Iterator[Record]:
     """A function that ends started jobs and returns the seconds until all were written, and how late the
     latest heartbeat was.
     """
-    heartbeat = Heartbeat(bench.worker_id, heartbeat_seconds)
+    heartbeat = TimedHeartbeat(bench.worker_id, heartbeat_seconds)
     outage = Outage(logging.getLogger("test"), "")
     recorder = Recorder(bench.host, heartbeat, outage, lambda: None)
     recorder.start()
 
     def record(jobs: Sequence[int], kind: Any = "returned") -> tuple[float, float]:
-        began, latest = time.monotonic(), 0.0
+        began, heartbeat.late = time.monotonic(), 0.0
         for job in jobs:
             assert recorder.keeps_up(10)
-            latest = max(latest, -heartbeat.due_in())
             outcome = Outcome(kind=kind)
             recorder.submit(EndedAttempt(job, 1, bench.worker_id, bench.name, outcome))
-
-        def is_written() -> bool:
-            nonlocal latest
-            latest = max(latest, -heartbeat.due_in())
-            return not bench.rows(_LEFT, [*jobs])
-
-        wait_until(is_written, 60)
-        return time.monotonic() - began, latest
+        wait_until(lambda: not bench.rows(_LEFT, [*jobs]), 60)
+        return time.monotonic() - began, max(heartbeat.late, -heartbeat.due_in())
 
     yield record
     assert recorder.stop(30)
