@@ -72,4 +72,5 @@ def reads(jobs: Mapping[str, Job]) -> Iterator[tuple[Url, str]]:
 
 def soup(text: str) -> BeautifulSoup:
     """The HTML as a tree."""
-    return BeautifulSoup(text, "html.parser")
+    # Twice as fast as Python's own parser.
+    return BeautifulSoup(text, "lxml")

@@ -258,7 +258,8 @@ def test_a_bad_value_is_told_beside_its_field(name: str, bad: str, said: str, ge
     tree = _tree(get, _path(**{"run_seconds": "2", "workers": "3", name: bad}), 400)
     assert _faults(tree) == {name: said}
     typed = {i["name"]: i["value"] for i in tree.select("div.field input")}
-    assert typed[name] == bad
+    # A NUL is no character of HTML: who reads it puts another in its place, as browsers do.
+    assert typed[name] == bad.replace("\0", "\ufffd")
     assert name == "workers" or typed["workers"] == "3"
     assert "The error is shown below its field" in tree.text
     assert not tree.select("figure.chart, table")
