@@ -36,6 +36,7 @@ def report_end(
         "end_no": end_no,
         "event": event,
         "args": args,
+        "meta": json.dumps(call["meta"]),
         "now": now,
     }
     row = connection.execute(sql.load("enqueue_callback"), values).fetchone()

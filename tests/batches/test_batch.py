@@ -349,6 +349,18 @@ def test_a_wrong_call_says_so(db: SQLAlchemy, opsjobs: OpsJobs, row_task: Task) 
             anything.batch(id=batch.id).enqueue_many(row_task, [], commit_every=number)
 
 
+def test_a_callback_keeps_its_tags_and_meta(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, report: Task
+) -> None:
+    on_end = report.options(tags=["billing"], meta={"owner": "anna"})
+    batch = opsjobs.batch("nothing", on_end=on_end).open()
+    batch.close()
+    db.session.commit()
+    perform_due()
+    job = bench.row("SELECT tags, meta FROM opsjobs.jobs WHERE task = %s", report.name)
+    assert job == {"tags": ["billing"], "meta": {"owner": "anna"}}
+
+
 def test_a_callback_that_is_gone_ends_by_name(
     db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, report: Task
 ) -> None:

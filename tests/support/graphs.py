@@ -11,6 +11,9 @@ from typing import Any
 
 from flask_opsjobs.core.db import Connection
 from flask_opsjobs.endings.advance import advance, list_runs_to_advance
+from flask_opsjobs.host import Host
+from flask_opsjobs.jobs.record.stored_call import store_call
+from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.workflows.checks import checks
 
 _RUN = """
@@ -41,19 +44,20 @@ _END = """
         WHERE id = %(id)s RETURNING id, workflow_id)
     INSERT INTO opsjobs.workflow_end_events SELECT workflow_id, id FROM moved
 """
-# A call that reports the end of a run.
+
+
+def _no_host() -> Host:
+    raise AssertionError("a test that writes runs by SQL has no host")
+
+
+def _call(workflow_id: int, state: str) -> None: ...
+
+
+_TASK = Task(_call, host=_no_host, name="call", priority=0, max_attempts=1)
+# A call that reports the end of a run, as `store_callback` stores it.
 CALLBACK: dict[str, Any] = {
-    "task": "call",
-    "queue": "default",
-    "lane": "default",
-    "priority": 0,
-    "max_attempts": 1,
-    "timeout_seconds": None,
-    "deadline_seconds": None,
-    "limiter": None,
-    "partition": None,
-    "weight": None,
-    "accepts": ["workflow_id", "state"],
+    **store_call(_TASK, _TASK.declared),
+    "accepts": list(_TASK.arguments.names),
 }
 ENDED_BY = {"finished": "returned", "failed": "exhausted", "canceled": "canceled"}
 

@@ -331,6 +331,21 @@ def test_an_end_is_reported_to_the_callback(
     assert run_of(bench, run.id)["end_no"] == 1
 
 
+def test_a_callback_keeps_its_tags_and_meta(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, give: Task
+) -> None:
+    @opsjobs.task(tags=["billing"], meta={"owner": "anna"})
+    def hear(workflow_id: int) -> None: ...
+
+    flow = opsjobs.workflow("told", on_end=hear)
+    flow.step("only", give)
+    flow.start()
+    db.session.commit()
+    perform_due()
+    job = bench.row("SELECT tags, meta FROM opsjobs.jobs WHERE task = %s", hear.name)
+    assert job == {"tags": ["billing"], "meta": {"owner": "anna"}}
+
+
 def test_a_run_that_is_repaired_calls_back_once_per_end(
     db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, double: Task
 ) -> None:

@@ -10,10 +10,11 @@ WITH told AS (
 ), counted AS (
     INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued) SELECT %(now)s, %(queue)s, 1 FROM told
 )
-INSERT INTO opsjobs.jobs (id, task, queue, lane, state, priority, args, max_attempts, timeout_seconds,
-    deadline_at, created_at, due_at, limiter, partition, weight)
-SELECT job_id, %(task)s, %(queue)s, %(lane)s, 'available', %(priority)s, %(args)s::jsonb, %(max_attempts)s,
-    %(timeout_seconds)s, %(now)s::timestamptz + %(deadline_seconds)s * interval '1 s', %(now)s, %(now)s,
+INSERT INTO opsjobs.jobs (id, task, queue, lane, state, priority, args, meta, tags, max_attempts,
+    timeout_seconds, deadline_at, created_at, due_at, limiter, partition, weight)
+SELECT job_id, %(task)s, %(queue)s, %(lane)s, 'available', %(priority)s, %(args)s::jsonb, %(meta)s::jsonb,
+    %(tags)s::text[], %(max_attempts)s, %(timeout_seconds)s,
+    %(now)s::timestamptz + %(deadline_seconds)s * interval '1 s', %(now)s, %(now)s,
     %(limiter)s, %(partition)s, %(weight)s
 FROM told
 RETURNING lane, queue
