@@ -207,7 +207,8 @@ def test_the_first_page_s_cost_does_not_grow(plans: tuple[Plans, Reading]) -> No
     seen, read = plans
     overview_queries.find_overview(read.session, read.now, 45)
     used = {
-        "jobs_by_state",  # depth, counts
+        "jobs_by_state",  # depth
+        "jobs_limited",  # whether a due job has a limiter
         "jobs_to_retain",  # failures of late
         "jobs_to_stage",  # the next due
         "jobs_by_queue",  # names of queues

@@ -16,7 +16,6 @@ from ..cron.queries import MissedSlots, list_missed_lately
 from ..jobs import queries as job_queries
 from ..jobs.lifecycle import FINAL, STATES
 from ..jobs.rows import CAP, Count, JobRow
-from ..jobs.search.filter import JobFilter
 from ..lifeline.integrity import IntegrityRow, list_integrity_checks
 from ..lifeline.loop_runs import LoopRow, list_loops
 from ..limits import bucket, stored_buckets
@@ -81,10 +80,8 @@ class Overview:
 
     queues: Sequence[QueueDepth]
     live: Mapping[str, StateDepth]
-    final: Mapping[str, Count]
     next_due: datetime | None
     failed_last_hour: Count
-    failed_last_day: Count
     first_failure: datetime | None
     failures: Sequence[JobRow]
     held: Sequence[Held]
@@ -108,16 +105,13 @@ def find_overview(session: Session, now: datetime, late_seconds: float) -> Overv
     """The numbers of the overview page as of `now`. Their cost does not grow with the number of jobs."""
     workers = worker_queries.list_workers(session, now, late_seconds)
     sample = _sample(session)
-    counts = job_queries.count_jobs_by_state(session, JobFilter(), now)
     an_hour_ago = now - timedelta(hours=1)
     held, is_all_held = find_held(session, now)
     return Overview(
         queues=_queues(session, sample, workers, queue_queries.list_decisions(session)),
         live={state: _sum(state, sample) for state in LIVE},
-        final={state: counts[state] for state in FINAL},
         next_due=job_queries.find_next_due(session),
         failed_last_hour=job_queries.count_failed_since(session, an_hour_ago),
-        failed_last_day=job_queries.count_failed_since(session, now - timedelta(days=1)),
         first_failure=job_queries.find_first_failure(session, an_hour_ago),
         held=held,
         is_all_held=is_all_held,

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from flask import Flask
@@ -67,6 +68,11 @@ class Wire:
 
     redis: Redis
     serializer: Serializer | None
+
+    @cached_property
+    def reader(self) -> ReadOnlyRedis:
+        """The client for pages, on the same pool."""
+        return ReadOnlyRedis(self.redis)
 
 
 class RedisConnections:
@@ -237,8 +243,7 @@ class ReadOnlyPipeline(Pipeline):
 def read_only_queue(connections: RedisConnections, name: str) -> Queue:
     """Return RQ's queue on a read-only client with a time-out of 0.2 s. It cannot unpickle."""
     wire = connections.wire(name, quick=True)
-    client = ReadOnlyRedis(wire.redis)
-    return Queue(name, connection=client, serializer=WriteOnlySerializer(wire.serializer))
+    return Queue(name, connection=wire.reader, serializer=WriteOnlySerializer(wire.serializer))
 
 
 def _refuse(args: tuple[Any, ...]) -> None:

@@ -4,7 +4,7 @@
 -- nothing.
 -- Run by overview/queries.py. Index: jobs_to_retain.
 WITH examined AS MATERIALIZED (
-    SELECT id, task, ended_by, ended_at, left(split_part(split_part(error, E'\n', 1), ':', 1), 80) AS error
+    SELECT id, task, ended_by, ended_at, split_part(split_part(left(error, 80), E'\n', 1), ':', 1) AS error
     FROM opsjobs.jobs WHERE state = 'failed' AND ended_at IS NOT NULL
     ORDER BY state, ended_at DESC LIMIT %(most)s
 )

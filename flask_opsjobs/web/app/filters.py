@@ -88,8 +88,10 @@ def _time(
     moment = moment.astimezone(UTC)
     date, time = moment.strftime("%Y-%m-%d"), moment.strftime("%H:%M:%S")
     is_today = not has_day and moment.date() == context["now"].astimezone(UTC).date()
-    return Markup('<time datetime="{}T{}Z" title="{} {} UTC" data-as="{}">{}</time>').format(
-        date, time, date, time, words, text.format(time if is_today else f"{date} {time}")
+    shown = text.format(time if is_today else f"{date} {time}")
+    # Nothing to escape: digits, and words of ours.
+    return Markup(
+        f'<time datetime="{date}T{time}Z" title="{date} {time} UTC" data-as="{words}">{shown}</time>'
     )
 
 

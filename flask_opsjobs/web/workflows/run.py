@@ -121,7 +121,18 @@ class Steps:
 
     def state_of(self, step: StepRow) -> str:
         """The state of a step; of a map, the state of its members that needs the most attention."""
-        return state_of_map(step.state, self.members.get(step.id, {}))
+        counts = self.members.get(step.id)
+        return state_of_map(step.state, counts) if counts else step.state
+
+    @cached_property
+    def failed(self) -> Sequence[StepRow]:
+        """The steps that failed although they must finish."""
+        return [step for step in self.rows if step.state == "failed" and not step.may_fail]
+
+    @cached_property
+    def by_name(self) -> Mapping[str, StepRow]:
+        """The steps by their names."""
+        return {step.name: step for step in self.rows}
 
     @cached_property
     def holding(self) -> Sequence[StepRow]:
@@ -169,11 +180,6 @@ class RunView:
         """How many pages the table has; at least 1."""
         return max(1, -(-len(self.shown) // _ROWS))
 
-    @cached_property
-    def failed(self) -> Sequence[StepRow]:
-        """The steps that failed although they must finish."""
-        return [step for step in self.steps.rows if step.state == "failed" and not step.may_fail]
-
     @property
     def waits(self) -> Sequence[StepRow]:
         """The open waits, the one that is open longest first."""
@@ -200,7 +206,7 @@ class RunView:
 
     def named(self, name: str | None) -> StepRow | None:
         """The step of this name, or None."""
-        return next((step for step in self.steps.rows if step.name == name), None)
+        return None if name is None else self.steps.by_name.get(name)
 
     def waits_for(self, step: StepRow) -> Sequence[tuple[StepRow, str]]:
         """The first steps that it waits for, with what their failure does."""
@@ -224,8 +230,14 @@ class RunView:
 
     def step_url(self, step: StepRow) -> str:
         """The address of this page with another step chosen, at the panel that shows it."""
-        values: dict[str, Any] = {"workflow_id": self.run.row.id, **self.asked.but(step=step.id)}
-        return url_for("opsjobs.workflow", _anchor="step", **values)
+        return f"{self._url_of_steps}step={step.id}#step"
+
+    @cached_property
+    def _url_of_steps(self) -> str:
+        """What the addresses of its steps begin with, made once because a page has hundreds of them."""
+        values: dict[str, Any] = {"workflow_id": self.run.row.id, **self.asked.but(step=None)}
+        address = url_for("opsjobs.workflow", **values)
+        return f"{address}{'&' if '?' in address else '?'}"
 
     def display_of_step(self) -> PageDisplay:
         """The display policy for the error and the result of the chosen step.
@@ -260,7 +272,7 @@ def _most_telling(view: RunView) -> StepRow | None:
     culprit = view.named(view.run.row.ended_by_step)
     first = view.steps.rows[:1]
     return next(
-        (step for step in (culprit, *view.failed, *view.steps.holding, *first) if step), None
+        (step for step in (culprit, *view.steps.failed, *view.steps.holding, *first) if step), None
     )
 
 

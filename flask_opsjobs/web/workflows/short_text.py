@@ -12,7 +12,7 @@ _WIDE, _NONE = "WF", ("Mn", "Me", "Cf")
 
 def width_of(text: str) -> int:
     """The width of a text, in letters of the Latin alphabet."""
-    return sum(map(_width, text))
+    return len(text) if text.isascii() else sum(map(_width, text))
 
 
 def cut(text: str, most: int) -> str:

@@ -1,4 +1,7 @@
-"""Writes the timeline of a run as SVG: when each step waited and when it ran. Pure."""
+"""Writes the timeline of a run as SVG: when each step waited and when it ran. Pure.
+
+Plain strings are joined, as for the graph. So each name, address and sentence passes `escape` here.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from ...core.visible_text import on_one_line
 from ...core.words import agree, counted, span
@@ -84,14 +87,11 @@ def draw_run_timeline(
     hidden = steps - len(rows)
     drawn = [_row(row, _TOP + _ROW * at, end, x) for at, row in enumerate(rows)]
     return Markup(
-        '<svg class="pic gantt" viewBox="0 0 {} {}" role="group" aria-label="{}">{}{}{}</svg>'
-    ).format(
-        units(_WIDTH),
-        units(bottom + _BELOW + (_ROW if hidden else 0)),
-        f"Timeline of {counted(len(rows), 'step')}; the table says the same",
-        Markup("").join(_axis(begin, seconds, bottom, x)),
-        Markup("").join(drawn),
-        _more(hidden, bottom) if hidden else "",
+        f'<svg class="pic gantt" viewBox="0 0 {units(_WIDTH)}'
+        f' {units(bottom + _BELOW + (_ROW if hidden else 0))}" role="group"'
+        f' aria-label="Timeline of {counted(len(rows), "step")}; the table says the same">'
+        f"{''.join(_axis(begin, seconds, bottom, x))}{''.join(drawn)}"
+        f"{_more(hidden, bottom) if hidden else ''}</svg>"
     )
 
 
@@ -103,51 +103,42 @@ def most_telling(rows: Sequence[AnyRow], state_of: Callable[[AnyRow], str]) -> S
     return [rows[at] for at in sorted(places[:MOST_ROWS])]
 
 
-def _more(hidden: int, bottom: float) -> Markup:
-    return Markup('<text x="0" y="{}">{} {} in the table only</text>').format(
-        units(bottom + _BELOW + 16), counted(hidden, "more step"), agree(hidden, "is", "are")
-    )
+def _more(hidden: int, bottom: float) -> str:
+    says = f"{counted(hidden, 'more step')} {agree(hidden, 'is', 'are')} in the table only"
+    return f'<text x="0" y="{units(bottom + _BELOW + 16)}">{says}</text>'
 
 
-def _row(row: TimelineRow, top: float, end: datetime, x: Callable[[datetime], float]) -> Markup:
-    name = Markup(
-        '<a href="{}"><title>{}</title><text class="strong" x="0" y="{}">{}</text></a>'
-    ).format(
-        row.href, on_one_line(f"{row.name}: {row.state}"), units(top + 14), cut(row.name, _NAME)
+def _row(row: TimelineRow, top: float, end: datetime, x: Callable[[datetime], float]) -> str:
+    title = escape(on_one_line(f"{row.name}: {row.state}"))
+    name = (
+        f'<a href="{escape(row.href)}"><title>{title}</title>'
+        f'<text class="strong" x="0" y="{units(top + 14)}">{escape(cut(row.name, _NAME))}</text></a>'
     )
     if row.released_at is None:
-        return name + Markup('<text x="{}" y="{}">not released</text>').format(
-            units(_LEFT), units(top + 14)
-        )
+        return f'{name}<text x="{units(_LEFT)}" y="{units(top + 14)}">not released</text>'
     left, right = x(row.released_at), x(row.ended_at or end)
-    waited = Markup('<rect class="wait" x="{}" y="{}" width="{}" height="{}" rx="2"/>').format(
-        units(left), units(top + 8), units(max(_NARROWEST, right - left)), units(_WAIT_HEIGHT)
+    waited = (
+        f'<rect class="wait" x="{units(left)}" y="{units(top + 8)}"'
+        f' width="{units(max(_NARROWEST, right - left))}" height="{units(_WAIT_HEIGHT)}" rx="2"/>'
     )
-    return name + waited + Markup("").join(_attempts(row, top, end, x))
+    return name + waited + "".join(_attempts(row, top, end, x))
 
 
 def _attempts(
     row: TimelineRow, top: float, end: datetime, x: Callable[[datetime], float]
-) -> Iterator[Markup]:
+) -> Iterator[str]:
     """A bar for each attempt, a tick where it began, and its number where there is room."""
     free = 0.0
     last = row.released_at
     for number, attempt in enumerate(row.attempts, 1):
         left, right = x(attempt.started_at), x(attempt.ended_at or end)
-        yield Markup(
-            '<g data-is="{}"><rect class="run" x="{}" y="{}" width="{}" height="{}" rx="2"/></g>'
-        ).format(
-            attempt.state,
-            units(left),
-            units(top + 5),
-            units(max(_NARROWEST, right - left)),
-            units(_RUN_HEIGHT),
+        yield (
+            f'<g data-is="{attempt.state}"><rect class="run" x="{units(left)}" y="{units(top + 5)}"'
+            f' width="{units(max(_NARROWEST, right - left))}" height="{units(_RUN_HEIGHT)}" rx="2"/></g>'
         )
         last = attempt.started_at
         if len(row.attempts) > 1:
-            yield Markup('<path class="tick" d="M{} {}v{}"/>').format(
-                units(left), units(top + 5), units(_RUN_HEIGHT)
-            )
+            yield f'<path class="tick" d="M{units(left)} {units(top + 5)}v{units(_RUN_HEIGHT)}"/>'
             if left >= free and not (row.note and number == len(row.attempts)):
                 yield _label(left, top, str(number))
                 free = left + _NUMBER
@@ -156,20 +147,17 @@ def _attempts(
         yield _label(x(last), top, numbered + row.note)
 
 
-def _label(left: float, top: float, text: str) -> Markup:
+def _label(left: float, top: float, text: str) -> str:
     """A text above a bar; in the right half it ends there, so that it stays inside of the drawing."""
     is_late = left > (_LEFT + _RIGHT) / 2
-    return Markup('<text x="{}" y="{}"{}>{}</text>').format(
-        units(left if is_late else left + 8),
-        units(top + 6),
-        Markup(' text-anchor="end"') if is_late else "",
-        cut(text, 60),
-    )
+    place = f'x="{units(left if is_late else left + 8)}" y="{units(top + 6)}"'
+    anchor = ' text-anchor="end"' if is_late else ""
+    return f"<text {place}{anchor}>{escape(cut(text, 60))}</text>"
 
 
 def _axis(
     begin: datetime, seconds: float, bottom: float, x: Callable[[datetime], float]
-) -> Iterator[Markup]:
+) -> Iterator[str]:
     step = next((step for step in _STEPS if seconds / step <= _TICKS), _STEPS[-1])
     first = begin.astimezone(UTC)
     if step in _CLOCK:
@@ -182,14 +170,12 @@ def _axis(
         at = first + number * timedelta(seconds=step)
         if at > until:
             return
-        yield Markup('<path class="base" d="M{} {}V{}"/>').format(
-            units(x(at)), units(_TOP), units(bottom)
-        ) + Markup('<text x="{}" y="{}" text-anchor="{}"{}>{}</text>').format(
-            units(x(at)),
-            units(bottom + 12),
-            "end" if x(at) > _RIGHT - _NUMBER else "middle",
-            Markup(' data-at="{}"').format(at.isoformat()) if step in _CLOCK else "",
-            f"{at:%H:%M}" if step in _CLOCK else _since(number * step),
+        place, anchor = units(x(at)), "end" if x(at) > _RIGHT - _NUMBER else "middle"
+        clock = f' data-at="{at.isoformat()}"' if step in _CLOCK else ""
+        says = f"{at:%H:%M}" if step in _CLOCK else _since(number * step)
+        yield (
+            f'<path class="base" d="M{place} {units(_TOP)}V{units(bottom)}"/>'
+            f'<text x="{place}" y="{units(bottom + 12)}" text-anchor="{anchor}"{clock}>{says}</text>'
         )
 
 
