@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from flask.testing import FlaskClient
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.actions.registry import actions_of
 from flask_opsjobs.batches import queries
 from flask_opsjobs.batches.lifecycle import STATES
 from flask_opsjobs.batches.models import BatchEnds, BatchRecord
@@ -346,6 +348,25 @@ def test_other_batches_stand_beside(get: Get, session: Session) -> None:
     page = soup(get(f"/batches/{batches[-1].id}").text)
     names = [link.text for link in page.select("[aria-labelledby=others] a.name")]
     assert names == [f"batch {number}" for number in range(MOST_OTHERS, 0, -1)]
+
+
+@pytest.mark.parametrize("action", [action.short_name for action in actions_of("batch")])
+def test_an_action_is_carried_out_once_and_can_be_previewed_again(
+    client: FlaskClient, session: Session, action: str
+) -> None:
+    batch = make_batch(session, "open")
+    session.commit()
+    path, headers = f"/ops/jobs/batches/{batch.id}/{action}", {"Sec-Fetch-Site": "same-origin"}
+    preview = client.post(path, headers=headers).location
+    form = soup(client.get(preview).text).find(id="dialog-page").form
+    fields = {str(field["name"]): str(field.get("value", "")) for field in form.select("[name]")}
+    fields["reason"] = "a wrong file, OPS-2291"
+    done = client.post(str(form["action"]), data=fields, headers=headers)
+    assert soup(client.get(done.location).text).find(id="dialog-page").has_attr("data-done")
+    again = client.post(str(form["action"]), data=fields, headers=headers)
+    assert again.status_code == 409
+    assert "was carried out already" in text_of(again)
+    assert soup(again.text).find(id="dialog-page").form["action"] == path
 
 
 def test_a_batch_that_is_being_canceled_says_by_whom_and_offers_nothing(

@@ -197,6 +197,15 @@ def test_the_form_of_a_step_sends_what_the_action_reads(
     assert "step a" in _words(page)
 
 
+def test_a_step_whose_name_begins_with_a_space_is_skipped(
+    client: FlaskClient, post: Any, bench: Bench, graph: Graph
+) -> None:
+    bench.connection.execute("UPDATE opsjobs.steps SET name = ' a ' WHERE name = 'a'")
+    tree = soup(client.get(f"/ops/jobs/workflows/{graph.run}?step={graph.ids['a']}").text)
+    path, fields = _fields(tree, "skip")
+    assert "step a failed → finished" in _words(client.get(post(path, 303, **fields).location))
+
+
 def test_a_refresh_keeps_what_was_typed_for_a_step(client: FlaskClient, graph: Graph) -> None:
     paid = graph.ids["paid"]
     for path in (f"workflows/{graph.run}/live?step={paid}", f"jobs/{paid}/live"):

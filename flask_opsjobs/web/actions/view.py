@@ -44,6 +44,7 @@ _HERE = {
     "cron": "cron",
     "limiter": "limiters",
 }
+_NAMES_OF_STEPS = ("step", "wait")
 _PAYLOAD_PARAMS = ("args", "result", "payload")
 _REFUSALS = {
     "drifted": "something has changed",
@@ -146,7 +147,7 @@ def start(
     actor = access.actor()
     assert actor is not None  # checked before the view is called
     if params is None:
-        params = {param: request.form.get(param, "").strip() for param in action.params}
+        params = {param: _read_param(param) for param in action.params}
     try:
         with asking():
             made = Operator(host()).preview(
@@ -158,6 +159,12 @@ def start(
         # Keep the reason typed before a refusal. No redirect: addresses are written to logs.
         return show_again(made.id, typed)
     return redirect(url_for("opsjobs.preview", preview_id=made.id, back=links.read_back()), 303)
+
+
+def _read_param(name: str) -> str:
+    """What the form says. The name of a step may begin or end with a space, and no person types it."""
+    value = request.form.get(name, "")
+    return value if name in _NAMES_OF_STEPS else value.strip()
 
 
 # --- the page of a preview
@@ -431,8 +438,8 @@ class PreviewView:
         if self.action.domain == "job":
             picked = [("job", name) for name in names]
             return url_for(f"opsjobs.jobs_{short_name}"), [*picked, *fields]
-        if self.action.domain == "workflow":
-            return url_for(f"opsjobs.workflow_{short_name}", workflow_id=names[0]), fields
+        if (domain := self.action.domain) in ("workflow", "batch"):
+            return url_for(f"opsjobs.{domain}_{short_name}", **{f"{domain}_id": names[0]}), fields
         if self.action.domain == "limiter":
             limiter, partition = split_target(self.plan.targets[0])
             url = url_for(f"opsjobs.limiter_{short_name}", limiter=limiter, partition=partition)
