@@ -294,6 +294,7 @@ _END = """
 # --- kills
 
 
+@pytest.mark.sessions
 @pytest.mark.parametrize("statement", range(1, 10))
 def test_killed_between_any_two_statements_the_next_fold_does_it_once(
     db: SQLAlchemy,

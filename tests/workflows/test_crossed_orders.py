@@ -45,6 +45,9 @@ from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
 from tests.support.waiting import wait_until
 
+# All of them set when Postgres looks for a deadlock.
+pytestmark = pytest.mark.sessions
+
 SECONDS = 3.0
 # Everybody acts at least so often, on a loaded machine too.
 LEAST = 10
@@ -191,7 +194,6 @@ class Loops:
         assert runner.last_error is None
 
 
-@pytest.mark.sessions
 def test_operators_in_crossed_orders_with_ends_limits_cron_and_all_loops(
     app: Flask, bench: Bench, host: Host, runs: list[int]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +24,7 @@ _SIGNAL = {"name": "payment", "key": f"order-{RUN}", "run": None}
 
 Explain = Callable[[Connection, str, dict[str, Any]], Nodes]
 
-# (statement, indexes, the most rows that a scan may read, parameters)
+# (statement, indexes, or each of two that serve as well, the most rows that a scan may read, parameters)
 CASES: dict[str, tuple[str, str, int, dict[str, Any]]] = {
     "lock": ("lock_workflow", "workflows_pkey", 1, {"id": RUN, "now": NOW, "patience": "100ms"}),
     "settle": (
@@ -35,7 +36,7 @@ CASES: dict[str, tuple[str, str, int, dict[str, Any]]] = {
     "lost steps": (
         "append_hints_of_lost_steps",
         "workflows_by_state steps_name_key jobs_pkey",
-        1_000,
+        1_020,  # before version 18, Postgres rounds the rows of each of the 51 runs that were read
         {"run": RUN, "name": "step 19", "limit": 1_000},
     ),
     "lost steps, in a large run": (
@@ -46,13 +47,13 @@ CASES: dict[str, tuple[str, str, int, dict[str, Any]]] = {
     ),
     "doom, the end of a run": (
         "find_doomed_steps",
-        "edges_pkey steps_pkey jobs_pkey",
+        "edges_pkey steps_pkey jobs_pkey|jobs_by_state",
         30,
         {"unfinished": [FIRST + 9], "causes": [FIRST + 9], "limit": 1_000},
     ),
     "doom, a chain of 10,000": (
         "find_doomed_steps",
-        "edges_pkey steps_pkey jobs_pkey",
+        "edges_pkey steps_pkey jobs_pkey|jobs_by_state",
         1_100,
         {"unfinished": [40_001], "causes": [40_001], "limit": 1_000},
     ),
@@ -301,7 +302,8 @@ def test_it_walks_its_indexes_and_reads_little(many: Connection, case: str, how:
         return
     statement, indexes, most, parameters = CASES[case]
     nodes = how(many, statement, parameters)
-    assert set(indexes.split()) <= {node.get("Index Name") for node in nodes}
+    used = {node.get("Index Name") for node in nodes}
+    assert [names for names in indexes.split() if not used & set(names.split("|"))] == []
     walked = {node.get("Relation Name") for node in nodes if node["Node Type"] == "Seq Scan"}
     assert walked <= {"workers"}
     assert rows_read(nodes) <= most
@@ -310,7 +312,7 @@ def test_it_walks_its_indexes_and_reads_little(many: Connection, case: str, how:
 def test_headers_name_the_indexes() -> None:
     for statement, indexes, _, _ in CASES.values():
         said = _FILES[statement].read_text()
-        assert [index for index in indexes.split() if index not in said] == [], statement
+        assert [index for index in re.split(r"[ |]", indexes) if index not in said] == [], statement
 
 
 def test_no_statement_is_left_out() -> None:

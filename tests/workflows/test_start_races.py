@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import InvalidWorkflow, OpsJobs, Started, Task, Unique, Workflow
@@ -34,10 +34,8 @@ _END = """
 
 
 @pytest.fixture
-def engine(host: Host) -> Iterator[Engine]:
-    engine = create_engine(host.engine.url, pool_size=10)
-    yield engine
-    engine.dispose()
+def engine(host: Host) -> Engine:
+    return host.engine
 
 
 @pytest.fixture
