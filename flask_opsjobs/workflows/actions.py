@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -263,9 +264,27 @@ def retry_steps(
     """
     _lock_with_doomed(connection, [step for of_run in steps.values() for step in of_run])
     for run in sorted(steps):
-        reopened = _reopen(connection, run, steps[run], now)
-        _take_locks_again(connection, reopened, now)
+        with _refused_if_another_took(run, steps):
+            reopened = _reopen(connection, run, steps[run], now)
+            _take_locks_again(connection, reopened, now)
         job_transitions.retry(connection, steps[run], now)
+
+
+@contextmanager
+def _refused_if_another_took(run: int, runs: Collection[int]) -> Iterator[None]:
+    """Refuse when another of these runs, which was reopened before, took a unique lock or key of this one.
+
+    To plan again would change nothing then.
+    """
+    try:
+        yield
+    except ChangedMeanwhile:
+        if run == min(runs):
+            raise
+        raise NothingWritten(
+            f"workflow {run} needs a unique lock or key that another of these {len(runs)} workflows takes "
+            f"first; leave workflow {run} out"
+        ) from None
 
 
 def _lock_with_doomed(connection: Connection, steps: Collection[int]) -> None:
@@ -340,10 +359,11 @@ def _apply_skip(
 ) -> list[Effect | Item]:
     ids = [step.id for row in rows for step in row.steps]
     _lock_with_doomed(connection, ids)
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row.run.id):
         mine = {step.id for step in row.steps}
-        reopened = _reopen(connection, row.run.id, mine, request.now)
-        _take_locks_again(connection, [id for id in reopened if id not in mine], request.now)
+        with _refused_if_another_took(row.run.id, [row.run.id for row in rows]):
+            reopened = _reopen(connection, row.run.id, mine, request.now)
+            _take_locks_again(connection, [id for id in reopened if id not in mine], request.now)
     ended = endings.skip(connection, ids, request.now, request.params["result"], request.reason)
     if len(ended) < len(ids):
         raise ChangedMeanwhile

@@ -204,8 +204,10 @@ def test_what_has_no_json_is_refused_by_argument() -> None:
     def plain(a: Any, b: Any = None) -> None: ...
 
     found = arguments(plain)
-    assert refused(found, Opaque()) == {"a": "a Opaque cannot be stored as JSON"}
-    assert refused(found, 1, [Opaque()]) == {"b": "a Opaque cannot be stored as JSON"}
+    assert refused(found, Opaque()) == {"a": "has a value of type Opaque, which JSON does not know"}
+    assert refused(found, 1, [Opaque()]) == {
+        "b": "has a value of type Opaque, which JSON does not know"
+    }
     deep: list[Any] = []
     for _ in range(1_000):
         deep = [deep]

@@ -50,8 +50,11 @@ for _ in range(240):
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (Opaque(), "Opaque: a Opaque cannot be stored as JSON"),
-        ((one for one in [Opaque()]), "generator: a Opaque cannot be stored as JSON"),
+        (Opaque(), "Opaque: has a value of type Opaque, which JSON does not know"),
+        (
+            (one for one in [Opaque()]),
+            "generator: has a value of type Opaque, which JSON does not know",
+        ),
         ("a\0b", "str: has a NUL character, which Postgres cannot store"),
         ("a\ud800", "str: has one half of a surrogate pair"),
         ({"a": float("nan")}, "dict: has NaN or Infinity"),

@@ -172,7 +172,7 @@ def test_an_awaited_coroutine_and_a_list_of_a_generator_are_values() -> None:
             "1002 bytes, more than OPSJOBS_MAX_OUTPUT_BYTES = 1000: store it elsewhere and return a "
             "reference to it",
         ),
-        (object(), 0, "object: a object cannot be stored as JSON"),
+        (object(), 0, "object: has a value of type object, which JSON does not know"),
         ("\0", 0, "str: has a NUL character, which Postgres cannot store"),
     ],
 )

@@ -111,7 +111,7 @@ def test_a_function_that_cannot_be_a_worker_is_refused(
         ({"tags": ["x"] * 51}, "a job has at most 50 tags, got 51"),
         ({"tags": ["\ud800"]}, "a tag must be a text"),
         ({"meta": ["a"]}, "meta must be a dict"),
-        ({"meta": {"a": Opaque()}}, "meta a Opaque cannot be stored as JSON"),
+        ({"meta": {"a": Opaque()}}, "meta has a value of type Opaque, which JSON does not know"),
         ({"meta": {"a": "\0"}}, "meta has a NUL character"),
         ({"meta": {"a": float("nan")}}, "meta has NaN or Infinity"),
         ({"meta": {"a": 10**5000}}, "meta is nested too deep, or has a number"),

@@ -471,6 +471,26 @@ def test_a_workflow_is_not_reopened_beside_another_of_the_same_unique_key(
         operator.retry_workflow(new.id, **WHY)
 
 
+@pytest.mark.parametrize("own", ["lock", "key"])
+def test_of_workflows_that_need_one_lock_or_key_the_second_is_named(
+    operator: Operator, opsjobs: OpsJobs, db: SQLAlchemy, own: str
+) -> None:
+    @opsjobs.task(unique=Unique(until="ended") if own == "lock" else None)
+    def notify(account_id: int) -> None: ...
+
+    flow = opsjobs.workflow("once")
+    flow.step("first", notify, account_id=7)
+    runs = []
+    for _ in range(2):
+        runs.append(flow.start(unique="account-7" if own == "key" else None).id)
+        db.session.commit()
+        operator.cancel_workflow(runs[-1], **WHY)
+    receipt = operator.run("workflow.retry", [f"workflow/{run}" for run in runs], **WHY)
+    assert not receipt.is_done
+    assert receipt.says.endswith(f"; leave workflow {runs[1]} out")
+    assert operator.retry_workflow(runs[0], **WHY).is_done
+
+
 def test_a_skipped_map_has_the_given_list_as_its_results(
     bench: Bench, operator: Operator, opsjobs: OpsJobs, db: SQLAlchemy, fetch: Task, bill: Task
 ) -> None:

@@ -115,7 +115,7 @@ def _reason(error: Exception) -> NotStorable:
     if "surrogates not allowed" in message:
         return NotStorable("surrogate", SURROGATE)
     if found := _UNKNOWN_TYPE.search(message):
-        return NotStorable("not_json", f"a {found[1]} cannot be stored as JSON")
+        return NotStorable("not_json", f"has a value of type {found[1]}, which JSON does not know")
     if "depth exceeded" in message or "Circular reference" in message:
         return NotStorable("not_json", "is nested too deep or contains itself")
     return NotStorable("not_json", f"cannot be stored as JSON ({type(error).__name__})")

@@ -438,8 +438,10 @@ class PreviewView:
         if self.action.domain == "job":
             picked = [("job", name) for name in names]
             return url_for(f"opsjobs.jobs_{short_name}"), [*picked, *fields]
-        if (domain := self.action.domain) in ("workflow", "batch"):
-            return url_for(f"opsjobs.{domain}_{short_name}", **{f"{domain}_id": names[0]}), fields
+        if self.action.domain == "workflow":
+            return url_for(f"opsjobs.workflow_{short_name}", workflow_id=names[0]), fields
+        if self.action.domain == "batch":
+            return url_for(f"opsjobs.batch_{short_name}", batch_id=names[0]), fields
         if self.action.domain == "limiter":
             limiter, partition = split_target(self.plan.targets[0])
             url = url_for(f"opsjobs.limiter_{short_name}", limiter=limiter, partition=partition)
