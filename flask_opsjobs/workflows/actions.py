@@ -534,8 +534,11 @@ def _read_json(what: str, value: Any, most: int, setting: str) -> str:
 def _parse(text: str) -> Any:
     try:
         return json.loads(text)
-    except RecursionError:
-        raise ValueError("is nested too deep") from None
+    except json.JSONDecodeError:
+        raise
+    except (RecursionError, ValueError):
+        why = "is nested too deep, or has a number that cannot be read back"
+        raise ValueError(why) from None
 
 
 FindSteps = Callable[[Connection, Request, RunWithSteps], RunWithSteps]

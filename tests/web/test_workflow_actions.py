@@ -113,8 +113,13 @@ def test_what_is_no_id_is_told(post: Any, graph: Graph, name: str) -> None:
 
 
 def test_bad_json_is_told_before_a_preview(post: Any, graph: Graph) -> None:
-    said = post(f"/ops/jobs/workflows/{graph.run}/skip", 422, step="a", result="{")
-    assert "result is JSON such as" in said.text
+    path = f"/ops/jobs/workflows/{graph.run}/skip"
+    assert "result is JSON such as" in post(path, 422, step="a", result="{").text
+    for result in ("1" * 5_000, "[" * 20_000):
+        said = post(path, 422, step="a", result=result)
+        assert "is nested too deep, or has a number that cannot be read back." in said.text
+    said = post(path, 413, step="a", result='"' + "x" * 64_000 + '"')
+    assert "A longer result or payload is sent by flask opsjobs workflow" in said.text
 
 
 def test_a_refused_preview_names_the_legal_moves(
@@ -203,7 +208,7 @@ def test_a_step_whose_name_begins_with_a_space_is_skipped(
     bench.connection.execute("UPDATE opsjobs.steps SET name = ' a ' WHERE name = 'a'")
     tree = soup(client.get(f"/ops/jobs/workflows/{graph.run}?step={graph.ids['a']}").text)
     path, fields = _fields(tree, "skip")
-    assert "step a failed → finished" in _words(client.get(post(path, 303, **fields).location))
+    assert "step a failed finished" in _words(client.get(post(path, 303, **fields).location))
 
 
 def test_a_refresh_keeps_what_was_typed_for_a_step(client: FlaskClient, graph: Graph) -> None:
