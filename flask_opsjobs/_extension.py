@@ -17,7 +17,8 @@ from .actions.operator import Operator
 from .batches.batch import Batch, BatchDeclaration
 from .cli import opsjobs as cli_group
 from .core import log
-from .core.db import SpareConnections
+from .core.db import SpareConnections, is_id
+from .core.words import show_value
 from .cron.declaration import CatchUp, EntryDeclaration, make_entry
 from .engine.dispatch.after_commit import AfterCommitDispatch
 from .engine.explain_with_redis import (
@@ -25,7 +26,7 @@ from .engine.explain_with_redis import (
 )
 from .engine.redis.broker import Broker
 from .engine.redis.connections import RedisConnections
-from .errors import ConfigError, DeclarationError
+from .errors import ConfigError, DeclarationError, InvalidBatch
 from .explain.reason_kinds import AnyExplanation, BatchExplanation, Explanation, WorkflowExplanation
 from .host import Host, HostDatabase
 from .jobs.record.enqueue import AnySession
@@ -283,9 +284,10 @@ class OpsJobs:
         ends when it is closed and all its members have ended.
 
         `on_end` is a task that is enqueued then, and `on_failure` one that is enqueued once, when the first
-        member has failed. Each must accept `batch_id`, and gets those of `name`, `state`, `end_no`, `counts`
-        and `meta` that it accepts too. `counts` is a dict with the numbers `enqueued`, `finished`, `failed`,
-        `canceled` and `lost`. `meta` is a dict that each member can read as `current_job().batch.meta`.
+        member has failed or was lost. Each must accept `batch_id`, and gets those of `name`, `state`,
+        `end_no`, `counts` and `meta` that it accepts too. `counts` is a dict with the numbers `enqueued`,
+        `finished`, `failed`, `canceled` and `lost`. `meta` is a dict that each member can read as
+        `current_job().batch.meta`.
 
         >>> @opsjobs.task
         ... def report(batch_id: int, state: str, counts: dict[str, int]) -> None:
@@ -304,6 +306,8 @@ class OpsJobs:
             return Batch(lambda: self.host, declared, session=session)
         if extra := [word for word, value in {"name": name, **given}.items() if value is not None]:
             raise TypeError(f"batch {id} was opened with its {extra[0]}: give only its id")
+        if not is_id(id):
+            raise InvalidBatch(f"id must be the id of a batch, such as 7, got {show_value(id)}")
         return Batch(lambda: self.host, None, id=id, session=session)
 
     def cron(
@@ -335,7 +339,7 @@ class OpsJobs:
         def declare(task: Task) -> Task:
             if not isinstance(task, Task):
                 raise DeclarationError(
-                    f"cron takes a task, got {task!r}: write @opsjobs.cron(…) above @opsjobs.task"
+                    f"cron takes a task, got {show_value(task)}: write @opsjobs.cron(…) above @opsjobs.task"
                 )
             entry = make_entry(
                 task,

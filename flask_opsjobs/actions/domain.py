@@ -226,5 +226,6 @@ def read_whole(value: Any, most: int, sentence: str) -> int:
     """
     number = whole(value)
     if number is None or not 1 <= number <= most:
-        raise ValueError(f"{sentence.format(f'a whole number from 1 to {most:,}')}; got {value!r}")
+        allowed = sentence.format(f"a whole number from 1 to {most:,}")
+        raise ValueError(f"{allowed}; got {words.show_value(value)}")
     return number

@@ -512,7 +512,9 @@ class Operator:
         why: Why,
         params: Mapping[str, Any] | None = None,
     ) -> Receipt:
-        several = [names] if isinstance(names, str | int) else names
+        several: Iterable[object] = [names]
+        if isinstance(names, Iterable) and not isinstance(names, str):
+            several = names
         domain = action.partition(".")[0]
         targets = [f"{domain}/{name}" for name in several]
         receipt = self.run(action, targets, params=params, **why)

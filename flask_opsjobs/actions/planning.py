@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 from ..core import sql
 from ..core.db import Connection
 from ..core.signing import is_signed, sign
+from ..core.words import show_value
 from ..errors import ActionRefused
 from ..host import Host
 from ..policy import describe_failure, is_allowed
@@ -52,7 +53,7 @@ def make_request(
     """Make the request, with canonical targets and parameters. Raises `ActionRefused` when it is invalid."""
     found = ACTIONS.get(action)
     if found is None:
-        raise _unreadable(action, f"there is no action {action!r}")
+        raise _unreadable(action, f"there is no action {show_value(action)}")
     actor = who["actor"]
     if not isinstance(actor, str) or not actor.strip():
         sentence = f"{action} needs an actor: nobody is signed in"
@@ -77,7 +78,7 @@ def _canonical(action: Action[Any], target: object) -> str:
     if isinstance(target, str):
         found = DOMAINS[action.domain].read_target(target)
     if found is None:
-        sentence = f"{target!r} is not a target of {action.name}: write {action.domain}/…"
+        sentence = f"{show_value(target)} is not a target of {action.name}: write {action.domain}/…"
         raise _unreadable(action.name, sentence)
     return found
 

@@ -125,6 +125,10 @@ def _states_to_retry(batch: BatchForDecision) -> tuple[str, ...]:
 def _decide_retry(batch: BatchForDecision, request: Request) -> Item | Skip:
     states = _states_to_retry(batch)
     number = batch.failed + (batch.canceled if "canceled" in states else 0)
+    if not number and batch.state == "failed":
+        return cannot(
+            batch, request, "the rows of its lost members are gone, and no other one failed"
+        )
     if not number:
         return cannot(batch, request, "none of its members failed")
     if batch.cancel_requested_at is not None and batch.state not in FINAL:

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from ..core.after_commit import after_commit
+from ..core.words import show_value
 from ..errors import BatchClosed, InvalidBatch, OpsJobsError, UnknownBatch, WrongSession
 from ..host import ClosedBatch, Host
 from ..jobs.record import enqueue, enqueue_many, json_storage
@@ -33,6 +34,10 @@ from ..jobs.record.unique_locks import RunSql
 LONGEST_NAME = 200
 # What a batch tells the tasks of its `on_end` and `on_failure`.
 FACTS = ("batch_id", "name", "state", "end_no", "counts", "meta")
+_NOT_COMMITTED = (
+    ": the transaction that opened it was rolled back, or is not committed yet; open it again with "
+    "`with batch:` or batch.open()"
+)
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,8 @@ class Batch:
     def open(self) -> Batch:
         """Open the batch in the transaction of the host's session; the host commits. Returns the batch.
 
-        A batch that was given by its id must be open already. Raises `InvalidBatch` with every fault,
+        A batch that was opened before is taken again, or opened anew when its first transaction was rolled
+        back. A batch that was given by its id must be open already. Raises `InvalidBatch` with every fault,
         `UnknownBatch` and `BatchClosed`; then nothing was written.
 
         >>> batch = opsjobs.batch("invoices").open()
@@ -114,14 +120,12 @@ class Batch:
         """
         host = self._host()
         host.require_schema(or_newer=True)
-        if self._id is None:
-            assert self._declared is not None
-            values = _columns_of(host, self._declared)
-            _, run = self._join(host)
-            (row,) = run("insert_batch", values)
+        _, run = self._join(host)
+        is_there = self._id is not None and run("find_batch_state", {"id": self._id})
+        if self._declared is not None and not is_there:
+            (row,) = run("insert_batch", _columns_of(host, self._declared))
             self._id = row.id
         else:
-            _, run = self._join(host)
             self._lock(run)
         return self
 
@@ -169,7 +173,9 @@ class Batch:
         if commit_every is None:
             return self._add_many(host, task, options, rows)
         if not isinstance(commit_every, int) or isinstance(commit_every, bool) or commit_every < 1:
-            raise ValueError(f"commit_every is a number of rows from 1 on, got {commit_every!r}")
+            raise ValueError(
+                f"commit_every is a number of rows from 1 on, got {show_value(commit_every)}"
+            )
         count = conflicts = done = 0
         for part in _parts(rows, commit_every):
             added = self._add_many(host, task, options, part, done)
@@ -238,7 +244,8 @@ class Batch:
         """The state of the batch. Raises `UnknownBatch`."""
         found = run("find_batch_state", {"id": self.id})
         if not found:
-            raise UnknownBatch(f"there is no batch {self.id}")
+            opened = "" if self._declared is None else _NOT_COMMITTED
+            raise UnknownBatch(f"there is no batch {self.id}{opened}")
         state: str = found[0].state
         return state
 
@@ -248,7 +255,7 @@ class Batch:
         elif isinstance(task, Task):
             options = task.declared
         else:
-            raise TypeError(f"a batch takes a task, or a task with options, got {task!r}")
+            raise TypeError(f"a batch takes a task, or a task with options, got {show_value(task)}")
         if options.session is not None and options.session is not self._session:
             raise WrongSession(
                 "a member is enqueued in the session of its batch: give session= to opsjobs.batch, "

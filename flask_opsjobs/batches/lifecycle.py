@@ -11,8 +11,8 @@ STATES = (*OPEN, *FINAL)
 MEANINGS = {
     "open": "members may still be added",
     "running": "it is closed, and members have not ended yet",
-    "finished": "all members have ended, and none failed",
-    "failed": "all members have ended, and one or more failed",
+    "finished": "all members have ended, and none failed or was lost",
+    "failed": "no member is open, and one or more failed or were lost",
     "canceled": "it was canceled before all members had ended",
 }
 

@@ -29,6 +29,7 @@ class BatchRecord(Base):
     """Many jobs with one outcome. `enqueued` counts the members that were folded so far.
 
     `lost` is the number of members that are missing although none is open: their rows were deleted.
+    `first_failed_at` is when the first member failed, or when some were found to be lost.
     """
 
     __tablename__ = "batches"

@@ -41,6 +41,11 @@ class Base(DeclarativeBase):
     metadata = MetaData(schema=SCHEMA, naming_convention=_NAMES)
 
 
+def is_id(value: object) -> bool:
+    """Whether a value can be the id of a row: a whole number from 1 to what a bigint holds."""
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_ID
+
+
 def one_of(column: str, words: Sequence[str]) -> str:
     """The text of a CHECK that `column` holds one of `words`."""
     return f"{column} IN ({', '.join(repr(word) for word in words)})"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from datetime import UTC, datetime
 
 _STEPS = ((60, "s"), (3600, "min"), (48 * 3600, "h"), (None, "d"))
 # What differs between two errors of one kind.
 _VARIABLE = re.compile(r"""'[^']*'|"[^"]*"|\d+(?:[.,:]\d+)*""")
+_VALUES = reprlib.Repr()
+_VALUES.maxstring = _VALUES.maxlong = _VALUES.maxother = 80
 _SIZES = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
 
@@ -20,6 +23,11 @@ def counted(number: int, noun: str, plural: str | None = None, *, more: str = ""
 def agree(number: int, one: str, many: str) -> str:
     """The form of a verb that fits the number: `is` for 1, `are` for 0 or 3."""
     return one if number == 1 else many
+
+
+def show_value(value: object) -> str:
+    """A value that an error message names, as Python writes it, without the middle of a long one."""
+    return _VALUES.repr(value)
 
 
 def moment(value: datetime) -> str:

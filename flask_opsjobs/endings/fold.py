@@ -67,6 +67,7 @@ class _Turn:
         self._batch = batch
         self._found = found
         self._now: datetime = found["now"]
+        self._has_failed = found["first_failed_at"] is not None
         self._lanes: list[tuple[str, str]] = []
 
     def make(self) -> Advanced:
@@ -95,11 +96,11 @@ class _Turn:
         return len(states)
 
     def _add_up(self) -> int:
-        """Fold appended rows, and report the first failure; returns how many rows there were."""
+        """Fold appended rows, and report a failure among them; returns how many rows there were."""
         folded = self._one("fold_batch_end_events", now=self._now, limit=MOST_EVENTS)
         assert folded is not None
-        if folded["has_failed"] and self._found["first_failed_at"] is None:
-            self._report("failure", self._found["on_failure"], self._found)
+        if folded["has_failed"]:
+            self._report_failure(self._found)
         number: int = folded["events"]
         return number
 
@@ -110,8 +111,16 @@ class _Turn:
         ended = self._one("end_batch", now=self._now)
         if ended is None:
             return False
+        if ended["state"] == "failed":
+            self._report_failure(ended)
         self._report("end", ended["on_end"], ended)
         return True
+
+    def _report_failure(self, batch: dict[str, Any]) -> None:
+        """Report the first failure, unless it was reported before."""
+        if not self._has_failed:
+            self._has_failed = True
+            self._report("failure", self._found["on_failure"], batch)
 
     def _report(self, event: str, call: dict[str, Any] | None, batch: dict[str, Any]) -> None:
         if call is None:

@@ -13,9 +13,10 @@ from rq.registry import StartedJobRegistry
 from rq.suspension import WORKERS_SUSPENDED
 from sqlalchemy.orm import Session
 
-from ..core.db import OLDEST_SCHEMA
+from ..core.db import OLDEST_SCHEMA, is_id
 from ..core.reading import read_snapshot
 from ..core.redis_facts import RedisFacts
+from ..core.words import show_value
 from ..errors import ConfigError, OpsJobsError, UnknownBatch, UnknownJob, UnknownWorkflow
 from ..explain.evidence import Evidence, FrontierStep, JobEvidence
 from ..explain.explain import (
@@ -119,10 +120,15 @@ def explain_apart(host: Host, subject: int | str) -> AnyExplanation:
     Says of a job when the schema is too old. Raises `UnknownJob`, `UnknownWorkflow`, `UnknownBatch`,
     `SchemaBehind`, `SchemaAhead`, and what SQLAlchemy raises when Postgres does not answer.
     """
-    named = ("job", subject) if isinstance(subject, int) else terms.read_subject(subject)
+    if isinstance(subject, str):
+        named = terms.read_subject(subject)
+    else:
+        named = ("job", subject) if is_id(subject) else None
     if named is None:
-        raise UnknownWorkflow(
-            f"{subject!r} names no workflow and no batch: write 'workflow/7' or 'batch/7'"
+        no_subject = UnknownWorkflow if isinstance(subject, str) else UnknownJob
+        raise no_subject(
+            f"{show_value(subject)} names no job, no workflow and no batch: give the id of a job, "
+            "'workflow/7' or 'batch/7'"
         )
     kind, id = named
     schema = host.schema_version()

@@ -26,6 +26,7 @@ from ..actions.effects import Advance, Dispatch, Effect, Forget, RequestHeartbea
 from ..actions.shapes import Change, Item, Skip
 from ..batches import lifecycle as batch_lifecycle
 from ..core.db import Connection
+from ..core.words import show_value
 from ..cron import transitions as cron_transitions
 from ..host import Host
 from ..workflows import actions as workflow_actions
@@ -320,7 +321,7 @@ def _read_due_at(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
         pass
     raise ValueError(
         f"due_at is now, or a time up to the year {LAST_YEAR} such as 2026-11-26T09:00, "
-        f"in UTC unless it has an offset; got {value!r}"
+        f"in UTC unless it has an offset; got {show_value(value)}"
     )
 
 

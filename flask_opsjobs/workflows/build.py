@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session, scoped_session
 
+from ..core.words import show_value
 from ..errors import InvalidWorkflow
 from ..host import Host
 from ..jobs.record.task import Call, ChainLink, Task
@@ -168,16 +169,19 @@ class Workflow(WorkflowDeclaration):
         'reminders.first'
         """
         if not isinstance(other, Workflow):
-            self.faults.append(f"add({prefix!r:.60}) takes a workflow, got {type(other).__name__}")
+            self.faults.append(
+                f"add({show_value(prefix)}) takes a workflow, got {type(other).__name__}"
+            )
             return Group({}, ())
         if len(self.nodes) + len(other.nodes) > MOST_STEPS:
             # At once: a workflow that is added to itself again and again would fill the memory.
             faults = Faults()
-            sentence = f"with add({prefix!r:.60}) it has too many steps: {TOO_MANY_STEPS}"
+            sentence = f"with add({show_value(prefix)}) it has too many steps: {TOO_MANY_STEPS}"
             faults.add(None, "too_many_steps", sentence)
             raise InvalidWorkflow(show_name(self.name), faults.all)
         self.faults += [
-            f"add({prefix!r:.60}): {fault}" for fault in _faults_of_adding(self, prefix, other)
+            f"add({show_value(prefix)}): {fault}"
+            for fault in _faults_of_adding(self, prefix, other)
         ]
         return _Inlined(self, prefix, other, list(flatten(after))).group
 
@@ -191,8 +195,8 @@ class Workflow(WorkflowDeclaration):
         """Start a run in the transaction of the host's session; the host commits. May be called again.
 
         With `unique`, a text, at most one run of this workflow's name with this text is open: a second
-        `start` writes nothing and returns the open run, with `conflict`. A run that has not ended `deadline`
-        (seconds or a `timedelta`) after its start is canceled and fails.
+        `start` writes nothing and returns the open run, with `conflict`; it ignores the new `deadline`. A run
+        that has not ended `deadline` (seconds or a `timedelta`) after its start is canceled and fails.
         Raises `InvalidWorkflow` with every error, and then nothing was written; `WrongSession`;
         `SchemaBehind`; and what Postgres raises.
 
@@ -289,14 +293,27 @@ class _Inlined:
 
 
 def _faults_of_adding(flow: Workflow, prefix: object, other: Workflow) -> Iterator[str]:
-    yield from other.faults
+    if other is not flow:
+        yield from other.faults
     if not isinstance(prefix, str):
         yield f"the prefix must be a text, got {type(prefix).__name__}"
     if other.on_end is not None:
         yield "it has an on_end, which only a workflow that is started itself can call"
-    for name in other.context if isinstance(other.context, Mapping) else ():
-        if name not in flow.context or flow.context[name] != other.context[name]:
-            yield f"its context has {name!r}: give this workflow the same, since a run has one context"
+    if isinstance(flow.context, Mapping) and isinstance(other.context, Mapping):
+        for name, value in other.context.items():
+            if name not in flow.context or not _is_same(flow.context[name], value):
+                yield (
+                    f"its context has {show_value(name)}: give this workflow the same, since a run has "
+                    "one context"
+                )
+
+
+def _is_same(one: object, other: object) -> bool:
+    """Whether two values are equal. Those that cannot be compared cannot be stored either."""
+    try:
+        return one is other or bool(one == other)
+    except Exception:
+        return False
 
 
 def _with_arguments(task: object, arguments: dict[str, Any]) -> object:

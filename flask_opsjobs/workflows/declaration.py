@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 from ..jobs.record.task import Call, ChainLink, Task
+from .faults import show_name
 from .references import Reference
 
 Duration = float | timedelta
@@ -122,7 +123,7 @@ class Map(Step):
         Traceback (most recent call last):
         AttributeError: map 'send' has no result: ...
         """
-        raise AttributeError(f"map {self.name!r} has no result: take its results, a list")
+        raise AttributeError(f"map {show_name(self.name)} has no result: take its results, a list")
 
     @property
     def results(self) -> Reference:
@@ -230,13 +231,25 @@ def change_references(node: Node, change: Callable[[Any], Any]) -> None:
 
 
 def flatten(after: object) -> Iterator[object]:
-    """What a step waits for, one by one: nodes and names of steps; what is neither is an error of `start`."""
-    if after is None:
-        return
-    if isinstance(after, Group):
-        yield from after.last
-    elif isinstance(after, Iterable) and not isinstance(after, str | bytes | Mapping | Reference):
-        for one in after:
-            yield from flatten(one)
-    else:
-        yield after
+    """What a step waits for, one by one: nodes and names of steps; what is neither is an error of `start`.
+
+    A list that contains itself is one of these errors.
+    """
+    inside: dict[int, Iterator[object]] = {0: iter((after,))}
+    while inside:
+        last, ones = next(reversed(inside.items()))
+        for one in ones:
+            if isinstance(one, Group):
+                yield from one.last
+            elif is_list(one) and id(one) not in inside:
+                inside[id(one)] = iter(one)
+                break
+            elif one is not None:
+                yield one
+        else:
+            del inside[last]
+
+
+def is_list(after: object) -> TypeGuard[Iterable[object]]:
+    """Whether `after` gives several things to wait for, one of which may be a list again."""
+    return isinstance(after, Iterable) and not isinstance(after, str | bytes | Mapping | Reference)

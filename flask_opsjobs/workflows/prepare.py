@@ -13,7 +13,7 @@ from ..jobs.record import json_storage
 from ..jobs.record.options import seconds_of
 from ..jobs.record.stored_call import StoredCall, store_callback
 from ..jobs.record.task import ChainLink
-from .declaration import WAIT_TASK, Map, Node, WorkflowDeclaration, references_of
+from .declaration import WAIT_TASK, Map, Node, WorkflowDeclaration, is_list, references_of
 from .faults import LONGEST_NAME, Faults, show_name
 from .order import find_cycles, topological_order
 from .prepare_step import DURATION, PreparedStep, StepPreparation
@@ -179,6 +179,8 @@ class _Edges:
             sentence = (
                 "previous is the result of the link before: use it in a chain, after the first link"
             )
+        elif is_list(one):
+            sentence = "after has a list that contains itself"
         else:
             sentence = f"after takes steps, names of steps and lists, got {type(one).__name__}"
         self._faults.add(node, "unknown_step", sentence)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+from ..core.words import show_value
+from .faults import show_name
+
 # What `current[key]` takes: a name in an object, or a number in a list.
 Key = str | int
 
@@ -35,9 +38,11 @@ class Reference:
         return Reference(self.node, (*self.path, key), is_list=self.is_list)
 
     def __repr__(self) -> str:
-        where = "".join(f"[{key!r}]" for key in self.path)
+        where = "".join(f"[{show_value(key)}]" for key in self.path)
         name = getattr(self.node, "name", None)
-        return "<previous" + where + ">" if name is None else f"<result of {name}{where}>"
+        return (
+            "<previous" + where + ">" if name is None else f"<result of {show_name(name)}{where}>"
+        )
 
     def _refuse(self, *_: object) -> NoReturn:
         raise TypeError(

@@ -8,6 +8,8 @@ from functools import partial
 from typing import Any
 
 from ..core.after_commit import after_commit
+from ..core.db import is_id
+from ..core.words import show_value
 from ..errors import InvalidSignal
 from ..host import Host, SignalSent
 from ..jobs.record import json_storage
@@ -80,8 +82,8 @@ def _dump(signal: Signal, most_bytes: int) -> str | None:
     ]
     if signal.dedupe is not None:
         faults += _faults("dedupe", signal.dedupe)
-    if not (signal.run is None or _is_id(signal.run)):
-        faults.append(f"run must be the id of a workflow, got {signal.run!r}")
+    if not (signal.run is None or is_id(signal.run)):
+        faults.append(f"run must be the id of a workflow, got {show_value(signal.run)}")
     raw = b"null"
     try:
         raw = json_storage.dump(signal.payload)
@@ -102,10 +104,6 @@ def _dump(signal: Signal, most_bytes: int) -> str | None:
 def since(host: Host) -> timedelta:
     """How long a wait that has ended makes a signal late."""
     return timedelta(days=host.settings.keep_signals_days)
-
-
-def _is_id(run: object) -> bool:
-    return isinstance(run, int) and not isinstance(run, bool) and 0 < run < 2**63
 
 
 def _faults(what: str, value: object, *, is_empty_allowed: bool = False) -> list[str]:

@@ -12,6 +12,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import (
+    ActionRefused,
     Batch,
     BatchClosed,
     InvalidArgs,
@@ -31,6 +32,8 @@ from tests.support.engine import Bench
 from tests.support.processes import Children
 from tests.support.runs import read
 from tests.support.waiting import wait_until
+
+WHY: dict[str, Any] = {"actor": "anna", "reason": "because it is a test"}
 
 
 def test_a_batch_ends_with_its_last_member_and_reports_once(
@@ -349,6 +352,69 @@ def test_a_wrong_call_says_so(db: SQLAlchemy, opsjobs: OpsJobs, row_task: Task) 
             anything.batch(id=batch.id).enqueue_many(row_task, [], commit_every=number)
 
 
+@pytest.mark.parametrize("id", ["abc", "7", 0, -1, 2**63, True, 7.0, "x" * 1_000_000])
+def test_what_is_no_id_is_refused_in_a_short_sentence(
+    id: Any, db: SQLAlchemy, opsjobs: OpsJobs
+) -> None:
+    calls: list[tuple[Callable[[], object], str]] = [
+        (lambda: opsjobs.batch(id=id), "id must be the id of a batch, such as 7, got "),
+        (lambda: opsjobs.signal("payment", run=id), "run must be the id of a workflow, got "),
+        (lambda: opsjobs.explain(id), "names no job, no workflow and no batch"),
+        (lambda: opsjobs.operator.close_batch(id, **WHY), "is not a target of|there is no batch"),
+    ]
+    for call, sentence in calls:
+        with pytest.raises(OpsJobsError, match=sentence) as caught:
+            call()
+        assert len(str(caught.value)) < 300
+
+
+def test_a_rolled_back_batch_says_how_to_open_it_again_and_is_opened_anew(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, row_task: Task
+) -> None:
+    batch = opsjobs.batch("import", meta={"file": "a.csv"}).open()
+    lost = batch.id
+    db.session.rollback()
+    uses: list[Callable[[], object]] = [
+        lambda: batch.enqueue(row_task),
+        lambda: batch.enqueue_many(row_task, [{}]),
+        batch.close,
+    ]
+    for use in uses:
+        with pytest.raises(
+            UnknownBatch, match=f"there is no batch {lost}: .* rolled back.*batch.open"
+        ):
+            use()
+    with batch:
+        batch.enqueue(row_task)
+    db.session.commit()
+    perform_due()
+    assert batch.id != lost
+    (row,) = bench.rows("SELECT id, state, meta FROM opsjobs.batches")
+    assert row == {"id": batch.id, "state": "finished", "meta": {"file": "a.csv"}}
+
+
+def test_a_batch_in_a_rolled_back_savepoint_is_opened_anew_and_a_committed_one_is_taken_again(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, row_task: Task
+) -> None:
+    batch = opsjobs.batch("import")
+    savepoint = db.session.begin_nested()
+    batch.open()
+    savepoint.rollback()
+    id = batch.open().id
+    db.session.commit()
+    batch.enqueue(row_task)
+    db.session.rollback()
+    with batch:
+        batch.enqueue(row_task)
+    db.session.commit()
+    perform_due()
+    assert batch.id == id
+    row = batch_of(bench, id)
+    assert (row["state"], row["enqueued"]) == ("finished", 1)
+    with pytest.raises(BatchClosed):
+        batch.open()
+
+
 def test_a_callback_keeps_its_tags_and_meta(
     db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, report: Task
 ) -> None:
@@ -374,7 +440,13 @@ def test_a_callback_that_is_gone_ends_by_name(
     assert batch_of(bench, batch.id)["state"] == "finished"
 
 
-def test_a_member_whose_row_was_deleted_by_sql_is_lost(
+def delete_newest(bench: Bench) -> None:
+    """Delete the newest job by SQL."""
+    newest = "(SELECT max(id) FROM opsjobs.jobs)"
+    bench.connection.execute(f"DELETE FROM opsjobs.jobs WHERE id = {newest}")
+
+
+def test_a_member_whose_row_was_deleted_by_sql_is_lost_and_fails_its_batch(
     db: SQLAlchemy,
     opsjobs: OpsJobs,
     bench: Bench,
@@ -382,16 +454,104 @@ def test_a_member_whose_row_was_deleted_by_sql_is_lost(
     report: Task,
     heard: list[dict[str, Any]],
 ) -> None:
-    with opsjobs.batch("import", on_end=report) as batch:
+    """The first failure is reported just before the end."""
+    with opsjobs.batch("import", on_end=report, on_failure=report) as batch:
         batch.enqueue_many(row_task, [{}, {}, {}])
     db.session.commit()
-    bench.connection.execute(
-        "DELETE FROM opsjobs.jobs WHERE id = (SELECT max(id) FROM opsjobs.jobs)"
-    )
+    delete_newest(bench)
     perform_due()
     row = batch_of(bench, batch.id)
-    assert (row["state"], row["enqueued"], row["lost"]) == ("finished", 3, 1)
-    assert [(one["finished"], one["lost"]) for one in heard] == [(2, 1)]
+    assert (row["state"], row["enqueued"], row["lost"]) == ("failed", 3, 1)
+    assert row["first_failed_at"] == row["ended_at"]
+    told = [(one["state"], one["end_no"], one["finished"], one["lost"]) for one in heard]
+    assert told == [("failed", 1, 2, 1)] * 2
+    events = "SELECT event FROM opsjobs.callbacks ORDER BY job_id"
+    assert [callback["event"] for callback in bench.rows(events)] == ["failure", "end"]
+    with pytest.raises(ActionRefused, match="the rows of its lost members are gone"):
+        opsjobs.operator.retry_batch(batch.id, **WHY)
+
+
+def test_a_batch_with_a_lost_member_reports_one_first_failure_over_all_its_ends(
+    db: SQLAlchemy,
+    opsjobs: OpsJobs,
+    bench: Bench,
+    row_task: Task,
+    alert: Task,
+    heard: list[dict[str, Any]],
+) -> None:
+    with opsjobs.batch("import", on_failure=alert) as batch:
+        first = batch.enqueue(row_task)
+        batch.enqueue(row_task)
+    db.session.commit()
+    delete_newest(bench)
+    opsjobs.operator.cancel(first.id, **WHY)
+    perform_due()
+    assert heard == [{"failed": batch.id}]
+    opsjobs.operator.retry(first.id, **WHY)
+    assert batch_of(bench, batch.id)["state"] == "running"
+    perform_due()
+    row = batch_of(bench, batch.id)
+    assert (row["state"], row["end_no"], row["lost"]) == ("failed", 2, 1)
+    assert heard == [{"failed": batch.id}]
+
+
+def test_a_failed_and_a_lost_member_are_one_first_failure(
+    db: SQLAlchemy,
+    opsjobs: OpsJobs,
+    bench: Bench,
+    row_task: Task,
+    alert: Task,
+    heard: list[dict[str, Any]],
+    end: Callable[..., None],
+) -> None:
+    """Also when one fold finds both."""
+    with opsjobs.batch("import", on_failure=alert) as batch:
+        first = batch.enqueue(row_task)
+        batch.enqueue(row_task)
+    db.session.commit()
+    delete_newest(bench)
+    end(first.id, "raised")
+    perform_due()
+    assert batch_of(bench, batch.id)["lost"] == 1
+    assert heard == [{"failed": batch.id}]
+
+
+def test_a_canceled_batch_with_a_lost_member_is_canceled(
+    db: SQLAlchemy,
+    opsjobs: OpsJobs,
+    bench: Bench,
+    row_task: Task,
+    alert: Task,
+    heard: list[dict[str, Any]],
+) -> None:
+    with opsjobs.batch("import", on_failure=alert) as batch:
+        batch.enqueue_many(row_task, [{}, {}])
+    db.session.commit()
+    delete_newest(bench)
+    opsjobs.operator.cancel_batch(batch.id, **WHY)
+    perform_due()
+    row = batch_of(bench, batch.id)
+    assert (row["state"], row["lost"], row["first_failed_at"], heard) == ("canceled", 1, None, [])
+
+
+def test_members_that_were_canceled_one_by_one_do_not_fail_their_batch(
+    db: SQLAlchemy,
+    opsjobs: OpsJobs,
+    bench: Bench,
+    row_task: Task,
+    report: Task,
+    alert: Task,
+    heard: list[dict[str, Any]],
+) -> None:
+    with opsjobs.batch("import", on_end=report, on_failure=alert) as batch:
+        members = [batch.enqueue(row_task) for _ in range(2)]
+    db.session.commit()
+    opsjobs.operator.cancel([member.id for member in members], **WHY)
+    perform_due()
+    assert batch_of(bench, batch.id)["state"] == "finished"
+    assert [(one["state"], one["canceled"], one["finished"]) for one in heard] == [
+        ("finished", 2, 0)
+    ]
 
 
 def test_a_batch_whose_members_are_all_lost_ends(
@@ -404,7 +564,8 @@ def test_a_batch_whose_members_are_all_lost_ends(
     assert batch_of(bench, batch.id)["state"] == "running"
     bench.connection.execute("DELETE FROM opsjobs.jobs")
     fold_all(bench.connection)
-    assert batch_of(bench, batch.id)["lost"] == 1
+    row = batch_of(bench, batch.id)
+    assert (row["state"], row["lost"]) == ("failed", 1)
 
 
 def test_ends_of_every_kind_are_counted(

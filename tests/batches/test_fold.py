@@ -473,12 +473,12 @@ def test_the_loop_looks_at_few_closed_batches_a_pass_and_at_all_in_turns(
     for _ in range(3):
         runner.run_once(bench.connection)
         states.append(bench.row(STATE, batch.id)["state"])
-    assert states == ["running", "running", "finished"]
+    assert states == ["running", "running", "failed"]
     assert batch_of(bench, batch.id)["lost"] == 1
     bench.connection.execute("DELETE FROM opsjobs.jobs")
     for _ in range(3):
         runner.run_once(bench.connection)
-    assert bench.rows("SELECT DISTINCT state FROM opsjobs.batches") == [{"state": "finished"}]
+    assert bench.rows("SELECT DISTINCT state FROM opsjobs.batches") == [{"state": "failed"}]
 
 
 def test_a_short_turn_leaves_the_others_to_the_next(

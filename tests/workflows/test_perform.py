@@ -191,6 +191,21 @@ def test_a_failed_member_cancels_what_is_behind_its_map(
     assert run_of(bench, run.id)["ended_by_step"] == "double[1]"
 
 
+def test_a_step_that_goes_on_reads_a_failed_member_as_null(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, give: Task, double: Task
+) -> None:
+    flow = opsjobs.workflow("map")
+    numbers = flow.step("numbers", give, value=[1, -1])
+    doubled = flow.map("double", double, over=numbers.result, as_="number")
+    flow.step("all", give, value=doubled.results, on_failure="continue")
+    run = flow.start()
+    db.session.commit()
+    perform_due()
+    assert outputs(bench, run.id)["all"] == [2, None]
+    row = run_of(bench, run.id)
+    assert (row["state"], row["ended_by_step"]) == ("failed", "double[1]")
+
+
 def test_members_that_may_fail_read_as_null(
     db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, give: Task, double: Task
 ) -> None:

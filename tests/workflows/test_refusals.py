@@ -11,7 +11,16 @@ import pytest
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import text
 
-from flask_opsjobs import InvalidWorkflow, Limit, OpsJobs, Task, Unique, Workflow, previous
+from flask_opsjobs import (
+    InvalidWorkflow,
+    Limit,
+    OpsJobs,
+    OpsJobsError,
+    Task,
+    Unique,
+    Workflow,
+    previous,
+)
 from flask_opsjobs.host import Host
 from flask_opsjobs.testing import perform_due
 from tests.support.runs import count_rows, read, steps_of
@@ -710,6 +719,110 @@ def test_workflows_that_are_added_to_themselves_stop_growing(
     ):
         flow.add("x13", flow)
     assert len(flow.nodes) == 2**13
+
+
+def test_a_workflow_with_faults_that_is_added_to_itself_says_each_once(
+    refuse: Any, opsjobs: OpsJobs, bill: Task
+) -> None:
+    def build(flow: Workflow) -> None:
+        flow.step("a", bill, customer=1)
+        flow.add("wrong", 5)  # type: ignore[arg-type]
+        flow.add("again", flow)
+        flow.add("more", flow)
+
+    refused = refuse(build)
+    assert refused.says.count("takes a workflow, got int") == 1
+
+
+class _Odd:
+    def __eq__(self, other: object) -> bool:
+        raise ArithmeticError("no")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("context", [5, "text", [1], {"a": _Odd()}])
+def test_a_context_that_is_none_is_an_error_of_start_and_not_of_add(
+    refuse: Any, opsjobs: OpsJobs, bill: Task, context: Any
+) -> None:
+    inner = opsjobs.workflow("inner", context={"a": 1})
+    inner.step("x", bill, customer=1)
+    refused = refuse(lambda flow: flow.add("in", inner), context=context)
+    assert "its context " in refused.says
+    assert refused.errors <= {("", "", "not_json"), ("", "", "add")}
+
+
+def test_a_result_in_a_context_is_an_error_of_start_also_after_add(
+    refuse: Any, opsjobs: OpsJobs, fetch: Task
+) -> None:
+    inner = opsjobs.workflow("inner")
+    inner.context = {"a": inner.step("x", fetch).result}
+
+    def build(flow: Workflow) -> None:
+        flow.context = {"a": flow.step("y", fetch).result}
+        flow.add("in", inner)
+
+    assert refuse(build).errors == {("", "", "reference"), ("", "", "add")}
+
+
+# --- what a step waits for
+
+
+def test_a_list_that_contains_itself(refuse: Any, bill: Task) -> None:
+    def build(flow: Workflow) -> None:
+        first = flow.step("a", bill, customer=1)
+        before: list[Any] = [first]
+        before.append([before])
+        flow.step("b", bill, customer=2, after=before)
+
+    refused = refuse(build)
+    assert refused.errors == {("b", "", "unknown_step")}
+    assert "step b: after has a list that contains itself" in refused.says
+
+
+def test_a_list_in_a_list_in_a_list_and_the_same_list_twice(
+    db: SQLAlchemy, opsjobs: OpsJobs, bill: Task
+) -> None:
+    flow = opsjobs.workflow("deep")
+    first = flow.step("a", bill, customer=1)
+    deep: list[Any] = [first]
+    for _ in range(5_000):
+        deep = [deep]
+    flow.step("b", bill, customer=2, after=[deep, deep, (one for one in ["a", None])])
+    flow.start()
+    edges = db.session.execute(text("SELECT count(*) FROM opsjobs.edges")).scalar_one()
+    assert edges == 1
+
+
+# --- large values
+
+
+def test_no_error_shows_the_whole_of_a_large_value(
+    db: SQLAlchemy, opsjobs: OpsJobs, bill: Task
+) -> None:
+    large: Any = "x" * 1_000_000
+    flow = opsjobs.workflow("large", context={large: 1})
+    result = flow.step(large, bill).result[large]
+    wrong: list[Callable[[], object]] = [
+        lambda: str(result),
+        lambda: flow.map(large, bill, over=result, as_="customer").result,
+        lambda: bill.options(priority=large, tags=[large * 2], queue=large, deadline=large),
+        lambda: opsjobs.batch(large, meta=large, on_end=large).open(),
+        lambda: opsjobs.batch("small").enqueue(large),
+        lambda: opsjobs.operator.run(large, [large], actor="anna", reason="why"),
+        lambda: opsjobs.operator.retry_workflow(large, actor="anna", reason="why"),
+        lambda: opsjobs.signal(large, key=large, dedupe=large, run=large),
+        lambda: opsjobs.explain(large),
+        lambda: other.start(deadline=large, unique=large),
+    ]
+    other = opsjobs.workflow("other", context={})
+    flow.faults.clear()
+    other.add(large, flow)
+    other.step("after", bill, after=large)
+    for call in wrong:
+        with pytest.raises((OpsJobsError, TypeError, AttributeError)) as caught:
+            call()
+        assert len(str(caught.value)) < 2_000
 
 
 # --- callbacks

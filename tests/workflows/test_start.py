@@ -539,7 +539,7 @@ def test_unique_finds_the_open_run_and_writes_nothing(
 ) -> None:
     flow = opsjobs.chain("sync", fetch, fetch)
     first = flow.start(unique="account-42")
-    again = opsjobs.chain("sync", fetch).start(unique="account-42")
+    again = opsjobs.chain("sync", fetch).start(unique="account-42", deadline=60)
     assert (again.id, again.steps, again.conflict) == (first.id, 2, True)
     # The key is that of this name.
     others = [
@@ -549,8 +549,25 @@ def test_unique_finds_the_open_run_and_writes_nothing(
     ]
     db.session.commit()
     assert [run.conflict for run in others] == [False] * 3
-    assert count_rows(host)["workflows"] == 4
+    runs = read(host, "SELECT deadline_at FROM opsjobs.workflows")
+    assert runs == [{"deadline_at": None}] * 4
     assert count_rows(host)["jobs"] == 7
+
+
+@pytest.mark.parametrize("is_savepoint", [False, True])
+def test_a_workflow_is_started_again_after_a_rollback(
+    db: SQLAlchemy, opsjobs: OpsJobs, host: Host, fetch: Task, is_savepoint: bool
+) -> None:
+    flow = opsjobs.chain("sync", fetch, fetch)
+    transaction = db.session.begin_nested() if is_savepoint else db.session
+    lost = flow.start(unique="account-42")
+    transaction.rollback()
+    again = flow.start(unique="account-42")
+    db.session.commit()
+    assert (again.conflict, again.steps, again.id != lost.id) == (False, 2, True)
+    perform_due()
+    runs = read(host, "SELECT id, state FROM opsjobs.workflows")
+    assert runs == [{"id": again.id, "state": "finished"}]
 
 
 def test_a_key_is_free_when_its_run_has_ended(

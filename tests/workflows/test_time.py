@@ -128,6 +128,36 @@ def test_the_deadline_of_a_run_ends_it(
     ]
 
 
+def test_a_retry_removes_a_deadline_that_has_passed_and_keeps_one_that_is_to_come(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench
+) -> None:
+    fails = [True]
+
+    @opsjobs.task(max_attempts=1)
+    def fetch() -> None:
+        if fails[0]:
+            raise OSError("away")
+
+    flow = opsjobs.workflow("late")
+    flow.step("fetch", fetch)
+    flow.wait("paid", signal="paid", may_fail=True)
+    run = flow.start(deadline=timedelta(hours=1))
+    db.session.commit()
+    perform_due()
+    why: dict[str, Any] = {"actor": "anna", "reason": "because it is a test"}
+    opsjobs.operator.retry_workflow(run.id, **why)
+    assert run_of(bench, run.id)["deadline_at"] > later(bench, minutes=50)
+    perform_due(at=later(bench, hours=2))
+    assert run_of(bench, run.id)["ended_by"] == "deadline"
+    fails[0] = False
+    afterwards = later(bench, hours=2)
+    receipt = opsjobs.operator.run("workflow.retry", [f"workflow/{run.id}"], now=afterwards, **why)
+    assert receipt.is_done
+    assert run_of(bench, run.id)["deadline_at"] is None
+    perform_due(at=later(bench, hours=3))
+    assert (run_of(bench, run.id)["state"], run_of(bench, run.id)["ended_at"]) == ("running", None)
+
+
 def _report(workflow_id: int, state: str) -> None: ...
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 
 from sqlalchemy.orm import Session, scoped_session
 
+from ...core.words import show_value
 from ...errors import DeclarationError
 from ...limits.limit import Limit, lane_of
 from . import json_storage
@@ -66,13 +67,14 @@ class Unique:
         if (self.within is None) == (self.until is None):
             faults.append('give exactly one of within=timedelta(…), until="ended", until="forever"')
         if self.until not in (None, "ended", "forever"):
-            faults.append(f'until must be "ended" or "forever", got {self.until!r}')
+            faults.append(f'until must be "ended" or "forever", got {show_value(self.until)}')
         if self.within is not None and not is_span(self.within):
             faults.append(
-                f"within must be a timedelta above 0, at most 100 years, got {self.within!r}"
+                "within must be a timedelta above 0, at most 100 years, "
+                f"got {show_value(self.within)}"
             )
         if self.by is not None and (isinstance(self.by, str) or not isinstance(self.by, Sequence)):
-            faults.append(f"by must be a list of argument names, got {self.by!r}")
+            faults.append(f"by must be a list of argument names, got {show_value(self.by)}")
         if self.by is not None and self.key is not None:
             faults.append("give by or key, not both: key already chooses what is compared")
         if self.key is not None and not callable(self.key):
@@ -218,23 +220,24 @@ def fault_of_name(what: str, name: object) -> str | None:
         return None
     if not isinstance(name, str):
         return f"{what} must be a text, got {type(name).__name__}"
-    return f"{what} {name!r} is not a name: use 1 to 200 letters, digits and _ - . :"
+    return f"{what} {show_value(name)} is not a name: use 1 to 200 letters, digits and _ - . :"
 
 
 def _faults_of_placement(options: Options) -> list[str]:
     faults = [fault] if (fault := fault_of_name("queue", options.queue)) else []
     if not _is_whole(options.priority, 0, 9):
         faults.append(
-            f"priority must be a whole number from 0 (first) to 9, got {options.priority!r}"
+            f"priority must be a whole number from 0 (first) to 9, got {show_value(options.priority)}"
         )
     if not _is_whole(options.max_attempts, 1, 1_000_000):
         faults.append(
-            f"max_attempts must be a whole number from 1 to 1,000,000, got {options.max_attempts!r}"
+            "max_attempts must be a whole number from 1 to 1,000,000, "
+            f"got {show_value(options.max_attempts)}"
         )
     if options.timeout is not None and not _is_whole(options.timeout, 1, 2**31 - 1):
         faults.append(
             "timeout must be whole seconds from 1 to 2,147,483,647, or None, "
-            f"got {options.timeout!r}"
+            f"got {show_value(options.timeout)}"
         )
     return faults
 
@@ -243,11 +246,15 @@ def _faults_of_times(options: Options) -> list[str]:
     faults = []
     deadline, delay, at = options.deadline, options.delay, options.scheduled_at
     if deadline is not None and not is_span(deadline):
-        faults.append(f"deadline must be a timedelta above 0, at most 100 years, got {deadline!r}")
+        faults.append(
+            f"deadline must be a timedelta above 0, at most 100 years, got {show_value(deadline)}"
+        )
     if delay is not None and seconds_of(delay) is None:
-        faults.append(f"delay must be seconds or a timedelta, from 0 to 100 years, got {delay!r}")
+        faults.append(
+            f"delay must be seconds or a timedelta, from 0 to 100 years, got {show_value(delay)}"
+        )
     if at is not None and not (isinstance(at, datetime) and at.utcoffset() is not None):
-        faults.append(f"scheduled_at must be a datetime with a time zone, got {at!r}")
+        faults.append(f"scheduled_at must be a datetime with a time zone, got {show_value(at)}")
     elif at is not None and at.year > LAST_YEAR:
         faults.append(f"scheduled_at is in the year {at.year}: {LAST_YEAR} is the last")
     if delay is not None and at is not None:
@@ -260,7 +267,7 @@ def _faults_of_notes(options: Options) -> list[str]:
     if isinstance(options.tags, str) or not isinstance(options.tags, Sequence):
         faults.append("tags must be a list of texts, such as tags=['import']")
     elif wrong := [tag for tag in options.tags if not _is_tag(tag)]:
-        faults.append(f"a tag must be a text of 1 to 200 characters, got {wrong[0]!r}")
+        faults.append(f"a tag must be a text of 1 to 200 characters, got {show_value(wrong[0])}")
     elif len(options.tags) > _MOST_TAGS:
         faults.append(
             f"a job has at most {_MOST_TAGS} tags, got {len(options.tags)}: use meta for more"
