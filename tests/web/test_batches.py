@@ -119,6 +119,7 @@ def test_a_batch_shows_its_callbacks_and_what_went_wrong(get: Get, session: Sess
     assert f"on_end report {job.id} failed end 1," in said
     assert "The callback of end 1 failed , so the application was not told." in said
     assert "3 lost: their rows were deleted before they ended" in said
+    assert "3 of 12 members were lost. Nobody knows whether they ran, and no retry can" in said
     assert "The members of this batch cannot be counted now. KeyError" in said
 
 
