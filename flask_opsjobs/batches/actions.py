@@ -122,6 +122,23 @@ def _states_to_retry(batch: BatchForDecision) -> tuple[str, ...]:
     return ("failed", "canceled") if batch.state == "canceled" else ("failed",)
 
 
+def _read_members_to_retry(
+    connection: Connection, request: Request, batches: dict[str, BatchForDecision]
+) -> dict[str, BatchForDecision]:
+    takers = unique_locks.Takers()
+    return {
+        target: transitions.find_members_to_retry(
+            connection, batch, _states_to_retry(batch), MOST_MEMBERS, request.now, takers
+        )
+        for target, batch in batches.items()
+        if not _is_being_canceled(batch)
+    }
+
+
+def _is_being_canceled(batch: BatchForDecision) -> bool:
+    return batch.cancel_requested_at is not None and batch.state not in FINAL
+
+
 def _decide_retry(batch: BatchForDecision, request: Request) -> Item | Skip:
     states = _states_to_retry(batch)
     number = batch.failed + (batch.canceled if "canceled" in states else 0)
@@ -131,15 +148,27 @@ def _decide_retry(batch: BatchForDecision, request: Request) -> Item | Skip:
         )
     if not number:
         return cannot(batch, request, "none of its members failed")
-    if batch.cancel_requested_at is not None and batch.state not in FINAL:
+    if _is_being_canceled(batch):
         return cannot(batch, request, "it is being canceled; wait until it has ended")
+    if batch.left_out and not batch.to_retry:
+        return cannot(batch, request, _say_left_out(batch), "duplicate")
+    number -= len(batch.left_out)
     changes = [Change(f"{counted(number, 'member')}", " or ".join(states), "available")]
     if batch.state in FINAL:
         changes.insert(0, Change("state", batch.state, "running"))
-    note = None
+    notes = []
     if number > MOST_MEMBERS:
-        note = f"at most {MOST_MEMBERS:,} at once, the oldest first: retry it again for the others"
-    return make_item(batch, *changes, note=note)
+        notes = [
+            f"at most {MOST_MEMBERS:,} at once, the oldest first: retry it again for the others"
+        ]
+    if batch.left_out:
+        notes.append(_say_left_out(batch))
+    return make_item(batch, *changes, note="; ".join(notes) or None)
+
+
+def _say_left_out(batch: BatchForDecision) -> str:
+    pairs = [(f"job {member}", holder) for member, holder in batch.left_out]
+    return unique_locks.say_left_out("member", pairs)
 
 
 def _apply_retry(
@@ -150,9 +179,8 @@ def _apply_retry(
     items = []
     for batch in batches:
         states = _states_to_retry(batch)
-        ids = transitions.list_members_to_retry(connection, batch.id, states, MOST_MEMBERS, now)
-        job_transitions.lock(connection, ids)
-        members = job_transitions.read(connection, ids, now)
+        job_transitions.lock(connection, batch.to_retry)
+        members = job_transitions.read(connection, batch.to_retry, now)
         unique = {job.id: None for job in members.values() if job.unique_until == "ended"}
         if unique and unique_locks.take(connection, unique, now):
             raise ChangedMeanwhile
@@ -172,6 +200,7 @@ ACTIONS: tuple[Action[BatchForDecision], ...] = (
         sources=STATES,
         risk="Each member that failed runs once more. A batch that has ended runs again, ends once more and "
         "calls back again.",
+        read_more=_read_members_to_retry,
         decide=_decide_retry,
         apply=_apply_retry,
     ),

@@ -7,18 +7,23 @@ commit. After it the caller has them folded.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from psycopg.rows import class_row
 
 from ..core import sql
 from ..core.db import Connection
+from ..jobs.record.unique_locks import Takers
 
 
 @dataclass(frozen=True)
 class BatchForDecision:
-    """The columns of a batch that a decision needs, and its counted ends by state."""
+    """The columns of a batch that a decision needs, and its counted ends by state.
+
+    A retry knows also the members that it takes, and those that it leaves out, each with the job that has its
+    unique lock: `to_retry` and `left_out`.
+    """
 
     id: int
     name: str
@@ -30,6 +35,8 @@ class BatchForDecision:
     finished: int
     failed: int
     canceled: int
+    to_retry: tuple[int, ...] = ()
+    left_out: tuple[tuple[int, int], ...] = ()
 
     @property
     def open_members(self) -> int:
@@ -73,13 +80,30 @@ def cancel(
     connection.execute(sql.load("cancel_batches"), values)
 
 
-def list_members_to_retry(
-    connection: Connection, batch: int, states: Iterable[str], limit: int, now: datetime
-) -> list[int]:
-    """The oldest members that ended in these states, at most `limit`. Locks nothing."""
-    values = {"id": batch, "states": list(states), "limit": limit, "now": now}
-    rows = connection.execute(sql.load("list_members_to_retry"), values)
-    return [job for (job,) in rows]
+def find_members_to_retry(
+    connection: Connection,
+    batch: BatchForDecision,
+    states: Iterable[str],
+    limit: int,
+    now: datetime,
+    takers: Takers,
+) -> BatchForDecision:
+    """The batch with its oldest members that ended in these states, at most `limit`. Locks nothing.
+
+    Of members that need the same unique lock, the first takes it, and the others are left out.
+    """
+    values = {"id": batch.id, "states": list(states), "limit": limit, "now": now}
+    to_retry: list[int] = []
+    left_out: list[tuple[int, int]] = []
+    for id, key, holder in connection.execute(sql.load("list_members_to_retry"), values):
+        if holder is None and len(to_retry) == limit:
+            continue
+        rival = None if key is None else takers.find_rival(id, key, holder)
+        if rival is None:
+            to_retry.append(id)
+        else:
+            left_out.append((id, rival))
+    return replace(batch, to_retry=tuple(to_retry), left_out=tuple(left_out))
 
 
 def list_workers_of_batches_to_stop(

@@ -117,8 +117,9 @@ def _is_still_queued(host: Host, job: JobEvidence) -> bool:
 def explain_apart(host: Host, subject: int | str) -> AnyExplanation:
     """Explain a job by its id, or `workflow/7` or `batch/7`, in a transaction of its own, without a page.
 
-    Says of a job when the schema is too old. Raises `UnknownJob`, `UnknownWorkflow`, `UnknownBatch`,
-    `SchemaBehind`, `SchemaAhead`, and what SQLAlchemy raises when Postgres does not answer.
+    When the schema is too old for explanations, that of a job says so, and gives no other reason. Raises
+    `UnknownJob`, `UnknownWorkflow`, `UnknownBatch`, `SchemaBehind`, `SchemaAhead`, and what SQLAlchemy raises
+    when Postgres does not answer.
     """
     if isinstance(subject, str):
         named = terms.read_subject(subject)

@@ -20,7 +20,7 @@ from ..limits import stored_buckets
 from ..limits.models import Bucket, Lease, Limiter
 from ..queues.models import Queue
 from ..settings import Settings
-from ..workflows.lifecycle import HOLDS_UP
+from ..workflows.lifecycle import HOLDS_UP, MOST_LATE_SIGNALS
 from ..workflows.models import StepRecord, WorkflowRecord
 from .evidence import (
     MOST_STEPS,
@@ -174,7 +174,12 @@ def _step(session: Session, evidence: Evidence) -> StepEvidence | None:
         return None
     step = StepEvidence(*row)
     if step.is_open_wait:
-        seen = {"signals": list(step.signals or ()), "key": step.key, "run": step.run}
+        seen = {
+            "signals": list(step.signals or ()),
+            "key": step.key,
+            "run": step.run,
+            "most": MOST_LATE_SIGNALS,
+        }
         outcomes = read(sql.load("count_signals_of_wait"), seen)
         return replace(step, signals_seen={row.outcome: row.number for row in outcomes})
     if evidence.job.state != "deferred":

@@ -140,22 +140,25 @@ def list_facts(job: JobForDecision, now: datetime) -> dict[str, Any]:
 def _read_more_of_retry(
     connection: Connection, request: Request, jobs: dict[str, JobForDecision]
 ) -> dict[str, JobForDecision]:
-    jobs = _let_the_first_take_the_lock(jobs, lambda job: job.unique_until == "ended")
+    takers = unique_locks.Takers()
+    jobs = _let_the_first_take_the_lock(jobs, lambda job: job.unique_until == "ended", takers)
     return {
-        target: job if job.workflow_id is None else _read_more_of_step(connection, request, job)
+        target: job
+        if job.workflow_id is None
+        else _read_more_of_step(connection, request, job, takers)
         for target, job in jobs.items()
     }
 
 
 def _read_more_of_step(
-    connection: Connection, request: Request, job: JobForDecision
+    connection: Connection, request: Request, job: JobForDecision, takers: unique_locks.Takers
 ) -> JobForDecision:
     if job.ended_by == "dependency":
         culprits = workflow_transitions.find_culprits(connection, [job.id]).get(job.id, [])
         return replace(job, obstacle=("illegal", _say_culprits(culprits)))
     doomed = workflow_transitions.find_doomed_by(connection, [job.id])
     runs = workflow_transitions.look(connection, [job.workflow_id or 0])
-    why = workflow_actions.find_obstacle(connection, runs[0], doomed, request.now)
+    why = workflow_actions.find_obstacle(connection, runs[0], doomed, request.now, takers)
     return replace(job, obstacle=("duplicate", why) if why else None, doomed=len(doomed))
 
 
@@ -233,7 +236,7 @@ def _apply_retry(
         if job.workflow_id is not None:
             steps[job.workflow_id].append(job.id)
     if steps:
-        workflow_actions.retry_steps(connection, steps, request.now)
+        workflow_actions.retry_steps(connection, request, steps)
     return [_dispatch(jobs), *_advance(jobs)]
 
 
@@ -360,7 +363,8 @@ def _apply_reschedule(
 def _assign_locks_to_run_again(
     _connection: Connection, _request: Request, jobs: dict[str, JobForDecision]
 ) -> dict[str, JobForDecision]:
-    return _let_the_first_take_the_lock(jobs, lambda job: job.unique_until is not None)
+    takers = unique_locks.Takers()
+    return _let_the_first_take_the_lock(jobs, lambda job: job.unique_until is not None, takers)
 
 
 def _decide_run_again(job: JobForDecision, request: Request) -> Item | Skip:
@@ -439,19 +443,19 @@ def _has_passed(job: JobForDecision, now: datetime) -> bool:
 
 
 def _let_the_first_take_the_lock(
-    jobs: dict[str, JobForDecision], needs_lock: Callable[[JobForDecision], bool]
+    jobs: dict[str, JobForDecision],
+    needs_lock: Callable[[JobForDecision], bool],
+    takers: unique_locks.Takers,
 ) -> dict[str, JobForDecision]:
     """Return the jobs. When several need the same free unique lock, the first takes it.
 
     The others name the first as the lock's holder.
     """
-    first: dict[bytes, int] = {}
     found = {}
     for target, job in jobs.items():
-        holder = job.unique_lock_of
-        if job.unique_key is not None and needs_lock(job) and holder in (None, job.id):
-            taker = first.setdefault(job.unique_key, job.id)
-            job = replace(job, unique_lock_of=holder if taker == job.id else taker)
+        if job.unique_key is not None and needs_lock(job):
+            rival = takers.find_rival(job.id, job.unique_key, job.unique_lock_of)
+            job = job if rival is None else replace(job, unique_lock_of=rival)
         found[target] = job
     return found
 

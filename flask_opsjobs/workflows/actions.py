@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -37,6 +36,7 @@ from ..jobs.record import json_storage, unique_locks
 from . import transitions
 from .lifecycle import NOT_TAKEN, OPEN, sources_of
 from .send_signal import Signal, store_signal
+from .send_signal import since as keep_late
 from .transitions import RunForDecision, SignalForDecision, StepForDecision
 
 _LONGEST_NAME = 250
@@ -45,6 +45,8 @@ _SHOWN = 5
 RESULT = "its result"
 # The facts of an action on more steps than these hold one hash of them, so that the audit stays short.
 _MOST_FACTS = 100
+# An action that reopens waits looks at the newest late signals, at most so many.
+_MOST_LATE_SIGNALS = 10_000
 # The actions on the job of a step that move the step.
 _ACTIONS_ON_STEP = ("retry", "cancel", "discard", "reschedule", "skip")
 
@@ -57,13 +59,15 @@ class RunWithSteps:
     """A run, and those of its steps that the action is about.
 
     `doomed` is the number of steps that were canceled because of these. `obstacle` says why they cannot be
-    reopened. `signal` is the one that a wait is to be given.
+    reopened. `left_out` are steps that a retry leaves as they are, because another step of the run takes
+    their unique lock. `signal` is the one that a wait is to be given.
     """
 
     run: RunForDecision
     steps: tuple[StepForDecision, ...] = ()
     doomed: int = 0
     obstacle: str | None = None
+    left_out: tuple[transitions.LockRival, ...] = ()
     signal: SignalForDecision | None = None
 
     @property
@@ -184,23 +188,56 @@ def _apply_cancel(
 
 
 def _find_steps_of_retry(
-    connection: Connection, request: Request, row: RunWithSteps
+    connection: Connection, _request: Request, row: RunWithSteps
 ) -> RunWithSteps:
     steps = transitions.look_at_steps(connection, row.run.id, None)
-    return _with_doomed(connection, request, row, steps, [step.id for step in steps])
+    return replace(row, steps=tuple(steps))
+
+
+def _read_more_of_retry(
+    connection: Connection, request: Request, rows: dict[str, RunWithSteps]
+) -> dict[str, RunWithSteps]:
+    """The runs with what their steps doomed. Of steps that need the same unique lock, the first takes it.
+
+    Another step of the same run is left out. Another run cannot be reopened.
+    """
+    takers = unique_locks.Takers()
+    return {target: _leave_out(connection, request, row, takers) for target, row in rows.items()}
+
+
+def _leave_out(
+    connection: Connection, request: Request, row: RunWithSteps, takers: unique_locks.Takers
+) -> RunWithSteps:
+    ids = {step.id for step in row.steps}
+    rivals = transitions.find_lock_rivals(connection, ids, request.now, takers.branch())
+    left_out = tuple(rival for rival in rivals if rival.holder in ids)
+    is_left_out = {rival.id for rival in left_out}
+    row = replace(row, steps=tuple(step for step in row.steps if step.id not in is_left_out))
+    takes = [step.id for step in row.steps]
+    return replace(_with_doomed(connection, request, row, takes, takers), left_out=left_out)
+
+
+def _read_more_of_skip(
+    connection: Connection, request: Request, rows: dict[str, RunWithSteps]
+) -> dict[str, RunWithSteps]:
+    takers = unique_locks.Takers()
+    return {
+        target: _with_doomed(connection, request, row, [], takers) for target, row in rows.items()
+    }
 
 
 def _with_doomed(
     connection: Connection,
     request: Request,
     row: RunWithSteps,
-    steps: Sequence[StepForDecision],
-    takers: Sequence[int],
+    takes: Sequence[int],
+    takers: unique_locks.Takers,
 ) -> RunWithSteps:
-    """The run with these steps, and what they doomed. `takers` and the doomed need their unique locks."""
-    doomed = transitions.find_doomed_by(connection, [step.id for step in steps])
-    obstacle = find_obstacle(connection, row.run, [*takers, *doomed], request.now)
-    return replace(row, steps=tuple(steps), doomed=len(doomed), obstacle=obstacle)
+    """The run with what its steps doomed. The steps `takes` and the doomed ones need their unique locks."""
+    doomed = transitions.find_doomed_by(connection, [step.id for step in row.steps])
+    needed = [*takes, *doomed]
+    obstacle = find_obstacle(connection, row.run, needed, request.now, takers)
+    return replace(row, doomed=len(doomed), obstacle=obstacle)
 
 
 def _decide_retry(row: RunWithSteps, request: Request) -> Item | Skip:
@@ -215,17 +252,34 @@ def _decide_retry(row: RunWithSteps, request: Request) -> Item | Skip:
     ]
     if (more := len(row.steps) - _SHOWN) > 0:
         changes.append(Change(f"{more} more steps", "failed or canceled", "available or deferred"))
-    return make_item(row, *changes, *change_of_doomed(row.doomed))
+    note = None
+    if row.left_out:
+        pairs = [(f"step {rival.name}", rival.holder) for rival in row.left_out]
+        note = unique_locks.say_left_out("step", pairs)
+    return make_item(row, *changes, *change_of_doomed(row.doomed), note=note)
 
 
 def find_obstacle(
-    connection: Connection, run: RunForDecision, steps: Sequence[int], now: datetime
+    connection: Connection,
+    run: RunForDecision,
+    steps: Sequence[int],
+    now: datetime,
+    takers: unique_locks.Takers,
 ) -> str | None:
-    """Why a run and these steps cannot be reopened: something else holds a unique key or lock of theirs."""
+    """Why a run and these steps cannot be reopened: something else has a unique key or lock of theirs.
+
+    Or takes it first in the same action, as `takers` knows. When nothing does, they take theirs.
+    """
+    trial = takers.branch()
     if run.open_rival is not None and run.state not in OPEN:
         return f"workflow {run.open_rival} is open with the same unique key"
-    if holder := transitions.find_lock_holder(connection, steps, now):
-        return f"job {holder[1]} holds the unique lock of step {holder[0]}"
+    if run.unique_key is not None and (
+        other := trial.find_rival(run.id, (run.name, run.unique_key))
+    ):
+        return f"workflow {other}, which is reopened too, has the same unique key"
+    if rivals := transitions.find_lock_rivals(connection, steps, now, trial):
+        return f"job {rivals[0].holder} has the unique lock of step {rivals[0].name}"
+    takers.take_over(trial)
     return None
 
 
@@ -247,44 +301,32 @@ def change_of_doomed(number: int) -> list[Change]:
 def _apply_retry(
     connection: Connection, request: Request, rows: Sequence[RunWithSteps]
 ) -> list[Effect | Item]:
-    retry_steps(
-        connection, {row.run.id: [step.id for step in row.steps] for row in rows}, request.now
-    )
+    retry_steps(connection, request, {row.run.id: [step.id for step in row.steps] for row in rows})
     due = [step for row in rows for step in row.steps if step.is_released]
     lanes = dict.fromkeys((step.lane, step.queue) for step in due)
     return [Dispatch(tuple(lanes)), Advance(tuple(row.run.id for row in rows))]
 
 
 def retry_steps(
-    connection: Connection, steps: Mapping[int, Collection[int]], now: datetime
+    connection: Connection, request: Request, steps: Mapping[int, Collection[int]]
 ) -> None:
     """Retry these steps, by run, and reopen what they doomed. The caller holds the locks of the runs.
 
-    Raises `ChangedMeanwhile` when another job or run took a unique lock or key.
+    A wait that is reopened takes a late signal that came for it. Raises `ChangedMeanwhile` when another job
+    or run took a unique lock or key.
     """
     _lock_with_doomed(connection, [step for of_run in steps.values() for step in of_run])
     for run in sorted(steps):
-        with _refused_if_another_took(run, steps):
-            reopened = _reopen(connection, run, steps[run], now)
-            _take_locks_again(connection, reopened, now)
-        job_transitions.retry(connection, steps[run], now)
+        reopened = _reopen(connection, run, steps[run], request.now)
+        _take_locks_again(connection, reopened, request.now)
+        job_transitions.retry(connection, steps[run], request.now)
+    _unmark_late_signals(connection, request)
 
 
-@contextmanager
-def _refused_if_another_took(run: int, runs: Collection[int]) -> Iterator[None]:
-    """Refuse when another of these runs, which was reopened before, took a unique lock or key of this one.
-
-    To plan again would change nothing then.
-    """
-    try:
-        yield
-    except ChangedMeanwhile:
-        if run == min(runs):
-            raise
-        raise NothingWritten(
-            f"workflow {run} needs a unique lock or key that another of these {len(runs)} workflows takes "
-            f"first; leave workflow {run} out"
-        ) from None
+def _unmark_late_signals(connection: Connection, request: Request) -> None:
+    """Let waits that this action reopened take the signals that came after they had ended."""
+    since = request.now - keep_late(request.host)
+    transitions.unmark_late_signals(connection, since, _MOST_LATE_SIGNALS)
 
 
 def _lock_with_doomed(connection: Connection, steps: Collection[int]) -> None:
@@ -329,7 +371,7 @@ def _read_skip(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _find_step_of_skip(connection: Connection, request: Request, row: RunWithSteps) -> RunWithSteps:
     steps = transitions.look_at_steps(connection, row.run.id, request.params["step"])
-    return _with_doomed(connection, request, row, steps, [])
+    return replace(row, steps=tuple(steps))
 
 
 def _decide_skip(row: RunWithSteps, request: Request) -> Item | Skip:
@@ -361,12 +403,12 @@ def _apply_skip(
     _lock_with_doomed(connection, ids)
     for row in sorted(rows, key=lambda row: row.run.id):
         mine = {step.id for step in row.steps}
-        with _refused_if_another_took(row.run.id, [row.run.id for row in rows]):
-            reopened = _reopen(connection, row.run.id, mine, request.now)
-            _take_locks_again(connection, [id for id in reopened if id not in mine], request.now)
+        reopened = _reopen(connection, row.run.id, mine, request.now)
+        _take_locks_again(connection, [id for id in reopened if id not in mine], request.now)
     ended = endings.skip(connection, ids, request.now, request.params["result"], request.reason)
     if len(ended) < len(ids):
         raise ChangedMeanwhile
+    _unmark_late_signals(connection, request)
     return [Advance(tuple(row.run.id for row in rows))]
 
 
@@ -565,6 +607,7 @@ ACTIONS: tuple[Action[RunWithSteps], ...] = (
         sources=sources_of("reopen"),
         risk="Each step that failed or was canceled runs once more. "
         "What was canceled because of it waits for it again.",
+        read_more=_read_more_of_retry,
         decide=_decide_retry,
         apply=_apply_retry,
     ),
@@ -577,6 +620,7 @@ ACTIONS: tuple[Action[RunWithSteps], ...] = (
         "Its function is not called.",
         params=("step", "result"),
         read_params=_read_skip,
+        read_more=_read_more_of_skip,
         decide=_decide_skip,
         apply=_apply_skip,
     ),

@@ -50,11 +50,13 @@ OUTCOMES = {
     "early": "no wait is open for it yet",
     "taken": "it ended a wait",
     "late": "the wait for it had ended before",
-    "ambiguous": "several waits are open for it, and an operator must say which it is for",
+    "ambiguous": "several waits could take it, and an operator must say which it is for",
     "unmatched": "no wait opened for it in time",
 }
 # An operator may give a signal with one of these outcomes to an open wait.
 NOT_TAKEN = ("early", "late", "ambiguous", "unmatched")
+# Pages and explanations find the late signals of a wait among the newest late ones, at most so many.
+MOST_LATE_SIGNALS = 1_000
 
 # A run begins in `running`, written by this statement.
 BEGUN_BY = ("insert_workflow",)

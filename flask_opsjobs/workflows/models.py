@@ -119,8 +119,8 @@ class StepRecord(Base):
     to which its end was passed on, while others are left. `takes` maps each argument that is the result of
     another step to that step and the path in its result.
 
-    Postgres computes `is_overlooked`, whether it waits for nothing and was not released, and `is_wait_left`,
-    whether it is a wait that has not settled.
+    Postgres computes two columns. `is_overlooked`: the step waits for nothing, and nobody has released it
+    yet; `advance` releases such steps. `is_wait_left`: it is a wait that has not settled.
     """
 
     __tablename__ = "steps"

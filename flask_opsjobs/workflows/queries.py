@@ -17,7 +17,7 @@ from ..core import sql
 from ..core.db import LARGEST_ID
 from ..jobs.models import Callback, Job, Output
 from ..jobs.rows import CAP, Count, OutputRow
-from .lifecycle import HOLDS_UP, OPEN, STATES
+from .lifecycle import HOLDS_UP, MOST_LATE_SIGNALS, OPEN, STATES
 from .models import EdgeRecord, SignalRecord, StepRecord, WorkflowRecord
 
 # Begin, end and outcome of an attempt.
@@ -419,7 +419,10 @@ def list_callbacks(session: Session, run_id: int) -> Sequence[CallbackRow]:
 
 
 def list_signals_for(session: Session, waits: Sequence[StepRow]) -> Sequence[SignalRow]:
-    """The signals that ended these waits, and those that are ambiguous for the open ones, at most 50 each."""
+    """The signals that ended these waits, and those that came for the open ones and that no wait took.
+
+    At most 50 of each; those that are late among the newest late ones.
+    """
     if not waits:
         return []
     taken = select(*_SIGNAL).where(SignalRecord.taken_by.in_([wait.id for wait in waits]))
@@ -433,6 +436,16 @@ def list_signals_for(session: Session, waits: Sequence[StepRow]) -> Sequence[Sig
         keys = tuple_(SignalRecord.name, SignalRecord.key).in_(sorted(wanted))
         left = select(*_SIGNAL).where(keys, several).order_by(SignalRecord.id)
         rows += session.execute(left.limit(_MOST_SIGNALS))
+        newest = (
+            select(SignalRecord.id, SignalRecord.name, SignalRecord.key)
+            .where(SignalRecord.outcome.between("late", "late"))
+            .order_by(SignalRecord.outcome.desc(), SignalRecord.id.desc())
+            .limit(MOST_LATE_SIGNALS)
+            .subquery()
+        )
+        of_waits = tuple_(newest.c.name, newest.c.key).in_(sorted(wanted))
+        late = select(*_SIGNAL).where(SignalRecord.id.in_(select(newest.c.id).where(of_waits)))
+        rows += session.execute(late.order_by(SignalRecord.id).limit(_MOST_SIGNALS))
     return [SignalRow(*row) for row in rows]
 
 

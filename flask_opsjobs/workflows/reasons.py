@@ -92,32 +92,43 @@ def wait_open(evidence: Evidence) -> Iterator[Reason]:
     if step is None or not step.is_open_wait or not _waits_as_step(evidence):
         return
     key = f" with the key {step.key}" if step.key else ""
-    seen = sum(step.signals_seen.values())
     yield make_reason(
         evidence,
         "wait_open",
-        f"It waits for the signal {' or '.join(step.signals or ())}{key}."
-        + (_seen(step, seen) if seen else ""),
+        f"It waits for the signal {' or '.join(step.signals or ())}{key}." + _seen(step),
         "Give one of them to this wait: choose it on the page of the workflow."
-        if step.signals_seen.get("ambiguous")
+        if step.signals_seen and "early" not in step.signals_seen
         else "Send the signal with `opsjobs.signal` or `flask opsjobs signal`.",
         source="host",
         read={
             **_read(step),
             "signal": ", ".join(step.signals or ()),
             "key": step.key or None,
-            "signals_seen": seen,
+            "signals_seen": sum(step.signals_seen.values()),
         },
         since=step.opened_at,
         until=job.deadline_at,
     )
 
 
-def _seen(step: StepEvidence, seen: int) -> str:
-    if step.signals_seen.get("ambiguous"):
-        came = "1 signal came" if seen == 1 else f"{seen:,} signals came"
-        return f" {came}, but several waits were open, so none of them took it."
-    return " Its signal has come, and the next advance of the workflow ends the wait."
+def _seen(step: StepEvidence) -> str:
+    """What came for this wait: nothing, or signals that it takes, that nobody may take, or that are late."""
+    sentences = []
+    if number := step.signals_seen.get("ambiguous", 0):
+        sentences.append(f" {_came(number)}, but several waits could take it, so none of them did.")
+    elif "early" in step.signals_seen:
+        sentences.append(
+            " Its signal has come, and the next advance of the workflow ends the wait."
+        )
+    if number := step.signals_seen.get("late", 0):
+        sentences.append(
+            f" {_came(number)} late for an earlier wait, and this wait does not take it."
+        )
+    return "".join(sentences)
+
+
+def _came(number: int) -> str:
+    return "1 signal came" if number == 1 else f"{number:,} signals came"
 
 
 def map_expanding(evidence: Evidence) -> Iterator[Reason]:

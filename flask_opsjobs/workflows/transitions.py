@@ -15,6 +15,7 @@ from psycopg.rows import class_row, dict_row, namedtuple_row
 
 from ..core import sql
 from ..core.db import Connection
+from ..jobs.record.unique_locks import Takers
 from .lifecycle import sources_of
 
 
@@ -38,6 +39,7 @@ class RunForDecision:
     end_no: int
     cancel_requested_at: datetime | None
     unfinished: int
+    unique_key: str | None
     open_rival: int | None
 
 
@@ -115,13 +117,23 @@ def find_culprits(connection: Connection, steps: Collection[int]) -> dict[int, l
     return dict(rows.fetchall())
 
 
-def find_lock_holder(
-    connection: Connection, steps: Collection[int], now: datetime
-) -> tuple[str, int] | None:
-    """The first of these steps whose unique lock another job holds, and that job. Locks nothing."""
+@dataclass(frozen=True)
+class LockRival:
+    """A step that does not get its unique lock, because the job `holder` has it or takes it first."""
+
+    id: int
+    name: str
+    holder: int
+
+
+def find_lock_rivals(
+    connection: Connection, steps: Collection[int], now: datetime, takers: Takers
+) -> list[LockRival]:
+    """Those of these steps, in id order, that do not get their unique locks. Locks nothing."""
     values = {"ids": list(steps), "now": now}
-    row = connection.execute(sql.load("find_lock_holder_of_steps"), values).fetchone()
-    return None if row is None else (row[0], row[1])
+    rows = connection.execute(sql.load("list_unique_locks_of_steps"), values)
+    rivals = ((id, name, takers.find_rival(id, key, holder)) for id, name, key, holder in rows)
+    return [LockRival(id, name, holder) for id, name, holder in rivals if holder is not None]
 
 
 def list_unique_until_ended(connection: Connection, ids: Sequence[int]) -> list[int]:
@@ -151,6 +163,11 @@ def find_runs_of_signal(connection: Connection, signal: int, since: timedelta) -
     if not runs:
         connection.execute(sql.load("note_late_signal"), {**row, "id": signal, "since": since})
     return runs
+
+
+def unmark_late_signals(connection: Connection, since: datetime, most: int) -> None:
+    """Make late signals early again for which a wait is left: of the newest `most`, those that came since."""
+    connection.execute(sql.load("unmark_late_signals"), {"since": since, "most": most})
 
 
 def cancel(

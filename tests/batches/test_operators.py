@@ -128,6 +128,52 @@ def test_a_retry_takes_a_bounded_number_of_members_and_leaves_out_rivals(
     assert not rival.conflict
 
 
+def test_of_members_with_the_same_unique_lock_the_first_is_retried(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench
+) -> None:
+    """Only one job can take the lock: of one batch, and of two batches in one action."""
+
+    @opsjobs.task(max_attempts=1, unique=Unique(until="ended"))
+    def sync(account_id: int) -> None:
+        raise OSError("away")
+
+    first, second = opsjobs.batch("first"), opsjobs.batch("second")
+    for batch in (first, second):
+        batch.open()
+    for batch, account_id in ((first, 1), (first, 1), (first, 2), (second, 2), (second, 3)):
+        batch.enqueue(sync, account_id=account_id)
+        db.session.commit()
+        perform_due()  # the lock is free again
+    for batch in (first, second):
+        batch.close()
+    db.session.commit()
+    fold_all(bench.connection)
+    targets = [f"batch/{first.id}", f"batch/{second.id}"]
+    notes = [
+        "1 member stays as it is, because another job has the unique lock of the same call: "
+        "job 2 (lock of job 1)",
+        "1 member stays as it is, because another job has the unique lock of the same call: "
+        "job 4 (lock of job 3)",
+    ]
+    operator = opsjobs.operator
+    preview = operator.preview("batch.retry", targets, actor="anna", via="page")
+    assert [item.note for item in preview.plan.items] == notes
+    assert [item.changes[-1].what for item in preview.plan.items] == ["2 members", "1 member"]
+    receipt = operator.execute(preview.id, preview.token, **WHY)
+    assert receipt.is_done, receipt.says
+    assert [item.note for item in receipt.done] == notes
+    assert [item.changes[-1].what for item in receipt.done] == ["2 members", "1 member"]
+    rows = bench.rows(
+        "SELECT id FROM opsjobs.jobs WHERE state IN ('available', 'queued') ORDER BY id"
+    )
+    assert [row["id"] for row in rows] == [1, 3, 5]
+    refused = operator.run("batch.retry", targets[:1], **WHY)
+    assert (refused.outcome, refused.skipped[0].code) == ("refused", "duplicate")
+    assert "job 2 (lock of job 1)" in refused.says
+    perform_due()
+    assert operator.run("batch.retry", targets, **WHY).is_done, "the locks are free again"
+
+
 def test_a_cancel_ends_many_members_in_turns_and_asks_for_started_ones_to_be_stopped(
     db: SQLAlchemy,
     opsjobs: OpsJobs,

@@ -140,9 +140,19 @@ class TestWaits:
             send(paid, "ambiguous")
         reason = first(look(paid.ids["paid"]))
         assert reason.says.endswith(
-            "2 signals came, but several waits were open, so none of them took it."
+            "2 signals came, but several waits could take it, so none of them did."
         )
         assert reason.read["signals_seen"] == "2"
+
+    def test_a_late_signal_is_counted_and_can_be_given(self, paid: Graph, look: Look) -> None:
+        send(paid, "late")
+        send(paid, "late", run=paid.run + 1)
+        reason = first(look(paid.ids["paid"]))
+        assert reason.says.endswith(
+            " 1 signal came late for an earlier wait, and this wait does not take it."
+        )
+        assert "choose it on the page of the workflow" in str(reason.todo)
+        assert reason.read["signals_seen"] == "1"
 
     def test_a_signal_for_another_run_does_not_count(self, paid: Graph, look: Look) -> None:
         send(paid, "early", run=paid.run + 1)

@@ -178,7 +178,7 @@ def test_the_page_of_a_run_gives_an_ambiguous_signal_to_the_wait_that_one_choose
     }
     (option,) = tree.select("#step-signal option")
     assert option["value"] == str(signal)
-    assert re.fullmatch(r"1, [0-9:]{8} by host", " ".join(option.text.split()))
+    assert re.fullmatch(r"1, [0-9:]{8} by host, ambiguous", " ".join(option.text.split()))
     action = str(tree.select_one("form#step-give_signal")["action"])
     place, form = _form(client.get(post(action, 303, **fields | {"signal": signal}).location))
     post(place, 303, **form | {"reason": REASON})
@@ -190,6 +190,17 @@ def test_the_page_of_a_run_gives_an_ambiguous_signal_to_the_wait_that_one_choose
     tree = soup(client.get(f"/ops/jobs/workflows/{run.run}").text)
     panel = tree.find(id="give_signal-title").find_parent("section")
     assert "needs workflow.give_signal" in panel.button.text
+
+
+def test_the_page_of_a_run_offers_a_late_signal_to_an_open_wait(
+    client: FlaskClient, bench: Bench, graph: Graph
+) -> None:
+    late = send_before(bench, "late")
+    send_before(bench, "late", run=graph.run + 1)
+    page = f"/ops/jobs/workflows/{graph.run}?step={graph.ids['paid']}"
+    (option,) = soup(client.get(page).text).select("#step-signal option")
+    assert option["value"] == str(late)
+    assert " ".join(option.text.split()).endswith("by host, late")
 
 
 def test_the_form_of_a_step_sends_what_the_action_reads(

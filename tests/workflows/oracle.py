@@ -426,6 +426,7 @@ class Model:
             if not step.is_unfinished or step.is_behind:
                 raise Contradiction(f"{step.spec.name} was retried, but its end is {step.end}")
         self._reopen(steps)
+        self._unmark_late()
 
     def _skip(self, event: Skip) -> None:
         self._decide(event)
@@ -435,6 +436,7 @@ class Model:
         self._reopen([step])
         self._set(step, SKIPPED)
         step.has_result = True
+        self._unmark_late()
 
     # --- rules
 
@@ -495,6 +497,16 @@ class Model:
                 step.is_released = False
         self._canceled = None
 
+    def _unmark_late(self) -> None:
+        """Let late signals be for the reopened waits: those that open now take theirs, others later."""
+        self._advance()
+        for signal in self._signals:
+            is_awaited = any(
+                s.end is None and _accepts(s, signal.event) for s in self._steps.values()
+            )
+            if signal.outcome == "late" and is_awaited:
+                signal.outcome = "early"
+
     def _stop(self, step: _Step) -> None:
         """Stop a step that has not ended: at once when it waits for others, else it may end before."""
         if step.is_released:
@@ -529,7 +541,7 @@ class Model:
         if any(other.end[0] == "finished" and not other.has_result for other in taken if other.end):
             self._set(step, RESULT_MISSING)
         for signal in self._signals:
-            if signal.outcome == "early" and _accepts(step, signal.event):
+            if signal.outcome in ("early", "late") and _accepts(step, signal.event):
                 self._take(step, signal)
                 return
 

@@ -434,7 +434,7 @@ def test_a_retry_that_needs_a_unique_lock_of_another_job_names_it(
     operator.discard(job["id"], **WHY)
     rival = notify.enqueue(account_id=7)
     db.session.commit()
-    says = f"job {rival.id} holds the unique lock of step notify"
+    says = f"job {rival.id} has the unique lock of step notify"
     for action, target, params in (
         ("workflow.retry", f"workflow/{run.id}", {}),
         ("workflow.skip", f"workflow/{run.id}", {"step": "first", "result": ""}),
@@ -471,24 +471,56 @@ def test_a_workflow_is_not_reopened_beside_another_of_the_same_unique_key(
         operator.retry_workflow(new.id, **WHY)
 
 
-@pytest.mark.parametrize("own", ["lock", "key"])
-def test_of_workflows_that_need_one_lock_or_key_the_second_is_named(
-    operator: Operator, opsjobs: OpsJobs, db: SQLAlchemy, own: str
+def test_of_runs_that_need_the_same_unique_lock_the_first_is_retried(
+    bench: Bench, operator: Operator, opsjobs: OpsJobs, db: SQLAlchemy
 ) -> None:
-    @opsjobs.task(unique=Unique(until="ended") if own == "lock" else None)
-    def notify(account_id: int) -> None: ...
+    """Only one of them can take it, and the action goes through."""
 
-    flow = opsjobs.workflow("once")
-    flow.step("first", notify, account_id=7)
+    @opsjobs.task(unique=Unique(until="ended"))
+    def notify(account_id: int) -> None:
+        raise OSError("away")
+
     runs = []
     for _ in range(2):
-        runs.append(flow.start(unique="account-7" if own == "key" else None).id)
+        flow = opsjobs.workflow("unique")
+        flow.step("notify", notify.options(max_attempts=1), account_id=7)
+        runs.append(flow.start().id)
         db.session.commit()
-        operator.cancel_workflow(runs[-1], **WHY)
+        perform_due()
+    targets = [f"workflow/{run}" for run in runs]
+    jobs = [row["id"] for row in bench.rows("SELECT id FROM opsjobs.jobs ORDER BY id")]
+    preview = operator.preview("workflow.retry", targets, actor="anna", via="page")
+    (skip,) = preview.plan.skipped
+    says = f"job {jobs[0]} has the unique lock of step notify"
+    assert (skip.target, skip.code) == (targets[1], "duplicate")
+    assert says in skip.says
+    receipt = operator.execute(preview.id, preview.token, **WHY)
+    assert receipt.is_done, receipt.says
+    assert ([item.target for item in receipt.done], receipt.skipped) == (targets[:1], (skip,))
+    perform_due()
+    receipt = operator.run("workflow.retry", targets[1:], **WHY)
+    assert receipt.is_done, "the lock is free again"
+
+
+def test_of_ended_runs_with_the_same_unique_key_the_first_is_retried(
+    operator: Operator, opsjobs: OpsJobs, db: SQLAlchemy
+) -> None:
+    @opsjobs.task(max_attempts=1)
+    def fail() -> None:
+        raise OSError("away")
+
+    runs = []
+    for _ in range(2):
+        flow = opsjobs.workflow("unique")
+        flow.step("fail", fail)
+        runs.append(flow.start(unique="account-7").id)
+        db.session.commit()
+        perform_due()
     receipt = operator.run("workflow.retry", [f"workflow/{run}" for run in runs], **WHY)
-    assert not receipt.is_done
-    assert receipt.says.endswith(f"; leave workflow {runs[1]} out")
-    assert operator.retry_workflow(runs[0], **WHY).is_done
+    assert receipt.is_done, receipt.says
+    (skip,) = receipt.skipped
+    assert skip.code == "duplicate"
+    assert f"workflow {runs[0]}, which is reopened too, has the same unique key" in skip.says
 
 
 def test_a_skipped_map_has_the_given_list_as_its_results(

@@ -276,7 +276,7 @@ def test_a_signal_to_two_waits_ends_none_until_its_run_is_named(
     perform_due()
     assert outcomes(bench) == ["ambiguous"]
     reason = opsjobs.explain(_wait_of(bench, two)).reasons[0]
-    assert "1 signal came, but several waits were open, so none of them took it" in reason.says
+    assert "1 signal came, but several waits could take it, so none of them did" in reason.says
     opsjobs.signal("payment", key="order-1", payload=4, run=two)
     db.session.commit()
     perform_due()

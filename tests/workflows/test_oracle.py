@@ -342,10 +342,22 @@ def test_a_wait_that_timed_out_fails_and_a_signal_after_it_is_late() -> None:
     assert (expected.steps["b"], expected.signals) == (DEPENDENCY, ("late",))
 
 
-def test_a_retried_wait_opens_again_and_takes_no_late_signal() -> None:
+def test_a_retried_wait_opens_again_and_takes_the_late_signal() -> None:
     model = run(wait("paid")).tell(Ended("paid", TIMED_OUT), PAYMENT, Retry(("paid",)))
-    assert model.finish().state == "running"
-    assert model.tell(PAYMENT).finish().end == FINISHED
+    assert (model.finish().end, model.finish().signals) == (FINISHED, ("taken",))
+
+
+def test_a_late_signal_is_kept_for_a_reopened_wait_that_is_not_open_yet() -> None:
+    model = run(step("a"), wait("paid", "a")).tell(*bad("a"), PAYMENT)
+    assert model.finish().signals == ("late",)
+    model.tell(Retry(("a",)))
+    assert (model.finish().state, model.finish().signals) == ("running", ("early",))
+    assert model.tell(*ok("a")).finish().end == FINISHED
+
+
+def test_a_skipped_wait_takes_no_late_signal() -> None:
+    model = run(wait("paid")).tell(Ended("paid", TIMED_OUT), PAYMENT, Skip("paid"))
+    assert model.finish().signals == ("late",)
 
 
 def test_a_signal_of_another_key_is_for_another_run() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -171,6 +171,12 @@ CASES: dict[str, tuple[str, str, int, dict[str, Any]]] = {
         2,
         {**_SIGNAL, "id": 20_001, "since": "30 days"},
     ),
+    "late, none is awaited": (
+        "unmark_late_signals",
+        "signals_by_outcome",
+        0,
+        {"most": 100, "since": NOW - timedelta(days=3)},
+    ),
     "count signals": (
         "count_signals",
         "signals_by_outcome",
@@ -231,8 +237,8 @@ CASES: dict[str, tuple[str, str, int, dict[str, Any]]] = {
         10,
         {"ids": WAITING},
     ),
-    "lock holder": (
-        "find_lock_holder_of_steps",
+    "unique locks": (
+        "list_unique_locks_of_steps",
         "jobs_pkey",
         10,
         {"ids": WAITING, "now": NOW},
@@ -376,6 +382,26 @@ def test_many_waits_and_signals_without_a_key_are_not_compared_with_each_other(
         for how in (explain, explain_prepared):
             nodes = how(many, "list_runs_to_advance", {"limit": 100, "after": 0})
             assert rows_read(nodes) <= 2 * 2_000, "not 1,500 times 2,000"
+
+
+def test_of_many_late_signals_the_newest_are_looked_at(many: Connection) -> None:
+    """A wait was reopened for two of them."""
+    with many.transaction(force_rollback=True):
+        many.execute(
+            "INSERT INTO opsjobs.signals (name, key, at, by, outcome)"
+            " SELECT 'payment', 'order-' || n, now() + interval '1 h', 'host', 'late'"
+            " FROM generate_series(1, 20000) AS n"
+        )
+        many.execute(
+            "UPDATE opsjobs.signals SET key = 'order-' || %s WHERE outcome = 'late'"
+            " AND id > (SELECT max(id) - 2 FROM opsjobs.signals)",
+            [RUN],
+        )
+        many.execute("ANALYZE opsjobs.signals")
+        for how in (explain, explain_prepared):
+            values = {"most": 100, "since": NOW - timedelta(days=3)}
+            nodes = how(many, "unmark_late_signals", values)
+            assert rows_read(nodes) <= 1_000, "not all 20,000"
 
 
 def test_the_end_of_a_run_reads_each_of_its_steps_once(many: Connection) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from pydantic_core import to_jsonable_python
 
 from ...core import db, sql
 from ...core.signing import sign
+from ...core.words import agree, counted
 from ...errors import OpsJobsError
 
 # Each repetition means that another transaction took or released the unique lock at the same moment.
 _MOST_ROUNDS = 100
+_SHOWN = 5
 
 
 # Runs a statement of a folder `sql` with its parameters, in the caller's transaction; returns rows, columns
@@ -74,6 +77,42 @@ def take(
         sql.load("take_unique_locks"), {**jobs, "lifetimes": list(lifetimes.values())}
     )
     return [id for (id,) in connection.execute(sql.load("list_jobs_without_unique_lock"), jobs)]
+
+
+class Takers:
+    """Who takes each free unique lock in one action on several jobs: the first job that needs it.
+
+    Plans and executions ask in the same order, so that they agree. `branch` is for a part of the action that
+    may be left out.
+    """
+
+    def __init__(self, first: Mapping[Hashable, int] = MappingProxyType({})) -> None:
+        self._first = dict(first)
+
+    def find_rival(self, job: int, key: Hashable, holder: int | None = None) -> int | None:
+        """The other job that holds this lock, or takes it first; None when `job` takes it, or has it."""
+        if holder is None or holder == job:
+            holder = self._first.setdefault(key, job)
+        return None if holder == job else holder
+
+    def branch(self) -> Takers:
+        """A copy, whose answers change nothing here."""
+        return Takers(self._first)
+
+    def take_over(self, other: Takers) -> None:
+        """Take the answers of a branch as one's own."""
+        self._first |= other._first
+
+
+def say_left_out(noun: str, pairs: Sequence[tuple[str, int]]) -> str:
+    """The note on those that an action leaves as they are, each with the job that has its unique lock."""
+    shown = [f"{name} (lock of job {holder})" for name, holder in pairs[:_SHOWN]]
+    more = [f"{len(pairs) - _SHOWN:,} more"] if len(pairs) > _SHOWN else []
+    left = agree(len(pairs), "stays as it is", "stay as they are")
+    return (
+        f"{counted(len(pairs), noun)} {left}, because another job has the unique lock of the same call: "
+        + ", ".join(shown + more)
+    )
 
 
 def keys_of(secrets: Sequence[bytes], task: str, chosen: Any) -> list[bytes]:

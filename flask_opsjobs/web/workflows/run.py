@@ -146,7 +146,7 @@ class Steps:
 
     @cached_property
     def in_timeline(self) -> Sequence[StepRow]:
-        """Those of them that the timeline shows."""
+        """The steps of the run that its timeline shows: at most 200, those that tell most."""
         return most_telling(self.own, self.state_of)
 
 
@@ -193,15 +193,18 @@ class RunView:
 
     @property
     def ambiguous(self) -> Sequence[SignalRow]:
-        """The signals for which several waits are open."""
+        """The signals that several waits could take."""
         return [signal for signal in self.signals if signal.outcome == "ambiguous"]
 
-    def ambiguous_for(self, step: StepRow) -> Sequence[SignalRow]:
-        """The signals that an operator may give to this step, which is an open wait."""
+    def left_for(self, step: StepRow) -> Sequence[SignalRow]:
+        """The signals that came for this step, and that it takes only from an operator; none if not open."""
         return [
             signal
-            for signal in self.ambiguous
-            if step.is_open_wait and signal.name in (step.signals or ()) and signal.key == step.key
+            for signal in self.signals
+            if signal.outcome in ("ambiguous", "late")
+            and step.is_open_wait
+            and (signal.name in (step.signals or ()) and signal.key == step.key)
+            and signal.run in (None, self.run.row.id)
         ]
 
     def named(self, name: str | None) -> StepRow | None:
