@@ -154,16 +154,12 @@ def find_recent_failures(session: Session, limit: int) -> Sequence[JobRow]:
     return [JobRow(*row) for row in session.execute(statement)]
 
 
-def count_failed_since(session: Session, moment: datetime) -> Count:
-    """How many failed jobs ended after `moment`, counted up to `CAP`."""
-    some = select(Job.id).where(Job.state == "failed", Job.ended_at > moment).limit(CAP + 1)
-    return Count.capped(session.scalars(select(func.count()).select_from(some.subquery())).one())
-
-
-def find_first_failure(session: Session, moment: datetime) -> datetime | None:
-    """When the first failed job after `moment` ended; None when there is none."""
+def count_failed_since(session: Session, moment: datetime) -> tuple[Count, datetime | None]:
+    """How many failed jobs ended after `moment`, counted up to `CAP`, and when the first of them did."""
     some = select(Job.ended_at).where(Job.state == "failed", Job.ended_at > moment)
-    return session.scalars(some.order_by(Job.state, Job.ended_at).limit(1)).first()
+    oldest = some.order_by(Job.state, Job.ended_at).limit(CAP + 1).subquery()
+    number, first = session.execute(select(func.count(), func.min(oldest.c.ended_at))).one()
+    return Count.capped(number), first
 
 
 def find_next_due(session: Session) -> datetime | None:

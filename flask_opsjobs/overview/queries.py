@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -105,14 +106,14 @@ def find_overview(session: Session, now: datetime, late_seconds: float) -> Overv
     """The numbers of the overview page as of `now`. Their cost does not grow with the number of jobs."""
     workers = worker_queries.list_workers(session, now, late_seconds)
     sample = _sample(session)
-    an_hour_ago = now - timedelta(hours=1)
+    failed, first_failure = job_queries.count_failed_since(session, now - timedelta(hours=1))
     held, is_all_held = find_held(session, now)
     return Overview(
         queues=_queues(session, sample, workers, queue_queries.list_decisions(session)),
         live={state: _sum(state, sample) for state in LIVE},
         next_due=job_queries.find_next_due(session),
-        failed_last_hour=job_queries.count_failed_since(session, an_hour_ago),
-        first_failure=job_queries.find_first_failure(session, an_hour_ago),
+        failed_last_hour=failed,
+        first_failure=first_failure,
         held=held,
         is_all_held=is_all_held,
         cooling=list_cooldowns(session, now),
@@ -260,14 +261,13 @@ def find_resolved(session: Session, since: datetime) -> Resolved:
     """The decisions about jobs since `since`, among the last 500 decisions of any kind."""
     params = {"since": since, "most": _MOST_EVENTS}
     rows = session.connection().exec_driver_sql(sql.load("list_recent_actions"), params).all()
-    actions = [RecentAction(*row[:5]) for row in rows]
     by_action = Counter[str]()
-    for action in actions:
-        by_action[action.action] += action.number
+    for row in rows:
+        by_action[row.action] += row.number
     is_cut = bool(rows) and rows[0].is_cut
     count = Count(by_action.total(), "at_least" if is_cut else "exact")
-    actions.sort(key=lambda action: (-action.number, -action.sequence))
-    return Resolved(count, by_action, actions[:_GROUPS])
+    largest = heapq.nlargest(_GROUPS, rows, key=lambda row: (row.number, row.sequence))
+    return Resolved(count, by_action, [RecentAction(*row[:5]) for row in largest])
 
 
 @dataclass(frozen=True)
