@@ -189,6 +189,18 @@ SETTINGS: tuple[Setting, ...] = (
         _number(0.2, 3600),
         "How long a dispatched job may be absent from Redis before it is recalled.",
     ),
+    Setting(
+        "RESERVE_SECONDS",
+        0.1,
+        _number(0, 60),
+        "How many seconds of expected work a worker reserves ahead for each of its children.",
+    ),
+    Setting(
+        "RESERVE_MOST",
+        400,
+        _whole(1, 10_000),
+        "How many jobs a worker may have reserved.",
+    ),
     Setting("KEEP_FINISHED_DAYS", 14, _number(0, 36500), "How long finished jobs are kept."),
     Setting("KEEP_CANCELED_DAYS", 14, _number(0, 36500), "How long canceled jobs are kept."),
     Setting("KEEP_FAILED_DAYS", 90, _number(0, 36500), "How long failed jobs are kept."),
@@ -247,6 +259,8 @@ class Settings:
     missing_seconds: float
     rescue: str
     recall_seconds: float
+    reserve_seconds: float
+    reserve_most: int
     keep_finished_days: float
     keep_canceled_days: float
     keep_failed_days: float

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
 import click
 from flask import Flask, current_app
 from flask.cli import with_appcontext
 
-from ..engine.redis.broker import broker_of
-from ..engine.worker.performer import ForkingPerformer, InProcessPerformer
-from ..engine.worker.rq_worker import OpsSimpleWorker, OpsWorker
+from ..engine.worker.parent import WorkerOptions
 from ..engine.worker.runtime import WorkerRuntime, declare_limiters, process_name
 from ..host import Host
 from . import current_host
@@ -19,7 +18,27 @@ from . import current_host
 
 @click.command("worker")
 @click.argument("queues", nargs=-1)
-@click.option("--simple", is_flag=True, help="Run jobs in this process, without a fork per job.")
+@click.option(
+    "--processes",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="How many child processes perform jobs at once.",
+)
+@click.option(
+    "--jobs-per-process",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="After about so many jobs a child is replaced. 1: a fresh process per job. 0: no limit.",
+)
+@click.option(
+    "--max-memory",
+    "max_memory_mb",
+    type=click.IntRange(min=1),
+    metavar="MB",
+    help="A child that has gained so much memory is replaced after its job.",
+)
 @click.option("--burst", is_flag=True, help="Stop when the queues are empty.")
 @click.option("--max-jobs", type=click.IntRange(min=1), help="Stop after this many jobs.")
 @click.option(
@@ -32,67 +51,30 @@ from . import current_host
     "--log-level", default="WARNING", show_default=True, help="The level of RQ's own log."
 )
 @with_appcontext
-def worker(
-    queues: tuple[str, ...],
-    simple: bool,
-    burst: bool,
-    max_jobs: int | None,
-    with_scheduler: bool,
-    log_level: str,
-) -> None:
+def worker(queues: tuple[str, ...], log_level: str, **options: Any) -> None:
     """Run jobs of QUEUES, those of the first queue first. Without QUEUES: of all queues of the tasks."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    for name in ("rq.worker", "rq.job"):
+        logging.getLogger(name).setLevel(log_level)
     host = current_host()
     host.require_schema()
     names = (
         list(queues) or sorted({each.declared.queue for each in host.tasks.values()}) or ["default"]
     )
-    exit_code = run(
-        app,
-        names,
-        simple=simple,
-        burst=burst,
-        max_jobs=max_jobs,
-        with_scheduler=with_scheduler,
-        log_level=log_level,
-    )
-    sys.exit(exit_code)
+    sys.exit(run(app, names, WorkerOptions(**options)))
 
 
-def run(
-    app: Flask,
-    names: list[str],
-    *,
-    simple: bool,
-    burst: bool = False,
-    max_jobs: int | None = None,
-    with_scheduler: bool = True,
-    log_level: str = "WARNING",
-) -> int:
+def run(app: Flask, names: list[str], options: WorkerOptions) -> int:
     """Work until stopped. Returns the exit code: 0 after a stop that was requested, else 1."""
     host: Host = app.extensions["opsjobs"]
-    host.broker.require_answer(names[0])
-    wire = broker_of(host).connections.wire(names[0])
     declare_limiters(host, process_name())
-    runtime = WorkerRuntime(host, "simple" if simple else "forking", names)
-    kind = OpsSimpleWorker if simple else OpsWorker
-    rq_worker = kind(names, name=runtime.name, connection=wire.redis, serializer=wire.serializer)
-    performer = (InProcessPerformer if simple else ForkingPerformer)(app, runtime)
+    runtime = WorkerRuntime(app, names, options)
     ready = f"{runtime.name} listens to {', '.join(names)}"
-    rq_worker.attach(app, runtime, performer, tell_ready=lambda: click.echo(ready, err=True))
-    try:
-        rq_worker.work(
-            burst=burst,
-            max_jobs=max_jobs,
-            with_scheduler=with_scheduler,
-            logging_level=log_level,
-        )
-    finally:
-        is_done = runtime.close()
-    if not is_done:
-        click.echo(
-            "Postgres did not record the last outcomes in time; the watch loop will rescue those jobs",
-            err=True,
-        )
-    return 0 if is_done and not rq_worker.has_failed(burst, max_jobs) else 1
+    if runtime.run(tell_ready=lambda: click.echo(ready, err=True)):
+        return 0
+    click.echo(
+        "Postgres did not record the last outcomes in time; the watch loop will rescue those jobs",
+        err=True,
+    )
+    return 1

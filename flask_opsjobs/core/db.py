@@ -20,7 +20,7 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import Pool, QueuePool
 
 SCHEMA = "opsjobs"
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 # The oldest schema that this code runs on. Before the first release this is the current schema.
 OLDEST_SCHEMA = SCHEMA_VERSION
 # The largest id: what a bigint holds.
@@ -203,6 +203,13 @@ def _detached(pool: Pool) -> Connection:
     fairy.detach()  # from now on it belongs to no pool of SQLAlchemy
     connection.autocommit = True
     return connection
+
+
+def descriptors_of(connection: Connection | None) -> list[int]:
+    """The file descriptor of a connection; none when it is closed or None."""
+    if connection is None or connection.closed:
+        return []
+    return [connection.fileno()]
 
 
 class SpareConnections:

@@ -17,10 +17,11 @@ from psycopg.rows import dict_row
 
 from ..core import sql
 from ..core.db import Connection
+from ..core.steady_clock import steady_seconds
 from ..jobs import transitions as job_transitions
 from ..jobs.lifecycle import WAITING, sources_of
 from ..jobs.perform.backoff import HAND_BACK_FOR
-from ..jobs.perform.outcomes import Outcome
+from ..jobs.perform.outcomes import RETURNED, Outcome
 from .after_end import AFTER_END, MovedJob
 
 # A job fails after RQ workers that lack the host's code failed this many of its deliveries.
@@ -31,7 +32,8 @@ MOST_FAILED_DELIVERIES = 3
 class EndedAttempt:
     """An outcome to write.
 
-    `id` and `dispatch_no` are its fence: the row must still have this dispatch number.
+    `id` and `dispatch_no` are its fence: the row must still have this dispatch number. `began` and `ended`
+    are when its function did so in the process `pid`, by `steady_seconds`; None when that is not known.
     """
 
     id: int
@@ -39,6 +41,14 @@ class EndedAttempt:
     worker_id: int | None
     worker: str
     outcome: Outcome
+    pid: int | None = None
+    began: float | None = None
+    ended: float | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Return whether the function returned, and nothing else is to be written."""
+        return self.outcome is RETURNED and self.began is not None and self.ended is not None
 
 
 def write_outcomes(
@@ -53,12 +63,55 @@ def write_outcomes(
     left out. A job whose task or arguments the worker cannot run is handed back, until `hand_back_for` after
     the first time. Locks the jobs in id order. Raises what Postgres raises; then nothing was written.
     """
-    rows = json.dumps([_row(ending) for ending in endings])
+    moment = steady_seconds()
+    rows = json.dumps([_row(ending, moment) for ending in endings])
     return _end(
         connection,
         "retry_or_end_jobs",
         {"outcomes": rows, "now": now, "hand_back_for": hand_back_for},
     )
+
+
+def finish(connection: Connection, ended: Sequence[EndedAttempt], now: datetime) -> list[MovedJob]:
+    """Write plain outcomes of one worker in one transaction; return the jobs whose state changed.
+
+    The same as `write_outcomes`, and faster. Commits unless the caller has a transaction.
+    """
+    if not ended:
+        return []
+    moment = steady_seconds()
+    return _end(
+        connection,
+        "finish_jobs",
+        {
+            "ids": [each.id for each in ended],
+            "dispatch_nos": [each.dispatch_no for each in ended],
+            "pids": [each.pid for each in ended],
+            "began_ago": [moment - (each.began or moment) for each in ended],
+            "ended_ago": [moment - (each.ended or moment) for each in ended],
+            "worker_id": ended[0].worker_id,
+            "worker": ended[0].worker,
+            "now": now,
+        },
+    )
+
+
+def give_back(
+    connection: Connection, reserved: Iterable[tuple[int, int]], worker_id: int, now: datetime
+) -> list[MovedJob]:
+    """Give jobs (id, dispatch_no) back that this worker has reserved and not begun; return them.
+
+    They become available without an attempt. Those that somebody asked to cancel end, and those whose
+    deadline has passed. Commits unless the caller has a transaction. Locks the jobs in id order.
+    """
+    keys = list(reserved)
+    parameters = {
+        "ids": [id for id, _ in keys],
+        "dispatch_nos": [number for _, number in keys],
+        "worker_id": worker_id,
+        "now": now,
+    }
+    return _end(connection, "give_back_jobs", parameters)
 
 
 def expire(
@@ -103,6 +156,27 @@ def rescue(
             "limit": limit,
         },
     )
+
+
+def rescue_reserved(
+    connection: Connection,
+    worker_ids: Sequence[int],
+    now: datetime,
+    reserved_before: datetime,
+    *,
+    limit: int = 1000,
+) -> list[MovedJob]:
+    """Take back at most `limit` jobs that these workers reserved before this time; return them.
+
+    They cost no attempt. Commits unless the caller has a transaction. Locks the jobs in id order.
+    """
+    parameters = {
+        "worker_ids": list(worker_ids),
+        "now": now,
+        "reserved_before": reserved_before,
+        "limit": limit,
+    }
+    return _end(connection, "rescue_reserved_jobs", parameters)
 
 
 def count_failed_deliveries(
@@ -194,13 +268,13 @@ def skip(
 def stop(
     connection: Connection, jobs: Mapping[int, str], actor: str, reason: str, now: datetime
 ) -> None:
-    """Cancel those of these jobs that wait, and ask for the started ones to be stopped.
+    """Cancel those of these jobs that wait, and ask the workers of the others to stop them.
 
     `jobs` holds their states by id. The caller has locked the jobs, and commits.
     """
     cancel(connection, [id for id, state in jobs.items() if state in WAITING], now, reason)
-    started = [id for id, state in jobs.items() if state not in WAITING]
-    job_transitions.request_cancel(connection, started, actor, reason, now)
+    # A queued job may be reserved by a worker: then it was left alone.
+    job_transitions.request_cancel(connection, list(jobs), actor, reason, now)
 
 
 def _end_waiting(
@@ -219,7 +293,7 @@ def _end(connection: Connection, statement: str, parameters: Mapping[str, Any]) 
     return ended
 
 
-def _row(ending: EndedAttempt) -> dict[str, Any]:
+def _row(ending: EndedAttempt, moment: float) -> dict[str, Any]:
     outcome = ending.outcome
     done, total, note = outcome.progress or (None, None, None)
     has_output = outcome.output is not None
@@ -244,4 +318,7 @@ def _row(ending: EndedAttempt) -> dict[str, Any]:
         "done": done,
         "total": total,
         "note": note,
+        "pid": ending.pid,
+        "began_ago": None if ending.began is None else moment - ending.began,
+        "ended_ago": None if ending.ended is None else moment - ending.ended,
     }

@@ -81,6 +81,8 @@ def forbid(job: JobForDecision, request: Request) -> Skip | None:
         why = f"it is {job.state}"
         if job.step is not None:
             why += workflow_actions.say_legal_moves(job.step_kind or "", job.state, job.ended_by)
+    if why is None and job.is_reserved and name != "cancel":
+        why = f"worker {job.worker} has taken it and begins it at any moment"
     if why is None:
         why = _find_batch_problem(job, name)
     return None if why is None else cannot(job, request, why)
@@ -244,7 +246,7 @@ def _apply_retry(
 
 
 def _decide_cancel(job: JobForDecision, request: Request) -> Item | Skip:
-    if job.state != "started":
+    if not _is_with_worker(job):
         return make_item(job, Change("state", job.state, "canceled"))
     if job.cancel_requested_at is not None:
         who = job.cancel_requested_by or "somebody"
@@ -254,21 +256,20 @@ def _decide_cancel(job: JobForDecision, request: Request) -> Item | Skip:
         return make_skip(job, "already", sentence)
     after = "started, as before" if job.worker_kind == "plain" else "canceled, once it is stopped"
     note = _when_stopped(job, request.host.settings.heartbeat_seconds)
-    return make_item(job, Change("state", "started", after), note=note)
+    return make_item(job, Change("state", job.state, after), note=note)
+
+
+def _is_with_worker(job: JobForDecision) -> bool:
+    """Return whether a worker runs the job or has taken it: then the worker is asked to end it."""
+    return job.state == "started" or job.is_reserved
 
 
 def _when_stopped(job: JobForDecision, heartbeat_seconds: float) -> str:
     """When and how a request to cancel takes effect, by the kind of the worker."""
-    if job.worker_kind == "forking":
+    if job.worker_kind == "pool":
         return (
-            "its process is killed as soon as its worker gets the request: at once through Redis, "
-            f"or with its next heartbeat, at most {heartbeat_seconds:g} s later"
-        )
-    if job.worker_kind == "simple":
-        return (
-            "it runs inside its worker. The worker gets the request with its next heartbeat, "
-            f"at most {heartbeat_seconds:g} s later, and interrupts the Python code. "
-            "It cannot interrupt a call into C"
+            "its worker kills the child that runs it as soon as the worker gets the request: at once through "
+            f"Redis, or with its next heartbeat, at most {heartbeat_seconds:g} s later"
         )
     if job.worker_kind == "plain":
         return (
@@ -282,14 +283,14 @@ def _apply_cancel(
     connection: Connection, request: Request, jobs: Sequence[JobForDecision]
 ) -> list[Effect | Item]:
     actor, reason, now = request.actor, request.reason, request.now
-    waiting = [job for job in jobs if job.state != "started"]
-    started = [job for job in jobs if job.state == "started"]
+    waiting = [job for job in jobs if not _is_with_worker(job)]
+    with_workers = [job for job in jobs if _is_with_worker(job)]
     endings.cancel(connection, [job.id for job in waiting], now, reason)
-    ids = [job.id for job in started]
+    ids = [job.id for job in with_workers]
     job_transitions.request_cancel(connection, ids, actor, reason, now)
     requests = [
         RequestHeartbeat(job.queue, job.worker)
-        for job in started
+        for job in with_workers
         if job.worker is not None and job.worker_kind != "plain"
     ]
     return [*_forget(waiting), *requests, *_advance(waiting)]

@@ -78,6 +78,10 @@ class Job(Base):
     # No foreign keys: a deleted job stays in its graph.
     workflow_id: Mapped[int | None] = mapped_column(BigInteger)
     batch_id: Mapped[int | None] = mapped_column(BigInteger)
+    # The worker that has taken a queued job and has not begun it; only this worker moves the row.
+    reserved_by: Mapped[int | None] = mapped_column(BigInteger)
+    # How often a worker died with the job reserved, since its last outcome.
+    lost_reservations: Mapped[int] = mapped_column(SmallInteger, server_default="0")
 
     __table_args__ = (
         CheckConstraint(one_of("origin", ("opsjobs", "rq")), name="origin_check"),
@@ -112,6 +116,8 @@ class Job(Base):
             name="limit_check",
         ),
         CheckConstraint("weight >= 1", name="weight_check"),
+        CheckConstraint("reserved_by IS NULL OR state = 'queued'", name="reserved_is_queued_check"),
+        CheckConstraint("lost_reservations >= 0", name="lost_reservations_check"),
         # Each index is named after the rows that it finds, or the columns by which it finds them.
         Index(
             "jobs_due",
@@ -210,7 +216,7 @@ class Job(Base):
 
 
 class Attempt(Base):
-    """One attempt of a job, from its claim to its end. `dispatch_no` is the number of its delivery."""
+    """One run of a job: when it began and ended, and in which process. `dispatch_no` is its fence."""
 
     __tablename__ = "attempts"
 
@@ -232,6 +238,7 @@ class Attempt(Base):
     progress_done: Mapped[int | None] = mapped_column(BigInteger)
     progress_total: Mapped[int | None] = mapped_column(BigInteger)
     progress_note: Mapped[str | None] = mapped_column(Text)
+    pid: Mapped[int | None] = mapped_column(Integer)
 
     __table_args__ = (
         CheckConstraint(one_of("outcome", OUTCOMES), name="outcome_check"),

@@ -50,6 +50,8 @@ class JobForDecision:
     is_batch_canceled: bool
     worker: str | None
     worker_kind: str | None
+    # The worker has taken the queued job and not begun it: only the worker moves the row.
+    is_reserved: bool
     unique_lock_of: int | None
     workflow_id: int | None = None
     workflow_state: str | None = None

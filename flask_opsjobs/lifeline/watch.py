@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,6 +17,7 @@ from ..core import sql
 from ..core.db import Connection
 from ..endings import MovedJob
 from ..settings import Settings
+from ..workers.process_identity import ProcessIdentity, identify
 
 # At most this many jobs are rescued in a pass; a pass that reaches the limit is repeated at once.
 _MOST_RESCUED = 1000
@@ -25,7 +27,10 @@ MOST_NAMED = 100
 
 @dataclass(frozen=True)
 class AbandonedJobs:
-    """The `started` jobs of a worker that has ended or is unknown (then without name, kind and state)."""
+    """What a worker left behind that has ended or is unknown (then without name, kind and state).
+
+    `jobs` is how many `started` ones, `reserved` how many it had taken and not begun.
+    """
 
     worker_id: int
     name: str | None
@@ -34,7 +39,8 @@ class AbandonedJobs:
     heartbeat_at: datetime | None
     ended_at: datetime | None
     jobs: int
-    last_claim_at: datetime
+    reserved: int
+    last_claim_at: datetime | None
 
     @property
     def cause(self) -> str:
@@ -82,10 +88,11 @@ def watch(
     `secrets`; `after_commit` is passed to `append` of the audit. When the audit cannot be written, the row
     waits in Postgres until a later pass can. Locks workers, then jobs by id, then the head of the audit.
     """
+    gone = _end_gone(connection, now)
     changed = _judge(connection, now, elapsed_seconds, settings)
     left = list_abandoned(connection)
     automatic = settings.rescue == "automatic"
-    swept = _rescue_all(connection, left, now, settings) if automatic else []
+    swept = _rescue_all(connection, left, now, settings, gone) if automatic else []
     rescued = [job for one in swept for job in one.jobs]
     audit_transitions.append_pending(connection, secrets, now, after_commit=after_commit)
     if rescued:
@@ -94,12 +101,36 @@ def watch(
         )
     return Watched(
         late=_names(changed, "late"),
-        missing=_names(changed, "missing"),
+        missing=[*gone.values(), *_names(changed, "missing")],
         well=_names(changed, "alive"),
         rescued=rescued,
-        abandoned=sum(abandoned.jobs for abandoned in left) - len(rescued),
+        abandoned=sum(each.jobs + each.reserved for each in left) - len(rescued),
         has_more=len(rescued) >= _MOST_RESCUED,
     )
+
+
+def _end_gone(connection: Connection, now: datetime) -> dict[int, str]:
+    """Mark workers of this machine as missing whose process is gone; return their names by id."""
+    here = identify(os.getpid())
+    parameters = {"boot_id": here.boot_id, "pid_namespace": here.pid_namespace}
+    with connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(sql.load("list_workers_here"), parameters).fetchall()
+        gone = [
+            row
+            for row in rows
+            if ProcessIdentity(
+                row["pid"], row["boot_id"], row["pid_namespace"], row["pid_started_at"]
+            ).is_gone()
+        ]
+        if not gone:
+            return {}
+        ended = {
+            "ids": [row["id"] for row in gone],
+            "heartbeat_nos": [row["heartbeat_no"] for row in gone],
+            "now": now,
+        }
+        found = cursor.execute(sql.load("end_gone_workers"), ended).fetchall()
+        return {row["id"]: row["name"] for row in found}
 
 
 def _judge(
@@ -120,15 +151,24 @@ def _judge(
 
 
 def list_abandoned(connection: Connection) -> list[AbandonedJobs]:
-    """Return the workers that left `started` jobs behind. Few rows; locks nothing."""
+    """Return the workers that left `started` or reserved jobs behind. Few rows; locks nothing."""
     with connection.cursor(row_factory=class_row(AbandonedJobs)) as cursor:
         return cursor.execute(sql.load("list_abandoned_jobs")).fetchall()
 
 
 def _rescue_all(
-    connection: Connection, left: list[AbandonedJobs], now: datetime, settings: Settings
+    connection: Connection,
+    left: list[AbandonedJobs],
+    now: datetime,
+    settings: Settings,
+    gone: Collection[int],
 ) -> list[Swept]:
-    """Rescue abandoned jobs; return them by worker. A worker without rescued jobs is left out."""
+    """Rescue abandoned jobs; return them by worker. A worker without rescued jobs is left out.
+
+    `gone` are workers that cannot begin what they have reserved. Another one that seems missing may have lost
+    only its heartbeats: it can until a quarter of `missing_seconds` after it took the job.
+    """
+    long_ago = now - timedelta(seconds=settings.missing_seconds / 4)
     swept: list[Swept] = []
     room = _MOST_RESCUED
     for abandoned in left:
@@ -142,6 +182,15 @@ def _rescue_all(
             claimed_before=_claimed_before(abandoned, now, settings),
             limit=room,
         )
+        if abandoned.reserved and len(rescued) < room:
+            is_gone = abandoned.worker_id in gone or abandoned.state == "stopped"
+            rescued += endings.rescue_reserved(
+                connection,
+                [abandoned.worker_id],
+                now,
+                now if is_gone else long_ago,
+                limit=room - len(rescued),
+            )
         room -= len(rescued)
         if rescued:
             swept.append(Swept(abandoned.worker_id, abandoned.name, abandoned.cause, rescued))
@@ -154,7 +203,7 @@ def _claimed_before(abandoned: AbandonedJobs, now: datetime, settings: Settings)
     Newer claims are left alone: a frozen worker that goes on may claim just before its heartbeat makes it
     alive.
     """
-    if abandoned.last_claim_at >= now:
+    if abandoned.last_claim_at is not None and abandoned.last_claim_at >= now:
         # The claim was made before the clock was stepped back, so its time cannot be compared with others.
         return abandoned.last_claim_at + timedelta(microseconds=1)
     long_ago = now - timedelta(seconds=settings.missing_seconds)

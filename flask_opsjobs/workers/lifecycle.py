@@ -50,8 +50,8 @@ ARROWS = (
         sources=("alive", "late"),
         targets=("missing",),
         by="watcher",
-        meaning="no heartbeat has arrived for longer, or its key in Redis is gone",
-        made_by=("watch_workers", "end_plain_workers"),
+        meaning="no heartbeat has arrived for longer, its process or its key in Redis is gone",
+        made_by=("watch_workers", "end_gone_workers", "end_plain_workers"),
     ),
     Arrow(
         "stop",

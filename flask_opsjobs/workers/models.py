@@ -50,13 +50,21 @@ class Worker(Base):
     watched_heartbeat_no: Mapped[int] = mapped_column(BigInteger, server_default="-1")
     silent_seconds: Mapped[float] = mapped_column(Double, server_default="0")
     ended_at: Mapped[datetime | None] = mapped_column(MOMENT)
+    # How many children perform jobs at once.
+    processes: Mapped[int] = mapped_column(Integer, server_default="1")
+    # With the pid they name one process: its machine's boot, its namespace, and its start in clock ticks
+    # since the boot. None where the system does not tell them.
+    boot_id: Mapped[str | None] = mapped_column(Text)
+    pid_namespace: Mapped[str | None] = mapped_column(Text)
+    pid_started_at: Mapped[int | None] = mapped_column(BigInteger)
 
     __table_args__ = (
-        CheckConstraint("kind IN ('forking', 'simple', 'plain')", name="kind_check"),
+        CheckConstraint("kind IN ('pool', 'plain')", name="kind_check"),
         CheckConstraint(one_of("state", STATES), name="state_check"),
         CheckConstraint(f"({one_of('state', ENDED)}) = (ended_at IS NOT NULL)", name="end_check"),
         CheckConstraint(
-            "pid >= 0 AND heartbeat_no >= 0 AND run_seconds >= 0 AND rss_kb >= 0 AND silent_seconds >= 0",
+            "pid >= 0 AND heartbeat_no >= 0 AND run_seconds >= 0 AND rss_kb >= 0 AND silent_seconds >= 0"
+            " AND processes >= 1",
             name="numbers_check",
         ),
         Index("workers_alive", "heartbeat_at", postgresql_where=text("ended_at IS NULL")),

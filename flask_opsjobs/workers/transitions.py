@@ -21,14 +21,21 @@ DeliveryKey = tuple[int, int]
 
 @dataclass(frozen=True)
 class WorkerProcess:
-    """A worker as it registers. `kind` is `forking` or `simple`."""
+    """A worker of ours as it registers. `processes` is how many children perform jobs at once.
+
+    `boot_id`, `pid_namespace` and `pid_started_at` tell its process from all others; None where the system
+    does not tell them.
+    """
 
     name: str
-    kind: str
     host: str
     pid: int
     version: str | None
     queues: Sequence[str]
+    processes: int = 1
+    boot_id: str | None = None
+    pid_namespace: str | None = None
+    pid_started_at: int | None = None
 
 
 @dataclass(frozen=True)

@@ -166,13 +166,13 @@ def test_a_second_wish_to_stop_is_skipped(operator: Operator, reach: Reach) -> N
 
 @pytest.mark.parametrize(
     ("kind", "words"),
-    [("forking", "killed"), ("simple", "at most 10 s"), ("plain", "runs to its end")],
+    [("pool", "kills the child"), ("plain", "runs to its end")],
 )
 def test_a_plan_says_when_a_cancel_takes_effect(
     bench: Bench, operator: Operator, reach: Reach, kind: str, words: str
 ) -> None:
     job_id = reach("started")
-    # The bench registers itself as forking; a worker of another kind would need its process.
+    # The bench registers itself as ours; a worker of another kind would need its process.
     bench.rows("UPDATE opsjobs.workers SET kind = %s RETURNING 1", kind)
     (item,) = operator.plan("job.cancel", [f"job/{job_id}"], actor="anna").items
     assert words in (item.note or "")

@@ -181,30 +181,38 @@ def test_a_prefetch_that_an_operator_set_wins_over_the_hosts(
     assert bench.dispatch(prefetch=3) == 1
 
 
-def test_the_prefetch_grows_with_workers_and_with_short_jobs(
+def test_the_prefetch_is_twice_the_children_of_our_workers(
     bench: Bench, record_job: RecordJob
 ) -> None:
     for _ in range(60):
         record_job()
-    # Its worker has not beaten yet: one second a job is assumed, so twice one worker.
+    assert bench.dispatch() == 2
+    bench.connection.execute("UPDATE opsjobs.workers SET run_seconds = 0.02")
+    assert bench.dispatch() == 0, "a worker of ours refills itself, however short its jobs are"
+    bench.connection.execute("UPDATE opsjobs.workers SET processes = 4")
+    assert bench.dispatch() == 6
+
+
+def test_the_prefetch_grows_with_short_jobs_of_plain_workers(
+    bench: Bench, record_job: RecordJob
+) -> None:
+    for _ in range(60):
+        record_job()
+    bench.connection.execute("UPDATE opsjobs.workers SET kind = 'plain'")
+    # Nothing is known of its jobs: one second each is assumed, so twice one worker.
     assert bench.dispatch() == 2
     bench.connection.execute("UPDATE opsjobs.workers SET run_seconds = 0.02")
     assert bench.dispatch() == 48
 
 
-def test_the_refill_waits_until_the_prefetch_is_below_half(
-    bench: Bench, record_job: RecordJob, host: Any
-) -> None:
-    from dataclasses import replace
+def test_what_a_worker_has_reserved_is_not_in_redis(bench: Bench, record_job: RecordJob) -> None:
+    """If it counted, the reserved jobs of one worker would keep all others without deliveries."""
+    for _ in range(6):
+        record_job()
+    assert bench.dispatch() == 2
+    bench.connection.execute(
+        "UPDATE opsjobs.jobs SET reserved_by = %s WHERE state = 'queued'", [bench.worker_id]
+    )
+    assert bench.dispatch() == 2
 
-    from flask_opsjobs.engine.dispatch.dispatch import Dispatcher
 
-    jobs = [record_job() for _ in range(20)]
-    bench.dispatch(prefetch=8)
-    dispatcher = Dispatcher(bench.connection, host.broker, replace(host.settings, prefetch=8))
-    now = read_clock(bench.connection)
-    for job_id in jobs[:3]:
-        bench.claim(job_id)
-    assert dispatcher.dispatch_lane("default", "default", now, refill=True) == 0
-    bench.claim(jobs[3])
-    assert dispatcher.dispatch_lane("default", "default", now, refill=True) == 4

@@ -27,9 +27,13 @@ def beat(heartbeat: Heartbeat, bench: Bench) -> list[str]:
 
 
 def start(heartbeat: Heartbeat, bench: Bench, job_id: int, number: int = 1) -> None:
-    heartbeat.reserve(job_id, number)
+    heartbeat.reserve([(job_id, number)])
     assert isinstance(bench.claim(job_id, number), Claimed)
-    heartbeat.own(job_id, number)
+    heartbeat.run((job_id, number))
+
+
+def stop_wanted(heartbeat: Heartbeat, job_id: int, number: int = 1) -> str | None:
+    return heartbeat.stops_wanted().get((job_id, number))
 
 
 def test_a_job_that_was_rescued_shall_stop(bench: Bench, record_job: RecordJob) -> None:
@@ -38,18 +42,18 @@ def test_a_job_that_was_rescued_shall_stop(bench: Bench, record_job: RecordJob) 
     bench.dispatch()
     start(heartbeat, bench, job_id)
     assert beat(heartbeat, bench) == []
-    assert heartbeat.stop_wanted(job_id, 1) is None
+    assert stop_wanted(heartbeat, job_id) is None
     now = read_clock(bench.connection)
     endings.rescue(bench.connection, [bench.worker_id], now, "vanished")
     assert beat(heartbeat, bench) == ["woken"]
-    assert heartbeat.stop_wanted(job_id, 1) == LOST
+    assert stop_wanted(heartbeat, job_id) == LOST
     # It is dispatched again, to this very worker: another delivery, which goes on.
     bench.dispatch()
     start(heartbeat, bench, job_id, 2)
     assert beat(heartbeat, bench) == ["woken"], "again, should it not have heeded"
-    assert (heartbeat.stop_wanted(job_id, 1), heartbeat.stop_wanted(job_id, 2)) == (LOST, None)
-    heartbeat.release(job_id, 1)
-    assert heartbeat.stop_wanted(job_id, 1) is None
+    assert (stop_wanted(heartbeat, job_id), stop_wanted(heartbeat, job_id, 2)) == (LOST, None)
+    heartbeat.release([(job_id, 1)])
+    assert stop_wanted(heartbeat, job_id) is None
 
 
 def test_a_job_that_somebody_cancels_is_not_lost(bench: Bench, record_job: RecordJob) -> None:
@@ -62,14 +66,14 @@ def test_a_job_that_somebody_cancels_is_not_lost(bench: Bench, record_job: Recor
         " cancel_requested_by = 'anna', cancel_reason = 'it is wrong'"
     )
     beat(heartbeat, bench)
-    assert heartbeat.stop_wanted(job_id, 1) == CANCELED
+    assert stop_wanted(heartbeat, job_id) == CANCELED
 
 
 def test_a_delivery_that_is_not_claimed_yet_is_not_lost(bench: Bench) -> None:
     heartbeat = Heartbeat(bench.worker_id, 10)
-    heartbeat.reserve(4711, 1)
+    heartbeat.reserve([(4711, 1)])
     assert beat(heartbeat, bench) == []
-    assert heartbeat.stop_wanted(4711, 1) is None
+    assert stop_wanted(heartbeat, 4711) is None
 
 
 def test_heartbeats_that_race_claims_and_ends_find_nothing_lost(
@@ -92,7 +96,7 @@ def test_heartbeats_that_race_claims_and_ends_find_nothing_lost(
                         job_id, 1, bench.worker_id, bench.name, Outcome(kind="returned")
                     )
                     endings.write_outcomes(connection, [ending], read_clock(connection))
-                    heartbeat.release(job_id, 1)
+                    heartbeat.release([(job_id, 1)])
                     ended.append(job_id)
                     heartbeat.beat_if_due(connection, lambda: woken.append("woken"))
                 heartbeat.beat_if_due(connection, lambda: woken.append("woken"))

@@ -122,7 +122,7 @@ def test_an_opsworker_keeps_its_own_row(
     redis_client.flushall()
     observer.look(10_000)
     row = observer.row(bench.name)
-    assert (row["kind"], row["state"], row["heartbeat_no"]) == ("forking", "alive", 0)
+    assert (row["kind"], row["state"], row["heartbeat_no"]) == ("pool", "alive", 0)
 
 
 def test_a_clock_that_jumps_back_condemns_nobody(

@@ -19,7 +19,8 @@ from tests.support.host import add, die, fail, fail_until, hold, tell_workflow
 from tests.support.processes import Children
 from tests.support.waiting import wait_until
 
-KINDS = [(), ("--simple",)]
+# A kept child, and a fresh process for each job.
+KINDS = [(), ("--jobs-per-process", "1")]
 
 
 class Exploding:
@@ -116,7 +117,8 @@ def test_plain_rq_jobs_share_nothing_of_the_app(
     (first, left), (second, left_again) = (job.return_value() for job in jobs[1:])
     assert (left, left_again) == (None, None)
     # A child must not talk over a connection of its parent's, over which the next child would talk on.
-    assert first != second or kind == ("--simple",)
+    # A kept child keeps its own.
+    assert (first == second) is (kind == ())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -134,6 +136,7 @@ def test_a_teardown_that_raises_costs_neither_the_job_nor_the_worker(
 RAISES_IN_ITS_TEARDOWN = """
 import sys
 from flask_opsjobs.cli.worker import run
+from flask_opsjobs.engine.worker.parent import WorkerOptions
 from tests.support.host import create_app
 
 app = create_app()
@@ -143,7 +146,8 @@ def tear_down(_):
     raise RuntimeError("in the host's teardown")
 
 app.app_context().push()
-sys.exit(run(app, ["default"], simple="--simple" in sys.argv))
+options = WorkerOptions(jobs_per_process=1 if "--jobs-per-process" in sys.argv else 1000)
+sys.exit(run(app, ["default"], options))
 """
 
 
@@ -282,7 +286,7 @@ def test_a_plain_rq_worker_runs_managed_jobs(site: Any, children: Children, redi
     assert rows("SELECT kind FROM opsjobs.workers") == [("plain",)]
 
 
-@pytest.mark.parametrize("kind", ["forking", "simple", "plain"])
+@pytest.mark.parametrize("kind", ["kept", "fresh", "plain"])
 def test_a_step_asks_for_its_run(site: Any, children: Children, redis_url: str, kind: str) -> None:
     flow = host_module.opsjobs.workflow("told", context={"account_id": 42})
     flow.step("tell", tell_workflow)
@@ -293,7 +297,7 @@ def test_a_step_asks_for_its_run(site: Any, children: Children, redis_url: str, 
         app = {"FLASK_APP": "tests.support.host"}
         children.start(rq, "worker", "--url", redis_url, "default", env=app)
     else:
-        children.flask("opsjobs", "worker", *(["--simple"] if kind == "simple" else []))
+        children.flask("opsjobs", "worker", *(KINDS[1] if kind == "fresh" else ()))
     told = "SELECT value FROM opsjobs.outputs ORDER BY job_id = :alone"
     wait_until(lambda: len(rows(told, alone=alone)) == 2, 30)
     assert rows(told, alone=alone) == [(["told", "tell", {"account_id": 42}],), (None,)]
@@ -302,6 +306,7 @@ def test_a_step_asks_for_its_run(site: Any, children: Children, redis_url: str, 
 TALKS_WHILE_IT_FORKS = """
 import logging, sys, threading
 from flask_opsjobs.cli.worker import run
+from flask_opsjobs.engine.worker.parent import WorkerOptions
 from flask_opsjobs.engine.worker.recorder import Recorder
 from tests.support.host import create_app
 
@@ -313,7 +318,7 @@ logging.basicConfig(filename="/dev/null")
 app = create_app()
 with app.app_context():
     threading.Thread(target=talk, daemon=True).start()
-    sys.exit(run(app, ["default"], simple=False, max_jobs=20))
+    sys.exit(run(app, ["default"], WorkerOptions(jobs_per_process=1, max_jobs=20)))
 """
 
 
@@ -343,20 +348,20 @@ def test_another_key_prefix_is_used_throughout(
 ENDS_BY_ITSELF = """
 import sys
 from flask_opsjobs.cli.worker import run
-from flask_opsjobs.engine.worker.rq_worker import OpsWorkerLoop
+from flask_opsjobs.engine.worker.parent import Parent, WorkerOptions
 from tests.support.host import create_app
 
 def break_off(*_):
     raise RuntimeError("unforeseen")
 
-OpsWorkerLoop.check_for_suspension = break_off
+Parent._look = break_off
 app = create_app()
 with app.app_context():
-    sys.exit(run(app, ["default"], simple=False))
+    sys.exit(run(app, ["default"], WorkerOptions()))
 """
 
 
 def test_a_loop_that_ends_by_itself_exits_non_zero(site: Any, children: Children) -> None:
-    """Pitfall: an unhandled exception ends RQ's `work()` with exit code 0."""
+    """Pitfall: an unhandled exception ended RQ's `work()` with exit code 0."""
     assert children.python("-c", ENDS_BY_ITSELF).wait(30) == 1
     assert rows("SELECT state FROM opsjobs.workers") == [("stopped",)]

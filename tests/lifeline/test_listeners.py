@@ -31,8 +31,9 @@ def _beat(bench: Bench, ago: timedelta) -> datetime:
     """The worker's heartbeat, by its own writer, so long before the moment that is returned."""
     now = read_clock(bench.connection)
     workers.record_heartbeat(
-        bench.connection, bench.worker_id, workers.HeartbeatReport(1, run_seconds=0.01), now - ago
+        bench.connection, bench.worker_id, workers.HeartbeatReport(1), now - ago
     )
+    bench.connection.execute("UPDATE opsjobs.workers SET processes = 50")
     return now
 
 
@@ -56,8 +57,7 @@ def _answers(bench: Bench, host: Host, job_id: int, now: datetime, get: Any) -> 
         "queue": "1 worker listening" in page.text,
         "why": "no_live_worker" not in why,
     }
-    # The prefetch is a second of work of those who listen,
-    # which for this worker are a hundred jobs; else it is two.
+    # The prefetch is twice the children of those who listen, here a hundred jobs; else it is two.
     return answers | {"dispatch": bench.dispatch() == 3}
 
 

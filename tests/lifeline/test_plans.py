@@ -38,7 +38,7 @@ INSERT INTO opsjobs.unique_locks (key, job_id, until, expires_at, created_at)
 SELECT n::text::bytea, n, CASE WHEN n % 2 = 0 THEN 'within' ELSE 'forever' END,
     CASE WHEN n % 2 = 0 THEN now() + n * interval '1 min' END, now() FROM generate_series(1, 20000) n;
 INSERT INTO opsjobs.workers (name, kind, host, pid, queues, state, started_at, heartbeat_at, ended_at)
-SELECT 'e' || n, CASE WHEN n % 3 = 0 THEN 'plain' ELSE 'forking' END, 'h', n, '{default}',
+SELECT 'e' || n, CASE WHEN n % 3 = 0 THEN 'plain' ELSE 'pool' END, 'h', n, '{default}',
     CASE WHEN n > 20 THEN 'stopped' ELSE 'alive' END, now() - n * interval '1 min', now(),
     CASE WHEN n > 20 THEN now() END FROM generate_series(1, 5000) n;
 INSERT INTO opsjobs.loop_runs (loop, process, started_at, last_at, every_seconds)

@@ -89,12 +89,12 @@ def test_a_worker_takes_over_the_row_that_the_observer_made_of_it(bench: Bench) 
     ours = workers.register(
         bench.connection,
         workers.WorkerProcess(
-            name="w", kind="simple", host="here", pid=1, version="0", queues=["a b"]
+            name="w", host="here", pid=1, version="0", queues=["a b"]
         ),
         now,
     )
     assert ours == plain
-    assert (row(bench, ours)["kind"], row(bench, ours)["queues"]) == ("simple", ["a b"])
+    assert (row(bench, ours)["kind"], row(bench, ours)["queues"]) == ("pool", ["a b"])
 
 
 class TestDisown:

@@ -40,7 +40,7 @@ INSERT INTO opsjobs.enqueue_counts (minute, queue, enqueued)
 SELECT date_trunc('minute', now()) - m * interval '1 min', 'queue_' || q, 5
 FROM generate_series(1, 2000) m, generate_series(0, 6) q;
 INSERT INTO opsjobs.workers (name, kind, host, pid, queues, state, started_at, heartbeat_at, ended_at)
-SELECT 'e' || n, 'forking', 'h', n, '{queue_1}', CASE WHEN n > 5 THEN 'missing' ELSE 'alive' END,
+SELECT 'e' || n, 'pool', 'h', n, '{queue_1}', CASE WHEN n > 5 THEN 'missing' ELSE 'alive' END,
     now() - n * interval '1 h', now(), CASE WHEN n > 5 THEN now() - n * interval '1 h' END
 FROM generate_series(1, 2000) n;
 """

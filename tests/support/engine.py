@@ -34,7 +34,7 @@ class Bench:
         self.worker_id = workers.register(
             self.connection,
             workers.WorkerProcess(
-                name=name, kind="forking", host="here", pid=1, version="0", queues=list(queues)
+                name=name, host="here", pid=1, version="0", queues=list(queues)
             ),
             read_clock(self.connection),
         )

@@ -125,7 +125,7 @@ STATEMENTS = (
     """,
     """
     INSERT INTO opsjobs.workers (name, kind, host, pid, queues, state, started_at, heartbeat_at)
-    SELECT 'w' || n, 'forking', 'h', n, '{default}', 'alive', now(), now() FROM generate_series(1, 30) AS n
+    SELECT 'w' || n, 'pool', 'h', n, '{default}', 'alive', now(), now() FROM generate_series(1, 30) AS n
     """,
     """
     INSERT INTO opsjobs.unique_locks (key, job_id, until, created_at)

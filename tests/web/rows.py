@@ -175,7 +175,7 @@ def _worker(state: str = "alive", **values: Any) -> Worker:
     number = next(_numbers)
     defaults: dict[str, Any] = {
         "name": f"web-1:{2200 + number}",
-        "kind": "forking",
+        "kind": "pool",
         "host": "web-1",
         "pid": 2200 + number,
         "version": "2026.11.3",

@@ -29,7 +29,7 @@ SELECT 'w', 'q', 'q', 'started', '{}', 5, 1, now(), now(), now() FROM generate_s
 INSERT INTO opsjobs.attempts (job_id, dispatch_no, attempt, worker, started_at)
 SELECT id, 1, 1, 'e', now() FROM opsjobs.jobs;
 INSERT INTO opsjobs.workers (name, kind, host, pid, queues, state, started_at, heartbeat_at, reserved)
-SELECT 'e' || n, 'forking', 'h', n, '{q}', 'alive', now(), now(), ARRAY[n || '-1', 'odd']
+SELECT 'e' || n, 'pool', 'h', n, '{q}', 'alive', now(), now(), ARRAY[n || '-1', 'odd']
 FROM generate_series(1, 3000) n
 """
 

@@ -63,7 +63,7 @@ def _rows(get: Get, section: str) -> list[Any]:
 def test_a_live_one_in_full(get: Get, running: Job) -> None:
     (row,) = _rows(get, "alive")
     words = " ".join(row.text.split())
-    for piece in ("web-1:7", "web-1, pid 7", "forking", "2026.11.3", "mail, crm", "86.0 MB"):
+    for piece in ("web-1:7", "web-1, pid 7", "pool", "2026.11.3", "mail, crm", "86.0 MB"):
         assert piece in words
     assert f"{running.id} send_invoice since " in words
     since = row.select_one(".reserved time")

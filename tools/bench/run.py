@@ -28,8 +28,20 @@ def plain_run(kind: str, count: int) -> float:
 
 
 def managed_run(kind: str, count: int) -> float:
-    """Jobs a second of an OpsWorker, until the last outcome is committed."""
+    """Jobs a second of a worker of ours, until the last outcome is committed.
+
+    `kind` is the number of its children and how many jobs each performs: `2x1000`.
+    """
     from flask_opsjobs.cli.worker import run
+    from flask_opsjobs.engine.worker.parent import WorkerOptions
+
+    processes, jobs_per_process = map(int, kind.split("x"))
+    options = WorkerOptions(
+        processes=processes,
+        jobs_per_process=jobs_per_process,
+        max_jobs=count,
+        with_scheduler=False,
+    )
 
     app = create_app()
     with app.app_context():
@@ -37,7 +49,7 @@ def managed_run(kind: str, count: int) -> float:
         db.session.commit()
         began = time.perf_counter()
         # Without RQ's scheduler, as `plain_run`: a process that only plain jobs need.
-        code = run(app, ["default"], simple=kind == "simple", max_jobs=count, with_scheduler=False)
+        code = run(app, ["default"], options)
         seconds = time.perf_counter() - began
         finished = db.session.scalar(
             text("SELECT count(*) FROM opsjobs.jobs WHERE state = 'finished'")

@@ -109,7 +109,6 @@ def _register(host: Host, connection: Connection, now: datetime) -> tuple[int, s
         connection,
         workers.WorkerProcess(
             name=name,
-            kind="simple",
             host=socket.gethostname(),
             pid=os.getpid(),
             version="demo",

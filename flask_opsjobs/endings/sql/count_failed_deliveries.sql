@@ -6,7 +6,8 @@ WITH named AS MATERIALIZED (
     SELECT id, dispatch_no FROM unnest(%(ids)s::bigint[], %(dispatch_nos)s::bigint[]) AS n(id, dispatch_no)
 ), locked AS MATERIALIZED (
     SELECT j.id, j.failed_deliveries + 1 >= %(limit)s AS is_last FROM opsjobs.jobs j JOIN named n USING (id)
-    WHERE j.state = 'queued' AND j.dispatch_no = n.dispatch_no ORDER BY j.id FOR UPDATE OF j
+    WHERE j.state = 'queued' AND j.dispatch_no = n.dispatch_no AND j.reserved_by IS NULL
+    ORDER BY j.id FOR UPDATE OF j
 ), moved AS (
     UPDATE opsjobs.jobs j SET failed_deliveries = j.failed_deliveries + 1, dispatched_at = NULL,
         state = CASE WHEN l.is_last THEN 'failed' ELSE 'available' END,

@@ -6,7 +6,7 @@ WITH open AS MATERIALIZED (
     SELECT id, state FROM opsjobs.jobs
     WHERE workflow_id = %(id)s
       AND state IN ('deferred', 'scheduled', 'available', 'queued', 'started', 'retryable')
-      AND (state <> 'started' OR cancel_requested_at IS NULL)
+      AND (cancel_requested_at IS NULL OR state <> 'started' AND reserved_by IS NULL)
     LIMIT %(limit)s
 )
 SELECT id, state FROM open ORDER BY id

@@ -7,13 +7,15 @@
 -- again after 5 s, then 10 s, then every 20 s, until %(hand_back_for)s after the first time. This counts as
 -- no attempt, because no function was called. A quarter of each wait is random: workers pop once a second, so
 -- after equal waits the same worker would always be first.
+-- An outcome tells how many seconds before %(now)s its function began and ended; without them the claim and
+-- %(now)s count.
 -- Run by a worker's recorder, for one outcome or many. Index: jobs_pkey.
 WITH o AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(outcomes)s::jsonb) AS o(
         id bigint, dispatch_no bigint, worker_id bigint, worker text, kind text, error text, traceback text,
         reason text, delay_seconds float8, ended_by text, output jsonb, keep_output bool, output_bytes int,
         output_omitted text, log_tail text, cause_of_death text, max_rss_kb bigint, done bigint, total bigint,
-        note text)
+        note text, pid int, began_ago float8, ended_ago float8)
 ), locked AS MATERIALIZED (
     SELECT j.id, j.dispatch_no, j.state, j.max_attempts, j.cancel_requested_at, j.cancel_reason, j.started_at,
            j.attempt + (j.state = 'queued')::int AS attempt,
@@ -22,7 +24,10 @@ WITH o AS MATERIALIZED (
     FROM opsjobs.jobs j JOIN o USING (id) WHERE j.dispatch_no = o.dispatch_no
     ORDER BY j.id FOR UPDATE OF j
 ), judged AS MATERIALIZED (
-    SELECT o.*, l.attempt, l.cancel_reason, coalesce(l.started_at, %(now)s) AS started_at,
+    SELECT o.*, l.attempt, l.cancel_reason,
+        coalesce(%(now)s - o.began_ago * interval '1 s',
+            CASE WHEN l.state = 'started' THEN l.started_at END, %(now)s) AS started_at,
+        coalesce(%(now)s - o.ended_ago * interval '1 s', %(now)s) AS ended_at,
         l.first_handed_back_at,
         back.is_handed_back,
         CASE WHEN o.kind = 'returned' THEN 'finished'
@@ -41,11 +46,12 @@ WITH o AS MATERIALIZED (
     WHERE l.state IN ('queued', 'started')
 ), moved AS (
     UPDATE opsjobs.jobs j SET state = d.next, attempt = d.attempt - d.is_handed_back::int, error = d.error,
-        started_at = d.started_at, worker_id = NULL, first_handed_back_at = d.first_handed_back_at,
+        started_at = d.started_at, worker_id = NULL, reserved_by = NULL, lost_reservations = 0,
+        first_handed_back_at = d.first_handed_back_at,
         max_attempts = j.max_attempts + (d.next = 'scheduled' AND NOT d.is_handed_back)::int,
         due_at = CASE WHEN d.next IN ('scheduled', 'retryable') THEN %(now)s::timestamptz + d.delay
             ELSE j.due_at END,
-        ended_at = CASE WHEN d.next IN ('finished', 'failed', 'canceled') THEN %(now)s::timestamptz END,
+        ended_at = CASE WHEN d.next IN ('finished', 'failed', 'canceled') THEN d.ended_at END,
         ended_by = CASE d.next WHEN 'finished' THEN 'returned' WHEN 'canceled' THEN 'canceled'
             WHEN 'failed' THEN coalesce(d.ended_by,
                 CASE d.kind WHEN 'discarded' THEN d.kind ELSE 'exhausted' END) END,
@@ -59,10 +65,11 @@ WITH o AS MATERIALIZED (
 ), noted AS (
     INSERT INTO opsjobs.attempts AS a (job_id, dispatch_no, attempt, worker_id, worker, started_at, ended_at,
         outcome, error, traceback, log_tail, cause_of_death, max_rss_kb, progress_done, progress_total,
-            progress_note)
-    SELECT id, dispatch_no, attempt, worker_id, worker, started_at, %(now)s,
-        kind, error, traceback, log_tail, cause_of_death, max_rss_kb, done, total, note FROM judged
-    ON CONFLICT (job_id, dispatch_no) DO UPDATE SET ended_at = excluded.ended_at, outcome = excluded.outcome,
+            progress_note, pid)
+    SELECT id, dispatch_no, attempt, worker_id, worker, started_at, ended_at,
+        kind, error, traceback, log_tail, cause_of_death, max_rss_kb, done, total, note, pid FROM judged
+    ON CONFLICT (job_id, dispatch_no) DO UPDATE SET started_at = excluded.started_at,
+        pid = coalesce(excluded.pid, a.pid), ended_at = excluded.ended_at, outcome = excluded.outcome,
         error = excluded.error, traceback = excluded.traceback, log_tail = excluded.log_tail,
         cause_of_death = excluded.cause_of_death,
         max_rss_kb = excluded.max_rss_kb, progress_done = coalesce(excluded.progress_done, a.progress_done),

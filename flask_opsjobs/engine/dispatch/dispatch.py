@@ -28,6 +28,8 @@ _log = logging.getLogger("flask_opsjobs.dispatch")
 STAGE_BATCH = 5_000
 # Dispatching all lanes of a queue may take at most this share of a recorder's time.
 _ALL_LANES_SHARE = 0.2
+# After a failure of Redis, a recorder leaves dispatch to the loop for this long.
+_PAUSE_SECONDS = 5.0
 
 
 class TakesDeliveries(Protocol):
@@ -86,35 +88,30 @@ class Dispatcher:
         self.next_seconds = rooms.next_seconds
         return total
 
-    def dispatch_lane(self, lane: str, queue: str, now: datetime, *, refill: bool = False) -> int:
-        """Dispatch a lane as its prefetch allows, with `refill` only when below half; return how many jobs.
+    def dispatch_lane(self, lane: str, queue: str, now: datetime) -> int:
+        """Dispatch a lane as its prefetch allows; return how many jobs.
 
         Commits. Raises `RedisError` when the push failed; then the jobs are `available` again.
         """
-        return self.fill(lane, queue, now, refill=refill)[0]
+        return self.fill(lane, queue, now)[0]
 
-    def fill(
-        self, lane: str, queue: str, now: datetime, *, refill: bool = False
-    ) -> tuple[int, int]:
+    def fill(self, lane: str, queue: str, now: datetime) -> tuple[int, int]:
         """Dispatch as `dispatch_lane`; return (jobs dispatched, room that is left in the prefetch).
 
         Room is left only when the lane has no more due jobs, or when its limiter holds them back.
         """
-        deliveries, free = self._take(lane, queue, now, refill)
+        deliveries, free = self._take(lane, queue, now)
         if deliveries:
             push_or_recall(self._connection, self._broker, deliveries, quick=self._quick)
         return len(deliveries), max(0, free - len(deliveries))
 
-    def _take(
-        self, lane: str, queue: str, now: datetime, refill: bool
-    ) -> tuple[list[Delivery], int]:
+    def _take(self, lane: str, queue: str, now: datetime) -> tuple[list[Delivery], int]:
         parameters: dict[str, Any] = {
             "lane": lane,
             "queue": queue,
             "now": now,
             "prefetch": self._settings.prefetch,
             "late_seconds": self._settings.late_seconds,
-            "refill": refill,
         }
         # This block commits before anything is pushed, so no lock is held during a call to Redis.
         with self._connection.transaction():
@@ -174,25 +171,31 @@ def recall(connection: Connection, deliveries: Sequence[tuple[int, int]]) -> lis
 class Refill:
     """Dispatches for one recorder after its flushes.
 
-    `tell(queue, error)` is called when Redis did not take a push.
+    After a push that Redis did not take, it leaves dispatch to the loop for 5 s. `tell(queue, error)` is
+    called then.
     """
 
     def __init__(self, host: Host, tell: Callable[[str, RedisError], None]) -> None:
         self._host = host
         self._tell = tell
         self._all_lanes_at = 0.0
+        self._paused_until = 0.0
 
     def refill(self, connection: Connection, ended: Sequence[MovedJob], now: datetime) -> None:
-        """Dispatch the lanes of jobs that ended: their limiters and their queues have room again.
+        """Dispatch the limited lanes of jobs that ended: their limiters have room again.
 
-        When a queue's own lane does not fill its prefetch, all lanes of the queue are dispatched: many
-        partitions may wait with one job each.
+        Other limited lanes of their queues are dispatched too, from time to time: many partitions may wait
+        with one job each. Lanes without a limiter are left to the workers, which take from them.
         """
         dispatcher = Dispatcher(connection, broker_of(self._host), self._host.settings)
         for lane, queue in dict.fromkeys((job.lane, job.queue) for job in ended if job.is_limited):
             self._try(queue, partial(dispatcher.dispatch_lane, lane, queue, now))
+        if not self._has_limits() or time.monotonic() < self._all_lanes_at:
+            return
+        began = time.monotonic()
         for queue in dict.fromkeys(job.queue for job in ended):
-            self._try(queue, partial(self._refill_queue, dispatcher, queue, now))
+            self._try(queue, partial(dispatcher.dispatch_all, now, queue))
+        self._all_lanes_at = time.monotonic() + (time.monotonic() - began) / _ALL_LANES_SHARE
 
     def dispatch(
         self, connection: Connection, lanes: Iterable[tuple[str, str]], now: datetime
@@ -202,21 +205,16 @@ class Refill:
         for lane, queue in lanes:
             self._try(queue, partial(dispatcher.dispatch_lane, lane, queue, now))
 
-    def _refill_queue(self, dispatcher: Dispatcher, queue: str, now: datetime) -> None:
-        _, left = dispatcher.fill(queue, queue, now, refill=True)
-        if not left or not self._has_limits() or time.monotonic() < self._all_lanes_at:
-            return
-        began = time.monotonic()
-        dispatcher.dispatch_all(now, queue)
-        self._all_lanes_at = time.monotonic() + (time.monotonic() - began) / _ALL_LANES_SHARE
-
     def _has_limits(self) -> bool:
         return any(task.declared.limit is not None for task in self._host.tasks.values())
 
     def _try(self, queue: str, act: Callable[[], object]) -> None:
+        if time.monotonic() < self._paused_until:
+            return
         try:
             act()
         except RedisError as error:
+            self._paused_until = time.monotonic() + _PAUSE_SECONDS
             self._tell(queue, error)
 
 

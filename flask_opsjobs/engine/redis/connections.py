@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -96,6 +96,19 @@ class RedisConnections:
                 self._wires[key] = self._make(queue, quick)
             return self._wires[key]
 
+    def make_wire(self, queue: str, connect_lock: AbstractContextManager[object]) -> Wire:
+        """Return a wire of its own, whose client holds the lock while it connects.
+
+        To connect takes locks of the C library and of imports, which must be free when a process forks.
+        """
+        wire = self._make(queue, quick=False)
+        return Wire(_with_connect_lock(wire.redis, connect_lock), wire.serializer)
+
+    def forget(self) -> None:
+        """Forget all wires, in a forked child: another thread may have held the lock at the fork."""
+        self._lock = threading.Lock()
+        self._wires, self._pid = {}, os.getpid()
+
     def require_answer(self, queue: str) -> None:
         """Ping the Redis of a queue. Raises `EngineUnavailable` with its address when it does not answer."""
         redis = self.wire(queue).redis
@@ -148,6 +161,23 @@ def _with_limits(client: Redis, seconds: float) -> Redis:
     }
     own_pool = type(pool)(
         connection_class=pool.connection_class, max_connections=pool.max_connections, **kwargs
+    )
+    return Redis(connection_pool=own_pool)
+
+
+def _with_connect_lock(client: Redis, lock: AbstractContextManager[object]) -> Redis:
+    pool = client.connection_pool
+
+    class LockedConnection(pool.connection_class):  # type: ignore[name-defined,misc]
+        @override
+        def connect(self) -> None:
+            with lock:
+                super().connect()
+
+    own_pool = type(pool)(
+        connection_class=LockedConnection,
+        max_connections=pool.max_connections,
+        **pool.connection_kwargs,
     )
     return Redis(connection_pool=own_pool)
 

@@ -10,7 +10,7 @@ WITH hurried AS MATERIALIZED (
 ), moment AS MATERIALIZED (
     SELECT clock_timestamp() AS now FROM hurried
 ), locked AS MATERIALIZED (
-    SELECT id, state, dispatch_no, deadline_at, limiter, partition,
+    SELECT id, state, dispatch_no, deadline_at, limiter, partition, reserved_by,
            -- A retry after the connection broke: the first claim may have been committed. Or a retry after
            -- the process was frozen: the job may have been rescued meanwhile. The job has started already, so
            -- its deadline no longer matters here; the code that performs it checks the deadline.
@@ -21,7 +21,8 @@ WITH hurried AS MATERIALIZED (
     SET state = 'started', attempt = j.attempt + (NOT l.is_ours)::int, started_at = m.now,
         worker_id = %(worker_id)s, failed_deliveries = 0, error = NULL
     FROM locked l, moment m
-    WHERE j.id = l.id AND (l.state = 'queued' OR l.is_ours) AND l.dispatch_no = %(dispatch_no)s
+    WHERE j.id = l.id AND (l.state = 'queued' AND l.reserved_by IS NULL OR l.is_ours)
+      AND l.dispatch_no = %(dispatch_no)s
       AND (l.deadline_at IS NULL OR l.is_ours OR l.deadline_at > m.now)
       AND (l.limiter IS NULL OR l.is_ours OR %(ignore_limits)s)
     RETURNING j.*

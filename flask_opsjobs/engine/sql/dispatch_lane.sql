@@ -6,26 +6,30 @@
 -- issued again, not even after a crash.
 -- SKIP LOCKED: another dispatcher or an operator has locked that job. Two dispatchers may exceed a prefetch,
 -- which is harmless.
--- Run by the hook after a host's commit, by the dispatch loop, and by a worker's recorder after a flush, then
--- only when the prefetch is below half. Indexes: jobs_due, jobs_queued, workers_alive.
+-- A worker of ours counts with 2 x its children, whatever their run time, since it refills itself; what it
+-- has reserved is not in Redis. The lane is a range, as in take_jobs.sql.
+-- Run by the hook after a host's commit, by the dispatch loop, and by a worker's recorder for lanes in which a
+-- job ended or was given back. Indexes: jobs_due, jobs_queued, workers_alive.
 WITH prefetch AS MATERIALIZED (
     SELECT CASE WHEN coalesce(q.is_paused, false) THEN 0
         ELSE coalesce(q.prefetch, %(prefetch)s::int, greatest(2, (
-            SELECT sum(greatest(2, least(1000, ceil(1.0 / greatest(coalesce(e.run_seconds, 1), 0.001)))))
+            SELECT sum(CASE WHEN e.kind = 'pool' THEN 2 * e.processes ELSE greatest(2,
+                least(1000, ceil(1.0 / greatest(coalesce(e.run_seconds, 1), 0.001)))) END)
             FROM {listeners.sql} AS e WHERE %(queue)s = ANY (e.queues)))) END AS size
     FROM (SELECT 1) AS one LEFT JOIN opsjobs.queues q ON q.name = %(queue)s
 ), in_redis AS MATERIALIZED (
     SELECT count(*) AS n FROM (
         SELECT 1 FROM opsjobs.jobs
-        WHERE queue = %(queue)s AND state = 'queued' LIMIT (SELECT size FROM prefetch)) AS seen
+        WHERE queue = %(queue)s AND state = 'queued' AND reserved_by IS NULL
+        LIMIT (SELECT size FROM prefetch)) AS seen
 ), room AS MATERIALIZED (
-    SELECT CASE WHEN %(refill)s AND n * 2 > size THEN 0 ELSE greatest(0, size - n) END AS free
+    SELECT greatest(0, size - n) AS free
     FROM prefetch, in_redis
 ), picked AS MATERIALIZED (
     SELECT id, priority, due_at, weight FROM opsjobs.jobs
-    WHERE lane = %(lane)s AND state = 'available' AND origin = 'opsjobs'
+    WHERE lane >= %(lane)s AND lane <= %(lane)s AND state = 'available' AND origin = 'opsjobs'
       AND (%(most)s::int IS NULL OR weight <= %(most)s)
-    ORDER BY priority, due_at, id
+    ORDER BY lane, priority, due_at, id
     LIMIT (SELECT least(free, %(room)s::bigint) FROM room)
     FOR UPDATE SKIP LOCKED
 ), fitting AS (

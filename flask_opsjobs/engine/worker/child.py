@@ -1,30 +1,48 @@
-"""Forks a child process (RQ: work horse) that performs one job and sends the outcome to its parent."""
+"""Runs a child of a worker: it performs one job after the other, until it is not fit for the next one."""
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import ctypes
 import gc
-import json
+import logging
 import os
 import random
 import signal
 import socket
-import struct
 import sys
 import threading
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
+from ...core.steady_clock import steady_seconds
 from ...host import Host
-from ...jobs.perform.current import Claimed
-from ...jobs.perform.outcomes import Outcome
-from ...jobs.perform.perform import Confirm, Report, perform
+from ...jobs.perform.perform import Report, perform
+from ..redis.broker import broker_of
+from .frames import (
+    ERRAND_ID,
+    ChildChannel,
+    Errand,
+    JobOrder,
+    Order,
+    PlainDeath,
+    PlainJob,
+    RQMaintenance,
+    Word,
+    read_order,
+)
+from .page import Page
+from .recycling import Recycling, RecyclingRules
+from .rq_slots import SlotWorker, slot_name
 
 if TYPE_CHECKING:
     from flask import Flask
 
-    from ...jobs.perform.log_tail import Ring
+_log = logging.getLogger("flask_opsjobs.worker")
 
 # The parent holds this lock while it forks. Its other threads hold it while they log or connect, because
 # that takes locks inside C libraries and `io`. A child has only the thread that forked: if another thread
@@ -32,35 +50,159 @@ if TYPE_CHECKING:
 fork_lock = threading.Lock()
 
 _PR_SET_PDEATHSIG = 1
+# Linux, short of memory, kills a child rather than its parent.
+_OOM_SCORE = "500"
 
 
-def fork(
-    app: Flask,
-    host: Host,
-    claimed: Claimed,
-    log_tail: Ring | None,
-    confirm: Confirm,
-) -> tuple[int, socket.socket]:
-    """Fork a child for a claimed job.
+@dataclass(frozen=True)
+class ChildSetup:
+    """What all children of a worker have in common: the app, when they leave, and who they work for."""
 
-    Return its pid, which also names its process group, and the parent's end of the channel.
+    app: Flask
+    host: Host
+    rules: RecyclingRules
+    queues: Sequence[str]
+    worker: str
+
+
+def run_child(
+    setup: ChildSetup,
+    number: int,
+    sock: socket.socket,
+    page: Page,
+    parent_pid: int,
+    of_parent: Iterable[int],
+) -> None:
+    """Perform jobs until the parent closes the socket, or until this process is not fit for another job.
+
+    Called right after the fork; never returns. `number` is the child's place, and `of_parent` are the
+    descriptors that belong to the parent.
     """
-    ours, its = socket.socketpair()
-    parent_pid = os.getpid()
-    with fork_lock:
-        pid = os.fork()
-    if pid == 0:
+    try:
+        _become_child(parent_pid, setup, of_parent)
+        _Child(setup, number, sock, page).run()
+    except BaseException:
+        _log.exception("a child of the worker broke off")
+    finally:
+        _flush_streams()
+        # SystemExit would run the parent's atexit handlers and finally blocks in the child.
+        os._exit(0)
+
+
+class _Child:
+    def __init__(self, setup: ChildSetup, number: int, sock: socket.socket, page: Page) -> None:
+        self._setup = setup
+        self._number = number
+        self._slot: SlotWorker | None = None
+        self._app = setup.app
+        self._host = setup.host
+        self._tasks = setup.host.performable
+        self._channel = ChildChannel(sock)
+        self._page = page
+        self._recycling = Recycling(setup.rules)
+        self._has_timed_out = False
+
+    def run(self) -> None:
+        self._channel.say(Word.READY)
+        while (order := self._channel.wait_for_order()) is not None:
+            kind, body = order
+            # Each job has a copy of the context variables, so the next one sees none that it set.
+            contextvars.copy_context().run(self._perform, kind, body)
+            reasons = self._recycling.find_reasons()
+            self._page.end()
+            if self._has_timed_out:
+                reasons.append("interrupted a job that reached its time limit")
+            if reasons:
+                self._channel.leaving(reasons)
+                return
+
+    def _perform(self, kind: int, body: bytes) -> None:
+        if kind == Order.JOB:
+            self._perform_job(read_order(body))
+        elif kind == Order.ERRAND:
+            number, errand = read_order(body)
+            self._page.begin((ERRAND_ID, number), steady_seconds())
+            self._run_errand(errand)
+            self._channel.say(Word.DONE)
+
+    def _run_errand(self, errand: Errand) -> None:
         try:
-            ours.close()
-            _become_child(parent_pid, app)
-            _perform(app, host, claimed, Sender(its), log_tail, confirm)
-            _flush_streams()
-        finally:
-            # SystemExit would run the parent's atexit handlers and finally blocks in the child.
-            os._exit(0)
-    its.close()
-    set_group(pid)
-    return pid, ours
+            slot = self._slot_worker()
+            match errand:
+                case PlainJob():
+                    slot.run_job(errand)
+                case PlainDeath():
+                    slot.settle_death(errand)
+                case RQMaintenance():
+                    slot.maintain()
+        except Exception:  # such as an outage of Redis
+            _log.exception("%r failed", errand)
+
+    def _slot_worker(self) -> SlotWorker:
+        """Return what this child is for RQ. It is made when the first plain job comes."""
+        if self._slot is None:
+            setup = self._setup
+            wire = broker_of(self._host).connections.wire(setup.queues[0])
+            name = slot_name(setup.worker, self._number)
+            self._slot = SlotWorker(setup.app, setup.queues, name, wire)
+        return self._slot
+
+    def _perform_job(self, order: JobOrder) -> None:
+        """Perform a managed job and send its outcome, unless its reservation has ended."""
+        if (wait := order.begin_after - steady_seconds()) > 0:
+            time.sleep(wait)
+        if steady_seconds() > order.begin_before:
+            self._channel.late(order.key)
+            return
+        report = Report(
+            self._page.ring,
+            self._host.settings.max_output_bytes,
+            partial(self._channel.progress, order.key),
+            self._host.spare.one,
+        )
+        began = steady_seconds()
+        self._page.begin(order.key, began)
+        context = self._app.app_context()
+        context.push()
+        outcome = perform(self._tasks, order.claimed(), report)
+        # Sent inside the context: if a host's teardown raises or hangs, the outcome is already sent.
+        self._channel.outcome(order.key, began, steady_seconds(), outcome)
+        self._has_timed_out = outcome.kind == "timed_out"
+        try:
+            context.pop()
+        except Exception:
+            _log.exception("job %d: a teardown function of the app raised", order.id)
+
+
+def _become_child(parent_pid: int, setup: ChildSetup, of_parent: Iterable[int]) -> None:
+    os.setpgid(0, 0)
+    die_with(parent_pid)
+    signal.set_wakeup_fd(-1)
+    # Ctrl-C in a terminal reaches all processes. The child ignores it and finishes its job.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    _let_go(of_parent)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write(_OOM_SCORE)
+    # What the parent has imported stays shared: the collector writes into none of it.
+    gc.freeze()
+    random.seed()
+    forget_connections(setup.app)
+    broker_of(setup.host).connections.forget()
+
+
+def _let_go(descriptors: Iterable[int]) -> None:
+    """Put nothing in the place of the parent's descriptors, without closing what they lead to.
+
+    Their objects are still here. One that is finalized later then writes into nothing, and not into a file
+    that got its number.
+    """
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            os.dup2(nothing, descriptor, inheritable=False)
+    os.close(nothing)
 
 
 def set_group(pid: int) -> None:
@@ -68,19 +210,6 @@ def set_group(pid: int) -> None:
     # Parent and child both call this, because either may run first.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.setpgid(pid, pid)
-
-
-def _become_child(parent_pid: int, app: Flask) -> None:
-    os.setpgid(0, 0)
-    die_with(parent_pid)
-    signal.set_wakeup_fd(-1)
-    # Ctrl-C in a terminal reaches all processes. The child ignores it and finishes its job.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_DFL)
-    gc.freeze()
-    random.seed()
-    forget_connections(app)
 
 
 def die_with(parent_pid: int) -> None:
@@ -101,114 +230,7 @@ def forget_connections(app: Flask) -> None:
             engine.dispose(close=False)
 
 
-def _perform(
-    app: Flask,
-    host: Host,
-    claimed: Claimed,
-    sender: Sender,
-    log_tail: Ring | None,
-    confirm: Confirm,
-) -> None:
-    report = Report(log_tail, host.settings.max_output_bytes, sender.progress, host.spare.one)
-    with app.app_context():
-        outcome = perform(host.performable, claimed, report, confirm)
-        # Sent inside the context: if a host's teardown raises or hangs, the outcome is already sent.
-        sender.outcome(outcome)
-
-
 def _flush_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
-
-
-def kill_group(pid: int, number: int = signal.SIGKILL) -> None:
-    """Send a signal to a child and everything it started.
-
-    Raises `ValueError` for a pid that would mean the caller's own group or all processes.
-    """
-    if pid <= 1 or pid == os.getpgrp():
-        raise ValueError(f"{pid} is not the pid of a child")
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, number)
-
-
-def describe_death(status: int) -> tuple[str, int | None]:
-    """Describe an exit status of `wait4`: a sentence, and the number of the signal or None."""
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        return f"killed by {signal.Signals(number).name}", number
-    return f"exited with {os.WEXITSTATUS(status)} before its function returned", None
-
-
-_HEAD = struct.Struct(">I")
-_READ_BYTES = 1 << 18
-
-
-class Sender:
-    """The child's end. It blocks until the parent has read, so an outcome may have any size."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-
-    def progress(self, done: int | None, total: int | None, note: str | None) -> None:
-        """Send the progress of the job."""
-        self._send({"progress": [done, total, note]})
-
-    def outcome(self, outcome: Outcome) -> None:
-        """Send the outcome. It is the last frame."""
-        self._send({"outcome": asdict(outcome)})
-
-    def _send(self, frame: dict[str, Any]) -> None:
-        body = json.dumps(frame).encode()
-        self._sock.sendall(_HEAD.pack(len(body)) + body)
-
-
-class Receiver:
-    """The parent's end. It never blocks, and never raises on what a dying child wrote."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        self._sock = sock
-        self._buffer = bytearray()
-        self.progress: tuple[int | None, int | None, str | None] | None = None
-        self.outcome: Outcome | None = None
-        self.is_open = True
-
-    def fileno(self) -> int:
-        """Return the file descriptor, for `poll`."""
-        return self._sock.fileno()
-
-    def read(self) -> None:
-        """Read what has arrived; then `progress` and `outcome` hold the newest of each."""
-        while self.is_open:
-            try:
-                piece = self._sock.recv(_READ_BYTES)
-            except BlockingIOError:
-                break
-            except OSError:
-                piece = b""
-            if not piece:
-                self.is_open = False
-            self._buffer += piece
-        self._take_frames()
-
-    def _take_frames(self) -> None:
-        at = 0
-        while len(self._buffer) - at >= _HEAD.size:
-            (size,) = _HEAD.unpack_from(self._buffer, at)
-            if len(self._buffer) - at - _HEAD.size < size:
-                break
-            self._take(json.loads(self._buffer[at + _HEAD.size : at + _HEAD.size + size]))
-            at += _HEAD.size + size
-        del self._buffer[:at]
-
-    def _take(self, frame: dict[str, Any]) -> None:
-        if "progress" in frame:
-            done, total, note = frame["progress"]
-            self.progress = (done, total, note)
-        if "outcome" in frame:
-            found = frame["outcome"]
-            if found["progress"] is not None:
-                found["progress"] = tuple(found["progress"])
-            self.outcome = Outcome(**found)

@@ -6,7 +6,6 @@ the claim. So `Confirm` checks an old claim again, right before the function is 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,21 +17,13 @@ from psycopg.rows import dict_row
 from ... import endings
 from ...core import sql
 from ...core.db import Connection, connect_apart
+from ...core.steady_clock import steady_seconds
 from ...host import Host
 from ...jobs.perform.current import Claimed
 from ...jobs.perform.outcomes import Outcome
 from ...limits import bucket, stored_buckets
 from ...limits.bucket import Admission
 from ...limits.stored_buckets import BucketSeen, Key
-
-# This clock must go on while the machine is suspended, because other machines may rescue its jobs meanwhile.
-# On Linux only CLOCK_BOOTTIME does. Other systems lack it, and their CLOCK_MONOTONIC does.
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-def steady_seconds() -> float:
-    """Return seconds of a clock that is never stepped, and that runs on while the machine is frozen."""
-    return time.clock_gettime(_CLOCK)
 
 
 @dataclass(frozen=True)

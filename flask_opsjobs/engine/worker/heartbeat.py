@@ -1,12 +1,11 @@
-"""Sends heartbeats, which report a worker's reserved jobs and run time and tell it which jobs shall stop."""
+"""Sends heartbeats, which report the jobs that a worker holds and tell it which of them shall stop."""
 
 from __future__ import annotations
 
 import os
-import statistics
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -17,12 +16,9 @@ from ...core.reading import read_clock
 from ...lifeline.disown import rescue_disowned
 from ...workers import transitions as workers
 
-# The reasons why a job that runs here shall stop.
+# The reasons why a job of this worker shall stop.
 CANCELED = "canceled"
 LOST = "its job was rescued while this worker was silent"
-
-# The prefetch is computed from the median run time of this many jobs.
-_SAMPLE = 50
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,8 @@ class Progress:
 class Heartbeat:
     """The state of a worker's heartbeat.
 
-    The main thread, which claims, and the recorder, which sends, share it. Safe in threads.
+    It knows what the worker holds: jobs that are reserved, that run, or whose end is not written yet. The
+    threads of the worker share it. Safe in threads.
     """
 
     def __init__(self, worker_id: int, heartbeat_seconds: float) -> None:
@@ -53,51 +50,48 @@ class Heartbeat:
         self._lock = threading.Lock()
         self._heartbeat_no = 0
         self._due_at = time.monotonic() + heartbeat_seconds
-        # By delivery, whether its claim is committed.
-        self._reserved: dict[tuple[int, int], bool] = {}
-        self._runs: deque[float] = deque(maxlen=_SAMPLE)
-        self._sent_run_seconds: float | None = None
+        # By delivery, whether it runs.
+        self._held: dict[tuple[int, int], bool] = {}
+        # The mean run time of the worker's last jobs.
+        self.run_seconds: float | None = None
         self._counts: Counter[str] = Counter()
         self._wanted: dict[tuple[int, int], str] = {}
         self._suspects: set[tuple[int, int]] = set()
 
-    def reserve(self, job_id: int, dispatch_no: int) -> None:
-        """Note a delivery as reserved: from before its claim until its outcome is written."""
+    def reserve(self, deliveries: Iterable[tuple[int, int]]) -> None:
+        """Note that the worker holds these: from their reservation until their end is written."""
         with self._lock:
-            self._reserved[job_id, dispatch_no] = False
+            self._held |= dict.fromkeys(deliveries, False)
 
-    def own(self, job_id: int, dispatch_no: int) -> None:
-        """Note that its claim is committed: each heartbeat checks from now on that the job is still ours."""
+    def run(self, delivery: tuple[int, int]) -> None:
+        """Note that it runs: each heartbeat checks from now on that the job is still ours."""
         with self._lock:
-            self._reserved[job_id, dispatch_no] = True
+            self._held[delivery] = True
 
-    def release(self, job_id: int, dispatch_no: int) -> None:
-        """Note that its outcome is written, or that it was not claimed."""
+    def release(self, deliveries: Iterable[tuple[int, int]]) -> None:
+        """Note that their ends are written, or that they were given back."""
         with self._lock:
-            self._reserved.pop((job_id, dispatch_no), None)
-            self._wanted.pop((job_id, dispatch_no), None)
+            for delivery in deliveries:
+                self._held.pop(delivery, None)
+                self._wanted.pop(delivery, None)
+
+    def holds(self, delivery: tuple[int, int]) -> bool:
+        """Return whether the worker holds this delivery."""
+        return delivery in self._held
+
+    def count_held(self) -> int:
+        """Return how many jobs the worker holds."""
+        return len(self._held)
 
     def count(self, word: str) -> None:
         """Count an event for the next heartbeat, such as the reason why a delivery was not claimed."""
         with self._lock:
             self._counts[word] += 1
 
-    def note_run(self, seconds: float) -> None:
-        """Note how long a job ran.
-
-        When the median has halved or doubled since the last heartbeat, the next one is sent at once.
-        """
+    def stops_wanted(self) -> dict[tuple[int, int], str]:
+        """Return which of the held jobs shall stop, each with the reason, `CANCELED` or `LOST`."""
         with self._lock:
-            self._runs.append(max(seconds, 0.0005))
-            median = statistics.median(self._runs)
-            sent = self._sent_run_seconds
-            if len(self._runs) in (5, _SAMPLE) and (sent is None or not 0.5 < median / sent < 2):
-                self._be_due_now()
-
-    def stop_wanted(self, job_id: int, dispatch_no: int) -> str | None:
-        """Return why this running job shall stop, `CANCELED` or `LOST`; None when it shall go on."""
-        with self._lock:
-            return self._wanted.get((job_id, dispatch_no))
+            return dict(self._wanted)
 
     def beat_now(self) -> None:
         """Make the next heartbeat due now."""
@@ -129,10 +123,8 @@ class Heartbeat:
         now = read_clock(connection)
         with self._lock:
             self._heartbeat_no += 1
-            reserved = [f"{job_id}-{number}" for job_id, number in self._reserved]
-            running = [delivery for delivery, is_claimed in self._reserved.items() if is_claimed]
-            run_seconds = statistics.median(self._runs) if self._runs else None
-            self._sent_run_seconds = run_seconds
+            reserved = [f"{job_id}-{number}" for job_id, number in self._held]
+            running = [delivery for delivery, runs in self._held.items() if runs]
             counts = dict(self._counts)
         wanted = workers.record_heartbeat(
             connection,
@@ -140,7 +132,7 @@ class Heartbeat:
             workers.HeartbeatReport(
                 self._heartbeat_no,
                 reserved=reserved,
-                run_seconds=run_seconds,
+                run_seconds=self.run_seconds,
                 rss_kb=_rss_kb(),
                 counts=counts,
             ),
@@ -150,7 +142,7 @@ class Heartbeat:
         self._suspects = rescue_disowned(connection, self.worker_id, reserved, self._suspects, now)
         why = dict.fromkeys(wanted, CANCELED) | dict.fromkeys(lost, LOST)
         with self._lock:
-            self._wanted = {key: why[key] for key in why if key in self._reserved}
+            self._wanted = {key: why[key] for key in why if key in self._held}
             has_news = bool(self._wanted)
         if has_news:
             wake()
@@ -162,6 +154,7 @@ class Heartbeat:
         """Record that the worker has stopped, and rescue the jobs that it still has. Commits."""
         now = read_clock(connection)
         endings.rescue(connection, [self.worker_id], now, "its worker stopped")
+        endings.rescue_reserved(connection, [self.worker_id], now, now)
         workers.stop(connection, self.worker_id, now)
 
 

@@ -1,4 +1,4 @@
-"""Writes outcomes in batches, refills the prefetch and sends heartbeats, in a thread of a worker's parent."""
+"""Writes outcomes in batches, advances workflows and sends heartbeats, in a thread of a worker's parent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,7 +17,7 @@ from redis import RedisError
 from typing_extensions import override
 
 from ... import endings
-from ...core.db import Connection, connect_apart, is_away
+from ...core.db import Connection, connect_apart, descriptors_of, is_away
 from ...core.outage import Backoff, Outage
 from ...core.reading import read_clock
 from ...endings import EndedAttempt, MovedJob
@@ -35,11 +35,13 @@ _log = logging.getLogger("flask_opsjobs.worker")
 # The first outcome is written at once, later ones are collected for this long: an outcome costs 0.73 ms
 # alone, and 0.03 ms in a batch of fifty.
 _LINGER_SECONDS = 0.02
-# Backpressure: a worker takes another job only while its unwritten outcomes are younger and fewer than this.
-# A job whose outcome is never written is performed again by another worker, which counts as an attempt.
+# Backpressure: a worker takes another job only while its unwritten outcomes are younger than this. A job
+# whose outcome is never written is performed again by another worker, which counts as an attempt.
 _OLDEST_UNWRITTEN_SECONDS = 5.0
-_MOST_UNWRITTEN = 100
 _THREAD = "recorder"
+
+
+_Write = Callable[[Connection, list[EndedAttempt], datetime], list[MovedJob]]
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,14 @@ class Recorder(threading.Thread):
     """Owns the connection on which outcomes are written. The main thread submits and does not wait."""
 
     def __init__(
-        self, host: Host, heartbeat: Heartbeat, outage: Outage, wake: Callable[[], None]
+        self,
+        host: Host,
+        heartbeat: Heartbeat,
+        outage: Outage,
+        wake: Callable[[], None],
+        written: Callable[[int], None] = lambda _number: None,
     ) -> None:
+        """`wake` is called when a job of the worker shall stop; `written` when outcomes were written."""
         super().__init__(name="opsjobs-recorder", daemon=True)
         self._host = host
         self._heartbeat = heartbeat
@@ -63,10 +71,12 @@ class Recorder(threading.Thread):
         self._backoff = Backoff()
         self._last_failure: type[Exception] | None = None
         self._wake = wake
+        self._written = written
         self._connection: Connection | None = None
         self._changed = threading.Condition()
         self._pending: deque[_Submitted] = deque()
         self._progress: dict[tuple[int, int], Progress] = {}
+        self._given_back: list[MovedJob] = []
         self._is_stopping = False
         self._has_asked = False
         self._refiller = Refill(host, self._say_not_refilled)
@@ -77,11 +87,19 @@ class Recorder(threading.Thread):
             PendingBatches(only_last=True),
         )
 
-    def submit(self, ending: EndedAttempt) -> None:
-        """Queue an outcome to be written. Until it is written, the delivery counts as reserved."""
+    def submit(self, endings: Sequence[EndedAttempt]) -> None:
+        """Queue outcomes to be written. Until they are written, the worker holds their jobs."""
+        now = time.monotonic()
         with self._changed:
-            self._pending.append(_Submitted(ending, time.monotonic()))
-            self._progress.pop((ending.id, ending.dispatch_no), None)
+            self._pending.extend(_Submitted(ending, now) for ending in endings)
+            for ending in endings:
+                self._progress.pop((ending.id, ending.dispatch_no), None)
+            self._changed.notify_all()
+
+    def note_given_back(self, moved: Sequence[MovedJob]) -> None:
+        """Queue jobs that were given back: their lanes are dispatched, since other workers may be idle."""
+        with self._changed:
+            self._given_back += moved
             self._changed.notify_all()
 
     def tell(self, progress: Progress) -> None:
@@ -96,13 +114,15 @@ class Recorder(threading.Thread):
             self._heartbeat.beat_now()
             self._changed.notify_all()
 
-    def keeps_up(self, timeout: float) -> bool:
-        """Return whether the worker may take another job; wait at most `timeout` seconds until it may.
-
-        It may not while an outcome or a heartbeat is more than 5 s late, or while 100 outcomes wait.
-        """
-        with self._changed:
-            return self._changed.wait_for(self._is_keeping_up, timeout)
+    def keeps_up(self) -> bool:
+        """Return whether the worker may take more: not while an outcome or a heartbeat is over 5 s late."""
+        pending = self._pending
+        try:
+            oldest = pending[0].at
+        except IndexError:
+            oldest = time.monotonic()
+        late = max(time.monotonic() - oldest, -self._heartbeat.due_in())
+        return late <= _OLDEST_UNWRITTEN_SECONDS
 
     def stop(self, timeout: float) -> bool:
         """Write what is left, record the stop, and end the thread. Returns False after `timeout` seconds."""
@@ -124,6 +144,7 @@ class Recorder(threading.Thread):
                 had_work = self._flush()
                 self._heartbeat.beat_if_due(self._connected(), self._wake)
                 self._advance()
+                self._dispatch_given_back()
             except LookupError as error:
                 self._ask_to_stop(error)
                 self._pause()
@@ -138,11 +159,6 @@ class Recorder(threading.Thread):
                 break
         self._leave()
 
-    def _is_keeping_up(self) -> bool:
-        oldest = self._pending[0].at if self._pending else time.monotonic()
-        unwritten = max(time.monotonic() - oldest, -self._heartbeat.due_in())
-        return len(self._pending) < _MOST_UNWRITTEN and unwritten <= _OLDEST_UNWRITTEN_SECONDS
-
     def _wait_for_work(self, flushed_at: float) -> None:
         with self._changed:
             self._changed.notify_all()
@@ -150,6 +166,7 @@ class Recorder(threading.Thread):
                 lambda: (
                     self._pending
                     or self._progress
+                    or self._given_back
                     or self._is_stopping
                     or self._heartbeat.due_in() <= 0
                 ),
@@ -176,9 +193,10 @@ class Recorder(threading.Thread):
         self._write_progress(connection)
         ended = self._write(connection, batch, now) if batch else []
         with self._changed:
-            for ending in batch:
+            for _ in batch:
                 self._pending.popleft()
-                self._heartbeat.release(ending.id, ending.dispatch_no)
+        self._heartbeat.release((ending.id, ending.dispatch_no) for ending in batch)
+        self._written(len(batch))
         self._refiller.refill(connection, ended, now)
         for pending in self._to_advance:
             pending.note(ended)
@@ -194,6 +212,18 @@ class Recorder(threading.Thread):
             if lanes := pending.advance(connection, until - time.monotonic()):
                 self._refiller.dispatch(connection, lanes, read_clock(connection))
 
+    def _dispatch_given_back(self) -> None:
+        """Dispatch the lanes of jobs that were given back; some of the jobs may have ended instead."""
+        with self._changed:
+            moved, self._given_back = self._given_back, []
+        if not moved:
+            return
+        for pending in self._to_advance:
+            pending.note(moved)
+        lanes = dict.fromkeys((job.lane, job.queue) for job in moved if not job.is_final)
+        connection = self._connected()
+        self._refiller.dispatch(connection, lanes, read_clock(connection))
+
     def _write_progress(self, connection: Connection) -> None:
         with self._changed:
             progress, self._progress = self._progress, {}
@@ -203,8 +233,20 @@ class Recorder(threading.Thread):
     def _write(
         self, connection: Connection, batch: list[EndedAttempt], now: datetime
     ) -> list[MovedJob]:
+        plain = [ending for ending in batch if ending.is_plain]
+        others = [ending for ending in batch if not ending.is_plain]
+        return [
+            *self._write_together(endings.finish, connection, plain, now),
+            *self._write_together(endings.write_outcomes, connection, others, now),
+        ]
+
+    def _write_together(
+        self, write: _Write, connection: Connection, batch: list[EndedAttempt], now: datetime
+    ) -> list[MovedJob]:
+        if not batch:
+            return []
         try:
-            return endings.write_outcomes(connection, batch, now)
+            return write(connection, batch, now)
         except psycopg.Error as error:
             if _passes(error):
                 raise
@@ -243,6 +285,10 @@ class Recorder(threading.Thread):
             queue,
             type(error).__name__,
         )
+
+    def descriptors(self) -> list[int]:
+        """Return the descriptor of its connection, which a child must let go."""
+        return descriptors_of(self._connection)
 
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:

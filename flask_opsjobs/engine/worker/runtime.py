@@ -1,7 +1,4 @@
-"""Holds the resources of one worker process: two connections, its recorder and its heartbeat.
-
-Before them, the process records which limiters its tasks declare.
-"""
+"""Starts a worker: registers it, makes its threads, runs its main thread, and ends them in order."""
 
 from __future__ import annotations
 
@@ -10,23 +7,34 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from ...core.db import Connection, connect_apart
 from ...core.outage import Outage
 from ...core.reading import read_clock
-from ...endings import EndedAttempt
 from ...host import Host
-from ...jobs.perform.current import Claimed
-from ...jobs.perform.outcomes import Outcome
 from ...limits import transitions as limit_transitions
 from ...workers import transitions as workers
-from .child import fork_lock
-from .heartbeat import Heartbeat, Progress
+from ...workers.process_identity import identify
+from ..redis.broker import broker_of
+from .child import ChildSetup, fork_lock
+from .heartbeat import Heartbeat
+from .mailbox import Mailbox
+from .parent import News, Parent, Threads, WorkerOptions
 from .recorder import Recorder
+from .recycling import RecyclingRules
+from .rq_link import Command, Popped, RQLink
+from .rq_slots import SlotWorker, slot_name
+from .taker import Taker
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 _log = logging.getLogger("flask_opsjobs.worker")
+# How long each thread gets to end.
+_END_SECONDS = 10.0
 
 
 def process_name() -> str:
@@ -35,79 +43,86 @@ def process_name() -> str:
 
 
 class WorkerRuntime:
-    """The resources of an `OpsWorker`.
+    """A worker of this process: `run` performs jobs until it is stopped, and then ends the worker.
 
-    Making it registers the worker in the table `workers`; `close` ends it.
+    Making it registers the worker in the table `workers`.
     """
 
-    def __init__(self, host: Host, kind: str, queues: Sequence[str]) -> None:
+    def __init__(self, app: Flask, queues: Sequence[str], options: WorkerOptions) -> None:
+        host: Host = app.extensions["opsjobs"]
         # A new suffix at each start, because RQ blocks the name of a killed worker for minutes.
         self.name = f"{process_name()}-{uuid.uuid4().hex[:6]}"
-        self.host = host
-        self._claim: Connection | None = connect_apart(host.engine)
-        self.id = workers.register(
-            self._claim,
-            workers.WorkerProcess(
-                name=self.name,
-                kind=kind,
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                version=version("flask-opsjobs"),
-                queues=list(queues),
-            ),
-            read_clock(self._claim),
+        worker_id = _register(host, self.name, queues, options.processes)
+        mailbox: Mailbox[News] = Mailbox()
+        self._outage = Outage(_log, "jobs and outcomes are kept", log_lock=fork_lock)
+        heartbeat = Heartbeat(worker_id, host.settings.heartbeat_seconds)
+        self._recorder = Recorder(host, heartbeat, self._outage, mailbox.wake)
+        self._taker = Taker(
+            host,
+            self.name,
+            queues,
+            heartbeat,
+            self._outage,
+            mailbox.tell,
+            self._recorder.note_given_back,
         )
-        self._wake_read, self._wake_write = os.pipe()
-        for fd in (self._wake_read, self._wake_write):
-            os.set_blocking(fd, False)
-        self.also_wake: Callable[[], None] | None = None
-        self.heartbeat = Heartbeat(self.id, host.settings.heartbeat_seconds)
-        self.outage = Outage(_log, "deliveries and outcomes are kept", log_lock=fork_lock)
-        self.recorder = Recorder(host, self.heartbeat, self.outage, self.wake)
-        self.recorder.start()
+        wire = broker_of(host).connections.make_wire(queues[0], fork_lock)
+        slots = [
+            SlotWorker(app, queues, slot_name(self.name, number), wire)
+            for number in range(1, options.places + 1)
+        ]
 
-    @property
-    def wake_fd(self) -> int:
-        """A file descriptor, readable when the main thread shall check whether its job shall stop."""
-        return self._wake_read
+        def tell(news: Popped | Command) -> None:
+            if isinstance(news, Popped) and news.deliveries:
+                self._taker.accept(news.deliveries)
+            mailbox.tell(news)
 
-    def wake(self) -> None:
-        """Wake the main thread from its poll. Safe in a signal handler and in any thread."""
-        with suppress(BlockingIOError):  # the pipe is full of wake-ups already
-            os.write(self._wake_write, b"!")
-        if self.also_wake is not None:
-            self.also_wake()
-
-    def claim_connection(self) -> Connection:
-        """Return the main thread's connection. Raises what the driver raises when Postgres is away."""
-        if self._claim is None or self._claim.closed:
-            with fork_lock:
-                self._claim = connect_apart(self.host.engine)
-        return self._claim
-
-    def drop_claim_connection(self) -> None:
-        """Close and forget the main thread's connection."""
-        if self._claim is not None:
-            self._claim.close()
-            self._claim = None
-
-    def submit(self, claimed: Claimed, outcome: Outcome) -> None:
-        """Give an outcome to the recorder."""
-        self.recorder.submit(
-            EndedAttempt(claimed.id, claimed.dispatch_no, self.id, self.name, outcome)
+        self._link = RQLink(wire, queues, slots, tell)
+        rules = RecyclingRules(options.jobs_per_process, options.max_memory_mb)
+        self._parent = Parent(
+            self.name,
+            ChildSetup(app, host, rules, queues, self.name),
+            options,
+            mailbox,
+            Threads(heartbeat, self._recorder, self._taker, self._link),
         )
 
-    def tell_progress(
-        self, claimed: Claimed, done: int | None, total: int | None, note: str | None
-    ) -> None:
-        """Give progress to the recorder."""
-        self.recorder.tell(Progress(claimed.id, claimed.dispatch_no, done, total, note))
+    def run(self, tell_ready: Callable[[], None]) -> bool:
+        """Perform jobs until stopped; return whether everything was recorded in time.
 
-    def close(self, timeout: float = 10.0) -> bool:
-        """Write what is left and record the stop; False when that took longer than `timeout` seconds."""
-        is_done = self.recorder.stop(timeout)
-        self.drop_claim_connection()
-        return is_done
+        `tell_ready` is called when a signal stops the worker and no longer ends the process.
+        """
+        # The first children are forked while there is no other thread.
+        self._parent.fill_places()
+        for thread in (self._recorder, self._taker, self._link):
+            thread.start()
+        try:
+            self._parent.run(tell_ready)
+        finally:
+            # The taker gives back what is reserved before the recorder says that the worker has stopped.
+            has_ended = [
+                self._taker.stop(_END_SECONDS),
+                self._link.stop(_END_SECONDS),
+                self._recorder.stop(_END_SECONDS),
+            ]
+        return has_ended[0] and has_ended[2]
+
+
+def _register(host: Host, name: str, queues: Sequence[str], processes: int) -> int:
+    identity = identify(os.getpid())
+    process = workers.WorkerProcess(
+        name=name,
+        host=socket.gethostname(),
+        pid=identity.pid,
+        version=version("flask-opsjobs"),
+        queues=list(queues),
+        processes=processes,
+        boot_id=identity.boot_id,
+        pid_namespace=identity.pid_namespace,
+        pid_started_at=identity.started_at,
+    )
+    with closing(connect_apart(host.engine)) as connection:
+        return workers.register(connection, process, read_clock(connection))
 
 
 def declare_limiters(host: Host, process: str) -> None:

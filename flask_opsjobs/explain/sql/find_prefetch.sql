@@ -4,12 +4,14 @@
 -- Run by explain/queries.py. Indexes: queues_pkey, workers_alive, jobs_queued.
 WITH prefetch AS MATERIALIZED (
     SELECT coalesce(q.prefetch, %(prefetch)s::int, greatest(2, (
-        SELECT sum(greatest(2, least(1000, ceil(1.0 / greatest(coalesce(e.run_seconds, 1), 0.001)))))
+        SELECT sum(CASE WHEN e.kind = 'pool' THEN 2 * e.processes ELSE greatest(2,
+            least(1000, ceil(1.0 / greatest(coalesce(e.run_seconds, 1), 0.001)))) END)
         FROM {listeners.sql} AS e WHERE %(queue)s = ANY (e.queues))))::bigint AS size
     FROM (SELECT 1) AS one LEFT JOIN opsjobs.queues q ON q.name = %(queue)s
 )
 SELECT size, (
     SELECT count(*) FROM (
         SELECT 1 FROM opsjobs.jobs
-        WHERE queue = %(queue)s AND state = 'queued' LIMIT (SELECT size FROM prefetch)) AS seen) AS used
+        WHERE queue = %(queue)s AND state = 'queued' AND reserved_by IS NULL
+        LIMIT (SELECT size FROM prefetch)) AS seen) AS used
 FROM prefetch

@@ -113,3 +113,7 @@ class Outcome:
     cause_of_death: str | None = None
     max_rss_kb: int | None = None
     progress: tuple[int | None, int | None, str | None] | None = None
+
+
+# The outcome of a function that returned and left nothing to store. Most outcomes are this one object.
+RETURNED = Outcome("returned")

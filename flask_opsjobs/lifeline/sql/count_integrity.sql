@@ -1,5 +1,5 @@
 -- Counts the enqueued, deleted and stored jobs of every queue in one snapshot, and writes them into the
--- integrity check. A transaction that inserts or deletes jobs also appends a counter row, so the numbers
+-- integrity check. A reserved job counts as started: a worker holds it. A transaction that inserts or deletes jobs also appends a counter row, so the numbers
 -- agree in any snapshot. Reads one index entry for each job, and the row of each live job: about 0.7 s for a
 -- million. The caller limits how often. Locks nothing.
 -- Run by the check_integrity loop. Indexes: jobs_by_queue, jobs_by_state.
@@ -7,8 +7,8 @@ WITH stored AS MATERIALIZED (
     SELECT queue, count(*) AS number FROM opsjobs.jobs GROUP BY queue
 ), live AS MATERIALIZED (
     SELECT queue, count(*) FILTER (WHERE state NOT IN ('queued', 'started')) AS waiting,
-        count(*) FILTER (WHERE state = 'queued') AS queued,
-        count(*) FILTER (WHERE state = 'started') AS started
+        count(*) FILTER (WHERE state = 'queued' AND reserved_by IS NULL) AS queued,
+        count(*) FILTER (WHERE state = 'started' OR reserved_by IS NOT NULL) AS started
     FROM opsjobs.jobs WHERE state = ANY (%(live)s::text[]) GROUP BY queue
 ), counts AS MATERIALIZED (
     SELECT queue, sum(enqueued) AS enqueued, sum(deleted) AS deleted FROM (

@@ -13,6 +13,8 @@ SELECT 'workers', count(*) FROM opsjobs.workers w
 WHERE started_at < %(workers)s AND ended_at < %(workers)s
     AND NOT EXISTS (
         SELECT FROM opsjobs.jobs j WHERE j.worker_id = w.id AND j.state = 'started')
+    AND NOT EXISTS (
+        SELECT FROM opsjobs.jobs j WHERE j.reserved_by = w.id AND j.state = 'queued')
 UNION ALL
 SELECT 'loop_runs', count(*) FROM opsjobs.loop_runs WHERE last_at < %(loop_runs)s
 UNION ALL

@@ -6,6 +6,8 @@ WITH old AS MATERIALIZED (
     WHERE started_at < %(before)s AND ended_at < %(before)s
         AND NOT EXISTS (
             SELECT FROM opsjobs.jobs j WHERE j.worker_id = w.id AND j.state = 'started')
+        AND NOT EXISTS (
+            SELECT FROM opsjobs.jobs j WHERE j.reserved_by = w.id AND j.state = 'queued')
     ORDER BY started_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 DELETE FROM opsjobs.workers w USING old WHERE w.id = old.id

@@ -1,8 +1,8 @@
--- Records a worker's heartbeat, and finds which of its jobs shall stop. Returns (job id, dispatch number) for
+-- Records a worker's heartbeat, and finds which of its started and reserved jobs shall stop. Returns (job id, dispatch number) for
 -- each; a row of NULLs when there is none; no row when the worker is unknown. A worker that was late or
 -- missing becomes alive again; its rescued jobs are protected by the fence. A worker that has stopped stays
 -- stopped. Locks only the worker's row.
--- Run by each OpsWorker with each heartbeat. Indexes: workers_pkey, jobs_started.
+-- Run by each OpsWorker with each heartbeat. Indexes: workers_pkey, jobs_started, jobs_queued.
 WITH written AS (
     UPDATE opsjobs.workers
     SET heartbeat_no = %(heartbeat_no)s, heartbeat_at = %(now)s, reserved = %(reserved)s,
@@ -14,5 +14,10 @@ WITH written AS (
 )
 SELECT j.id, j.dispatch_no
 FROM written b
-LEFT JOIN opsjobs.jobs j
-    ON j.worker_id = b.id AND j.state = 'started' AND j.cancel_requested_at IS NOT NULL
+LEFT JOIN LATERAL (
+    SELECT id, dispatch_no FROM opsjobs.jobs
+    WHERE worker_id = b.id AND state = 'started' AND cancel_requested_at IS NOT NULL
+    UNION ALL
+    SELECT id, dispatch_no FROM opsjobs.jobs
+    WHERE reserved_by = b.id AND state = 'queued' AND cancel_requested_at IS NOT NULL
+) AS j ON true

@@ -1,0 +1,25 @@
+-- Takes back jobs that their workers had reserved and cannot begin any more. They had no attempt: they become
+-- available, or end as canceled when somebody asked for that. Each counts the loss, so that it is taken alone
+-- the next time: one that kills its worker then does not take others with it. Returns the jobs.
+-- Only reservations from before %(reserved_before)s: a worker that is only silent may begin a younger one.
+-- Locks in id order.
+-- Run by the watch loop for missing workers, and by a worker that stops. Index: jobs_queued.
+WITH locked AS MATERIALIZED (
+    SELECT id, cancel_reason, cancel_requested_at IS NOT NULL AS is_cancel_wanted
+    FROM opsjobs.jobs
+    WHERE state = 'queued' AND reserved_by = ANY (%(worker_ids)s::bigint[])
+        AND dispatched_at < %(reserved_before)s
+    ORDER BY id LIMIT %(limit)s FOR UPDATE
+), moved AS (
+    UPDATE opsjobs.jobs j SET dispatched_at = NULL, reserved_by = NULL,
+        lost_reservations = least(j.lost_reservations + 1, 1000),
+        state = CASE WHEN l.is_cancel_wanted THEN 'canceled' ELSE 'available' END,
+        ended_at = CASE WHEN l.is_cancel_wanted THEN %(now)s::timestamptz END,
+        ended_by = CASE WHEN l.is_cancel_wanted THEN 'canceled' END,
+        ended_reason = CASE WHEN l.is_cancel_wanted THEN l.cancel_reason END
+    FROM locked l WHERE j.id = l.id
+    RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.lane,
+        j.unique_key IS NOT NULL AS is_unique, j.limiter IS NOT NULL AS is_limited, j.cron_entry,
+        j.workflow_id, j.batch_id
+), step_ends AS {append_workflow_end_events.sql}, member_ends AS {append_batch_end_events.sql}
+SELECT * FROM moved

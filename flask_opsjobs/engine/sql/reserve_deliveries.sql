@@ -1,0 +1,28 @@
+-- Reserves the jobs of deliveries that a worker popped from RQ. Returns a row for each valid delivery: whether
+-- its job is limited, and the job itself unless it is: a limited job is claimed when a child is idle. A
+-- delivery without a row is outdated. Accepts what the worker itself has reserved already, because the answer
+-- of an earlier call may have been lost. Commits asynchronously: the number of a delivery is durable, and a
+-- reservation that a crash forgets is a delivery that is recalled.
+-- Run by a worker's taker. Index: jobs_pkey.
+WITH hurried AS MATERIALIZED (
+    SELECT set_config('synchronous_commit', 'off', true)
+), moment AS MATERIALIZED (
+    SELECT clock_timestamp() AS now FROM hurried
+), popped AS MATERIALIZED (
+    SELECT id, dispatch_no
+    FROM unnest(%(ids)s::bigint[], %(dispatch_nos)s::bigint[]) AS p(id, dispatch_no)
+), locked AS MATERIALIZED (
+    SELECT j.id, j.dispatch_no, j.limiter IS NOT NULL AS is_limited
+    FROM opsjobs.jobs j JOIN popped p USING (id)
+    WHERE j.dispatch_no = p.dispatch_no AND j.state = 'queued'
+        AND coalesce(j.reserved_by, %(worker_id)s) = %(worker_id)s
+    ORDER BY j.id FOR UPDATE OF j
+), reserved AS (
+    UPDATE opsjobs.jobs j SET reserved_by = %(worker_id)s, dispatched_at = m.now
+    FROM locked l, moment m WHERE j.id = l.id AND NOT l.is_limited
+    RETURNING j.id, j.dispatch_no, j.queue, j.task, j.args::text AS args, j.meta::text AS meta, j.tags,
+        j.priority, j.due_at, j.attempt + 1 AS attempt, j.max_attempts, j.timeout_seconds, j.deadline_at,
+        j.created_at, j.lost_reservations, m.now AS taken_at
+)
+SELECT l.id AS valid_id, l.dispatch_no AS valid_no, l.is_limited, r.*
+FROM locked l LEFT JOIN reserved r ON r.id = l.id

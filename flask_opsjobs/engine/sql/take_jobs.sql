@@ -1,0 +1,43 @@
+-- Takes the best due jobs of some queues for one worker, past Redis: marks them `queued` under a new dispatch
+-- number and reserved by the worker. The queues come in the given order; in a queue priority, due time, id.
+-- Passes paused and draining queues by, and limited jobs, which wait in lanes of their own. Takes at most
+-- %(limit)s jobs, and no more once their arguments reach %(bytes)s; the first job is always taken. Returns
+-- the names of the paused queues beside each job, its arguments as text; one row without a job when none was
+-- taken. Jobs whose deadline has passed are taken too: the worker ends them, else they would block the lane.
+-- Commits synchronously, so that the number is never given twice. The lane is a range and not an equality: with
+-- statistics from before a backlog came, the planner would read and sort all of it.
+-- SKIP LOCKED: another worker or a dispatcher takes that job.
+-- Run by a worker's taker. Indexes: jobs_due, queues_pkey.
+WITH durable AS MATERIALIZED (
+    SELECT set_config('synchronous_commit', 'on', true)
+), moment AS MATERIALIZED (
+    SELECT clock_timestamp() AS now FROM durable
+), named AS MATERIALIZED (
+    SELECT n.queue, n.place, coalesce(q.is_paused, false) AS is_paused
+    FROM unnest(%(queues)s::text[]) WITH ORDINALITY AS n(queue, place)
+    LEFT JOIN opsjobs.queues q ON q.name = n.queue
+    ORDER BY n.place
+), picked AS MATERIALIZED (
+    SELECT d.*, n.place FROM named n CROSS JOIN LATERAL (
+        SELECT id, priority, due_at,
+            CASE WHEN pg_column_size(args) < 1000 THEN pg_column_size(args)
+                ELSE octet_length(args::text) END AS size
+        FROM opsjobs.jobs
+        WHERE lane >= n.queue AND lane <= n.queue AND state = 'available' AND origin = 'opsjobs'
+        ORDER BY lane, priority, due_at, id
+        LIMIT %(limit)s FOR UPDATE SKIP LOCKED) AS d
+    WHERE NOT n.is_paused
+    LIMIT %(limit)s
+), fitting AS MATERIALIZED (
+    SELECT id, place, sum(size) OVER (ORDER BY place, priority, due_at, id) - size AS before FROM picked
+), taken AS (
+    UPDATE opsjobs.jobs j
+    SET state = 'queued', dispatch_no = j.dispatch_no + 1, dispatched_at = m.now,
+        reserved_by = %(worker_id)s
+    FROM fitting f, moment m WHERE j.id = f.id AND f.before < %(bytes)s
+    RETURNING j.id, j.dispatch_no, j.queue, j.task, j.args::text AS args, j.meta::text AS meta, j.tags,
+        j.priority, j.due_at, j.attempt + 1 AS attempt, j.max_attempts, j.timeout_seconds, j.deadline_at,
+        j.created_at, j.lost_reservations, m.now AS taken_at
+)
+SELECT (SELECT coalesce(array_agg(queue), '{}') FROM named WHERE is_paused) AS paused, taken.*
+FROM (SELECT 1) AS one LEFT JOIN taken ON true

@@ -1,0 +1,253 @@
+"""Defines what a worker's parent and its children say to each other, as frames over a socket pair."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import IntEnum
+from typing import Any
+
+from ...jobs.perform.current import Claimed
+from ...jobs.perform.outcomes import RETURNED, Outcome
+
+Key = tuple[int, int]
+
+
+class Order(IntEnum):
+    """What a parent sends: the body of each frame is pickled, since both are the same program."""
+
+    JOB = 1  # a `JobOrder`
+    ERRAND = 2  # (number, `Errand`): something of RQ's
+
+
+@dataclass(frozen=True)
+class PlainJob:
+    """To run a plain RQ job of a queue."""
+
+    rq_id: str
+    queue: str
+
+
+@dataclass(frozen=True)
+class PlainDeath:
+    """To do what RQ does after the process of a plain job died. `was_stopped`: by RQ's command."""
+
+    job: PlainJob
+    words: str
+    was_stopped: bool
+
+
+@dataclass(frozen=True)
+class RQMaintenance:
+    """To do RQ's maintenance."""
+
+
+# RQ's own code that may run code of the host. It never runs in the parent.
+Errand = PlainJob | PlainDeath | RQMaintenance
+# The page of a child shows the number of its errand beside this instead of the id of a job.
+ERRAND_ID = 2**64 - 1
+
+
+class Word(IntEnum):
+    """What a child sends."""
+
+    READY = 1  # it waits for its first job
+    RETURNED = 2  # a plain outcome: id, dispatch number, begin, end
+    OUTCOME = 3  # the same, and the outcome as JSON
+    LATE = 4  # id, dispatch number: the job was not begun, since its reservation had ended
+    PROGRESS = 5  # id, dispatch number, and JSON: done, total, note
+    DONE = 6  # the errand is done
+    LEAVING = 7  # JSON: the reasons why the child ends after its last job
+
+
+# A plain outcome is most of what is sent: it is no JSON.
+_OUTCOME = struct.Struct("<QQdd")
+_KEY = struct.Struct("<QQ")
+_HEAD = struct.Struct("<IB")
+_READ_BYTES = 1 << 18
+
+
+@dataclass(slots=True)
+class JobOrder:
+    """A job for a child. Arguments and metadata are JSON text, which only the child parses.
+
+    Times are by `steady_seconds`. The child begins between `begin_after` and `begin_before`, or not at all.
+    """
+
+    id: int
+    dispatch_no: int
+    task: str
+    queue: str
+    args: str
+    meta: str
+    tags: list[str]
+    attempt: int
+    max_attempts: int
+    timeout_seconds: int | None
+    deadline_at: datetime | None
+    created_at: datetime
+    claimed_at: datetime
+    begin_before: float
+    begin_after: float = 0.0
+
+    @property
+    def key(self) -> Key:
+        """Return the delivery: (job id, dispatch number)."""
+        return self.id, self.dispatch_no
+
+    def claimed(self) -> Claimed:
+        """Return the job as the function's surroundings know it."""
+        return Claimed(
+            id=self.id,
+            dispatch_no=self.dispatch_no,
+            task=self.task,
+            queue=self.queue,
+            args=json.loads(self.args),
+            meta=json.loads(self.meta),
+            tags=self.tags,
+            attempt=self.attempt,
+            max_attempts=self.max_attempts,
+            timeout_seconds=self.timeout_seconds,
+            deadline_at=self.deadline_at,
+            created_at=self.created_at,
+            claimed_at=self.claimed_at,
+        )
+
+
+def make_frame(kind: int, body: bytes = b"") -> bytes:
+    """Return a frame as it is sent."""
+    return _HEAD.pack(len(body), kind) + body
+
+
+def make_order(kind: Order, value: object) -> bytes:
+    """Return the frame of an order."""
+    return make_frame(kind, pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
+
+
+class FrameReader:
+    """Cuts what arrives at one end of a socket into frames."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._buffer = bytearray()
+        self.is_open = True
+
+    def read_arrived(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the whole frames that have arrived, without waiting.
+
+        A half frame of a child that died is never yielded.
+        """
+        while self.is_open and self._receive(socket.MSG_DONTWAIT):
+            pass
+        return self._cut()
+
+    def wait_for_one(self) -> tuple[int, bytes] | None:
+        """Return the next frame; None when the other end is closed."""
+        while self.is_open:
+            for frame in self._cut():
+                return frame
+            self._receive(0)
+        return None
+
+    def _receive(self, flags: int) -> bool:
+        """Read once; return whether more may be waiting."""
+        try:
+            piece = self._sock.recv(_READ_BYTES, flags)
+        except BlockingIOError:
+            return False
+        except OSError:
+            piece = b""
+        if not piece:
+            self.is_open = False
+            return False
+        self._buffer += piece
+        return len(piece) == _READ_BYTES
+
+    def _cut(self) -> Iterator[tuple[int, bytes]]:
+        buffer = self._buffer
+        while len(buffer) >= _HEAD.size:
+            size, kind = _HEAD.unpack_from(buffer)
+            end = _HEAD.size + size
+            if len(buffer) < end:
+                return
+            body = bytes(buffer[_HEAD.size : end])
+            del buffer[:end]
+            yield kind, body
+
+
+def read_order(body: bytes) -> Any:
+    """Return the value of an order."""
+    return pickle.loads(body)
+
+
+@dataclass(slots=True)
+class Ended:
+    """An outcome as a child sent it. `began` and `ended` are by `steady_seconds`."""
+
+    key: Key
+    began: float
+    ended: float
+    outcome: Outcome
+
+
+def read_outcome(kind: int, body: bytes) -> Ended:
+    """Return the outcome of a frame `RETURNED` or `OUTCOME`."""
+    job_id, number, began, ended = _OUTCOME.unpack_from(body)
+    if kind == Word.RETURNED:
+        return Ended((job_id, number), began, ended, RETURNED)
+    found = json.loads(body[_OUTCOME.size :])
+    if found["progress"] is not None:
+        found["progress"] = tuple(found["progress"])
+    return Ended((job_id, number), began, ended, Outcome(**found))
+
+
+def read_key(body: bytes) -> Key:
+    """Return the job that a frame is about."""
+    job_id, number = _KEY.unpack_from(body)
+    return job_id, number
+
+
+def read_json(body: bytes, *, after_key: bool = False) -> Any:
+    """Return the JSON of a frame."""
+    return json.loads(body[_KEY.size if after_key else 0 :])
+
+
+class ChildChannel:
+    """The child's end. Its writes wait until the parent has read, so an outcome may have any size."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._reader = FrameReader(sock)
+
+    def wait_for_order(self) -> tuple[int, bytes] | None:
+        """Return the next order; None when the parent wants the child to leave."""
+        return self._reader.wait_for_one()
+
+    def say(self, word: Word, body: bytes = b"") -> None:
+        """Send a frame."""
+        self._sock.sendall(make_frame(word, body))
+
+    def progress(self, key: Key, *progress: object) -> None:
+        """Send the progress of the running job."""
+        self.say(Word.PROGRESS, _KEY.pack(*key) + json.dumps(progress).encode())
+
+    def late(self, key: Key) -> None:
+        """Say that the job was not begun."""
+        self.say(Word.LATE, _KEY.pack(*key))
+
+    def outcome(self, key: Key, began: float, ended: float, outcome: Outcome) -> None:
+        """Send the outcome of the job."""
+        head = _OUTCOME.pack(*key, began, ended)
+        if outcome == RETURNED:
+            self.say(Word.RETURNED, head)
+        else:
+            self.say(Word.OUTCOME, head + json.dumps(asdict(outcome)).encode())
+
+    def leaving(self, reasons: list[str]) -> None:
+        """Say why the child ends now."""
+        self.say(Word.LEAVING, json.dumps(reasons).encode())

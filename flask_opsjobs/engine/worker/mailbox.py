@@ -1,0 +1,42 @@
+"""Holds what other threads tell the main thread of a worker, and wakes it."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Mailbox(Generic[T]):
+    """Where other threads leave news for the main thread, which polls `descriptors()[0]`."""
+
+    def __init__(self) -> None:
+        self._news: deque[T] = deque()
+        self._read_fd, self._write_fd = os.pipe()
+        for descriptor in (self._read_fd, self._write_fd):
+            os.set_blocking(descriptor, False)
+
+    def descriptors(self) -> tuple[int, int]:
+        """Return the ends of the pipe: one to poll, one to write into."""
+        return self._read_fd, self._write_fd
+
+    def tell(self, news: T) -> None:
+        """Leave news."""
+        self._news.append(news)
+        self.wake()
+
+    def wake(self) -> None:
+        """Wake the main thread from its poll. Safe in a signal handler and in any thread."""
+        with suppress(BlockingIOError):  # the pipe is full of wake-ups already
+            os.write(self._write_fd, b"!")
+
+    def empty(self) -> Iterator[T]:
+        """Yield the news that have come."""
+        with suppress(BlockingIOError):
+            os.read(self._read_fd, 65_536)
+        while self._news:
+            yield self._news.popleft()

@@ -1,0 +1,56 @@
+"""Shares a page of memory between a child and its parent: the job that the child runs, and its log lines.
+
+The parent reads it at any moment, also after the child was killed.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+
+from ...jobs.perform.log_tail import Ring
+
+# Dispatch number, begin, and last the id, 0 while no job runs. Native numbers are written whole.
+_JOB = struct.Struct("@QdQ")
+_ID = struct.Struct("@Q")
+_ID_AT = _JOB.size - _ID.size
+
+
+class Page:
+    """What a child runs since when. Written by the child, read by its parent.
+
+    >>> page = Page(log_tail_bytes=0)
+    >>> page.begin((7, 1), 12.5)
+    >>> page.read()
+    ((7, 1), 12.5)
+    >>> page.end()
+    >>> page.read() is None
+    True
+    """
+
+    def __init__(self, log_tail_bytes: int) -> None:
+        ring_bytes = log_tail_bytes + Ring.HEAD_BYTES if log_tail_bytes else 0
+        self._memory = mmap.mmap(-1, _JOB.size + ring_bytes)
+        ring = memoryview(self._memory)[_JOB.size :]
+        self.ring = Ring(ring) if log_tail_bytes else None
+
+    def begin(self, key: tuple[int, int], at: float) -> None:
+        """Say that a job begins. Its id is written last: whoever sees it sees the rest too."""
+        if self.ring is not None:
+            self.ring.clear()
+        job_id, number = key
+        _JOB.pack_into(self._memory, 0, number, at, 0)
+        _ID.pack_into(self._memory, _ID_AT, job_id)
+
+    def end(self) -> None:
+        """Say that the job and all that belongs to it has ended."""
+        _ID.pack_into(self._memory, _ID_AT, 0)
+
+    def read(self) -> tuple[tuple[int, int], float] | None:
+        """Return the running job and when it began; None when there is none."""
+        number, at, job_id = _JOB.unpack_from(self._memory)
+        return ((job_id, number), at) if job_id else None
+
+    def log_tail(self) -> str | None:
+        """Return the last log lines of the job; None when there are none."""
+        return (self.ring.read() or None) if self.ring is not None else None

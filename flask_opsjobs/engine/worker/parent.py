@@ -1,0 +1,744 @@
+"""Runs a worker: its main thread feeds the children, hears them, and stops what must stop.
+
+It waits for nothing but its poll. Other threads take jobs (`taker`), write outcomes and heartbeats
+(`recorder`), and talk with Redis (`rq_link`). They tell what they did; this thread reads it between polls.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from ...core.steady_clock import steady_seconds
+from ...core.visible_text import on_one_line
+from ...endings import EndedAttempt
+from ...jobs.perform.outcomes import Outcome
+from ..redis.broker import rq_id as make_rq_id
+from .child import ChildSetup, fork_lock
+from .children import ChildProcess
+from .frames import (
+    Errand,
+    Key,
+    Order,
+    PlainDeath,
+    PlainJob,
+    RQMaintenance,
+    Word,
+    make_order,
+    read_json,
+    read_key,
+    read_outcome,
+)
+from .heartbeat import CANCELED, LOST, Heartbeat, Progress
+from .mailbox import Mailbox
+from .places import Place, Sent, outcome_of_death
+from .recorder import Recorder
+from .reserved import MOST_BYTES, MOST_HELD, ReserveBudget, ReservedJob, RunTimes, WaitingJobs
+from .rq_link import Command, Popped, RQLink
+from .taker import Begun, ClaimAnswer, LimitedDelivery, Start, Taken, Taker
+
+_log = logging.getLogger("flask_opsjobs.worker")
+
+# How often children are looked at: starts are written, and overdue jobs are killed.
+_LOOK_SECONDS = 0.02
+# The start of a job that runs for less than this is never written: its end says when it began.
+_SHORT_SECONDS = 0.05
+# The child ends an overdue function itself. If it cannot (a loop in C), it is killed so much later. So is a
+# child that does not begin what it was given, or whose host's teardown does not end.
+_GRACE_SECONDS = 5.0
+# After so long without a look this process was frozen, and its jobs may have been rescued.
+_FROZEN_SECONDS = 10.0
+# Without Redis, Postgres is asked so often while a child is idle.
+_WITHOUT_REDIS_SECONDS = 0.25
+# How long idle children get to end when the worker stops.
+_END_SECONDS = 2.0
+_STOPPED = "stopped with its worker"
+_BY_COMMAND = "stopped by a command of RQ"
+_FORK_SECONDS = 0.01
+# RQ does its maintenance so often.
+_MAINTENANCE_SECONDS = 600.0
+
+News = Taken | Begun | ClaimAnswer | Popped | Command
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """What the command line says.
+
+    `burst` stops when nothing is due, `max_jobs` after so many jobs. `with_scheduler` also puts plain RQ jobs
+    into their queues when they are due.
+    """
+
+    processes: int = 1
+    jobs_per_process: int = 1000
+    max_memory_mb: int | None = None
+    burst: bool = False
+    max_jobs: int | None = None
+    with_scheduler: bool = True
+
+    @property
+    def places(self) -> int:
+        """Return how many children there are. With a fresh process per job the next one is forked ahead."""
+        return self.processes + (self.jobs_per_process == 1)
+
+
+@dataclass(frozen=True)
+class Threads:
+    """The threads of a worker, and the heartbeat that all share."""
+
+    heartbeat: Heartbeat
+    recorder: Recorder
+    taker: Taker
+    link: RQLink
+
+
+class Parent:
+    """The main thread of a worker."""
+
+    def __init__(
+        self,
+        name: str,
+        setup: ChildSetup,
+        options: WorkerOptions,
+        mailbox: Mailbox[News],
+        threads: Threads,
+    ) -> None:
+        settings = setup.host.settings
+        self._name = name
+        self._setup = setup
+        self._options = options
+        self._mailbox = mailbox
+        self._heartbeat, self._recorder = threads.heartbeat, threads.recorder
+        self._taker, self._link = threads.taker, threads.link
+        self._tasks = setup.host.performable
+        self._log_tail_bytes = settings.log_tail_bytes
+        self._places = [Place(number) for number in range(1, options.places + 1)]
+        self._of_descriptor: dict[int, Place] = {}
+        self._poll = select.poll()
+        self._poll.register(mailbox.descriptors()[0], select.POLLIN)
+        # Reserved jobs that any child may get.
+        self._waiting = WaitingJobs()
+        # What a child gets by itself: a job that must be claimed first, or an errand.
+        self._special: deque[ReservedJob | LimitedDelivery | Errand] = deque()
+        self._errands = 0
+        self._maintained_at = -_MAINTENANCE_SECONDS
+        self._is_turn_of_special = True
+        self._times = RunTimes()
+        seconds, most = settings.reserve_seconds, settings.reserve_most
+        self._budget = ReserveBudget(options.processes, seconds, most)
+        self._ended: list[EndedAttempt] = []
+        self._starts: list[Start] = []
+        self._demand = _Demand()
+        self._is_stuck = False
+        self._takes_jobs = True
+        self._looked_at = steady_seconds()
+        self._stops = 0
+        self._given = 0
+
+    # --- running ---
+
+    def run(self, tell_ready: Callable[[], None]) -> None:
+        """Perform jobs until a signal, the end of a burst, or the last of `max_jobs`.
+
+        `tell_ready` is called when the signal handlers are installed: before, a signal ends the process.
+        """
+        with self._signals():
+            tell_ready()
+            try:
+                while not self._is_done():
+                    self.fill_places()
+                    self._hear_all(self._poll.poll(self._timeout_ms()))
+                    for news in self._mailbox.empty():
+                        self._read(news)
+                    self._look()
+                    self._feed()
+                    self._ask()
+                    self._hand_over()
+            finally:
+                self._end_children()
+                self._hand_over()
+
+    def _timeout_ms(self) -> float:
+        if any(place.is_busy or place.child is None for place in self._places):
+            return _LOOK_SECONDS * 1000
+        return _WITHOUT_REDIS_SECONDS * 1000 if self._link.is_away else 1000
+
+    def _is_done(self) -> bool:
+        if any(place.is_busy for place in self._places):
+            return False
+        if self._stops:
+            return not self._demand.is_asking or self._stops > 1
+        if self._is_spent():
+            return True
+        is_empty = not self._waiting and not self._special and not self._heartbeat.count_held()
+        return self._options.burst and is_empty and self._demand.found_nothing(self._link)
+
+    def _is_spent(self) -> bool:
+        return self._options.max_jobs is not None and self._given >= self._options.max_jobs
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.signal(number, self._on_signal) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, action in before.items():
+                signal.signal(number, action)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._stops += 1
+        self._mailbox.wake()
+
+    # --- children ---
+
+    def fill_places(self) -> None:
+        """Fork a child for each place without one, unless another thread holds the fork lock right now."""
+        if self._stops:
+            return
+        for place in self._places:
+            if place.child is None and place.fork_at <= steady_seconds():
+                self._fork(place)
+
+    def _fork(self, place: Place) -> None:
+        # Whoever holds it may wait for a server: this thread does not.
+        if not fork_lock.acquire(timeout=_FORK_SECONDS):
+            return
+        try:
+            place.child = ChildProcess(
+                self._setup, place.number, self._log_tail_bytes, self._descriptors()
+            )
+        except OSError as error:
+            self._postpone(place, f"cannot be forked: {error}")
+            return
+        finally:
+            fork_lock.release()
+        for descriptor in place.child.descriptors():
+            self._of_descriptor[descriptor] = place
+            self._poll.register(descriptor, select.POLLIN)
+
+    def _postpone(self, place: Place, why: str) -> None:
+        seconds = place.backoff.next_seconds()
+        place.fork_at = steady_seconds() + seconds
+        self._say(logging.ERROR, "child %d %s; again in %.1f s", place.number, why, seconds)
+
+    def _descriptors(self) -> list[int]:
+        """Return the descriptors that a child must let go."""
+        return [
+            *self._mailbox.descriptors(),
+            *self._of_descriptor,
+            *self._taker.descriptors(),
+            *self._recorder.descriptors(),
+            *self._link.descriptors(),
+        ]
+
+    def _hear_all(self, events: Iterable[tuple[int, int]]) -> None:
+        for descriptor, event in events:
+            place = self._of_descriptor.get(descriptor)
+            if place is None or place.child is None:
+                continue
+            if descriptor == place.child.pidfd:
+                self._bury(place)
+                continue
+            if event & select.POLLOUT:
+                self._send_more(place)
+            if event & ~select.POLLOUT:
+                self._hear(place)
+
+    def _hear(self, place: Place) -> None:
+        """Read what a child has said."""
+        child = place.child
+        assert child is not None
+        for word, body in child.hear():
+            self._take_word(place, child, word, body)
+        if not child.is_open:
+            # A closed stream is always readable. The death itself comes through the pidfd.
+            self._forget_descriptor(child.fileno())
+
+    def _take_word(self, place: Place, child: ChildProcess, word: int, body: bytes) -> None:
+        match word:
+            case Word.RETURNED | Word.OUTCOME:
+                self._take_outcome(place, child, word, body)
+            case Word.READY:
+                place.is_ready = True
+                place.backoff.reset()
+            case Word.PROGRESS:
+                self._take_progress(place, child, body)
+            case Word.LATE:
+                self._take_late(place, child, read_key(body))
+            case Word.DONE:
+                self._end_sent(place, child)
+            case Word.LEAVING:
+                place.leaving = read_json(body)
+
+    def _take_outcome(self, place: Place, child: ChildProcess, word: int, body: bytes) -> None:
+        found, sent = read_outcome(word, body), place.sent
+        if sent is None or sent.job is None or sent.key != found.key:
+            return
+        if found.outcome.kind != "not_run":
+            # Refusing a job takes no time. If it counted, more of them would be taken ahead.
+            order = sent.job.order
+            self._times.note(order.task, order.queue, found.ended - found.began)
+        self._record(found.key, found.outcome, child.pid, found.began, found.ended)
+        self._end_sent(place, child)
+
+    def _record(self, key: Key, outcome: Outcome, pid: int, began: float, ended: float) -> None:
+        worker_id = self._heartbeat.worker_id
+        self._ended.append(EndedAttempt(*key, worker_id, self._name, outcome, pid, began, ended))
+
+    def _end_sent(self, place: Place, child: ChildProcess) -> None:
+        place.sent = None
+        place.ended_at = steady_seconds()
+        child.jobs += 1
+        self._is_stuck = False
+        self._demand.renew()
+
+    def _take_progress(self, place: Place, child: ChildProcess, body: bytes) -> None:
+        key, sent = read_key(body), place.sent
+        if sent is None or sent.key != key:
+            return
+        sent.progress = Progress(*key, *read_json(body, after_key=True))
+        if sent.is_started:
+            self._recorder.tell(sent.progress)
+        else:
+            self._write_start(sent, child, sent.began(child) or sent.at)
+
+    def _take_late(self, place: Place, child: ChildProcess, key: Key) -> None:
+        """Take back a job that was not begun: the child or this process was frozen meanwhile."""
+        sent = place.sent
+        if sent is not None and sent.job is not None and sent.key == key:
+            self._return_unbegun(sent, sent.job, child, is_fresh=False)
+            self._end_sent(place, child)
+
+    def _return_unbegun(
+        self, sent: Sent, job: ReservedJob, child: ChildProcess, *, is_fresh: bool
+    ) -> None:
+        """Let a job that its child did not begin wait again, or give it back."""
+        self._given -= 1
+        if sent.is_written or sent.is_started:
+            # Its row says `started`: it is due again at once, and the attempt does not count.
+            why = "the function was not called: its process did not begin it in time"
+            outcome = Outcome(kind="snoozed", error=why, reason=why)
+            self._record(job.key, outcome, child.pid, sent.at, steady_seconds())
+        elif is_fresh and not self._stops:
+            self._waiting.add(job)
+        else:
+            self._give_back([job])
+
+    def _send_more(self, place: Place) -> None:
+        assert place.child is not None
+        place.child.send_more()
+        if not place.child.has_unsent:
+            self._poll.modify(place.child.fileno(), select.POLLIN)
+
+    def _bury(self, place: Place) -> None:
+        """Take leave of a child that has ended. What it said before counts more than its end."""
+        child = place.child
+        assert child is not None
+        self._hear(place)
+        for descriptor in child.descriptors():
+            self._forget_descriptor(descriptor)
+        sent = place.sent
+        began = None if sent is None else sent.began(child)
+        tail = child.page.log_tail()
+        death = child.bury()
+        if sent is not None and sent.errand is not None:
+            self._end_errand(sent.errand, sent, death.words, has_begun=began is not None)
+        elif sent is not None and sent.job is not None:
+            if began is None:
+                self._return_unbegun(sent, sent.job, child, is_fresh=True)
+            else:
+                outcome = outcome_of_death(sent, death, tail, self._tasks)
+                self._record(sent.job.key, outcome, child.pid, began, steady_seconds())
+        elif not place.is_ready and not self._stops:
+            self._postpone(place, f"{death.words}, before it was ready")
+        if place.leaving:
+            self._log_leaving(place.leaving)
+        place.child, place.sent, place.is_ready, place.leaving = None, None, False, None
+        self._is_stuck = False
+        self._demand.renew()
+
+    def _end_errand(self, errand: Errand, sent: Sent, words: str, *, has_begun: bool) -> None:
+        """A child died with an errand: another one does it, or does what RQ does after a death."""
+        if not has_begun:
+            self._special.appendleft(errand)
+        elif isinstance(errand, PlainJob):
+            was_stopped = sent.why_killed == _BY_COMMAND
+            self._special.append(PlainDeath(errand, f"Its process died: {words}.", was_stopped))
+        else:
+            self._say(logging.ERROR, "%r failed: its process died, %s", errand, words)
+
+    def _forget_descriptor(self, descriptor: int) -> None:
+        if self._of_descriptor.pop(descriptor, None) is not None:
+            self._poll.unregister(descriptor)
+
+    def _log_leaving(self, reasons: list[str]) -> None:
+        if unusual := [reason for reason in reasons if not reason.startswith("has performed")]:
+            self._say(logging.INFO, "a child leaves: it %s", on_one_line("; ".join(unusual)))
+
+    def _kill(self, place: Place, why: str) -> None:
+        """Kill a child in the middle of its job, unless it has just ended this job."""
+        sent, child = place.sent, place.child
+        if sent is None or child is None or sent.why_killed is not None:
+            return
+        self._hear(place)
+        if place.sent is sent:
+            sent.why_killed = why
+            child.kill()
+
+    # --- news of the other threads ---
+
+    def _read(self, news: News) -> None:
+        match news:
+            case Taken():
+                self._take_in(news)
+            case Begun():
+                self._read_begun(news)
+            case ClaimAnswer():
+                self._read_claim(news)
+            case Popped(plain=plain):
+                self._demand.has_bell = False
+                if plain is not None:
+                    self._special.append(plain)
+            case Command():
+                self._obey(news)
+
+    def _take_in(self, news: Taken) -> None:
+        if news.is_answer:
+            self._demand.note_answer(is_empty=not news.jobs)
+        for job in news.jobs:
+            if job.must_be_alone:
+                self._special.append(job)
+            else:
+                self._waiting.add(job)
+        self._special.extend(news.limited)
+        if self._stops:
+            self._give_back_all()
+        elif news.paused:
+            self._give_back(self._waiting.take_out_of_queues(news.paused))
+
+    def _read_begun(self, news: Begun) -> None:
+        for key in news.asked:
+            place = self._find(key)
+            if place is None or place.sent is None:
+                continue
+            if key not in news.started:
+                # Its row has another owner by now, or the job has just ended.
+                self._kill(place, LOST)
+                continue
+            place.sent.is_started = True
+            if place.sent.progress is not None:
+                self._recorder.tell(place.sent.progress)
+
+    def _read_claim(self, news: ClaimAnswer) -> None:
+        place = next((place for place in self._places if place.promised == news.key), None)
+        if place is None:
+            return
+        place.promised = None
+        if news.job is None:
+            return
+        if place.is_idle:
+            self._send_job(place, news.job, is_started=True)
+        else:  # the child died meanwhile
+            now = steady_seconds()
+            why = "the function was not called: its process died before"
+            self._record(news.key, Outcome(kind="snoozed", error=why, reason=why), 0, now, now)
+
+    def _obey(self, command: Command) -> None:
+        match command.name:
+            case "shutdown":
+                self._stops += 1
+            case "opsjobs-heartbeat":
+                self._recorder.beat_now()
+            case "stop-job" | "stop-execution" | "kill-horse" if command.slot is not None:
+                self._stop_by_command(self._places[command.slot - 1], command)
+
+    def _stop_by_command(self, place: Place, command: Command) -> None:
+        """Kill the child of a place, when it still has the job that is meant."""
+        sent = place.sent
+        if sent is None:
+            return
+        rq_id = sent.errand.rq_id if isinstance(sent.errand, PlainJob) else None
+        if sent.job is not None:
+            rq_id = make_rq_id(*sent.job.key)
+        if command.name == "kill-horse":
+            self._kill(place, "killed by a command of RQ")
+        elif rq_id is not None and command.job_id == rq_id:
+            self._kill(place, CANCELED if sent.job is not None else _BY_COMMAND)
+
+    def _find(self, key: Key) -> Place | None:
+        return next((place for place in self._places if place.sent and place.sent.key == key), None)
+
+    # --- looking at what runs ---
+
+    def _look(self) -> None:
+        now = steady_seconds()
+        gap = now - self._looked_at
+        if gap < _LOOK_SECONDS:
+            return
+        self._looked_at = now
+        if gap > _FROZEN_SECONDS:
+            self._recorder.beat_now()  # it finds out which jobs are still ours
+        self._stop_what_must_stop()
+        for place in self._places:
+            if place.child is not None:
+                self._look_at(place, place.child, now)
+        if self._starts:
+            self._taker.begin(self._starts)
+            self._starts = []
+        self._is_stuck = self._is_everyone_stuck(now)
+        if self._is_stuck or self._stops:
+            self._give_back_all()
+        self._heartbeat.run_seconds = self._times.mean
+        self._tell_link()
+        if now - self._maintained_at >= _MAINTENANCE_SECONDS and not self._link.is_away:
+            self._maintained_at = now
+            self._special.append(RQMaintenance())
+
+    def _tell_link(self) -> None:
+        """Tell which places are busy, for RQ's records."""
+        self._link.note_running(
+            {
+                place.number: place.sent.errand if isinstance(place.sent.errand, PlainJob) else None
+                for place in self._places
+                if place.sent is not None
+            }
+        )
+
+    def _look_at(self, place: Place, child: ChildProcess, now: float) -> None:
+        since = place.in_teardown_since()
+        if since is not None and now - since > _GRACE_SECONDS:
+            child.kill()
+            return
+        if (sent := place.sent) is None:
+            return
+        began, begin_after = sent.began(child), sent.job.order.begin_after if sent.job else 0.0
+        if began is None:
+            if now - max(sent.at, begin_after) > _GRACE_SECONDS:
+                child.kill()
+            return
+        if self._stops > 1:
+            self._kill(place, _STOPPED)
+        if sent.job is None:
+            return
+        order = sent.job.order
+        seconds = now - began
+        if seconds > _SHORT_SECONDS:
+            self._write_start(sent, child, began)
+        limit = order.timeout_seconds
+        if limit is not None and seconds > limit + _GRACE_SECONDS:
+            self._kill(place, "timed_out")
+
+    def _write_start(self, sent: Sent, child: ChildProcess, began: float) -> None:
+        """Let the row of a running job say so, once."""
+        if not sent.is_written and sent.job is not None:
+            sent.is_written = True
+            self._starts.append(Start(sent.job.key, began, child.pid))
+
+    def _stop_what_must_stop(self) -> None:
+        if not (wanted := self._heartbeat.stops_wanted()):
+            return
+        self._give_back(self._waiting.take_out(set(wanted)))
+        for key, why in wanted.items():
+            if (place := self._find(key)) is not None:
+                self._kill(place, why)
+
+    def _is_everyone_stuck(self, now: float) -> bool:
+        """Return whether every child runs its job for so long that others should not wait for it."""
+        busy = [place.sent for place in self._places if place.sent is not None]
+        return len(busy) >= self._options.processes and all(
+            self._times.is_stuck(sent.job.order if sent.job else None, now - sent.at)
+            for sent in busy
+        )
+
+    # --- feeding ---
+
+    def _feed(self) -> None:
+        if self._stops:
+            return
+        busy = sum(place.is_busy for place in self._places)
+        for place in self._places:
+            if busy >= self._options.processes or self._is_spent():
+                return
+            if place.is_idle and self._feed_one(place):
+                busy += 1
+
+    def _feed_one(self, place: Place) -> bool:
+        if self._special and (self._is_turn_of_special or not self._waiting):
+            self._is_turn_of_special = False
+            self._feed_special(place, self._special.popleft())
+            return True
+        self._is_turn_of_special = True
+        while self._waiting:
+            job = self._waiting.pop()
+            if job.order.begin_before > steady_seconds():
+                self._send_job(place, job)
+                return True
+            self._give_back([job])  # its deadline has passed, or this process was frozen
+        return False
+
+    def _feed_special(self, place: Place, what: ReservedJob | LimitedDelivery | Errand) -> None:
+        match what:
+            case ReservedJob() | LimitedDelivery():
+                place.promised = what.key
+                self._taker.claim(what)
+            case _:
+                self._send_errand(place, what)
+
+    def _send_job(self, place: Place, job: ReservedJob, *, is_started: bool = False) -> None:
+        self._given += 1
+        self._heartbeat.run(job.key)
+        sent = Sent(steady_seconds(), job, is_started=is_started)
+        self._send(place, sent, make_order(Order.JOB, job.order))
+
+    def _send_errand(self, place: Place, errand: Errand) -> None:
+        if isinstance(errand, PlainJob):
+            self._given += 1
+            self._link.let_go()
+        self._errands += 1
+        sent = Sent(steady_seconds(), errand=errand, number=self._errands)
+        self._send(place, sent, make_order(Order.ERRAND, (self._errands, errand)))
+
+    def _send(self, place: Place, sent: Sent, frame: bytes) -> None:
+        assert place.child is not None
+        place.sent = sent
+        place.child.send(frame)
+        if place.child.has_unsent:
+            self._poll.modify(place.child.fileno(), select.POLLIN | select.POLLOUT)
+
+    def _give_back_all(self) -> None:
+        """Give back everything that waits: jobs to Postgres, deliveries and plain jobs to Redis."""
+        special, self._special = self._special, deque()
+        self._give_back(self._waiting.take_out())
+        self._give_back(what for what in special if isinstance(what, ReservedJob))
+        for what in special:
+            match what:
+                case LimitedDelivery():
+                    self._taker.recall(what)
+                case PlainJob():
+                    self._link.put_back(what)
+                case PlainDeath() | RQMaintenance():
+                    self._special.append(what)
+
+    def _give_back(self, jobs: Iterable[ReservedJob]) -> None:
+        if keys := [job.key for job in jobs]:
+            self._taker.give_back(keys)
+
+    # --- taking ---
+
+    def _ask(self) -> None:
+        idle = sum(place.is_idle for place in self._places)
+        room = self._room(idle)
+        if not room:
+            return
+        demand, link = self._demand, self._link
+        if demand.is_due(link):
+            demand.is_asking, demand.has_bell = True, False
+            self._taker.want(room, MOST_BYTES - self._waiting.bytes)
+            link.want(room, may_block=False)
+        elif idle and demand.is_dry and not demand.has_bell:
+            demand.wait_for_bell(link)
+            link.want(room, may_block=not self._options.burst)
+
+    def _room(self, idle: int) -> int:
+        """Return how many jobs to take now."""
+        if self._stops or not self._may_take():
+            return 0
+        waiting = len(self._waiting) + len(self._special)
+        busy = sum(place.is_busy for place in self._places)
+        if self._is_stuck or self._waiting.bytes >= MOST_BYTES:
+            room = idle - waiting
+        else:
+            free = min(idle, self._options.processes - busy)
+            room = self._budget.missing(busy + waiting, waiting, free, self._times.mean)
+        if self._options.max_jobs is not None:
+            room = min(room, self._options.max_jobs - self._given - waiting)
+        return max(0, min(room, MOST_HELD - self._heartbeat.count_held()))
+
+    def _may_take(self) -> bool:
+        """Return whether this worker may take jobs: not while its outcomes or its heartbeat are late."""
+        may_take = self._recorder.keeps_up()
+        if may_take is not self._takes_jobs:
+            self._takes_jobs = may_take
+            self._say(
+                logging.WARNING,
+                "this worker takes jobs again: its outcomes and its heartbeat are written"
+                if may_take
+                else "this worker takes no more jobs until its outcomes and its heartbeat are written",
+            )
+        return may_take and not self._link.is_suspended
+
+    def _hand_over(self) -> None:
+        if self._ended:
+            self._recorder.submit(self._ended)
+            self._ended = []
+
+    # --- ending ---
+
+    def _end_children(self) -> None:
+        """Give back what waits, and let the children end."""
+        self._give_back_all()
+        for place in self._places:
+            if place.child is not None:
+                place.child.dismiss()
+        until = time.monotonic() + _END_SECONDS
+        while any(place.child for place in self._places) and time.monotonic() < until:
+            self._hear_all(self._poll.poll(50))
+        for place in self._places:
+            if place.child is not None:
+                place.child.kill()
+                self._bury(place)
+
+    @staticmethod
+    def _say(level: int, message: str, *values: object) -> None:
+        # Without the fork lock: only this thread forks.
+        _log.log(level, message, *values)
+
+
+@dataclass
+class _Demand:
+    """What was asked of Postgres and Redis.
+
+    `is_dry`: Postgres had nothing due, so Redis tells of the next job. `has_bell`: Redis was asked to.
+    """
+
+    is_asking: bool = False
+    is_dry: bool = False
+    has_bell: bool = False
+    _dry_at: float = 0.0
+    _empty_pops: int | None = None
+
+    def is_due(self, link: RQLink) -> bool:
+        """Return whether to ask Postgres now."""
+        if self.is_asking:
+            return False
+        is_again = link.is_away and steady_seconds() - self._dry_at >= _WITHOUT_REDIS_SECONDS
+        return not self.is_dry or is_again
+
+    def note_answer(self, *, is_empty: bool) -> None:
+        """Note that Postgres has answered."""
+        self.is_asking, self.is_dry = False, is_empty
+        self._dry_at = steady_seconds()
+
+    def wait_for_bell(self, link: RQLink) -> None:
+        """Note that Redis is asked for what comes."""
+        self.has_bell = True
+        self._empty_pops = link.empty_pops
+
+    def renew(self) -> None:
+        """Note that a job has ended: another may be due."""
+        self.is_dry = self.has_bell = False
+        self._empty_pops = None
+
+    def found_nothing(self, link: RQLink) -> bool:
+        """Return whether nothing is due in Postgres and in Redis."""
+        if not self.is_dry or self._empty_pops is None:
+            return False
+        return link.empty_pops > self._empty_pops or link.is_away

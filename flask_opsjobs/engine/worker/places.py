@@ -1,0 +1,107 @@
+"""Holds what a worker's main thread knows of each child: its process, what it was given, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from ...core.outage import Backoff
+from ...jobs.perform.backoff import backoff_seconds
+from ...jobs.perform.outcomes import Outcome
+from ...jobs.record.declaration import TaskDeclaration
+from .children import ChildProcess, Death
+from .frames import ERRAND_ID, Errand, Key
+from .heartbeat import CANCELED, LOST, Progress
+from .reserved import ReservedJob
+
+
+@dataclass
+class Sent:
+    """What a child was given: a managed job, or an errand with its number.
+
+    `is_written`: its start was handed to the taker. `is_started`: the row of the job says so, and `progress`
+    waits for that. `why_killed`: why its child was killed.
+    """
+
+    at: float
+    job: ReservedJob | None = None
+    errand: Errand | None = None
+    number: int = 0
+    is_written: bool = False
+    is_started: bool = False
+    progress: Progress | None = None
+    why_killed: str | None = None
+
+    @property
+    def key(self) -> Key | None:
+        """Return the delivery of a managed job."""
+        return self.job.key if self.job is not None else None
+
+    def began(self, child: ChildProcess) -> float | None:
+        """Return when the child began it; None while it has not."""
+        page = child.page.read()
+        key = self.key or (ERRAND_ID, self.number)
+        return page[1] if page is not None and page[0] == key else None
+
+
+@dataclass
+class Place:
+    """A place for a child. The child that replaces another has the same number.
+
+    `promised` is a job that is claimed for the child and not sent yet. `leaving` are the reasons why the
+    child takes no more jobs. `ended_at` is when it ended its last job; the host's teardown may still run.
+    """
+
+    number: int
+    child: ChildProcess | None = None
+    is_ready: bool = False
+    sent: Sent | None = None
+    promised: Key | None = None
+    leaving: list[str] | None = None
+    ended_at: float = 0.0
+    fork_at: float = 0.0
+    backoff: Backoff = field(default_factory=lambda: Backoff(shortest=0.1, longest=30.0))
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether its child waits for a job."""
+        return self.is_ready and self.leaving is None and not self.is_busy
+
+    @property
+    def is_busy(self) -> bool:
+        """Return whether its child has a job, or gets the one that is claimed for it."""
+        return self.sent is not None or self.promised is not None
+
+    def in_teardown_since(self) -> float | None:
+        """Return since when the host's teardown after the last job has been running; None when it is not."""
+        if self.child is None or self.child.page.read() is None:
+            return None
+        has_begun = self.sent is not None and self.sent.began(self.child) is not None
+        return None if has_begun else self.ended_at
+
+
+def outcome_of_death(
+    sent: Sent, death: Death, log_tail: str | None, tasks: Mapping[str, TaskDeclaration]
+) -> Outcome:
+    """Return the outcome of a managed job whose child ended in the middle of it."""
+    outcome = _outcome(sent, death, tasks)
+    return replace(outcome, log_tail=log_tail, max_rss_kb=death.max_rss_kb)
+
+
+def _outcome(sent: Sent, death: Death, tasks: Mapping[str, TaskDeclaration]) -> Outcome:
+    why, words = sent.why_killed, death.words
+    if why == LOST:
+        return Outcome(kind="lost", error=f"its process was killed: {LOST}")
+    if why == CANCELED:
+        reason = "stopped while it ran"
+        return Outcome(kind="canceled", reason=reason, error=reason, cause_of_death=words)
+    assert sent.job is not None
+    order = sent.job.order
+    delay = backoff_seconds(tasks.get(order.task), order.attempt)
+    if why == "timed_out":
+        error = f"ran longer than {order.timeout_seconds} s and its time limit could not stop it"
+        cause = f"time-out, {words}"
+        return Outcome("timed_out", error, cause_of_death=cause, delay_seconds=delay)
+    known = why or ("out of memory" if death.is_out_of_memory else "unknown")
+    error, cause = f"its process died: {words}", f"{known}, {words}"
+    return Outcome("died", error, cause_of_death=cause, delay_seconds=delay)

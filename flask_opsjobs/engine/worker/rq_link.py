@@ -1,0 +1,370 @@
+"""Talks with Redis for a worker: pops deliveries and RQ jobs, keeps RQ's records, hears RQ's commands."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis, RedisError
+from rq import Queue
+from rq.command import PUBSUB_CHANNEL_TEMPLATE
+from rq.job import Job as RQJob
+from rq.suspension import WORKERS_SUSPENDED
+from rq.utils import as_text
+from typing_extensions import override
+
+from ...core.outage import Backoff
+from ..redis.broker import PREFIX, parse_rq_id
+from ..redis.connections import Wire
+from .child import fork_lock
+from .frames import Key, PlainJob
+from .rq_slots import SlotWorker
+
+_log = logging.getLogger("flask_opsjobs.worker")
+
+# A pop blocks briefly: a stop waits for its end, since a pop that is broken off may lose a delivery.
+_BLOCK_SECONDS = 1
+_SUSPENSION_SECONDS = 1.0
+_RECORDS_SECONDS = 10.0
+# Redis counts as away after so long without an answer.
+_AWAY_SECONDS = 2.0
+
+# Pops deliveries of ours from the front of a list, and stops before anything else: a plain RQ job is popped
+# only as the first, when a child is idle for it, and moved to RQ's intermediate list if there is one.
+_POP = """
+local found = {}
+while #found < tonumber(ARGV[1]) do
+    local id = redis.call('LINDEX', KEYS[1], 0)
+    if not id then break end
+    if string.sub(id, 1, #ARGV[2]) ~= ARGV[2] then
+        if #found == 0 and ARGV[3] == '1' then
+            if ARGV[4] == '1' then redis.call('LMOVE', KEYS[1], KEYS[2], 'LEFT', 'RIGHT')
+            else redis.call('LPOP', KEYS[1]) end
+            found[1] = id
+        end
+        break
+    end
+    redis.call('LPOP', KEYS[1])
+    found[#found + 1] = id
+end
+return found
+"""
+
+
+@dataclass(frozen=True)
+class Popped:
+    """What came from RQ's lists: deliveries of ours, and at most one plain RQ job."""
+
+    deliveries: Sequence[Key] = ()
+    plain: PlainJob | None = None
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of RQ to the child at `slot`; None means the worker."""
+
+    name: str
+    slot: int | None
+    job_id: str | None
+
+
+@dataclass
+class _Wanted:
+    number: int = 0
+    may_block: bool = False
+
+
+class RQLink(threading.Thread):
+    """Owns the worker's connections to Redis. Nobody waits for it; without Redis it tries again for ever."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        queues: Sequence[str],
+        slots: Sequence[SlotWorker],
+        tell: Callable[[Popped | Command], None],
+    ) -> None:
+        super().__init__(name="opsjobs-rq-link", daemon=True)
+        self._redis = wire.redis
+        self._queues = [
+            Queue(name, connection=wire.redis, serializer=wire.serializer) for name in queues
+        ]
+        self._slots = slots
+        self._tell = tell
+        self._changed = threading.Condition()
+        self._wanted = _Wanted()
+        self._taken: list[tuple[str, Key]] = []
+        self._back: list[PlainJob] = []
+        # Whether a plain job was popped that has no child yet: a second one would pass it.
+        self._has_plain = False
+        self._running: Mapping[int, PlainJob | None] = {}
+        self._is_stopping = False
+        self._suspension_at = self._records_at = 0.0
+        self._answered_at = time.monotonic()
+        self._is_popping = False
+        self._backoff = Backoff(longest=4.0)
+        # Whether somebody suspended all workers of this Redis, when it was last read.
+        self.is_suspended = False
+        # How often a pop found all lists empty.
+        self.empty_pops = 0
+
+    @property
+    def is_away(self) -> bool:
+        """Return whether Redis has not answered for two seconds."""
+        patience = _AWAY_SECONDS + (_BLOCK_SECONDS if self._is_popping else 0.0)
+        return time.monotonic() - self._answered_at > patience
+
+    def want(self, number: int, *, may_block: bool) -> None:
+        """Allow one pop of at most so many deliveries, or of one plain job.
+
+        `may_block`: nothing is due in Postgres, so wait for what comes.
+        """
+        with self._changed:
+            self._wanted = _Wanted(number, may_block)
+            self._changed.notify()
+
+    def let_go(self) -> None:
+        """Note that the plain job has a child, so another one may be popped."""
+        self._has_plain = False
+
+    def note_running(self, running: Mapping[int, PlainJob | None]) -> None:
+        """Tell which places are busy, each with the plain RQ job that it runs, or None."""
+        self._running = running
+
+    def stop(self, timeout: float) -> bool:
+        """Pop nothing more, remove RQ's records of the worker, and end; False after `timeout` seconds."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify()
+        self.join(timeout)
+        return not self.is_alive()
+
+    def descriptors(self) -> list[int]:
+        """Return the descriptors of its connections, which a child must let go."""
+        return descriptors_of_pool(self._redis)
+
+    # --- the thread ---
+
+    @override
+    def run(self) -> None:
+        """Serve until stopped."""
+        commands = _Commands(self._redis, self._slots, self._tell)
+        commands.start()
+        while not self._is_stopping:
+            try:
+                self._serve()
+                self._backoff.reset()
+            except RedisError as error:
+                self._is_popping = False
+                with fork_lock:
+                    _log.warning("Redis is away (%s)", type(error).__name__)
+                with self._changed:
+                    self._changed.wait_for(lambda: self._is_stopping, self._backoff.next_seconds())
+        commands.stop()
+        self._leave()
+
+    def _serve(self) -> None:
+        self._read_suspension()
+        self._keep_records()
+        self._forget_taken()
+        self._put_all_back()
+        with self._changed:
+            wanted, self._wanted = self._wanted, _Wanted()
+        if wanted.number and not self.is_suspended:
+            popped = self._pop(wanted)
+            self._has_plain = self._has_plain or popped.plain is not None
+            if popped.deliveries or popped.plain:
+                self._tell(popped)
+            else:
+                self.empty_pops += 1
+                if wanted.may_block:
+                    self._put_back_want(wanted)
+        else:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._wanted.number or self._taken or self._back or self._is_stopping,
+                    _SUSPENSION_SECONDS,
+                )
+                if self.is_suspended and not self._is_stopping:
+                    self._changed.wait(_SUSPENSION_SECONDS)
+
+    def _put_back_want(self, wanted: _Wanted) -> None:
+        """Wait on, unless something else is wanted by now."""
+        with self._changed:
+            if not self._wanted.number:
+                self._wanted = wanted
+
+    def _pop(self, wanted: _Wanted) -> Popped:
+        has_one = len(self._queues) == 1
+        left = wanted.number
+        deliveries: list[Key] = []
+        for queue in self._queues:
+            keys = (queue.key, queue.intermediate_queue_key)
+            flags = (PREFIX, int(not self._has_plain), int(has_one))
+            found: Any = self._redis.eval(_POP, 2, *keys, left, *flags)
+            self._answered_at = time.monotonic()
+            for raw in found:
+                rq_id = as_text(raw)
+                if (key := parse_rq_id(rq_id)) is None:
+                    return Popped(deliveries, PlainJob(rq_id, queue.name))
+                deliveries.append(key)
+                self._taken.append((queue.name, key))
+            left = wanted.number - len(deliveries)
+            if left <= 0:
+                break
+        if deliveries or self._has_plain or not wanted.may_block or self._is_stopping:
+            return Popped(deliveries)
+        return self._wait_for_one()
+
+    def _wait_for_one(self) -> Popped:
+        self._is_popping = True
+        popped = self._block()
+        self._is_popping = False
+        self._answered_at = time.monotonic()
+        if popped is None:
+            return Popped()
+        rq_id, queue = popped
+        if (key := parse_rq_id(rq_id)) is None:
+            return Popped(plain=PlainJob(rq_id, queue.name))
+        self._taken.append((queue.name, key))
+        return Popped([key])
+
+    def _block(self) -> tuple[str, Queue] | None:
+        if len(self._queues) == 1:
+            queue = self._queues[0]
+            found: Any = self._redis.blmove(queue.key, queue.intermediate_queue_key, _BLOCK_SECONDS)
+            return (as_text(found), queue) if found is not None else None
+        by_key = {queue.key: queue for queue in self._queues}
+        popped: Any = self._redis.blpop(list(by_key), _BLOCK_SECONDS)
+        return None if popped is None else (as_text(popped[1]), by_key[as_text(popped[0])])
+
+    def put_back(self, job: PlainJob) -> None:
+        """Put a plain RQ job back to the front of its list, because no child is idle for it."""
+        with self._changed:
+            self._back.append(job)
+            self._changed.notify()
+
+    def _put_all_back(self) -> None:
+        while self._back:
+            job = self._back[0]
+            self._put_back(job.rq_id, self._queue(job.queue))
+            del self._back[0]
+            self._has_plain = False
+
+    def _queue(self, name: str) -> Queue:
+        return next(queue for queue in self._queues if queue.name == name)
+
+    def _put_back(self, rq_id: str, queue: Queue) -> None:
+        with self._redis.pipeline() as pipe:
+            pipe.lpush(queue.key, rq_id)
+            pipe.lrem(queue.intermediate_queue_key, 1, rq_id)
+            pipe.execute()
+
+    def _forget_taken(self) -> None:
+        """Remove hashes of popped deliveries: their jobs are reserved, or not to be run any more."""
+        with self._changed:
+            taken, self._taken = self._taken, []
+        if not taken:
+            return
+        with self._redis.pipeline(transaction=False) as pipe:
+            for queue, (job_id, number) in taken:
+                rq_id = f"{PREFIX}{job_id}-{number}"
+                pipe.lrem(self._queue(queue).intermediate_queue_key, 1, rq_id)
+                pipe.delete(RQJob.key_for(rq_id))
+            pipe.execute()
+
+    def _read_suspension(self) -> None:
+        if time.monotonic() < self._suspension_at:
+            return
+        self._suspension_at = time.monotonic() + _SUSPENSION_SECONDS
+        self.is_suspended = bool(self._redis.exists(WORKERS_SUSPENDED))
+        self._answered_at = time.monotonic()
+
+    def _keep_records(self) -> None:
+        if time.monotonic() < self._records_at:
+            return
+        self._records_at = time.monotonic() + _RECORDS_SECONDS
+        running = dict(self._running)
+        with self._redis.pipeline() as pipe:
+            for number, slot in enumerate(self._slots, 1):
+                slot.keep_record(pipe, is_busy=number in running)
+            pipe.execute()
+        for number, plain in running.items():
+            if plain is not None:
+                self._slots[number - 1].keep_execution(plain)
+
+    def _leave(self) -> None:
+        try:
+            self._forget_taken()
+            self._put_all_back()
+            for slot in self._slots:
+                slot.register_death()
+        except RedisError as error:
+            with fork_lock:
+                _log.warning(
+                    "the worker stays in RQ's list until its keys expire: %s", type(error).__name__
+                )
+
+
+class _Commands(threading.Thread):
+    """Hears RQ's commands to the worker and to its places."""
+
+    def __init__(
+        self, redis: Redis, slots: Sequence[SlotWorker], tell: Callable[[Command], None]
+    ) -> None:
+        super().__init__(name="opsjobs-rq-commands", daemon=True)
+        self._redis = redis
+        self._tell = tell
+        self._places: dict[str, int | None] = {
+            slot.pubsub_channel_name: number for number, slot in enumerate(slots, 1)
+        }
+        worker = slots[0].name.rpartition(".")[0]
+        self._places[PUBSUB_CHANNEL_TEMPLATE % worker] = None
+        self._is_stopping = threading.Event()
+
+    def stop(self) -> None:
+        """Hear no more. Ends with the process."""
+        self._is_stopping.set()
+
+    @override
+    def run(self) -> None:
+        while not self._is_stopping.is_set():
+            try:
+                self._hear()
+            except (RedisError, OSError, ValueError) as error:
+                if not self._is_stopping.is_set():
+                    with fork_lock:
+                        _log.warning("RQ's command channel: %s", type(error).__name__)
+                self._is_stopping.wait(2.0)
+
+    def _hear(self) -> None:
+        with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+            pubsub.subscribe(*self._places)
+            while not self._is_stopping.is_set():
+                message = pubsub.get_message(timeout=1.0)
+                if message is not None:
+                    self._read(message)
+
+    def _read(self, message: dict[str, Any]) -> None:
+        try:
+            payload = json.loads(message["data"])
+            name, job_id = str(payload["command"]), payload.get("job_id")
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return
+        self._tell(Command(name, self._places.get(as_text(message["channel"])), job_id))
+
+
+def descriptors_of_pool(redis: Redis) -> list[int]:
+    """Return the descriptors of a client's open connections, of which redis-py tells nothing."""
+    pool = redis.connection_pool
+    connections = [
+        *getattr(pool, "_available_connections", ()),
+        *getattr(pool, "_in_use_connections", ()),
+    ]
+    socks = [getattr(connection, "_sock", None) for connection in connections]
+    return [sock.fileno() for sock in socks if sock is not None and sock.fileno() >= 0]

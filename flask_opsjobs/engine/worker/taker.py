@@ -1,0 +1,422 @@
+"""Takes jobs for a worker, writes which have begun, and gives back what does not begin, in a thread."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+from typing_extensions import override
+
+from ... import endings
+from ...core import sql
+from ...core.db import Connection, connect_apart, descriptors_of, is_away
+from ...core.outage import Backoff, Outage
+from ...core.reading import read_clock
+from ...core.steady_clock import steady_seconds
+from ...endings import MovedJob
+from ...host import Host
+from ...jobs.perform.current import Claimed
+from ..dispatch.dispatch import recall
+from .child import fork_lock
+from .claim import NotClaimed, claim
+from .frames import JobOrder, Key
+from .heartbeat import Heartbeat
+from .reserved import ReservedJob
+
+_log = logging.getLogger("flask_opsjobs.worker")
+_THREAD = "taker"
+
+
+@dataclass(frozen=True)
+class Start:
+    """That a job has begun at `began`, by `steady_seconds`, in the process `pid`; None before it is sent."""
+
+    key: Key
+    began: float
+    pid: int | None
+
+
+@dataclass(frozen=True)
+class LimitedDelivery:
+    """A valid delivery of a limited job. Nobody has claimed the job yet."""
+
+    key: Key
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Jobs that the worker has reserved now, in order.
+
+    `limited` are valid deliveries of limited jobs, which are claimed when a child is idle. `paused` are the
+    worker's queues that are paused; None when they were not read. `is_answer`: the jobs are what was wanted
+    from Postgres, maybe none.
+    """
+
+    jobs: Sequence[ReservedJob]
+    limited: Sequence[LimitedDelivery] = ()
+    paused: Sequence[str] | None = None
+    is_answer: bool = False
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Of these jobs `asked`, those in `started` are written as started; the others are not ours any more."""
+
+    asked: Sequence[Key]
+    started: Container[Key]
+
+
+@dataclass(frozen=True)
+class ClaimAnswer:
+    """A job that was claimed alone: its row says `started`. None when it was not claimed."""
+
+    key: Key
+    job: ReservedJob | None
+
+
+News = Taken | Begun | ClaimAnswer
+
+
+@dataclass
+class _Requests:
+    """What the other threads want of the taker. A request stays until it is done."""
+
+    wanted: int = 0
+    bytes: int = 0
+    deliveries: list[Key] = field(default_factory=list)
+    starts: list[Start] = field(default_factory=list)
+    claims: list[LimitedDelivery | ReservedJob] = field(default_factory=list)
+    back: dict[Key, None] = field(default_factory=dict)
+    recalls: list[Key] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.wanted
+            or self.deliveries
+            or self.starts
+            or self.claims
+            or self.back
+            or self.recalls
+        )
+
+
+class Taker(threading.Thread):
+    """Owns the connection on which jobs are taken. Nobody waits for it: it tells what it did by `tell`."""
+
+    def __init__(
+        self,
+        host: Host,
+        worker: str,
+        queues: Sequence[str],
+        heartbeat: Heartbeat,
+        outage: Outage,
+        tell: Callable[[News], None],
+        moved: Callable[[Sequence[MovedJob]], None],
+    ) -> None:
+        """`moved` gets the jobs that were given back."""
+        super().__init__(name="opsjobs-taker", daemon=True)
+        self._host = host
+        self._worker_id, self._worker = heartbeat.worker_id, worker
+        self._heartbeat = heartbeat
+        self._queues = list(queues)
+        self._places = {name: place for place, name in enumerate(queues)}
+        self._outage = outage
+        self._tell = tell
+        self._moved = moved
+        self._reserved_seconds = reservation_seconds(host.settings.missing_seconds)
+        self._connection: Connection | None = None
+        self._changed = threading.Condition()
+        self._requests = _Requests()
+        self._suspects: set[Key] = set()
+        self._look_at = 0.0
+        self._is_stopping = False
+        self._backoff = Backoff()
+
+    # --- what the main thread asks for ---
+
+    def want(self, number: int, most_bytes: int) -> None:
+        """Ask for so many jobs from Postgres; they are told once, as an answer."""
+        with self._changed:
+            self._requests.wanted, self._requests.bytes = number, most_bytes
+            self._changed.notify()
+
+    def accept(self, deliveries: Sequence[Key]) -> None:
+        """Reserve the jobs of deliveries that were popped from RQ."""
+        with self._changed:
+            self._requests.deliveries += deliveries
+            self._changed.notify()
+
+    def begin(self, starts: Sequence[Start]) -> None:
+        """Write that jobs have begun."""
+        with self._changed:
+            self._requests.starts += starts
+            self._changed.notify()
+
+    def claim(self, what: LimitedDelivery | ReservedJob) -> None:
+        """Claim a job before it is sent: one that is limited, or that must be alone."""
+        with self._changed:
+            self._requests.claims.append(what)
+            self._changed.notify()
+
+    def give_back(self, keys: Sequence[Key]) -> None:
+        """Give reserved jobs back that have not begun."""
+        with self._changed:
+            self._requests.back |= dict.fromkeys(keys)
+            self._changed.notify()
+
+    def recall(self, delivery: LimitedDelivery) -> None:
+        """Make a limited job available again, whose delivery was popped and not claimed."""
+        with self._changed:
+            self._requests.recalls.append(delivery.key)
+            self._changed.notify()
+
+    def stop(self, timeout: float) -> bool:
+        """Take nothing more, give back what is reserved, and end; False after `timeout` seconds."""
+        with self._changed:
+            self._requests.wanted = 0
+            self._is_stopping = True
+            self._changed.notify()
+        self.join(timeout)
+        return not self.is_alive()
+
+    # --- the thread ---
+
+    @override
+    def run(self) -> None:
+        """Serve requests until stopped. What fails because Postgres is away is tried again."""
+        while self._wait():
+            asked_at = time.monotonic()
+            try:
+                self._serve()
+            except psycopg.Error as error:
+                self._lose_connection(error, asked_at)
+                with self._changed:
+                    self._changed.wait_for(lambda: self._is_stopping, self._backoff.next_seconds())
+                    if self._is_stopping:
+                        break
+            else:
+                self._outage.end(_THREAD)
+                self._backoff.reset()
+        if self._connection is not None:
+            self._connection.close()
+
+    def _wait(self) -> bool:
+        with self._changed:
+            left = max(0.0, self._look_at - steady_seconds())
+            self._changed.wait_for(lambda: self._requests or self._is_stopping, left)
+            return bool(self._requests) or not self._is_stopping
+
+    def _serve(self) -> None:
+        """Do all that is asked, the most urgent first. A request that fails stays."""
+        self._begin()
+        self._give_back()
+        self._claim()
+        self._reserve()
+        self._take()
+        if steady_seconds() >= self._look_at and not self._is_stopping:
+            self._find_forgotten()
+
+    def _begin(self) -> None:
+        if starts := self._requests.starts[:]:
+            started = self._write_starts(starts, is_durable=False)
+            with self._changed:
+                del self._requests.starts[: len(starts)]
+            self._tell(Begun([start.key for start in starts], started))
+
+    def _write_starts(self, starts: Sequence[Start], *, is_durable: bool) -> set[Key]:
+        moment = steady_seconds()
+        parameters = {
+            "ids": [start.key[0] for start in starts],
+            "dispatch_nos": [start.key[1] for start in starts],
+            "ago": [moment - start.began for start in starts],
+            "pids": [start.pid for start in starts],
+            "worker_id": self._worker_id,
+            "worker": self._worker,
+            "is_durable": is_durable,
+        }
+        return set(self._connected().execute(sql.load("begin_jobs"), parameters).fetchall())
+
+    def _give_back(self) -> None:
+        if keys := list(self._requests.back):
+            self._write_back(keys)
+            with self._changed:
+                for key in keys:
+                    self._requests.back.pop(key, None)
+            self._heartbeat.release(keys)
+        if keys := self._requests.recalls[:]:
+            recall(self._connected(), keys)
+            with self._changed:
+                del self._requests.recalls[: len(keys)]
+            self._heartbeat.release(keys)
+
+    def _write_back(self, keys: Sequence[Key]) -> None:
+        connection = self._connected()
+        moved = endings.give_back(connection, keys, self._worker_id, read_clock(connection))
+        self._moved(moved)
+
+    def _claim(self) -> None:
+        while self._requests.claims:
+            what = self._requests.claims[0]
+            job = (
+                self._claim_alone(what)
+                if isinstance(what, ReservedJob)
+                else self._claim_limited(what.key)
+            )
+            with self._changed:
+                del self._requests.claims[0]
+            self._tell(ClaimAnswer(what.key, job))
+
+    def _claim_alone(self, job: ReservedJob) -> ReservedJob | None:
+        """Write the start of a job before it begins: a worker died with it before, and may again."""
+        start = Start(job.key, steady_seconds(), None)
+        if job.key in self._write_starts([start], is_durable=True):
+            return job
+        self._heartbeat.release([job.key])
+        return None
+
+    def _claim_limited(self, key: Key) -> ReservedJob | None:
+        asked_at = steady_seconds()
+        ours = self._worker_id, self._worker
+        found = claim(self._connected(), key, *ours, is_retry=True)
+        if isinstance(found, NotClaimed):
+            self._heartbeat.release([key])
+            self._heartbeat.count(found.reason)
+            return None
+        order = _order_of_claimed(found, asked_at + self._reserved_seconds)
+        return ReservedJob(order, place=0, priority=0, due_at=0.0)
+
+    def _reserve(self) -> None:
+        popped = self._requests.deliveries[:]
+        if not popped:
+            return
+        asked_at = steady_seconds()
+        parameters = {
+            "ids": [job_id for job_id, _ in popped],
+            "dispatch_nos": [number for _, number in popped],
+            "worker_id": self._worker_id,
+        }
+        cursor = self._connected().cursor(row_factory=dict_row)
+        rows = cursor.execute(sql.load("reserve_deliveries"), parameters).fetchall()
+        with self._changed:
+            del self._requests.deliveries[: len(popped)]
+        jobs = [self._reserved(row, asked_at) for row in rows if row["id"] is not None]
+        limited = [
+            LimitedDelivery((row["valid_id"], row["valid_no"])) for row in rows if row["is_limited"]
+        ]
+        self._heartbeat.reserve([*(job.key for job in jobs), *(one.key for one in limited)])
+        self._tell(Taken(jobs, limited))
+
+    def _take(self) -> None:
+        number = self._requests.wanted
+        if not number:
+            return
+        asked_at = steady_seconds()
+        parameters = {
+            "queues": self._queues,
+            "limit": number,
+            "bytes": self._requests.bytes,
+            "worker_id": self._worker_id,
+        }
+        cursor = self._connected().cursor(row_factory=dict_row)
+        rows = cursor.execute(sql.load("take_jobs"), parameters).fetchall()
+        with self._changed:
+            self._requests.wanted = 0
+        jobs = [self._reserved(row, asked_at) for row in rows if row["id"] is not None]
+        self._heartbeat.reserve(job.key for job in jobs)
+        self._tell(Taken(jobs, paused=rows[0]["paused"], is_answer=True))
+
+    def _reserved(self, row: dict[str, Any], asked_at: float) -> ReservedJob:
+        order = JobOrder(
+            id=row["id"],
+            dispatch_no=row["dispatch_no"],
+            task=row["task"],
+            queue=row["queue"],
+            args=row["args"],
+            meta=row["meta"],
+            tags=row["tags"],
+            attempt=row["attempt"],
+            max_attempts=row["max_attempts"],
+            timeout_seconds=row["timeout_seconds"],
+            deadline_at=row["deadline_at"],
+            created_at=row["created_at"],
+            claimed_at=row["taken_at"],
+            begin_before=self._begin_before(row, asked_at),
+        )
+        return ReservedJob(
+            order,
+            place=self._places.get(row["queue"], len(self._places)),
+            priority=row["priority"],
+            due_at=row["due_at"].timestamp(),
+            must_be_alone=row["lost_reservations"] > 0,
+        )
+
+    def _begin_before(self, row: dict[str, Any], asked_at: float) -> float:
+        """Return when the reservation or the deadline of a job ends, whichever comes first."""
+        seconds = self._reserved_seconds
+        if row["deadline_at"] is not None:
+            seconds = min(seconds, (row["deadline_at"] - row["taken_at"]).total_seconds())
+        return asked_at + seconds
+
+    def _find_forgotten(self) -> None:
+        """Give back reservations whose answer was lost: the worker does not know of them at two looks."""
+        self._look_at = steady_seconds() + self._host.settings.heartbeat_seconds
+        parameters = {"worker_id": self._worker_id}
+        rows = self._connected().execute(sql.load("list_reserved_by"), parameters).fetchall()
+        unknown = {key for key in rows if not self._heartbeat.holds(key)}
+        if forgotten := unknown & self._suspects:
+            self._write_back(sorted(forgotten))
+        self._suspects = unknown - forgotten
+
+    def _connected(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            # Holds the fork lock, because the resolver and the driver take locks that must be free at a fork.
+            with fork_lock:
+                self._connection = connect_apart(self._host.engine)
+            self._look_at = 0.0
+        return self._connection
+
+    def _lose_connection(self, error: psycopg.Error, asked_at: float) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if is_away(error):
+            self._outage.begin(_THREAD, error, asked_at)
+        else:
+            with fork_lock:
+                _log.error("the taker failed and tries again", exc_info=error)
+
+    def descriptors(self) -> list[int]:
+        """Return the descriptor of its connection, which a child must let go."""
+        return descriptors_of(self._connection)
+
+
+def reservation_seconds(missing_seconds: float) -> float:
+    """Return how long after the take a job may begin: well before its worker counts as missing."""
+    return missing_seconds / 4
+
+
+def _order_of_claimed(claimed: Claimed, begin_before: float) -> JobOrder:
+    return JobOrder(
+        id=claimed.id,
+        dispatch_no=claimed.dispatch_no,
+        task=claimed.task,
+        queue=claimed.queue,
+        args=json.dumps(claimed.args),
+        meta=json.dumps(claimed.meta),
+        tags=claimed.tags,
+        attempt=claimed.attempt,
+        max_attempts=claimed.max_attempts,
+        timeout_seconds=claimed.timeout_seconds,
+        deadline_at=claimed.deadline_at,
+        created_at=claimed.created_at,
+        claimed_at=claimed.claimed_at,
+        begin_before=begin_before,
+        begin_after=claimed.asked_at + claimed.wait_seconds if claimed.wait_seconds else 0.0,
+    )
