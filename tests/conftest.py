@@ -49,6 +49,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--graphs", type=int, default=60, help="Make so many random workflows in tests/chaos."
     )
+    parser.addoption(
+        "--pool-jobs", type=int, default=1500, help="Run so many jobs in tests/chaos/test_pool.py."
+    )
     parser.addoption("--seed", type=int, help="The seed of the first of these workflows.")
     parser.addoption(
         "--fail-slow", action="store_true", help="Fail when an unmarked test takes over 20 s."

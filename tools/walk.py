@@ -23,6 +23,7 @@ from flask_sqlalchemy import SQLAlchemy
 import flask_opsjobs
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.cli.worker import run
+from flask_opsjobs.engine.worker.parent import WorkerOptions
 from flask_opsjobs.core import sql
 from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.testing.valkey import Valkey
@@ -116,7 +117,7 @@ def walk_shell(app: Flask) -> Walk:
     assert shell is not None
     idle = Walk()
     with idle.noted(), app.app_context():
-        assert run(app, ["idle"], simple=True, burst=True, with_scheduler=False) == 0
+        assert run(app, ["idle"], WorkerOptions(burst=True, with_scheduler=False)) == 0
     shell.add(idle)
     return shell
 
@@ -135,7 +136,7 @@ def walk_job(app: Flask, task: Any, walk: Walk) -> None:
         with app.app_context():
             job_id = task.enqueue(text="hello").id
             db.session.commit()
-            assert run(app, ["default"], simple=True, max_jobs=1, with_scheduler=False) == 0
+            assert run(app, ["default"], WorkerOptions(max_jobs=1, with_scheduler=False)) == 0
         page = app.test_client().get(f"/ops/jobs/jobs/{job_id}")
     assert page.status_code == 200, page.text
     assert "finished" in page.text
@@ -147,7 +148,7 @@ def walk_retry(app: Flask, task: Any, walk: Walk) -> None:
     with app.app_context():
         job_id = task.enqueue(text="").id
         db.session.commit()
-        assert run(app, ["default"], simple=True, max_jobs=1, with_scheduler=False) == 0
+        assert run(app, ["default"], WorkerOptions(max_jobs=1, with_scheduler=False)) == 0
     client = app.test_client()
     headers = {"Sec-Fetch-Site": "same-origin"}
     forget_sources(app)

@@ -17,7 +17,11 @@ from . import current_host
     "--workers", default=1, show_default=True, type=click.IntRange(min=0), help="How many workers."
 )
 @click.option(
-    "--simple", is_flag=True, help="Workers run jobs in their own process, without forks."
+    "--processes",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="How many child processes of each worker perform jobs at once.",
 )
 @click.option(
     "--queue",
@@ -26,7 +30,7 @@ from . import current_host
     help="A queue to work on; by default all queues of the app's tasks.",
 )
 @click.pass_context
-def up(ctx: click.Context, workers: int, simple: bool, queues: tuple[str, ...]) -> None:
+def up(ctx: click.Context, workers: int, processes: int, queues: tuple[str, ...]) -> None:
     """Run workers and the loops until Ctrl-C, and show their logs.
 
     A child that dies is started again. In production run `flask opsjobs worker` and `flask opsjobs run` under
@@ -35,7 +39,7 @@ def up(ctx: click.Context, workers: int, simple: bool, queues: tuple[str, ...]) 
     require_servers(ctx, queues)
     children = Supervisor()
     children.add("loops", again(ctx, "opsjobs", "run"))
-    options = ["--simple"] if simple else []
+    options = ["--processes", str(processes)]
     for number in range(1, workers + 1):
         children.add(f"worker.{number}", again(ctx, "opsjobs", "worker", *options, "--", *queues))
     sys.exit(children.run())

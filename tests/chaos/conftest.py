@@ -147,6 +147,13 @@ def administrator(own_database_url: str) -> Iterator[Administrator]:
 
 
 @pytest.fixture
+def jobs_of_pool(request: pytest.FixtureRequest) -> int:
+    """How many jobs a test of the pool has: few in each run of the tests, 20,000 with `--pool-jobs 20000`."""
+    number: int = request.config.getoption("pool_jobs")
+    return number
+
+
+@pytest.fixture
 def site(
     children: Children, own_postgres: TemporaryPostgres, own_database_url: str, own_valkey: Valkey
 ) -> Iterator[Site]:

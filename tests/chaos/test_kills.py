@@ -124,7 +124,7 @@ def test_redis_restarted_empty_while_jobs_are_queued(site: Site, tmp_path: Path)
     assert ran(path) == list(range(30))
 
 
-@pytest.mark.parametrize("kind", [(), ("--simple",)])
+@pytest.mark.parametrize("kind", [(), ("--jobs-per-process", "1")])
 def test_redis_killed_and_restarted_empty_under_load(
     site: Site, tmp_path: Path, kind: tuple[str, ...]
 ) -> None:
@@ -140,7 +140,7 @@ def test_redis_killed_and_restarted_empty_under_load(
     assert worker.exit_code is None
 
 
-@pytest.mark.parametrize("kind", [(), ("--simple",)])
+@pytest.mark.parametrize("kind", [(), ("--jobs-per-process", "1")])
 def test_redis_frozen_under_load(site: Site, tmp_path: Path, kind: tuple[str, ...]) -> None:
     """Pitfall: RQ's command channel dies on a time-out, and its worker waits for minutes."""
     path = tmp_path / "ran"
@@ -187,7 +187,7 @@ def test_redis_away_leaves_host_requests_unharmed(site: Site) -> None:
     site.wait_until_all("finished", 1)
 
 
-@pytest.mark.parametrize("kind", [(), ("--simple",)])
+@pytest.mark.parametrize("kind", [(), ("--jobs-per-process", "1")])
 def test_postgres_killed_under_load(site: Site, tmp_path: Path, kind: tuple[str, ...]) -> None:
     path = tmp_path / "ran"
     count = 300
@@ -242,7 +242,7 @@ def test_a_worker_stops_in_order_and_loses_nothing(site: Site, tmp_path: Path) -
     assert ran(path) == list(range(60)), "none ran twice"
 
 
-@pytest.mark.parametrize("kind", [(), ("--simple",)])
+@pytest.mark.parametrize("kind", [(), ("--jobs-per-process", "1")])
 def test_a_second_signal_ends_the_job_at_hand_and_it_runs_again(
     site: Site, tmp_path: Path, kind: tuple[str, ...]
 ) -> None:
@@ -264,7 +264,7 @@ def test_a_second_signal_ends_the_job_at_hand_and_it_runs_again(
     assert site.rows("SELECT state FROM opsjobs.jobs WHERE id = %s", job_id) == [("retryable",)]
 
 
-@pytest.mark.parametrize("kind", [(), ("--simple",)])
+@pytest.mark.parametrize("kind", [(), ("--jobs-per-process", "1")])
 def test_a_second_signal_ends_a_plain_rq_job(
     site: Site, tmp_path: Path, kind: tuple[str, ...]
 ) -> None:
@@ -389,7 +389,7 @@ def freeze_between_claim_and_function(site: Site, kind: tuple[str, ...]) -> None
     frozen.wait_for("does not run here any more", 10)
 
 
-@pytest.mark.parametrize("kind", [(), ("--simple",)])
+@pytest.mark.parametrize("kind", [(), ("--jobs-per-process", "1")])
 def test_a_worker_frozen_between_claim_and_function(site: Site, kind: tuple[str, ...]) -> None:
     site.loops()
     freeze_between_claim_and_function(site, kind)
@@ -481,7 +481,7 @@ def freeze_while_it_runs(site: Site, kind: tuple[str, ...], gate: Path) -> None:
     site.assert_unharmed(jobs)
 
 
-@pytest.mark.parametrize("kind", [(), ("--simple",)])
+@pytest.mark.parametrize("kind", [(), ("--jobs-per-process", "1")])
 def test_a_worker_frozen_while_it_runs_a_job_that_is_rescued(
     site: Site, tmp_path: Path, kind: tuple[str, ...]
 ) -> None:
@@ -539,7 +539,7 @@ def cut_the_recorders_off(site: Site, administrator: Administrator, workers: lis
     administrator.let_recorders_in()
 
 
-@pytest.mark.parametrize("kind", [(), ("--simple",)])
+@pytest.mark.parametrize("kind", [(), ("--jobs-per-process", "1")])
 @pytest.mark.parametrize("fault", [make_the_database_read_only, cut_the_recorders_off])
 def test_postgres_refuses_what_workers_write(
     site: Site, administrator: Administrator, kind: tuple[str, ...], fault: Any

@@ -41,7 +41,7 @@ def test_eight_workers_keep_to_a_rate_and_reach_it(site: Site, task: Any, share:
     rate, burst = limit.shape.rate, limit.shape.burst
     enqueue(site, task, 300)
     for _ in range(8):
-        site.worker("--simple", "limited")
+        site.worker("--processes", "2", "limited")
     site.loops()
     wait_until(lambda: len(starts(site)) >= 150 + burst, 60, what=f"{150 + burst} starts")
     found = starts(site)

@@ -254,7 +254,7 @@ class Storm:
             self.site.postgres.start()
 
     def _start_worker(self, place: int) -> Child:
-        return self.site.worker(*(("--simple",) if place else ()), **self._size_of_turns())
+        return self.site.worker(*(("--processes", "2") if place else ()), **self._size_of_turns())
 
     def _start_loops(self) -> Child:
         return self.site.loops(**self._size_of_turns())

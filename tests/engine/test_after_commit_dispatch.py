@@ -11,14 +11,14 @@ from rq import Queue
 
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.engine.redis.broker import Delivery, rq_id
-from flask_opsjobs.engine.worker.child import kill_group
+from flask_opsjobs.engine.worker.children import kill_group
 from tests.engine.site import enqueue, rows, state_of
 from tests.support.host import add, backend_pid
 from tests.support.host import db as host_db
 from tests.support.processes import Children
 from tests.support.waiting import wait_until
 
-KINDS = [(), ("--simple",)]
+KINDS = [(), ("--jobs-per-process", "1")]
 
 
 def all_finished(count: int) -> bool:

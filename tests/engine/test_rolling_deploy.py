@@ -41,12 +41,12 @@ def create_app():
     return app
 """
 OLD = {"unknown_task": UNKNOWN_TASK, "invalid_args": INVALID_ARGS}
-KINDS = ("forking", "simple", "plain")
+KINDS = ("kept", "fresh", "plain")
 
 
 @pytest.fixture
 def start(children: Children, tmp_path: Path, redis_url: str) -> Any:
-    """Starts a worker of a kind, of the code of now or of an older one: `start("simple", "invalid_args")`."""
+    """Starts a worker of a kind, of the code of now or of an older one: `start("fresh", "invalid_args")`."""
 
     def start(kind: str, older: str | None = None) -> Child:
         app = "tests.support.host"
@@ -57,9 +57,9 @@ def start(children: Children, tmp_path: Path, redis_url: str) -> Any:
             rq = str(Path(sys.executable).with_name("rq"))
             words = ("worker", "--url", redis_url, "default")
             return children.python(rq, *words, env={"FLASK_APP": app})
-        simple = ("--simple",) if kind == "simple" else ()
+        fresh = ("--jobs-per-process", "1") if kind == "fresh" else ()
         command = ("--app", app, "opsjobs", "worker", "default")
-        return children.python("-m", "flask", *command, *simple)
+        return children.python("-m", "flask", *command, *fresh)
 
     return start
 
@@ -96,7 +96,7 @@ def test_a_job_waits_for_a_worker_of_the_newer_code(
 
 
 @pytest.mark.parametrize(
-    ("kind", "older"), [("forking", "unknown_task"), ("simple", "invalid_args")]
+    ("kind", "older"), [("kept", "unknown_task"), ("fresh", "invalid_args")]
 )
 def test_a_batch_is_finished_while_an_old_and_a_new_worker_take_from_one_queue(
     site: Any, children: Children, start: Any, tmp_path: Path, kind: str, older: str

@@ -20,7 +20,7 @@ from flask_opsjobs.testing.valkey import Valkey
 from tests.support.processes import Child, Children
 from tests.support.waiting import wait_until
 
-KINDS = [(), ("--simple",)]
+KINDS = [(), ("--jobs-per-process", "1")]
 LOCK = RQScheduler.get_locking_key("default")
 SOON = timedelta(milliseconds=10)
 

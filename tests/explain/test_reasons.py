@@ -758,7 +758,7 @@ def site(database_url: str, redis_url: str) -> Iterator[Flask]:
     app.extensions["opsjobs"].pages.dispose()
 
 
-@pytest.mark.parametrize("kind", [(), ("--simple",)])
+@pytest.mark.parametrize("kind", [(), ("--jobs-per-process", "1")])
 def test_a_real_worker_that_is_busy(
     site: Any, children: Children, tmp_path: Path, kind: tuple[str, ...]
 ) -> None:

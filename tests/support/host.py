@@ -116,6 +116,22 @@ def note(path: str, line: str) -> None:
         file.write(line + "\n")
 
 
+@opsjobs.task(max_attempts=20, backoff=0)
+def note_run(path: str, seconds: float = 0.0) -> None:
+    """Appends its job and the number of its attempt to a file, in one write."""
+    job = current_job()
+    with open(path, "ab", buffering=0) as file:
+        file.write(f"{job.id} {job.attempt}\n".encode())
+    time.sleep(seconds)
+
+
+@opsjobs.task(max_attempts=3, backoff=0, priority=0)
+def kill_worker() -> None:
+    """SIGKILLs the worker of its process."""
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+
 # A table of the host: when functions began, by Postgres' clock and whatever the job's row says.
 BEGUN = """CREATE TABLE IF NOT EXISTS begun (
     job_id bigint NOT NULL, attempt int NOT NULL, pid int NOT NULL,

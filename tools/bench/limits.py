@@ -86,7 +86,7 @@ def _rate(speed: float, burst: int, seconds: float) -> str:
         count = int(burst + speed * (seconds + 30) * 1.2)
         limited.enqueue_many({"account": 0} for _ in range(count))
         db.session.commit()
-        children = [_flask("run"), *(_flask("worker", "--simple") for _ in range(WORKERS))]
+        children = [_flask("run"), *(_flask("worker") for _ in range(WORKERS))]
         try:
             wait_until(lambda: _scalar(db, "SELECT count(*) FROM opsjobs.attempts") > 0, 60)
             first = _scalar(db, "SELECT min(started_at) FROM opsjobs.attempts")

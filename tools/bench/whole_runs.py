@@ -62,7 +62,7 @@ def _print_latencies(number: int) -> None:
         db.engine.dispose()
     # The first find the worker starting.
     before, after = (statistics.median(values[3:]) * 1000 for values in (plain, step))
-    print("\nOn one idle --simple worker, p50")
+    print("\nOn one idle worker, p50")
     print(f"{'from the commit of a plain job to its start':56}{before:7.1f} ms")
     print(f"{'from the end of a step to the start of the next':56}{after:7.1f} ms")
     print(f"{'more':56}{after - before:7.1f} ms{'≤ 3 ms':>9}", flush=True)
@@ -107,7 +107,7 @@ def _print_throughput(rounds: int) -> None:
     ratio = statistics.median(
         plain / graph for plain, graph in zip(took["plain"], took["graph"], strict=True)
     )
-    print(f"\n{number:,} jobs on {WORKERS} --simple workers, jobs a second")
+    print(f"\n{number:,} jobs on {WORKERS} workers, jobs a second")
     for name, what in (("plain", "plain"), ("graph", f"steps in {LAYERS} layers, 2 edges each")):
         print(f"{what:56}{number / statistics.median(took[name]):7,.0f}")
     print(f"{'throughput of the steps, as a ratio':56}{ratio:7.2f}{'≥ 0.7':>9}", flush=True)
@@ -118,7 +118,7 @@ def _processes(workers: int) -> Iterator[None]:
     """The loops and so many workers."""
     app = [sys.executable, "-m", "flask", "--app", "tools.bench.host:create_app", "opsjobs"]
     null = subprocess.DEVNULL
-    commands = [["run"], *[["worker", "--simple"]] * workers]
+    commands = [["run"], *[["worker"]] * workers]
     children = [subprocess.Popen([*app, *each], stdout=null, stderr=null) for each in commands]
     try:
         yield

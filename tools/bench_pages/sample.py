@@ -17,6 +17,7 @@ from flask import Flask
 
 from flask_opsjobs import Cancel, Discard, RetryIn, Snooze, endings
 from flask_opsjobs.cli.worker import run
+from flask_opsjobs.engine.worker.parent import WorkerOptions
 from flask_opsjobs.core import sql
 from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.core.reading import read_clock
@@ -76,7 +77,7 @@ def _run_until_done(app: Flask, connection: Any) -> None:
         now = read_clock(connection)
         stage(connection, now)
         Dispatcher(connection, broker_of(opsjobs.host), opsjobs.host.settings).dispatch_all(now)
-        assert run(app, queues, simple=True, burst=True) == 0
+        assert run(app, queues, WorkerOptions(burst=True)) == 0
 
 
 def _final(app: Flask, connection: Any) -> None:

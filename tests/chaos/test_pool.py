@@ -1,0 +1,142 @@
+"""Kills and stops of children and workers at full speed: nothing is lost, and nothing runs that should not."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.support.host import db as host_db
+from tests.support.host import kill_worker, note_run
+from tests.support.processes import Child
+from tests.support.waiting import wait_until
+
+from .conftest import Site
+
+pytestmark = pytest.mark.chaos
+
+
+def enqueue_runs(site: Site, path: Path, count: int, seconds: float = 0.0) -> None:
+    with site.app.app_context():
+        note_run.enqueue_many({"path": str(path), "seconds": seconds} for _ in range(count))
+        host_db.session.commit()
+
+
+def runs(path: Path) -> Counter[tuple[int, int]]:
+    """How often each attempt, as (job id, number of the attempt), really ran."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return Counter((int(job), int(attempt)) for job, attempt in map(str.split, lines))
+
+
+def attempts(site: Site) -> list[tuple[int, int, str]]:
+    found: list[Any] = site.rows("SELECT job_id, attempt, outcome FROM opsjobs.attempts")
+    return found
+
+
+def reserved(site: Site) -> int:
+    ((number,),) = site.rows("SELECT count(*) FROM opsjobs.jobs WHERE reserved_by IS NOT NULL")
+    return int(number)
+
+
+def kill_one_child(worker: Child, dice: random.Random) -> None:
+    if children := worker.job_children():
+        with suppress(psutil.NoSuchProcess):
+            dice.choice(children).kill()
+
+
+def test_a_child_is_killed_again_and_again(site: Site, tmp_path: Path, jobs_of_pool: int) -> None:
+    path, dice = tmp_path / "ran", random.Random(12)
+    enqueue_runs(site, path, jobs_of_pool)
+    site.loops()
+    worker = site.worker("--processes", "2", "default")
+
+    def all_finished() -> bool:
+        time.sleep(0.02)
+        kill_one_child(worker, dice)
+        return site.states() == {"finished": jobs_of_pool}
+
+    wait_until(all_finished, 300, every=0.001)
+    ran, rows = runs(path), attempts(site)
+    assert {job for job, _ in ran} == {job for job, _, _ in rows}, "0 lost"
+    assert len({job for job, _, _ in rows}) == jobs_of_pool
+    assert set(ran.values()) == {1}, "no attempt ran twice"
+    assert len(rows) == len({(job, attempt) for job, attempt, _ in rows})
+    outcomes = Counter(outcome for *_, outcome in rows)
+    assert outcomes["returned"] == jobs_of_pool
+    assert set(outcomes) <= {"returned", "died"}
+    assert outcomes["died"] > 0, "some were killed in the middle of a job"
+    died = Counter(job for job, _, outcome in rows if outcome == "died")
+    untouched = [attempt for job, attempt, _ in rows if job not in died]
+    assert set(untouched) == {1}
+    assert worker.terminate() == 0
+
+
+def test_a_killed_worker_leaves_no_attempt_of_what_it_did_not_begin(
+    site: Site, tmp_path: Path, jobs_of_pool: int
+) -> None:
+    path = tmp_path / "ran"
+    enqueue_runs(site, path, jobs_of_pool)
+    worker = site.worker("--processes", "2", "default")
+    wait_until(lambda: len(runs(path)) > jobs_of_pool // 8 and reserved(site) > 10, 30, every=0.001)
+    worker.kill()
+    left = reserved(site)
+    assert left > 0
+    ran = runs(path)
+    begun = {(job, attempt) for job, attempt, _ in attempts(site)}
+    assert begun <= set(ran), "no attempt row of what did not begin"
+    site.loops()
+    site.worker("default")
+    site.wait_until_all("finished", jobs_of_pool)
+    # Those that ended within the last flush, and were not recorded: they alone ran again.
+    twice = [job for job, number in Counter(job for job, _ in runs(path)).items() if number > 1]
+    assert len(twice) <= 800
+    assert site.rows("SELECT count(*) FROM opsjobs.jobs WHERE lost_reservations > 0") == [(0,)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_worker_gives_back_what_it_has_reserved(
+    site: Site, tmp_path: Path, number: int, jobs_of_pool: int
+) -> None:
+    path = tmp_path / "ran"
+    enqueue_runs(site, path, jobs_of_pool)
+    worker = site.worker("--processes", "2", "default")
+    wait_until(lambda: len(runs(path)) > 50 and reserved(site) > 10, 30, every=0.001)
+    worker.signal(number)
+    assert worker.wait(20) == 0
+    ran = runs(path)
+    assert reserved(site) == 0
+    states = site.states()
+    assert states["finished"] == len(ran) == len(attempts(site))
+    assert set(states) <= {"finished", "available", "queued"}
+    lost = "SELECT count(*) FROM opsjobs.jobs WHERE lost_reservations > 0 OR attempt > 1"
+    assert site.rows(lost) == [(0,)]
+
+
+@pytest.mark.slow
+def test_a_job_that_kills_its_worker_ends_alone(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "ran"
+    with site.app.app_context():
+        killer = kill_worker.enqueue().id
+        host_db.session.commit()
+    enqueue_runs(site, path, 400, seconds=0.001)
+    site.loops()
+
+    def is_over() -> bool:
+        if not workers or workers[-1].exit_code is not None:
+            workers.append(site.worker("--processes", "2", "default"))
+        return site.states() == {"finished": 400, "failed": 1}
+
+    workers: list[Child] = []
+    wait_until(is_over, 120)
+    ((state, attempt),) = site.rows("SELECT state, attempt FROM opsjobs.jobs WHERE id = %s", killer)
+    assert (state, attempt) == ("failed", 3), "it ends at its max_attempts"
+    assert site.rows("SELECT count(*) FROM opsjobs.jobs WHERE attempt > 2 AND id <> %s", killer) == [
+        (0,)
+    ], "its neighbours do not"
