@@ -137,6 +137,6 @@ def test_a_job_that_kills_its_worker_ends_alone(site: Site, tmp_path: Path) -> N
     wait_until(is_over, 120)
     ((state, attempt),) = site.rows("SELECT state, attempt FROM opsjobs.jobs WHERE id = %s", killer)
     assert (state, attempt) == ("failed", 3), "it ends at its max_attempts"
-    assert site.rows("SELECT count(*) FROM opsjobs.jobs WHERE attempt > 2 AND id <> %s", killer) == [
-        (0,)
-    ], "its neighbours do not"
+    assert site.rows(
+        "SELECT count(*) FROM opsjobs.jobs WHERE attempt > 2 AND id <> %s", killer
+    ) == [(0,)], "its neighbours do not"

@@ -14,7 +14,8 @@ from sqlalchemy import create_engine
 from flask_opsjobs import endings
 from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.core.reading import read_clock
-from flask_opsjobs.engine.worker.claim import Confirm, steady_seconds
+from flask_opsjobs.core.steady_clock import steady_seconds
+from flask_opsjobs.engine.worker.claim import Confirm
 from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.jobs.perform.perform import perform

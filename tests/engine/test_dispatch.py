@@ -214,5 +214,3 @@ def test_what_a_worker_has_reserved_is_not_in_redis(bench: Bench, record_job: Re
         "UPDATE opsjobs.jobs SET reserved_by = %s WHERE state = 'queued'", [bench.worker_id]
     )
     assert bench.dispatch() == 2
-
-

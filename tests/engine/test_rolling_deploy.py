@@ -95,9 +95,7 @@ def test_a_job_waits_for_a_worker_of_the_newer_code(
     assert job == [(1, None, "returned")]
 
 
-@pytest.mark.parametrize(
-    ("kind", "older"), [("kept", "unknown_task"), ("fresh", "invalid_args")]
-)
+@pytest.mark.parametrize(("kind", "older"), [("kept", "unknown_task"), ("fresh", "invalid_args")])
 def test_a_batch_is_finished_while_an_old_and_a_new_worker_take_from_one_queue(
     site: Any, children: Children, start: Any, tmp_path: Path, kind: str, older: str
 ) -> None:

@@ -88,9 +88,7 @@ def test_a_worker_takes_over_the_row_that_the_observer_made_of_it(bench: Bench) 
     assert workers.find_or_register_plain(bench.connection, "w", "here", 1, now) == plain
     ours = workers.register(
         bench.connection,
-        workers.WorkerProcess(
-            name="w", host="here", pid=1, version="0", queues=["a b"]
-        ),
+        workers.WorkerProcess(name="w", host="here", pid=1, version="0", queues=["a b"]),
         now,
     )
     assert ours == plain

@@ -33,9 +33,7 @@ class Bench:
         self.connection: Connection = connect_apart(host.engine)
         self.worker_id = workers.register(
             self.connection,
-            workers.WorkerProcess(
-                name=name, host="here", pid=1, version="0", queues=list(queues)
-            ),
+            workers.WorkerProcess(name=name, host="here", pid=1, version="0", queues=list(queues)),
             read_clock(self.connection),
         )
 

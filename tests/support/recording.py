@@ -47,9 +47,9 @@ def recording(bench: Bench, heartbeat_seconds: float) -> Iterator[Record]:
     def record(jobs: Sequence[int], kind: Any = "returned") -> tuple[float, float]:
         began, heartbeat.late = time.monotonic(), 0.0
         for job in jobs:
-            assert recorder.keeps_up(10)
+            wait_until(recorder.keeps_up, 10)
             outcome = Outcome(kind=kind)
-            recorder.submit(EndedAttempt(job, 1, bench.worker_id, bench.name, outcome))
+            recorder.submit([EndedAttempt(job, 1, bench.worker_id, bench.name, outcome)])
         wait_until(lambda: not bench.rows(_LEFT, [*jobs]), 60)
         return time.monotonic() - began, max(heartbeat.late, -heartbeat.due_in())
 

@@ -95,7 +95,6 @@ def _live_workers(connection: psycopg.Connection[Any]) -> None:
         host, pid = f"web-{number % 3}", 2_000 + number
         process = workers.WorkerProcess(
             name=f"{host}-{pid}-c0ffee",
-            kind="forking",
             host=host,
             pid=pid,
             version="2026.11.3",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import ctypes
 import gc
 import logging
 import os
@@ -12,7 +11,6 @@ import random
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from ...core.steady_clock import steady_seconds
 from ...host import Host
 from ...jobs.perform.perform import Report, perform
 from ..redis.broker import broker_of
+from .forking import die_with, forget_connections
 from .frames import (
     ERRAND_ID,
     ChildChannel,
@@ -32,6 +31,7 @@ from .frames import (
     PlainDeath,
     PlainJob,
     RQMaintenance,
+    RQSchedule,
     Word,
     read_order,
 )
@@ -44,12 +44,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("flask_opsjobs.worker")
 
-# The parent holds this lock while it forks. Its other threads hold it while they log or connect, because
-# that takes locks inside C libraries and `io`. A child has only the thread that forked: if another thread
-# held such a lock at the fork, nobody would ever release it in the child.
-fork_lock = threading.Lock()
 
-_PR_SET_PDEATHSIG = 1
 # Linux, short of memory, kills a child rather than its parent.
 _OOM_SCORE = "500"
 
@@ -135,6 +130,8 @@ class _Child:
                     slot.settle_death(errand)
                 case RQMaintenance():
                     slot.maintain()
+                case RQSchedule():
+                    slot.schedule_once()
         except Exception:  # such as an outage of Redis
             _log.exception("%r failed", errand)
 
@@ -203,31 +200,6 @@ def _let_go(descriptors: Iterable[int]) -> None:
         with contextlib.suppress(OSError):
             os.dup2(nothing, descriptor, inheritable=False)
     os.close(nothing)
-
-
-def set_group(pid: int) -> None:
-    """Give a child a process group of its own, so that killing the group never hits the parent."""
-    # Parent and child both call this, because either may run first.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.setpgid(pid, pid)
-
-
-def die_with(parent_pid: int) -> None:
-    """Ask Linux to kill this process when its parent dies; exit at once when the parent is dead already."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        # Compares with the pid from before the fork, because under a subreaper an orphan's parent is not 1.
-        if os.getppid() != parent_pid:
-            os._exit(1)
-
-
-def forget_connections(app: Flask) -> None:
-    """Drop the database connections that a forked process inherited, so that it makes its own."""
-    # A teardown function of the host may raise here; the job must run all the same.
-    with contextlib.suppress(Exception), app.app_context():
-        # `close=False`: the parent uses these sockets; a Terminate message would end its connections.
-        for engine in app.extensions["sqlalchemy"].engines.values():
-            engine.dispose(close=False)
 
 
 def _flush_streams() -> None:

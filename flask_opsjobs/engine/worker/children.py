@@ -12,7 +12,8 @@ from pathlib import Path
 from resource import struct_rusage
 
 from ...core.steady_clock import steady_seconds
-from .child import ChildSetup, run_child, set_group
+from .child import ChildSetup, run_child
+from .forking import set_group
 from .frames import FrameReader
 from .page import Page
 

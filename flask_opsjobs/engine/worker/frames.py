@@ -47,8 +47,13 @@ class RQMaintenance:
     """To do RQ's maintenance."""
 
 
+@dataclass(frozen=True)
+class RQSchedule:
+    """To put plain jobs that are due into their queues once, unless another RQ scheduler does."""
+
+
 # RQ's own code that may run code of the host. It never runs in the parent.
-Errand = PlainJob | PlainDeath | RQMaintenance
+Errand = PlainJob | PlainDeath | RQMaintenance | RQSchedule
 # The page of a child shows the number of its errand beside this instead of the id of a job.
 ERRAND_ID = 2**64 - 1
 

@@ -21,8 +21,9 @@ from ...core.visible_text import on_one_line
 from ...endings import EndedAttempt
 from ...jobs.perform.outcomes import Outcome
 from ..redis.broker import rq_id as make_rq_id
-from .child import ChildSetup, fork_lock
+from .child import ChildSetup
 from .children import ChildProcess
+from .forking import fork_lock
 from .frames import (
     Errand,
     Key,
@@ -30,6 +31,7 @@ from .frames import (
     PlainDeath,
     PlainJob,
     RQMaintenance,
+    RQSchedule,
     Word,
     make_order,
     read_json,
@@ -41,7 +43,8 @@ from .mailbox import Mailbox
 from .places import Place, Sent, outcome_of_death
 from .recorder import Recorder
 from .reserved import MOST_BYTES, MOST_HELD, ReserveBudget, ReservedJob, RunTimes, WaitingJobs
-from .rq_link import Command, Popped, RQLink
+from .rq_link import Command, Popped, RQLink, StartScheduler
+from .rq_scheduler import OpsScheduler
 from .taker import Begun, ClaimAnswer, LimitedDelivery, Start, Taken, Taker
 
 _log = logging.getLogger("flask_opsjobs.worker")
@@ -65,7 +68,7 @@ _FORK_SECONDS = 0.01
 # RQ does its maintenance so often.
 _MAINTENANCE_SECONDS = 600.0
 
-News = Taken | Begun | ClaimAnswer | Popped | Command
+News = Taken | Begun | ClaimAnswer | Popped | Command | StartScheduler
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,9 @@ class Parent:
         # What a child gets by itself: a job that must be claimed first, or an errand.
         self._special: deque[ReservedJob | LimitedDelivery | Errand] = deque()
         self._errands = 0
+        self._scheduler_to_start: OpsScheduler | None = None
+        if options.burst and options.with_scheduler:
+            self._special.append(RQSchedule())
         self._maintained_at = -_MAINTENANCE_SECONDS
         self._is_turn_of_special = True
         self._times = RunTimes()
@@ -205,12 +211,16 @@ class Parent:
             return
         for place in self._places:
             if place.child is None and place.fork_at <= steady_seconds():
-                self._fork(place)
+                with _fork_lock_if_free() as is_free:
+                    if is_free:
+                        self._fork(place)
+        if self._scheduler_to_start is not None:
+            with _fork_lock_if_free() as is_free:
+                if is_free:
+                    self._scheduler_to_start.start()
+                    self._scheduler_to_start = None
 
     def _fork(self, place: Place) -> None:
-        # Whoever holds it may wait for a server: this thread does not.
-        if not fork_lock.acquire(timeout=_FORK_SECONDS):
-            return
         try:
             place.child = ChildProcess(
                 self._setup, place.number, self._log_tail_bytes, self._descriptors()
@@ -218,8 +228,6 @@ class Parent:
         except OSError as error:
             self._postpone(place, f"cannot be forked: {error}")
             return
-        finally:
-            fork_lock.release()
         for descriptor in place.child.descriptors():
             self._of_descriptor[descriptor] = place
             self._poll.register(descriptor, select.POLLIN)
@@ -409,6 +417,8 @@ class Parent:
                     self._special.append(plain)
             case Command():
                 self._obey(news)
+            case StartScheduler(scheduler=scheduler):
+                self._scheduler_to_start = scheduler
 
     def _take_in(self, news: Taken) -> None:
         if news.is_answer:
@@ -624,7 +634,7 @@ class Parent:
                     self._taker.recall(what)
                 case PlainJob():
                     self._link.put_back(what)
-                case PlainDeath() | RQMaintenance():
+                case PlainDeath() | RQMaintenance() | RQSchedule():
                     self._special.append(what)
 
     def _give_back(self, jobs: Iterable[ReservedJob]) -> None:
@@ -700,6 +710,17 @@ class Parent:
     def _say(level: int, message: str, *values: object) -> None:
         # Without the fork lock: only this thread forks.
         _log.log(level, message, *values)
+
+
+@contextmanager
+def _fork_lock_if_free() -> Iterator[bool]:
+    """Hold the fork lock if it is free. Whoever holds it may wait for a server: the main thread does not."""
+    is_free = fork_lock.acquire(timeout=_FORK_SECONDS)
+    try:
+        yield is_free
+    finally:
+        if is_free:
+            fork_lock.release()
 
 
 @dataclass

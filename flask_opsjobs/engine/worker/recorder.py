@@ -27,7 +27,7 @@ from ...endings.pending_runs import PendingRuns
 from ...host import Host
 from ...jobs.perform.outcomes import Outcome
 from ..dispatch.dispatch import Refill
-from .child import fork_lock
+from .forking import fork_lock
 from .heartbeat import Heartbeat, Progress, write_progress
 
 _log = logging.getLogger("flask_opsjobs.worker")

@@ -21,8 +21,9 @@ from typing_extensions import override
 from ...core.outage import Backoff
 from ..redis.broker import PREFIX, parse_rq_id
 from ..redis.connections import Wire
-from .child import fork_lock
+from .forking import fork_lock
 from .frames import Key, PlainJob
+from .rq_scheduler import OpsScheduler
 from .rq_slots import SlotWorker
 
 _log = logging.getLogger("flask_opsjobs.worker")
@@ -31,6 +32,7 @@ _log = logging.getLogger("flask_opsjobs.worker")
 _BLOCK_SECONDS = 1
 _SUSPENSION_SECONDS = 1.0
 _RECORDS_SECONDS = 10.0
+SCHEDULER_SECONDS = 60.0
 # Redis counts as away after so long without an answer.
 _AWAY_SECONDS = 2.0
 
@@ -73,6 +75,13 @@ class Command:
     job_id: str | None
 
 
+@dataclass(frozen=True)
+class StartScheduler:
+    """RQ's scheduler holds its locks, and its process is to be forked."""
+
+    scheduler: OpsScheduler
+
+
 @dataclass
 class _Wanted:
     number: int = 0
@@ -87,9 +96,13 @@ class RQLink(threading.Thread):
         wire: Wire,
         queues: Sequence[str],
         slots: Sequence[SlotWorker],
-        tell: Callable[[Popped | Command], None],
+        tell: Callable[[Popped | Command | StartScheduler], None],
+        scheduler: OpsScheduler | None,
     ) -> None:
+        """`scheduler` puts plain jobs into their queues; None when this worker does not run one."""
         super().__init__(name="opsjobs-rq-link", daemon=True)
+        self._scheduler = scheduler
+        self._scheduler_at = 0.0
         self._redis = wire.redis
         self._queues = [
             Queue(name, connection=wire.redis, serializer=wire.serializer) for name in queues
@@ -171,12 +184,17 @@ class RQLink(threading.Thread):
     def _serve(self) -> None:
         self._read_suspension()
         self._keep_records()
+        self._keep_scheduler()
         self._forget_taken()
         self._put_all_back()
         with self._changed:
             wanted, self._wanted = self._wanted, _Wanted()
         if wanted.number and not self.is_suspended:
-            popped = self._pop(wanted)
+            try:
+                popped = self._pop(wanted)
+            except RedisError:
+                self._put_back_want(wanted)
+                raise
             self._has_plain = self._has_plain or popped.plain is not None
             if popped.deliveries or popped.plain:
                 self._tell(popped)
@@ -297,6 +315,14 @@ class RQLink(threading.Thread):
         for number, plain in running.items():
             if plain is not None:
                 self._slots[number - 1].keep_execution(plain)
+
+    def _keep_scheduler(self) -> None:
+        """Once a minute, take over when no RQ scheduler holds the locks. RQ itself waits ten minutes."""
+        if self._scheduler is None or time.monotonic() < self._scheduler_at:
+            return
+        self._scheduler_at = time.monotonic() + SCHEDULER_SECONDS
+        if not self._scheduler.is_running and self._scheduler.acquire_locks():
+            self._tell(StartScheduler(self._scheduler))
 
     def _leave(self) -> None:
         try:

@@ -8,18 +8,20 @@ import os
 import select
 import signal
 import socket
+from collections.abc import Sequence
 from typing import Any
 
-from redis import RedisError
+from redis import Redis, RedisError
 from rq import Queue
 from rq.job import Job as RQJob
 from rq.registry import ScheduledJobRegistry
 from rq.scheduler import RQScheduler
+from rq.serializers import Serializer
 from rq.utils import current_timestamp
 from typing_extensions import override
 
 from ...core.outage import Backoff
-from .child import die_with, fork_lock
+from .forking import die_with
 from .rq_bookkeeping import fail_unreadable
 
 _log = logging.getLogger("flask_opsjobs.worker")
@@ -33,10 +35,22 @@ class OpsScheduler(RQScheduler):
 
     @override
     def start(self) -> Any:
-        """Start the process under `fork_lock`, so that the child inherits no lock of another thread."""
+        """Start the process. The caller holds `fork_lock`, so that it inherits no lock of another thread."""
         self._worker_pid = os.getpid()
-        with fork_lock:
-            return super().start()
+        return super().start()
+
+    @property
+    def is_running(self) -> bool:
+        """Return whether its process runs."""
+        return self._process is not None and self._process.is_alive()
+
+    def end(self, timeout: float) -> None:
+        """Ask its process to stop, and wait for that; kill it after `timeout` seconds."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        self._process.join(timeout)
+        self._process.kill()
 
     def schedule_once(self) -> None:
         """Put due jobs into their queues once, in this process, and release the locks."""
@@ -126,3 +140,11 @@ class OpsScheduler(RQScheduler):
             with contextlib.suppress(RedisError):
                 self.connection.ping()
                 return
+
+
+def make_scheduler(
+    queues: Sequence[Queue], redis: Redis, serializer: Serializer | None
+) -> OpsScheduler:
+    """Return a scheduler of these queues. Nothing is sent to Redis yet."""
+    level = logging.getLogger("rq.worker").level
+    return OpsScheduler(queues, connection=redis, logging_level=level, serializer=serializer)

@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from .frames import PlainDeath, PlainJob
 from .rq_bookkeeping import make_job
+from .rq_scheduler import make_scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,6 +131,12 @@ class SlotWorker(SimpleWorker):
             self.clean_group_registries()
         except Exception:
             _log.exception("RQ's maintenance failed; it is tried again in ten minutes")
+
+    def schedule_once(self) -> None:
+        """Put plain jobs that are due into their queues, unless another RQ scheduler holds the locks."""
+        scheduler = make_scheduler(self.queues, self.connection, self.serializer)
+        scheduler.acquire_locks()
+        scheduler.schedule_once()
 
     def _settle_stop(self, job: RQJob) -> None:
         from rq.callbacks import execute_stopped_callback

@@ -19,13 +19,15 @@ from ...limits import transitions as limit_transitions
 from ...workers import transitions as workers
 from ...workers.process_identity import identify
 from ..redis.broker import broker_of
-from .child import ChildSetup, fork_lock
+from .child import ChildSetup
+from .forking import fork_lock
 from .heartbeat import Heartbeat
 from .mailbox import Mailbox
 from .parent import News, Parent, Threads, WorkerOptions
 from .recorder import Recorder
 from .recycling import RecyclingRules
-from .rq_link import Command, Popped, RQLink
+from .rq_link import Command, Popped, RQLink, StartScheduler
+from .rq_scheduler import make_scheduler
 from .rq_slots import SlotWorker, slot_name
 from .taker import Taker
 
@@ -72,12 +74,17 @@ class WorkerRuntime:
             for number in range(1, options.places + 1)
         ]
 
-        def tell(news: Popped | Command) -> None:
+        def tell(news: Popped | Command | StartScheduler) -> None:
             if isinstance(news, Popped) and news.deliveries:
                 self._taker.accept(news.deliveries)
             mailbox.tell(news)
 
-        self._link = RQLink(wire, queues, slots, tell)
+        # A burst schedules once, as an errand.
+        has_scheduler = options.with_scheduler and not options.burst
+        self._scheduler = (
+            make_scheduler(slots[0].queues, wire.redis, wire.serializer) if has_scheduler else None
+        )
+        self._link = RQLink(wire, queues, slots, tell, self._scheduler)
         rules = RecyclingRules(options.jobs_per_process, options.max_memory_mb)
         self._parent = Parent(
             self.name,
@@ -105,6 +112,8 @@ class WorkerRuntime:
                 self._link.stop(_END_SECONDS),
                 self._recorder.stop(_END_SECONDS),
             ]
+            if self._scheduler is not None:
+                self._scheduler.end(_END_SECONDS)
         return has_ended[0] and has_ended[2]
 
 

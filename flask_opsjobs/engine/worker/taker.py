@@ -24,8 +24,8 @@ from ...endings import MovedJob
 from ...host import Host
 from ...jobs.perform.current import Claimed
 from ..dispatch.dispatch import recall
-from .child import fork_lock
 from .claim import NotClaimed, claim
+from .forking import fork_lock
 from .frames import JobOrder, Key
 from .heartbeat import Heartbeat
 from .reserved import ReservedJob

@@ -1,0 +1,48 @@
+"""Makes a fork safe: one lock around every fork, and what a child does first."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+# The parent holds this lock while it forks. Its other threads hold it while they log or connect, because
+# that takes locks inside C libraries and `io`. A child has only the thread that forked: if another thread
+# held such a lock at the fork, nobody would ever release it in the child.
+fork_lock = threading.Lock()
+# The parent holds it at the fork. In the child it is free again, for what connects there.
+os.register_at_fork(after_in_child=fork_lock._at_fork_reinit)  # type: ignore[attr-defined]
+
+_PR_SET_PDEATHSIG = 1
+
+
+def set_group(pid: int) -> None:
+    """Give a child a process group of its own, so that killing the group never hits the parent."""
+    # Parent and child both call this, because either may run first.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.setpgid(pid, pid)
+
+
+def die_with(parent_pid: int) -> None:
+    """Ask Linux to kill this process when its parent dies; exit at once when the parent is dead already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        # Compares with the pid from before the fork, because under a subreaper an orphan's parent is not 1.
+        if os.getppid() != parent_pid:
+            os._exit(1)
+
+
+def forget_connections(app: Flask) -> None:
+    """Drop the database connections that a forked process inherited, so that it makes its own."""
+    # A teardown function of the host may raise here; the job must run all the same.
+    with contextlib.suppress(Exception), app.app_context():
+        # `close=False`: the parent uses these sockets; a Terminate message would end its connections.
+        for engine in app.extensions["sqlalchemy"].engines.values():
+            engine.dispose(close=False)
