@@ -129,7 +129,7 @@ def test_a_delivery_that_is_not_claimed_leaves_no_trace_and_is_counted(
 def test_each_child_connects_for_itself(site: Any, children: Children) -> None:
     """Pitfall: a child that keeps its parent's pool shares a socket with it, and breaks it."""
     first, second = enqueue(backend_pid), enqueue(backend_pid)
-    children.flask("opsjobs", "worker")
+    children.flask("opsjobs", "worker", "--jobs-per-process", "1")
     wait_until(lambda: all_finished(2), 20)
     (one,), (two,) = rows(
         "SELECT value FROM opsjobs.outputs WHERE job_id IN (:a, :b)", a=first, b=second

@@ -39,6 +39,8 @@ def schedulers_of(worker: Child) -> list[psutil.Process]:
 
 def scheduler_of(worker: Child) -> psutil.Process:
     """The process of the worker's scheduler."""
+    # A child that performs jobs leads its own group a moment after its fork.
+    wait_until(worker.job_children, 20, what="a child that performs jobs")
     (found,) = wait_until(lambda: schedulers_of(worker), 20, what="a scheduler")
     return found
 

@@ -1,8 +1,8 @@
--- Reserves the jobs of deliveries that a worker popped from RQ. Returns a row for each valid delivery: whether
--- its job is limited, and the job itself unless it is: a limited job is claimed when a child is idle. A
--- delivery without a row is outdated. Accepts what the worker itself has reserved already, because the answer
--- of an earlier call may have been lost. Commits asynchronously: the number of a delivery is durable, and a
--- reservation that a crash forgets is a delivery that is recalled.
+-- Reserves the jobs of deliveries that a worker popped from RQ. Returns a row for each delivery: why it is not
+-- valid (`why_not`), else whether its job is limited, else the job itself: a limited job is claimed only when a
+-- child is idle. Accepts what the worker itself has reserved already, because the answer of an earlier call may
+-- have been lost. Commits asynchronously: the number of a delivery is durable, and a reservation that a crash
+-- forgets is a delivery that is recalled.
 -- Run by a worker's taker. Index: jobs_pkey.
 WITH hurried AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true)
@@ -12,7 +12,7 @@ WITH hurried AS MATERIALIZED (
     SELECT id, dispatch_no
     FROM unnest(%(ids)s::bigint[], %(dispatch_nos)s::bigint[]) AS p(id, dispatch_no)
 ), locked AS MATERIALIZED (
-    SELECT j.id, j.dispatch_no, j.limiter IS NOT NULL AS is_limited
+    SELECT j.id, j.limiter IS NOT NULL AS is_limited
     FROM opsjobs.jobs j JOIN popped p USING (id)
     WHERE j.dispatch_no = p.dispatch_no AND j.state = 'queued'
         AND coalesce(j.reserved_by, %(worker_id)s) = %(worker_id)s
@@ -24,5 +24,10 @@ WITH hurried AS MATERIALIZED (
         j.priority, j.due_at, j.attempt + 1 AS attempt, j.max_attempts, j.timeout_seconds, j.deadline_at,
         j.created_at, j.lost_reservations, m.now AS taken_at
 )
-SELECT l.id AS valid_id, l.dispatch_no AS valid_no, l.is_limited, r.*
-FROM locked l LEFT JOIN reserved r ON r.id = l.id
+SELECT p.id AS popped_id, p.dispatch_no AS popped_no, coalesce(l.is_limited, false) AS is_limited,
+    CASE WHEN l.id IS NOT NULL THEN NULL WHEN j.id IS NULL THEN 'no_row'
+        WHEN j.dispatch_no <> p.dispatch_no THEN 'dispatched_again' ELSE 'not_queued' END AS why_not,
+    r.id, r.dispatch_no, r.queue, r.task, r.args, r.meta, r.tags, r.priority, r.due_at, r.attempt,
+    r.max_attempts, r.timeout_seconds, r.deadline_at, r.created_at, r.lost_reservations, r.taken_at
+FROM popped p LEFT JOIN locked l USING (id) LEFT JOIN opsjobs.jobs j USING (id)
+LEFT JOIN reserved r USING (id)

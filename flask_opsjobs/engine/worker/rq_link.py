@@ -119,7 +119,7 @@ class RQLink(threading.Thread):
         self._is_stopping = False
         self._suspension_at = self._records_at = 0.0
         self._answered_at = time.monotonic()
-        self._is_popping = False
+        self._is_popping = self._is_silent = False
         self._backoff = Backoff(longest=4.0)
         # Whether somebody suspended all workers of this Redis, when it was last read.
         self.is_suspended = False
@@ -171,15 +171,32 @@ class RQLink(threading.Thread):
         while not self._is_stopping:
             try:
                 self._serve()
-                self._backoff.reset()
+                self._note_answer()
             except RedisError as error:
                 self._is_popping = False
-                with fork_lock:
-                    _log.warning("Redis is away (%s)", type(error).__name__)
+                self._note_silence(error)
                 with self._changed:
                     self._changed.wait_for(lambda: self._is_stopping, self._backoff.next_seconds())
         commands.stop()
         self._leave()
+
+    def _note_silence(self, error: RedisError) -> None:
+        if not self._is_silent:
+            self._is_silent = True
+            with fork_lock:
+                _log.warning(
+                    "Redis is away (%s); jobs run from Postgres, plain RQ jobs wait",
+                    type(error).__name__,
+                )
+
+    def _note_answer(self) -> None:
+        self._backoff.reset()
+        if self._is_silent:
+            self._is_silent = False
+            # Redis may be another one by now: write everything anew.
+            self._records_at = self._scheduler_at = 0.0
+            with fork_lock:
+                _log.warning("Redis answers again")
 
     def _serve(self) -> None:
         self._read_suspension()

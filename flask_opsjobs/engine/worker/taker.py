@@ -308,8 +308,13 @@ class Taker(threading.Thread):
             del self._requests.deliveries[: len(popped)]
         jobs = [self._reserved(row, asked_at) for row in rows if row["id"] is not None]
         limited = [
-            LimitedDelivery((row["valid_id"], row["valid_no"])) for row in rows if row["is_limited"]
+            LimitedDelivery((row["popped_id"], row["popped_no"]))
+            for row in rows
+            if row["is_limited"]
         ]
+        for row in rows:
+            if row["why_not"] is not None:
+                self._heartbeat.count(row["why_not"])
         self._heartbeat.reserve([*(job.key for job in jobs), *(one.key for one in limited)])
         self._tell(Taken(jobs, limited))
 
