@@ -73,7 +73,6 @@ _DISPATCH = {
     "queue": "default",
     "prefetch": 1_000,
     "late_seconds": 45,
-    "refill": False,
     "room": 3,
     "most": 10,
 }

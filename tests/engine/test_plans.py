@@ -1,0 +1,106 @@
+"""The statements of a worker walk their indexes, also with statistics from before a backlog came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from flask_opsjobs.core.db import Connection
+from tests.support.plans import explain, explain_prepared
+
+_ENDED = """
+INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at, ended_at, ended_by)
+SELECT 'w', 'q1', 'q1', 'finished', '{}', 5, now(), now(), now(), 'returned' FROM generate_series(1, 20000)
+"""
+_BACKLOG = """
+INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at)
+SELECT 'w', 'q7', 'q7', 'available', '{}', 5, now(), now() FROM generate_series(1, 50000)
+"""
+_FIFTY = {
+    "queues": [f"q{number}" for number in range(50)],
+    "limit": 400,
+    "bytes": 4_000_000,
+    "worker_id": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def backlog(databases: Any) -> Iterator[Connection]:
+    """A database whose statistics know nothing of the 50,000 jobs that are due."""
+    url = databases.migrated()
+    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(plain, autocommit=True) as connection:
+        connection.execute("ALTER TABLE opsjobs.jobs SET (autovacuum_enabled = false)")
+        connection.execute(_ENDED)
+        connection.execute("VACUUM ANALYZE opsjobs.jobs")
+        connection.execute(_BACKLOG)
+        yield connection
+    databases.drop(url)
+
+
+@pytest.mark.parametrize("explained", [explain, explain_prepared])
+@pytest.mark.parametrize("limit", [1, 400])
+def test_a_take_reads_the_jobs_that_it_takes(
+    backlog: Connection, explained: Any, limit: int
+) -> None:
+    nodes = explained(backlog, "take_jobs", {**_FIFTY, "limit": limit})
+    walks = [node for node in nodes if node.get("Index Name") == "jobs_due"]
+    assert [node["Node Type"] for node in walks] == ["Index Scan"]
+    assert walks[0]["Actual Rows"] * walks[0]["Actual Loops"] <= limit
+    kinds = {node["Node Type"] for node in nodes if node.get("Relation Name") == "jobs"}
+    assert "Seq Scan" not in kinds
+    assert not {node["Node Type"] for node in nodes} & {"Bitmap Heap Scan", "Bitmap Index Scan"}
+    # What is sorted are the jobs that were picked, for the bound on their bytes.
+    sorted_rows = [node["Actual Rows"] for node in nodes if "Sort" in node["Node Type"]]
+    assert all(rows <= max(limit, 50) for rows in sorted_rows)
+    (locks,) = [node for node in nodes if node["Node Type"] == "LockRows"]
+    assert locks["Actual Rows"] * locks["Actual Loops"] <= limit
+
+
+@pytest.mark.parametrize("explained", [explain, explain_prepared])
+def test_a_dispatch_reads_the_jobs_that_it_takes(backlog: Connection, explained: Any) -> None:
+    (now,) = backlog.execute("SELECT clock_timestamp()").fetchone() or (None,)
+    parameters = {
+        "lane": "q7",
+        "queue": "q7",
+        "prefetch": 100,
+        "late_seconds": 45,
+        "room": None,
+        "most": None,
+        "now": now,
+    }
+    nodes = explained(backlog, "dispatch_lane", parameters)
+    walks = [node for node in nodes if node.get("Index Name") == "jobs_due"]
+    assert [node["Node Type"] for node in walks] == ["Index Scan"]
+    assert walks[0]["Actual Rows"] <= 100
+
+
+_KEYS = {"ids": [20_001, 20_002], "dispatch_nos": [1, 1]}
+_WORKER = {"worker_id": 1, "worker": "w"}
+_TIMES = {"began_ago": [0.1, 0.1], "ended_ago": [0.0, 0.0], "pids": [7, 7]}
+
+
+@pytest.mark.parametrize(
+    ("statement", "parameters"),
+    [
+        ("reserve_deliveries", {**_KEYS, "worker_id": 1}),
+        (
+            "begin_jobs",
+            {**_KEYS, **_WORKER, "ago": [0.1, 0.1], "pids": [7, 7], "is_durable": False},
+        ),
+        ("give_back_jobs", {**_KEYS, "worker_id": 1}),
+        ("finish_jobs", {**_KEYS, **_WORKER, **_TIMES}),
+    ],
+)
+@pytest.mark.parametrize("explained", [explain, explain_prepared])
+def test_what_a_worker_writes_is_found_by_id(
+    backlog: Connection, explained: Any, statement: str, parameters: dict[str, Any]
+) -> None:
+    (now,) = backlog.execute("SELECT clock_timestamp()").fetchone() or (None,)
+    nodes = explained(backlog, statement, {**parameters, "now": now})
+    kinds = {node["Node Type"] for node in nodes if node.get("Relation Name") == "jobs"}
+    assert "Seq Scan" not in kinds
+    assert "jobs_pkey" in {node.get("Index Name") for node in nodes}

@@ -1,0 +1,380 @@
+"""Reserved jobs: what a worker takes ahead, and that nobody else moves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from psycopg.rows import dict_row
+
+from flask_opsjobs import endings
+from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.core import sql
+from flask_opsjobs.core.reading import read_clock
+from flask_opsjobs.core.steady_clock import steady_seconds
+from flask_opsjobs.endings import EndedAttempt
+from flask_opsjobs.engine.dispatch.dispatch import recall
+from flask_opsjobs.host import Host
+from flask_opsjobs.jobs.perform.outcomes import RETURNED, Outcome
+from flask_opsjobs.lifeline.watch import watch
+from tests.support.engine import Bench, race
+
+RecordJob = Callable[..., int]
+Key = tuple[int, int]
+
+
+@pytest.fixture
+def other(host: Host) -> Any:
+    """Another worker."""
+    bench = Bench(host, "worker-2")
+    yield bench
+    bench.close()
+
+
+def take(bench: Bench, number: int = 10, *queues: str, most_bytes: int = 4_000_000) -> list[Key]:
+    """Take jobs from Postgres, as a worker does."""
+    parameters = {
+        "queues": list(queues or ("default",)),
+        "limit": number,
+        "bytes": most_bytes,
+        "worker_id": bench.worker_id,
+    }
+    rows = bench.connection.execute(sql.load("take_jobs"), parameters).fetchall()
+    return [(row[1], row[2]) for row in rows if row[1] is not None]
+
+
+def reserve(bench: Bench, *deliveries: Key) -> list[dict[str, Any]]:
+    """Reserve popped deliveries, as a worker does."""
+    parameters = {
+        "ids": [job_id for job_id, _ in deliveries],
+        "dispatch_nos": [number for _, number in deliveries],
+        "worker_id": bench.worker_id,
+    }
+    cursor = bench.connection.cursor(row_factory=dict_row)
+    return cursor.execute(sql.load("reserve_deliveries"), parameters).fetchall()
+
+
+def begin(bench: Bench, *keys: Key, ago: float = 0.0, pid: int | None = 7) -> set[Key]:
+    """Write that jobs have begun, as a worker does."""
+    parameters = {
+        "ids": [job_id for job_id, _ in keys],
+        "dispatch_nos": [number for _, number in keys],
+        "ago": [ago for _ in keys],
+        "pids": [pid for _ in keys],
+        "worker_id": bench.worker_id,
+        "worker": bench.name,
+        "is_durable": False,
+    }
+    return set(bench.connection.execute(sql.load("begin_jobs"), parameters).fetchall())
+
+
+def give_back(bench: Bench, *keys: Key) -> list[str]:
+    """Give reserved jobs back, as a worker does; their states."""
+    moved = endings.give_back(bench.connection, keys, bench.worker_id, read_clock(bench.connection))
+    return [job.state for job in moved]
+
+
+def ended(bench: Bench, key: Key, outcome: Outcome = RETURNED) -> EndedAttempt:
+    now = steady_seconds()
+    return EndedAttempt(*key, bench.worker_id, bench.name, outcome, 7, now - 2, now - 1)
+
+
+class TestTaking:
+    def test_by_queue_then_priority_then_due_time(
+        self, bench: Bench, record_job: RecordJob
+    ) -> None:
+        later = record_job(queue="b")
+        urgent = record_job(queue="b", priority=0)
+        first = record_job(queue="a")
+        assert take(bench, 10, "a", "b") == [(first, 1), (urgent, 1), (later, 1)]
+        row = bench.job(first)
+        assert (row["state"], row["reserved_by"], row["attempt"]) == ("queued", bench.worker_id, 0)
+        assert bench.rows("SELECT 1 FROM opsjobs.attempts") == []
+
+    def test_each_job_goes_to_one_worker(
+        self, bench: Bench, other: Bench, record_job: RecordJob
+    ) -> None:
+        jobs = [record_job() for _ in range(40)]
+        ours, theirs = race(lambda: take(bench, 20), lambda: take(other, 20))
+        assert sorted([*ours, *theirs]) == [(job, 1) for job in jobs]
+
+    def test_a_paused_queue_is_passed_by_and_named(
+        self, bench: Bench, record_job: RecordJob
+    ) -> None:
+        record_job(queue="b")
+        Operator(bench.host).pause("b", actor="anna", reason="because it is a test")
+        parameters = {"queues": ["a", "b"], "limit": 5, "bytes": 1000, "worker_id": bench.worker_id}
+        (row,) = bench.connection.execute(sql.load("take_jobs"), parameters).fetchall()
+        assert (row[0], row[1]) == (["b"], None)
+
+    def test_limited_jobs_wait_in_lanes_of_their_own(
+        self, bench: Bench, record_job: RecordJob
+    ) -> None:
+        job = record_job()
+        bench.connection.execute(
+            "UPDATE opsjobs.jobs SET lane = 'default|crm|', limiter = 'crm', partition = '', weight = 1"
+        )
+        assert take(bench) == []
+        assert bench.job(job)["state"] == "available"
+
+    def test_large_arguments_are_few(self, bench: Bench, record_job: RecordJob) -> None:
+        jobs = [record_job() for _ in range(10)]
+        bench.connection.execute(
+            "UPDATE opsjobs.jobs SET args = jsonb_build_object('text', repeat('x', 100000))"
+        )
+        assert len(take(bench, 10, most_bytes=250_000)) == 3
+        assert take(bench, 1, most_bytes=1) == [(jobs[3], 1)], "one is always taken"
+
+    def test_an_overdue_job_ends_without_an_attempt(
+        self, bench: Bench, record_job: RecordJob
+    ) -> None:
+        job = record_job()
+        bench.connection.execute("UPDATE opsjobs.jobs SET deadline_at = now() - interval '1 s'")
+        (key,) = take(bench)
+        assert give_back(bench, key) == ["failed"]
+        assert bench.job(job)["ended_by"] == "deadline"
+        assert bench.rows("SELECT 1 FROM opsjobs.attempts") == []
+
+
+class TestReserving:
+    def test_a_valid_delivery(self, bench: Bench, record_job: RecordJob) -> None:
+        job = record_job()
+        bench.dispatch()
+        (row,) = reserve(bench, (job, 1))
+        assert (row["id"], row["why_not"], row["is_limited"]) == (job, None, False)
+        (again,) = reserve(bench, (job, 1))
+        assert again["id"] == job, "its answer may have been lost"
+
+    def test_what_is_not_valid_says_why(
+        self, bench: Bench, other: Bench, record_job: RecordJob
+    ) -> None:
+        waiting, old, theirs = record_job(), record_job(), record_job()
+        bench.connection.execute(
+            "UPDATE opsjobs.jobs SET state = 'queued', dispatched_at = now(), dispatch_no = 2 WHERE id = %s",
+            [old],
+        )
+        bench.connection.execute(
+            "UPDATE opsjobs.jobs SET state = 'queued', dispatched_at = now(), dispatch_no = 1,"
+            " reserved_by = %s WHERE id = %s",
+            [other.worker_id, theirs],
+        )
+        rows = reserve(bench, (4711, 1), (waiting, 0), (old, 1), (theirs, 1))
+        found = {row["popped_id"]: row["why_not"] for row in rows}
+        assert found == {
+            4711: "no_row",
+            waiting: "not_queued",
+            old: "dispatched_again",
+            theirs: "not_queued",
+        }
+
+
+class TestBeginning:
+    def test_the_row_says_when_and_where(self, bench: Bench, record_job: RecordJob) -> None:
+        job = record_job()
+        (key,) = take(bench)
+        assert begin(bench, key, ago=5.0) == {key}
+        row, attempt = bench.job(job), bench.attempt(job)
+        assert (row["state"], row["reserved_by"], row["attempt"]) == ("started", None, 1)
+        assert (attempt["pid"], attempt["started_at"]) == (7, row["started_at"])
+        ago = read_clock(bench.connection) - row["started_at"]
+        assert timedelta(seconds=4.9) < ago < timedelta(seconds=60)
+        assert begin(bench, key) == {key}, "its answer may have been lost"
+        assert bench.job(job)["attempt"] == 1
+
+    def test_a_job_that_is_no_longer_ours_does_not_begin(
+        self, bench: Bench, other: Bench, record_job: RecordJob
+    ) -> None:
+        record_job()
+        (key,) = take(bench)
+        assert begin(other, key) == set()
+        give_back(bench, key)
+        assert begin(bench, key) == set()
+
+
+class TestEnding:
+    @pytest.mark.parametrize("is_begun", [False, True])
+    def test_a_plain_end(self, bench: Bench, record_job: RecordJob, is_begun: bool) -> None:
+        job = record_job()
+        (key,) = take(bench)
+        if is_begun:
+            begin(bench, key)
+        ending = ended(bench, key)
+        assert ending.is_plain
+        (moved,) = endings.finish(bench.connection, [ending], read_clock(bench.connection))
+        assert (moved.id, moved.state) == (job, "finished")
+        row, attempt = bench.job(job), bench.attempt(job)
+        assert (row["state"], row["attempt"], row["reserved_by"]) == ("finished", 1, None)
+        assert (attempt["attempt"], attempt["outcome"], attempt["pid"]) == (1, "returned", 7)
+        assert attempt["ended_at"] - attempt["started_at"] == timedelta(seconds=1)
+        assert row["ended_at"] == attempt["ended_at"]
+
+    @pytest.mark.parametrize("is_begun", [False, True])
+    def test_another_end(self, bench: Bench, record_job: RecordJob, is_begun: bool) -> None:
+        job = record_job(max_attempts=2)
+        (key,) = take(bench)
+        if is_begun:
+            begin(bench, key)
+        ending = ended(bench, key, Outcome("raised", "it broke"))
+        endings.write_outcomes(bench.connection, [ending], read_clock(bench.connection))
+        row, attempt = bench.job(job), bench.attempt(job)
+        assert (row["state"], row["attempt"], row["reserved_by"]) == ("retryable", 1, None)
+        assert attempt["ended_at"] - attempt["started_at"] == timedelta(seconds=1)
+
+    def test_both_ways_end_a_job_alike(self, bench: Bench, record_job: RecordJob) -> None:
+        jobs = [record_job(), record_job()]
+        first, second = take(bench)
+        now = read_clock(bench.connection)
+        endings.finish(bench.connection, [ended(bench, first)], now)
+        plain = replace(ended(bench, second), outcome=Outcome("returned"))
+        endings.write_outcomes(bench.connection, [plain], now)
+        apart = {"id", "started_at", "ended_at", "due_at", "created_at", "args", "dispatched_at"}
+        one, two = (
+            {name: value for name, value in bench.job(job).items() if name not in apart}
+            for job in jobs
+        )
+        assert one == two
+
+    def test_a_late_end_changes_nothing(self, bench: Bench, record_job: RecordJob) -> None:
+        job = record_job()
+        (key,) = take(bench)
+        give_back(bench, key)
+        assert take(bench) == [(job, 2)]
+        assert (
+            endings.finish(bench.connection, [ended(bench, key)], read_clock(bench.connection))
+            == []
+        )
+        assert bench.job(job)["state"] == "queued"
+
+
+class TestOnlyItsWorkerMovesAReservedRow:
+    """Everybody else leaves it alone, and its worker is free to begin it."""
+
+    @pytest.fixture
+    def key(self, bench: Bench, record_job: RecordJob) -> Key:
+        record_job()
+        (key,) = take(bench)
+        return key
+
+    def still_ours(self, bench: Bench, key: Key) -> bool:
+        return begin(bench, key) == {key}
+
+    def test_another_worker_cannot_give_it_back(self, bench: Bench, other: Bench, key: Key) -> None:
+        assert give_back(other, key) == []
+        assert self.still_ours(bench, key)
+
+    def test_cancel_and_discard(self, bench: Bench, key: Key) -> None:
+        now = read_clock(bench.connection)
+        assert endings.cancel(bench.connection, [key[0]], now, "why") == []
+        assert endings.discard(bench.connection, [key[0]], now, "why") == []
+        assert self.still_ours(bench, key)
+
+    def test_expire(self, bench: Bench, key: Key) -> None:
+        bench.connection.execute("UPDATE opsjobs.jobs SET deadline_at = now() - interval '1 s'")
+        assert endings.expire(bench.connection, read_clock(bench.connection)) == []
+        assert self.still_ours(bench, key)
+
+    def test_recall_and_failed_deliveries(self, bench: Bench, key: Key) -> None:
+        assert recall(bench.connection, [key]) == []
+        now = read_clock(bench.connection)
+        assert endings.count_failed_deliveries(bench.connection, [key], now) == []
+        assert self.still_ours(bench, key)
+
+    def test_a_claim_of_another_worker(self, bench: Bench, other: Bench, key: Key) -> None:
+        other.claim(*key)
+        assert self.still_ours(bench, key)
+
+    def test_a_wish_to_cancel_is_kept_for_its_worker(self, bench: Bench, key: Key) -> None:
+        now = read_clock(bench.connection)
+        endings.stop(bench.connection, {key[0]: "queued"}, "anna", "it is wrong", now)
+        row = bench.job(key[0])
+        assert (row["state"], row["cancel_requested_by"]) == ("queued", "anna")
+        assert give_back(bench, key) == ["canceled"]
+        assert bench.job(key[0])["ended_reason"] == "it is wrong"
+
+    def test_a_giving_back_against_a_start(self, bench: Bench, host: Host, key: Key) -> None:
+        """The main thread sends a job while the taker gives it back: one of them wins."""
+        again = Bench(host, "worker-1b")
+        again.worker_id = bench.worker_id
+        began, states = race(lambda: begin(bench, key), lambda: give_back(again, key))
+        again.close()
+        assert (began == {key}) is (states == [])
+        assert bench.job(key[0])["state"] == ("started" if began else "available")
+
+
+class TestRescue:
+    def look(self, bench: Bench, host: Host, **settings: Any) -> None:
+        found = replace(host.settings, **settings)
+        with bench.connection.transaction():
+            now = read_clock(bench.connection)
+            watch(bench.connection, now, 1.0, found, host.secrets)
+
+    def test_a_silent_worker_keeps_what_it_may_still_begin(
+        self, bench: Bench, host: Host, other: Bench, record_job: RecordJob
+    ) -> None:
+        job = record_job()
+        take(other)
+        other.connection.execute(
+            "UPDATE opsjobs.workers SET state = 'missing', ended_at = now() WHERE id = %s",
+            [other.worker_id],
+        )
+        self.look(bench, host)
+        assert bench.job(job)["state"] == "queued"
+        bench.connection.execute(
+            "UPDATE opsjobs.jobs SET dispatched_at = dispatched_at - interval '31 s'"
+        )
+        self.look(bench, host)
+        row = bench.job(job)
+        assert (row["state"], row["attempt"], row["lost_reservations"]) == ("available", 0, 1)
+        assert bench.rows("SELECT 1 FROM opsjobs.attempts") == []
+
+    def test_an_outcome_forgets_lost_reservations(
+        self, bench: Bench, record_job: RecordJob
+    ) -> None:
+        job = record_job()
+        bench.connection.execute("UPDATE opsjobs.jobs SET lost_reservations = 2")
+        (key,) = take(bench)
+        endings.finish(bench.connection, [ended(bench, key)], read_clock(bench.connection))
+        assert bench.job(job)["lost_reservations"] == 0
+
+    def test_a_worker_whose_process_is_gone_is_missing_at_once(
+        self, bench: Bench, host: Host, record_job: RecordJob
+    ) -> None:
+        import os
+        import subprocess
+        import sys
+
+        from flask_opsjobs.workers import transitions as workers
+        from flask_opsjobs.workers.process_identity import identify
+
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        identity = identify(child.pid)
+        assert identity.is_gone() is False
+        lost = Bench(host, "gone")
+        process = workers.WorkerProcess(
+            "gone",
+            "here",
+            child.pid,
+            "0",
+            ["default"],
+            1,
+            identity.boot_id,
+            identity.pid_namespace,
+            identity.started_at,
+        )
+        lost.worker_id = workers.register(lost.connection, process, read_clock(lost.connection))
+        job = record_job()
+        take(lost)
+        self.look(bench, host)
+        assert bench.job(job)["state"] == "queued", "its process runs"
+        child.kill()
+        child.communicate()
+        self.look(bench, host)
+        assert bench.row("SELECT state FROM opsjobs.workers WHERE name = 'gone'") == {
+            "state": "missing"
+        }
+        assert bench.job(job)["state"] == "available"
+        lost.close()
+        assert identify(os.getpid()).is_gone() is False
