@@ -278,8 +278,8 @@ def test_a_second_signal_ends_a_plain_rq_job(
         of_jobs = worker.job_children()
         worker.signal(signal.SIGTERM)
         asked = time.monotonic()
-        (key,) = redis.smembers("rq:workers")
-        wait_until(lambda: redis.hget(key, "shutdown_requested_date"), 5)
+        for key in redis.smembers("rq:workers"):
+            wait_until(lambda key=key: redis.hget(key, "shutdown_requested_date"), 5)
         wait_until(lambda: time.monotonic() - asked > 1.2, 5)
         assert worker.exit_code is None, "the first signal waits for the job"
         worker.signal(signal.SIGTERM)
@@ -288,35 +288,35 @@ def test_a_second_signal_ends_a_plain_rq_job(
         assert not [child for child in of_jobs if child.is_running()]
 
 
-GETS_TWO_SIGNALS_BEFORE_ITS_FORK = """
+GETS_TWO_SIGNALS_BEFORE_ITS_JOB_IS_SENT = """
 import os, signal, sys
-from datetime import timedelta
 from flask_opsjobs.cli.worker import run
-from flask_opsjobs.engine.worker.rq_worker import OpsWorker
+from flask_opsjobs.engine.worker.parent import Parent, WorkerOptions
 from tests.support.host import create_app
 
-fork = OpsWorker.fork_work_horse
+send = Parent._send
 
 def be_told_twice(self, *args):
     os.kill(os.getpid(), signal.SIGTERM)
-    self._shutdown_requested_date -= timedelta(seconds=2)
+    self._stopped_at -= 2
     os.kill(os.getpid(), signal.SIGTERM)
-    fork(self, *args)
+    Parent._send = send
+    send(self, *args)
 
-OpsWorker.fork_work_horse = be_told_twice
+Parent._send = be_told_twice
 app = create_app()
 with app.app_context():
-    sys.exit(run(app, ["default"], simple=False))
+    sys.exit(run(app, ["default"], WorkerOptions(with_scheduler=False)))
 """
 
 
-def test_a_second_signal_before_the_child_is_there_ends_it_all_the_same(
+def test_a_second_signal_before_the_child_has_the_job_ends_it_all_the_same(
     site: Site, tmp_path: Path
 ) -> None:
     with Redis.from_url(site.valkey.url) as redis:
         queue = Queue("default", connection=redis)
         job = queue.enqueue("tests.support.host.hold_plainly", str(tmp_path / "gate"))
-        assert site.python(GETS_TWO_SIGNALS_BEFORE_ITS_FORK).wait(30) == 0
+        assert site.python(GETS_TWO_SIGNALS_BEFORE_ITS_JOB_IS_SENT).wait(30) == 0
         assert job.get_status() == "failed"
 
 
@@ -346,36 +346,36 @@ def is_stopped(pid: int) -> bool:
     return psutil.Process(pid).status() == psutil.STATUS_STOPPED
 
 
-FREEZES_AFTER_ITS_FIRST_CLAIM = """
+FREEZES_BEFORE_ITS_FIRST_JOB_IS_SENT = """
 import os, signal, sys
 from flask_opsjobs.cli.worker import run
-from flask_opsjobs.engine.worker.performer import ForkingPerformer
-from flask_opsjobs.engine.worker.performer import InProcessPerformer
+from flask_opsjobs.engine.worker.parent import Parent, WorkerOptions
 from tests.support.host import create_app
 
-is_simple = sys.argv[1:] == ["--simple"]
-performer = InProcessPerformer if is_simple else ForkingPerformer
-perform = performer.perform
+send = Parent._send_job
 
-def freeze(self, *args):
-    performer.perform = perform
+def freeze(self, *args, **options):
+    Parent._send_job = send
     os.kill(os.getpid(), signal.SIGSTOP)
-    return perform(self, *args)
+    send(self, *args, **options)
 
-performer.perform = freeze
+Parent._send_job = freeze
 app = create_app()
+jobs_per_process = 1 if "--jobs-per-process" in sys.argv else 1000
 with app.app_context():
-    sys.exit(run(app, ["default"], simple=is_simple))
+    sys.exit(run(app, ["default"], WorkerOptions(jobs_per_process=jobs_per_process)))
 """
 
 
-def freeze_between_claim_and_function(site: Site, kind: tuple[str, ...]) -> None:
-    """The worker stands still after its claim;
+def freeze_between_reservation_and_function(site: Site, kind: tuple[str, ...]) -> None:
+    """The worker stands still with a reserved job;
     its job is rescued, runs elsewhere and ends; then it goes on.
     """
     (job_id,) = jobs = enqueue_witnesses(site, 1)
-    frozen = site.python(FREEZES_AFTER_ITS_FIRST_CLAIM, *kind)
-    wait_until(lambda: is_stopped(frozen.pid), 30, what="the worker has claimed and stands still")
+    frozen = site.python(FREEZES_BEFORE_ITS_FIRST_JOB_IS_SENT, *kind)
+    wait_until(
+        lambda: is_stopped(frozen.pid), 30, what="the worker has reserved it and stands still"
+    )
     other = site.worker("default")
     wait_until_ended(site, jobs)
     other.terminate()
@@ -383,16 +383,17 @@ def freeze_between_claim_and_function(site: Site, kind: tuple[str, ...]) -> None
     # When this one has ended, the frozen worker has dealt with the one before.
     jobs += enqueue_witnesses(site, 1)
     wait_until_ended(site, jobs)
-    assert frozen.pid not in begun(site, job_id), "it did not begin"
-    assert len(begun(site, job_id)) == 1
+    assert len(begun(site, job_id)) == 1, "it did not begin a second time"
     site.assert_unharmed(jobs)
-    frozen.wait_for("does not run here any more", 10)
+    frozen.wait_for(f"job {job_id} does not run here: its reservation had ended", 10)
 
 
 @pytest.mark.parametrize("kind", [(), ("--jobs-per-process", "1")])
-def test_a_worker_frozen_between_claim_and_function(site: Site, kind: tuple[str, ...]) -> None:
+def test_a_worker_frozen_between_reservation_and_function(
+    site: Site, kind: tuple[str, ...]
+) -> None:
     site.loops()
-    freeze_between_claim_and_function(site, kind)
+    freeze_between_reservation_and_function(site, kind)
 
 
 PLAIN_APP_THAT_FREEZES_AFTER_A_CLAIM = """

@@ -1,4 +1,4 @@
-"""Kills and stops of children and workers at full speed: nothing is lost, and nothing runs that should not."""
+"""Kills and stops of children and workers at full speed: nothing is lost, nothing runs that should not."""
 
 from __future__ import annotations
 

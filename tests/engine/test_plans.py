@@ -12,7 +12,8 @@ from flask_opsjobs.core.db import Connection
 from tests.support.plans import explain, explain_prepared
 
 _ENDED = """
-INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at, ended_at, ended_by)
+INSERT INTO opsjobs.jobs
+    (task, queue, lane, state, args, max_attempts, created_at, due_at, ended_at, ended_by)
 SELECT 'w', 'q1', 'q1', 'finished', '{}', 5, now(), now(), now(), 'returned' FROM generate_series(1, 20000)
 """
 _BACKLOG = """

@@ -56,8 +56,8 @@ _SHORT_SECONDS = 0.05
 # The child ends an overdue function itself. If it cannot (a loop in C), it is killed so much later. So is a
 # child that does not begin what it was given, or whose host's teardown does not end.
 _GRACE_SECONDS = 5.0
-# After so long without a look this process was frozen, and its jobs may have been rescued.
-_FROZEN_SECONDS = 10.0
+# RQ sends a second signal that is an echo of the first: one within this time does not count.
+_ECHO_SECONDS = 1.0
 # Without Redis, Postgres is asked so often while a child is idle.
 _WITHOUT_REDIS_SECONDS = 0.25
 # How long idle children get to end when the worker stops.
@@ -122,6 +122,8 @@ class Parent:
         self._taker, self._link = threads.taker, threads.link
         self._tasks = setup.host.performable
         self._log_tail_bytes = settings.log_tail_bytes
+        # After so long without a look this process was frozen, and its jobs may have been rescued.
+        self._frozen_seconds = settings.missing_seconds / 12
         self._places = [Place(number) for number in range(1, options.places + 1)]
         self._of_descriptor: dict[int, Place] = {}
         self._poll = select.poll()
@@ -145,7 +147,9 @@ class Parent:
         self._is_stuck = False
         self._takes_jobs = True
         self._looked_at = steady_seconds()
+        # How many signals asked this process to stop, and when the first came.
         self._stops = 0
+        self._stopped_at = 0.0
         self._given = 0
 
     # --- running ---
@@ -180,11 +184,16 @@ class Parent:
         if any(place.is_busy for place in self._places):
             return False
         if self._stops:
-            return not self._demand.is_asking or self._stops > 1
+            is_settled = not self._demand.is_asking and not self._deaths_to_settle()
+            return is_settled or self._stops > 2
         if self._is_spent():
             return True
         is_empty = not self._waiting and not self._special and not self._heartbeat.count_held()
         return self._options.burst and is_empty and self._demand.found_nothing(self._link)
+
+    def _deaths_to_settle(self) -> bool:
+        """Return whether plain jobs were killed, and nobody has done yet what RQ does then."""
+        return any(isinstance(what, PlainDeath) for what in self._special)
 
     def _is_spent(self) -> bool:
         return self._options.max_jobs is not None and self._given >= self._options.max_jobs
@@ -200,6 +209,13 @@ class Parent:
                 signal.signal(number, action)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        now = steady_seconds()
+        if self._stops and now - self._stopped_at < _ECHO_SECONDS:
+            return
+        self._stopped_at = self._stopped_at or now
         self._stops += 1
         self._mailbox.wake()
 
@@ -207,7 +223,7 @@ class Parent:
 
     def fill_places(self) -> None:
         """Fork a child for each place without one, unless another thread holds the fork lock right now."""
-        if self._stops:
+        if self._stops and not self._deaths_to_settle():
             return
         for place in self._places:
             if place.child is None and place.fork_at <= steady_seconds():
@@ -322,6 +338,9 @@ class Parent:
         """Take back a job that was not begun: the child or this process was frozen meanwhile."""
         sent = place.sent
         if sent is not None and sent.job is not None and sent.key == key:
+            self._say(
+                logging.WARNING, "job %d does not run here: its reservation had ended", key[0]
+            )
             self._return_unbegun(sent, sent.job, child, is_fresh=False)
             self._end_sent(place, child)
 
@@ -364,6 +383,11 @@ class Parent:
                 self._return_unbegun(sent, sent.job, child, is_fresh=True)
             else:
                 outcome = outcome_of_death(sent, death, tail, self._tasks)
+                if outcome.kind == "lost":
+                    job_id = sent.job.order.id
+                    self._say(
+                        logging.WARNING, "job %d does not run here any more: %s", job_id, LOST
+                    )
                 self._record(sent.job.key, outcome, child.pid, began, steady_seconds())
         elif not place.is_ready and not self._stops:
             self._postpone(place, f"{death.words}, before it was ready")
@@ -464,7 +488,7 @@ class Parent:
     def _obey(self, command: Command) -> None:
         match command.name:
             case "shutdown":
-                self._stops += 1
+                self._stop()
             case "opsjobs-heartbeat":
                 self._recorder.beat_now()
             case "stop-job" | "stop-execution" | "kill-horse" if command.slot is not None:
@@ -494,7 +518,7 @@ class Parent:
         if gap < _LOOK_SECONDS:
             return
         self._looked_at = now
-        if gap > _FROZEN_SECONDS:
+        if gap > self._frozen_seconds:
             self._recorder.beat_now()  # it finds out which jobs are still ours
         self._stop_what_must_stop()
         for place in self._places:
@@ -506,6 +530,8 @@ class Parent:
         self._is_stuck = self._is_everyone_stuck(now)
         if self._is_stuck or self._stops:
             self._give_back_all()
+        if self._stops:
+            self._link.announce_stop()
         self._heartbeat.run_seconds = self._times.mean
         self._tell_link()
         if now - self._maintained_at >= _MAINTENANCE_SECONDS and not self._link.is_away:
@@ -534,7 +560,7 @@ class Parent:
             if now - max(sent.at, begin_after) > _GRACE_SECONDS:
                 child.kill()
             return
-        if self._stops > 1:
+        if self._stops > 1 and not isinstance(sent.errand, PlainDeath):
             self._kill(place, _STOPPED)
         if sent.job is None:
             return
@@ -571,7 +597,7 @@ class Parent:
     # --- feeding ---
 
     def _feed(self) -> None:
-        if self._stops:
+        if self._stops and not self._deaths_to_settle():
             return
         busy = sum(place.is_busy for place in self._places)
         for place in self._places:

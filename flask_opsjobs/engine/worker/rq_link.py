@@ -120,9 +120,12 @@ class RQLink(threading.Thread):
         self._suspension_at = self._records_at = 0.0
         self._answered_at = time.monotonic()
         self._is_popping = self._is_silent = False
+        self._is_stop_announced = self._has_to_announce = False
         self._backoff = Backoff(longest=4.0)
-        # Whether somebody suspended all workers of this Redis, when it was last read.
-        self.is_suspended = False
+        # Whether somebody suspended all workers of this Redis, when it was last read. Until it is read, or Redis
+        # turns out to be away, the worker takes nothing.
+        self.is_suspended = True
+        self._has_read_suspension = False
         # How often a pop found all lists empty.
         self.empty_pops = 0
 
@@ -144,6 +147,13 @@ class RQLink(threading.Thread):
     def let_go(self) -> None:
         """Note that the plain job has a child, so another one may be popped."""
         self._has_plain = False
+
+    def announce_stop(self) -> None:
+        """Let RQ's tools see that the worker stops after its jobs. Calling it again does nothing."""
+        if not self._is_stop_announced:
+            with self._changed:
+                self._is_stop_announced = self._has_to_announce = True
+                self._changed.notify()
 
     def note_running(self, running: Mapping[int, PlainJob | None]) -> None:
         """Tell which places are busy, each with the plain RQ job that it runs, or None."""
@@ -181,6 +191,8 @@ class RQLink(threading.Thread):
         self._leave()
 
     def _note_silence(self, error: RedisError) -> None:
+        if not self._has_read_suspension:
+            self.is_suspended = False
         if not self._is_silent:
             self._is_silent = True
             with fork_lock:
@@ -204,6 +216,10 @@ class RQLink(threading.Thread):
         self._keep_scheduler()
         self._forget_taken()
         self._put_all_back()
+        if self._has_to_announce:
+            for slot in self._slots:
+                slot.announce_stop()
+            self._has_to_announce = False
         with self._changed:
             wanted, self._wanted = self._wanted, _Wanted()
         if wanted.number and not self.is_suspended:
@@ -222,7 +238,13 @@ class RQLink(threading.Thread):
         else:
             with self._changed:
                 self._changed.wait_for(
-                    lambda: self._wanted.number or self._taken or self._back or self._is_stopping,
+                    lambda: (
+                        self._wanted.number
+                        or self._taken
+                        or self._back
+                        or self._has_to_announce
+                        or self._is_stopping
+                    ),
                     _SUSPENSION_SECONDS,
                 )
                 if self.is_suspended and not self._is_stopping:
@@ -318,6 +340,7 @@ class RQLink(threading.Thread):
             return
         self._suspension_at = time.monotonic() + _SUSPENSION_SECONDS
         self.is_suspended = bool(self._redis.exists(WORKERS_SUSPENDED))
+        self._has_read_suspension = True
         self._answered_at = time.monotonic()
 
     def _keep_records(self) -> None:

@@ -12,11 +12,13 @@ from rq import Queue
 from rq.executions import Execution
 from rq.job import Job as RQJob
 from rq.job import JobStatus
+from rq.logutils import blue, green
 from rq.utils import as_text, now
 from rq.worker import SimpleWorker, WorkerStatus
 from rq.worker_registration import register
 from typing_extensions import override
 
+from ...core.visible_text import on_one_line
 from .frames import PlainDeath, PlainJob
 from .rq_bookkeeping import make_job
 from .rq_scheduler import make_scheduler
@@ -84,6 +86,11 @@ class SlotWorker(SimpleWorker):
         pipe.expire(self.executions_key, _TTL_SECONDS)
         register(self, pipe)
 
+    def announce_stop(self) -> None:
+        """Record that the worker stops after its jobs."""
+        self._shutdown_requested_date = now()
+        self.set_shutdown_requested_date()
+
     def keep_execution(self, plain: PlainJob) -> None:
         """Keep RQ from calling the running plain job abandoned."""
         job = RQJob(id=plain.rq_id, connection=self.connection, serializer=self.serializer)
@@ -106,6 +113,8 @@ class SlotWorker(SimpleWorker):
         job = make_job(plain.rq_id, queue, self)
         if job is None:
             return
+        call = blue(on_one_line(str(job.description)))
+        self.log.info("Worker %s: %s: %s (%s)", self.name, green(queue.name), call, job.id)
         os.environ["RQ_WORKER_ID"], os.environ["RQ_JOB_ID"] = self.name, job.id
         self.execute_job(job, queue)
 
