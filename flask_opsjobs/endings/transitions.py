@@ -56,14 +56,17 @@ def write_outcomes(
     endings: Iterable[EndedAttempt],
     now: datetime,
     hand_back_for: timedelta = HAND_BACK_FOR,
+    *,
+    steady_now: float | None = None,
 ) -> list[MovedJob]:
     """Write outcomes in one transaction; return the jobs whose state changed.
 
     Commits unless the caller has a transaction. An outcome that comes too late is rejected by the fence and
     left out. A job whose task or arguments the worker cannot run is handed back, until `hand_back_for` after
-    the first time. Locks the jobs in id order. Raises what Postgres raises; then nothing was written.
+    the first time. `steady_now` is what `steady_seconds` said at `now`. Locks the jobs in id order. Raises
+    what Postgres raises; then nothing was written.
     """
-    moment = steady_seconds()
+    moment = steady_seconds() if steady_now is None else steady_now
     rows = json.dumps([_row(ending, moment) for ending in endings])
     return _end(
         connection,
@@ -72,14 +75,20 @@ def write_outcomes(
     )
 
 
-def finish(connection: Connection, ended: Sequence[EndedAttempt], now: datetime) -> list[MovedJob]:
+def finish(
+    connection: Connection,
+    ended: Sequence[EndedAttempt],
+    now: datetime,
+    *,
+    steady_now: float | None = None,
+) -> list[MovedJob]:
     """Write plain outcomes of one worker in one transaction; return the jobs whose state changed.
 
     The same as `write_outcomes`, and faster. Commits unless the caller has a transaction.
     """
     if not ended:
         return []
-    moment = steady_seconds()
+    moment = steady_seconds() if steady_now is None else steady_now
     return _end(
         connection,
         "finish_jobs",

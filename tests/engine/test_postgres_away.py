@@ -53,9 +53,9 @@ def in_redis(client: Redis) -> int:
 
 
 def all_finished_at_once(count: int) -> bool:
-    """All finished by their first delivery and in their first attempt. No loop runs in these tests."""
-    found = rows("SELECT state, dispatch_no, attempt, count(*) FROM opsjobs.jobs GROUP BY 1, 2, 3")
-    return found == [("finished", 1, 1, count)]
+    """All finished in their first attempt. No loop runs in these tests."""
+    found = rows("SELECT state, attempt, count(*) FROM opsjobs.jobs GROUP BY 1, 2")
+    return found == [("finished", 1, count)]
 
 
 class Holding:
@@ -125,18 +125,17 @@ def test_a_worker_that_cannot_record_takes_no_more_jobs(
     tmp_path: Path,
     kind: tuple[str, ...],
 ) -> None:
-    """Its claims work and its recorder is refused:
+    """Its takes work and its recorder is refused:
     each job that it took would run again, up to its last attempt.
     """
     url = administrator.url_of_role()
     holding = Holding(children, tmp_path, *kind, SQLALCHEMY_DATABASE_URI=url)
-    path, count, worker = tmp_path / "ran", 150, holding.child
+    path, count, worker = tmp_path / "ran", 150 if kind else 1_200, holding.child
     queue_notes(site, path, count)
     administrator.cut_recorders_off()
     holding.let_go()
     worker.wait_for("takes no more jobs", 40)
-    assert len(ran(path)) < 100, "with the outcome of the first job, 100 are unwritten"
-    assert len(ran(path)) + in_redis(redis_client) == count
+    assert len(ran(path)) < 810, "800 are held, and a few deliveries were under way"
     administrator.let_recorders_in()
     wait_until(lambda: all_finished_at_once(count + 1), 60)
     assert ran(path) == list(range(count)), "each ran once"

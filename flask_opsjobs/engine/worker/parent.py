@@ -588,11 +588,14 @@ class Parent:
 
     def _is_everyone_stuck(self, now: float) -> bool:
         """Return whether every child runs its job for so long that others should not wait for it."""
-        busy = [place.sent for place in self._places if place.sent is not None]
-        return len(busy) >= self._options.processes and all(
-            self._times.is_stuck(sent.job.order if sent.job else None, now - sent.at)
-            for sent in busy
-        )
+        stuck = 0
+        for place in self._places:
+            sent, child = place.sent, place.child
+            if sent is None or child is None or (began := sent.began(child)) is None:
+                continue
+            order = sent.job.order if sent.job is not None else None
+            stuck += self._times.is_stuck(order, now - began)
+        return stuck >= self._options.processes
 
     # --- feeding ---
 
@@ -672,16 +675,21 @@ class Parent:
     def _ask(self) -> None:
         idle = sum(place.is_idle for place in self._places)
         room = self._room(idle)
-        if not room:
-            return
         demand, link = self._demand, self._link
+        if not room:
+            if demand.has_bell:
+                demand.has_bell = False
+                link.call_off()
+            return
         if demand.is_due(link):
             demand.is_asking, demand.has_bell = True, False
-            self._taker.want(room, MOST_BYTES - self._waiting.bytes)
-            link.want(room, may_block=False)
+            # Both in turn, so that neither starves the other: Redis holds no more than the prefetch.
+            from_redis = min(room, 2 * self._options.processes)
+            self._taker.want(max(1, room - from_redis), MOST_BYTES - self._waiting.bytes)
+            link.want(from_redis, may_block=False)
         elif idle and demand.is_dry and not demand.has_bell:
             demand.wait_for_bell(link)
-            link.want(room, may_block=not self._options.burst)
+            link.want(min(room, idle), may_block=not self._options.burst)
 
     def _room(self, idle: int) -> int:
         """Return how many jobs to take now."""

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 import psycopg
 from redis import RedisError
@@ -20,6 +21,7 @@ from ... import endings
 from ...core.db import Connection, connect_apart, descriptors_of, is_away
 from ...core.outage import Backoff, Outage
 from ...core.reading import read_clock
+from ...core.steady_clock import steady_seconds
 from ...endings import EndedAttempt, MovedJob
 from ...endings.pending import TURN_SECONDS, Pending
 from ...endings.pending_batches import PendingBatches
@@ -41,7 +43,14 @@ _OLDEST_UNWRITTEN_SECONDS = 5.0
 _THREAD = "recorder"
 
 
-_Write = Callable[[Connection, list[EndedAttempt], datetime], list[MovedJob]]
+_Write = Callable[..., list[MovedJob]]
+
+
+class _Moment(NamedTuple):
+    """One moment by Postgres' clock and by `steady_seconds`."""
+
+    now: datetime
+    steady: float
 
 
 @dataclass(frozen=True)
@@ -189,9 +198,11 @@ class Recorder(threading.Thread):
         if not batch and not has_progress:
             return False
         connection = self._connected()
+        # In this order: an end may seem later than it was by the time of the question, but never earlier.
+        steady_now = steady_seconds()
         now = read_clock(connection)
         self._write_progress(connection)
-        ended = self._write(connection, batch, now) if batch else []
+        ended = self._write(connection, batch, _Moment(now, steady_now)) if batch else []
         with self._changed:
             for _ in batch:
                 self._pending.popleft()
@@ -231,35 +242,35 @@ class Recorder(threading.Thread):
             write_progress(connection, progress.values())
 
     def _write(
-        self, connection: Connection, batch: list[EndedAttempt], now: datetime
+        self, connection: Connection, batch: list[EndedAttempt], moment: _Moment
     ) -> list[MovedJob]:
         plain = [ending for ending in batch if ending.is_plain]
         others = [ending for ending in batch if not ending.is_plain]
         return [
-            *self._write_together(endings.finish, connection, plain, now),
-            *self._write_together(endings.write_outcomes, connection, others, now),
+            *self._write_together(endings.finish, connection, plain, moment),
+            *self._write_together(endings.write_outcomes, connection, others, moment),
         ]
 
     def _write_together(
-        self, write: _Write, connection: Connection, batch: list[EndedAttempt], now: datetime
+        self, write: _Write, connection: Connection, batch: list[EndedAttempt], moment: _Moment
     ) -> list[MovedJob]:
         if not batch:
             return []
         try:
-            return write(connection, batch, now)
+            return write(connection, batch, moment.now, steady_now=moment.steady)
         except psycopg.Error as error:
             if _passes(error):
                 raise
             # An outcome of the batch cannot be written. Write each alone, so that the others are kept.
             return [
-                ended for ending in batch for ended in self._write_alone(connection, ending, now)
+                ended for ending in batch for ended in self._write_alone(connection, ending, moment)
             ]
 
     def _write_alone(
-        self, connection: Connection, ending: EndedAttempt, now: datetime
+        self, connection: Connection, ending: EndedAttempt, moment: _Moment
     ) -> list[MovedJob]:
         try:
-            return endings.write_outcomes(connection, [ending], now)
+            return self._write_one(connection, ending, moment)
         except psycopg.Error as error:
             if _passes(error):
                 raise
@@ -276,7 +287,11 @@ class Recorder(threading.Thread):
             plain = EndedAttempt(
                 ending.id, ending.dispatch_no, ending.worker_id, ending.worker, lost
             )
-            return endings.write_outcomes(connection, [plain], now)
+            return self._write_one(connection, plain, moment)
+
+    @staticmethod
+    def _write_one(connection: Connection, ending: EndedAttempt, moment: _Moment) -> list[MovedJob]:
+        return endings.write_outcomes(connection, [ending], moment.now, steady_now=moment.steady)
 
     def _say_not_refilled(self, queue: str, error: RedisError) -> None:
         self._say(

@@ -119,11 +119,11 @@ class RQLink(threading.Thread):
         self._is_stopping = False
         self._suspension_at = self._records_at = 0.0
         self._answered_at = time.monotonic()
-        self._is_popping = self._is_silent = False
+        self._is_popping = self._is_silent = self._is_called_off = False
         self._is_stop_announced = self._has_to_announce = False
         self._backoff = Backoff(longest=4.0)
-        # Whether somebody suspended all workers of this Redis, when it was last read. Until it is read, or Redis
-        # turns out to be away, the worker takes nothing.
+        # Whether somebody suspended all workers of this Redis, when it was last read. Until it is read, or
+        # Redis turns out to be away, the worker takes nothing.
         self.is_suspended = True
         self._has_read_suspension = False
         # How often a pop found all lists empty.
@@ -142,7 +142,14 @@ class RQLink(threading.Thread):
         """
         with self._changed:
             self._wanted = _Wanted(number, may_block)
+            self._is_called_off = False
             self._changed.notify()
+
+    def call_off(self) -> None:
+        """Pop nothing more. What a pop that is under way brings is put back."""
+        with self._changed:
+            self._wanted = _Wanted()
+            self._is_called_off = True
 
     def let_go(self) -> None:
         """Note that the plain job has a child, so another one may be popped."""
@@ -251,9 +258,9 @@ class RQLink(threading.Thread):
                     self._changed.wait(_SUSPENSION_SECONDS)
 
     def _put_back_want(self, wanted: _Wanted) -> None:
-        """Wait on, unless something else is wanted by now."""
+        """Wait on, unless something else is wanted by now, or nothing."""
         with self._changed:
-            if not self._wanted.number:
+            if not self._wanted.number and not self._is_called_off:
                 self._wanted = wanted
 
     def _pop(self, wanted: _Wanted) -> Popped:
@@ -286,6 +293,9 @@ class RQLink(threading.Thread):
         if popped is None:
             return Popped()
         rq_id, queue = popped
+        if self._is_called_off:
+            self._put_back(rq_id, queue)
+            return Popped()
         if (key := parse_rq_id(rq_id)) is None:
             return Popped(plain=PlainJob(rq_id, queue.name))
         self._taken.append((queue.name, key))
