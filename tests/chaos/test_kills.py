@@ -534,7 +534,7 @@ def cut_the_recorders_off(site: Site, administrator: Administrator, workers: lis
     for worker in workers:
         worker.wait_for("takes no more jobs", 30)
     before = count_begun(site)
-    lost = "SELECT 1 FROM opsjobs.attempts WHERE outcome = 'lost'"
+    lost = "SELECT 1 FROM opsjobs.jobs WHERE lost_reservations > 0"
     wait_until(lambda: site.rows(lost), 30, what="the first jobs were rescued")
     passes = "SELECT max(passes) FROM opsjobs.loop_runs WHERE loop = 'dispatch'"
     ((seen,),) = site.rows(passes)

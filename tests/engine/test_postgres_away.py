@@ -89,7 +89,7 @@ def test_a_read_only_database_costs_no_delivery_and_no_outcome(
     administrator.fail_over()
     holding.let_go()
     worker.wait_for("ReadOnlySqlTransaction", 30)
-    assert in_redis(redis_client) >= 19, "one at most is popped, and its claim is tried again"
+    assert in_redis(redis_client) >= 18, "two for its child at most are popped, and kept"
     assert ran(path) == []
     administrator.fail_back()
     wait_until(lambda: all_finished_at_once(21), 40)

@@ -528,7 +528,7 @@ class Parent:
             self._taker.begin(self._starts)
             self._starts = []
         self._is_stuck = self._is_everyone_stuck(now)
-        if self._is_stuck or self._stops:
+        if self._is_stuck or self._stops or not self._takes_jobs:
             self._give_back_all()
         if self._stops:
             self._link.announce_stop()
@@ -600,7 +600,7 @@ class Parent:
     # --- feeding ---
 
     def _feed(self) -> None:
-        if self._stops and not self._deaths_to_settle():
+        if (self._stops or not self._takes_jobs) and not self._deaths_to_settle():
             return
         busy = sum(place.is_busy for place in self._places)
         for place in self._places:
