@@ -23,8 +23,8 @@ from flask_sqlalchemy import SQLAlchemy
 import flask_opsjobs
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.cli.worker import run
-from flask_opsjobs.engine.worker.parent import WorkerOptions
 from flask_opsjobs.core import sql
+from flask_opsjobs.engine.worker.parent import WorkerOptions
 from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.testing.valkey import Valkey
 from flask_opsjobs.web.app import shell as page_shell

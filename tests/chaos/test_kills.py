@@ -293,14 +293,14 @@ def test_a_second_signal_ends_a_plain_rq_job(
 GETS_TWO_SIGNALS_BEFORE_ITS_JOB_IS_SENT = """
 import os, signal, sys
 from flask_opsjobs.cli.worker import run
-from flask_opsjobs.engine.worker.frames import PlainJob
+from flask_opsjobs.engine.worker.frames import PlainRun
 from flask_opsjobs.engine.worker.parent import Parent, WorkerOptions
 from tests.support.host import create_app
 
 send = Parent._send_errand
 
 def be_told_twice(self, place, errand):
-    if isinstance(errand, PlainJob):
+    if isinstance(errand, PlainRun):
         os.kill(os.getpid(), signal.SIGTERM)
         self._stopped_at -= 2
         os.kill(os.getpid(), signal.SIGTERM)

@@ -23,14 +23,14 @@ from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.testing.valkey import Valkey
 from tests.support.database import Databases
 from tests.support.waiting import wait_until
-from tools.bench import batches, limits, workflows
+from tools.bench import batches, limits, pool, workflows
 
 # (name, function in run, kind of worker, how many jobs, prefetch)
 CASES = (
     ("run, forking, plain RQ", "plain_run", "forking", 400, None),
-    ("run, forking, managed", "managed_run", "forking", 400, None),
+    ("run, a process per job, managed", "managed_run", "1x1", 400, None),
     ("run, simple, plain RQ", "plain_run", "simple", 1500, None),
-    ("run, simple, managed", "managed_run", "simple", 1500, None),
+    ("run, one kept child, managed", "managed_run", "1x1000", 1500, None),
     ("enqueue one by one, plain RQ", "plain_enqueue", "-", 1500, None),
     (
         "enqueue one by one, managed, with commit and dispatch",
@@ -43,8 +43,8 @@ CASES = (
     ("enqueue_many, managed, with commit", "managed_many", "-", 20_000, None),
 )
 RATIOS = (
-    ("run, forking", 1, 0, 1.2),
-    ("run, simple", 3, 2, 1.1),
+    ("run, a process per job", 1, 0, 1.8),
+    ("run, one kept child, to SimpleWorker", 3, 2, 1.1),
     ("enqueue one by one with dispatch", 5, 4, 0.45),
     ("enqueue_many", 7, 6, 2.0),
 )
@@ -97,7 +97,7 @@ class Bench:
 
         app = create_app()
         plain_queue = Queue("plain", connection=Redis.from_url(self.valkey.url))
-        flags = ["--simple"] if kind == "simple" else []
+        flags = [] if kind == "simple" else ["--jobs-per-process", "1"]
         app_words = ["--app", "tools.bench.host:create_app"]
         flask = [sys.executable, "-m", "flask", *app_words, "opsjobs"]
         # Imported by the parent, as our worker imports its host: else each child would do it anew.
@@ -163,6 +163,7 @@ def main() -> None:
     parser.add_argument(
         "--only-batch", type=int, default=0, help="measure only a batch of so many members"
     )
+    parser.add_argument("--only-pool", action="store_true", help="measure nothing else")
     chosen = parser.parse_args()
     if chosen.only_limits:
         limits.measure(chosen.limits)
@@ -172,6 +173,9 @@ def main() -> None:
         return
     bench = Bench()
     try:
+        if chosen.only_pool:
+            pool.measure(bench.measure, chosen.rounds)
+            return
         if chosen.only_batch:
             batches.measure(bench, chosen.only_batch, chosen.rounds)
             return

@@ -58,6 +58,30 @@ def managed_run(kind: str, count: int) -> float:
     return count / seconds
 
 
+def plain_on_ours(kind: str, count: int) -> float:
+    """Plain RQ jobs a second of a worker of ours, until it has ended them all."""
+    from flask_opsjobs.cli.worker import run
+    from flask_opsjobs.engine.worker.parent import WorkerOptions
+
+    processes, jobs_per_process = map(int, kind.split("x"))
+    redis = Redis.from_url(os.environ["BENCH_REDIS_URL"])
+    queue = Queue("default", connection=redis)
+    queue.enqueue_many([Queue.prepare_data(plain_noop, (number,)) for number in range(count)])
+    app = create_app()
+    options = WorkerOptions(
+        processes=processes,
+        jobs_per_process=jobs_per_process,
+        burst=True,
+        with_scheduler=False,
+    )
+    with app.app_context():
+        began = time.perf_counter()
+        code = run(app, ["default"], options)
+        seconds = time.perf_counter() - began
+    assert (code, queue.count) == (0, 0), f"exit code {code}, {queue.count} left"
+    return count / seconds
+
+
 def plain_enqueue(_kind: str, count: int) -> float:
     """Enqueues a second, one by one, by plain RQ."""
     queue = Queue("plain", connection=Redis.from_url(os.environ["BENCH_REDIS_URL"]))

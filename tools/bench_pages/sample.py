@@ -17,12 +17,12 @@ from flask import Flask
 
 from flask_opsjobs import Cancel, Discard, RetryIn, Snooze, endings
 from flask_opsjobs.cli.worker import run
-from flask_opsjobs.engine.worker.parent import WorkerOptions
 from flask_opsjobs.core import sql
 from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.dispatch.dispatch import Dispatcher, stage
 from flask_opsjobs.engine.redis.broker import broker_of
+from flask_opsjobs.engine.worker.parent import WorkerOptions
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.support.engine import Bench
 from tools.bench_pages.host import (

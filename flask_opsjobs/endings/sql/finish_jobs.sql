@@ -8,7 +8,8 @@ WITH o AS MATERIALIZED (
     FROM unnest(%(ids)s::bigint[], %(dispatch_nos)s::bigint[], %(began_ago)s::float8[],
         %(ended_ago)s::float8[], %(pids)s::int[]) AS o(id, dispatch_no, began_ago, ended_ago, pid)
 ), locked AS MATERIALIZED (
-    SELECT j.id, j.dispatch_no, j.attempt + (j.state = 'queued')::int AS attempt, o.began_at, o.ended_at, o.pid
+    SELECT j.id, j.dispatch_no, j.attempt + (j.state = 'queued')::int AS attempt, o.began_at, o.ended_at,
+        o.pid
     FROM opsjobs.jobs j JOIN o USING (id)
     WHERE j.dispatch_no = o.dispatch_no AND j.state IN ('queued', 'started')
     ORDER BY j.id FOR UPDATE OF j

@@ -1,6 +1,6 @@
 -- Writes that reserved jobs have begun: `started`, each with its attempt. Returns (id, dispatch number) of
--- those that are `started` now, also of those that were claimed before: their attempts only learn the process. A job that is
--- left out has ended already, or is no longer the worker's.
+-- those that are `started` now, also of those that were claimed before: their attempts only learn the
+-- process. A job that is left out has ended already, or is no longer the worker's.
 -- With %(is_durable)s the commit is synchronous: such a job is sent only after it, because it may end the
 -- machine. Without, a crash of Postgres may forget the start of a job that runs; its outcome is accepted.
 -- Run by a worker's taker, for jobs that run for more than a moment. Index: jobs_pkey.

@@ -1,5 +1,6 @@
 -- Recalls jobs whose delivery was not pushed or is lost. Returns (id, dispatch number) of the recalled ones.
--- Leaves reserved jobs to their workers. Fenced by the dispatch number. Locks in id order, so that two recalls cannot deadlock.
+-- Leaves reserved jobs to their workers. Fenced by the dispatch number. Locks in id order, so that two
+-- recalls cannot deadlock.
 -- Run by a dispatcher whose push failed, and by the recall loop. Index: jobs_pkey.
 WITH named AS MATERIALIZED (
     SELECT id, dispatch_no FROM unnest(%(ids)s::bigint[], %(dispatch_nos)s::bigint[]) AS n(id, dispatch_no)

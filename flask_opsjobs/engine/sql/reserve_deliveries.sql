@@ -1,8 +1,8 @@
--- Reserves the jobs of deliveries that a worker popped from RQ. Returns a row for each delivery: why it is not
--- valid (`why_not`), else whether its job is limited, else the job itself: a limited job is claimed only when a
--- child is idle. Accepts what the worker itself has reserved already, because the answer of an earlier call may
--- have been lost. Commits asynchronously: the number of a delivery is durable, and a reservation that a crash
--- forgets is a delivery that is recalled.
+-- Reserves the jobs of deliveries that a worker popped from RQ. Returns a row for each delivery: why it is
+-- not valid (`why_not`), else whether its job is limited, else the job itself: a limited job is claimed only
+-- when a child is idle. Accepts what the worker itself has reserved already, because the answer of an
+-- earlier call may have been lost. Commits asynchronously: the number of a delivery is durable, and a
+-- reservation that a crash forgets is a delivery that is recalled.
 -- Run by a worker's taker. Index: jobs_pkey.
 WITH hurried AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true)

@@ -1,11 +1,11 @@
--- Takes the best due jobs of some queues for one worker, past Redis: marks them `queued` under a new dispatch
--- number and reserved by the worker. The queues come in the given order; in a queue priority, due time, id.
--- Passes paused and draining queues by, and limited jobs, which wait in lanes of their own. Takes at most
--- %(limit)s jobs, and no more once their arguments reach %(bytes)s; the first job is always taken. Returns
--- the names of the paused queues beside each job, its arguments as text; one row without a job when none was
--- taken. Jobs whose deadline has passed are taken too: the worker ends them, else they would block the lane.
--- Commits synchronously, so that the number is never given twice. The lane is a range and not an equality: with
--- statistics from before a backlog came, the planner would read and sort all of it.
+-- Takes the best due jobs of some queues for one worker, past Redis: marks them `queued` under a new
+-- dispatch number and reserved by the worker. The queues come in the given order; in a queue priority, due
+-- time, id. Passes paused and draining queues by, and limited jobs, which wait in lanes of their own. Takes
+-- at most %(limit)s jobs, and no more once their arguments reach %(bytes)s; the first job is always taken.
+-- Returns the names of the paused queues beside each job, its arguments as text; one row without a job when
+-- none was taken. Jobs whose deadline has passed are taken too: the worker ends them, else they would block
+-- the lane. Commits synchronously, so that the number is never given twice. The lane is a range and not an
+-- equality: with statistics from before a backlog came, the planner would read and sort all of it.
 -- SKIP LOCKED: another worker or a dispatcher takes that job.
 -- Run by a worker's taker. Indexes: jobs_due, queues_pkey.
 WITH durable AS MATERIALIZED (

@@ -25,14 +25,14 @@ from .forking import die_with, forget_connections
 from .frames import (
     ERRAND_ID,
     ChildChannel,
+    ChildWord,
     Errand,
     JobOrder,
     Order,
     PlainDeath,
-    PlainJob,
+    PlainRun,
     RQMaintenance,
     RQSchedule,
-    Word,
     read_order,
 )
 from .page import Page
@@ -98,7 +98,7 @@ class _Child:
         self._has_timed_out = False
 
     def run(self) -> None:
-        self._channel.say(Word.READY)
+        self._channel.say(ChildWord.READY)
         while (order := self._channel.wait_for_order()) is not None:
             kind, body = order
             # Each job has a copy of the context variables, so the next one sees none that it set.
@@ -118,13 +118,13 @@ class _Child:
             number, errand = read_order(body)
             self._page.begin((ERRAND_ID, number), steady_seconds())
             self._run_errand(errand)
-            self._channel.say(Word.DONE)
+            self._channel.say(ChildWord.DONE)
 
     def _run_errand(self, errand: Errand) -> None:
         try:
             slot = self._slot_worker()
             match errand:
-                case PlainJob():
+                case PlainRun():
                     slot.run_job(errand)
                 case PlainDeath():
                     slot.settle_death(errand)

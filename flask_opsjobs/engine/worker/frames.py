@@ -26,7 +26,7 @@ class Order(IntEnum):
 
 
 @dataclass(frozen=True)
-class PlainJob:
+class PlainRun:
     """To run a plain RQ job of a queue."""
 
     rq_id: str
@@ -37,7 +37,7 @@ class PlainJob:
 class PlainDeath:
     """To do what RQ does after the process of a plain job died. `was_stopped`: by RQ's command."""
 
-    job: PlainJob
+    job: PlainRun
     words: str
     was_stopped: bool
 
@@ -53,12 +53,12 @@ class RQSchedule:
 
 
 # RQ's own code that may run code of the host. It never runs in the parent.
-Errand = PlainJob | PlainDeath | RQMaintenance | RQSchedule
+Errand = PlainRun | PlainDeath | RQMaintenance | RQSchedule
 # The page of a child shows the number of its errand beside this instead of the id of a job.
 ERRAND_ID = 2**64 - 1
 
 
-class Word(IntEnum):
+class ChildWord(IntEnum):
     """What a child sends."""
 
     READY = 1  # it waits for its first job
@@ -203,7 +203,7 @@ class Ended:
 def read_outcome(kind: int, body: bytes) -> Ended:
     """Return the outcome of a frame `RETURNED` or `OUTCOME`."""
     job_id, number, began, ended = _OUTCOME.unpack_from(body)
-    if kind == Word.RETURNED:
+    if kind == ChildWord.RETURNED:
         return Ended((job_id, number), began, ended, RETURNED)
     found = json.loads(body[_OUTCOME.size :])
     if found["progress"] is not None:
@@ -233,26 +233,26 @@ class ChildChannel:
         """Return the next order; None when the parent wants the child to leave."""
         return self._reader.wait_for_one()
 
-    def say(self, word: Word, body: bytes = b"") -> None:
+    def say(self, word: ChildWord, body: bytes = b"") -> None:
         """Send a frame."""
         self._sock.sendall(make_frame(word, body))
 
     def progress(self, key: Key, *progress: object) -> None:
         """Send the progress of the running job."""
-        self.say(Word.PROGRESS, _KEY.pack(*key) + json.dumps(progress).encode())
+        self.say(ChildWord.PROGRESS, _KEY.pack(*key) + json.dumps(progress).encode())
 
     def late(self, key: Key) -> None:
         """Say that the job was not begun."""
-        self.say(Word.LATE, _KEY.pack(*key))
+        self.say(ChildWord.LATE, _KEY.pack(*key))
 
     def outcome(self, key: Key, began: float, ended: float, outcome: Outcome) -> None:
         """Send the outcome of the job."""
         head = _OUTCOME.pack(*key, began, ended)
         if outcome == RETURNED:
-            self.say(Word.RETURNED, head)
+            self.say(ChildWord.RETURNED, head)
         else:
-            self.say(Word.OUTCOME, head + json.dumps(asdict(outcome)).encode())
+            self.say(ChildWord.OUTCOME, head + json.dumps(asdict(outcome)).encode())
 
     def leaving(self, reasons: list[str]) -> None:
         """Say why the child ends now."""
-        self.say(Word.LEAVING, json.dumps(reasons).encode())
+        self.say(ChildWord.LEAVING, json.dumps(reasons).encode())

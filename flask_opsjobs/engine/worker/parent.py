@@ -25,14 +25,14 @@ from .child import ChildSetup
 from .children import ChildProcess
 from .forking import fork_lock
 from .frames import (
+    ChildWord,
     Errand,
     Key,
     Order,
     PlainDeath,
-    PlainJob,
+    PlainRun,
     RQMaintenance,
     RQSchedule,
-    Word,
     make_order,
     read_json,
     read_key,
@@ -42,7 +42,16 @@ from .heartbeat import CANCELED, LOST, Heartbeat, Progress
 from .mailbox import Mailbox
 from .places import Place, Sent, outcome_of_death
 from .recorder import Recorder
-from .reserved import MOST_BYTES, MOST_HELD, ReserveBudget, ReservedJob, RunTimes, WaitingJobs
+from .reserved import (
+    FRESH_SECONDS,
+    MOST_BYTES,
+    MOST_HELD,
+    SHORTEST_SECONDS,
+    ReserveBudget,
+    ReservedJob,
+    RunTimes,
+    WaitingJobs,
+)
 from .rq_link import Command, Popped, RQLink, StartScheduler
 from .rq_scheduler import OpsScheduler
 from .taker import Begun, ClaimAnswer, LimitedDelivery, Start, Taken, Taker
@@ -139,8 +148,12 @@ class Parent:
         self._maintained_at = -_MAINTENANCE_SECONDS
         self._is_turn_of_special = True
         self._times = RunTimes()
-        seconds, most = settings.reserve_seconds, settings.reserve_most
-        self._budget = ReserveBudget(options.processes, seconds, most)
+        self._budget = ReserveBudget(
+            options.processes,
+            settings.reserve_seconds,
+            settings.reserve_most,
+            FRESH_SECONDS if options.jobs_per_process == 1 else SHORTEST_SECONDS,
+        )
         self._ended: list[EndedAttempt] = []
         self._starts: list[Start] = []
         self._demand = _Demand()
@@ -288,18 +301,18 @@ class Parent:
 
     def _take_word(self, place: Place, child: ChildProcess, word: int, body: bytes) -> None:
         match word:
-            case Word.RETURNED | Word.OUTCOME:
+            case ChildWord.RETURNED | ChildWord.OUTCOME:
                 self._take_outcome(place, child, word, body)
-            case Word.READY:
+            case ChildWord.READY:
                 place.is_ready = True
                 place.backoff.reset()
-            case Word.PROGRESS:
+            case ChildWord.PROGRESS:
                 self._take_progress(place, child, body)
-            case Word.LATE:
+            case ChildWord.LATE:
                 self._take_late(place, child, read_key(body))
-            case Word.DONE:
-                self._end_sent(place, child)
-            case Word.LEAVING:
+            case ChildWord.DONE:
+                self._take_done(place, child)
+            case ChildWord.LEAVING:
                 place.leaving = read_json(body)
 
     def _take_outcome(self, place: Place, child: ChildProcess, word: int, body: bytes) -> None:
@@ -311,6 +324,12 @@ class Parent:
             order = sent.job.order
             self._times.note(order.task, order.queue, found.ended - found.began)
         self._record(found.key, found.outcome, child.pid, found.began, found.ended)
+        self._end_sent(place, child)
+
+    def _take_done(self, place: Place, child: ChildProcess) -> None:
+        sent = place.sent
+        if sent is not None and isinstance(sent.errand, PlainRun):
+            self._times.note("", sent.errand.queue, steady_seconds() - sent.at)
         self._end_sent(place, child)
 
     def _record(self, key: Key, outcome: Outcome, pid: int, began: float, ended: float) -> None:
@@ -401,7 +420,7 @@ class Parent:
         """A child died with an errand: another one does it, or does what RQ does after a death."""
         if not has_begun:
             self._special.appendleft(errand)
-        elif isinstance(errand, PlainJob):
+        elif isinstance(errand, PlainRun):
             was_stopped = sent.why_killed == _BY_COMMAND
             self._special.append(PlainDeath(errand, f"Its process died: {words}.", was_stopped))
         else:
@@ -499,7 +518,7 @@ class Parent:
         sent = place.sent
         if sent is None:
             return
-        rq_id = sent.errand.rq_id if isinstance(sent.errand, PlainJob) else None
+        rq_id = sent.errand.rq_id if isinstance(sent.errand, PlainRun) else None
         if sent.job is not None:
             rq_id = make_rq_id(*sent.job.key)
         if command.name == "kill-horse":
@@ -542,7 +561,7 @@ class Parent:
         """Tell which places are busy, for RQ's records."""
         self._link.note_running(
             {
-                place.number: place.sent.errand if isinstance(place.sent.errand, PlainJob) else None
+                place.number: place.sent.errand if isinstance(place.sent.errand, PlainRun) else None
                 for place in self._places
                 if place.sent is not None
             }
@@ -638,7 +657,7 @@ class Parent:
         self._send(place, sent, make_order(Order.JOB, job.order))
 
     def _send_errand(self, place: Place, errand: Errand) -> None:
-        if isinstance(errand, PlainJob):
+        if isinstance(errand, PlainRun):
             self._given += 1
             self._link.let_go()
         self._errands += 1
@@ -661,7 +680,7 @@ class Parent:
             match what:
                 case LimitedDelivery():
                     self._taker.recall(what)
-                case PlainJob():
+                case PlainRun():
                     self._link.put_back(what)
                 case PlainDeath() | RQMaintenance() | RQSchedule():
                     self._special.append(what)

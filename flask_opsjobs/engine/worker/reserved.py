@@ -14,8 +14,9 @@ MOST_BYTES = 4_000_000
 MOST_HELD = 800
 # The mean run time rises fast and falls slowly: a median would hide the one long job in twenty.
 _RISE, _FALL = 0.2, 0.05
-# A mean below this is no more than the cost of a job itself.
-_SHORTEST_SECONDS = 20e-6
+# A mean below this is no more than the cost of a job itself; with a process per job, of a fork.
+SHORTEST_SECONDS = 20e-6
+FRESH_SECONDS = 0.01
 # A child that runs its job for longer than this, and than twice its mean, is stuck in it.
 _STUCK_SECONDS, _STUCK_MEANS = 0.02, 2.0
 
@@ -101,7 +102,7 @@ class RunTimes:
         self.mean: float | None = None
 
     def note(self, task: str, queue: str, seconds: float) -> None:
-        """Note how long a job ran."""
+        """Note how long a job ran; plain RQ jobs are one task without a name."""
         self._of_task[task] = _moved(self._of_task.get(task), seconds)
         self._of_queue[queue] = _moved(self._of_queue.get(queue), seconds)
         self.mean = _moved(self.mean, seconds)
@@ -127,11 +128,15 @@ def _moved(mean: float | None, seconds: float) -> float:
 
 @dataclass(frozen=True)
 class ReserveBudget:
-    """How much a worker takes ahead: `seconds` of expected work for each child, at most `most` jobs."""
+    """How much a worker takes ahead: `seconds` of expected work for each child, at most `most` jobs.
+
+    A job counts with at least `least_seconds`: what a child costs that performs only one.
+    """
 
     children: int
     seconds: float
     most: int
+    least_seconds: float = SHORTEST_SECONDS
 
     def size(self, mean: float | None) -> int:
         """Return how many jobs the worker may have in hand, running ones included.
@@ -143,7 +148,7 @@ class ReserveBudget:
         """
         if mean is None:
             return min(self.most, self.children)
-        ahead = self.children * self.seconds / max(mean, _SHORTEST_SECONDS)
+        ahead = self.children * self.seconds / max(mean, self.least_seconds)
         return max(self.children, min(self.most, self.children + int(ahead)))
 
     def missing(self, in_hand: int, waiting: int, idle: int, mean: float | None) -> int:

@@ -22,7 +22,7 @@ from ...core.outage import Backoff
 from ..redis.broker import PREFIX, parse_rq_id
 from ..redis.connections import Wire
 from .forking import fork_lock
-from .frames import Key, PlainJob
+from .frames import Key, PlainRun
 from .rq_scheduler import OpsScheduler
 from .rq_slots import SlotWorker
 
@@ -63,7 +63,7 @@ class Popped:
     """What came from RQ's lists: deliveries of ours, and at most one plain RQ job."""
 
     deliveries: Sequence[Key] = ()
-    plain: PlainJob | None = None
+    plain: PlainRun | None = None
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,10 @@ class RQLink(threading.Thread):
         self._changed = threading.Condition()
         self._wanted = _Wanted()
         self._taken: list[tuple[str, Key]] = []
-        self._back: list[PlainJob] = []
+        self._back: list[PlainRun] = []
         # Whether a plain job was popped that has no child yet: a second one would pass it.
         self._has_plain = False
-        self._running: Mapping[int, PlainJob | None] = {}
+        self._running: Mapping[int, PlainRun | None] = {}
         self._is_stopping = False
         self._suspension_at = self._records_at = 0.0
         self._answered_at = time.monotonic()
@@ -162,7 +162,7 @@ class RQLink(threading.Thread):
                 self._is_stop_announced = self._has_to_announce = True
                 self._changed.notify()
 
-    def note_running(self, running: Mapping[int, PlainJob | None]) -> None:
+    def note_running(self, running: Mapping[int, PlainRun | None]) -> None:
         """Tell which places are busy, each with the plain RQ job that it runs, or None."""
         self._running = running
 
@@ -275,7 +275,7 @@ class RQLink(threading.Thread):
             for raw in found:
                 rq_id = as_text(raw)
                 if (key := parse_rq_id(rq_id)) is None:
-                    return Popped(deliveries, PlainJob(rq_id, queue.name))
+                    return Popped(deliveries, PlainRun(rq_id, queue.name))
                 deliveries.append(key)
                 self._taken.append((queue.name, key))
             left = wanted.number - len(deliveries)
@@ -297,7 +297,7 @@ class RQLink(threading.Thread):
             self._put_back(rq_id, queue)
             return Popped()
         if (key := parse_rq_id(rq_id)) is None:
-            return Popped(plain=PlainJob(rq_id, queue.name))
+            return Popped(plain=PlainRun(rq_id, queue.name))
         self._taken.append((queue.name, key))
         return Popped([key])
 
@@ -310,7 +310,7 @@ class RQLink(threading.Thread):
         popped: Any = self._redis.blpop(list(by_key), _BLOCK_SECONDS)
         return None if popped is None else (as_text(popped[1]), by_key[as_text(popped[0])])
 
-    def put_back(self, job: PlainJob) -> None:
+    def put_back(self, job: PlainRun) -> None:
         """Put a plain RQ job back to the front of its list, because no child is idle for it."""
         with self._changed:
             self._back.append(job)

@@ -19,7 +19,7 @@ from rq.worker_registration import register
 from typing_extensions import override
 
 from ...core.visible_text import on_one_line
-from .frames import PlainDeath, PlainJob
+from .frames import PlainDeath, PlainRun
 from .rq_bookkeeping import make_job
 from .rq_scheduler import make_scheduler
 
@@ -91,7 +91,7 @@ class SlotWorker(SimpleWorker):
         self._shutdown_requested_date = now()
         self.set_shutdown_requested_date()
 
-    def keep_execution(self, plain: PlainJob) -> None:
+    def keep_execution(self, plain: PlainRun) -> None:
         """Keep RQ from calling the running plain job abandoned."""
         job = RQJob(id=plain.rq_id, connection=self.connection, serializer=self.serializer)
         job.origin = plain.queue
@@ -107,7 +107,7 @@ class SlotWorker(SimpleWorker):
 
     # --- in a child ---
 
-    def run_job(self, plain: PlainJob) -> None:
+    def run_job(self, plain: PlainRun) -> None:
         """Run a plain RQ job as RQ does."""
         queue = self._queue(plain.queue)
         job = make_job(plain.rq_id, queue, self)

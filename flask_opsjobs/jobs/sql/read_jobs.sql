@@ -6,7 +6,8 @@ SELECT j.id, j.origin, j.task, j.queue, j.lane, j.state, j.dispatch_no,
     j.attempt, j.max_attempts, j.due_at, j.deadline_at,
     j.ended_at, j.ended_by, j.cancel_requested_at, j.cancel_requested_by, j.unique_key, j.unique_until,
     j.cron_entry, j.batch_id, b.state AS batch_state, b.cancel_requested_at IS NOT NULL AS is_batch_canceled,
-    w.name AS worker, w.kind AS worker_kind, j.reserved_by IS NOT NULL AS is_reserved, u.job_id AS unique_lock_of,
+    w.name AS worker, w.kind AS worker_kind, j.reserved_by IS NOT NULL AS is_reserved,
+    u.job_id AS unique_lock_of,
     s.workflow_id, r.state AS workflow_state, s.name AS step, s.kind AS step_kind,
     s.released_at IS NOT NULL AND s.kind <> 'wait' AS is_step_released
 FROM opsjobs.jobs j

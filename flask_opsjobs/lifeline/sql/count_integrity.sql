@@ -1,7 +1,8 @@
 -- Counts the enqueued, deleted and stored jobs of every queue in one snapshot, and writes them into the
--- integrity check. A reserved job counts as started: a worker holds it. A transaction that inserts or deletes jobs also appends a counter row, so the numbers
--- agree in any snapshot. Reads one index entry for each job, and the row of each live job: about 0.7 s for a
--- million. The caller limits how often. Locks nothing.
+-- integrity check. A reserved job counts as started: a worker holds it. A transaction that inserts or
+-- deletes jobs also appends a counter row, so the numbers agree in any snapshot. Reads one index entry for
+-- each job, and the row of each live job: about 0.7 s for a million. The caller limits how often. Locks
+-- nothing.
 -- Run by the check_integrity loop. Indexes: jobs_by_queue, jobs_by_state.
 WITH stored AS MATERIALIZED (
     SELECT queue, count(*) AS number FROM opsjobs.jobs GROUP BY queue

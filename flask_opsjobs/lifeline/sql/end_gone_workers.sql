@@ -1,5 +1,5 @@
--- Marks workers as missing whose process is known to be gone. Returns their names. A worker that has written a
--- heartbeat since %(heartbeat_nos)s was read is left alone: another process has its pid by now.
+-- Marks workers as missing whose process is known to be gone. Returns their names. A worker that has written
+-- a heartbeat since %(heartbeat_nos)s was read is left alone: another process has its pid by now.
 -- Run by the watch loop, for workers of its machine. Index: workers_pkey.
 UPDATE opsjobs.workers w SET state = 'missing', ended_at = %(now)s
 FROM unnest(%(ids)s::bigint[], %(heartbeat_nos)s::bigint[]) AS gone(id, heartbeat_no)

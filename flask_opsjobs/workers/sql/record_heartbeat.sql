@@ -1,7 +1,7 @@
--- Records a worker's heartbeat, and finds which of its started and reserved jobs shall stop. Returns (job id, dispatch number) for
--- each; a row of NULLs when there is none; no row when the worker is unknown. A worker that was late or
--- missing becomes alive again; its rescued jobs are protected by the fence. A worker that has stopped stays
--- stopped. Locks only the worker's row.
+-- Records a worker's heartbeat, and finds which of its started and reserved jobs shall stop. Returns (job
+-- id, dispatch number) for each; a row of NULLs when there is none; no row when the worker is unknown. A
+-- worker that was late or missing becomes alive again; its rescued jobs are protected by the fence. A worker
+-- that has stopped stays stopped. Locks only the worker's row.
 -- Run by each OpsWorker with each heartbeat. Indexes: workers_pkey, jobs_started, jobs_queued.
 WITH written AS (
     UPDATE opsjobs.workers
