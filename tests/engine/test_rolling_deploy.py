@@ -59,7 +59,9 @@ def start(children: Children, tmp_path: Path, redis_url: str) -> Any:
             return children.python(rq, *words, env={"FLASK_APP": app})
         fresh = ("--jobs-per-process", "1") if kind == "fresh" else ()
         command = ("--app", app, "opsjobs", "worker", "default")
-        return children.python("-m", "flask", *command, *fresh)
+        # Nothing is taken ahead, so that two workers share even a few short jobs.
+        env = {"TEST_CONFIG_OPSJOBS_RESERVE_SECONDS": "0"}
+        return children.python("-m", "flask", *command, *fresh, env=env)
 
     return start
 
