@@ -73,5 +73,9 @@ def upgrade(op: Any) -> None:
 
 def downgrade(op: Any) -> None:
     """Take version 6 back. A job that a worker has reserved is `queued` then, and is recalled."""
-    for statement in (JOBS_WITHOUT, "ALTER TABLE opsjobs.attempts DROP COLUMN pid", *WORKERS_WITHOUT):
+    for statement in (
+        JOBS_WITHOUT,
+        "ALTER TABLE opsjobs.attempts DROP COLUMN pid",
+        *WORKERS_WITHOUT,
+    ):
         op.execute(statement)

@@ -692,8 +692,8 @@ class Parent:
     # --- taking ---
 
     def _ask(self) -> None:
-        idle = sum(place.is_idle for place in self._places)
-        room = self._room(idle)
+        free = self._count_free()
+        room = self._room(free)
         demand, link = self._demand, self._link
         if not room:
             if demand.has_bell:
@@ -706,20 +706,25 @@ class Parent:
             from_redis = min(room, 2 * self._options.processes)
             self._taker.want(max(1, room - from_redis), MOST_BYTES - self._waiting.bytes)
             link.want(from_redis, may_block=False)
-        elif idle and demand.is_dry and not demand.has_bell:
+        elif free and demand.is_dry and not demand.has_bell:
             demand.wait_for_bell(link)
-            link.want(min(room, idle), may_block=not self._options.burst)
+            link.want(min(room, free), may_block=not self._options.burst)
 
-    def _room(self, idle: int) -> int:
+    def _count_free(self) -> int:
+        """Return how many children could get a job now. A spare child waits until a running one has gone."""
+        busy = sum(place.is_busy for place in self._places)
+        idle = sum(place.is_idle for place in self._places)
+        return min(idle, self._options.processes - busy)
+
+    def _room(self, free: int) -> int:
         """Return how many jobs to take now."""
         if self._stops or not self._may_take():
             return 0
         waiting = len(self._waiting) + len(self._special)
         busy = sum(place.is_busy for place in self._places)
         if self._is_stuck or self._waiting.bytes >= MOST_BYTES:
-            room = idle - waiting
+            room = free - waiting
         else:
-            free = min(idle, self._options.processes - busy)
             room = self._budget.missing(busy + waiting, waiting, free, self._times.mean)
         if self._options.max_jobs is not None:
             room = min(room, self._options.max_jobs - self._given - waiting)
