@@ -339,6 +339,7 @@ class TestRescue:
         endings.finish(bench.connection, [ended(bench, key)], read_clock(bench.connection))
         assert bench.job(job)["lost_reservations"] == 0
 
+    @pytest.mark.processes
     def test_a_worker_whose_process_is_gone_is_missing_at_once(
         self, bench: Bench, host: Host, record_job: RecordJob
     ) -> None:
