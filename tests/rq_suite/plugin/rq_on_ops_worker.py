@@ -1,4 +1,4 @@
-"""A plugin for pytest in RQ's own tests: there `Worker` and `SimpleWorker` are OpsWorker and OpsSimpleWorker.
+"""A plugin for pytest in RQ's own tests: there `SimpleWorker` is what a child of our worker is for RQ.
 
 It is loaded in a process whose package `tests` is RQ's, so it makes a small host of its own.
 `RQ_TESTS_REDIS_PORT` says where Redis listens, `RQ_TESTS_DATABASE_URL` where Postgres does; without the
@@ -11,7 +11,7 @@ import inspect
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -22,9 +22,7 @@ from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import OpsJobs
-from flask_opsjobs.engine.worker.performer import ForkingPerformer, InProcessPerformer
-from flask_opsjobs.engine.worker.rq_worker import OpsSimpleWorker, OpsWorker
-from flask_opsjobs.engine.worker.runtime import WorkerRuntime
+from flask_opsjobs.engine.worker.rq_slots import SlotWorker
 
 # A test that takes longer hangs. It fails, and those after it are run. RQ's slowest waits for 65 s.
 MOST_SECONDS = 150.0
@@ -84,36 +82,17 @@ def make_app(database_url: str, port: int) -> Flask:
     return app
 
 
-def attached(kind: type, make_performer: Callable[..., Any], app: Flask) -> type:
-    """A class whose instances are ready to work as soon as they are made, as RQ's are.
-
-    Those of one process share a runtime; a process that a test forks makes another.
-    """
-    runtimes: dict[int, WorkerRuntime] = {}
-
-    def runtime() -> WorkerRuntime:
-        pid = os.getpid()
-        if pid not in runtimes:
-            with app.app_context():
-                runtimes[pid] = WorkerRuntime(app.extensions["opsjobs"], "simple", ["default"])
-        return runtimes[pid]
-
-    class Attached(kind):
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **options)
-            performer = make_performer(app, runtime(), {})
-            self.attach(app, runtime(), performer, tell_ready=lambda: None)
-
-    Attached.__name__ = Attached.__qualname__ = kind.__name__
-    return Attached
-
-
 def test_our_worker(database_url: str, port: int) -> None:
     app = make_app(database_url, port)
-    forking: Any = attached(OpsWorker, ForkingPerformer, app)
-    rq.Worker = rq.worker.Worker = forking
-    simple: Any = attached(OpsSimpleWorker, InProcessPerformer, app)
-    rq.SimpleWorker = rq.worker.SimpleWorker = simple
+
+    class OurWorker(SlotWorker):
+        """What a child of ours is for RQ, made as RQ makes its workers."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            rq.worker.SimpleWorker.__init__(self, *args, **options)
+            self._app = app
+
+    rq.SimpleWorker = rq.worker.SimpleWorker = OurWorker
 
 
 redis_port = int(os.environ["RQ_TESTS_REDIS_PORT"])
