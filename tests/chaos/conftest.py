@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from flask_opsjobs.core.db import SpareConnections, connect_apart
 from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.testing.valkey import Valkey
 from tests.support import host as host_module
-from tests.support.database import Administrator
+from tests.support.database import Administrator, Databases
 from tests.support.processes import Child, Children
 from tests.support.waiting import wait_until
 
@@ -153,21 +153,42 @@ def jobs_of_pool(request: pytest.FixtureRequest) -> int:
     return number
 
 
-@pytest.fixture
-def site(
-    children: Children, own_postgres: TemporaryPostgres, own_database_url: str, own_valkey: Valkey
+@contextmanager
+def made_site(
+    children: Children, postgres: TemporaryPostgres, valkey: Valkey, database_url: str
 ) -> Iterator[Site]:
-    """A site without any process yet."""
+    """A site without any process yet, on these servers."""
     app = host_module.create_app(
-        SQLALCHEMY_DATABASE_URI=own_database_url, OPSJOBS_REDIS_URL=own_valkey.url, **HASTE
+        SQLALCHEMY_DATABASE_URI=database_url, OPSJOBS_REDIS_URL=valkey.url, **HASTE
     )
     with app.app_context():
         host_module.db.session.execute(text(host_module.BEGUN))
         host_module.db.session.commit()
-    found = Site(app, children, own_postgres, own_valkey, own_database_url)
+    found = Site(app, children, postgres, valkey, database_url)
     yield found
     found.close()
     with app.app_context():
         host_module.db.engine.dispose()
     app.extensions["opsjobs"].spare.close()
     app.extensions["opsjobs"].pages.dispose()
+
+
+@pytest.fixture
+def site(
+    children: Children, own_postgres: TemporaryPostgres, own_database_url: str, own_valkey: Valkey
+) -> Iterator[Site]:
+    """A site without any process yet."""
+    with made_site(children, own_postgres, own_valkey, own_database_url) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A site for all tests of a module: they kill no server."""
+    with TemporaryPostgres(durable=True) as postgres, Valkey() as valkey:
+        url = Databases(postgres.url()).migrated().render_as_string(hide_password=False)
+        env = {"TEST_DATABASE_URL": url, "TEST_REDIS_URL": valkey.url}
+        children = Children(tmp_path_factory.mktemp("site"), env)
+        with made_site(children, postgres, valkey, url) as site:
+            yield site
+            children.end()

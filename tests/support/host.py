@@ -17,6 +17,7 @@ from sqlalchemy import text
 from flask_opsjobs import Limit, OpsJobs, current_job
 from flask_opsjobs.endings import advance
 
+from .deadly import WAYS
 from .policies import AllowAll, ShowAll
 from .waiting import wait_until
 
@@ -132,6 +133,19 @@ def kill_worker() -> None:
     """SIGKILLs the worker of its process."""
     os.kill(os.getppid(), signal.SIGKILL)
     signal.pause()
+
+
+@opsjobs.task(max_attempts=2, backoff=0)
+def misbehave(path: str, how: str) -> None:
+    """As `note_run`; in its first attempt it then ends its process in one of `WAYS`, or makes it unfit."""
+    note_run.function(path)
+    if current_job().attempt == 1:
+        WAYS[how]()
+
+
+@opsjobs.task
+def measure(text: str) -> None:
+    """Takes a long text."""
 
 
 # A table of the host: when functions began, by Postgres' clock and whatever the job's row says.

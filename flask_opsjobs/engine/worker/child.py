@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from ...core.steady_clock import steady_seconds
 from ...host import Host
+from ...jobs.perform.outcomes import Outcome
 from ...jobs.perform.perform import Report, perform
 from ..redis.broker import broker_of
 from .forking import die_with, forget_connections
@@ -95,7 +96,9 @@ class _Child:
         self._channel = ChildChannel(sock)
         self._page = page
         self._recycling = Recycling(setup.rules)
-        self._has_timed_out = False
+        self._pid = os.getpid()
+        # Why it is not fit for another job, as far as the job's outcome says so.
+        self._unfit: str | None = None
 
     def run(self) -> None:
         self._channel.say(ChildWord.READY)
@@ -105,8 +108,8 @@ class _Child:
             contextvars.copy_context().run(self._perform, kind, body)
             reasons = self._recycling.find_reasons()
             self._page.end()
-            if self._has_timed_out:
-                reasons.append("interrupted a job that reached its time limit")
+            if self._unfit is not None:
+                reasons.append(self._unfit)
             if reasons:
                 self._channel.leaving(reasons)
                 return
@@ -162,13 +165,25 @@ class _Child:
         context = self._app.app_context()
         context.push()
         outcome = perform(self._tasks, order.claimed(), report)
+        if os.getpid() != self._pid:
+            # A process that the function forked has come out of it. The job is not its own.
+            os._exit(0)
         # Sent inside the context: if a host's teardown raises or hangs, the outcome is already sent.
         self._channel.outcome(order.key, began, steady_seconds(), outcome)
-        self._has_timed_out = outcome.kind == "timed_out"
+        self._unfit = _why_unfit(outcome)
         try:
             context.pop()
         except Exception:
             _log.exception("job %d: a teardown function of the app raised", order.id)
+
+
+def _why_unfit(outcome: Outcome) -> str | None:
+    """Return why the process is not fit for another job after this outcome; None when it is."""
+    if outcome.kind == "timed_out":
+        return "interrupted a job that reached its time limit"
+    if outcome.error is not None and outcome.error.startswith("MemoryError"):
+        return "ran out of memory"
+    return None
 
 
 def _become_child(parent_pid: int, setup: ChildSetup, of_parent: Iterable[int]) -> None:

@@ -10,10 +10,11 @@ import struct
 
 from ...jobs.perform.log_tail import Ring
 
-# Dispatch number, begin, and last the id, 0 while no job runs. Native numbers are written whole.
-_JOB = struct.Struct("@QdQ")
+# The id, 0 while no job runs, then dispatch number and begin. Native numbers are written whole. The child
+# writes the id last and the parent reads it first, so an id is never seen with the begin of another job.
+_JOB = struct.Struct("@QQd")
 _ID = struct.Struct("@Q")
-_ID_AT = _JOB.size - _ID.size
+_BEGIN = struct.Struct("@Qd")
 
 
 class Page:
@@ -35,20 +36,20 @@ class Page:
         self.ring = Ring(ring) if log_tail_bytes else None
 
     def begin(self, key: tuple[int, int], at: float) -> None:
-        """Say that a job begins. Its id is written last: whoever sees it sees the rest too."""
+        """Say that a job begins."""
         if self.ring is not None:
             self.ring.clear()
         job_id, number = key
-        _JOB.pack_into(self._memory, 0, number, at, 0)
-        _ID.pack_into(self._memory, _ID_AT, job_id)
+        _BEGIN.pack_into(self._memory, _ID.size, number, at)
+        _ID.pack_into(self._memory, 0, job_id)
 
     def end(self) -> None:
         """Say that the job and all that belongs to it has ended."""
-        _ID.pack_into(self._memory, _ID_AT, 0)
+        _ID.pack_into(self._memory, 0, 0)
 
     def read(self) -> tuple[tuple[int, int], float] | None:
         """Return the running job and when it began; None when there is none."""
-        number, at, job_id = _JOB.unpack_from(self._memory)
+        job_id, number, at = _JOB.unpack_from(self._memory)
         return ((job_id, number), at) if job_id else None
 
     def log_tail(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import re
@@ -16,8 +17,6 @@ from ...core.words import counted
 
 # K varies by a tenth, so that the children of a worker do not all leave at once.
 _SPREAD = 0.1
-# Open descriptors are counted after so many jobs, since that costs as much as a short job.
-_DESCRIPTORS_EVERY = 64
 _SIGNALS = {
     signal.SIGINT: "SIGINT",
     signal.SIGTERM: "SIGTERM",
@@ -83,8 +82,8 @@ class Recycling:
         most = self._rules.memory_mb
         if most is not None and (gained := _resident_mb() - self._memory) > most:
             yield f"has gained {gained:.0f} MB of memory"
-        if self._jobs % _DESCRIPTORS_EVERY == 0 and (files := _count_descriptors()):
-            yield f"has {files} open descriptors"
+        if _has_many_descriptors():
+            yield "has opened more than half of the files that it may open"
 
     def _find_left_behind(self) -> Iterator[str]:
         before, now = self._before, self._look()
@@ -148,10 +147,14 @@ def _resident_mb() -> float:
     return 0.0
 
 
-def _count_descriptors() -> int:
-    """Return how many descriptors are open, when that is more than half of what the process may open."""
-    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError):
-        found = len(os.listdir("/proc/self/fd"))
-        return found if most != resource.RLIM_INFINITY and found > most / 2 else 0
-    return 0
+def _has_many_descriptors() -> bool:
+    """Return whether more than half of the descriptors that the process may have are open, about.
+
+    A new descriptor has the lowest free number, which costs less to see than to count them.
+    """
+    try:
+        lowest = os.dup(2)
+    except OSError as error:
+        return error.errno == errno.EMFILE
+    os.close(lowest)
+    return lowest > resource.getrlimit(resource.RLIMIT_NOFILE)[0] / 2 > 0

@@ -1,0 +1,218 @@
+"""What a function does to its process harms its own job only; what stops one job stops no other."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.errors import ActionRefused
+from flask_opsjobs.jobs.record.task import Task
+from tests.support.deadly import WAYS
+from tests.support.host import db as host_db
+from tests.support.host import hold, measure, misbehave, note_run
+from tests.support.processes import Child
+from tests.support.waiting import wait_until
+
+from .conftest import HASTE, Site
+from .test_pool import reserved, runs
+
+pytestmark = pytest.mark.chaos
+
+# How the first attempt ends, and what is said of it.
+ENDS = {
+    "exit": ("died", "unknown, exited with 3 before its function returned"),
+    "kill": ("died", "unknown, killed by SIGKILL"),
+    "segfault": ("died", "unknown, killed by SIGSEGV"),
+    "abort": ("died", "unknown, killed by SIGABRT"),
+    "memory": ("raised", "MemoryError"),
+    "files": ("raised", "OSError: [Errno 24] Too many open files: '/dev/null'"),
+    "fork": ("returned", None),
+}
+
+
+@pytest.fixture(scope="module")
+def worker(shared_site: Site) -> Iterator[Child]:
+    """The one worker of these tests, beside the loops."""
+    shared_site.loops()
+    worker = shared_site.worker("--processes", "2", "default")
+    yield worker
+    assert worker.terminate() == 0
+    assert "Traceback" not in worker.log.replace("a child of the worker broke off", "")
+
+
+def enqueue(site: Site, calls: Sequence[tuple[Task, dict[str, Any]]]) -> list[int]:
+    """Record these jobs in one transaction; their ids."""
+    with site.app.app_context():
+        ids = [task.enqueue(**args).id for task, args in calls]
+        host_db.session.commit()
+    return ids
+
+
+def wait_until_ended(site: Site, jobs: Sequence[int], timeout: float = 60) -> None:
+    left = "SELECT count(*) FROM opsjobs.jobs WHERE id = ANY (%s) AND ended_at IS NULL"
+    wait_until(lambda: site.rows(left, list(jobs)) == [(0,)], timeout, what=f"ends of {jobs}")
+
+
+def attempts(site: Site, jobs: Sequence[int]) -> dict[int, list[tuple[str, str | None]]]:
+    """By job how each attempt ended, and why."""
+    found: dict[int, list[tuple[str, str | None]]] = defaultdict(list)
+    for job_id, outcome, why in site.rows(
+        "SELECT job_id, outcome, coalesce(cause_of_death, error) FROM opsjobs.attempts"
+        " WHERE job_id = ANY (%s) ORDER BY job_id, attempt",
+        list(jobs),
+    ):
+        found[job_id].append((outcome, why))
+    return found
+
+
+def all_returned(site: Site, jobs: Sequence[int]) -> bool:
+    """Whether each of them had one attempt, which returned."""
+    return attempts(site, jobs) == {job_id: [("returned", None)] for job_id in jobs}
+
+
+def test_each_death_costs_its_own_job_one_attempt(
+    shared_site: Site, worker: Child, tmp_path: Path, jobs_of_pool: int
+) -> None:
+    path, count = tmp_path / "ran", jobs_of_pool // 5
+    calls: list[tuple[Task, dict[str, Any]]] = [(note_run, {"path": str(path)})] * count
+    # At least one of each kind, and three of a hundred.
+    ways = list(islice(cycle(WAYS), max(len(WAYS), count * 3 // 100)))
+    for place, how in enumerate(ways):
+        call = misbehave, {"path": str(path), "how": how}
+        calls.insert(place * len(calls) // len(ways), call)
+    jobs = enqueue(shared_site, calls)
+    wait_until_ended(shared_site, jobs)
+    found, ran = attempts(shared_site, jobs), runs(path)
+    for job_id, (task, args) in zip(jobs, calls, strict=True):
+        if task is note_run:
+            assert found[job_id] == [("returned", None)]
+            assert ran[job_id, 1] == 1
+            continue
+        how = args["how"]
+        again = [] if how == "fork" else [("returned", None)]
+        assert (how, found[job_id]) == (how, [ENDS[how], *again])
+        assert [ran[job_id, attempt] for attempt in (1, 2)] == [1, len(again)]
+    assert set(ran.values()) == {1}
+
+
+def wait_for(seconds: float) -> None:
+    began = time.monotonic()
+    wait_until(lambda: time.monotonic() - began >= seconds, seconds + 1, every=0.001)
+
+
+def test_a_cancel_ends_its_own_job_only(
+    shared_site: Site, worker: Child, tmp_path: Path, jobs_of_pool: int
+) -> None:
+    """Of running, reserved, just begun and just ended jobs, each at a random moment."""
+    path, dice = tmp_path / "ran", random.Random(6)
+    wished: list[int] = []
+    jobs: list[int] = []
+    why: dict[str, Any] = {"actor": "anna", "reason": "because it is a test"}
+    operator = Operator(shared_site.app.extensions["opsjobs"])
+    while len(wished) < jobs_of_pool // 40:
+        calls = [(note_run, {"path": str(path), "seconds": dice.random() * 0.06}) for _ in range(8)]
+        new = enqueue(shared_site, calls)
+        jobs += new
+        for job_id in dice.sample(new, 4):
+            wait_for(dice.random() * 0.04)
+            with suppress(ActionRefused):  # it has ended
+                operator.cancel(job_id, **why)
+                wished.append(job_id)
+    wait_until_ended(shared_site, jobs)
+    found, ran = attempts(shared_site, jobs), runs(path)
+    states = dict(shared_site.rows("SELECT id, state FROM opsjobs.jobs WHERE id = ANY (%s)", jobs))
+    kinds: Counter[str] = Counter()
+    for job_id in jobs:
+        outcomes = [outcome for outcome, _ in found[job_id]]
+        kinds[f"{states[job_id]} {outcomes}"] += 1
+        if states[job_id] == "finished":
+            assert outcomes == ["returned"]
+            assert ran[job_id, 1] == 1
+        else:
+            assert job_id in wished
+            assert states[job_id] == "canceled"
+            assert outcomes in ([], ["canceled"]), "one outcome, or it had not begun"
+            assert ran[job_id, 1] <= len(outcomes)
+    assert set(ran.values()) == {1}
+    took = shared_site.rows(
+        "SELECT extract(epoch FROM a.ended_at - j.cancel_requested_at)::float8"
+        " FROM opsjobs.jobs j JOIN opsjobs.attempts a ON a.job_id = j.id"
+        " WHERE j.id = ANY (%s) AND a.outcome = 'canceled' ORDER BY 1",
+        jobs,
+    )
+    print(f"{dict(kinds)}; from the wish to the end, sorted, in s: {[row[0] for row in took]}")
+    assert took[len(took) // 2][0] < 0.1
+
+
+def test_a_time_limit_ends_its_own_job_only(
+    shared_site: Site, worker: Child, tmp_path: Path, jobs_of_pool: int
+) -> None:
+    """Of jobs that end at about their limit."""
+    path, dice = tmp_path / "ran", random.Random(7)
+    limited = note_run.options(timeout=1, max_attempts=1)
+    jobs = enqueue(
+        shared_site,
+        [
+            (limited, {"path": str(path), "seconds": 0.97 + dice.random() * 0.04})
+            for _ in range(max(4, jobs_of_pool // 100 - 15))
+        ],
+    )
+    wait_until_ended(shared_site, jobs, 300)
+    outcomes = attempts(shared_site, jobs)
+    kinds = Counter(outcome for found in outcomes.values() for outcome, _ in found)
+    print(f"jobs that end at about their time limit: {dict(kinds)}")
+    assert set(kinds) <= {"returned", "timed_out"}
+    assert [len(outcomes[job_id]) for job_id in jobs] == [1] * len(jobs)
+    assert runs(path) == dict.fromkeys([(job_id, 1) for job_id in jobs], 1)
+
+
+def test_a_frozen_child_begins_nothing_late(
+    shared_site: Site, worker: Child, tmp_path: Path
+) -> None:
+    """One stands still in the middle of a job, one before it, until the reservation has ended."""
+    path, gate = tmp_path / "ran", tmp_path / "gate"
+    (held,) = enqueue(shared_site, [(hold, {"gate": str(gate)})])
+    wait_until(Path(f"{gate}.begun").exists, 20)
+    children = worker.job_children()
+    for child in children:
+        child.suspend()
+    jobs = enqueue(shared_site, [(note_run, {"path": str(path)})] * 2)
+    wait_until(lambda: reserved(shared_site) > 0)
+    wait_for(HASTE["OPSJOBS_MISSING_SECONDS"] / 4 + 0.1)
+    assert not path.exists()
+    for child in children:
+        child.resume()
+    gate.touch()
+    wait_until_ended(shared_site, [held, *jobs])
+    worker.wait_for("does not run here: its reservation had ended")
+    assert runs(path) == dict.fromkeys([(job_id, 1) for job_id in jobs], 1)
+    assert all_returned(shared_site, [held, *jobs])
+
+
+def test_large_arguments_need_little_memory(
+    shared_site: Site, worker: Child, jobs_of_pool: int
+) -> None:
+    process, count = psutil.Process(worker.pid), min(1000, jobs_of_pool // 30)
+    before = most = process.memory_info().rss
+    jobs = enqueue(shared_site, [(measure, {"text": "x" * 990_000})] * count)
+
+    def have_ended() -> bool:
+        nonlocal most
+        most = max(most, process.memory_info().rss)
+        left = "SELECT count(*) FROM opsjobs.jobs WHERE id = ANY (%s) AND ended_at IS NULL"
+        return shared_site.rows(left, jobs) == [(0,)]
+
+    wait_until(have_ended, 120, every=0.02)
+    assert all_returned(shared_site, jobs)
+    print(f"{count} jobs of 1 MB: the parent needs {(most - before) / 2**20:.0f} MB more")
+    assert most - before < 64 * 2**20
