@@ -85,6 +85,14 @@ def _whole(low: int, high: int) -> Callable[[Any], int]:
     return parse
 
 
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(each, str) and each for each in value
+    ):
+        raise ValueError("a list of non-empty strings")
+    return tuple(value)
+
+
 def _choice(*words: str) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         if value not in words:
@@ -201,6 +209,13 @@ SETTINGS: tuple[Setting, ...] = (
         _whole(1, 10_000),
         "How many jobs a worker may have reserved.",
     ),
+    Setting(
+        "MAY_STAY",
+        ("sentry", "otel", "ddtrace", "datadog", "statsd"),
+        _texts,
+        "Threads that may outlive the job that started them, by parts of their names, in any case. "
+        "A job that leaves another thread behind ends its child process.",
+    ),
     Setting("KEEP_FINISHED_DAYS", 14, _number(0, 36500), "How long finished jobs are kept."),
     Setting("KEEP_CANCELED_DAYS", 14, _number(0, 36500), "How long canceled jobs are kept."),
     Setting("KEEP_FAILED_DAYS", 90, _number(0, 36500), "How long failed jobs are kept."),
@@ -261,6 +276,7 @@ class Settings:
     recall_seconds: float
     reserve_seconds: float
     reserve_most: int
+    may_stay: tuple[str, ...]
     keep_finished_days: float
     keep_canceled_days: float
     keep_failed_days: float

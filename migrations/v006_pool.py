@@ -28,6 +28,7 @@ WORKERS = (
         DROP CONSTRAINT workers_kind_check,
         DROP CONSTRAINT workers_numbers_check,
         ADD COLUMN processes integer DEFAULT 1 NOT NULL,
+        ADD COLUMN left_children jsonb DEFAULT '[]' NOT NULL,
         ADD COLUMN boot_id text,
         ADD COLUMN pid_namespace text,
         ADD COLUMN pid_started_at bigint
@@ -47,6 +48,7 @@ WORKERS_WITHOUT = (
         DROP CONSTRAINT workers_kind_check,
         DROP CONSTRAINT workers_numbers_check,
         DROP COLUMN processes,
+        DROP COLUMN left_children,
         DROP COLUMN boot_id,
         DROP COLUMN pid_namespace,
         DROP COLUMN pid_started_at

@@ -226,7 +226,7 @@ PINNED = {
     3: "257c111d934e1c1134e90856e44850ee",
     4: "6c73fb1f2501a3ce04a05e420366d062",
     5: "e45f94e9d213e0a112bef61e5231f4be",
-    6: "f83f51a666947053c7dabc119ce2bd7a",
+    6: "a2e5bc844ec080cf31bd8058df9c5ca3",
 }
 
 

@@ -52,6 +52,10 @@ class Worker(Base):
     ended_at: Mapped[datetime | None] = mapped_column(MOMENT)
     # How many children perform jobs at once.
     processes: Mapped[int] = mapped_column(Integer, server_default="1")
+    # Why children left on the day of the last heartbeat, as `engine/worker/left_children.py` counts them.
+    left_children: Mapped[list[dict[str, Any]]] = mapped_column(
+        JSONB, server_default=text("'[]'::jsonb")
+    )
     # With the pid they name one process: its machine's boot, its namespace, and its start in clock ticks
     # since the boot. None where the system does not tell them.
     boot_id: Mapped[str | None] = mapped_column(Text)

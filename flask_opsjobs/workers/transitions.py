@@ -43,7 +43,7 @@ class HeartbeatReport:
     """What a worker says with the heartbeat number `heartbeat_no`.
 
     `reserved` are its deliveries (`id-dispatch_no`), `run_seconds` is the median of its last runs, `rss_kb`
-    its memory, and `counts` are events since the last heartbeat.
+    its memory, and `counts` are events since it started. `left_children` says why children left today.
     """
 
     heartbeat_no: int
@@ -51,6 +51,7 @@ class HeartbeatReport:
     run_seconds: float | None = None
     rss_kb: int | None = None
     counts: Mapping[str, Any] = field(default_factory=dict)
+    left_children: Sequence[Mapping[str, Any]] = ()
 
 
 def register(connection: Connection, process: WorkerProcess, now: datetime) -> int:
@@ -81,6 +82,7 @@ def record_heartbeat(
         "id": worker_id,
         "reserved": list(report.reserved),
         "counts": Jsonb(dict(report.counts)),
+        "left_children": Jsonb(list(report.left_children)),
         "now": now,
     }
     rows = connection.execute(sql.load("record_heartbeat"), parameters).fetchall()

@@ -36,6 +36,7 @@ from .frames import (
     RQSchedule,
     read_order,
 )
+from .left_children import LeaveReason
 from .page import Page
 from .recycling import Recycling, RecyclingRules
 from .rq_slots import SlotWorker, slot_name
@@ -98,15 +99,15 @@ class _Child:
         self._recycling = Recycling(setup.rules)
         self._pid = os.getpid()
         # Why it is not fit for another job, as far as the job's outcome says so.
-        self._unfit: str | None = None
+        self._unfit: LeaveReason | None = None
 
     def run(self) -> None:
         self._channel.say(ChildWord.READY)
         while (order := self._channel.wait_for_order()) is not None:
             kind, body = order
             # Each job has a copy of the context variables, so the next one sees none that it set.
-            contextvars.copy_context().run(self._perform, kind, body)
-            reasons = self._recycling.find_reasons()
+            task = contextvars.copy_context().run(self._perform, kind, body)
+            reasons = self._recycling.find_reasons(task)
             self._page.end()
             if self._unfit is not None:
                 reasons.append(self._unfit)
@@ -114,14 +115,17 @@ class _Child:
                 self._channel.leaving(reasons)
                 return
 
-    def _perform(self, kind: int, body: bytes) -> None:
+    def _perform(self, kind: int, body: bytes) -> str | None:
+        """Perform a job, or do an errand. Return the task of the job."""
         if kind == Order.JOB:
-            self._perform_job(read_order(body))
-        elif kind == Order.ERRAND:
-            number, errand = read_order(body)
-            self._page.begin((ERRAND_ID, number), steady_seconds())
-            self._run_errand(errand)
-            self._channel.say(ChildWord.DONE)
+            order: JobOrder = read_order(body)
+            self._perform_job(order)
+            return order.task
+        number, errand = read_order(body)
+        self._page.begin((ERRAND_ID, number), steady_seconds())
+        self._run_errand(errand)
+        self._channel.say(ChildWord.DONE)
+        return None
 
     def _run_errand(self, errand: Errand) -> None:
         try:
@@ -170,19 +174,19 @@ class _Child:
             os._exit(0)
         # Sent inside the context: if a host's teardown raises or hangs, the outcome is already sent.
         self._channel.outcome(order.key, began, steady_seconds(), outcome)
-        self._unfit = _why_unfit(outcome)
+        self._unfit = _why_unfit(order.task, outcome)
         try:
             context.pop()
         except Exception:
             _log.exception("job %d: a teardown function of the app raised", order.id)
 
 
-def _why_unfit(outcome: Outcome) -> str | None:
+def _why_unfit(task: str, outcome: Outcome) -> LeaveReason | None:
     """Return why the process is not fit for another job after this outcome; None when it is."""
     if outcome.kind == "timed_out":
-        return "interrupted a job that reached its time limit"
+        return LeaveReason("timed_out", "interrupted a job that reached its time limit", task)
     if outcome.error is not None and outcome.error.startswith("MemoryError"):
-        return "ran out of memory"
+        return LeaveReason("memory", "ran out of memory", task)
     return None
 
 

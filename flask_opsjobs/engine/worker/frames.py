@@ -6,14 +6,15 @@ import json
 import pickle
 import socket
 import struct
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, astuple, dataclass
 from datetime import datetime
 from enum import IntEnum
 from typing import Any
 
 from ...jobs.perform.current import Claimed
 from ...jobs.perform.outcomes import RETURNED, Outcome
+from .left_children import LeaveReason
 
 Key = tuple[int, int]
 
@@ -67,7 +68,7 @@ class ChildWord(IntEnum):
     LATE = 4  # id, dispatch number: the job was not begun, since its reservation had ended
     PROGRESS = 5  # id, dispatch number, and JSON: done, total, note
     DONE = 6  # the errand is done
-    LEAVING = 7  # JSON: the reasons why the child ends after its last job
+    LEAVING = 7  # JSON: the values of each `LeaveReason`; the child ends
 
 
 # A plain outcome is most of what is sent: it is no JSON.
@@ -222,6 +223,11 @@ def read_json(body: bytes, *, after_key: bool = False) -> Any:
     return json.loads(body[_KEY.size if after_key else 0 :])
 
 
+def read_leaving(body: bytes) -> list[LeaveReason]:
+    """Return why a child leaves."""
+    return [LeaveReason(*values) for values in read_json(body)]
+
+
 class ChildChannel:
     """The child's end. Its writes wait until the parent has read, so an outcome may have any size."""
 
@@ -253,6 +259,6 @@ class ChildChannel:
         else:
             self.say(ChildWord.OUTCOME, head + json.dumps(asdict(outcome)).encode())
 
-    def leaving(self, reasons: list[str]) -> None:
+    def leaving(self, reasons: Iterable[LeaveReason]) -> None:
         """Say why the child ends now."""
-        self.say(ChildWord.LEAVING, json.dumps(reasons).encode())
+        self.say(ChildWord.LEAVING, json.dumps([astuple(each) for each in reasons]).encode())

@@ -15,6 +15,7 @@ from ...core.db import Connection
 from ...core.reading import read_clock
 from ...lifeline.disown import rescue_disowned
 from ...workers import transitions as workers
+from .left_children import LeftChildren
 
 # The reasons why a job of this worker shall stop.
 CANCELED = "canceled"
@@ -55,6 +56,7 @@ class Heartbeat:
         # The mean run time of the worker's last jobs.
         self.run_seconds: float | None = None
         self._counts: Counter[str] = Counter()
+        self.left_children = LeftChildren()
         self._wanted: dict[tuple[int, int], str] = {}
         self._suspects: set[tuple[int, int]] = set()
 
@@ -135,6 +137,7 @@ class Heartbeat:
                 run_seconds=self.run_seconds,
                 rss_kb=_rss_kb(),
                 counts=counts,
+                left_children=self.left_children.report(),
             ),
             now,
         )

@@ -22,7 +22,7 @@ from ...endings import EndedAttempt
 from ...jobs.perform.outcomes import Outcome
 from ..redis.broker import rq_id as make_rq_id
 from .child import ChildSetup
-from .children import ChildProcess
+from .children import ChildProcess, Death
 from .forking import fork_lock
 from .frames import (
     ChildWord,
@@ -36,9 +36,11 @@ from .frames import (
     make_order,
     read_json,
     read_key,
+    read_leaving,
     read_outcome,
 )
 from .heartbeat import CANCELED, LOST, Heartbeat, Progress
+from .left_children import JOBS_DONE, LeaveReason
 from .mailbox import Mailbox
 from .places import Place, Sent, outcome_of_death
 from .recorder import Recorder
@@ -313,7 +315,7 @@ class Parent:
             case ChildWord.DONE:
                 self._take_done(place, child)
             case ChildWord.LEAVING:
-                place.leaving = read_json(body)
+                place.leaving = read_leaving(body)
 
     def _take_outcome(self, place: Place, child: ChildProcess, word: int, body: bytes) -> None:
         found, sent = read_outcome(word, body), place.sent
@@ -410,8 +412,7 @@ class Parent:
                 self._record(sent.job.key, outcome, child.pid, began, steady_seconds())
         elif not place.is_ready and not self._stops:
             self._postpone(place, f"{death.words}, before it was ready")
-        if place.leaving:
-            self._log_leaving(place.leaving)
+        self._note_leaving(place.leaving or [_death_as_reason(sent, death)])
         place.child, place.sent, place.is_ready, place.leaving = None, None, False, None
         self._is_stuck = False
         self._demand.renew()
@@ -430,9 +431,12 @@ class Parent:
         if self._of_descriptor.pop(descriptor, None) is not None:
             self._poll.unregister(descriptor)
 
-    def _log_leaving(self, reasons: list[str]) -> None:
-        if unusual := [reason for reason in reasons if not reason.startswith("has performed")]:
-            self._say(logging.INFO, "a child leaves: it %s", on_one_line("; ".join(unusual)))
+    def _note_leaving(self, reasons: list[LeaveReason]) -> None:
+        if self._stops:
+            return
+        self._heartbeat.left_children.note(reasons)
+        if unusual := [reason.sentence for reason in reasons if reason.kind != JOBS_DONE]:
+            self._say(logging.INFO, "a child has left: it %s", on_one_line("; ".join(unusual)))
 
     def _kill(self, place: Place, why: str) -> None:
         """Kill a child in the middle of its job, unless it has just ended this job."""
@@ -768,6 +772,14 @@ class Parent:
     def _say(level: int, message: str, *values: object) -> None:
         # Without the fork lock: only this thread forks.
         _log.log(level, message, *values)
+
+
+def _death_as_reason(sent: Sent | None, death: Death) -> LeaveReason:
+    """Return why a child left that did not say it."""
+    task = sent.job.order.task if sent is not None and sent.job is not None else None
+    if sent is not None and sent.why_killed is not None:
+        return LeaveReason("killed", f"was killed: {sent.why_killed.replace('_', ' ')}", task)
+    return LeaveReason("died", f"was {death.words}" if death.by_signal else death.words, task)
 
 
 @contextmanager

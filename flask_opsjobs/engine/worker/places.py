@@ -12,6 +12,7 @@ from ...jobs.record.declaration import TaskDeclaration
 from .children import ChildProcess, Death
 from .frames import ERRAND_ID, Errand, Key
 from .heartbeat import CANCELED, LOST, Progress
+from .left_children import LeaveReason
 from .reserved import ReservedJob
 
 
@@ -57,7 +58,7 @@ class Place:
     is_ready: bool = False
     sent: Sent | None = None
     promised: Key | None = None
-    leaving: list[str] | None = None
+    leaving: list[LeaveReason] | None = None
     ended_at: float = 0.0
     fork_at: float = 0.0
     backoff: Backoff = field(default_factory=lambda: Backoff(shortest=0.1, longest=30.0))

@@ -85,7 +85,9 @@ class WorkerRuntime:
             make_scheduler(slots[0].queues, wire.redis, wire.serializer) if has_scheduler else None
         )
         self._link = RQLink(wire, queues, slots, tell, self._scheduler)
-        rules = RecyclingRules(options.jobs_per_process, options.max_memory_mb)
+        rules = RecyclingRules(
+            options.jobs_per_process, options.max_memory_mb, host.settings.may_stay
+        )
         self._parent = Parent(
             self.name,
             ChildSetup(app, host, rules, queues, self.name),
