@@ -181,20 +181,30 @@ def _is_about_prepared_statement(cause: psycopg.Error) -> bool:
     return cause.sqlstate in _PREPARED or is_another_ones
 
 
-def connect_apart(engine: Engine) -> Connection:
+def connect_apart(engine: Engine, patience: float | None = None) -> Connection:
     """Open a new psycopg connection in autocommit, as the host's engine does but outside its pool.
 
     A full pool therefore cannot block us, and everything that the host does at connect (roles, tokens,
     `connect_args`) is done here too. The caller closes the connection. An exception of the host's code is
-    raised as `psycopg.Error` too.
+    raised as `psycopg.Error` too. With `patience` the connection fails when Postgres sends nothing for so
+    many seconds.
     """
     try:
-        return _detached(engine.pool.recreate())
+        connection = _detached(engine.pool.recreate())
     except psycopg.Error:
         raise
     except Exception as error:
         words = f"{type(error).__name__} while connecting"
         raise (_driver_error(error) or psycopg.OperationalError(words)) from error
+    if patience is not None:
+        _make_patient(connection, None)
+        set_patience(connection, patience)
+    return connection
+
+
+def set_patience(connection: Connection, seconds: float) -> None:
+    """Change how long a patient connection waits for an answer, also for one that it waits for now."""
+    connection.patience = seconds  # type: ignore[attr-defined]
 
 
 def _detached(pool: Pool) -> Connection:
@@ -286,12 +296,12 @@ class PatientConnection(psycopg.Connection[Any]):
         return super().wait(self._give_up(gen), *args, **options)
 
     def _give_up(self, gen: Any) -> Generator[Any, Any, Any]:
-        until = time.monotonic() + self.patience
+        began = time.monotonic()
         try:
             wanted = next(gen)
             while True:
                 ready = yield wanted
-                if not ready and time.monotonic() >= until:
+                if not ready and time.monotonic() - began >= self.patience:
                     self.pgconn.finish()
                     raise psycopg.OperationalError(f"no answer within {self.patience:g} s")
                 wanted = gen.send(ready)

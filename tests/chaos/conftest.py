@@ -147,6 +147,12 @@ def administrator(own_database_url: str) -> Iterator[Administrator]:
 
 
 @pytest.fixture
+def is_long(jobs_of_pool: int) -> bool:
+    """Whether the long forms are asked for: on a quiet machine, with the figures that must be shown."""
+    return jobs_of_pool >= 20_000
+
+
+@pytest.fixture
 def jobs_of_pool(request: pytest.FixtureRequest) -> int:
     """How many jobs a test of the pool has: few in each run of the tests, 20,000 with `--pool-jobs 20000`."""
     number: int = request.config.getoption("pool_jobs")
@@ -182,13 +188,47 @@ def site(
         yield site
 
 
-@pytest.fixture(scope="module")
-def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A site for all tests of a module: they kill no server."""
-    with TemporaryPostgres(durable=True) as postgres, Valkey() as valkey:
-        url = Databases(postgres.url()).migrated().render_as_string(hide_password=False)
-        env = {"TEST_DATABASE_URL": url, "TEST_REDIS_URL": valkey.url}
-        children = Children(tmp_path_factory.mktemp("site"), env)
-        with made_site(children, postgres, valkey, url) as site:
+@contextmanager
+def site_on(postgres: TemporaryPostgres, databases: Databases, folder: Path) -> Iterator[Site]:
+    """A site in a new database of a server that is kept, with a Valkey of its own."""
+    url = databases.migrated()
+    with Valkey() as valkey:
+        text = url.render_as_string(hide_password=False)
+        children = Children(folder, {"TEST_DATABASE_URL": text, "TEST_REDIS_URL": valkey.url})
+        with made_site(children, postgres, valkey, text) as site:
             yield site
             children.end()
+    databases.drop(url)
+
+
+@pytest.fixture(scope="session")
+def kept_postgres() -> Iterator[TemporaryPostgres]:
+    """A durable Postgres that no test kills."""
+    with TemporaryPostgres(durable=True) as postgres:
+        yield postgres
+
+
+@pytest.fixture(scope="session")
+def kept_databases(kept_postgres: TemporaryPostgres) -> Databases:
+    """The databases on it."""
+    return Databases(kept_postgres.url())
+
+
+@pytest.fixture
+def new_site(
+    tmp_path: Path, kept_postgres: TemporaryPostgres, kept_databases: Databases
+) -> Iterator[Site]:
+    """A site in a new database, without any process yet, for a test that kills no server."""
+    with site_on(kept_postgres, kept_databases, tmp_path) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def shared_site(
+    tmp_path_factory: pytest.TempPathFactory,
+    kept_postgres: TemporaryPostgres,
+    kept_databases: Databases,
+) -> Iterator[Site]:
+    """A site for all tests of a module: they kill no server."""
+    with site_on(kept_postgres, kept_databases, tmp_path_factory.mktemp("site")) as site:
+        yield site

@@ -16,7 +16,7 @@ import pytest
 
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.errors import ActionRefused
-from flask_opsjobs.jobs.record.task import Task
+from flask_opsjobs.jobs.record.task import Call, Task
 from tests.support.deadly import WAYS
 from tests.support.host import db as host_db
 from tests.support.host import hold, measure, misbehave, note_run
@@ -50,7 +50,7 @@ def worker(shared_site: Site) -> Iterator[Child]:
     assert "Traceback" not in worker.log.replace("a child of the worker broke off", "")
 
 
-def enqueue(site: Site, calls: Sequence[tuple[Task, dict[str, Any]]]) -> list[int]:
+def enqueue(site: Site, calls: Sequence[tuple[Task | Call, dict[str, Any]]]) -> list[int]:
     """Record these jobs in one transaction; their ids."""
     with site.app.app_context():
         ids = [task.enqueue(**args).id for task, args in calls]

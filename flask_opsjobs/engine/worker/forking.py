@@ -10,6 +10,9 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from ...core.db import Connection, connect_apart
+from ...host import Host
+
 if TYPE_CHECKING:
     from flask import Flask
 
@@ -21,6 +24,19 @@ fork_lock = threading.Lock()
 os.register_at_fork(after_in_child=fork_lock._at_fork_reinit)  # type: ignore[attr-defined]
 
 _PR_SET_PDEATHSIG = 1
+# Postgres gets at least so long for an answer.
+_PATIENCE_SECONDS = 2.0
+
+
+def connect_while_forking(host: Host) -> Connection:
+    """Open a connection in a thread of a process that forks.
+
+    It fails when an answer does not come: the thread then asks on a new one, long before its worker counts as
+    missing.
+    """
+    # The resolver and the driver take locks that must be free at a fork.
+    with fork_lock:
+        return connect_apart(host.engine, max(_PATIENCE_SECONDS, host.settings.missing_seconds / 4))
 
 
 def set_group(pid: int) -> None:

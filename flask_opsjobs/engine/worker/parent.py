@@ -71,6 +71,8 @@ _GRACE_SECONDS = 5.0
 _ECHO_SECONDS = 1.0
 # Without Redis, Postgres is asked so often while a child is idle.
 _WITHOUT_REDIS_SECONDS = 0.25
+# A child that says nothing for so long after its fork is killed: it may hang in a lock.
+_START_SECONDS = 30.0
 # How long idle children get to end when the worker stops.
 _END_SECONDS = 2.0
 _STOPPED = "stopped with its worker"
@@ -196,15 +198,19 @@ class Parent:
         return _WITHOUT_REDIS_SECONDS * 1000 if self._link.is_away else 1000
 
     def _is_done(self) -> bool:
-        if any(place.is_busy for place in self._places):
+        if any(self._is_awaited(place) for place in self._places):
             return False
         if self._stops:
-            is_settled = not self._demand.is_asking and not self._deaths_to_settle()
-            return is_settled or self._stops > 2
+            return not self._deaths_to_settle() or self._stops > 2
         if self._is_spent():
             return True
         is_empty = not self._waiting and not self._special and not self._heartbeat.count_held()
         return self._options.burst and is_empty and self._demand.found_nothing(self._link)
+
+    def _is_awaited(self, place: Place) -> bool:
+        """Return whether a child's job must end first. A stop does not wait long for one to be claimed."""
+        is_late = self._stops and steady_seconds() - self._stopped_at > _GRACE_SECONDS
+        return place.sent is not None or (place.promised is not None and not is_late)
 
     def _deaths_to_settle(self) -> bool:
         """Return whether plain jobs were killed, and nobody has done yet what RQ does then."""
@@ -306,7 +312,7 @@ class Parent:
             case ChildWord.RETURNED | ChildWord.OUTCOME:
                 self._take_outcome(place, child, word, body)
             case ChildWord.READY:
-                place.is_ready = True
+                place.is_ready, place.fork_at = True, 0.0
                 place.backoff.reset()
             case ChildWord.PROGRESS:
                 self._take_progress(place, child, body)
@@ -375,7 +381,7 @@ class Parent:
             why = "the function was not called: its process did not begin it in time"
             outcome = Outcome(kind="snoozed", error=why, reason=why)
             self._record(job.key, outcome, child.pid, sent.at, steady_seconds())
-        elif is_fresh and not self._stops:
+        elif is_fresh and not self._stops and sent.why_killed is None:
             self._waiting.add(job)
         else:
             self._give_back([job])
@@ -551,9 +557,10 @@ class Parent:
             self._taker.begin(self._starts)
             self._starts = []
         self._is_stuck = self._is_everyone_stuck(now)
-        if self._is_stuck or self._stops or not self._takes_jobs:
+        if self._is_stuck or self._stops or not self._takes_jobs or self._has_no_child():
             self._give_back_all()
         if self._stops:
+            self._taker.close()
             self._link.announce_stop()
         self._heartbeat.run_seconds = self._times.mean
         self._tell_link()
@@ -573,7 +580,9 @@ class Parent:
 
     def _look_at(self, place: Place, child: ChildProcess, now: float) -> None:
         since = place.in_teardown_since()
-        if since is not None and now - since > _GRACE_SECONDS:
+        hangs_in_teardown = since is not None and now - since > _GRACE_SECONDS
+        hangs_at_start = not place.is_ready and now - child.forked_at > _START_SECONDS
+        if hangs_in_teardown or hangs_at_start:
             child.kill()
             return
         if (sent := place.sent) is None:
@@ -608,6 +617,10 @@ class Parent:
         for key, why in wanted.items():
             if (place := self._find(key)) is not None:
                 self._kill(place, why)
+
+    def _has_no_child(self) -> bool:
+        """Return whether each place waits for a child: the last one could not be forked, or died at once."""
+        return all(place.fork_at for place in self._places)
 
     def _is_everyone_stuck(self, now: float) -> bool:
         """Return whether every child runs its job for so long that others should not wait for it."""
@@ -722,7 +735,7 @@ class Parent:
 
     def _room(self, free: int) -> int:
         """Return how many jobs to take now."""
-        if self._stops or not self._may_take():
+        if self._stops or not self._may_take() or self._has_no_child():
             return 0
         waiting = len(self._waiting) + len(self._special)
         busy = sum(place.is_busy for place in self._places)
@@ -756,6 +769,11 @@ class Parent:
 
     def _end_children(self) -> None:
         """Give back what waits, and let the children end."""
+        self._taker.close()
+        self._link.call_off()
+        for news in self._mailbox.empty():
+            if isinstance(news, Taken | Popped):
+                self._read(news)
         self._give_back_all()
         for place in self._places:
             if place.child is not None:

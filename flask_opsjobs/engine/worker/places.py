@@ -51,6 +51,7 @@ class Place:
 
     `promised` is a job that is claimed for the child and not sent yet. `leaving` are the reasons why the
     child takes no more jobs. `ended_at` is when it ended its last job; the host's teardown may still run.
+    `fork_at` is when the next child is forked, after one that did not become ready; else 0.
     """
 
     number: int

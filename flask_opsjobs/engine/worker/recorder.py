@@ -18,7 +18,7 @@ from redis import RedisError
 from typing_extensions import override
 
 from ... import endings
-from ...core.db import Connection, connect_apart, descriptors_of, is_away
+from ...core.db import Connection, descriptors_of, is_away
 from ...core.outage import Backoff, Outage
 from ...core.reading import read_clock
 from ...core.steady_clock import steady_seconds
@@ -29,7 +29,7 @@ from ...endings.pending_runs import PendingRuns
 from ...host import Host
 from ...jobs.perform.outcomes import Outcome
 from ..dispatch.dispatch import Refill
-from .forking import fork_lock
+from .forking import connect_while_forking, fork_lock
 from .heartbeat import Heartbeat, Progress, write_progress
 
 _log = logging.getLogger("flask_opsjobs.worker")
@@ -307,9 +307,7 @@ class Recorder(threading.Thread):
 
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:
-            # Holds the fork lock, because the resolver and the driver take locks that must be free at a fork.
-            with fork_lock:
-                self._connection = connect_apart(self._host.engine)
+            self._connection = connect_while_forking(self._host)
         return self._connection
 
     def _lose_connection(self, error: Exception, asked_at: float) -> None:

@@ -237,7 +237,7 @@ class RQLink(threading.Thread):
                 raise
             self._has_plain = self._has_plain or popped.plain is not None
             if popped.deliveries or popped.plain:
-                self._tell(popped)
+                self._hand_over(popped)
             else:
                 self.empty_pops += 1
                 if wanted.may_block:
@@ -256,6 +256,14 @@ class RQLink(threading.Thread):
                 )
                 if self.is_suspended and not self._is_stopping:
                     self._changed.wait(_SUSPENSION_SECONDS)
+
+    def _hand_over(self, popped: Popped) -> None:
+        """Tell what was popped. A plain job that was called off meanwhile is put back."""
+        with self._changed:
+            if popped.plain is not None and self._is_called_off:
+                self._back.append(popped.plain)
+                popped = Popped(popped.deliveries)
+            self._tell(popped)
 
     def _put_back_want(self, wanted: _Wanted) -> None:
         """Wait on, unless something else is wanted by now, or nothing."""

@@ -108,15 +108,13 @@ class WorkerRuntime:
         try:
             self._parent.run(tell_ready)
         finally:
-            # The taker gives back what is reserved before the recorder says that the worker has stopped.
+            # What the link has popped, the taker gives back. Then the recorder says that the worker stopped.
             has_ended = [
-                self._taker.stop(_END_SECONDS),
-                self._link.stop(_END_SECONDS),
-                self._recorder.stop(_END_SECONDS),
+                thread.stop(_END_SECONDS) for thread in (self._link, self._taker, self._recorder)
             ]
             if self._scheduler is not None:
                 self._scheduler.end(_END_SECONDS)
-        return has_ended[0] and has_ended[2]
+        return has_ended[1] and has_ended[2]
 
 
 def _register(host: Host, name: str, queues: Sequence[str], processes: int) -> int:

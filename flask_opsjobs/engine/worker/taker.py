@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from ... import endings
 from ...core import sql
-from ...core.db import Connection, connect_apart, descriptors_of, is_away
+from ...core.db import Connection, descriptors_of, is_away, set_patience
 from ...core.outage import Backoff, Outage
 from ...core.reading import read_clock
 from ...core.steady_clock import steady_seconds
@@ -25,13 +25,15 @@ from ...host import Host
 from ...jobs.perform.current import Claimed
 from ..dispatch.dispatch import recall
 from .claim import NotClaimed, claim
-from .forking import fork_lock
+from .forking import connect_while_forking, fork_lock
 from .frames import JobOrder, Key
 from .heartbeat import Heartbeat
 from .reserved import ReservedJob
 
 _log = logging.getLogger("flask_opsjobs.worker")
 _THREAD = "taker"
+# When the worker stops, Postgres gets so long for an answer.
+_LAST_PATIENCE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class Taker(threading.Thread):
         self._requests = _Requests()
         self._suspects: set[Key] = set()
         self._look_at = 0.0
-        self._is_stopping = False
+        self._is_closed = self._is_stopping = self._has_failed_at_stop = False
         self._backoff = Backoff()
 
     # --- what the main thread asks for ---
@@ -177,11 +179,19 @@ class Taker(threading.Thread):
             self._requests.recalls.append(delivery.key)
             self._changed.notify()
 
-    def stop(self, timeout: float) -> bool:
-        """Take nothing more, give back what is reserved, and end; False after `timeout` seconds."""
+    def close(self) -> None:
+        """Take nothing more. What a take that is under way brings is given back, and nobody is told."""
         with self._changed:
             self._requests.wanted = 0
+            self._is_closed = True
+
+    def stop(self, timeout: float) -> bool:
+        """Take nothing more, give back what is reserved, and end; False after `timeout` seconds."""
+        self.close()
+        with self._changed:
             self._is_stopping = True
+            if self._connection is not None:
+                set_patience(self._connection, _LAST_PATIENCE_SECONDS)
             self._changed.notify()
         self.join(timeout)
         return not self.is_alive()
@@ -197,10 +207,11 @@ class Taker(threading.Thread):
                 self._serve()
             except psycopg.Error as error:
                 self._lose_connection(error, asked_at)
+                if self._has_failed_at_stop:
+                    break
+                self._has_failed_at_stop = self._is_stopping
                 with self._changed:
                     self._changed.wait_for(lambda: self._is_stopping, self._backoff.next_seconds())
-                    if self._is_stopping:
-                        break
             else:
                 self._outage.end(_THREAD)
                 self._backoff.reset()
@@ -315,8 +326,7 @@ class Taker(threading.Thread):
         for row in rows:
             if row["why_not"] is not None:
                 self._heartbeat.count(row["why_not"])
-        self._heartbeat.reserve([*(job.key for job in jobs), *(one.key for one in limited)])
-        self._tell(Taken(jobs, limited))
+        self._hand_over(Taken(jobs, limited))
 
     def _take(self) -> None:
         number = self._requests.wanted
@@ -334,8 +344,19 @@ class Taker(threading.Thread):
         with self._changed:
             self._requests.wanted = 0
         jobs = [self._reserved(row, asked_at) for row in rows if row["id"] is not None]
-        self._heartbeat.reserve(job.key for job in jobs)
-        self._tell(Taken(jobs, paused=rows[0]["paused"], is_answer=True))
+        self._hand_over(Taken(jobs, paused=rows[0]["paused"], is_answer=True))
+
+    def _hand_over(self, taken: Taken) -> None:
+        """Tell what was taken, unless nobody hears it any more: then it is given back."""
+        keys = [job.key for job in taken.jobs]
+        limited = [one.key for one in taken.limited]
+        self._heartbeat.reserve([*keys, *limited])
+        with self._changed:
+            if not self._is_closed:
+                self._tell(taken)
+                return
+            self._requests.back |= dict.fromkeys(keys)
+            self._requests.recalls += limited
 
     def _reserved(self, row: dict[str, Any], asked_at: float) -> ReservedJob:
         order = JobOrder(
@@ -381,9 +402,7 @@ class Taker(threading.Thread):
 
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:
-            # Holds the fork lock, because the resolver and the driver take locks that must be free at a fork.
-            with fork_lock:
-                self._connection = connect_apart(self._host.engine)
+            self._connection = connect_while_forking(self._host)
             self._look_at = 0.0
         return self._connection
 
