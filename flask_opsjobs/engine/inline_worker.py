@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -12,7 +12,6 @@ from typing import Any
 import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row, scalar_row
-from typing_extensions import override
 
 from .. import endings
 from ..core import sql
@@ -27,7 +26,7 @@ from ..jobs.perform.current import Claimed
 from ..jobs.perform.log_tail import Ring
 from ..jobs.perform.perform import Report, perform
 from ..jobs.record.declaration import TaskDeclaration
-from .dispatch.dispatch import Dispatcher, TakesDeliveries, recall, stage
+from .dispatch.dispatch import Dispatcher, KeptDeliveries, recall, stage
 from .redis.broker import Delivery
 from .worker.claim import claim
 
@@ -119,15 +118,15 @@ class InlineWorker:
         return True
 
     def _dispatch(self, now: datetime) -> list[Delivery]:
-        recording = _RecordingBroker()
+        kept = KeptDeliveries()
         settings = replace(self._host.settings, prefetch=_PREFETCH)
         try:
             # Limits are ignored in a test: due jobs are performed one after the other.
-            Dispatcher(self._connection, recording, settings, ignore_limits=True).dispatch_all(now)
+            Dispatcher(self._connection, kept, settings, ignore_limits=True).dispatch_all(now)
         except BaseException:
-            self._recall(recording.deliveries)
+            self._recall(kept.deliveries)
             raise
-        return recording.deliveries
+        return kept.deliveries
 
     def _perform_all(self, deliveries: Sequence[Delivery]) -> None:
         left = list(deliveries)
@@ -182,17 +181,6 @@ class InlineWorker:
             f"after {MOST_ROUNDS} rounds there are still due jobs, such as job {job.id} of task {job.task}: "
             "it comes back, or enqueues itself, whenever it ends; pass limit= to stop earlier"
         )
-
-
-class _RecordingBroker(TakesDeliveries):
-    """Replaces the broker, and records the deliveries that would have gone to Redis."""
-
-    def __init__(self) -> None:
-        self.deliveries: list[Delivery] = []
-
-    @override
-    def push(self, deliveries: Iterable[Delivery], *, quick: bool = False) -> None:
-        self.deliveries += deliveries
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from ..engine.reconcile.remove_deliveries import (
 )
 from ..engine.redis.broker import broker_of
 from ..engine.redis.reads import answering, one_queue_per_redis
+from ..errors import EngineUnavailable
 from .loop import IDLE, Loop, Pass, every
 
 _log = logging.getLogger("flask_opsjobs.lifeline")
@@ -20,8 +21,15 @@ _log = logging.getLogger("flask_opsjobs.lifeline")
 
 def run(context: Pass) -> str:
     """Recall jobs of paused queues and lost deliveries, count failed deliveries, remove orphan deliveries."""
-    with answering():
-        report = [*_recall_paused(context), *_recall(context), *_remove_orphan_deliveries(context)]
+    # What Postgres alone decides is done also while a Redis is away. The error is told at the end.
+    errors: list[EngineUnavailable] = []
+    report = [
+        *_recall_paused(context),
+        *_recall(context, errors),
+        *_remove_orphan_deliveries(context, errors),
+    ]
+    if errors:
+        raise errors[0]
     return ", ".join(report) or IDLE
 
 
@@ -37,21 +45,26 @@ def _recall_paused(context: Pass) -> list[str]:
     return [f"recalled {counted(len(recalled), 'job')} of paused queues"]
 
 
-def _recall(context: Pass) -> list[str]:
-    found = recall_lost(
-        context.connection,
-        broker_of(context.host),
-        context.now,
-        context.memory.get("suspects", Suspects()),
-        context.host.settings.recall_seconds,
-    )
+def _recall(context: Pass, errors: list[EngineUnavailable]) -> list[str]:
+    settings = context.host.settings
+    with answering():
+        found = recall_lost(
+            context.connection,
+            broker_of(context.host),
+            context.now,
+            context.memory.get("suspects", Suspects()),
+            settings.recall_seconds,
+            settings.late_seconds,
+        )
     context.memory["suspects"] = found.suspects
+    errors += [found.error] if found.error is not None else []
     report = []
     if found.recalled:
         report.append(
             f"recalled {counted(len(found.recalled), 'lost delivery', 'lost deliveries')}"
         )
-        _log.warning("recalled jobs %s: their delivery was lost", _ids(found.recalled))
+        why = "their delivery was lost" if found.error is None else "Redis does not answer"
+        _log.warning("recalled jobs %s: %s", _ids(found.recalled), why)
     if found.failed:
         report.append(
             f"{counted(len(found.failed), 'delivery', 'deliveries')} failed by RQ workers"
@@ -63,15 +76,20 @@ def _recall(context: Pass) -> list[str]:
     return report
 
 
-def _remove_orphan_deliveries(context: Pass) -> list[str]:
+def _remove_orphan_deliveries(context: Pass, errors: list[EngineUnavailable]) -> list[str]:
     broker = broker_of(context.host)
     scans: dict[int, OrphanScan] = context.memory.setdefault("scans", {})
     removed = 0
     for number, queue in enumerate(one_queue_per_redis(broker, context.queue_names())):
-        scans[number], gone = remove_orphan_deliveries(
-            context.connection, broker, queue, scans.get(number, OrphanScan()), context.now
-        )
-        removed += len(gone)
+        scan = scans.get(number, OrphanScan())
+        try:
+            with answering():
+                scans[number], gone = remove_orphan_deliveries(
+                    context.connection, broker, queue, scan, context.now
+                )
+            removed += len(gone)
+        except EngineUnavailable as error:
+            errors.append(error)
     return (
         [f"removed {counted(removed, 'orphan delivery', 'orphan deliveries')}"] if removed else []
     )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from ..core.words import counted
-from ..engine.dispatch.dispatch import STAGE_BATCH, dispatch_staged, stage
-from ..engine.redis.broker import broker_of
-from ..engine.redis.reads import answering
+from ..engine.dispatch.dispatch import STAGE_BATCH, Refill, stage
 from .loop import IDLE, Loop, Pass, every
 
 
 def run(context: Pass) -> str:
-    """Stage one batch of due jobs, then dispatch their lanes."""
+    """Stage one batch of due jobs, then dispatch their lanes.
+
+    While Redis is away it dispatches nothing: the dispatch loop does it, and says so.
+    """
     host = context.host
     staged = stage(context.connection, context.now)
     if not staged:
@@ -18,8 +19,8 @@ def run(context: Pass) -> str:
     total = sum(staged.values())
     if total >= STAGE_BATCH:
         context.again()
-    with answering():
-        dispatch_staged(context.connection, broker_of(host), host.settings, staged, context.now)
+    refill: Refill = context.memory.setdefault("refill", Refill(host))
+    refill.dispatch(context.connection, staged, context.now)
     return f"{counted(total, 'job')} became due"
 
 

@@ -10,8 +10,10 @@ from redis import Redis
 from rq import Queue
 
 from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.engine.dispatch.after_commit import AfterCommitDispatch
 from flask_opsjobs.engine.redis.broker import Delivery, rq_id
 from flask_opsjobs.engine.worker.children import kill_group
+from flask_opsjobs.host import DueLane
 from tests.engine.site import enqueue, rows, state_of
 from tests.support.host import add, backend_pid
 from tests.support.host import db as host_db
@@ -74,6 +76,34 @@ def test_a_job_inserted_as_queued_is_never_pushed_when_the_host_rolls_back(
     host_db.session.rollback()
     enqueue(add.options(delay=60), a=3, b=3)
     assert len(Queue("default", connection=redis_client).job_ids) == 1
+
+
+def test_an_outage_of_redis_is_logged_once(
+    make_app: Any,
+    own_valkey: Any,
+    opsjobs: Any,
+    note: Any,
+    db: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flask_opsjobs.engine.dispatch.after_commit._PAUSE_SECONDS", 0)
+    app = make_app(opsjobs=opsjobs, OPSJOBS_REDIS_URL=own_valkey.url, OPSJOBS_PREFETCH=100)
+    dispatcher = AfterCommitDispatch(app.extensions["opsjobs"])
+
+    def outages() -> int:
+        for _ in range(3):
+            note.enqueue()
+            db.session.commit()
+            dispatcher.push([DueLane("default", "default")])
+        return sum("jobs are left to workers" in record.getMessage() for record in caplog.records)
+
+    own_valkey.kill()
+    assert outages() == 1
+    own_valkey.start()
+    assert outages() == 1
+    own_valkey.kill()
+    assert outages() == 2
 
 
 def test_a_job_inserted_as_queued_while_redis_is_away_waits_for_it(

@@ -71,6 +71,7 @@ def test_a_dispatch_reads_the_jobs_that_it_takes(backlog: Connection, explained:
         "late_seconds": 45,
         "room": None,
         "most": None,
+        "number": None,
         "now": now,
     }
     nodes = explained(backlog, "dispatch_lane", parameters)

@@ -7,17 +7,21 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from redis import Redis, RedisError
+from redis import Redis
 from rq import Queue, SimpleWorker
 from rq.executions import Execution
 from rq.job import Job as RQJob
 
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.reconcile.recall import Recalled, Suspects, recall_lost
-from flask_opsjobs.engine.redis.broker import rq_id
+from flask_opsjobs.engine.redis.broker import Broker, broker_of, rq_id
+from flask_opsjobs.engine.worker.claim import NotClaimed
+from flask_opsjobs.errors import EngineUnavailable
 from flask_opsjobs.jobs.perform.current import Claimed
+from flask_opsjobs.testing.valkey import Valkey
 from flask_opsjobs.workers import transitions as workers
 from tests.conftest import MakeBench
+from tests.support.dispatching import TwoRedis
 from tests.support.engine import Bench, race
 
 RecordJob = Callable[..., int]
@@ -40,6 +44,7 @@ class Recaller:
             self.now,
             self.suspects,
             SECONDS,
+            self.bench.host.settings.late_seconds,
         )
         self.suspects = found.suspects
         return found
@@ -235,41 +240,103 @@ def test_a_real_plain_worker_that_lacks_the_app_is_met_as_refused(
     assert recaller.passes(10).failed == [(queued, 1)]
 
 
-def test_redis_unreachable_recalls_nothing_and_says_so(
+@pytest.fixture
+def away(make_app: Any, own_valkey: Valkey, opsjobs: Any, note: Any) -> Broker:
+    """The broker of a Redis that a test kills or freezes."""
+    app = make_app(opsjobs=opsjobs, OPSJOBS_REDIS_URL=own_valkey.url)
+    broker: Broker = app.extensions["opsjobs"].broker
+    return broker
+
+
+def test_without_redis_our_workers_take_what_is_queued(
     bench: Bench,
     recaller: Recaller,
     queued: int,
-    make_app: Any,
-    own_valkey: Any,
-    opsjobs: Any,
-    note: Any,
+    away: Broker,
+    own_valkey: Valkey,
 ) -> None:
-    away = make_app(opsjobs=opsjobs, OPSJOBS_REDIS_URL=own_valkey.url).extensions["opsjobs"].broker
-    recaller.passes(10, broker=away)
+    recaller.passes(1, broker=away)
+    own_valkey.kill()
+    found = recaller.passes(10, broker=away)
+    assert isinstance(found.error, EngineUnavailable)
+    assert (found.recalled, bench.job(queued)["state"]) == ([], "queued")
+    assert recaller.passes(4, broker=away).recalled == [], "it was silent for 4 s"
+    found = recaller.passes(1, broker=away)
+    assert isinstance(found.error, EngineUnavailable)
+    assert found.recalled == [(queued, 1)]
+    assert bench.job(queued)["state"] == "available"
+    assert bench.claim(queued, 1) == NotClaimed("not_queued"), "its delivery is outdated"
+
+
+def test_one_pass_without_an_answer_recalls_nothing(
+    bench: Bench, recaller: Recaller, queued: int, away: Broker, own_valkey: Valkey
+) -> None:
+    own_valkey.freeze()
+    found = recaller.passes(60, broker=away)
+    own_valkey.thaw()
+    assert isinstance(found.error, EngineUnavailable)
+    assert (found.recalled, bench.job(queued)["state"]) == ([], "queued")
+
+
+def test_without_redis_what_a_worker_holds_stays(
+    bench: Bench, recaller: Recaller, queued: int, away: Broker, own_valkey: Valkey
+) -> None:
+    """A limited job whose delivery waits in a worker, and a job that is reserved."""
+    report = workers.HeartbeatReport(1, reserved=[f"{queued}-1"])
+    workers.record_heartbeat(bench.connection, bench.worker_id, report, recaller.now)
     own_valkey.kill()
     for _ in range(3):
-        with pytest.raises(RedisError):
-            recaller.passes(10, broker=away)
-    assert bench.job(queued)["state"] == "queued"
-    own_valkey.start()
-    assert recaller.passes(1, broker=away).recalled == [(queued, 1)]
+        assert recaller.passes(6, broker=away).recalled == []
 
 
-def test_a_frozen_redis_recalls_nothing(
+@pytest.mark.parametrize("listener", ["nobody", "plain", "late", "elsewhere"])
+def test_without_redis_jobs_stay_to_which_none_of_our_workers_listens(
     bench: Bench,
     recaller: Recaller,
     queued: int,
-    make_app: Any,
-    own_valkey: Any,
-    opsjobs: Any,
-    note: Any,
+    away: Broker,
+    own_valkey: Valkey,
+    listener: str,
 ) -> None:
-    away = make_app(opsjobs=opsjobs, OPSJOBS_REDIS_URL=own_valkey.url).extensions["opsjobs"].broker
-    own_valkey.freeze()
-    with pytest.raises(RedisError):
-        recaller.passes(10, broker=away)
-    own_valkey.thaw()
+    """A plain worker could not take it from Postgres."""
+    change = {
+        "nobody": "ended_at = now(), state = 'stopped'",
+        "plain": "kind = 'plain'",
+        "late": "heartbeat_at = now() - interval '1 h'",
+        "elsewhere": "queues = '{mail}'",
+    }[listener]
+    bench.rows(f"UPDATE opsjobs.workers SET {change} RETURNING id")
+    own_valkey.kill()
+    for _ in range(3):
+        found = recaller.passes(6, broker=away)
+        assert found.recalled == []
+        assert isinstance(found.error, EngineUnavailable)
     assert bench.job(queued)["state"] == "queued"
+    own_valkey.start()
+    recaller.passes(6, broker=away)
+    assert recaller.passes(6, broker=away).recalled == [(queued, 1)], "it came back empty"
+
+
+def test_one_redis_away_does_not_stop_the_recall_of_another(
+    bench: Bench,
+    record_job: RecordJob,
+    recaller: Recaller,
+    queued: int,
+    away: Broker,
+    own_valkey: Valkey,
+    redis_client: Redis,
+) -> None:
+    """Pitfall: a fault in one part stops only that part."""
+    other = record_job(queue="elsewhere")
+    bench.dispatch("elsewhere")
+    both = Broker(TwoRedis(broker_of(bench.host), away))
+    redis_client.flushall()
+    own_valkey.kill()
+    recaller.passes(6, broker=both)
+    found = recaller.passes(6, broker=both)
+    assert found.recalled == [(queued, 1)]
+    assert isinstance(found.error, EngineUnavailable)
+    assert bench.job(other)["state"] == "queued", "nobody listens there"
 
 
 def test_a_clock_that_jumps_back_neither_hurries_nor_stops_recall(

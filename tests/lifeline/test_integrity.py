@@ -220,7 +220,7 @@ def test_a_flushed_redis_shows_until_the_jobs_are_recalled(
     for _ in range(2):
         keeper.now += timedelta(seconds=30)
         suspects = recall_lost(
-            bench.connection, broker_of(bench.host), keeper.now, suspects, 5
+            bench.connection, broker_of(bench.host), keeper.now, suspects, 5, 30
         ).suspects
     check = keeper.look()["default"]
     assert (check.queued_nowhere, check.queued, check.waiting) == (0, 0, 2)

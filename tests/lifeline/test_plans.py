@@ -84,6 +84,11 @@ _CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "find_last_pass": ("loop_runs_latest", {"loop": "loop_3"}),
     "retain_outputs": ("outputs_to_retain", {"limit": 100}),
     "retain_unique_locks": ("unique_locks_to_retain", {"limit": 1_000}),
+    "list_queues_of_pools": ("workers_alive", {"late_seconds": 45}),
+    "rescue_reserved_jobs": (
+        "jobs_queued",
+        {"worker_ids": [7], "reserved_before": "now", "limit": 1_000},
+    ),
     "recall_jobs": ("jobs_pkey", {"ids": [1, 2, 3], "dispatch_nos": [1, 1, 1]}),
     "count_failed_deliveries": (
         "jobs_pkey",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -10,10 +11,14 @@ from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import OpsJobs, Unique
 from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.core.outage import Outage
 from flask_opsjobs.core.reading import read_clock
-from flask_opsjobs.engine.dispatch.dispatch import Dispatcher, Refill
+from flask_opsjobs.engine.dispatch.dispatch import Dispatcher, Refill, take_limited
 from flask_opsjobs.engine.redis.broker import broker_of
 from flask_opsjobs.engine.worker.claim import NotClaimed
+from flask_opsjobs.engine.worker.heartbeat import Heartbeat
+from flask_opsjobs.engine.worker.recorder import Recorder
+from flask_opsjobs.engine.worker.taker import LimitedDelivery, Taker
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.lifeline import retention
@@ -71,9 +76,63 @@ def test_a_place_given_back_is_dispatched_at_once(
     bench.dispatch_all()
     bench.claim(first)
     ended = bench.record(first, 1, RETURNED)
-    refill = Refill(host, lambda queue, error: None)
+    refill = Refill(host)
     refill.refill(bench.connection, ended, read_clock(bench.connection))
     assert bench.job(second)["state"] == "queued"
+
+
+def test_a_delivery_that_a_worker_recalls_is_dispatched_again_without_a_loop(
+    bench: Bench, limited: Limited, commit: Commit, host: Host
+) -> None:
+    """All its children are stuck in long jobs, and another worker may be idle."""
+    job_id = commit(limited(concurrency=1))
+    bench.dispatch_all()
+    heartbeat, outage = Heartbeat(bench.worker_id, 10), Outage(logging.getLogger(), "it waits")
+    recorder = Recorder(host, heartbeat, outage, lambda: None)
+    taker = Taker(host, bench.name, ["default"], heartbeat, outage, lambda news: None, recorder)
+    for thread in (recorder, taker):
+        thread.start()
+    taker.recall(LimitedDelivery((job_id, 1)))
+    wait_until(lambda: bench.job(job_id)["dispatch_no"] == 2, what="it is dispatched again")
+    assert bench.job(job_id)["state"] == "queued"
+    assert taker.stop(10)
+    assert recorder.stop(10)
+
+
+def test_past_redis_a_worker_takes_what_it_asks_for_and_no_more(
+    bench: Bench, limited: Limited, commit: Commit, host: Host, record_job: Commit
+) -> None:
+    """The prefetch does not count then. A limit, a pause and the order of the queues do."""
+    task = limited(concurrency=1)
+    other = limited("many", limiter="other", concurrency=3)
+    for account in range(4):
+        commit(task, account=account)
+    full = commit(task, account=0)
+    late = [commit(other.options(queue="late")) for _ in range(5)]
+    paused = commit(task.options(queue="paused"), account=9)
+    elsewhere = commit(task.options(queue="elsewhere"), account=8)
+    unlimited = record_job()
+    bench.connection.execute(
+        "INSERT INTO opsjobs.queues (name, is_paused, paused_at, paused_by, paused_reason, created_at)"
+        " VALUES ('paused', true, now(), 'l.brandt', 'maintenance', now())"
+    )
+
+    def take(number: int) -> list[int]:
+        queues = ["paused", "default", "late"]
+        now = read_clock(bench.connection)
+        return [
+            each.id for each in take_limited(bench.connection, host.settings, queues, number, now)
+        ]
+
+    first = take(3)
+    assert len(first) == 3
+    rest = take(100)
+    assert len(rest) == 1 + 3, "one for each account, and three of the other limiter"
+    assert set(first + rest[:1]).isdisjoint({full, *late})
+    assert set(rest[1:]) <= set(late)
+    assert take(100) == []
+    for job_id in (full, paused, elsewhere, unlimited):
+        assert bench.job(job_id)["state"] == "available"
 
 
 def test_tokens_come_again_after_a_clock_was_stepped_back(
@@ -122,7 +181,7 @@ def test_many_partitions_with_one_job_each_are_dispatched_by_flushes(
     for job_id in ids[:2]:
         bench.claim(job_id)
     ended = [*bench.record(ids[0], 1, RETURNED), *bench.record(ids[1], 1, RETURNED)]
-    refill = Refill(host, lambda queue, error: None)
+    refill = Refill(host)
     refill.refill(bench.connection, ended, read_clock(bench.connection))
     states = [bench.job(job_id)["state"] for job_id in ids]
     assert states == ["finished", "finished", "queued", "queued", "available"]

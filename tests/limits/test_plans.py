@@ -75,6 +75,7 @@ _DISPATCH = {
     "late_seconds": 45,
     "room": 3,
     "most": 10,
+    "number": None,
 }
 CASES: dict[str, tuple[str, set[str], dict[str, Any]]] = {
     "one": ("read_buckets", {"buckets_pkey", "leases_by_bucket", "jobs_limited"}, _ONE),

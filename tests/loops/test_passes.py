@@ -14,13 +14,14 @@ from rq import Queue
 
 from flask_opsjobs import signals
 from flask_opsjobs.core.reading import read_clock
-from flask_opsjobs.engine.redis.broker import rq_id
+from flask_opsjobs.engine.redis.broker import Broker, broker_of, rq_id
 from flask_opsjobs.errors import EngineUnavailable
 from flask_opsjobs.lifeline import loop_runs
 from flask_opsjobs.loops import LOOPS, Loop, Pass
 from flask_opsjobs.loops.loop import IDLE, Runner, every
 from tests.conftest import MakeBench
 from tests.loops.conftest import StartJob
+from tests.support.dispatching import TwoRedis
 from tests.support.engine import Bench, race
 
 RecordJob = Callable[..., int]
@@ -118,6 +119,39 @@ class TestWhatTheyDo:
         record_job()
         runner(bench, "dispatch").run_once(bench.connection)
         assert runs(bench)[0]["report"] == "dispatched 1 job"
+
+    def test_dispatch_goes_on_for_one_redis_while_another_is_away(
+        self,
+        bench: Bench,
+        record_job: RecordJob,
+        make_app: Any,
+        opsjobs: Any,
+        note: Any,
+        own_valkey: Any,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        away = make_app(opsjobs=opsjobs, OPSJOBS_REDIS_URL=own_valkey.url)
+        bench.host.broker = Broker(
+            TwoRedis(broker_of(bench.host), broker_of(away.extensions["opsjobs"]))
+        )
+        passes, there = runner(bench, "dispatch"), record_job(queue="elsewhere")
+        own_valkey.kill()
+        for _ in range(3):
+            here = record_job()
+            passes.run_once(bench.connection)
+            assert bench.job(here)["state"] == "queued"
+            assert "Redis does not answer" in runs(bench)[-1]["error"]
+            bench.claim(here)
+        left = bench.job(there)
+        assert (left["state"], left["dispatch_no"]) == ("available", 1), "it was tried once"
+        own_valkey.start()
+        passes.run_once(bench.connection)
+        assert (bench.job(there)["state"], runs(bench)[-1]["error"]) == ("queued", None)
+        said = [record.getMessage() for record in caplog.records]
+        assert [line.partition(" (")[0] for line in said if "loop dispatch" in line] == [
+            "loop dispatch: EngineUnavailable: Redis does not answer",
+            "loop dispatch recovered",
+        ]
 
     def test_stage_moves_what_is_due_and_hands_it_out(
         self, bench: Bench, record_job: RecordJob, now: datetime, redis_client: Redis

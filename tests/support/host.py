@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import psycopg
 from flask import Flask, g
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import text
 
-from flask_opsjobs import Limit, OpsJobs, current_job
+from flask_opsjobs import Limit, OpsJobs, Unique, current_job
 from flask_opsjobs.endings import advance
 
 from .deadly import WAYS
@@ -128,6 +129,36 @@ def note_run(path: str, seconds: float = 0.0) -> None:
         pass
 
 
+@opsjobs.task(queue="limited", max_attempts=20, backoff=0, limit=Limit("four", concurrency=4))
+def note_one_of_four(folder: str, seconds: float = 0.0) -> None:
+    """As `note_run`, and at most four at a time: a fifth one notes its job in the file `over`."""
+    # The kernel frees the lock of a process that dies.
+    if not any(lock_if_free(Path(folder, f"place {number}")) for number in range(4)):
+        note.function(str(Path(folder, "over")), str(current_job().id))
+    note_run.function(str(Path(folder, "ran")), seconds)
+    locks.clear()
+
+
+@opsjobs.task(max_attempts=20, backoff=0, unique=Unique(by=["key"], until="ended"))
+def note_only_one(folder: str, key: int) -> None:
+    """Notes its job in the file `over` when another one of its key runs."""
+    _hold_alone(Path(folder, f"key {key}"))
+
+
+@opsjobs.task(max_attempts=20, backoff=0)
+def note_slot(folder: str) -> None:
+    """Notes its job in the file `over` when another one runs."""
+    _hold_alone(Path(folder, "slot"))
+
+
+def _hold_alone(path: Path) -> None:
+    if not lock_if_free(path):
+        note.function(str(path.with_name("over")), str(current_job().id))
+    end = time.monotonic() + 0.02
+    wait_until(lambda: time.monotonic() >= end)
+    locks.clear()
+
+
 @opsjobs.task(max_attempts=3, backoff=0, priority=0)
 def kill_worker() -> None:
     """SIGKILLs the worker of its process."""
@@ -146,6 +177,27 @@ def misbehave(path: str, how: str) -> None:
 @opsjobs.task
 def measure(text: str) -> None:
     """Takes a long text."""
+
+
+@opsjobs.task(queue="limited", limit=Limit("account", concurrency=1, partition="account"))
+def note_of_account(path: str, account: int) -> None:
+    """As `note`, one at a time for each account."""
+    note.function(path, str(account))
+
+
+# The files that this process has locked.
+locks: list[BinaryIO] = []
+
+
+def lock_if_free(path: Path) -> bool:
+    """Lock a file until this process ends or forgets it, unless another process has locked it."""
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    locks.append(file)
+    return True
 
 
 # A table of the host: when functions began, by Postgres' clock and whatever the job's row says.
@@ -207,6 +259,11 @@ def backend_pid() -> int:
     """Which connection to Postgres it has."""
     found: int = db.session.scalar(text("SELECT pg_backend_pid()"))
     return found
+
+
+def note_plainly(path: str, line: str) -> None:
+    """A plain RQ job that does what `note` does."""
+    note.function(path, line)
 
 
 def hold_plainly(gate: str) -> None:

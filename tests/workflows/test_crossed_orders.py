@@ -126,7 +126,7 @@ class Worker:
         self._bench = bench
         self._runs = PendingRuns(1_000_000)
         self._batches = PendingBatches(only_last=True)
-        self._refill = Refill(bench.host, lambda queue, error: None)
+        self._refill = Refill(bench.host)
 
     def attempt(self, dice: random.Random) -> None:
         """End some of the jobs that wait in Redis."""

@@ -284,8 +284,16 @@ ONLY_INSERT = {
 ELSEWHERE = {"take_locks_of_steps", "list_steps_without_lock"}
 # Shown by tests/workflows/test_query_plans.py.
 OF_PAGES = {"count_runs", "list_frontiers", "list_runs_that_need_help", "list_usual_seconds"}
-# They end jobs of any kind: tests/lifeline and tests/actions show their plans.
-OLDER = {"count_failed_deliveries", "expire_jobs", "rescue_jobs", "retry_or_end_jobs"}
+# They end or move jobs of any kind: tests/lifeline, tests/actions and tests/engine show their plans.
+OLDER = {
+    "count_failed_deliveries",
+    "expire_jobs",
+    "finish_jobs",
+    "give_back_jobs",
+    "rescue_jobs",
+    "rescue_reserved_jobs",
+    "retry_or_end_jobs",
+}
 # Parts of other statements.
 PARTS = {"append_workflow_end_events", "is_signal_late", "limit_turn"}
 

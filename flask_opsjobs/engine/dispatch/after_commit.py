@@ -41,6 +41,7 @@ class AfterCommitDispatch:
         self._host = host
         self._estimate = RoomEstimate()
         self._paused_until = 0.0
+        self._is_told = False
 
     def has_room(self, queue: str) -> bool:
         """Return whether a due job may be inserted as `queued` and pushed after the commit. Takes a slot."""
@@ -64,8 +65,8 @@ class AfterCommitDispatch:
                 lanes |= dict.fromkeys(self._fold(closed))
             if queued:
                 self._push_queued(queued)
-            if lanes:
-                self._dispatch(list(lanes))
+            if self._dispatch(list(lanes)) or queued:
+                self._is_told = False
         except RedisError as error:
             self._pause(f"Redis does not answer ({type(error).__name__})")
         except psycopg.Error as error:
@@ -94,8 +95,11 @@ class AfterCommitDispatch:
             return [DueLane(*lane) for lane in pending.advance(connection)]
 
     def _pause(self, why: str) -> None:
+        """Leave dispatch to the loop for a while. An outage is logged once."""
         self._paused_until = time.monotonic() + _PAUSE_SECONDS
-        _log.warning("%s; jobs are left to the dispatch loop for %g s", why, _PAUSE_SECONDS)
+        if not self._is_told:
+            _log.warning("%s; jobs are left to workers and to the dispatch loop until it does", why)
+        self._is_told = True
 
     def _push_queued(self, queued: Sequence[Delivery]) -> None:
         try:
@@ -105,15 +109,20 @@ class AfterCommitDispatch:
                 recall(connection, [(delivery.id, delivery.dispatch_no) for delivery in queued])
             raise
 
-    def _dispatch(self, lanes: Sequence[DueLane]) -> None:
-        host = self._host
+    def _dispatch(self, lanes: Sequence[DueLane]) -> int:
+        """Dispatch these lanes; return how many jobs."""
+        if not lanes:
+            return 0
+        host, dispatched = self._host, 0
         with host.spare.one() as connection:
             now = read_clock(connection)
             dispatcher = Dispatcher(connection, broker_of(host), host.settings, quick=True)
             for lane, queue in lanes:
-                _, left = dispatcher.fill(lane, queue, now)
+                count, left = dispatcher.fill(lane, queue, now)
+                dispatched += count
                 if lane == queue:  # a limited lane leaves room although it has more due jobs
                     self._estimate.note(queue, left)
+        return dispatched
 
 
 class RoomEstimate:

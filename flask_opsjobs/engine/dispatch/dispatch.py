@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from redis import RedisError
+from typing_extensions import override
 
 from ...core import sql
 from ...core.db import Connection
@@ -21,7 +22,7 @@ from ...host import Host
 from ...settings import Settings
 from ..redis.broker import Delivery, broker_of
 from . import limits as dispatch_limits
-from .limits import DispatchQuota
+from .limits import DispatchQuota, Due
 
 _log = logging.getLogger("flask_opsjobs.dispatch")
 # One pass makes at most so many scheduled and retryable jobs available.
@@ -40,10 +41,22 @@ class TakesDeliveries(Protocol):
         ...
 
 
+class KeptDeliveries(TakesDeliveries):
+    """Keeps deliveries in the place of Redis: its owner claims them itself."""
+
+    def __init__(self) -> None:
+        self.deliveries: list[Delivery] = []
+
+    @override
+    def push(self, deliveries: Iterable[Delivery], *, quick: bool = False) -> None:
+        self.deliveries += deliveries
+
+
 class Dispatcher:
     """Dispatches the jobs of one app's lanes. `connection` is in autocommit.
 
-    `ignore_limits` dispatches limited jobs as if they had no limiter. After `dispatch_all`, `next_seconds`
+    `ignore_limits` dispatches limited jobs as if they had no limiter. `most` is for a caller that takes jobs
+    past Redis: so many in all, instead of what each prefetch allows. After `dispatch_lanes`, `next_seconds`
     tells in how many seconds a rate limit gives the next token to a lane with due jobs; None when no token is
     awaited.
     """
@@ -56,21 +69,26 @@ class Dispatcher:
         *,
         quick: bool = False,
         ignore_limits: bool = False,
+        most: int | None = None,
     ) -> None:
         self._connection = connection
         self._broker = broker
         self._settings = settings
         self._quick = quick
         self._ignore_limits = ignore_limits
+        self._most = most
         self.next_seconds: float | None = None
 
     def dispatch_all(self, now: datetime, queue: str | None = None) -> int:
-        """Dispatch the due lanes of one queue or all, as prefetch and buckets allow; return how many jobs.
+        """Dispatch the due lanes of one queue or all; return how many jobs."""
+        return self.dispatch_lanes(dispatch_limits.list_due(self._connection, queue), now)
+
+    def dispatch_lanes(self, lanes: Sequence[Due], now: datetime) -> int:
+        """Dispatch these lanes as prefetch and buckets allow; return how many jobs.
 
         Skips lanes whose bucket was full when all buckets were read, and lanes of a queue whose prefetch is
         full.
         """
-        lanes = dispatch_limits.list_due(self._connection, queue)
         rooms = dispatch_limits.read_allowance(
             self._connection, [] if self._ignore_limits else lanes, now
         )
@@ -81,6 +99,8 @@ class Dispatcher:
                 continue
             count, left = self.fill(due.lane, due.queue, now)
             total += count
+            if self._most == 0:
+                break
             if not left:
                 full.add(due.queue)
             elif count:
@@ -101,6 +121,8 @@ class Dispatcher:
         Room is left only when the lane has no more due jobs, or when its limiter holds them back.
         """
         deliveries, free = self._take(lane, queue, now)
+        if self._most is not None:
+            self._most -= len(deliveries)
         if deliveries:
             push_or_recall(self._connection, self._broker, deliveries, quick=self._quick)
         return len(deliveries), max(0, free - len(deliveries))
@@ -112,6 +134,7 @@ class Dispatcher:
             "now": now,
             "prefetch": self._settings.prefetch,
             "late_seconds": self._settings.late_seconds,
+            "number": self._most,
         }
         # This block commits before anything is pushed, so no lock is held during a call to Redis.
         with self._connection.transaction():
@@ -156,28 +179,64 @@ def push_or_recall(
         raise
 
 
+def has_limits(host: Host) -> bool:
+    """Return whether a task of this app has a limiter."""
+    return any(task.declared.limit is not None for task in host.tasks.values())
+
+
+def take_limited(
+    connection: Connection, settings: Settings, queues: Sequence[str], number: int, now: datetime
+) -> list[Delivery]:
+    """Dispatch at most `number` due jobs of limited lanes to the caller, past Redis; return their deliveries.
+
+    The queues come in their order. Commits.
+    """
+    kept = KeptDeliveries()
+    place = {queue: place for place, queue in enumerate(queues)}
+    due = dispatch_limits.list_due(connection)
+    lanes = [each for each in due if each.key is not None and each.queue in place]
+    lanes.sort(key=lambda each: place[each.queue])
+    Dispatcher(connection, kept, settings, most=number).dispatch_lanes(lanes, now)
+    return kept.deliveries
+
+
 def recall(connection: Connection, deliveries: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """Return queued jobs (id, dispatch_no) to `available`; return those that were still queued.
 
     Locks the jobs in id order. Commits.
     """
+    return [(row[0], row[1]) for row in _recall(connection, deliveries)]
+
+
+def recall_lanes(
+    connection: Connection, deliveries: Sequence[tuple[int, int]]
+) -> list[tuple[str, str]]:
+    """Recall as `recall`; return the (lane, queue) pairs in which jobs are due again."""
+    return list(dict.fromkeys((row[2], row[3]) for row in _recall(connection, deliveries)))
+
+
+def _recall(
+    connection: Connection, deliveries: Sequence[tuple[int, int]]
+) -> list[tuple[int, int, str, str]]:
     ids, numbers = [id for id, _ in deliveries], [number for _, number in deliveries]
-    rows = connection.execute(
-        sql.load("recall_jobs"), {"ids": ids, "dispatch_nos": numbers}
-    ).fetchall()
-    return [(id, number) for id, number in rows]
+    parameters = {"ids": ids, "dispatch_nos": numbers}
+    return connection.execute(sql.load("recall_jobs"), parameters).fetchall()
 
 
 class Refill:
     """Dispatches for one recorder after its flushes.
 
-    After a push that Redis did not take, it leaves dispatch to the loop for 5 s. `tell(queue, error)` is
-    called then.
+    After a push that Redis did not take, it leaves dispatch to the loop for 5 s. `tell(error)` is called
+    then, once until Redis takes something again. Redis gets 0.2 s for its answer: outcomes and heartbeats
+    wait meanwhile.
     """
 
-    def __init__(self, host: Host, tell: Callable[[str, RedisError], None]) -> None:
+    def __init__(
+        self, host: Host, tell: Callable[[RedisError], None] = lambda _error: None
+    ) -> None:
         self._host = host
         self._tell = tell
+        self._is_told = False
         self._all_lanes_at = 0.0
         self._paused_until = 0.0
 
@@ -187,35 +246,38 @@ class Refill:
         Other limited lanes of their queues are dispatched too, from time to time: many partitions may wait
         with one job each. Lanes without a limiter are left to the workers, which take from them.
         """
-        dispatcher = Dispatcher(connection, broker_of(self._host), self._host.settings)
-        for lane, queue in dict.fromkeys((job.lane, job.queue) for job in ended if job.is_limited):
-            self._try(queue, partial(dispatcher.dispatch_lane, lane, queue, now))
-        if not self._has_limits() or time.monotonic() < self._all_lanes_at:
+        limited = dict.fromkeys((job.lane, job.queue) for job in ended if job.is_limited)
+        self.dispatch(connection, limited, now)
+        if not has_limits(self._host) or time.monotonic() < self._all_lanes_at:
             return
         began = time.monotonic()
+        dispatcher = self._dispatcher(connection)
         for queue in dict.fromkeys(job.queue for job in ended):
-            self._try(queue, partial(dispatcher.dispatch_all, now, queue))
+            self._try(partial(dispatcher.dispatch_all, now, queue))
         self._all_lanes_at = time.monotonic() + (time.monotonic() - began) / _ALL_LANES_SHARE
 
     def dispatch(
         self, connection: Connection, lanes: Iterable[tuple[str, str]], now: datetime
     ) -> None:
         """Dispatch these (lane, queue) pairs, in which jobs became due."""
-        dispatcher = Dispatcher(connection, broker_of(self._host), self._host.settings)
+        dispatcher = self._dispatcher(connection)
         for lane, queue in lanes:
-            self._try(queue, partial(dispatcher.dispatch_lane, lane, queue, now))
+            self._try(partial(dispatcher.dispatch_lane, lane, queue, now))
 
-    def _has_limits(self) -> bool:
-        return any(task.declared.limit is not None for task in self._host.tasks.values())
+    def _dispatcher(self, connection: Connection) -> Dispatcher:
+        return Dispatcher(connection, broker_of(self._host), self._host.settings, quick=True)
 
-    def _try(self, queue: str, act: Callable[[], object]) -> None:
+    def _try(self, act: Callable[[], int]) -> None:
         if time.monotonic() < self._paused_until:
             return
         try:
-            act()
+            if act():
+                self._is_told = False
         except RedisError as error:
             self._paused_until = time.monotonic() + _PAUSE_SECONDS
-            self._tell(queue, error)
+            if not self._is_told:
+                self._tell(error)
+            self._is_told = True
 
 
 def stage(
@@ -227,15 +289,3 @@ def stage(
     """
     rows = connection.execute(sql.load("stage_jobs"), {"now": now, "limit": limit}).fetchall()
     return {(lane, queue): count for lane, queue, count in rows}
-
-
-def dispatch_staged(
-    connection: Connection,
-    broker: TakesDeliveries,
-    settings: Settings,
-    lanes: dict[tuple[str, str], int],
-    now: datetime,
-) -> int:
-    """Dispatch these lanes as their prefetch allows; return how many jobs. Raises `RedisError`."""
-    dispatcher = Dispatcher(connection, broker, settings)
-    return sum(dispatcher.dispatch_lane(lane, queue, now) for lane, queue in lanes)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from redis import RedisError
 from rq import Queue
 from rq.job import JobStatus
 
@@ -13,9 +14,11 @@ from ... import endings
 from ...core import sql
 from ...core.db import Connection
 from ...core.redis_facts import PARKED_GRACES
+from ...errors import EngineUnavailable
 from ..dispatch.dispatch import recall
 from ..redis.broker import Broker, rq_id
-from ..redis.reads import find_deliveries, read_hashes
+from ..redis.connections import by_redis
+from ..redis.reads import find_deliveries, read_hashes, unavailable
 from .remove_deliveries import try_remove_deliveries
 
 _MOST_ROWS = 20_000
@@ -28,12 +31,13 @@ class Suspects:
     """Jobs whose deliveries this process has missed, each with the time of the first pass that missed it.
 
     The delivery of an `absent` job is nowhere in Redis. The delivery of a `parked` job is only in RQ's
-    intermediate list. A job is recalled only after a second pass has missed it too. The next pass reads the
-    jobs with ids above `after`.
+    intermediate list. That of an `unknown` job is in a Redis that does not answer. A job is recalled only
+    after a second pass has missed it too. The next pass reads the jobs with ids above `after`.
     """
 
     absent: Mapping[Key, datetime] = field(default_factory=dict)
     parked: Mapping[Key, datetime] = field(default_factory=dict)
+    unknown: Mapping[Key, datetime] = field(default_factory=dict)
     after: int = 0
 
 
@@ -42,12 +46,13 @@ class Recalled:
     """The result of a pass, and the suspects that the next pass gets.
 
     `recalled` and `failed` are deliveries (id, dispatch_no): those that were recalled, and those that RQ
-    marked as failed.
+    marked as failed. `error` tells that a Redis did not answer.
     """
 
     suspects: Suspects
     recalled: list[Key]
     failed: list[Key]
+    error: EngineUnavailable | None = None
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,23 @@ class _Queued:
         return rq_id(self.id, self.dispatch_no)
 
 
+@dataclass
+class _Missed:
+    """The rows whose deliveries one pass has missed, as in `Suspects`."""
+
+    absent: set[Key] = field(default_factory=set)
+    parked: set[Key] = field(default_factory=set)
+    unknown: set[Key] = field(default_factory=set)
+    error: EngineUnavailable | None = None
+
+
 def recall_lost(
-    connection: Connection, broker: Broker, now: datetime, suspects: Suspects, recall_seconds: float
+    connection: Connection,
+    broker: Broker,
+    now: datetime,
+    suspects: Suspects,
+    recall_seconds: float,
+    late_seconds: float,
 ) -> Recalled:
     """Recall `queued` jobs whose delivery two passes at least `recall_seconds` apart have missed. Commits.
 
@@ -80,24 +100,37 @@ def recall_lost(
     `PARKED_GRACES` times as far apart. A delivery that RQ marked as failed is counted instead of recalled;
     the third one ends its job.
 
-    Raises `RedisError` when Redis does not answer; then nothing was recalled. No lock is held during a call
-    to Redis. The writes are fenced by `dispatch_no`, so any number of processes may recall at the same time.
+    A pass also misses a delivery when its Redis does not answer. Such a job is recalled if one of our workers
+    listens to its queue: the worker takes it from Postgres. If the delivery appears again, it is outdated.
+
+    No lock is held during a call to Redis. The writes are fenced by `dispatch_no`, so any number of processes
+    may recall at the same time. `late_seconds` tells which workers listen.
     """
     rows, after = _page(connection, now, suspects.after, recall_seconds)
     reserved = {name for (name,) in connection.execute(sql.load("list_reserved_deliveries"))}
-    absent, parked = _find_absent_and_parked(broker, rows, reserved, now)
+    missed = _find_missed(broker, [row for row in rows if row.reserved_as not in reserved], now)
     seen = Suspects(
-        absent=_since(suspects.absent, absent, suspects.after, after, now),
-        parked=_since(suspects.parked, parked, suspects.after, after, now),
+        absent=_since(suspects.absent, missed.absent, suspects.after, after, now),
+        parked=_since(suspects.parked, missed.parked, suspects.after, after, now),
+        unknown=_since(suspects.unknown, missed.unknown, suspects.after, after, now),
         after=after,
     )
-    lost = _overdue(seen.absent, absent, now, recall_seconds)
-    lost |= _overdue(seen.parked, parked, now, recall_seconds * PARKED_GRACES)
-    if not lost:
-        return Recalled(seen, [], [])
-    return _recall_lost_rows(
-        connection, broker, [row for row in rows if row.key in lost], seen, now
-    )
+    lost = _overdue(seen.absent, missed.absent, now, recall_seconds)
+    lost |= _overdue(seen.parked, missed.parked, now, recall_seconds * PARKED_GRACES)
+    unknown = _overdue(seen.unknown, missed.unknown, now, recall_seconds)
+    if unknown:
+        queues = _list_queues_of_pools(connection, now, late_seconds)
+        unknown = {row.key for row in rows if row.key in unknown and row.queue in queues}
+    lost_rows = [row for row in rows if row.key in lost]
+    found = _recall_lost_rows(connection, broker, lost_rows, seen, now)
+    found.recalled.extend(recall(connection, sorted(unknown)) if unknown else [])
+    return replace(found, error=missed.error)
+
+
+def _list_queues_of_pools(connection: Connection, now: datetime, late_seconds: float) -> set[str]:
+    """Return the queues to which our workers listen, which take jobs without Redis."""
+    parameters = {"now": now, "late_seconds": late_seconds}
+    return {name for (name,) in connection.execute(sql.load("list_queues_of_pools"), parameters)}
 
 
 def recall_paused(connection: Connection, queue: str | None = None) -> list[tuple[str, int, int]]:
@@ -134,20 +167,27 @@ def _by_queue(rows: Iterable[_Queued]) -> dict[str, list[_Queued]]:
     return found
 
 
-def _find_absent_and_parked(
-    broker: Broker, rows: list[_Queued], reserved: Collection[str], now: datetime
-) -> tuple[set[Key], set[Key]]:
-    """Return the rows that are nowhere in Redis, and those that are only in an intermediate list."""
-    absent: set[Key] = set()
-    parked: set[Key] = set()
-    for name, group in _by_queue(rows).items():
-        found = find_deliveries(broker.queue(name), [row.rq_id for row in group], now)
-        certain = found.listed | found.running
-        for row in group:
-            if row.rq_id in certain or row.reserved_as in reserved:
-                continue
-            (parked if row.rq_id in found.intermediate else absent).add(row.key)
-    return absent, parked
+def _find_missed(broker: Broker, rows: list[_Queued], now: datetime) -> _Missed:
+    """Return the rows that are not in the lists of their queues, and that RQ does not run."""
+    missed = _Missed()
+    by_queue = _by_queue(rows)
+    for queues in by_redis(map(broker.queue, by_queue)):
+        for at, queue in enumerate(queues):
+            try:
+                _look_for(queue, by_queue[queue.name], now, missed)
+            except RedisError as error:
+                missed.error = unavailable(error)
+                missed.unknown |= {row.key for left in queues[at:] for row in by_queue[left.name]}
+                break
+    return missed
+
+
+def _look_for(queue: Queue, rows: list[_Queued], now: datetime, missed: _Missed) -> None:
+    found = find_deliveries(queue, [row.rq_id for row in rows], now)
+    certain = found.listed | found.running
+    for row in rows:
+        if row.rq_id not in certain:
+            (missed.parked if row.rq_id in found.intermediate else missed.absent).add(row.key)
 
 
 def _since(
@@ -179,6 +219,8 @@ def _recall_lost_rows(
     connection: Connection, broker: Broker, rows: list[_Queued], seen: Suspects, now: datetime
 ) -> Recalled:
     failed: list[Key] = []
+    if not rows:
+        return Recalled(seen, [], [])
     for name, group in _by_queue(rows).items():
         failed += _failed_by_rq(broker.queue(name), group)
     counted = [
@@ -188,15 +230,12 @@ def _recall_lost_rows(
     recalled = recall(connection, [row.key for row in rows if row.key not in set(failed)])
     gone = {*counted, *recalled}
     try_remove_deliveries(broker, [(row.queue, *row.key) for row in rows if row.key in gone])
-    return Recalled(
-        Suspects(
-            absent={key: since for key, since in seen.absent.items() if key not in gone},
-            parked={key: since for key, since in seen.parked.items() if key not in gone},
-            after=seen.after,
-        ),
-        recalled,
-        counted,
+    left = replace(
+        seen,
+        absent={key: since for key, since in seen.absent.items() if key not in gone},
+        parked={key: since for key, since in seen.parked.items() if key not in gone},
     )
+    return Recalled(left, recalled, counted)
 
 
 def _failed_by_rq(queue: Queue, rows: list[_Queued]) -> list[Key]:

@@ -33,7 +33,12 @@ def answering() -> Iterator[None]:
     try:
         yield
     except RedisError as error:
-        raise EngineUnavailable(f"Redis does not answer ({type(error).__name__})") from error
+        raise unavailable(error) from error
+
+
+def unavailable(error: RedisError) -> EngineUnavailable:
+    """Return this error as one for callers that do not know Redis."""
+    return EngineUnavailable(f"Redis does not answer ({type(error).__name__})")
 
 
 @dataclass(frozen=True)
@@ -213,12 +218,6 @@ def _worker(name: str, values: list[Any], ttl: int) -> RQWorker:
 def one_queue_per_redis(broker: Broker, names: Iterable[str]) -> list[Queue]:
     """Return one queue for each Redis that these queues live on, to read data that belongs to no queue."""
     return [queues[0] for queues in by_redis(map(broker.queue, names))]
-
-
-def ping(broker: Broker, names: Iterable[str]) -> None:
-    """Ping every Redis that these queues live on. Raises `RedisError` when one does not answer."""
-    for queue in one_queue_per_redis(broker, names):
-        queue.connection.ping()
 
 
 def _text(value: Any) -> str:

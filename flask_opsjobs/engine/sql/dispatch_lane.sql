@@ -1,16 +1,18 @@
 -- Takes the first due jobs of one lane, as many as the prefetch of its queue allows, and marks them
 -- `queued`.
 -- For a limited lane: takes jobs in order while their total weight is at most %(room)s, and skips jobs
--- heavier than %(most)s, because they can never start. Returns how many jobs the prefetch had room for, and
--- beside it each job taken, with the fields of its delivery; one row without a job when none was taken. The
--- caller commits synchronously, and only then pushes: a dispatch number that a delivery carries must never
--- be issued again, not even after a crash.
+-- heavier than %(most)s, because they can never start. With %(number)s, which is for a worker that takes jobs
+-- past Redis, that many jobs are allowed instead of the prefetch, of a queue that is not paused. Returns how
+-- many jobs were allowed, and beside it each job taken, with the fields of its delivery; one row without a
+-- job when none was taken. The caller commits synchronously, and only then pushes: a dispatch number that a
+-- delivery carries must never be issued again, not even after a crash.
 -- SKIP LOCKED: another dispatcher or an operator has locked that job. Two dispatchers may exceed a prefetch,
 -- which is harmless.
 -- A worker of ours counts with 2 x its children, whatever their run time, since it refills itself; what it
 -- has reserved is not in Redis. The lane is a range, as in take_jobs.sql.
--- Run by the hook after a host's commit, by the dispatch loop, and by a worker's recorder for lanes in which
--- a job ended or was given back. Indexes: jobs_due, jobs_queued, workers_alive.
+-- Run by the hook after a host's commit, by the dispatch loop, by a worker's recorder for lanes in which a
+-- job ended or was given back, and by its taker while Redis is away. Indexes: jobs_due, jobs_queued,
+-- workers_alive.
 WITH prefetch AS MATERIALIZED (
     SELECT CASE WHEN coalesce(q.is_paused, false) THEN 0
         ELSE coalesce(q.prefetch, %(prefetch)s::int, greatest(2, (
@@ -24,7 +26,7 @@ WITH prefetch AS MATERIALIZED (
         WHERE queue = %(queue)s AND state = 'queued' AND reserved_by IS NULL
         LIMIT (SELECT size FROM prefetch)) AS seen
 ), room AS MATERIALIZED (
-    SELECT greatest(0, size - n) AS free
+    SELECT CASE WHEN size > 0 THEN coalesce(%(number)s::bigint, greatest(0, size - n)) ELSE 0 END AS free
     FROM prefetch, in_redis
 ), picked AS MATERIALIZED (
     SELECT id, priority, due_at, weight FROM opsjobs.jobs

@@ -1,7 +1,8 @@
--- Recalls jobs whose delivery was not pushed or is lost. Returns (id, dispatch number) of the recalled ones.
+-- Recalls jobs whose delivery was not pushed or is lost. Returns id, dispatch number, lane and queue of the
+-- recalled ones.
 -- Leaves reserved jobs to their workers. Fenced by the dispatch number. Locks in id order, so that two
 -- recalls cannot deadlock.
--- Run by a dispatcher whose push failed, and by the recall loop. Index: jobs_pkey.
+-- Run by a dispatcher whose push failed, by the recall loop, and by a worker's taker. Index: jobs_pkey.
 WITH named AS MATERIALIZED (
     SELECT id, dispatch_no FROM unnest(%(ids)s::bigint[], %(dispatch_nos)s::bigint[]) AS n(id, dispatch_no)
 ), locked AS MATERIALIZED (
@@ -12,4 +13,4 @@ WITH named AS MATERIALIZED (
 )
 UPDATE opsjobs.jobs j SET state = 'available', dispatched_at = NULL
 FROM locked l WHERE j.id = l.id
-RETURNING j.id, j.dispatch_no
+RETURNING j.id, j.dispatch_no, j.lane, j.queue

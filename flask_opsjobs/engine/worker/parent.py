@@ -20,6 +20,7 @@ from ...core.steady_clock import steady_seconds
 from ...core.visible_text import on_one_line
 from ...endings import EndedAttempt
 from ...jobs.perform.outcomes import Outcome
+from ..dispatch.dispatch import has_limits
 from ..redis.broker import rq_id as make_rq_id
 from .child import ChildSetup
 from .children import ChildProcess, Death
@@ -134,6 +135,7 @@ class Parent:
         self._heartbeat, self._recorder = threads.heartbeat, threads.recorder
         self._taker, self._link = threads.taker, threads.link
         self._tasks = setup.host.performable
+        self._has_limits = has_limits(setup.host)
         self._log_tail_bytes = settings.log_tail_bytes
         # After so long without a look this process was frozen, and its jobs may have been rescued.
         self._frozen_seconds = settings.missing_seconds / 12
@@ -721,7 +723,9 @@ class Parent:
             demand.is_asking, demand.has_bell = True, False
             # Both in turn, so that neither starves the other: Redis holds no more than the prefetch.
             from_redis = min(room, 2 * self._options.processes)
-            self._taker.want(max(1, room - from_redis), MOST_BYTES - self._waiting.bytes)
+            # Limited jobs come through Redis, and past it only while it is away.
+            limited = from_redis if link.is_away and self._has_limits else 0
+            self._taker.want(max(1, room - from_redis), MOST_BYTES - self._waiting.bytes, limited)
             link.want(from_redis, may_block=False)
         elif free and demand.is_dry and not demand.has_bell:
             demand.wait_for_bell(link)

@@ -86,9 +86,10 @@ class Recorder(threading.Thread):
         self._pending: deque[_Submitted] = deque()
         self._progress: dict[tuple[int, int], Progress] = {}
         self._given_back: list[MovedJob] = []
+        self._recalled: list[tuple[str, str]] = []
         self._is_stopping = False
         self._has_asked = False
-        self._refiller = Refill(host, self._say_not_refilled)
+        self._refiller = Refill(host, self._say_not_dispatched)
         # The runs and batches whose jobs it ended. One that it does not advance is left to its loop, a batch
         # that still has open members to those who end them.
         self._to_advance: tuple[Pending, ...] = (
@@ -109,6 +110,12 @@ class Recorder(threading.Thread):
         """Queue jobs that were given back: their lanes are dispatched, since other workers may be idle."""
         with self._changed:
             self._given_back += moved
+            self._changed.notify_all()
+
+    def note_recalled(self, lanes: Sequence[tuple[str, str]]) -> None:
+        """Queue (lane, queue) pairs in which limited jobs are due again, to be dispatched."""
+        with self._changed:
+            self._recalled += lanes
             self._changed.notify_all()
 
     def tell(self, progress: Progress) -> None:
@@ -176,6 +183,7 @@ class Recorder(threading.Thread):
                     self._pending
                     or self._progress
                     or self._given_back
+                    or self._recalled
                     or self._is_stopping
                     or self._heartbeat.due_in() <= 0
                 ),
@@ -224,14 +232,15 @@ class Recorder(threading.Thread):
                 self._refiller.dispatch(connection, lanes, read_clock(connection))
 
     def _dispatch_given_back(self) -> None:
-        """Dispatch the lanes of jobs that were given back; some of the jobs may have ended instead."""
+        """Dispatch the lanes of jobs that wait again; some that were given back may have ended instead."""
         with self._changed:
             moved, self._given_back = self._given_back, []
-        if not moved:
+            lanes, self._recalled = dict.fromkeys(self._recalled), []
+        if not moved and not lanes:
             return
         for pending in self._to_advance:
             pending.note(moved)
-        lanes = dict.fromkeys((job.lane, job.queue) for job in moved if not job.is_final)
+        lanes |= dict.fromkeys((job.lane, job.queue) for job in moved if not job.is_final)
         connection = self._connected()
         self._refiller.dispatch(connection, lanes, read_clock(connection))
 
@@ -293,11 +302,10 @@ class Recorder(threading.Thread):
     def _write_one(connection: Connection, ending: EndedAttempt, moment: _Moment) -> list[MovedJob]:
         return endings.write_outcomes(connection, [ending], moment.now, steady_now=moment.steady)
 
-    def _say_not_refilled(self, queue: str, error: RedisError) -> None:
+    def _say_not_dispatched(self, error: RedisError) -> None:
         self._say(
             logging.WARNING,
-            "the prefetch of queue %s was not refilled: %s",
-            queue,
+            "due jobs were not pushed to Redis (%s); the dispatch loop does it, or a worker takes them",
             type(error).__name__,
         )
 

@@ -66,7 +66,7 @@ class WorkerRuntime:
             heartbeat,
             self._outage,
             mailbox.tell,
-            self._recorder.note_given_back,
+            self._recorder,
         )
         wire = broker_of(host).connections.make_wire(queues[0], fork_lock)
         slots = [

@@ -20,14 +20,14 @@ from ...core.db import Connection, descriptors_of, is_away, set_patience
 from ...core.outage import Backoff, Outage
 from ...core.reading import read_clock
 from ...core.steady_clock import steady_seconds
-from ...endings import MovedJob
 from ...host import Host
 from ...jobs.perform.current import Claimed
-from ..dispatch.dispatch import recall
+from ..dispatch.dispatch import recall_lanes, take_limited
 from .claim import NotClaimed, claim
 from .forking import connect_while_forking, fork_lock
 from .frames import JobOrder, Key
 from .heartbeat import Heartbeat
+from .recorder import Recorder
 from .reserved import ReservedJob
 
 _log = logging.getLogger("flask_opsjobs.worker")
@@ -91,6 +91,7 @@ class _Requests:
     """What the other threads want of the taker. A request stays until it is done."""
 
     wanted: int = 0
+    wanted_limited: int = 0
     bytes: int = 0
     deliveries: list[Key] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
@@ -101,6 +102,7 @@ class _Requests:
     def __bool__(self) -> bool:
         return bool(
             self.wanted
+            or self.wanted_limited
             or self.deliveries
             or self.starts
             or self.claims
@@ -120,9 +122,9 @@ class Taker(threading.Thread):
         heartbeat: Heartbeat,
         outage: Outage,
         tell: Callable[[News], None],
-        moved: Callable[[Sequence[MovedJob]], None],
+        recorder: Recorder,
     ) -> None:
-        """`moved` gets the jobs that were given back."""
+        """`recorder` dispatches the lanes of the jobs that were given back."""
         super().__init__(name="opsjobs-taker", daemon=True)
         self._host = host
         self._worker_id, self._worker = heartbeat.worker_id, worker
@@ -131,7 +133,7 @@ class Taker(threading.Thread):
         self._places = {name: place for place, name in enumerate(queues)}
         self._outage = outage
         self._tell = tell
-        self._moved = moved
+        self._recorder = recorder
         self._reserved_seconds = reservation_seconds(host.settings.missing_seconds)
         self._connection: Connection | None = None
         self._changed = threading.Condition()
@@ -143,10 +145,14 @@ class Taker(threading.Thread):
 
     # --- what the main thread asks for ---
 
-    def want(self, number: int, most_bytes: int) -> None:
-        """Ask for so many jobs from Postgres; they are told once, as an answer."""
+    def want(self, number: int, most_bytes: int, limited: int) -> None:
+        """Ask for so many jobs from Postgres; they are told once, as an answer.
+
+        `limited`: so many limited jobs too, which come through Redis unless it is away. They are told before.
+        """
         with self._changed:
             self._requests.wanted, self._requests.bytes = number, most_bytes
+            self._requests.wanted_limited = limited
             self._changed.notify()
 
     def accept(self, deliveries: Sequence[Key]) -> None:
@@ -182,7 +188,7 @@ class Taker(threading.Thread):
     def close(self) -> None:
         """Take nothing more. What a take that is under way brings is given back, and nobody is told."""
         with self._changed:
-            self._requests.wanted = 0
+            self._requests.wanted = self._requests.wanted_limited = 0
             self._is_closed = True
 
     def stop(self, timeout: float) -> bool:
@@ -230,6 +236,7 @@ class Taker(threading.Thread):
         self._give_back()
         self._claim()
         self._reserve()
+        self._take_limited()
         self._take()
         if steady_seconds() >= self._look_at and not self._is_stopping:
             self._find_forgotten()
@@ -262,15 +269,16 @@ class Taker(threading.Thread):
                     self._requests.back.pop(key, None)
             self._heartbeat.release(keys)
         if keys := self._requests.recalls[:]:
-            recall(self._connected(), keys)
+            lanes = recall_lanes(self._connected(), keys)
             with self._changed:
                 del self._requests.recalls[: len(keys)]
             self._heartbeat.release(keys)
+            self._recorder.note_recalled(lanes)
 
     def _write_back(self, keys: Sequence[Key]) -> None:
         connection = self._connected()
         moved = endings.give_back(connection, keys, self._worker_id, read_clock(connection))
-        self._moved(moved)
+        self._recorder.note_given_back(moved)
 
     def _claim(self) -> None:
         while self._requests.claims:
@@ -327,6 +335,21 @@ class Taker(threading.Thread):
             if row["why_not"] is not None:
                 self._heartbeat.count(row["why_not"])
         self._hand_over(Taken(jobs, limited))
+
+    def _take_limited(self) -> None:
+        """Take deliveries of limited jobs past Redis. They are claimed like others, when a child is idle."""
+        number = self._requests.wanted_limited
+        if not number:
+            return
+        connection = self._connected()
+        found = take_limited(
+            connection, self._host.settings, self._queues, number, read_clock(connection)
+        )
+        with self._changed:
+            self._requests.wanted_limited = 0
+        if found:
+            limited = [LimitedDelivery((each.id, each.dispatch_no)) for each in found]
+            self._hand_over(Taken([], limited))
 
     def _take(self) -> None:
         number = self._requests.wanted

@@ -1,0 +1,97 @@
+"""Redis is stopped, flushed, frozen and restarted empty while jobs run: ours go on, plain RQ jobs wait."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rq import Queue
+
+from flask_opsjobs.testing.valkey import Valkey
+from tests.support.host import db as host_db
+from tests.support.host import note_one_of_four, note_run
+from tests.support.waiting import wait_until
+
+from .conftest import Site
+
+pytestmark = [pytest.mark.chaos, pytest.mark.slow]
+
+AWAY = "Redis is away"
+FINISHED = "SELECT count(*) FROM opsjobs.jobs WHERE state = 'finished'"
+TROUBLES = ("flushed", "restarted empty", "stopped", "frozen")
+
+
+def make_trouble(redis: Valkey, name: str, go_on: Callable[[], None]) -> None:
+    """Do to Redis what the name says. While it is away, `go_on` waits for the end of some jobs."""
+    match name:
+        case "flushed":
+            redis.flushall()
+        case "restarted empty":
+            redis.kill()
+            redis.start()
+        case "stopped":
+            redis.kill()
+            go_on()
+            redis.start()
+        case "frozen":
+            redis.freeze()
+            go_on()
+            redis.thaw()
+
+
+def test_jobs_run_once_each_whatever_happens_to_redis(
+    site: Site, tmp_path: Path, jobs_of_pool: int
+) -> None:
+    """One round of troubles, or five with `--pool-jobs 20000`."""
+    troubles = TROUBLES * (5 if jobs_of_pool >= 20_000 else 1)
+    limited = jobs_of_pool // 10
+    with site.app.app_context():
+        for task, number in ((note_run, jobs_of_pool - limited), (note_one_of_four, limited)):
+            where = (
+                {"path": str(tmp_path / "ran")} if task is note_run else {"folder": str(tmp_path)}
+            )
+            task.enqueue_many({**where, "seconds": 0.004} for _ in range(number))
+        host_db.session.commit()
+    loops = site.loops()
+    worker = site.worker("--processes", "2", "default", "limited")
+
+    def finished() -> int:
+        ((number,),) = site.rows(FINISHED)
+        return int(number)
+
+    def wait_for_jobs(more: int) -> None:
+        wanted = min(jobs_of_pool, finished() + more)
+        wait_until(lambda: finished() >= wanted, 60, what=f"{wanted} jobs have finished")
+
+    def go_on_without_redis() -> None:
+        outages = worker.log.count(AWAY)
+        wait_for_jobs(share)
+        wait_until(lambda: worker.log.count(AWAY) > outages, 20, what="the worker knows it")
+
+    share = jobs_of_pool // (len(troubles) * 3)
+    for name in troubles:
+        wait_for_jobs(share)
+        make_trouble(site.valkey, name, go_on_without_redis)
+        with site.valkey.client() as redis:
+            plain = Queue("default", connection=redis).enqueue("os.getpid", result_ttl=60)
+            wait_until(
+                lambda plain=plain: plain.get_status(refresh=True) == "finished",
+                30,
+                what=f"a plain job has run after Redis was {name}",
+            )
+    site.wait_until_all("finished", jobs_of_pool, timeout=120)
+    runs = Counter((tmp_path / "ran").read_text().splitlines())
+    assert (len(runs), set(runs.values())) == (jobs_of_pool, {1}), "each ran once"
+    attempts = site.rows("SELECT count(*), count(DISTINCT job_id) FROM opsjobs.attempts")
+    assert attempts == [(jobs_of_pool, jobs_of_pool)]
+    assert not (tmp_path / "over").exists(), "never more than four of the limited ones at once"
+    assert site.rows("SELECT count(*) FROM opsjobs.leases") == [(0,)]
+    with site.valkey.client() as redis:
+        wait_until(lambda: redis.scard("rq:workers") == 2, 20, what="RQ's records")
+    assert worker.log.count(AWAY) == worker.log.count("Redis answers again")
+    for process in (worker, loops):
+        assert process.exit_code is None
+        assert "Traceback" not in process.log
+        assert process.terminate() == 0
