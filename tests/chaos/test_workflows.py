@@ -1,4 +1,4 @@
-"""Random workflows, and a batch, on real workers, while workers, loops and Postgres are killed.
+"""Random workflows, and a batch, on real workers, while children, workers, loops and Postgres are killed.
 
 Each run ends as an oracle without a database says, which is told only what nothing can compute: how attempts
 ended, what was decided, and which signals came, in the order of the commits.
@@ -10,10 +10,11 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 from sqlalchemy.exc import DBAPIError
@@ -195,6 +196,8 @@ class Storm:
                 self.try_to(lambda name=name, key=key: self._send(name, key))
         if turn % 10 == 0:
             self.site.rows(HURRY)
+        if turn % 3 == 0 and len(left) > CALM_BELOW:
+            self._kill_a_child()
         now = time.monotonic()
         if now - self._killed_at > KILL_SECONDS and len(left) > CALM_BELOW:
             self._killed_at = now
@@ -252,6 +255,12 @@ class Storm:
         else:
             self.site.postgres.kill()
             self.site.postgres.start()
+
+    def _kill_a_child(self) -> None:
+        if children := self.dice.choice(self.workers).job_children():
+            with suppress(psutil.NoSuchProcess):
+                self.dice.choice(children).kill()
+                self.kills["child"] += 1
 
     def _start_worker(self, place: int) -> Child:
         return self.site.worker(*(("--processes", "2") if place else ()), **self._size_of_turns())
