@@ -3,7 +3,8 @@
 -- the next time: one that kills its worker then does not take others with it. Returns the jobs.
 -- Only reservations from before %(reserved_before)s: a worker that is only silent may begin a younger one.
 -- Locks in id order.
--- Run by the watch loop for missing workers, and by a worker that stops. Index: jobs_queued.
+-- Run by the watch loop for missing workers, and by a worker that stops. Indexes: jobs_queued or
+-- jobs_by_state, jobs_pkey.
 WITH locked AS MATERIALIZED (
     SELECT id, cancel_reason, cancel_requested_at IS NOT NULL AS is_cancel_wanted
     FROM opsjobs.jobs
