@@ -29,6 +29,7 @@ WORKERS = (
         DROP CONSTRAINT workers_numbers_check,
         ADD COLUMN processes integer DEFAULT 1 NOT NULL,
         ADD COLUMN left_children jsonb DEFAULT '[]' NOT NULL,
+        ADD COLUMN pool jsonb DEFAULT '{}' NOT NULL,
         ADD COLUMN boot_id text,
         ADD COLUMN pid_namespace text,
         ADD COLUMN pid_started_at bigint
@@ -49,6 +50,7 @@ WORKERS_WITHOUT = (
         DROP CONSTRAINT workers_numbers_check,
         DROP COLUMN processes,
         DROP COLUMN left_children,
+        DROP COLUMN pool,
         DROP COLUMN boot_id,
         DROP COLUMN pid_namespace,
         DROP COLUMN pid_started_at

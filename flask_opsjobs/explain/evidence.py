@@ -38,6 +38,7 @@ class JobEvidence:
     dispatched_at: datetime | None
     started_at: datetime | None
     worker_id: int | None
+    reserved_by: int | None
     cancel_requested_at: datetime | None
     cancel_requested_by: str | None
     cancel_reason: str | None
@@ -47,6 +48,16 @@ class JobEvidence:
     limiter: str | None
     partition: str | None
     weight: int | None
+
+    @property
+    def is_reserved(self) -> bool:
+        """Whether a worker has taken it and has not begun it: only that worker moves it."""
+        return self.reserved_by is not None
+
+    @property
+    def is_with_worker(self) -> bool:
+        """Whether a worker has it: it runs there, or it is reserved."""
+        return self.state == "started" or self.is_reserved
 
     @property
     def reserved_as(self) -> str:
@@ -78,9 +89,9 @@ class QueueEvidence:
 
 @dataclass(frozen=True)
 class Listener:
-    """A worker that listens to the queue, or runs the job.
+    """A worker that listens to the queue, or has the job.
 
-    `running` is when its oldest running job started.
+    `running` is when its oldest running job started, once each of its children has one.
     """
 
     id: int
@@ -242,7 +253,12 @@ class Evidence:
     def is_overdue(self) -> bool:
         """Whether it is still waiting after its deadline. No worker claims it any more."""
         deadline = self.job.deadline_at
-        return self.job.state in WAITING and deadline is not None and deadline <= self.now
+        return self._is_waiting and deadline is not None and deadline <= self.now
+
+    @property
+    def _is_waiting(self) -> bool:
+        """Whether it waits for a worker to take it, or for something before that."""
+        return self.job.state in WAITING and not self.job.is_reserved
 
     @property
     def is_early(self) -> bool:
@@ -254,7 +270,7 @@ class Evidence:
     @property
     def is_due(self) -> bool:
         """Whether it could run now, if nothing but the job itself decided."""
-        return self.job.state in WAITING and not self.is_early and not self.is_overdue
+        return self._is_waiting and not self.is_early and not self.is_overdue
 
     @property
     def is_held_back(self) -> bool:
@@ -272,8 +288,13 @@ class Evidence:
         return [listener for listener in self.listeners if listener.is_alive]
 
     @property
+    def runs_without_redis(self) -> bool:
+        """Whether a live worker takes jobs of its queue from Postgres; a plain RQ worker does not."""
+        return any(listener.kind == "pool" for listener in self.alive)
+
+    @property
     def busy(self) -> Sequence[Listener]:
-        """The live workers that are running a job, the longest running job first."""
+        """The live workers whose children all run a job, the longest running job first."""
         running = [listener for listener in self.alive if listener.running is not None]
         return sorted(running, key=lambda listener: listener.running or self.now)
 
@@ -302,8 +323,8 @@ class Evidence:
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether it is started, but its worker no longer sends heartbeats (a stuck job)."""
-        return self.job.state == "started" and not (self.worker and self.worker.is_alive)
+        """Whether a worker has it, but no longer sends heartbeats (a stuck job)."""
+        return self.job.is_with_worker and not (self.worker and self.worker.is_alive)
 
     @property
     def is_not_advanced(self) -> bool:

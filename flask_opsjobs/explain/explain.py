@@ -36,6 +36,7 @@ FINDERS: Mapping[str, Finder] = {
     "cancel_requested": job_reasons.cancel_requested,
     "run_canceling": workflow_reasons.run_canceling,
     "worker_silent": job_reasons.worker_silent,
+    "reserved": job_reasons.reserved,
     "step_removed": workflow_reasons.step_removed,
     "step_behind": workflow_reasons.step_behind,
     "step_not_advanced": workflow_reasons.step_not_advanced,
@@ -263,7 +264,11 @@ def _checks_of_a_due_job(evidence: Evidence, codes: set[str]) -> Iterator[str]:
         idle = len(evidence.alive) - len(evidence.busy)
         busy = f", {idle:,} idle" if idle else ""
         yield f"{counted(len(evidence.alive), 'worker')} live{busy}"
-    if evidence.redis is not None and evidence.redis.is_reachable:
+    if evidence.redis is None:
+        return
+    if not evidence.redis.is_reachable and evidence.runs_without_redis:
+        yield "Redis does not answer, but its workers take jobs from Postgres"
+    elif evidence.redis.is_reachable:
         yield "Redis answers"
         if evidence.redis.is_there and not evidence.is_lost:
             yield "delivery seen"

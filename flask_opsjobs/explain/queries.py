@@ -56,7 +56,7 @@ def find_evidence(
         return evidence
     if evidence.job.workflow_id is not None:
         evidence = replace(evidence, step=_step(session, evidence))
-    if evidence.job.state == "started":
+    if evidence.job.is_with_worker:
         evidence = replace(evidence, worker=_worker(session, evidence))
         return replace(evidence, loops=_loops(session, now)) if evidence.is_abandoned else evidence
     if evidence.job.state == "deferred" and evidence.job.cron_entry is not None:
@@ -282,9 +282,10 @@ def _cooldown_of(table: Any) -> tuple[Any, ...]:
 
 
 def _worker(session: Session, evidence: Evidence) -> Listener | None:
-    """The worker that runs the started job; None when its row is gone."""
-    params = {"id": evidence.job.worker_id, **_clock(evidence)}
+    """The worker that has the job; None when its row is gone."""
+    job = evidence.job
+    params = {"id": job.reserved_by or job.worker_id, **_clock(evidence)}
     row = session.connection().exec_driver_sql(sql.load("find_holder"), params).one_or_none()
     if row is None:
         return None
-    return replace(Listener(*row), running_job=evidence.job.id, running=evidence.job.started_at)
+    return Listener(*row)

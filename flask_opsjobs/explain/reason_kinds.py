@@ -234,7 +234,7 @@ REASON_KINDS = (
     ),
     ReasonKind(
         "cancel_requested",
-        holds="it is started, and somebody asked to stop it",
+        holds="a worker has it, and somebody asked to stop it",
         helps="wait for its worker's next heartbeat",
         passes=True,
     ),
@@ -246,8 +246,14 @@ REASON_KINDS = (
     ),
     ReasonKind(
         "worker_silent",
-        holds="it is started, and its worker sends no heartbeat",
+        holds="a worker has it, and this worker sends no heartbeat",
         helps="the watch loop rescues it",
+        passes=True,
+    ),
+    ReasonKind(
+        "reserved",
+        holds="a worker has taken it, and has not begun it yet",
+        helps="nothing: that worker begins it soon, or gives it back",
         passes=True,
     ),
     ReasonKind(
@@ -323,8 +329,8 @@ REASON_KINDS = (
     ),
     ReasonKind(
         "redis_away",
-        holds="Redis does not answer, so nothing can be dispatched or taken",
-        helps="bring Redis back",
+        holds="Redis does not answer, and its delivery is there, or no worker of ours listens to its queue",
+        helps="bring Redis back, or start `flask opsjobs worker`, which takes jobs from Postgres",
     ),
     ReasonKind(
         "workers_suspended",

@@ -18,6 +18,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from ..core import sql
+from ..workers.models import Worker
 from .lifecycle import FINAL, STATES
 from .models import Attempt, Job, Output, UniqueLock
 from .rows import (
@@ -58,6 +59,7 @@ _ROW: tuple[Any, ...] = (
     Job.ended_by,
     Job.ended_reason,
     Job.error,
+    Job.reserved_by,
 )
 
 
@@ -76,17 +78,17 @@ def page_of_jobs(
     has_more = len(rows) > wanted.limit
     rows = rows[: wanted.limit]
     if after is None:
-        return JobPage(_with_progress(session, rows), before is not None, has_more)
+        return JobPage(_with_details(session, rows), before is not None, has_more)
     if not has_more:  # fewer newer jobs than a page holds: show the full first page
         return page_of_jobs(session, wanted, now)
-    return JobPage(_with_progress(session, rows[::-1]), True, True)
+    return JobPage(_with_details(session, rows[::-1]), True, True)
 
 
 def list_rows(session: Session, ids: Sequence[int]) -> Sequence[JobRow]:
     """The jobs with these ids, in their order; an id without a job is left out."""
     found = session.execute(select(*_ROW).where(Job.id.in_(ids))) if ids else ()
     rows = {row[0]: JobRow(*row) for row in found}
-    return _with_progress(session, [rows[job_id] for job_id in ids if job_id in rows])
+    return _with_details(session, [rows[job_id] for job_id in ids if job_id in rows])
 
 
 def count_jobs_by_state(session: Session, wanted: JobFilter, now: datetime) -> dict[str, Count]:
@@ -187,8 +189,21 @@ def _find_id_at(session: Session, moment: datetime) -> int:
     return int(rows.scalar_one())
 
 
+def _with_details(session: Session, rows: list[JobRow]) -> list[JobRow]:
+    """The rows; a reserved job gets the name of its worker, a started one the progress of its attempt."""
+    return _with_worker(session, _with_progress(session, rows))
+
+
+def _with_worker(session: Session, rows: list[JobRow]) -> list[JobRow]:
+    takers = {row.reserved_by for row in rows} - {None}
+    if not takers:
+        return rows
+    named = select(Worker.id, Worker.name).where(Worker.id.in_(takers))
+    names = {worker.id: worker.name for worker in session.execute(named)}
+    return [replace(row, taken_by=names.get(row.reserved_by)) for row in rows]
+
+
 def _with_progress(session: Session, rows: list[JobRow]) -> list[JobRow]:
-    """The rows; rows of started jobs get the progress that their attempt reported."""
     started = [(row.id, row.dispatch_no) for row in rows if row.state == "started"]
     if not started:
         return rows
@@ -221,6 +236,7 @@ def list_attempts(session: Session, job_id: int) -> Sequence[AttemptRow]:
         Attempt.attempt,
         Attempt.worker_id,
         Attempt.worker,
+        Attempt.pid,
         Attempt.started_at,
         Attempt.ended_at,
         Attempt.outcome,

@@ -24,14 +24,17 @@ def deadline_passed(evidence: Evidence) -> Iterator[Reason]:
 
 
 def cancel_requested(evidence: Evidence) -> Iterator[Reason]:
-    """The job is started, and somebody asked to cancel it."""
+    """A worker has the job, and somebody asked to cancel it."""
     job = evidence.job
-    if job.state != "started" or job.cancel_requested_at is None:
+    if not job.is_with_worker or job.cancel_requested_at is None:
         return
+    says = "Somebody asked to cancel it while it runs."
+    if job.is_reserved:
+        says = "Somebody asked to cancel it after a worker had taken it."
     yield make_reason(
         evidence,
         "cancel_requested",
-        "Somebody asked to cancel it while it runs.",
+        says,
         _when_it_stops(evidence),
         source="operator",
         read={
@@ -46,7 +49,7 @@ def cancel_requested(evidence: Evidence) -> Iterator[Reason]:
 
 
 def worker_silent(evidence: Evidence) -> Iterator[Reason]:
-    """The job is started, but its worker sends no heartbeat or is unknown."""
+    """A worker has the job, but it sends no heartbeat or is unknown."""
     if not evidence.is_abandoned:
         return
     who, job = evidence.worker, evidence.job
@@ -62,6 +65,26 @@ def worker_silent(evidence: Evidence) -> Iterator[Reason]:
             "started_at": job.started_at,
         },
         since=who.heartbeat_at if who else job.started_at,
+    )
+
+
+def reserved(evidence: Evidence) -> Iterator[Reason]:
+    """A live worker has taken the job, and has not begun it yet."""
+    job, who = evidence.job, evidence.worker
+    if not job.is_reserved or evidence.is_abandoned or who is None:
+        return
+    yield make_reason(
+        evidence,
+        "reserved",
+        f"Worker {who.name} has taken it, and has not begun it yet.",
+        "The worker begins it when one of its children is free, or gives it back. Only this worker moves it.",
+        source="worker",
+        read={
+            "worker": who.name,
+            "heartbeat_at": who.heartbeat_at,
+            "taken_at": job.dispatched_at,
+        },
+        since=job.dispatched_at,
     )
 
 
@@ -113,7 +136,7 @@ def deferred(evidence: Evidence) -> Iterator[Reason]:
 def handed_back(evidence: Evidence) -> Iterator[Reason]:
     """The worker that claimed it last does not have its task, or does not accept its arguments."""
     job, attempt = evidence.job, evidence.last_attempt
-    if job.state == "started" or job.first_handed_back_at is None or evidence.is_overdue:
+    if job.is_with_worker or job.first_handed_back_at is None or evidence.is_overdue:
         return
     until = job.first_handed_back_at + HAND_BACK_FOR
     by = f"Worker {attempt.worker}" if attempt else "A worker that is not known any more"

@@ -33,7 +33,10 @@ class Count:
 
 @dataclass(frozen=True)
 class JobRow:
-    """A job in a list. `progress` is (done, total, note) while the job is started."""
+    """A job in a list. `progress` is (done, total, note) while the job is started.
+
+    `reserved_by` is the worker that has taken it and not begun it, `taken_by` its name.
+    """
 
     id: int
     state: str
@@ -50,7 +53,9 @@ class JobRow:
     ended_by: str | None
     ended_reason: str | None
     error: str | None
+    reserved_by: int | None = None
     progress: tuple[int | None, int | None, str | None] | None = None
+    taken_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,7 @@ class JobInFull:
     ended_reason: str | None
     error: str | None
     worker_id: int | None
+    reserved_by: int | None
     cancel_requested_at: datetime | None
     cancel_requested_by: str | None
     cancel_reason: str | None
@@ -107,12 +113,14 @@ class AttemptRow:
     """One attempt of a job, identified by `dispatch_no`.
 
     `number` counts from 1. Snoozing costs no attempt, so the attempt after a snooze has the same number.
+    `pid` is the process in which the function ran.
     """
 
     dispatch_no: int
     number: int
     worker_id: int | None
     worker: str
+    pid: int | None
     started_at: datetime
     ended_at: datetime | None
     outcome: str | None

@@ -11,19 +11,29 @@ _STARTS_LOOPS = "Start the loops: `flask opsjobs run`."
 
 
 def redis_away(evidence: Evidence) -> Iterator[Reason]:
-    """Redis was asked and did not answer."""
-    if not evidence.is_due or evidence.redis is None or evidence.redis.is_reachable:
+    """Redis was asked and did not answer, and no worker takes the job straight from Postgres."""
+    redis, is_queued = evidence.redis, evidence.job.state == "queued"
+    if not evidence.is_due or redis is None or redis.is_reachable:
         return
-    effect = (
-        "its delivery cannot be seen" if evidence.job.state == "queued" else "it is not dispatched"
+    effect = "nobody finds its delivery" if is_queued else "it is not dispatched"
+    todo = (
+        "Start Redis again. No job is lost: the loops and workers then continue by themselves. "
+        f"A worker of ours needs no Redis for it: `flask opsjobs worker {evidence.job.queue}`."
     )
+    if evidence.runs_without_redis:
+        if not is_queued:
+            return  # nothing keeps it from running
+        todo = (
+            "The recall loop recalls it when Redis has been silent for "
+            f"{evidence.settings.recall_seconds:g} s; then a worker takes it from Postgres."
+        )
     yield make_reason(
         evidence,
         "redis_away",
-        f"Redis does not answer, so {effect} and no worker can take it.",
-        "Start Redis again. No job is lost: the loops and workers then continue by themselves.",
+        f"Redis does not answer, so {effect}.",
+        todo,
         source="observer",
-        read={"redis": evidence.redis.problem, "asked_at": evidence.redis.read_at},
+        read={"redis": redis.problem, "asked_at": redis.read_at},
     )
 
 
@@ -124,9 +134,17 @@ def needed_loops(evidence: Evidence) -> dict[str, str]:
         needed["cron"] = "releases a job when the earlier jobs of its cron entry have ended"
     elif evidence.is_lost:
         needed["recall"] = "recalls a lost delivery"
+    elif _lies_in_silent_redis(evidence):
+        needed["recall"] = "recalls a delivery from a Redis that does not answer"
     elif evidence.job.state == "available":
         needed |= _loops_that_dispatch(evidence)
     return needed
+
+
+def _lies_in_silent_redis(evidence: Evidence) -> bool:
+    """Return whether its delivery is in a Redis that does not answer, and workers go on without it."""
+    is_silent = evidence.redis is not None and not evidence.redis.is_reachable
+    return is_silent and evidence.job.state == "queued" and evidence.runs_without_redis
 
 
 def _loops_that_dispatch(evidence: Evidence) -> dict[str, str]:
@@ -154,10 +172,16 @@ def _has_signal(evidence: Evidence) -> bool:
 def _only_the_loop_dispatches_it(evidence: Evidence) -> bool:
     """Return whether only the dispatch loop can dispatch the job now.
 
-    True when the queue is not paused, its prefetch has room, and either a worker is idle or no OpsWorker is
-    busy. A busy OpsWorker refills the prefetch when its job ends. An idle worker must not wait for that: it
-    may take hours.
+    True when the queue is not paused, its prefetch has room, Redis answers, and either a worker is idle or no
+    OpsWorker is busy. A busy OpsWorker takes jobs from Postgres when its job ends. An idle worker must not
+    wait for that: it may take hours. Without Redis an idle OpsWorker takes jobs by itself.
     """
+    if (
+        evidence.redis is not None
+        and not evidence.redis.is_reachable
+        and evidence.runs_without_redis
+    ):
+        return False
     if evidence.queue.is_paused or evidence.prefetch is None or evidence.prefetch.is_full:
         return False
     return len(evidence.busy) < len(evidence.alive) or all(

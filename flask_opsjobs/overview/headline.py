@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -60,31 +60,44 @@ def find_wrong_sources(
     unreachable: Sequence[UnreachableRedis],
     loops: Sequence[LoopRow] | None,
     due: Mapping[str, Count] | None,
+    served: Collection[str] = (),
 ) -> list[Wrong]:
     """Every source that does not answer, the worst first.
 
-    `loops` and `due` are None when Postgres was not read.
+    `loops` and `due` are None when Postgres was not read. `served` are the queues whose jobs a live worker
+    takes straight from Postgres.
     """
-    found = [_redis(one, due, len(unreachable) > 1) for one in unreachable]
+    found = [_redis(one, due, served, len(unreachable) > 1) for one in unreachable]
     return [*found, *_loops(loops, due)]
 
 
-def _redis(one: UnreachableRedis, due: Mapping[str, Count] | None, is_one_of_many: bool) -> Wrong:
-    names = ", ".join(f"`{name}`" for name in one.queues[:2])
+def _redis(
+    one: UnreachableRedis,
+    due: Mapping[str, Count] | None,
+    served: Collection[str],
+    is_one_of_many: bool,
+) -> Wrong:
+    named = ", ".join(f"`{name}`" for name in one.queues[:2])
     more = f" and {len(one.queues) - 2} more" if len(one.queues) > 2 else ""
-    whose = f" of the queues {names}{more}" if is_one_of_many else ""
+    whose = f" of the queues {named}{more}" if is_one_of_many else ""
     last = (
         f" It last answered this process at {one.answered_at:%H:%M:%S} UTC."
         if one.answered_at
         else ""
     )
-    sentence = "It is not known how many jobs wait for it."
+    sentence = "No job starts there until it answers. It is not known how many jobs wait for it."
     if due is not None:
-        there = (
-            [due[name] for name in one.queues if name in due] if is_one_of_many else due.values()
-        )
-        sentence = _say_waiting(Count.sum(there))
-    rest = f"No job starts there until it answers. {sentence}{last} Check that it runs and can be reached."
+        names = one.queues if is_one_of_many else due
+        waiting = Count.sum(due[name] for name in names if name in due and name not in served)
+        sentence = f"No job starts there until it answers. {_say_waiting(waiting)}"
+        if served and not waiting.number:
+            sentence = "Jobs run from Postgres, plain RQ jobs wait."
+        elif served:
+            sentence = (
+                "Jobs run from Postgres where a worker of ours listens, plain RQ jobs wait. "
+                f"Elsewhere {_say_waiting(waiting)}"
+            )
+    rest = f"{sentence}{last} Check that it runs and can be reached."
     go = PageLink("See what waits", "jobs", {"state": "available"})
     return Wrong("critical", f"Redis{whose} does not answer.", rest, one.since, go)
 
@@ -133,7 +146,7 @@ def find_wrong(
     `is_suspended`: RQ's own flag suspends all workers, so no job starts, even if everything else works.
     """
     due = {queue.name: _due(queue) for queue in seen.queues if queue.due}
-    found = find_wrong_sources(unreachable, seen.loops, due)
+    found = find_wrong_sources(unreachable, seen.loops, due, seen.served)
     if is_suspended:
         rest = "They take no jobs of any queue until somebody runs `rq resume -u` with the URL of that Redis."
         fact = "All workers are suspended by RQ's own command."

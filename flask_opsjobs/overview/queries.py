@@ -25,7 +25,7 @@ from ..queues import queries as queue_queries
 from ..queues.lifecycle import state_of
 from ..queues.queries import QueueRow
 from ..workers import queries as worker_queries
-from ..workers.queries import WorkerRow
+from ..workers.queries import WorkerRow, served_by
 from ..workflows import queries as workflow_queries
 from ..workflows.queries import RunRow
 
@@ -100,6 +100,11 @@ class Overview:
     def alive(self) -> Sequence[WorkerRow]:
         """The workers that are alive and listen."""
         return [worker for worker in self.workers if worker.is_listening]
+
+    @property
+    def served(self) -> set[str]:
+        """The queues whose jobs a live worker takes straight from Postgres, also without Redis."""
+        return served_by(self.workers)
 
 
 def find_overview(session: Session, now: datetime, late_seconds: float) -> Overview:

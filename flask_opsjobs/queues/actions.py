@@ -169,7 +169,8 @@ ACTIONS: tuple[Action[QueueForDecision], ...] = (
         name="queue.pause",
         title="Pause",
         sources=sources_of("pause"),
-        risk="No job is dispatched. Jobs that wait in Redis are recalled. Running jobs continue.",
+        risk="No job is dispatched. Jobs that wait in Redis are recalled. Running jobs continue. Workers may "
+        "still begin what they have reserved, up to OPSJOBS_RESERVE_SECONDS of work.",
         decide=_decide_state,
         apply=_apply_pause,
     ),

@@ -6,8 +6,9 @@ from ..core.arrow import Arrow
 
 MEANINGS = {
     "open": "due jobs are dispatched",
-    "draining": "nothing more is dispatched; jobs that are in Redis still run",
-    "paused": "nothing is dispatched; jobs that were in Redis were recalled",
+    "draining": "nothing more is dispatched; jobs that are in Redis or reserved by a worker still run",
+    "paused": "nothing is dispatched; jobs in Redis are recalled, and workers give back what they have "
+    "reserved, so up to OPSJOBS_RESERVE_SECONDS of work may still begin",
 }
 STATES = tuple(MEANINGS)
 

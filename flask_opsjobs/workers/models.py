@@ -56,6 +56,8 @@ class Worker(Base):
     left_children: Mapped[list[dict[str, Any]]] = mapped_column(
         JSONB, server_default=text("'[]'::jsonb")
     )
+    # What it told of its children with its last heartbeat.
+    pool: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
     # With the pid they name one process: its machine's boot, its namespace, and its start in clock ticks
     # since the boot. None where the system does not tell them.
     boot_id: Mapped[str | None] = mapped_column(Text)

@@ -21,12 +21,17 @@ class ProcessIdentity:
     pid_namespace: str | None
     started_at: int | None
 
+    @property
+    def machine(self) -> tuple[str | None, str | None]:
+        """The boot and the pid namespace in which it runs: processes with the same ones see each other."""
+        return self.boot_id, self.pid_namespace
+
     def is_gone(self) -> bool | None:
         """Return whether the process has ended; None when that cannot be seen from here."""
         here = identify(os.getpid())
         if None in (self.boot_id, self.pid_namespace, self.started_at):
             return None
-        if (self.boot_id, self.pid_namespace) != (here.boot_id, here.pid_namespace):
+        if self.machine != here.machine:
             return None
         return _read_start(self.pid) != self.started_at
 

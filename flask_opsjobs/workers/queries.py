@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from ..core import sql
 from .models import Worker
+from .pool_report import ChildReport, LeaveCount, PoolReport
 
 _MOST_LIVE = 200
 # Pages that count missing workers count at most this many. Their rows are kept for a week.
@@ -24,7 +25,9 @@ _MOST_RESERVED = 500
 class WorkerRow:
     """A worker process.
 
-    `reserved` lists its jobs; `heartbeat_at` is its last heartbeat, `ended_at` when it stopped or was given
+    `processes` is how many children perform jobs at once, `pool` what it told of them with its last
+    heartbeat, `left` why children left that day. `boot_id` and `pid_namespace` tell its machine or container.
+    `reserved` lists its jobs. `heartbeat_at` is its last heartbeat, `ended_at` when it stopped or was given
     up. `is_listening` is the answer of `listeners.sql`; without it a worker is not `alive`.
     """
 
@@ -40,15 +43,25 @@ class WorkerRow:
     heartbeat_at: datetime
     rss_kb: int | None
     ended_at: datetime | None
+    processes: int
+    boot_id: str | None
+    pid_namespace: str | None
+    pool: PoolReport
+    left: Sequence[LeaveCount]
     reserved: Sequence[int]
     is_listening: bool = False
+
+    @property
+    def last_left(self) -> LeaveCount | None:
+        """Why its last child of that day left; None when none did."""
+        return max(self.left, key=lambda left: left.at, default=None)
 
 
 @dataclass(frozen=True)
 class ReservedRow:
-    """A delivery that a worker had reserved, with its job as it is now.
+    """An attempt of a worker that ran at its last heartbeat or runs now, with its job as it is now.
 
-    `outcome` is the outcome of that attempt.
+    `outcome` is the outcome of that attempt, None while it runs. `pid` is the process in which it began.
     """
 
     worker_id: int
@@ -59,7 +72,31 @@ class ReservedRow:
     attempt: int
     since: datetime
     outcome: str | None
+    pid: int | None
     is_cancel_wanted: bool
+
+
+@dataclass(frozen=True)
+class ChildRow:
+    """A child of a worker: what was told of it with the last heartbeat, and the attempt that it runs now.
+
+    `report` is None for a child that is younger than the heartbeat. A plain RQ worker tells neither `report`
+    nor `pid`.
+    """
+
+    pid: int | None
+    report: ChildReport | None
+    attempt: ReservedRow | None
+
+    @property
+    def state(self) -> str:
+        """`runs` an attempt or a plain RQ job, `busy` with short jobs, `idle`, or `starts` (also: leaves)."""
+        report = self.report
+        if self.attempt is not None or report is None or report.rq_id is not None:
+            return "runs"
+        if report.is_busy:
+            return "busy"
+        return "idle" if report.is_ready else "starts"
 
 
 _WORKER: tuple[Any, ...] = (
@@ -75,6 +112,11 @@ _WORKER: tuple[Any, ...] = (
     Worker.heartbeat_at,
     Worker.rss_kb,
     Worker.ended_at,
+    Worker.processes,
+    Worker.boot_id,
+    Worker.pid_namespace,
+    Worker.pool,
+    Worker.left_children,
     Worker.reserved,
 )
 
@@ -95,6 +137,12 @@ def list_workers(session: Session, now: datetime, late_seconds: float) -> Sequen
     live = select(*_WORKER).where(Worker.ended_at.is_(None)).order_by(Worker.name)
     rows = [*session.execute(missing), *session.execute(live.limit(_MOST_LIVE))]
     return [_as_it_listens(_worker(*row), listening) for row in rows]
+
+
+def served_by(workers: Sequence[WorkerRow]) -> set[str]:
+    """Return the queues whose jobs these workers take straight from Postgres. Plain RQ workers do not."""
+    ours = [worker for worker in workers if worker.is_listening and worker.kind == "pool"]
+    return {queue for worker in ours for queue in worker.queues}
 
 
 def _as_it_listens(row: WorkerRow, listening: Collection[int]) -> WorkerRow:
@@ -119,13 +167,27 @@ def list_stopped(session: Session, now: datetime) -> Sequence[WorkerRow]:
 def list_reserved(
     session: Session, workers: Sequence[WorkerRow]
 ) -> Mapping[int, Sequence[ReservedRow]]:
-    """Return the jobs that each worker reserved at its last heartbeat, by worker id; at most 500 in all."""
+    """Return the attempts that each worker reported last or runs now, by worker id; at most 500 in all.
+
+    Jobs that wait in the worker have no attempt yet. Nor have those that run for less than 50 ms.
+    """
     parameters = {"worker_ids": [worker.id for worker in workers], "limit": _MOST_RESERVED}
     rows = session.connection().exec_driver_sql(sql.load("list_reserved_jobs"), parameters)
     found: dict[int, list[ReservedRow]] = {worker.id: [] for worker in workers}
     for row in rows:
         found[row.worker_id].append(ReservedRow(*row))
     return found
+
+
+def list_children(worker: WorkerRow, attempts: Sequence[ReservedRow]) -> list[ChildRow]:
+    """Return a worker's children, given its attempts: first those it has told of, then younger ones."""
+    running = [attempt for attempt in attempts if attempt.outcome is None]
+    of_pid = {attempt.pid: attempt for attempt in running if attempt.pid is not None}
+    known = [
+        ChildRow(child.pid, child, of_pid.pop(child.pid, None)) for child in worker.pool.children
+    ]
+    others = [one for one in running if one.pid is None or one.pid in of_pid]
+    return [*known, *(ChildRow(one.pid, None, one) for one in others)]
 
 
 def find_worker(session: Session, worker_id: int) -> WorkerRow | None:
@@ -137,4 +199,5 @@ def find_worker(session: Session, worker_id: int) -> WorkerRow | None:
 def _worker(*columns: Any) -> WorkerRow:
     # A heartbeat names a reserved delivery "<id>-<dispatch_no>".
     ids = [int(job_id) for name in columns[-1] if (job_id := name.partition("-")[0]).isdigit()]
-    return WorkerRow(*(*columns[:-1], ids))
+    left = [LeaveCount.of_json(stored) for stored in columns[-2]]
+    return WorkerRow(*(*columns[:-3], PoolReport.of_json(columns[-3]), left, ids))

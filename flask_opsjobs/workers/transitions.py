@@ -15,6 +15,7 @@ from psycopg.types.json import Jsonb
 
 from ..core import sql
 from ..core.db import Connection
+from .pool_report import PoolReport
 
 DeliveryKey = tuple[int, int]
 
@@ -43,7 +44,8 @@ class HeartbeatReport:
     """What a worker says with the heartbeat number `heartbeat_no`.
 
     `reserved` are its deliveries (`id-dispatch_no`), `run_seconds` is the median of its last runs, `rss_kb`
-    its memory, and `counts` are events since it started. `left_children` says why children left today.
+    its memory, and `counts` are events since it started. `left_children` says why children left today, `pool`
+    what the children do.
     """
 
     heartbeat_no: int
@@ -52,6 +54,7 @@ class HeartbeatReport:
     rss_kb: int | None = None
     counts: Mapping[str, Any] = field(default_factory=dict)
     left_children: Sequence[Mapping[str, Any]] = ()
+    pool: PoolReport = field(default_factory=PoolReport)
 
 
 def register(connection: Connection, process: WorkerProcess, now: datetime) -> int:
@@ -83,6 +86,7 @@ def record_heartbeat(
         "reserved": list(report.reserved),
         "counts": Jsonb(dict(report.counts)),
         "left_children": Jsonb(list(report.left_children)),
+        "pool": Jsonb(report.pool.to_json()),
         "now": now,
     }
     rows = connection.execute(sql.load("record_heartbeat"), parameters).fetchall()

@@ -29,6 +29,7 @@ WORDS = {
     "limiter simulate": ("call", "--count", "3", "--json"),
     "signal": ("payment", "--json"),
     "why": ("1", "--json"),
+    "workers": ("--json",),
 }
 TARGETS = {
     "job": "1",

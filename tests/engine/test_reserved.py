@@ -20,7 +20,7 @@ from flask_opsjobs.engine.dispatch.dispatch import recall
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.perform.outcomes import RETURNED, Outcome
 from flask_opsjobs.lifeline.watch import watch
-from tests.support.engine import Bench, race
+from tests.support.engine import Bench, race, take
 
 RecordJob = Callable[..., int]
 Key = tuple[int, int]
@@ -32,18 +32,6 @@ def other(host: Host) -> Any:
     bench = Bench(host, "worker-2")
     yield bench
     bench.close()
-
-
-def take(bench: Bench, number: int = 10, *queues: str, most_bytes: int = 4_000_000) -> list[Key]:
-    """Take jobs from Postgres, as a worker does."""
-    parameters = {
-        "queues": list(queues or ("default",)),
-        "limit": number,
-        "bytes": most_bytes,
-        "worker_id": bench.worker_id,
-    }
-    rows = bench.connection.execute(sql.load("take_jobs"), parameters).fetchall()
-    return [(row[1], row[2]) for row in rows if row[1] is not None]
 
 
 def reserve(bench: Bench, *deliveries: Key) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ from tests.conftest import MakeApp, MakeBench
 from tests.explain.conftest import Look, codes, wake_loops
 from tests.support import host as host_module
 from tests.support import sources
-from tests.support.engine import Bench, forget_tasks, tasks_of
+from tests.support.engine import Bench, forget_tasks, take, tasks_of
 from tests.support.processes import Children
 from tests.support.waiting import wait_until
 
@@ -107,6 +107,19 @@ def worker_silent(scene: Scene) -> Explanation:
     scene.bench.dispatch()
     scene.bench.claim(job_id)
     return scene.look(job_id, minutes=3, heartbeats=False)
+
+
+def reserved(scene: Scene) -> Explanation:
+    job_id = scene.record()
+    assert take(scene.bench) == [(job_id, 1)]
+    found = scene.look(job_id)
+    (reason,) = found.reasons
+    assert reason.says == "Worker worker-1 has taken it, and has not begun it yet."
+    assert (reason.read["worker"], reason.since) == (
+        "worker-1",
+        scene.bench.job(job_id)["dispatched_at"],
+    )
+    return found
 
 
 def deferred(scene: Scene) -> Explanation:
@@ -296,6 +309,7 @@ MAKERS = (
     deadline_passed,
     cancel_requested,
     worker_silent,
+    reserved,
     deferred,
     handed_back,
     scheduled,
@@ -373,15 +387,29 @@ def test_redis_away_is_said_and_costs_little(
         app.extensions["sqlalchemy"].session.commit()
         assert bench.dispatch(prefetch=1) == 1
         getattr(own_valkey, how)()
-        for job_id in ids:
+
+        def look(job_id: int) -> Explanation:
             began = time.monotonic()
             found = opsjobs.explain(job_id)
-            assert (
-                time.monotonic() - began < 0.45
-            )  # 0.2 s of it for Redis; the rest is Postgres on a busy machine
-            assert codes(found)[0] == "redis_away"
+            # 0.2 s of it for Redis; the rest is Postgres on a busy machine.
+            assert time.monotonic() - began < 0.45
             assert found.completeness == "partial evidence"
             assert found.lacking[0] == "Redis could not be read"
+            return found
+
+        in_redis, due = map(look, ids)
+        assert codes(in_redis)[0] == "redis_away"
+        assert "recall loop recalls it when Redis has been silent" in in_redis.reasons[0].todo
+        assert codes(due) == []  # its worker takes it from Postgres
+        assert "Redis does not answer, but its workers take jobs from Postgres" in due.ruled_out, (
+            due.ruled_out
+        )
+        # A plain RQ worker hears of jobs by Redis alone.
+        bench.connection.execute("UPDATE opsjobs.workers SET kind = 'plain'")
+        for job_id in ids:
+            found = look(job_id)
+            assert codes(found)[0] == "redis_away"
+            assert "flask opsjobs worker default" in found.reasons[0].todo
         bench.close()
 
 
@@ -579,7 +607,8 @@ class TestSeveral:
             away = RedisFacts(now, problem="no answer (TimeoutError)")
             evidence = find_evidence(session, job_id, now, scene.bench.host.settings)
         assert evidence is not None
-        found = explain_evidence(replace(evidence, redis=away))
+        plain = [replace(worker, kind="plain") for worker in evidence.listeners]
+        found = explain_evidence(replace(evidence, redis=away, listeners=plain))
         unasked = explain_evidence(evidence)
         assert codes(found) == ["redis_away"]
         assert codes(unasked) == ["loop_failing"]
@@ -769,11 +798,39 @@ def test_a_real_worker_that_is_busy(
     wait_until(Path(gate + ".begun").exists, 20)
     waiting = host_module.add.enqueue(a=1, b=2)
     host_module.db.session.commit()
+    # The start of a job is written when it has run for 50 ms.
+    wait_until(lambda: codes(host_module.opsjobs.explain(waiting.id)) == ["workers_busy"])
     (reason,) = host_module.opsjobs.explain(waiting.id).reasons
     assert reason.code == "workers_busy"
     assert reason.read["workers"] == "1 of 1 busy"
     assert reason.read["longest"].startswith(f"job/{running.id} since")
     Path(gate).touch()
+
+
+def test_a_worker_is_busy_when_each_of_its_children_has_a_job(scene: Scene) -> None:
+    scene.bench.connection.execute("UPDATE opsjobs.workers SET processes = 2")
+    first, second, waiting = (scene.record() for _ in range(3))
+    scene.bench.dispatch()
+    scene.bench.claim(first)
+    assert codes(scene.look(waiting)) == []
+    scene.bench.claim(second)
+    (reason,) = scene.look(waiting).reasons
+    assert (reason.code, reason.read["workers"]) == ("workers_busy", "1 of 1 busy")
+
+
+def test_a_reserved_job_whose_worker_is_silent_or_shall_stop(scene: Scene) -> None:
+    job_id = scene.record(deadline=timedelta(seconds=30))
+    take(scene.bench)
+    # Its worker ends it when the deadline has passed: the expire loop leaves it alone.
+    assert codes(scene.look(job_id, seconds=31)) == ["reserved"]
+    scene.operator.cancel(job_id, **WHY)
+    first, second = scene.look(job_id).reasons
+    assert (first.code, second.code) == ("cancel_requested", "reserved")
+    assert first.says == "Somebody asked to cancel it after a worker had taken it."
+    assert codes(scene.look(job_id, minutes=3, heartbeats=False)) == [
+        "cancel_requested",
+        "worker_silent",
+    ]
 
 
 def test_the_documentation_has_every_code_and_key_and_no_other() -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from flask_opsjobs import endings
+from flask_opsjobs.core import sql
 from flask_opsjobs.core.db import Connection, connect_apart
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.endings import EndedAttempt, MovedJob
@@ -87,6 +88,20 @@ class Bench:
     def close(self) -> None:
         """Close its connection."""
         self.connection.close()
+
+
+def take(
+    bench: Bench, number: int = 10, *queues: str, most_bytes: int = 4_000_000
+) -> list[tuple[int, int]]:
+    """Take jobs from Postgres, as a worker does."""
+    parameters = {
+        "queues": list(queues or ("default",)),
+        "limit": number,
+        "bytes": most_bytes,
+        "worker_id": bench.worker_id,
+    }
+    rows = bench.connection.execute(sql.load("take_jobs"), parameters).fetchall()
+    return [(row[1], row[2]) for row in rows if row[1] is not None]
 
 
 def race(*calls: Callable[[], Any]) -> list[Any]:

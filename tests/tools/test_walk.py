@@ -22,8 +22,8 @@ MOST = {"job": (38, 7, 7), "retry": (16, 10, 5)}
     [
         (
             "job",
-            ["jobs/record/task.py", "engine/worker/claim.py", "endings/transitions.py"],
-            ["enqueue_job", "claim_job"],
+            ["jobs/record/task.py", "engine/worker/taker.py", "endings/transitions.py"],
+            ["enqueue_job", "reserve_deliveries"],
             ["job/page.html"],
         ),
         (

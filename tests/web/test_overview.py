@@ -20,6 +20,7 @@ from flask_opsjobs.host import Host
 from flask_opsjobs.lifeline.models import LoopRun
 from flask_opsjobs.overview.models import Rollup, RollupPosition
 from flask_opsjobs.queues.models import Queue
+from flask_opsjobs.workers.models import Worker
 from tests.web.every import soup
 from tests.web.rows import (
     ago,
@@ -524,6 +525,9 @@ def test_nothing_is_called_moving_while_redis_is_silent(
     session: Session, get: Get, app: Any, host: Host
 ) -> None:
     _moving(session)
+    # A worker of ours would take the job from Postgres.
+    session.execute(update(Worker).values(kind="plain"))
+    session.commit()
     assert "At the pace of the last ten minutes, " in get().text
     host.broker = Broker(RedisConnections(app, "redis://127.0.0.1:1/0"))
     tree = soup(get().text)
@@ -538,6 +542,29 @@ def test_nothing_is_called_moving_while_redis_is_silent(
     assert tree.select("#sources li") == []  # the headline says it
     assert "Redis answers" not in tree.text
     assert "balanced" not in tree.text
+
+
+def test_jobs_run_from_postgres_while_redis_is_silent(
+    session: Session, get: Get, app: Any, host: Host
+) -> None:
+    _moving(session)
+    host.broker = Broker(RedisConnections(app, "redis://127.0.0.1:1/0"))
+    tree = soup(get().text)
+    assert _facts(get)[0] == "Redis does not answer."
+    said = _words(tree.select_one(".headline li"))
+    assert "Jobs run from Postgres, plain RQ jobs wait." in said
+    assert "due job" not in said
+    assert "At the pace of the last ten minutes, " in tree.text
+    cards = _cards(get)
+    assert _words(cards["Blocked"].select_one(".count")) == "0"
+    assert _words(cards["Runnable"].select_one(".count")) == "1"
+    # A queue without a worker of ours waits all the same.
+    make_job(session, queue="mail")
+    session.commit()
+    said = _words(soup(get().text).select_one(".headline li"))
+    assert "Jobs run from Postgres where a worker of ours listens, plain RQ jobs wait." in said
+    assert "Elsewhere 1 due job waits. None is lost" in said
+    assert "1 job waits for Redis" in _words(_cards(get)["Blocked"].select_one(".diag"))
 
 
 def test_nothing_is_called_moving_or_balanced_while_loops_are_silent(

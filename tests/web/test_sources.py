@@ -18,6 +18,7 @@ from flask_opsjobs.host import Host
 from flask_opsjobs.lifeline.models import LoopRun
 from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.testing.valkey import Valkey
+from flask_opsjobs.workers.models import Worker
 from tests.support.database import Databases
 from tests.support.waiting import wait_until
 from tests.web.every import soup
@@ -122,6 +123,8 @@ def test_redis_away_is_said_first_on_every_page(
     host: Host = app.extensions["opsjobs"]
     with Session(host.engine) as session:
         jobs = make_one_of_each(session)
+        # A worker of ours would take them from Postgres.
+        session.execute(update(Worker).values(kind="plain"))
         session.commit()
         job_id = jobs["available"].id
     getattr(valkey, how)()

@@ -9,6 +9,8 @@ import pytest
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.jobs.models import Job
+from flask_opsjobs.workers.models import Worker
+from flask_opsjobs.workers.pool_report import ChildReport, PoolReport
 from flask_opsjobs.workers.queries import list_reserved, list_workers
 from tests.web.conftest import Access
 from tests.web.every import soup
@@ -33,9 +35,41 @@ def running(session: Session) -> Job:
         session, name="web-1:7", pid=7, queues=["mail", "crm"], reserved=[f"{job.id}-1"]
     )
     job.worker_id = worker.id
-    make_attempt(session, job, None, started_at=job.started_at)
+    make_attempt(session, job, None, started_at=job.started_at, pid=2211)
     session.commit()
     return job
+
+
+POOL = PoolReport(
+    children=[
+        ChildReport(2211, jobs=804, rss_kb=97_000, job_id=1, task="send_invoice", seconds=4.0),
+        ChildReport(2212, jobs=31, rss_kb=86_000, job_id=999, task="add_line", seconds=0.01),
+        ChildReport(2213, jobs=9, rq_id="legacy-9", seconds=12.0),
+        ChildReport(2214, jobs=12),
+        ChildReport(2215, is_ready=False),
+        ChildReport(2216, seconds=0.2),
+    ],
+    jobs_per_second=41.3,
+    from_postgres=41.0,
+    through_rq=0.2,
+    reserved=6,
+)
+LEFT: list[dict[str, Any]] = [
+    {
+        "task": "import_row",
+        "kind": "thread",
+        "sentence": "left 3 threads behind: a, b, c",
+        "count": 41,
+        "at": "2026-11-25T13:50:00+00:00",
+    },
+    {
+        "task": None,
+        "kind": "jobs",
+        "sentence": "has performed 1,000 jobs",
+        "count": 2,
+        "at": "2026-11-25T13:58:00+00:00",
+    },
+]
 
 
 def test_nobody_there(get: Get) -> None:
@@ -56,40 +90,100 @@ def test_one_is_late(get: Get, session: Session, running: Job) -> None:
 
 
 def _rows(get: Get, section: str) -> list[Any]:
-    found: list[Any] = _part(get).select(f"[aria-labelledby={section}] tbody tr")
+    """The rows of workers, without those of their children and notes."""
+    found: list[Any] = _part(get).select(f"[aria-labelledby={section}] tbody tr:not([class])")
     return found
+
+
+def _children(get: Get) -> list[Any]:
+    found: list[Any] = _part(get).select("tr.child")
+    return found
+
+
+def _words(row: Any) -> str:
+    return " ".join(row.text.split())
 
 
 def test_a_live_one_in_full(get: Get, running: Job) -> None:
     (row,) = _rows(get, "alive")
-    words = " ".join(row.text.split())
-    for piece in ("web-1:7", "web-1, pid 7", "pool", "2026.11.3", "mail, crm", "86.0 MB"):
+    words = _words(row)
+    for piece in ("web-1:7", "web-1, pid 7, 2026.11.3, up since", "mail, crm", "86.0 MB"):
         assert piece in words
-    assert f"{running.id} send_invoice since " in words
-    since = row.select_one(".reserved time")
-    assert since["datetime"] == f"{running.started_at:%Y-%m-%dT%H:%M:%SZ}"
-    assert since["data-as"] == "for"
     # A narrow page has no head of the table: each cell but the name and the state says what it is.
     assert [cell.get("data-label") for cell in row.select("td")] == [
         None,
-        "kind",
-        "version",
         "queues",
-        "running",
+        "jobs a second",
+        "taken",
+        "reserved",
         "memory",
-        "up for",
         "heartbeat",
+        None,
     ]
-    button = row.select_one("button")
+    (child,) = _children(get)
+    assert _words(child).startswith(f"2211 runs {running.id} send_invoice since ")
+    (since,) = child.select("time")
+    assert since["datetime"] == f"{running.started_at:%Y-%m-%dT%H:%M:%SZ}"
+    assert since["data-as"] == "age"
+    button = child.select_one("button")
     assert button.text == "Stop job…"
     assert button["formaction"] == f"/ops/jobs/jobs/{running.id}/cancel"
+
+
+def test_what_each_child_does(get: Get, session: Session, running: Job) -> None:
+    worker = session.get_one(Worker, running.worker_id)
+    worker.pool = POOL.to_json()
+    younger = make_job(session, "started", worker_id=worker.id)
+    make_attempt(session, younger, None, pid=2220)
+    session.commit()
+    (row,) = _rows(get, "alive")
+    assert [_words(cell) for cell in row.select("td.n")[:3]] == [
+        "41",
+        "41 Postgres, 0.2 RQ",
+        "6",
+    ]
+    rows = [_words(child) for child in _children(get)]
+    assert rows[0].startswith(f"2211 runs {running.id} send_invoice 804 done 99.3 MB since ")
+    # Its attempt is not written: the job was running for 10 ms when the heartbeat was made.
+    assert rows[1] == "2212 busy jobs of add_line, each shorter than 50 ms 31 done 88.1 MB"
+    assert rows[2] == "2213 runs plain RQ job legacy-9 9 done"
+    assert rows[3] == "2214 idle 12 done"
+    assert rows[4] == "2215 starts 0 done"
+    assert rows[5] == "2216 busy RQ's maintenance 0 done"
+    assert rows[6].startswith(f"2220 runs {younger.id} send_invoice since ")
+    assert len(rows) == 7
+
+
+def test_why_children_left(get: Get, session: Session, running: Job) -> None:
+    worker = session.get_one(Worker, running.worker_id)
+    worker.left_children = LEFT
+    session.commit()
+    last, often = (_words(row) for row in _part(get).select("tr.note"))
+    assert last.startswith("The last child left ")
+    assert last.endswith(": it has performed 1,000 jobs.")
+    assert often == (
+        "41 children left today after import_row: the last one left 3 threads behind: a, b, c."
+    )
+
+
+def test_a_plain_worker_says_so_and_has_no_figures(get: Get, session: Session) -> None:
+    job = make_job(session, "started")
+    worker = make_worker(session, kind="plain", queues=["mail"], reserved=[f"{job.id}-1"])
+    job.worker_id = worker.id
+    make_attempt(session, job, None)
+    session.commit()
+    (row,) = _rows(get, "alive")
+    assert row.select_one(".tag").text == "plain RQ"
+    assert [_words(cell) for cell in row.select("td.n")[:3]] == ["–", "–", "–"]
+    (child,) = _children(get)
+    assert _words(child).startswith(f"child runs {job.id} send_invoice")
 
 
 def test_stop_is_asked_for_with_the_job_as_subject_and_may_be_denied(
     get: Get, running: Job, access: Access
 ) -> None:
     access.held -= {"job.cancel"}
-    (row,) = _rows(get, "alive")
+    (row,) = _children(get)
     assert "needs job.cancel" in row.select_one("button[disabled]").text
     assert ("job.cancel", f"job/{running.id}") in access.asked
 
@@ -98,7 +192,7 @@ def test_a_job_that_is_being_stopped_says_so(get: Get, session: Session, running
     running.cancel_requested_at = ago(seconds=3)
     running.cancel_requested_by, running.cancel_reason = "anna", "it takes too long"
     session.commit()
-    (row,) = _rows(get, "alive")
+    (row,) = _children(get)
     assert "stopping" in row.text
     assert not row.select("button")
 
@@ -150,6 +244,7 @@ def test_every_one_of_many_is_listed(get: Get, session: Session) -> None:
         make_worker(session, reserved=[f"{job.id}-1"])
         make_attempt(session, job, None)
     session.commit()
-    rows = _rows(get, "alive")
+    assert len(_rows(get, "alive")) == 30
+    rows = _children(get)
     assert len(rows) == 30
     assert all(len(row.select("button")) == 1 for row in rows)

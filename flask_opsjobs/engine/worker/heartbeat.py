@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ... import endings
 from ...core import sql
@@ -15,6 +15,7 @@ from ...core.db import Connection
 from ...core.reading import read_clock
 from ...lifeline.disown import rescue_disowned
 from ...workers import transitions as workers
+from ...workers.pool_report import PoolReport
 from .left_children import LeftChildren
 
 # The reasons why a job of this worker shall stop.
@@ -57,6 +58,7 @@ class Heartbeat:
         self.run_seconds: float | None = None
         self._counts: Counter[str] = Counter()
         self.left_children = LeftChildren()
+        self._pool = PoolReport()
         self._wanted: dict[tuple[int, int], str] = {}
         self._suspects: set[tuple[int, int]] = set()
 
@@ -89,6 +91,10 @@ class Heartbeat:
         """Count an event for the next heartbeat, such as the reason why a delivery was not claimed."""
         with self._lock:
             self._counts[word] += 1
+
+    def report(self, pool: PoolReport) -> None:
+        """Let the next heartbeat tell this of the worker."""
+        self._pool = pool
 
     def stops_wanted(self) -> dict[tuple[int, int], str]:
         """Return which of the held jobs shall stop, each with the reason, `CANCELED` or `LOST`."""
@@ -138,6 +144,7 @@ class Heartbeat:
                 rss_kb=_rss_kb(),
                 counts=counts,
                 left_children=self.left_children.report(),
+                pool=_with_memory(self._pool),
             ),
             now,
         )
@@ -176,9 +183,14 @@ def write_progress(connection: Connection, progress: Iterable[Progress]) -> None
     )
 
 
-def _rss_kb() -> int | None:
+def _with_memory(pool: PoolReport) -> PoolReport:
+    """Return the report with the memory of each child that still runs."""
+    return replace(pool, children=[replace(one, rss_kb=_rss_kb(one.pid)) for one in pool.children])
+
+
+def _rss_kb(pid: int | str = "self") -> int | None:
     try:
-        with open("/proc/self/statm") as statm:
+        with open(f"/proc/{pid}/statm") as statm:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
     except OSError:
         return None

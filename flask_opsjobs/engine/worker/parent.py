@@ -58,6 +58,7 @@ from .reserved import (
 from .rq_link import Command, Popped, RQLink, StartScheduler
 from .rq_scheduler import OpsScheduler
 from .taker import Begun, ClaimAnswer, LimitedDelivery, Start, Taken, Taker
+from .tally import Tally
 
 _log = logging.getLogger("flask_opsjobs.worker")
 
@@ -79,6 +80,8 @@ _END_SECONDS = 2.0
 _STOPPED = "stopped with its worker"
 _BY_COMMAND = "stopped by a command of RQ"
 _FORK_SECONDS = 0.01
+# The report that goes with the heartbeat is made so often.
+_REPORT_SECONDS = 1.0
 # RQ does its maintenance so often.
 _MAINTENANCE_SECONDS = 600.0
 
@@ -161,6 +164,8 @@ class Parent:
             FRESH_SECONDS if options.jobs_per_process == 1 else SHORTEST_SECONDS,
         )
         self._ended: list[EndedAttempt] = []
+        self._tally = Tally()
+        self._reported_at = 0.0
         self._starts: list[Start] = []
         self._demand = _Demand()
         self._is_stuck = False
@@ -334,22 +339,28 @@ class Parent:
             order = sent.job.order
             self._times.note(order.task, order.queue, found.ended - found.began)
         self._record(found.key, found.outcome, child.pid, found.began, found.ended)
-        self._end_sent(place, child)
+        self._count(child)
+        self._end_sent(place)
 
     def _take_done(self, place: Place, child: ChildProcess) -> None:
         sent = place.sent
         if sent is not None and isinstance(sent.errand, PlainRun):
             self._times.note("", sent.errand.queue, steady_seconds() - sent.at)
-        self._end_sent(place, child)
+            self._count(child)
+        self._end_sent(place)
 
     def _record(self, key: Key, outcome: Outcome, pid: int, began: float, ended: float) -> None:
         worker_id = self._heartbeat.worker_id
         self._ended.append(EndedAttempt(*key, worker_id, self._name, outcome, pid, began, ended))
 
-    def _end_sent(self, place: Place, child: ChildProcess) -> None:
+    def _count(self, child: ChildProcess) -> None:
+        """Count a job that has ended."""
+        child.jobs += 1
+        self._tally.ended += 1
+
+    def _end_sent(self, place: Place) -> None:
         place.sent = None
         place.ended_at = steady_seconds()
-        child.jobs += 1
         self._is_stuck = False
         self._demand.renew()
 
@@ -371,7 +382,7 @@ class Parent:
                 logging.WARNING, "job %d does not run here: its reservation had ended", key[0]
             )
             self._return_unbegun(sent, sent.job, child, is_fresh=False)
-            self._end_sent(place, child)
+            self._end_sent(place)
 
     def _return_unbegun(
         self, sent: Sent, job: ReservedJob, child: ChildProcess, *, is_fresh: bool
@@ -469,6 +480,7 @@ class Parent:
             case Popped(plain=plain):
                 self._demand.has_bell = False
                 if plain is not None:
+                    self._tally.through_rq += 1
                     self._special.append(plain)
             case Command():
                 self._obey(news)
@@ -478,6 +490,9 @@ class Parent:
     def _take_in(self, news: Taken) -> None:
         if news.is_answer:
             self._demand.note_answer(is_empty=not news.jobs)
+            self._tally.from_postgres += len(news.jobs)
+        else:
+            self._tally.through_rq += len(news.jobs) + len(news.limited)
         for job in news.jobs:
             if job.must_be_alone:
                 self._special.append(job)
@@ -566,9 +581,26 @@ class Parent:
             self._link.announce_stop()
         self._heartbeat.run_seconds = self._times.mean
         self._tell_link()
+        self._do_what_is_due(now)
+
+    def _do_what_is_due(self, now: float) -> None:
+        if now - self._reported_at >= _REPORT_SECONDS:
+            self._report(now)
         if now - self._maintained_at >= _MAINTENANCE_SECONDS and not self._link.is_away:
             self._maintained_at = now
             self._special.append(RQMaintenance())
+
+    def _report(self, now: float) -> None:
+        """Let the next heartbeat tell of the children. The first report does not wait for it."""
+        is_first = not self._reported_at
+        self._reported_at = now
+        self._heartbeat.report(self._tally.report(self._places, self._count_waiting(), now))
+        if is_first:
+            self._recorder.beat_now()
+
+    def _count_waiting(self) -> int:
+        """Return how many jobs wait in this process for a child."""
+        return len(self._waiting) + len(self._special)
 
     def _tell_link(self) -> None:
         """Tell which places are busy, for RQ's records."""
@@ -741,7 +773,7 @@ class Parent:
         """Return how many jobs to take now."""
         if self._stops or not self._may_take() or self._has_no_child():
             return 0
-        waiting = len(self._waiting) + len(self._special)
+        waiting = self._count_waiting()
         busy = sum(place.is_busy for place in self._places)
         if self._is_stuck or self._waiting.bytes >= MOST_BYTES:
             room = free - waiting

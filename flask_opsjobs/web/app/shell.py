@@ -19,6 +19,7 @@ from ...lifeline.loop_runs import list_loops
 from ...overview.badges import Badge, find_badges
 from ...overview.headline import Wrong, find_wrong_sources
 from ...overview.queries import count_due
+from ...workers.queries import list_workers, served_by
 from . import problems
 from .host import host, reading
 from .problems import Problem
@@ -146,6 +147,8 @@ def _read() -> Sources:
             loops = list_loops(read.session, read.now)
             is_wrong = unreachable or not all(loop.is_running for loop in loops)
             due = count_due(read.session) if is_wrong else {}
+            late_seconds = host().settings.late_seconds
+            workers = list_workers(read.session, read.now, late_seconds) if unreachable else ()
     except Problem as problem:
         # The page itself reads from Postgres too, and says why that failed.
         _log.warning("what surrounds a page could not be read: %s", problem.says)
@@ -153,7 +156,7 @@ def _read() -> Sources:
     except Exception:
         _log.warning("what surrounds a page could not be read", exc_info=True)
         return Sources(wrong=find_wrong_sources(unreachable, None, None))
-    return Sources(badges, find_wrong_sources(unreachable, loops, due))
+    return Sources(badges, find_wrong_sources(unreachable, loops, due, served_by(workers)))
 
 
 def find_unreachable_redis() -> Sequence[UnreachableRedis]:

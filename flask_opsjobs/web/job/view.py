@@ -181,10 +181,9 @@ def _chosen(attempts: Sequence[AttemptRow]) -> AttemptRow | None:
 
 
 def _worker(read: Reading, job: JobInFull) -> WorkerRow | None:
-    """The worker that runs the job; None when none does."""
-    if job.state != "started" or job.worker_id is None:
-        return None
-    return find_worker(read.session, job.worker_id)
+    """The worker that runs the job or has taken it; None when none has."""
+    holder = job.worker_id if job.state == "started" else job.reserved_by
+    return None if holder is None else find_worker(read.session, holder)
 
 
 # The page that shows more about a reason: its endpoint, the link's text, the permission of the page.
@@ -199,6 +198,7 @@ _PLACES: Mapping[str, tuple[str, str, str]] = {
     ),
     "handed_back": ("workers", "Workers", "workers.view"),
     "worker_silent": ("workers", "Workers", "workers.view"),
+    "reserved": ("workers", "Workers", "workers.view"),
     "workers_busy": ("workers", "Workers", "workers.view"),
     **dict.fromkeys(
         (

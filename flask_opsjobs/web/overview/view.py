@@ -66,7 +66,7 @@ def _part() -> tuple[Markup, datetime]:
     unreachable = find_unreachable(broker.connections, names)
     plain_jobs = find_plain_jobs(broker, names, read.now)
     wrong = find_wrong(overview, unreachable, is_suspended=plain_jobs.is_suspended)
-    lost = {name for one in unreachable for name in one.queues}
+    lost = {name for one in unreachable for name in one.queues} - overview.served
     due = split_blocks(overview, lost, is_suspended=plain_jobs.is_suspended)
     is_checked_now = bool(overview.loops) and all(loop.is_running for loop in overview.loops)
     counting = next((loop for loop in overview.loops if loop.loop == "roll_up"), None)
@@ -85,7 +85,7 @@ def _part() -> tuple[Markup, datetime]:
                 pace,
                 plain_jobs,
                 due,
-                bool(unreachable) or not is_checked_now,
+                bool(lost) or not is_checked_now,
             )
         ),
         unreachable=unreachable,

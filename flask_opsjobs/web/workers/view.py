@@ -1,4 +1,4 @@
-"""Shows the workers: live and missing workers with their jobs, and stopped workers."""
+"""Shows the workers: live workers with their children, missing workers with their jobs, stopped workers."""
 
 from __future__ import annotations
 
@@ -43,6 +43,9 @@ def _part() -> tuple[Markup, datetime]:
         late=late,
         current=[*late, *(e for e in current if e.state != "late")],
         reserved=reserved,
+        children={
+            worker.id: queries.list_children(worker, reserved[worker.id]) for worker in current
+        },
         stopped=stopped,
         cancel=ACTIONS["job.cancel"],
     )

@@ -11,6 +11,6 @@ ON CONFLICT (name) DO UPDATE SET
     queues = excluded.queues, processes = excluded.processes, boot_id = excluded.boot_id,
     pid_namespace = excluded.pid_namespace, pid_started_at = excluded.pid_started_at, state = 'alive',
     started_at = excluded.started_at, heartbeat_no = 0,
-    heartbeat_at = excluded.heartbeat_at, reserved = '{}', counts = '{}', left_children = '[]',
+    heartbeat_at = excluded.heartbeat_at, reserved = '{}', counts = '{}', left_children = '[]', pool = '{}',
     watched_heartbeat_no = -1, silent_seconds = 0, ended_at = NULL
 RETURNING w.id

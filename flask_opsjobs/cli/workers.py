@@ -1,0 +1,134 @@
+"""Lists the workers with their children: `flask opsjobs workers`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+import click
+from flask.cli import with_appcontext
+
+from ..core.display import Display
+from ..core.reading import read_snapshot
+from ..core.words import span
+from ..workers.process_identity import identify
+from ..workers.queries import (
+    ChildRow,
+    ReservedRow,
+    WorkerRow,
+    list_children,
+    list_reserved,
+    list_workers,
+)
+from . import current_host, plain, to_json
+
+
+@click.command("workers")
+@click.option(
+    "--self", "is_self", is_flag=True, help="Only the workers of this machine or container."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@with_appcontext
+def workers(is_self: bool, as_json: bool) -> None:
+    """Print the workers that have not stopped, each with its children, missing ones first.
+
+    Reads only. Exits 0 when a worker among them is alive, 1 when none is, 2 when the database does not
+    answer. So `--self` tells whether the worker of a container is well.
+    """
+    host = current_host()
+    host.require_schema()
+    with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
+        found = list_workers(read.session, read.now, host.settings.late_seconds)
+        if is_self:
+            found = [worker for worker in found if _is_here(worker)]
+        attempts = list_reserved(read.session, found)
+    if as_json:
+        rows = [_as_json(worker, attempts[worker.id]) for worker in found]
+        click.echo(to_json({"workers": rows}, indent=2))
+    else:
+        clean = Display(host.display, may_see=True).clean
+        for worker in found:
+            click.echo(plain(*_lines(worker, attempts[worker.id], read.now, clean)))
+        if not found:
+            click.echo("no worker has sent a heartbeat")
+    sys.exit(0 if any(worker.is_listening for worker in found) else 1)
+
+
+def _is_here(worker: WorkerRow) -> bool:
+    machine = (worker.boot_id, worker.pid_namespace)
+    return worker.host == socket.gethostname() and machine == identify(os.getpid()).machine
+
+
+def _lines(
+    worker: WorkerRow, attempts: Sequence[ReservedRow], now: datetime, clean: Callable[[str], str]
+) -> Iterator[str]:
+    pool = worker.pool
+    rates = ""
+    if pool.jobs_per_second is not None:
+        rates = (
+            f" {pool.jobs_per_second:,g} jobs a second, {pool.from_postgres:,g} taken from Postgres, "
+            f"{pool.through_rq:,g} through RQ, {pool.reserved:,} reserved."
+        )
+    yield (
+        f"{worker.name} is {worker.state}, pid {worker.pid} on {worker.host}, "
+        f"queues {', '.join(worker.queues) or 'not known'}. "
+        f"Last heartbeat {_span(worker.heartbeat_at, now)} ago.{rates}"
+    )
+    for child in list_children(worker, attempts):
+        yield f"  {_line(child, now)}"
+    if (last := worker.last_left) is not None:
+        yield f"  the last child left {_span(last.at, now)} ago: it {clean(last.sentence)}"
+    for left in worker.left:
+        if not left.is_usual:
+            yield f"  {clean(left.says)}"
+
+
+def _line(child: ChildRow, now: datetime) -> str:
+    attempt, report = child.attempt, child.report
+    parts = [f"{child.pid or 'child'} {child.state}"]
+    if attempt is not None:
+        parts[0] += f" job {attempt.job_id} {attempt.task} for {_span(attempt.since, now)}"
+    elif report is not None and report.rq_id is not None:
+        parts[0] += f" plain RQ job {report.rq_id}"
+    if report is not None:
+        parts.append(f"{report.jobs:,} done")
+        if report.rss_kb is not None:
+            parts.append(f"{report.rss_kb / 1000:,.1f} MB")
+    return ", ".join(parts)
+
+
+def _span(moment: datetime, now: datetime) -> str:
+    return span(max(0.0, (now - moment).total_seconds()))
+
+
+def _as_json(worker: WorkerRow, attempts: Sequence[ReservedRow]) -> Mapping[str, Any]:
+    return {
+        "name": worker.name,
+        "kind": worker.kind,
+        "state": worker.state,
+        "host": worker.host,
+        "pid": worker.pid,
+        "version": worker.version,
+        "queues": list(worker.queues),
+        "processes": worker.processes,
+        "started_at": worker.started_at.isoformat(),
+        "heartbeat_at": worker.heartbeat_at.isoformat(),
+        "rss_kb": worker.rss_kb,
+        **worker.pool.to_json(),
+        "left": [{**asdict(left), "at": left.at.isoformat()} for left in worker.left],
+        "attempts": [
+            {
+                "job_id": one.job_id,
+                "task": one.task,
+                "pid": one.pid,
+                "since": one.since.isoformat(),
+            }
+            for one in attempts
+            if one.outcome is None
+        ],
+    }

@@ -1,0 +1,108 @@
+"""`flask opsjobs workers`: what a real worker tells of its children."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+
+from flask_opsjobs.cli import opsjobs as group
+from tests.support import host as host_module
+from tests.support.engine import Bench
+from tests.support.processes import Child, Children
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture
+def site(database_url: str, redis_url: str) -> Iterator[Flask]:
+    app = host_module.create_app(SQLALCHEMY_DATABASE_URI=database_url, OPSJOBS_REDIS_URL=redis_url)
+    with app.app_context():
+        yield app
+        host_module.db.session.remove()
+        host_module.db.engine.dispose()
+    app.extensions["opsjobs"].spare.close()
+    app.extensions["opsjobs"].pages.dispose()
+
+
+def _list(app: Flask, *options: str) -> Result:
+    return app.test_cli_runner().invoke(group, ["workers", *options])
+
+
+def _found(app: Flask) -> dict[str, Any]:
+    (worker,) = json.loads(_list(app, "--json").output)["workers"]
+    return dict(worker)
+
+
+def _start(children: Children, *options: str) -> Child:
+    worker = children.flask("opsjobs", "worker", "default", *options)
+    worker.wait_for("listens to", 30)
+    return worker
+
+
+def test_the_children_of_a_worker(
+    site: Flask, children: Children, bench: Bench, tmp_path: Path
+) -> None:
+    bench.connection.execute("DELETE FROM opsjobs.workers")
+    _start(children, "--processes", "2")
+    gate = str(tmp_path / "gate")
+    job = host_module.hold.enqueue(gate=gate)
+    for number in range(3):
+        host_module.add.enqueue(a=1, b=number)
+    host_module.db.session.commit()
+    wait_until(lambda: bool(_found(site)["attempts"]), 30)
+    wait_until(lambda: sum(child["jobs"] for child in _found(site)["children"]) == 3, 30)
+    found = _found(site)
+    assert (found["kind"], found["state"], found["processes"]) == ("pool", "alive", 2)
+    assert len(found["children"]) == 2
+    (attempt,) = found["attempts"]
+    assert (attempt["job_id"], attempt["task"]) == (job.id, "hold")
+    busy = {child["pid"]: child for child in found["children"]}[attempt["pid"]]
+    assert (busy["job_id"], busy["task"]) == (job.id, "hold")
+    assert busy["rss_kb"] > 1000
+    said = _list(site).output
+    assert re.search(r"-\w+ is alive, pid \d+ on \S+, queues default\. Last heartbeat", said)
+    assert re.search(r" jobs a second, [\d.]+ taken from Postgres, [\d.]+ through RQ, 0 re", said)
+    assert re.search(rf"  {attempt['pid']} runs job {job.id} hold for .+, \d done, [\d.]+ MB", said)
+    assert re.search(r"  \d+ idle, \d done, ", said)
+    assert bench.attempt(job.id)["pid"] == attempt["pid"]
+    Path(gate).touch()
+
+
+def test_why_a_child_left(site: Flask, children: Children, bench: Bench) -> None:
+    bench.connection.execute("DELETE FROM opsjobs.workers")
+    _start(children, "--jobs-per-process", "1")
+    for number in range(2):
+        host_module.add.enqueue(a=1, b=number)
+    host_module.db.session.commit()
+
+    def left() -> dict[str, int]:
+        return {each["kind"]: each["count"] for each in _found(site)["left"]}
+
+    # RQ's maintenance costs a process too.
+    wait_until(lambda: left().get("jobs", 0) >= 2, 30, what="two children to leave")
+    said = _list(site).output
+    assert re.search(r"  the last child left .+ ago: it has performed 1 job\n", said)
+    assert "children left today" not in said  # nothing is wrong
+
+
+def test_self_tells_whether_the_worker_of_this_container_is_well(
+    site: Flask, children: Children, bench: Bench
+) -> None:
+    # The bench's worker is of another machine.
+    assert _list(site).exit_code == 0
+    none = _list(site, "--self")
+    assert (none.exit_code, none.output) == (1, "no worker has sent a heartbeat\n")
+    worker = _start(children)
+    assert _list(site, "--self").exit_code == 0
+    worker.signal(signal.SIGTERM)
+    assert worker.wait(20) == 0
+    assert _list(site, "--self").exit_code == 1
