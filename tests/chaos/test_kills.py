@@ -297,16 +297,16 @@ from flask_opsjobs.engine.worker.frames import PlainRun
 from flask_opsjobs.engine.worker.parent import Parent, WorkerOptions
 from tests.support.host import create_app
 
-send = Parent._send_errand
+send = Parent._send_rq_work
 
-def be_told_twice(self, place, errand):
-    if isinstance(errand, PlainRun):
+def be_told_twice(self, place, work, *limit):
+    if isinstance(work, PlainRun):
         os.kill(os.getpid(), signal.SIGTERM)
         self._stopped_at -= 2
         os.kill(os.getpid(), signal.SIGTERM)
-    send(self, place, errand)
+    send(self, place, work, *limit)
 
-Parent._send_errand = be_told_twice
+Parent._send_rq_work = be_told_twice
 app = create_app()
 with app.app_context():
     sys.exit(run(app, ["default"], WorkerOptions(with_scheduler=False)))

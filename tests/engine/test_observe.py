@@ -6,12 +6,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from flask import Flask
 from redis import Redis
 from rq import Queue, SimpleWorker, Worker
 
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.reconcile.observe import observe
 from flask_opsjobs.engine.redis.broker import broker_of
+from flask_opsjobs.engine.redis.connections import Wire
+from flask_opsjobs.engine.worker.rq_slots import SlotWorker, slot_name
 from tests.support.engine import Bench
 
 
@@ -111,7 +114,23 @@ def test_one_that_was_given_up_and_appears_comes_back(
     assert (row["state"], row["ended_at"]) == ("alive", None)
 
 
-def test_an_opsworker_keeps_its_own_row(
+def test_a_child_of_ours_is_no_plain_worker(
+    observer: Observer, bench: Bench, redis_client: Redis, app: Flask
+) -> None:
+    """Pitfall: a name does not tell it. Heroku calls plain workers `worker.1` too."""
+    child = SlotWorker(app, ["default"], slot_name("web", 1), Wire(redis_client, None))
+    with redis_client.pipeline() as pipe:
+        child.keep_record(pipe, is_busy=False)
+        pipe.execute()
+    other = SimpleWorker([Queue(connection=redis_client)], name="web.2", connection=redis_client)
+    other.register_birth()
+    assert {worker.name for worker in Worker.all(connection=redis_client)} == {"web.1", "web.2"}
+    observer.look()
+    names = "SELECT name FROM opsjobs.workers WHERE kind = 'plain'"
+    assert [row["name"] for row in bench.rows(names)] == ["web.2"]
+
+
+def test_a_worker_of_ours_keeps_its_own_row(
     observer: Observer, bench: Bench, redis_client: Redis
 ) -> None:
     worker = SimpleWorker(

@@ -271,6 +271,27 @@ def hold_plainly(gate: str) -> None:
     hold.function(gate)
 
 
+def hang_plainly(*_: Any) -> None:
+    """A plain RQ job, or a callback of one, that heeds no time limit."""
+    deaf.function()
+
+
+def die_plainly(path: str) -> None:
+    """A plain RQ job that notes its process, and kills it."""
+    note.function(path, str(os.getpid()))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def note_success(_job: Any, connection: Any, _result: Any) -> None:
+    """A callback of a plain RQ job, which notes in Redis that it was called."""
+    connection.rpush("noted", "success")
+
+
+def note_failure(_job: Any, connection: Any, *_: Any) -> None:
+    """As `note_success`, of a job that failed."""
+    connection.rpush("noted", "failure")
+
+
 def break_the_session() -> None:
     """A plain RQ job whose transaction fails, and that leaves it so."""
     db.session.execute(text("SELECT 1 / 0"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import zlib
@@ -25,8 +24,10 @@ from .connections import RedisConnections, WriteOnlySerializer
 
 _log = logging.getLogger("flask_opsjobs.dispatch")
 PREFIX = "opsjobs-"
-# The function that a plain RQ worker calls. An OpsWorker reads the id instead, and performs the job itself.
+# The function that a plain RQ worker calls. Ours reads only the id, and performs the job itself.
 FUNCTION = "flask_opsjobs.engine.worker.plain_worker.perform_delivery"
+# In RQ's record of a worker, it names the worker of ours whose child this is.
+WORKER_FIELD = "opsjobs_worker"
 _ID = re.compile(r"opsjobs-([0-9]{1,19})-([0-9]{1,19})")
 # The largest bigint. Any client of Redis can write a larger id, which Postgres would reject.
 _LARGEST = 2**63 - 1
@@ -100,7 +101,7 @@ class Broker:
                 pipe.sadd(Queue.redis_queues_keys, key)
                 for delivery in group:
                     pipe.hset(
-                        RQJob.key_for(delivery.rq_id), mapping=_hash(delivery, wire.serializer)
+                        RQJob.key_for(delivery.rq_id), mapping=make_hash(delivery, wire.serializer)
                     )
                     push = pipe.lpush if delivery.priority == 0 else pipe.rpush
                     push(key, delivery.rq_id)
@@ -136,7 +137,7 @@ def _queue_name(delivery: Delivery) -> str:
     return delivery.queue
 
 
-def _hash(delivery: Delivery, serializer: Serializer | None) -> dict[Any, Any]:
+def make_hash(delivery: Delivery, serializer: Serializer | None) -> dict[Any, Any]:
     """Return the fields that RQ's enqueue writes and its workers read.
 
     Leaving out empty fields halves the time.
@@ -166,14 +167,6 @@ def _data(serializer: Serializer) -> bytes:
 def request_heartbeat(broker: Broker, queue: str, worker: str) -> None:
     """Ask the worker for a heartbeat now. Raises `RedisError`. A worker that is not subscribed misses it."""
     send_command(broker.queue(queue, quick=True).connection, worker, _COMMAND)
-
-
-def is_heartbeat_request(message: dict[str, bytes]) -> bool:
-    """Return whether a message of the channel asks for a heartbeat."""
-    try:
-        return bool(json.loads(message["data"])["command"] == _COMMAND)
-    except (ValueError, TypeError, KeyError):
-        return False
 
 
 def try_request_heartbeat(broker: Broker, queue: str, worker: str) -> None:

@@ -16,7 +16,7 @@ from rq.registry import StartedJobRegistry
 
 from ...errors import EngineUnavailable
 from ...jobs.record.json_storage import clean_text
-from .broker import PREFIX, Broker, parse_rq_id
+from .broker import PREFIX, WORKER_FIELD, Broker, parse_rq_id
 from .connections import by_redis
 
 # A host's own jobs may fill a list without bound. Beyond this length, ids are looked up one by one.
@@ -172,7 +172,7 @@ class RQWorker:
 
 
 def read_workers(redis: Redis, known: Iterable[str] = ()) -> list[RQWorker]:
-    """Return the workers that RQ lists, and those of the `known` names that still have a hash.
+    """Return the plain workers that RQ lists, and those of the `known` names that still have a hash.
 
     After a flush of Redis a worker goes on and writes its hash again, but RQ lists it no more: hence `known`.
     Any client of Redis can write anything into a hash, so values that Postgres cannot store are left out or
@@ -184,12 +184,14 @@ def read_workers(redis: Redis, known: Iterable[str] = ()) -> list[RQWorker]:
     names = sorted(name for name in listed | set(known) if len(name) <= _LONGEST_NAME)
     with redis.pipeline(transaction=False) as pipe:
         for name in names:
-            pipe.hmget(start + name, "queues", "pid", "hostname", "version", "death")
+            pipe.hmget(start + name, "queues", "pid", "hostname", "version", "death", WORKER_FIELD)
             pipe.pttl(start + name)
         answers = pipe.execute(raise_on_error=False)
     pairs = zip(names, answers[::2], answers[1::2], strict=True)
     return [
-        _worker(name, values, ttl) for name, values, ttl in pairs if _is_hash(values) and ttl != -2
+        _worker(name, values[:-1], ttl)
+        for name, values, ttl in pairs
+        if _is_hash(values) and ttl != -2 and values[-1] is None
     ]
 
 

@@ -1,6 +1,6 @@
 -- Records the plain RQ workers that were seen in Redis: registers new ones and updates known ones. RQ
--- considers such a worker alive until `heartbeat_at` plus `counts.rq_ttl_seconds`. An OpsWorker is in Redis
--- too, under the same name. Its row is left alone, because it writes a heartbeat.
+-- considers such a worker alive until `heartbeat_at` plus `counts.rq_ttl_seconds`. Children of our workers
+-- are in Redis too, and are not among these names. A row of a worker of ours is left alone all the same.
 -- Run by the observe loop. Index: workers_name_key.
 INSERT INTO opsjobs.workers AS w
     (name, kind, host, pid, version, queues, state, started_at, heartbeat_at, counts, ended_at)

@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,16 +24,16 @@ from ...jobs.perform.perform import Report, perform
 from ..redis.broker import broker_of
 from .forking import die_with, forget_connections
 from .frames import (
-    ERRAND_ID,
+    RQ_WORK_ID,
     ChildChannel,
     ChildWord,
-    Errand,
     JobOrder,
     Order,
     PlainDeath,
     PlainRun,
     RQMaintenance,
     RQSchedule,
+    RQWork,
     read_order,
 )
 from .left_children import LeaveReason
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("flask_opsjobs.worker")
 
 
+_INTERRUPTED = LeaveReason("timed_out", "interrupted a job that reached its time limit")
 # Linux, short of memory, kills a child rather than its parent.
 _OOM_SCORE = "500"
 
@@ -90,7 +91,7 @@ class _Child:
     def __init__(self, setup: ChildSetup, number: int, sock: socket.socket, page: Page) -> None:
         self._setup = setup
         self._number = number
-        self._slot: SlotWorker | None = None
+        self._slots: dict[int, SlotWorker] = {}
         self._app = setup.app
         self._host = setup.host
         self._tasks = setup.host.performable
@@ -116,40 +117,46 @@ class _Child:
                 return
 
     def _perform(self, kind: int, body: bytes) -> str | None:
-        """Perform a job, or do an errand. Return the task of the job."""
+        """Perform a job, or do other work of RQ. Return the task of the job."""
         if kind == Order.JOB:
             order: JobOrder = read_order(body)
             self._perform_job(order)
             return order.task
-        number, errand = read_order(body)
-        self._page.begin((ERRAND_ID, number), steady_seconds())
-        self._run_errand(errand)
+        number, work = read_order(body)
+        self._page.begin((RQ_WORK_ID, number), steady_seconds())
+        try:
+            self._work_for_rq(work)
+        except Exception:  # such as an outage of Redis
+            _log.exception("%s failed", work)
+        self._leave_if_forked()
         self._channel.say(ChildWord.DONE)
         return None
 
-    def _run_errand(self, errand: Errand) -> None:
-        try:
-            slot = self._slot_worker()
-            match errand:
-                case PlainRun():
-                    slot.run_job(errand)
-                case PlainDeath():
-                    slot.settle_death(errand)
-                case RQMaintenance():
-                    slot.maintain()
-                case RQSchedule():
-                    slot.schedule_once()
-        except Exception:  # such as an outage of Redis
-            _log.exception("%r failed", errand)
+    def _leave_if_forked(self) -> None:
+        """End a process that a function forked and that has come out of it. The job is not its own."""
+        if os.getpid() != self._pid:
+            os._exit(0)
 
-    def _slot_worker(self) -> SlotWorker:
-        """Return what this child is for RQ. It is made when the first plain job comes."""
-        if self._slot is None:
+    def _work_for_rq(self, work: RQWork) -> None:
+        match work:
+            case PlainRun():
+                if self._slot(self._number).run_job(work, self._channel.limit):
+                    self._unfit = _INTERRUPTED
+            case PlainDeath(place=place):
+                self._slot(place).settle_death(work)
+            case RQMaintenance():
+                self._slot(self._number).maintain()
+            case RQSchedule():
+                self._slot(self._number).schedule_once()
+
+    def _slot(self, number: int) -> SlotWorker:
+        """Return what the child at a place is for RQ. It is made when it is needed first."""
+        if number not in self._slots:
             setup = self._setup
             wire = broker_of(self._host).connections.wire(setup.queues[0])
-            name = slot_name(setup.worker, self._number)
-            self._slot = SlotWorker(setup.app, setup.queues, name, wire)
-        return self._slot
+            name = slot_name(setup.worker, number)
+            self._slots[number] = SlotWorker(setup.app, setup.queues, name, wire)
+        return self._slots[number]
 
     def _perform_job(self, order: JobOrder) -> None:
         """Perform a managed job and send its outcome, unless its reservation has ended."""
@@ -169,9 +176,7 @@ class _Child:
         context = self._app.app_context()
         context.push()
         outcome = perform(self._tasks, order.claimed(), report)
-        if os.getpid() != self._pid:
-            # A process that the function forked has come out of it. The job is not its own.
-            os._exit(0)
+        self._leave_if_forked()
         # Sent inside the context: if a host's teardown raises or hangs, the outcome is already sent.
         self._channel.outcome(order.key, began, steady_seconds(), outcome)
         self._unfit = _why_unfit(order.task, outcome)
@@ -184,7 +189,7 @@ class _Child:
 def _why_unfit(task: str, outcome: Outcome) -> LeaveReason | None:
     """Return why the process is not fit for another job after this outcome; None when it is."""
     if outcome.kind == "timed_out":
-        return LeaveReason("timed_out", "interrupted a job that reached its time limit", task)
+        return replace(_INTERRUPTED, task=task)
     if outcome.error is not None and outcome.error.startswith("MemoryError"):
         return LeaveReason("memory", "ran out of memory", task)
     return None

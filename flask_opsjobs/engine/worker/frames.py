@@ -12,6 +12,8 @@ from datetime import datetime
 from enum import IntEnum
 from typing import Any
 
+from typing_extensions import override
+
 from ...jobs.perform.current import Claimed
 from ...jobs.perform.outcomes import RETURNED, Outcome
 from .left_children import LeaveReason
@@ -23,7 +25,7 @@ class Order(IntEnum):
     """What a parent sends: the body of each frame is pickled, since both are the same program."""
 
     JOB = 1  # a `JobOrder`
-    ERRAND = 2  # (number, `Errand`): something of RQ's
+    RQ_WORK = 2  # (number, `RQWork`)
 
 
 @dataclass(frozen=True)
@@ -33,30 +35,53 @@ class PlainRun:
     rq_id: str
     queue: str
 
+    @override
+    def __str__(self) -> str:
+        return f"RQ job {self.rq_id}"
+
 
 @dataclass(frozen=True)
 class PlainDeath:
-    """To do what RQ does after the process of a plain job died. `was_stopped`: by RQ's command."""
+    """To do what RQ does after the process of a plain job died at a place. `was_stopped`: by RQ's command.
+
+    `may_call_host`: whether to call the host's code too; not after a child died of it.
+    """
 
     job: PlainRun
+    place: int
     words: str
     was_stopped: bool
+    may_call_host: bool = True
+
+    @override
+    def __str__(self) -> str:
+        return f"what RQ does after its job {self.job.rq_id} died"
 
 
 @dataclass(frozen=True)
 class RQMaintenance:
     """To do RQ's maintenance."""
 
+    @override
+    def __str__(self) -> str:
+        return "RQ's maintenance"
+
 
 @dataclass(frozen=True)
 class RQSchedule:
     """To put plain jobs that are due into their queues once, unless another RQ scheduler does."""
 
+    @override
+    def __str__(self) -> str:
+        return "RQ's scheduling"
 
-# RQ's own code that may run code of the host. It never runs in the parent.
-Errand = PlainRun | PlainDeath | RQMaintenance | RQSchedule
-# The page of a child shows the number of its errand beside this instead of the id of a job.
-ERRAND_ID = 2**64 - 1
+
+# RQ's own code that may run code of the host. It never runs in the parent; errands run in a child of their
+# own, since they may hang.
+Errand = PlainDeath | RQMaintenance | RQSchedule
+RQWork = PlainRun | Errand
+# The page of a child shows the number of such work beside this instead of the id of a job.
+RQ_WORK_ID = 2**64 - 1
 
 
 class ChildWord(IntEnum):
@@ -67,8 +92,9 @@ class ChildWord(IntEnum):
     OUTCOME = 3  # the same, and the outcome as JSON
     LATE = 4  # id, dispatch number: the job was not begun, since its reservation had ended
     PROGRESS = 5  # id, dispatch number, and JSON: done, total, note
-    DONE = 6  # the errand is done
+    DONE = 6  # the work of RQ is done
     LEAVING = 7  # JSON: the values of each `LeaveReason`; the child ends
+    LIMIT = 8  # JSON: the seconds that the plain job may take, its callbacks included
 
 
 # A plain outcome is most of what is sent: it is no JSON.
@@ -258,6 +284,10 @@ class ChildChannel:
             self.say(ChildWord.RETURNED, head)
         else:
             self.say(ChildWord.OUTCOME, head + json.dumps(asdict(outcome)).encode())
+
+    def limit(self, seconds: float) -> None:
+        """Say how long the plain job may take."""
+        self.say(ChildWord.LIMIT, json.dumps(seconds).encode())
 
     def leaving(self, reasons: Iterable[LeaveReason]) -> None:
         """Say why the child ends now."""

@@ -54,8 +54,6 @@ class Heartbeat:
         self._due_at = time.monotonic() + heartbeat_seconds
         # By delivery, whether it runs.
         self._held: dict[tuple[int, int], bool] = {}
-        # The mean run time of the worker's last jobs.
-        self.run_seconds: float | None = None
         self._counts: Counter[str] = Counter()
         self.left_children = LeftChildren()
         self._pool = PoolReport()
@@ -140,7 +138,6 @@ class Heartbeat:
             workers.HeartbeatReport(
                 self._heartbeat_no,
                 reserved=reserved,
-                run_seconds=self.run_seconds,
                 rss_kb=_rss_kb(),
                 counts=counts,
                 left_children=self.left_children.report(),

@@ -7,13 +7,14 @@ It waits for nothing but its poll. Other threads take jobs (`taker`), write outc
 from __future__ import annotations
 
 import logging
+import math
 import select
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 
 from ...core.steady_clock import steady_seconds
@@ -34,6 +35,7 @@ from .frames import (
     PlainRun,
     RQMaintenance,
     RQSchedule,
+    RQWork,
     make_order,
     read_json,
     read_key,
@@ -75,15 +77,20 @@ _ECHO_SECONDS = 1.0
 _WITHOUT_REDIS_SECONDS = 0.25
 # A child that says nothing for so long after its fork is killed: it may hang in a lock.
 _START_SECONDS = 30.0
+# RQ's records show a managed job when it has run for so long.
+_SHOWN_SECONDS = 1.0
 # How long idle children get to end when the worker stops.
 _END_SECONDS = 2.0
 _STOPPED = "stopped with its worker"
 _BY_COMMAND = "stopped by a command of RQ"
+_OVERDUE = "its time limit could not stop it"
 _FORK_SECONDS = 0.01
 # The report that goes with the heartbeat is made so often.
 _REPORT_SECONDS = 1.0
 # RQ does its maintenance so often.
 _MAINTENANCE_SECONDS = 600.0
+# An errand that takes longer hangs in the host's code. RQ interrupts a callback after a minute.
+_ERRAND_SECONDS = 300.0
 
 News = Taken | Begun | ClaimAnswer | Popped | Command | StartScheduler
 
@@ -148,13 +155,16 @@ class Parent:
         self._poll.register(mailbox.descriptors()[0], select.POLLIN)
         # Reserved jobs that any child may get.
         self._waiting = WaitingJobs()
-        # What a child gets by itself: a job that must be claimed first, or an errand.
-        self._special: deque[ReservedJob | LimitedDelivery | Errand] = deque()
-        self._errands = 0
-        self._scheduler_to_start: OpsScheduler | None = None
+        # What a child gets by itself: a job that must be claimed first, or a plain RQ job.
+        self._special: deque[ReservedJob | LimitedDelivery | PlainRun] = deque()
+        # Errands have a child of their own, which is forked for them.
+        self._errand_place = Place(0)
+        self._errands: deque[Errand] = deque()
         if options.burst and options.with_scheduler:
-            self._special.append(RQSchedule())
+            self._errands.append(RQSchedule())
         self._maintained_at = -_MAINTENANCE_SECONDS
+        self._rq_works = 0
+        self._scheduler_to_start: OpsScheduler | None = None
         self._is_turn_of_special = True
         self._times = RunTimes()
         self._budget = ReserveBudget(
@@ -207,21 +217,21 @@ class Parent:
     def _is_done(self) -> bool:
         if any(self._is_awaited(place) for place in self._places):
             return False
+        has_errands = bool(self._errands) or self._errand_place.is_busy
         if self._stops:
-            return not self._deaths_to_settle() or self._stops > 2
+            return not has_errands or self._stops > 2
+        if has_errands:
+            return False
         if self._is_spent():
             return True
         is_empty = not self._waiting and not self._special and not self._heartbeat.count_held()
-        return self._options.burst and is_empty and self._demand.found_nothing(self._link)
+        is_idle = self._link.is_suspended or self._demand.found_nothing(self._link)
+        return self._options.burst and is_empty and is_idle
 
     def _is_awaited(self, place: Place) -> bool:
         """Return whether a child's job must end first. A stop does not wait long for one to be claimed."""
         is_late = self._stops and steady_seconds() - self._stopped_at > _GRACE_SECONDS
         return place.sent is not None or (place.promised is not None and not is_late)
-
-    def _deaths_to_settle(self) -> bool:
-        """Return whether plain jobs were killed, and nobody has done yet what RQ does then."""
-        return any(isinstance(what, PlainDeath) for what in self._special)
 
     def _is_spent(self) -> bool:
         return self._options.max_jobs is not None and self._given >= self._options.max_jobs
@@ -251,9 +261,10 @@ class Parent:
 
     def fill_places(self) -> None:
         """Fork a child for each place without one, unless another thread holds the fork lock right now."""
-        if self._stops and not self._deaths_to_settle():
-            return
-        for place in self._places:
+        wanted = [] if self._stops else self._places
+        if self._errands and not self._link.is_away:
+            wanted = [*wanted, self._errand_place]
+        for place in wanted:
             if place.child is None and place.fork_at <= steady_seconds():
                 with _fork_lock_if_free() as is_free:
                     if is_free:
@@ -327,6 +338,9 @@ class Parent:
                 self._take_late(place, child, read_key(body))
             case ChildWord.DONE:
                 self._take_done(place, child)
+            case ChildWord.LIMIT:
+                if place.sent is not None:
+                    place.sent.limit_seconds = read_json(body)
             case ChildWord.LEAVING:
                 place.leaving = read_leaving(body)
 
@@ -338,16 +352,20 @@ class Parent:
             # Refusing a job takes no time. If it counted, more of them would be taken ahead.
             order = sent.job.order
             self._times.note(order.task, order.queue, found.ended - found.began)
+        place.count(found.outcome)
         self._record(found.key, found.outcome, child.pid, found.began, found.ended)
         self._count(child)
         self._end_sent(place)
 
     def _take_done(self, place: Place, child: ChildProcess) -> None:
         sent = place.sent
-        if sent is not None and isinstance(sent.errand, PlainRun):
-            self._times.note("", sent.errand.queue, steady_seconds() - sent.at)
+        if sent is not None and sent.plain is not None:
+            self._times.note("", sent.plain.queue, steady_seconds() - sent.at)
             self._count(child)
         self._end_sent(place)
+        if place is self._errand_place and not self._errands:
+            child.dismiss()
+            place.leaving = []
 
     def _record(self, key: Key, outcome: Outcome, pid: int, began: float, ended: float) -> None:
         worker_id = self._heartbeat.worker_id
@@ -416,35 +434,49 @@ class Parent:
         began = None if sent is None else sent.began(child)
         tail = child.page.log_tail()
         death = child.bury()
-        if sent is not None and sent.errand is not None:
-            self._end_errand(sent.errand, sent, death.words, has_begun=began is not None)
+        if sent is not None and sent.rq_work is not None:
+            self._end_rq_work(
+                place.number, sent.rq_work, sent, death.words, has_begun=began is not None
+            )
         elif sent is not None and sent.job is not None:
             if began is None:
                 self._return_unbegun(sent, sent.job, child, is_fresh=True)
             else:
                 outcome = outcome_of_death(sent, death, tail, self._tasks)
+                place.count(outcome)
                 if outcome.kind == "lost":
                     job_id = sent.job.order.id
                     self._say(
                         logging.WARNING, "job %d does not run here any more: %s", job_id, LOST
                     )
                 self._record(sent.job.key, outcome, child.pid, began, steady_seconds())
-        elif not place.is_ready and not self._stops:
+        elif not place.is_ready and (not self._stops or place is self._errand_place):
             self._postpone(place, f"{death.words}, before it was ready")
-        self._note_leaving(place.leaving or [_death_as_reason(sent, death)])
+        if place is not self._errand_place:
+            self._note_leaving(place.leaving or [_death_as_reason(sent, death)])
         place.child, place.sent, place.is_ready, place.leaving = None, None, False, None
         self._is_stuck = False
         self._demand.renew()
 
-    def _end_errand(self, errand: Errand, sent: Sent, words: str, *, has_begun: bool) -> None:
-        """A child died with an errand: another one does it, or does what RQ does after a death."""
-        if not has_begun:
-            self._special.appendleft(errand)
-        elif isinstance(errand, PlainRun):
-            was_stopped = sent.why_killed == _BY_COMMAND
-            self._special.append(PlainDeath(errand, f"Its process died: {words}.", was_stopped))
-        else:
-            self._say(logging.ERROR, "%r failed: its process died, %s", errand, words)
+    def _end_rq_work(
+        self, place: int, work: RQWork, sent: Sent, words: str, *, has_begun: bool
+    ) -> None:
+        """A child died with work of RQ: another one does it, or what RQ does after a death."""
+        match work:
+            case PlainRun():
+                if not has_begun:
+                    self._special.appendleft(work)
+                    return
+                why = f"Its process died: {words}{f' ({sent.why_killed})' if sent.why_killed else ''}."
+                was_stopped = sent.why_killed == _BY_COMMAND
+                self._errands.append(PlainDeath(work, place, why, was_stopped))
+            case _ if not has_begun:
+                self._errands.appendleft(work)
+            case PlainDeath(may_call_host=True):
+                self._say(logging.ERROR, "%s is tried again: its process died, %s", work, words)
+                self._errands.appendleft(replace(work, may_call_host=False))
+            case _:
+                self._say(logging.ERROR, "%s failed: its process died, %s", work, words)
 
     def _forget_descriptor(self, descriptor: int) -> None:
         if self._of_descriptor.pop(descriptor, None) is not None:
@@ -545,7 +577,7 @@ class Parent:
         sent = place.sent
         if sent is None:
             return
-        rq_id = sent.errand.rq_id if isinstance(sent.errand, PlainRun) else None
+        rq_id = sent.plain.rq_id if sent.plain is not None else None
         if sent.job is not None:
             rq_id = make_rq_id(*sent.job.key)
         if command.name == "kill-horse":
@@ -567,7 +599,7 @@ class Parent:
         if gap > self._frozen_seconds:
             self._recorder.beat_now()  # it finds out which jobs are still ours
         self._stop_what_must_stop()
-        for place in self._places:
+        for place in (*self._places, self._errand_place):
             if place.child is not None:
                 self._look_at(place, place.child, now)
         if self._starts:
@@ -579,8 +611,8 @@ class Parent:
         if self._stops:
             self._taker.close()
             self._link.announce_stop()
-        self._heartbeat.run_seconds = self._times.mean
-        self._tell_link()
+            self._drop_errands()
+        self._tell_link(now)
         self._do_what_is_due(now)
 
     def _do_what_is_due(self, now: float) -> None:
@@ -588,7 +620,7 @@ class Parent:
             self._report(now)
         if now - self._maintained_at >= _MAINTENANCE_SECONDS and not self._link.is_away:
             self._maintained_at = now
-            self._special.append(RQMaintenance())
+            self._errands.append(RQMaintenance())
 
     def _report(self, now: float) -> None:
         """Let the next heartbeat tell of the children. The first report does not wait for it."""
@@ -602,15 +634,15 @@ class Parent:
         """Return how many jobs wait in this process for a child."""
         return len(self._waiting) + len(self._special)
 
-    def _tell_link(self) -> None:
-        """Tell which places are busy, for RQ's records."""
-        self._link.note_running(
-            {
-                place.number: place.sent.errand if isinstance(place.sent.errand, PlainRun) else None
-                for place in self._places
-                if place.sent is not None
-            }
-        )
+    def _drop_errands(self) -> None:
+        """Keep what must be done before the worker ends: a job that died with it shall not run on for RQ."""
+        is_possible = not self._link.is_away and self._errand_place.fork_at <= self._looked_at
+        must = [what for what in self._errands if isinstance(what, PlainDeath) and is_possible]
+        self._errands = deque(must)
+
+    def _tell_link(self, now: float) -> None:
+        """Tell what runs, for RQ's records."""
+        self._link.show([place.for_rq(now - _SHOWN_SECONDS) for place in self._places])
 
     def _look_at(self, place: Place, child: ChildProcess, now: float) -> None:
         since = place.in_teardown_since()
@@ -626,15 +658,26 @@ class Parent:
             if now - max(sent.at, begin_after) > _GRACE_SECONDS:
                 child.kill()
             return
-        if self._stops > 1 and not isinstance(sent.errand, PlainDeath):
+        if self._stops > 1 and place is not self._errand_place:
             self._kill(place, _STOPPED)
-        if sent.job is None:
-            return
-        order = sent.job.order
-        seconds = now - began
+        if sent.job is not None:
+            self._look_at_job(place, child, sent, began)
+        elif now > self._limit_of(place, sent, began):
+            self._kill(place, _OVERDUE)
+
+    def _limit_of(self, place: Place, sent: Sent, began: float) -> float:
+        """Return until when work of RQ may run. An errand does not delay a stop for long."""
+        until = math.inf if sent.limit_seconds is None else began + sent.limit_seconds
+        if self._stops and place is self._errand_place:
+            return min(until, max(began, self._stopped_at) + _GRACE_SECONDS)
+        return until
+
+    def _look_at_job(self, place: Place, child: ChildProcess, sent: Sent, began: float) -> None:
+        assert sent.job is not None
+        seconds = self._looked_at - began
         if seconds > _SHORT_SECONDS:
             self._write_start(sent, child, began)
-        limit = order.timeout_seconds
+        limit = sent.job.order.timeout_seconds
         if limit is not None and seconds > limit + _GRACE_SECONDS:
             self._kill(place, "timed_out")
 
@@ -670,7 +713,9 @@ class Parent:
     # --- feeding ---
 
     def _feed(self) -> None:
-        if (self._stops or not self._takes_jobs) and not self._deaths_to_settle():
+        if self._errands and self._errand_place.is_idle and not self._link.is_away:
+            self._send_rq_work(self._errand_place, self._errands.popleft(), _ERRAND_SECONDS)
+        if self._stops or not self._takes_jobs:
             return
         busy = sum(place.is_busy for place in self._places)
         for place in self._places:
@@ -693,13 +738,15 @@ class Parent:
             self._give_back([job])  # its deadline has passed, or this process was frozen
         return False
 
-    def _feed_special(self, place: Place, what: ReservedJob | LimitedDelivery | Errand) -> None:
+    def _feed_special(self, place: Place, what: ReservedJob | LimitedDelivery | PlainRun) -> None:
         match what:
             case ReservedJob() | LimitedDelivery():
                 place.promised = what.key
                 self._taker.claim(what)
-            case _:
-                self._send_errand(place, what)
+            case PlainRun():
+                self._given += 1
+                self._link.let_go()
+                self._send_rq_work(place, what)
 
     def _send_job(self, place: Place, job: ReservedJob, *, is_started: bool = False) -> None:
         self._given += 1
@@ -707,13 +754,11 @@ class Parent:
         sent = Sent(steady_seconds(), job, is_started=is_started)
         self._send(place, sent, make_order(Order.JOB, job.order))
 
-    def _send_errand(self, place: Place, errand: Errand) -> None:
-        if isinstance(errand, PlainRun):
-            self._given += 1
-            self._link.let_go()
-        self._errands += 1
-        sent = Sent(steady_seconds(), errand=errand, number=self._errands)
-        self._send(place, sent, make_order(Order.ERRAND, (self._errands, errand)))
+    def _send_rq_work(self, place: Place, work: RQWork, limit: float | None = None) -> None:
+        self._rq_works += 1
+        number = self._rq_works
+        sent = Sent(steady_seconds(), rq_work=work, number=number, limit_seconds=limit)
+        self._send(place, sent, make_order(Order.RQ_WORK, (number, work)))
 
     def _send(self, place: Place, sent: Sent, frame: bytes) -> None:
         assert place.child is not None
@@ -733,8 +778,6 @@ class Parent:
                     self._taker.recall(what)
                 case PlainRun():
                     self._link.put_back(what)
-                case PlainDeath() | RQMaintenance() | RQSchedule():
-                    self._special.append(what)
 
     def _give_back(self, jobs: Iterable[ReservedJob]) -> None:
         if keys := [job.key for job in jobs]:
@@ -794,7 +837,7 @@ class Parent:
                 if may_take
                 else "this worker takes no more jobs until its outcomes and its heartbeat are written",
             )
-        return may_take and not self._link.is_suspended
+        return may_take and self._link.is_suspended is False
 
     def _hand_over(self) -> None:
         if self._ended:
@@ -811,13 +854,14 @@ class Parent:
             if isinstance(news, Taken | Popped):
                 self._read(news)
         self._give_back_all()
-        for place in self._places:
+        places = (*self._places, self._errand_place)
+        for place in places:
             if place.child is not None:
                 place.child.dismiss()
         until = time.monotonic() + _END_SECONDS
-        while any(place.child for place in self._places) and time.monotonic() < until:
+        while any(place.child for place in places) and time.monotonic() < until:
             self._hear_all(self._poll.poll(50))
-        for place in self._places:
+        for place in places:
             if place.child is not None:
                 place.child.kill()
                 self._bury(place)

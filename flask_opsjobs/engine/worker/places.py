@@ -10,24 +10,26 @@ from ...jobs.perform.backoff import backoff_seconds
 from ...jobs.perform.outcomes import Outcome
 from ...jobs.record.declaration import TaskDeclaration
 from .children import ChildProcess, Death
-from .frames import ERRAND_ID, Errand, Key
+from .frames import RQ_WORK_ID, JobOrder, Key, PlainRun, RQWork
 from .heartbeat import CANCELED, LOST, Progress
 from .left_children import LeaveReason
 from .reserved import ReservedJob
+from .rq_link import ShownPlace
 
 
 @dataclass
 class Sent:
-    """What a child was given: a managed job, or an errand with its number.
+    """What a child was given: a managed job, or work of RQ with its number.
 
     `is_written`: its start was handed to the taker. `is_started`: the row of the job says so, and `progress`
-    waits for that. `why_killed`: why its child was killed.
+    waits for that. `limit_seconds`: how long the work of RQ may take. `why_killed`: why its child was killed.
     """
 
     at: float
     job: ReservedJob | None = None
-    errand: Errand | None = None
+    rq_work: RQWork | None = None
     number: int = 0
+    limit_seconds: float | None = None
     is_written: bool = False
     is_started: bool = False
     progress: Progress | None = None
@@ -38,10 +40,22 @@ class Sent:
         """Return the delivery of a managed job."""
         return self.job.key if self.job is not None else None
 
+    @property
+    def plain(self) -> PlainRun | None:
+        """Return the plain RQ job, if it is one."""
+        return self.rq_work if isinstance(self.rq_work, PlainRun) else None
+
+    def for_rq(self, child: ChildProcess, begun_before: float) -> PlainRun | JobOrder | None:
+        """Return the job that RQ's records show: a managed one only if it began before this moment."""
+        if self.job is None:
+            return self.plain
+        began = self.began(child)
+        return self.job.order if began is not None and began < begun_before else None
+
     def began(self, child: ChildProcess) -> float | None:
         """Return when the child began it; None while it has not."""
         page = child.page.read()
-        key = self.key or (ERRAND_ID, self.number)
+        key = self.key or (RQ_WORK_ID, self.number)
         return page[1] if page is not None and page[0] == key else None
 
 
@@ -52,6 +66,7 @@ class Place:
     `promised` is a job that is claimed for the child and not sent yet. `leaving` are the reasons why the
     child takes no more jobs. `ended_at` is when it ended its last job; the host's teardown may still run.
     `fork_at` is when the next child is forked, after one that did not become ready; else 0.
+    `finished` and `failed` are the managed jobs that ended here.
     """
 
     number: int
@@ -62,6 +77,8 @@ class Place:
     leaving: list[LeaveReason] | None = None
     ended_at: float = 0.0
     fork_at: float = 0.0
+    finished: int = 0
+    failed: int = 0
     backoff: Backoff = field(default_factory=lambda: Backoff(shortest=0.1, longest=30.0))
 
     @property
@@ -73,6 +90,20 @@ class Place:
     def is_busy(self) -> bool:
         """Return whether its child has a job, or gets the one that is claimed for it."""
         return self.sent is not None or self.promised is not None
+
+    def count(self, outcome: Outcome) -> None:
+        """Count a managed job that has ended here."""
+        if outcome.kind == "returned":
+            self.finished += 1
+        else:
+            self.failed += 1
+
+    def for_rq(self, begun_before: float) -> ShownPlace:
+        """Return what RQ's records show of the place."""
+        sent, job = self.sent, None
+        if sent is not None and self.child is not None:
+            job = sent.for_rq(self.child, begun_before)
+        return ShownPlace(self.is_busy, job, self.finished, self.failed)
 
     def in_teardown_since(self) -> float | None:
         """Return since when the host's teardown after the last job has been running; None when it is not."""

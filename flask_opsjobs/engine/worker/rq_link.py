@@ -6,13 +6,14 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from redis import Redis, RedisError
 from rq import Queue
 from rq.command import PUBSUB_CHANNEL_TEMPLATE
+from rq.executions import Execution
 from rq.job import Job as RQJob
 from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import as_text
@@ -22,7 +23,7 @@ from ...core.outage import Backoff
 from ..redis.broker import PREFIX, parse_rq_id
 from ..redis.connections import Wire
 from .forking import fork_lock
-from .frames import Key, PlainRun
+from .frames import JobOrder, Key, PlainRun
 from .rq_scheduler import OpsScheduler
 from .rq_slots import SlotWorker
 
@@ -31,7 +32,6 @@ _log = logging.getLogger("flask_opsjobs.worker")
 # A pop blocks briefly: a stop waits for its end, since a pop that is broken off may lose a delivery.
 _BLOCK_SECONDS = 1
 _SUSPENSION_SECONDS = 1.0
-_RECORDS_SECONDS = 10.0
 SCHEDULER_SECONDS = 60.0
 # Redis counts as away after so long without an answer.
 _AWAY_SECONDS = 2.0
@@ -82,6 +82,16 @@ class StartScheduler:
     scheduler: OpsScheduler
 
 
+@dataclass(frozen=True)
+class ShownPlace:
+    """What RQ's records show of a place: its job if it has run for a while, and how many ended before."""
+
+    is_busy: bool = False
+    job: PlainRun | JobOrder | None = None
+    finished: int = 0
+    failed: int = 0
+
+
 @dataclass
 class _Wanted:
     number: int = 0
@@ -98,9 +108,14 @@ class RQLink(threading.Thread):
         slots: Sequence[SlotWorker],
         tell: Callable[[Popped | Command | StartScheduler], None],
         scheduler: OpsScheduler | None,
+        heartbeat_seconds: float,
     ) -> None:
-        """`scheduler` puts plain jobs into their queues; None when this worker does not run one."""
+        """`scheduler` puts plain jobs into their queues; None when this worker does not run one.
+
+        RQ's records are written anew every `heartbeat_seconds`.
+        """
         super().__init__(name="opsjobs-rq-link", daemon=True)
+        self._records_seconds = heartbeat_seconds
         self._scheduler = scheduler
         self._scheduler_at = 0.0
         self._redis = wire.redis
@@ -115,7 +130,9 @@ class RQLink(threading.Thread):
         self._back: list[PlainRun] = []
         # Whether a plain job was popped that has no child yet: a second one would pass it.
         self._has_plain = False
-        self._running: Mapping[int, PlainRun | None] = {}
+        self._places: Sequence[ShownPlace] = [ShownPlace() for _ in slots]
+        # The managed jobs that RQ's records show, by slot.
+        self._shown: dict[SlotWorker, tuple[JobOrder, Execution]] = {}
         self._is_stopping = False
         self._suspension_at = self._records_at = 0.0
         self._answered_at = time.monotonic()
@@ -123,9 +140,8 @@ class RQLink(threading.Thread):
         self._is_stop_announced = self._has_to_announce = False
         self._backoff = Backoff(longest=4.0)
         # Whether somebody suspended all workers of this Redis, when it was last read. Until it is read, or
-        # Redis turns out to be away, the worker takes nothing.
-        self.is_suspended = True
-        self._has_read_suspension = False
+        # Redis turns out to be away, it is None and the worker takes nothing.
+        self.is_suspended: bool | None = None
         # How often a pop found all lists empty.
         self.empty_pops = 0
 
@@ -162,9 +178,9 @@ class RQLink(threading.Thread):
                 self._is_stop_announced = self._has_to_announce = True
                 self._changed.notify()
 
-    def note_running(self, running: Mapping[int, PlainRun | None]) -> None:
-        """Tell which places are busy, each with the plain RQ job that it runs, or None."""
-        self._running = running
+    def show(self, places: Sequence[ShownPlace]) -> None:
+        """Let RQ's records show the places so."""
+        self._places = places
 
     def stop(self, timeout: float) -> bool:
         """Pop nothing more, remove RQ's records of the worker, and end; False after `timeout` seconds."""
@@ -198,7 +214,7 @@ class RQLink(threading.Thread):
         self._leave()
 
     def _note_silence(self, error: RedisError) -> None:
-        if not self._has_read_suspension:
+        if self.is_suspended is None:
             self.is_suspended = False
         if not self._is_silent:
             self._is_silent = True
@@ -219,6 +235,7 @@ class RQLink(threading.Thread):
 
     def _serve(self) -> None:
         self._read_suspension()
+        self._show_managed()
         self._keep_records()
         self._keep_scheduler()
         self._forget_taken()
@@ -229,7 +246,7 @@ class RQLink(threading.Thread):
             self._has_to_announce = False
         with self._changed:
             wanted, self._wanted = self._wanted, _Wanted()
-        if wanted.number and not self.is_suspended:
+        if wanted.number and self.is_suspended is False:
             try:
                 popped = self._pop(wanted)
             except RedisError:
@@ -358,21 +375,40 @@ class RQLink(threading.Thread):
             return
         self._suspension_at = time.monotonic() + _SUSPENSION_SECONDS
         self.is_suspended = bool(self._redis.exists(WORKERS_SUSPENDED))
-        self._has_read_suspension = True
         self._answered_at = time.monotonic()
 
     def _keep_records(self) -> None:
         if time.monotonic() < self._records_at:
             return
-        self._records_at = time.monotonic() + _RECORDS_SECONDS
-        running = dict(self._running)
+        self._records_at = time.monotonic() + self._records_seconds
+        places = self._places
         with self._redis.pipeline() as pipe:
-            for number, slot in enumerate(self._slots, 1):
-                slot.keep_record(pipe, is_busy=number in running)
+            for slot, place in zip(self._slots, places, strict=True):
+                slot.keep_record(pipe, is_busy=place.is_busy)
+            for slot, (order, execution) in self._shown.items():
+                slot.keep_managed(pipe, order, execution)
             pipe.execute()
-        for number, plain in running.items():
-            if plain is not None:
-                self._slots[number - 1].keep_execution(plain)
+        for slot, place in zip(self._slots, places, strict=True):
+            if isinstance(place.job, PlainRun):
+                slot.keep_execution(place.job)
+            slot.count_managed(place.finished, place.failed)
+
+    def _show_managed(self) -> None:
+        """Let RQ's records show the managed jobs that have run for a while, and no others."""
+        for slot, place in zip(self._slots, self._places, strict=True):
+            shown = self._shown.get(slot)
+            if shown is not None and shown[0] is not place.job:
+                with self._redis.pipeline() as pipe:
+                    slot.end_managed(pipe, *shown)
+                    slot.keep_record(pipe, is_busy=place.is_busy)
+                    pipe.execute()
+                del self._shown[slot]
+            if isinstance(place.job, JobOrder) and slot not in self._shown:
+                self._shown[slot] = place.job, slot.begin_managed(place.job)
+                with self._redis.pipeline() as pipe:
+                    slot.keep_managed(pipe, *self._shown[slot])
+                    slot.keep_record(pipe, is_busy=True)
+                    pipe.execute()
 
     def _keep_scheduler(self) -> None:
         """Once a minute, take over when no RQ scheduler holds the locks. RQ itself waits ten minutes."""
@@ -386,6 +422,8 @@ class RQLink(threading.Thread):
         try:
             self._forget_taken()
             self._put_all_back()
+            self._places = [replace(place, job=None) for place in self._places]
+            self._show_managed()
             for slot in self._slots:
                 slot.register_death()
         except RedisError as error:
@@ -402,7 +440,7 @@ class _Commands(threading.Thread):
         self, redis: Redis, slots: Sequence[SlotWorker], tell: Callable[[Command], None]
     ) -> None:
         super().__init__(name="opsjobs-rq-commands", daemon=True)
-        self._redis = redis
+        self._redis, self._slots = redis, slots
         self._tell = tell
         self._places: dict[str, int | None] = {
             slot.pubsub_channel_name: number for number, slot in enumerate(slots, 1)
@@ -440,7 +478,14 @@ class _Commands(threading.Thread):
             name, job_id = str(payload["command"]), payload.get("job_id")
         except (ValueError, TypeError, KeyError, AttributeError):
             return
-        self._tell(Command(name, self._places.get(as_text(message["channel"])), job_id))
+        place = self._places.get(as_text(message["channel"]))
+        if name == "stop-execution" and not self._runs(place, job_id, payload.get("execution_id")):
+            return
+        self._tell(Command(name, place, job_id))
+
+    def _runs(self, place: int | None, *execution: object) -> bool:
+        """Return whether a place runs this execution: an older one of the same job is over."""
+        return place is not None and self._slots[place - 1].runs(*map(str, execution))
 
 
 def descriptors_of_pool(redis: Redis) -> list[int]:

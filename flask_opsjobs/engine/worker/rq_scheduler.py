@@ -22,7 +22,7 @@ from typing_extensions import override
 
 from ...core.outage import Backoff
 from .forking import die_with
-from .rq_bookkeeping import fail_unreadable
+from .rq_jobs import fail_unreadable
 
 _log = logging.getLogger("flask_opsjobs.worker")
 

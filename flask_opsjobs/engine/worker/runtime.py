@@ -79,12 +79,14 @@ class WorkerRuntime:
                 self._taker.accept(news.deliveries)
             mailbox.tell(news)
 
-        # A burst schedules once, as an errand.
+        # A burst schedules once, by an errand.
         has_scheduler = options.with_scheduler and not options.burst
         self._scheduler = (
             make_scheduler(slots[0].queues, wire.redis, wire.serializer) if has_scheduler else None
         )
-        self._link = RQLink(wire, queues, slots, tell, self._scheduler)
+        self._link = RQLink(
+            wire, queues, slots, tell, self._scheduler, host.settings.heartbeat_seconds
+        )
         rules = RecyclingRules(
             options.jobs_per_process, options.max_memory_mb, host.settings.may_stay
         )

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ...workers.pool_report import ChildReport, PoolReport
-from .frames import PlainRun
 from .places import Place
 
 # Rates are means over so many reports, which are made once a second.
@@ -58,6 +57,6 @@ def _report(place: Place, now: float) -> ChildReport | None:
     report = replace(report, seconds=round(now - (sent.began(child) or sent.at), 3))
     if sent.job is not None:
         return replace(report, job_id=sent.job.order.id, task=sent.job.order.task)
-    if isinstance(sent.errand, PlainRun):
-        return replace(report, rq_id=sent.errand.rq_id)
+    if sent.plain is not None:
+        return replace(report, rq_id=sent.plain.rq_id)
     return report
