@@ -52,31 +52,32 @@ def kill_one_child(worker: Child, dice: random.Random) -> None:
 
 
 def test_a_child_is_killed_again_and_again(
-    new_site: Site, tmp_path: Path, jobs_of_pool: int
+    new_site: Site, tmp_path: Path, jobs_of_pool: int, is_long: bool
 ) -> None:
-    site = new_site
+    site, count = new_site, jobs_of_pool if is_long else jobs_of_pool // 3
     path, dice = tmp_path / "ran", random.Random(12)
-    enqueue_runs(site, path, jobs_of_pool)
+    enqueue_runs(site, path, count)
     site.loops()
     worker = site.worker("--processes", "2", "default")
 
     def all_finished() -> bool:
         kill_one_child(worker, dice)
-        return site.states() == {"finished": jobs_of_pool}
+        return site.states() == {"finished": count}
 
     wait_until(all_finished, 300, every=0.02)
     ran, rows = runs(path), attempts(site)
     assert {job for job, _ in ran} == {job for job, _, _ in rows}, "0 lost"
-    assert len({job for job, _, _ in rows}) == jobs_of_pool
+    assert len({job for job, _, _ in rows}) == count
     assert set(ran.values()) == {1}, "no attempt ran twice"
     assert len(rows) == len({(job, attempt) for job, attempt, _ in rows})
     outcomes = Counter(outcome for *_, outcome in rows)
-    assert outcomes["returned"] == jobs_of_pool
+    assert outcomes["returned"] == count
     assert set(outcomes) <= {"returned", "died"}
     assert outcomes["died"] > 0, "some were killed in the middle of a job"
     died = Counter(job for job, _, outcome in rows if outcome == "died")
     untouched = [attempt for job, attempt, _ in rows if job not in died]
     assert set(untouched) == {1}
+    print(f"{count} jobs, {len(died)} children died in the middle of one: {dict(outcomes)}")
     assert worker.terminate() == 0
 
 
@@ -199,12 +200,8 @@ def test_a_stopped_worker_gives_back_what_it_has_reserved(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("round_", range(10))
-def test_a_job_that_kills_its_worker_ends_alone(
-    new_site: Site, tmp_path: Path, round_: int, is_long: bool
-) -> None:
-    if round_ and not is_long:
-        pytest.skip("ten times over with --pool-jobs 20000")
+def test_a_job_that_kills_its_worker_ends_alone(new_site: Site, tmp_path: Path) -> None:
+    """Ten times over with `--times 10`."""
     site, path = new_site, tmp_path / "ran"
     with site.app.app_context():
         killer = kill_worker.enqueue().id
@@ -221,6 +218,7 @@ def test_a_job_that_kills_its_worker_ends_alone(
     wait_until(is_over, 120)
     ((state, attempt),) = site.rows("SELECT state, attempt FROM opsjobs.jobs WHERE id = %s", killer)
     assert (state, attempt) == ("failed", 3), "it ends at its max_attempts"
-    assert site.rows(
-        "SELECT count(*) FROM opsjobs.jobs WHERE attempt > 2 AND id <> %s", killer
-    ) == [(0,)], "its neighbours do not"
+    ((lost,),) = site.rows(
+        "SELECT count(*) FROM opsjobs.attempts WHERE outcome = 'lost' AND job_id <> %s", killer
+    )
+    assert lost <= 1, "the first time it may take the job beside it along, if that is not short"

@@ -75,31 +75,32 @@ class Storm:
 
 def test_everything_is_killed_while_jobs_run(site: Site, jobs_of_pool: int) -> None:
     seed = random.randrange(10_000)
-    dice, count = random.Random(seed), jobs_of_pool // 3
+    dice, steps = random.Random(seed), max(5, jobs_of_pool // 100 - 10)
     print(f"seed {seed}")
-    with site.app.app_context():
-        witness.options(max_attempts=100).enqueue_many([{}] * count)
-        host_db.session.commit()
-        host_db.engine.dispose()
-    jobs = [id for (id,) in site.rows("SELECT id FROM opsjobs.jobs")]
     storm, began = Storm(site, dice), time.monotonic()
+    first, count = dice.sample(storm.faults, len(storm.faults)), 40 * steps
 
     def ended() -> int:
         rows = site.rows("SELECT count(*) FROM opsjobs.jobs WHERE ended_at IS NOT NULL")
         return int(rows[0][0]) if rows else -1
 
-    # Each fault once, then at random until all have ended. Children are killed between the others.
-    faults = list(storm.faults)
-    dice.shuffle(faults)
-    before = 0
-    while faults or ended() < count:
-        for _ in range(5):
-            storm.strike(storm.kill_child)
-            wait_until(lambda before=before: ended() != before, 60, every=0.02)
+    for step in range(1, steps + 1):
+        with site.app.app_context():
+            witness.options(max_attempts=100).enqueue_many([{}] * 40)
+            host_db.session.commit()
+            host_db.engine.dispose()
+        for _ in range(3):
             before = ended()
-        if before < count * 0.9 or faults:
-            storm.strike(faults.pop() if faults else dice.choice(storm.faults))
+            storm.strike(storm.kill_child)
+            wait_until(
+                lambda before=before, step=step: ended() not in (-1, before) or before == 40 * step,
+                60,
+                every=0.01,
+            )
+        storm.strike(first.pop() if first else dice.choice(storm.faults))
     site.wait_until_all("finished", count, 120)
+    jobs = [id for (id,) in site.rows("SELECT id FROM opsjobs.jobs")]
+    assert len(jobs) == count
     took = time.monotonic() - began
     site.assert_unharmed(jobs)
     twice = "SELECT job_id FROM opsjobs.attempts WHERE outcome = 'returned' GROUP BY 1 HAVING count(*) > 1"

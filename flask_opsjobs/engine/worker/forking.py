@@ -24,8 +24,8 @@ fork_lock = threading.Lock()
 os.register_at_fork(after_in_child=fork_lock._at_fork_reinit)  # type: ignore[attr-defined]
 
 _PR_SET_PDEATHSIG = 1
-# Postgres gets at least so long for an answer.
-_PATIENCE_SECONDS = 2.0
+# Postgres gets at least so long for an answer, and no longer when the worker stops.
+PATIENCE_SECONDS = 2.0
 
 
 def connect_while_forking(host: Host) -> Connection:
@@ -36,7 +36,7 @@ def connect_while_forking(host: Host) -> Connection:
     """
     # The resolver and the driver take locks that must be free at a fork.
     with fork_lock:
-        return connect_apart(host.engine, max(_PATIENCE_SECONDS, host.settings.missing_seconds / 4))
+        return connect_apart(host.engine, max(PATIENCE_SECONDS, host.settings.missing_seconds / 4))
 
 
 def set_group(pid: int) -> None:

@@ -605,6 +605,7 @@ class Parent:
         if self._starts:
             self._taker.begin(self._starts)
             self._starts = []
+        self._recorder.is_hurried = any(isinstance(what, ReservedJob) for what in self._special)
         self._is_stuck = self._is_everyone_stuck(now)
         if self._is_stuck or self._stops or not self._takes_jobs or self._has_no_child():
             self._give_back_all()
@@ -717,31 +718,56 @@ class Parent:
             self._send_rq_work(self._errand_place, self._errands.popleft(), _ERRAND_SECONDS)
         if self._stops or not self._takes_jobs:
             return
+        if any(place.is_alone for place in self._places):
+            return
         busy = sum(place.is_busy for place in self._places)
         for place in self._places:
             if busy >= self._options.processes or self._is_spent():
                 return
             if place.is_idle and self._feed_one(place):
                 busy += 1
+                if place.is_alone:
+                    return
 
     def _feed_one(self, place: Place) -> bool:
         if self._special and (self._is_turn_of_special or not self._waiting):
+            if isinstance(self._special[0], ReservedJob) and not self._is_quiet():
+                return False
             self._is_turn_of_special = False
-            self._feed_special(place, self._special.popleft())
+            what = self._special.popleft()
+            if not isinstance(what, ReservedJob) or self._may_begin(what):
+                self._feed_special(place, what)
             return True
         self._is_turn_of_special = True
         while self._waiting:
             job = self._waiting.pop()
-            if job.order.begin_before > steady_seconds():
+            if self._may_begin(job):
                 self._send_job(place, job)
                 return True
-            self._give_back([job])  # its deadline has passed, or this process was frozen
         return False
+
+    def _may_begin(self, job: ReservedJob) -> bool:
+        """Give a job back whose deadline has passed, or whose reservation has ended."""
+        if job.order.begin_before > steady_seconds():
+            return True
+        self._give_back([job])
+        return False
+
+    def _is_quiet(self) -> bool:
+        """Return whether a job that may kill the worker would take no short job with it, and no outcome."""
+        if self._ended or self._recorder.has_unwritten:
+            return False
+        now = steady_seconds()
+        return all(
+            not place.is_busy or (place.sent is not None and now - place.sent.at > _SHORT_SECONDS)
+            for place in self._places
+        )
 
     def _feed_special(self, place: Place, what: ReservedJob | LimitedDelivery | PlainRun) -> None:
         match what:
             case ReservedJob() | LimitedDelivery():
                 place.promised = what.key
+                place.alone_until = math.inf if isinstance(what, ReservedJob) else 0.0
                 self._taker.claim(what)
             case PlainRun():
                 self._given += 1
@@ -752,6 +778,7 @@ class Parent:
         self._given += 1
         self._heartbeat.run(job.key)
         sent = Sent(steady_seconds(), job, is_started=is_started)
+        place.alone_until = sent.at + _SHORT_SECONDS if job.must_be_alone else 0.0
         self._send(place, sent, make_order(Order.JOB, job.order))
 
     def _send_rq_work(self, place: Place, work: RQWork, limit: float | None = None) -> None:

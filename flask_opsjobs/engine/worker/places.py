@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ...core.outage import Backoff
+from ...core.steady_clock import steady_seconds
 from ...jobs.perform.backoff import backoff_seconds
 from ...jobs.perform.outcomes import Outcome
 from ...jobs.record.declaration import TaskDeclaration
@@ -75,6 +76,7 @@ class Place:
     sent: Sent | None = None
     promised: Key | None = None
     leaving: list[LeaveReason] | None = None
+    alone_until: float = 0.0
     ended_at: float = 0.0
     fork_at: float = 0.0
     finished: int = 0
@@ -104,6 +106,11 @@ class Place:
         if sent is not None and self.child is not None:
             job = sent.for_rq(self.child, begun_before)
         return ShownPlace(self.is_busy, job, self.finished, self.failed)
+
+    @property
+    def is_alone(self) -> bool:
+        """Return whether no other child may get a job now: this one may kill the worker."""
+        return self.is_busy and steady_seconds() < self.alone_until
 
     def in_teardown_since(self) -> float | None:
         """Return since when the host's teardown after the last job has been running; None when it is not."""

@@ -18,7 +18,7 @@ from redis import RedisError
 from typing_extensions import override
 
 from ... import endings
-from ...core.db import Connection, descriptors_of, is_away
+from ...core.db import Connection, descriptors_of, is_away, set_patience
 from ...core.outage import Backoff, Outage
 from ...core.reading import read_clock
 from ...core.steady_clock import steady_seconds
@@ -29,7 +29,7 @@ from ...endings.pending_runs import PendingRuns
 from ...host import Host
 from ...jobs.perform.outcomes import Outcome
 from ..dispatch.dispatch import Refill
-from .forking import connect_while_forking, fork_lock
+from .forking import PATIENCE_SECONDS, connect_while_forking, fork_lock
 from .heartbeat import Heartbeat, Progress, write_progress
 
 _log = logging.getLogger("flask_opsjobs.worker")
@@ -72,7 +72,10 @@ class Recorder(threading.Thread):
         wake: Callable[[], None],
         written: Callable[[int], None] = lambda _number: None,
     ) -> None:
-        """`wake` is called when a job of the worker shall stop; `written` when outcomes were written."""
+        """`wake` is called when a job of the worker shall stop, and when outcomes were written in a hurry.
+
+        `written` is called when outcomes were written.
+        """
         super().__init__(name="opsjobs-recorder", daemon=True)
         self._host = host
         self._heartbeat = heartbeat
@@ -87,6 +90,8 @@ class Recorder(threading.Thread):
         self._progress: dict[tuple[int, int], Progress] = {}
         self._given_back: list[MovedJob] = []
         self._recalled: list[tuple[str, str]] = []
+        # Whether somebody waits until all is written.
+        self.is_hurried = False
         self._is_stopping = False
         self._has_asked = False
         self._refiller = Refill(host, self._say_not_dispatched)
@@ -130,6 +135,11 @@ class Recorder(threading.Thread):
             self._heartbeat.beat_now()
             self._changed.notify_all()
 
+    @property
+    def has_unwritten(self) -> bool:
+        """Return whether outcomes are not written yet."""
+        return bool(self._pending)
+
     def keeps_up(self) -> bool:
         """Return whether the worker may take more: not while an outcome or a heartbeat is over 5 s late."""
         pending = self._pending
@@ -144,6 +154,8 @@ class Recorder(threading.Thread):
         """Write what is left, record the stop, and end the thread. Returns False after `timeout` seconds."""
         with self._changed:
             self._is_stopping = True
+            if self._connection is not None:
+                set_patience(self._connection, PATIENCE_SECONDS)
             self._changed.notify_all()
         self.join(timeout)
         return not self.is_alive()
@@ -196,7 +208,7 @@ class Recorder(threading.Thread):
                 ),
             )
             linger = flushed_at + _LINGER_SECONDS - time.monotonic()
-            if linger > 0 and not self._is_stopping:
+            if linger > 0 and not self.is_hurried:
                 self._changed.wait_for(lambda: self._is_stopping, linger)
 
     def _flush(self) -> bool:
@@ -216,6 +228,8 @@ class Recorder(threading.Thread):
                 self._pending.popleft()
         self._heartbeat.release((ending.id, ending.dispatch_no) for ending in batch)
         self._written(len(batch))
+        if self.is_hurried:
+            self._wake()
         self._refiller.refill(connection, ended, now)
         for pending in self._to_advance:
             pending.note(ended)

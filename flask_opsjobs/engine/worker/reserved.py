@@ -28,7 +28,8 @@ Rank = tuple[int, int, float, int, int]
 class ReservedJob:
     """A job that this worker has taken. `place` is its queue's place among those the worker was given.
 
-    `must_be_alone`: a worker died with it before, so its start is written before it is sent.
+    `must_be_alone`: a worker died with it before, so all outcomes and its own start are written before it
+    is sent, and no other child gets a job until it has been running for a moment.
     """
 
     order: JobOrder

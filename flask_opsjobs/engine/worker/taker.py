@@ -24,7 +24,7 @@ from ...host import Host
 from ...jobs.perform.current import Claimed
 from ..dispatch.dispatch import recall_lanes, take_limited
 from .claim import NotClaimed, claim
-from .forking import connect_while_forking, fork_lock
+from .forking import PATIENCE_SECONDS, connect_while_forking, fork_lock
 from .frames import JobOrder, Key
 from .heartbeat import Heartbeat
 from .recorder import Recorder
@@ -32,8 +32,6 @@ from .reserved import ReservedJob
 
 _log = logging.getLogger("flask_opsjobs.worker")
 _THREAD = "taker"
-# When the worker stops, Postgres gets so long for an answer.
-_LAST_PATIENCE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -197,7 +195,7 @@ class Taker(threading.Thread):
         with self._changed:
             self._is_stopping = True
             if self._connection is not None:
-                set_patience(self._connection, _LAST_PATIENCE_SECONDS)
+                set_patience(self._connection, PATIENCE_SECONDS)
             self._changed.notify()
         self.join(timeout)
         return not self.is_alive()
