@@ -14,7 +14,7 @@ from .queries import Overview, QueueDepth
 
 # What does not happen while a loop is silent. No other loop or process does its work.
 _STANDS_STILL = {
-    "dispatch": "due jobs are dispatched only after a commit or by a busy worker",
+    "dispatch": "due jobs start only after a commit, or when a busy worker takes them",
     "stage": "scheduled and retryable jobs do not become due",
     "cron": "no cron slot runs",
     "expire": "deadlines are not enforced for waiting jobs",

@@ -22,7 +22,15 @@ from flask_opsjobs.web.job.history import WIDTH, draw_timeline
 from flask_opsjobs.web.job.traceback import condense
 from tests.web.conftest import Access
 from tests.web.every import soup
-from tests.web.rows import TRACEBACK, ago, make_attempt, make_job, make_output, paused
+from tests.web.rows import (
+    TRACEBACK,
+    ago,
+    make_attempt,
+    make_job,
+    make_output,
+    make_worker,
+    paused,
+)
 
 Get = Callable[..., Any]
 
@@ -100,6 +108,31 @@ def test_a_paused_queue_and_a_wish_to_cancel_are_said(get: Get, session: Session
     assert (
         f"It fails if it has not started by its deadline, {job.deadline_at:%H:%M:%S} UTC." in words
     )
+
+
+def test_who_has_taken_a_job_is_said(get: Get, session: Session) -> None:
+    worker = make_worker(session, name="wk-eu-1")
+    job = make_job(session, "queued", reserved_by=worker.id)
+    session.commit()
+    words = _words(get, job)
+    assert (
+        "Taken by worker wk-eu-1, which has not begun it; its last heartbeat came on time." in words
+    )
+    assert "Worker wk-eu-1 has taken it, and has not begun it yet." in words
+    # Only its worker moves it: its due time has no form.
+    assert "Reschedule" not in words
+
+
+def test_an_attempt_names_its_process(get: Get, session: Session) -> None:
+    job = make_job(session, "failed", dispatch_no=2)
+    make_attempt(session, job, dispatch_no=1, worker="rq-legacy-1")
+    make_attempt(session, job, worker="wk-eu-1", pid=4711)
+    session.commit()
+    cells = [row.select("td")[2] for row in _section(get, job, "attempts").select("tbody tr")]
+    assert [" ".join(cell.text.split()) for cell in cells] == [
+        "wk-eu-1, process 4711",
+        "rq-legacy-1",
+    ]
 
 
 def test_progress_output_and_facts_are_shown(get: Get, session: Session) -> None:

@@ -16,7 +16,7 @@ from flask_opsjobs.jobs.lifecycle import MEANINGS, STATES
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.jobs.search.filter import JobFilter
 from tests.web.every import soup
-from tests.web.rows import ago, make_attempt, make_job
+from tests.web.rows import ago, make_attempt, make_job, make_worker
 
 Get = Callable[..., Any]
 
@@ -304,6 +304,15 @@ def test_a_row_says_the_one_thing_that_matters(session: Session, get: Get) -> No
 def _moment(row: Any, words: str) -> str:
     """The moment in a row that the browser says in these words."""
     return str(row.select_one(f"time[data-as={words}]")["datetime"])
+
+
+def test_a_list_says_who_has_taken_a_job(session: Session, get: Get) -> None:
+    worker = make_worker(session, name="wk-eu-1")
+    make_job(session, "queued")
+    make_job(session, "queued", reserved_by=worker.id)
+    session.commit()
+    notes = soup(get("/jobs").text).select("table.jobs tbody td.fill")
+    assert [note.text.strip() for note in notes] == ["taken by worker wk-eu-1", "queued"]
 
 
 def test_an_empty_list_says_what_will_be_here(get: Get) -> None:
