@@ -109,10 +109,11 @@ class RQLink(threading.Thread):
         tell: Callable[[Popped | Command | StartScheduler], None],
         scheduler: OpsScheduler | None,
         heartbeat_seconds: float,
+        wake: Callable[[], None],
     ) -> None:
         """`scheduler` puts plain jobs into their queues; None when this worker does not run one.
 
-        RQ's records are written anew every `heartbeat_seconds`.
+        RQ's records are written anew every `heartbeat_seconds`. `wake` is called when `is_suspended` changes.
         """
         super().__init__(name="opsjobs-rq-link", daemon=True)
         self._records_seconds = heartbeat_seconds
@@ -123,7 +124,7 @@ class RQLink(threading.Thread):
             Queue(name, connection=wire.redis, serializer=wire.serializer) for name in queues
         ]
         self._slots = slots
-        self._tell = tell
+        self._tell, self._wake = tell, wake
         self._changed = threading.Condition()
         self._wanted = _Wanted()
         self._taken: list[tuple[str, Key]] = []
@@ -216,6 +217,7 @@ class RQLink(threading.Thread):
     def _note_silence(self, error: RedisError) -> None:
         if self.is_suspended is None:
             self.is_suspended = False
+            self._wake()
         if not self._is_silent:
             self._is_silent = True
             with fork_lock:
@@ -374,7 +376,10 @@ class RQLink(threading.Thread):
         if time.monotonic() < self._suspension_at:
             return
         self._suspension_at = time.monotonic() + _SUSPENSION_SECONDS
+        was_suspended = self.is_suspended
         self.is_suspended = bool(self._redis.exists(WORKERS_SUSPENDED))
+        if self.is_suspended is not was_suspended:
+            self._wake()
         self._answered_at = time.monotonic()
 
     def _keep_records(self) -> None:

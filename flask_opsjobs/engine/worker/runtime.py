@@ -85,7 +85,13 @@ class WorkerRuntime:
             make_scheduler(slots[0].queues, wire.redis, wire.serializer) if has_scheduler else None
         )
         self._link = RQLink(
-            wire, queues, slots, tell, self._scheduler, host.settings.heartbeat_seconds
+            wire,
+            queues,
+            slots,
+            tell,
+            self._scheduler,
+            host.settings.heartbeat_seconds,
+            mailbox.wake,
         )
         rules = RecyclingRules(
             options.jobs_per_process, options.max_memory_mb, host.settings.may_stay

@@ -123,8 +123,9 @@ class OurWorker(Child, rq.Worker):
     def work(self, burst: bool = False, *args: Any, **options: Any) -> bool:
         """Run a worker of ours. With an option that ours does not have, run its child under RQ's loop."""
         if options.keys() & {"max_idle_time", "dequeue_strategy"}:
+            self._is_in_child = True
             return super().work(burst, *args, **options)
-        return self._run({"with_scheduler": False, "burst": burst, **options})
+        return self._run(self.queue_names(), burst=burst, **options)
 
     def execute_job(self, job: RQJob, queue: rq.Queue) -> None:
         """Let a worker of ours run one job, unless this is in its child."""
@@ -132,22 +133,23 @@ class OurWorker(Child, rq.Worker):
             super().execute_job(job, queue)
         else:
             queue.push_job_id(job.id, at_front=True)
-            self._run({"with_scheduler": False, "max_jobs": 1})
+            self._run([queue.name], max_jobs=1)
 
     def run_job(self, *args: Any) -> bool:
         self._is_in_child = True
         return super().run_job(*args)
 
-    def _run(self, options: dict[str, Any]) -> bool:
+    def _run(self, queues: list[str], *, with_scheduler: bool = False, **options: Any) -> bool:
+        options["with_scheduler"] = with_scheduler
         self.birth_date = self.last_heartbeat = now()
         host = self.app.extensions["opsjobs"]
         host.settings = replace(host.settings, heartbeat_seconds=self.job_monitoring_interval)
         with self._is_place():
-            ours = WorkerRuntime(self.app, self.queue_names(), WorkerOptions(**options))
+            ours = WorkerRuntime(self.app, queues, WorkerOptions(**options))
             # Before the first job, as RQ does; ours does it beside the first jobs.
             self.maintain()
             ours._parent._maintained_at = math.inf
-            if options["with_scheduler"]:
+            if with_scheduler:
                 self.scheduler = make_scheduler(self.queues, self.connection, self.serializer)
             ours.run(tell_ready=lambda: None)
         stops, has_run = ours._parent._stops, ours._parent._given > 0
