@@ -44,6 +44,7 @@ class Worker(Base):
     heartbeat_no: Mapped[int] = mapped_column(BigInteger, server_default="0")
     heartbeat_at: Mapped[datetime] = mapped_column(MOMENT)
     reserved: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'::text[]"))
+    # Only workers of earlier versions write it.
     run_seconds: Mapped[float | None] = mapped_column(Double)
     rss_kb: Mapped[int | None] = mapped_column(BigInteger)
     counts: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))

@@ -43,14 +43,12 @@ class WorkerProcess:
 class HeartbeatReport:
     """What a worker says with the heartbeat number `heartbeat_no`.
 
-    `reserved` are its deliveries (`id-dispatch_no`), `run_seconds` is the median of its last runs, `rss_kb`
-    its memory, and `counts` are events since it started. `left_children` says why children left today, `pool`
-    what the children do.
+    `reserved` are its deliveries (`id-dispatch_no`), `rss_kb` its memory, and `counts` are events since it
+    started. `left_children` says why children left today, `pool` what the children do.
     """
 
     heartbeat_no: int
     reserved: Sequence[str] = ()
-    run_seconds: float | None = None
     rss_kb: int | None = None
     counts: Mapping[str, Any] = field(default_factory=dict)
     left_children: Sequence[Mapping[str, Any]] = ()

@@ -187,22 +187,18 @@ def test_the_prefetch_is_twice_the_children_of_our_workers(
     for _ in range(60):
         record_job()
     assert bench.dispatch() == 2
-    bench.connection.execute("UPDATE opsjobs.workers SET run_seconds = 0.02")
-    assert bench.dispatch() == 0, "a worker of ours refills itself, however short its jobs are"
     bench.connection.execute("UPDATE opsjobs.workers SET processes = 4")
     assert bench.dispatch() == 6
 
 
-def test_the_prefetch_grows_with_short_jobs_of_plain_workers(
-    bench: Bench, record_job: RecordJob
+def test_a_plain_worker_counts_as_one_child(
+    bench: Bench, make_bench: MakeBench, record_job: RecordJob
 ) -> None:
+    make_bench()
     for _ in range(60):
         record_job()
     bench.connection.execute("UPDATE opsjobs.workers SET kind = 'plain'")
-    # Nothing is known of its jobs: one second each is assumed, so twice one worker.
-    assert bench.dispatch() == 2
-    bench.connection.execute("UPDATE opsjobs.workers SET run_seconds = 0.02")
-    assert bench.dispatch() == 48
+    assert bench.dispatch() == 4
 
 
 def test_what_a_worker_has_reserved_is_not_in_redis(bench: Bench, record_job: RecordJob) -> None:

@@ -42,7 +42,7 @@ def crowd(databases: Databases) -> Iterator[Flask]:
 
     def fill_all(session: Session) -> None:
         for _ in range(40):
-            make_worker(session, queues=["default"], run_seconds=0.001)
+            make_worker(session, queues=["default"], processes=12)
         fill(
             session,
             queue="default",

@@ -753,16 +753,11 @@ class TestEvidence:
         assert codes(found) == []
         assert "2 workers live, 1 idle" in found.ruled_out
 
-    @pytest.mark.parametrize(("setting", "speed"), [(None, None), (None, 0.1), (7, None)])
+    @pytest.mark.parametrize(("setting", "processes"), [(None, 1), (None, 3), (7, 1)])
     def test_the_prefetch_is_the_dispatcher_s(
-        self, scene: Scene, setting: int | None, speed: float | None
+        self, scene: Scene, setting: int | None, processes: int
     ) -> None:
-        workers.record_heartbeat(
-            scene.bench.connection,
-            scene.bench.worker_id,
-            workers.HeartbeatReport(1, run_seconds=speed),
-            read_clock(scene.bench.connection),
-        )
+        scene.bench.connection.execute("UPDATE opsjobs.workers SET processes = %s", [processes])
         if setting is not None:
             scene.operator.set_prefetch("default", setting, **WHY)
         ids = [scene.record() for _ in range(12)]

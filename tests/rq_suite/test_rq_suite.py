@@ -57,8 +57,8 @@ EXCEPTIONS = {
     ),
     "test_worker.TestWorker.test_heartbeat_survives_redis_timeout": "The same, with a time-out.",
     "test_worker.TestWorker.test_job_dependency_race_condition": (
-        "The test counts calls of `execute_job`, which ours calls in a child. What it says of the jobs holds: "
-        "each of the three has run."
+        "The test counts calls of `execute_job`, which ours calls in a child. What it says of the jobs "
+        "holds: each of the three has run."
     ),
     "test_worker.TestWorker.test_worker_configures_socket_timeout": (
         "RQ waits 415 s for a silent Redis, because it pops for 405 s. Ours pops for one second, and keeps "

@@ -105,9 +105,7 @@ def _live_workers(connection: psycopg.Connection[Any]) -> None:
         workers.record_heartbeat(
             connection,
             worker_id,
-            workers.HeartbeatReport(
-                1, reserved=reserved, run_seconds=0.4, rss_kb=84_000, counts={"finished": 61}
-            ),
+            workers.HeartbeatReport(1, reserved=reserved, rss_kb=84_000, counts={"finished": 61}),
             now,
         )
         if reserved:

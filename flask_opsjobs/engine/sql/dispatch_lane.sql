@@ -8,16 +8,16 @@
 -- delivery carries must never be issued again, not even after a crash.
 -- SKIP LOCKED: another dispatcher or an operator has locked that job. Two dispatchers may exceed a prefetch,
 -- which is harmless.
--- A worker of ours counts with 2 x its children, whatever their run time, since it refills itself; what it
--- has reserved is not in Redis. The lane is a range, as in take_jobs.sql.
+-- A worker counts with 2 x its children, whatever their run time: one of ours refills itself, and of a
+-- plain one nobody knows the run times. What a worker has reserved is not in Redis. The lane is a range, as
+-- in take_jobs.sql.
 -- Run by the hook after a host's commit, by the dispatch loop, by a worker's recorder for lanes in which a
 -- job ended or was given back, and by its taker while Redis is away. Indexes: jobs_due, jobs_queued,
 -- workers_alive.
 WITH prefetch AS MATERIALIZED (
     SELECT CASE WHEN coalesce(q.is_paused, false) THEN 0
         ELSE coalesce(q.prefetch, %(prefetch)s::int, greatest(2, (
-            SELECT sum(CASE WHEN e.kind = 'pool' THEN 2 * e.processes ELSE greatest(2,
-                least(1000, ceil(1.0 / greatest(coalesce(e.run_seconds, 1), 0.001)))) END)
+            SELECT sum(2 * e.processes)
             FROM {listeners.sql} AS e WHERE %(queue)s = ANY (e.queues)))) END AS size
     FROM (SELECT 1) AS one LEFT JOIN opsjobs.queues q ON q.name = %(queue)s
 ), in_redis AS MATERIALIZED (

@@ -4,8 +4,7 @@
 -- Run by explain/queries.py. Indexes: queues_pkey, workers_alive, jobs_queued.
 WITH prefetch AS MATERIALIZED (
     SELECT coalesce(q.prefetch, %(prefetch)s::int, greatest(2, (
-        SELECT sum(CASE WHEN e.kind = 'pool' THEN 2 * e.processes ELSE greatest(2,
-            least(1000, ceil(1.0 / greatest(coalesce(e.run_seconds, 1), 0.001)))) END)
+        SELECT sum(2 * e.processes)
         FROM {listeners.sql} AS e WHERE %(queue)s = ANY (e.queues))))::bigint AS size
     FROM (SELECT 1) AS one LEFT JOIN opsjobs.queues q ON q.name = %(queue)s
 )

@@ -6,7 +6,7 @@
 WITH written AS (
     UPDATE opsjobs.workers
     SET heartbeat_no = %(heartbeat_no)s, heartbeat_at = %(now)s, reserved = %(reserved)s,
-        run_seconds = %(run_seconds)s, rss_kb = %(rss_kb)s, counts = %(counts)s,
+        rss_kb = %(rss_kb)s, counts = %(counts)s,
         left_children = %(left_children)s, pool = %(pool)s,
         state = CASE state WHEN 'stopped' THEN state ELSE 'alive' END,
         ended_at = CASE state WHEN 'stopped' THEN ended_at END
