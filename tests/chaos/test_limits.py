@@ -4,12 +4,14 @@ and a killed worker's place is given back once.
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flask_opsjobs import Limit
+from flask_opsjobs.core.db import connect_apart
 from tests.support.host import db as host_db
 from tests.support.host import hold_one, tick, tock
 from tests.support.waiting import wait_until
@@ -25,10 +27,20 @@ def enqueue(site: Site, task: Any, count: int = 1, **args: Any) -> None:
         host_db.session.commit()
 
 
-def starts(site: Site) -> list[float]:
-    rows = site.rows(
-        "SELECT extract(epoch FROM started_at)::float8 FROM opsjobs.attempts ORDER BY started_at"
-    )
+# Keeps the moment of the token of each claim: the attempt says later when the function began.
+TOKENS = """
+CREATE TABLE public.tokens (job_id bigint, dispatch_no bigint, at timestamptz);
+CREATE FUNCTION public.keep_token() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO public.tokens VALUES (NEW.job_id, NEW.dispatch_no, NEW.started_at); RETURN NEW;
+END $$;
+CREATE TRIGGER keep_token AFTER INSERT ON opsjobs.attempts FOR EACH ROW EXECUTE FUNCTION public.keep_token();
+"""
+BEFORE_ITS_TOKEN = """SELECT job_id, t.at - a.started_at FROM opsjobs.attempts a
+    JOIN public.tokens t USING (job_id, dispatch_no) WHERE a.started_at < t.at"""
+
+
+def tokens(site: Site) -> list[float]:
+    rows = site.rows("SELECT extract(epoch FROM at)::float8 FROM public.tokens ORDER BY at")
     return [row[0] for row in rows]
 
 
@@ -39,15 +51,18 @@ def test_eight_workers_keep_to_a_rate_and_reach_it(site: Site, task: Any, share:
     limit = task.declared.limit
     assert isinstance(limit, Limit)
     rate, burst = limit.shape.rate, limit.shape.burst
+    with closing(connect_apart(site.app.extensions["opsjobs"].engine)) as connection:
+        connection.execute(TOKENS)
     enqueue(site, task, 300)
     for _ in range(8):
         site.worker("--processes", "2", "limited")
     site.loops()
-    wait_until(lambda: len(starts(site)) >= 150 + burst, 60, what=f"{150 + burst} starts")
-    found = starts(site)
+    wait_until(lambda: len(tokens(site)) >= 150 + burst, 60, what=f"{150 + burst} tokens")
+    found = tokens(site)
     for first in range(len(found)):
         for last in range(first, len(found)):
             assert last - first + 1 <= burst + (found[last] - found[first]) * rate + 0.01
+    assert site.rows(BEFORE_ITS_TOKEN) == [], "no function begins before its token comes"
     steady = [start - found[0] for start in found if start - found[0] > 2]
     assert len(steady) / (steady[-1] - 2) >= rate * share
 
@@ -60,7 +75,7 @@ def test_plain_workers_take_turns_and_give_their_places_back(site: Site, tmp_pat
     site.plain_worker("limited")
     site.loops()
     wait_until(Path(gate + ".begun").exists, 40, what="the first has begun")
-    wait_until(lambda: len(starts(site)) == 1)
+    wait_until(lambda: site.rows("SELECT count(*) FROM opsjobs.attempts") == [(1,)])
     assert site.rows("SELECT job_id, weight FROM opsjobs.leases") == site.rows(
         "SELECT id, 1 FROM opsjobs.jobs WHERE state = 'started'"
     )

@@ -463,5 +463,6 @@ def _order_of_claimed(claimed: Claimed, begin_before: float) -> JobOrder:
         created_at=claimed.created_at,
         claimed_at=claimed.claimed_at,
         begin_before=begin_before,
-        begin_after=claimed.asked_at + claimed.wait_seconds if claimed.wait_seconds else 0.0,
+        # Counted from the answer: the claim may have waited for its bucket before it judged.
+        begin_after=steady_seconds() + claimed.wait_seconds if claimed.wait_seconds else 0.0,
     )
