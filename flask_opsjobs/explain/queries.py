@@ -227,6 +227,7 @@ def _last_listener(session: Session, evidence: Evidence) -> Listener | None:
 def _prefetch(session: Session, evidence: Evidence) -> Prefetch:
     params = {
         "queue": evidence.job.queue,
+        "lane": evidence.job.lane,
         "prefetch": evidence.settings.prefetch,
         **_clock(evidence),
     }

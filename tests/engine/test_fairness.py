@@ -1,4 +1,4 @@
-"""Who waits for whom in a worker: jobs beside long ones, urgent ones and plain RQ jobs."""
+"""Who waits for whom in a worker: jobs beside long ones, urgent ones, plain RQ jobs, many lanes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rq import Queue
 
 from tests.engine.site import enqueue, rows, state_of
 from tests.support.host import db as host_db
-from tests.support.host import hold, note, note_run
+from tests.support.host import hold, note, note_of_account, note_run
 from tests.support.processes import Child, Children
 from tests.support.waiting import wait_until
 
@@ -104,3 +104,19 @@ def test_a_plain_rq_job_waits_only_for_its_turn_beside_a_backlog(
     wait_until(lambda: "plain" in lines(ran), 30)
     assert lines(ran).index("plain") - before <= 800, "not for the whole backlog"
     wait_until(lambda: job.get_status() == "finished", 20)
+
+
+@pytest.mark.slow
+def test_many_lanes_with_one_job_each_need_no_loop(
+    site: Any, children: Children, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Pitfall: a prefetch that is refilled once a second runs so many jobs a second.
+
+    200 lanes, or 1,000 with `--pool-jobs 20000`.
+    """
+    ran, number = tmp_path / "ran", 1000 if request.config.getoption("pool_jobs") >= 20_000 else 200
+    children.flask("opsjobs", "worker", "limited", "--processes", "2").wait_for("listens to", 20)
+    note_of_account.enqueue_many({"path": str(ran), "account": each} for each in range(number))
+    host_db.session.commit()
+    wait_until(lambda: finished(number), number / 5)
+    assert len(set(lines(ran))) == len(lines(ran)) == number

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import timedelta
+from math import inf
 
 import pytest
 from flask_sqlalchemy import SQLAlchemy
@@ -177,14 +178,56 @@ def test_many_partitions_with_one_job_each_are_dispatched_by_flushes(
     """Pitfall: a prefetch that is refilled once a second runs so many jobs a second."""
     task = limited(concurrency=1)
     ids = [commit(task, account=account) for account in range(5)]
-    assert bench.dispatch_all() == 2, "the prefetch of one worker"
+    bench.connection.execute("INSERT INTO opsjobs.queues VALUES ('default', false, 2, now())")
+    assert bench.dispatch_all() == 2, "the prefetch of the queue"
     for job_id in ids[:2]:
         bench.claim(job_id)
     ended = [*bench.record(ids[0], 1, RETURNED), *bench.record(ids[1], 1, RETURNED)]
     refill = Refill(host)
+    assert refill.due_in() == inf
     refill.refill(bench.connection, ended, read_clock(bench.connection))
+    assert refill.due_in() <= 0
+    refill.dispatch_rest(bench.connection, read_clock(bench.connection))
+    assert refill.due_in() == inf
     states = [bench.job(job_id)["state"] for job_id in ids]
     assert states == ["finished", "finished", "queued", "queued", "available"]
+
+
+def test_a_flush_that_cannot_dispatch_all_lanes_goes_on_later(
+    bench: Bench,
+    limited: Limited,
+    commit: Commit,
+    host: Host,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Outcomes and heartbeats wait meanwhile, and no loop is needed for the rest."""
+    monkeypatch.setattr("flask_opsjobs.engine.dispatch.dispatch._ALL_LANES_SECONDS", -1)
+    monkeypatch.setattr("flask_opsjobs.engine.dispatch.dispatch._LANES", 1)
+    task = limited(concurrency=1)
+    first, second, third = (commit(task, account=account) for account in range(3))
+    bench.dispatch("default|api|0")
+    bench.claim(first)
+    refill = Refill(host)
+    now = read_clock(bench.connection)
+    refill.refill(bench.connection, bench.record(first, 1, RETURNED), now)
+    refill.dispatch_rest(bench.connection, now)
+    assert [bench.job(each)["state"] for each in (second, third)] == ["queued", "available"]
+    assert 0 < refill.due_in() < 5
+    refill.dispatch_rest(bench.connection, now)
+    assert bench.job(third)["state"] == "queued"
+    assert refill.due_in() == inf
+
+
+def test_more_limited_jobs_may_be_in_redis_than_others(
+    bench: Bench, limited: Limited, commit: Commit, record_job: Commit
+) -> None:
+    """No worker takes them past Redis, so 2 x its children would be all that runs between two turns."""
+    task = limited(concurrency=1)
+    for account in range(25):
+        commit(task, account=account)
+        record_job()
+    assert bench.dispatch("default") == 2
+    assert bench.dispatch_all() == 18, "20 for each child, with those that are there"
 
 
 def test_the_lane_whose_first_job_is_oldest_comes_first(

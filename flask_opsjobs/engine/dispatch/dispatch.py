@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import partial
+from math import inf
 from typing import Any, Protocol
 
 from redis import RedisError
@@ -27,8 +28,11 @@ from .limits import DispatchQuota, Due
 _log = logging.getLogger("flask_opsjobs.dispatch")
 # One pass makes at most so many scheduled and retryable jobs available.
 STAGE_BATCH = 5_000
-# Dispatching all lanes of a queue may take at most this share of a recorder's time.
+# Dispatching all lanes of a queue may take at most this share of a recorder's time, and so long at once.
 _ALL_LANES_SHARE = 0.2
+_ALL_LANES_SECONDS = 0.1
+# The buckets of so many lanes are read together then.
+_LANES = 20
 # After a failure of Redis, a recorder leaves dispatch to the loop for this long.
 _PAUSE_SECONDS = 5.0
 
@@ -58,7 +62,7 @@ class Dispatcher:
     `ignore_limits` dispatches limited jobs as if they had no limiter. `most` is for a caller that takes jobs
     past Redis: so many in all, instead of what each prefetch allows. After `dispatch_lanes`, `next_seconds`
     tells in how many seconds a rate limit gives the next token to a lane with due jobs; None when no token is
-    awaited.
+    awaited. `full` holds each `Due.prefetch` that was full.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Dispatcher:
         self._ignore_limits = ignore_limits
         self._most = most
         self.next_seconds: float | None = None
+        self.full: set[tuple[str, bool]] = set()
 
     def dispatch_all(self, now: datetime, queue: str | None = None) -> int:
         """Dispatch the due lanes of one queue or all; return how many jobs."""
@@ -92,17 +97,16 @@ class Dispatcher:
         rooms = dispatch_limits.read_allowance(
             self._connection, [] if self._ignore_limits else lanes, now
         )
-        full: set[str] = set()
         total = 0
         for due in lanes:
-            if due.queue in full or not (self._ignore_limits or rooms.has_room(due)):
+            if due.prefetch in self.full or not (self._ignore_limits or rooms.has_room(due)):
                 continue
             count, left = self.fill(due.lane, due.queue, now)
             total += count
             if self._most == 0:
                 break
             if not left:
-                full.add(due.queue)
+                self.full.add(due.prefetch)
             elif count:
                 rooms.note_more(due)
         self.next_seconds = rooms.next_seconds
@@ -237,23 +241,41 @@ class Refill:
         self._host = host
         self._tell = tell
         self._is_told = False
+        # The queues whose limited lanes are dispatched next, each with the lanes that were left before.
+        self._rest: dict[str, Sequence[Due]] = {}
         self._all_lanes_at = 0.0
         self._paused_until = 0.0
 
     def refill(self, connection: Connection, ended: Sequence[MovedJob], now: datetime) -> None:
         """Dispatch the limited lanes of jobs that ended: their limiters have room again.
 
-        Other limited lanes of their queues are dispatched too, from time to time: many partitions may wait
-        with one job each. Lanes without a limiter are left to the workers, which take from them.
+        The other limited lanes of their queues are left to `dispatch_rest`: many partitions may wait with one
+        job each. Lanes without a limiter are left to the workers, which take from them.
         """
         limited = dict.fromkeys((job.lane, job.queue) for job in ended if job.is_limited)
         self.dispatch(connection, limited, now)
-        if not has_limits(self._host) or time.monotonic() < self._all_lanes_at:
-            return
+        if has_limits(self._host):
+            for queue in dict.fromkeys(job.queue for job in ended):
+                self._rest.setdefault(queue, ())
+
+    def due_in(self) -> float:
+        """Return in how many seconds `dispatch_rest` has something to do; infinity when it has not."""
+        return self._all_lanes_at - time.monotonic() if self._rest else inf
+
+    def dispatch_rest(self, connection: Connection, now: datetime) -> None:
+        """Dispatch limited lanes of a queue in which jobs ended, for a moment; the rest the next time."""
         began = time.monotonic()
+        queue = next(iter(self._rest))
         dispatcher = self._dispatcher(connection)
-        for queue in dict.fromkeys(job.queue for job in ended):
-            self._try(partial(dispatcher.dispatch_all, now, queue))
+        lanes = self._rest.pop(queue) or [
+            due for due in dispatch_limits.list_due(connection, queue) if due.key is not None
+        ]
+        while lanes and lanes[0].prefetch not in dispatcher.full:
+            self._try(partial(dispatcher.dispatch_lanes, lanes[:_LANES], now))
+            lanes = lanes[_LANES:]
+            if lanes and time.monotonic() - began > _ALL_LANES_SECONDS:
+                self._rest[queue] = lanes
+                break
         self._all_lanes_at = time.monotonic() + (time.monotonic() - began) / _ALL_LANES_SHARE
 
     def dispatch(

@@ -25,6 +25,11 @@ class Due:
     weight: int | None
 
     @property
+    def prefetch(self) -> tuple[str, bool]:
+        """Return what names its prefetch: the queue, and whether the lane has a limiter."""
+        return self.queue, self.key is not None
+
+    @property
     def key(self) -> Key | None:
         """Return the bucket that the lane takes its tokens from; None without a limiter."""
         return bucket_of(self.lane)

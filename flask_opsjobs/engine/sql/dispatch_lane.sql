@@ -9,15 +9,16 @@
 -- SKIP LOCKED: another dispatcher or an operator has locked that job. Two dispatchers may exceed a prefetch,
 -- which is harmless.
 -- A worker counts with 2 x its children, whatever their run time: one of ours refills itself, and of a
--- plain one nobody knows the run times. What a worker has reserved is not in Redis. The lane is a range, as
--- in take_jobs.sql.
+-- plain one nobody knows the run times. In limited lanes it counts with 20 x: their limiters bound them, no
+-- worker takes them past Redis, and many may have one job each. What a worker has reserved is not in Redis.
+-- The lane is a range, as in take_jobs.sql.
 -- Run by the hook after a host's commit, by the dispatch loop, by a worker's recorder for lanes in which a
 -- job ended or was given back, and by its taker while Redis is away. Indexes: jobs_due, jobs_queued,
 -- workers_alive.
 WITH prefetch AS MATERIALIZED (
     SELECT CASE WHEN coalesce(q.is_paused, false) THEN 0
         ELSE coalesce(q.prefetch, %(prefetch)s::int, greatest(2, (
-            SELECT sum(2 * e.processes)
+            SELECT sum(CASE WHEN %(lane)s = %(queue)s THEN 2 ELSE 20 END * e.processes)
             FROM {listeners.sql} AS e WHERE %(queue)s = ANY (e.queues)))) END AS size
     FROM (SELECT 1) AS one LEFT JOIN opsjobs.queues q ON q.name = %(queue)s
 ), in_redis AS MATERIALIZED (

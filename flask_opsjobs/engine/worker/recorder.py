@@ -173,6 +173,7 @@ class Recorder(threading.Thread):
                 self._heartbeat.beat_if_due(self._connected(), self._wake)
                 self._advance()
                 self._dispatch_given_back()
+                self._dispatch_rest()
             except LookupError as error:
                 self._ask_to_stop(error)
                 self._pause()
@@ -203,6 +204,7 @@ class Recorder(threading.Thread):
                     0.0,
                     min(
                         self._heartbeat.due_in(),
+                        self._refiller.due_in(),
                         *(pending.due_in() for pending in self._to_advance),
                     ),
                 ),
@@ -257,6 +259,12 @@ class Recorder(threading.Thread):
         lanes |= dict.fromkeys((job.lane, job.queue) for job in moved if not job.is_final)
         connection = self._connected()
         self._refiller.dispatch(connection, lanes, read_clock(connection))
+
+    def _dispatch_rest(self) -> None:
+        """Dispatch limited lanes of queues in which jobs ended; not when the worker stops."""
+        if self._refiller.due_in() <= 0 and not self._is_stopping:
+            connection = self._connected()
+            self._refiller.dispatch_rest(connection, read_clock(connection))
 
     def _write_progress(self, connection: Connection) -> None:
         with self._changed:
