@@ -111,7 +111,7 @@ def wait_for(seconds: float) -> None:
 
 
 def test_a_cancel_ends_its_own_job_only(
-    shared_site: Site, worker: Child, tmp_path: Path, jobs_of_pool: int
+    shared_site: Site, worker: Child, tmp_path: Path, jobs_of_pool: int, is_long: bool
 ) -> None:
     """Of running, reserved, just begun and just ended jobs, each at a random moment."""
     path, dice = tmp_path / "ran", random.Random(6)
@@ -150,8 +150,8 @@ def test_a_cancel_ends_its_own_job_only(
         " WHERE j.id = ANY (%s) AND a.outcome = 'canceled' ORDER BY 1",
         jobs,
     )
-    print(f"{dict(kinds)}; from the wish to the end, sorted, in s: {[row[0] for row in took]}")
-    assert took[len(took) // 2][0] < 0.1
+    print(f"{dict(kinds)}; from the wish to the end, median {took[len(took) // 2][0]} s")
+    assert took[len(took) // 2][0] < (0.1 if is_long else 1.0)
 
 
 def test_a_time_limit_ends_its_own_job_only(

@@ -75,7 +75,7 @@ class Storm:
 
 def test_everything_is_killed_while_jobs_run(site: Site, jobs_of_pool: int) -> None:
     seed = random.randrange(10_000)
-    dice, steps = random.Random(seed), max(5, jobs_of_pool // 100 - 10)
+    dice, steps = random.Random(seed), max(2, jobs_of_pool // 250 - 4)
     print(f"seed {seed}")
     storm, began = Storm(site, dice), time.monotonic()
     first, count = dice.sample(storm.faults, len(storm.faults)), 40 * steps

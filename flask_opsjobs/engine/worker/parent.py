@@ -281,7 +281,9 @@ class Parent:
                 self._setup, place.number, self._log_tail_bytes, self._descriptors()
             )
         except OSError as error:
-            self._postpone(place, f"cannot be forked: {error}")
+            why = f"cannot be forked: {error}"
+            self._heartbeat.left_children.note([LeaveReason("refused", why)])
+            self._postpone(place, why)
             return
         for descriptor in place.child.descriptors():
             self._of_descriptor[descriptor] = place

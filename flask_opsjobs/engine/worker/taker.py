@@ -136,6 +136,8 @@ class Taker(threading.Thread):
         self._connection: Connection | None = None
         self._changed = threading.Condition()
         self._requests = _Requests()
+        # The mean size of the arguments of the jobs that were taken last.
+        self._mean_size = 1.0
         self._suspects: set[Key] = set()
         self._look_at = 0.0
         self._is_closed = self._is_stopping = self._has_failed_at_stop = False
@@ -354,9 +356,11 @@ class Taker(threading.Thread):
         if not number:
             return
         asked_at = steady_seconds()
+        # Postgres measures the arguments of each row that it looks at.
+        fitting = int(self._requests.bytes / self._mean_size) + 1
         parameters = {
             "queues": self._queues,
-            "limit": number,
+            "limit": min(number, fitting),
             "bytes": self._requests.bytes,
             "worker_id": self._worker_id,
         }
@@ -365,6 +369,8 @@ class Taker(threading.Thread):
         with self._changed:
             self._requests.wanted = 0
         jobs = [self._reserved(row, asked_at) for row in rows if row["id"] is not None]
+        if jobs:
+            self._mean_size = max(1.0, sum(job.size for job in jobs) / len(jobs))
         self._hand_over(Taken(jobs, paused=rows[0]["paused"], is_answer=True))
 
     def _hand_over(self, taken: Taken) -> None:
