@@ -6,7 +6,7 @@ Start reading at `OpsJobs.init_app`: it names every part of the package.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, overload
+from typing import Any, cast, overload
 
 from flask import Flask, current_app
 from flask_sqlalchemy import SQLAlchemy
@@ -28,7 +28,7 @@ from .engine.redis.broker import Broker
 from .engine.redis.connections import RedisConnections
 from .errors import ConfigError, DeclarationError, InvalidBatch
 from .explain.reason_kinds import AnyExplanation, BatchExplanation, Explanation, WorkflowExplanation
-from .host import Host, HostDatabase
+from .host import ChildHooks, Host, HostDatabase
 from .jobs.record.enqueue import AnySession
 from .jobs.record.task import Call, ChainLink, Task
 from .web import make_blueprint
@@ -46,6 +46,9 @@ class OpsJobs:
     Write `OpsJobs(app, access=…, display=…)`, or `OpsJobs(access=…, display=…)` and later `init_app(app)`.
     The extension object keeps no app: the state of an app is a `Host` in `app.extensions["opsjobs"]`.
 
+    A worker calls `child_started`, `after_each_job` and `child_leaving` in each of its child processes,
+    without arguments and outside of an app context.
+
     >>> shop = Flask("shop")
     >>> shop.config.update(SECRET_KEY="a long secret", SQLALCHEMY_DATABASE_URI=DATABASE_URL)
     >>> db = SQLAlchemy(shop)
@@ -60,7 +63,15 @@ class OpsJobs:
         *,
         access: policy.AccessPolicy | None = None,
         display: policy.DisplayPolicy | None = None,
+        child_started: Callable[[], object] | None = None,
+        after_each_job: Callable[[], object] | None = None,
+        child_leaving: Callable[[], object] | None = None,
     ) -> None:
+        self._child_hooks = ChildHooks(
+            _hook(child_started, "child_started"),
+            _hook(after_each_job, "after_each_job"),
+            _hook(child_leaving, "child_leaving"),
+        )
         self.tasks: dict[str, Task] = {}
         self.cron_entries: dict[str, EntryDeclaration] = {}
         self._access = access
@@ -102,6 +113,7 @@ class OpsJobs:
             access=_policy(access or self._access, policy.AccessPolicy, "access"),
             display=_policy(display or self._display, policy.DisplayPolicy, "display"),
             spare=SpareConnections(engine),
+            child_hooks=self._child_hooks,
             broker=Broker(RedisConnections(app, chosen.redis_url)),
         )
         host.built_in = {MAP_TASK: make_map_task(host)}
@@ -373,6 +385,12 @@ def _policy(given: Any, protocol: type, name: str) -> Any:
         kind = given if isinstance(given, type) else type(given)
         raise ConfigError(f"the {name} policy {kind.__name__} {fault}")
     return given
+
+
+def _hook(given: Any, name: str) -> Callable[[], object] | None:
+    if given is not None and not callable(given):
+        raise ConfigError(f"{name} is of type {type(given).__name__}: it must be a function")
+    return cast("Callable[[], object] | None", given)
 
 
 def _secrets(app: Flask) -> tuple[bytes, ...]:

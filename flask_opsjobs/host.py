@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, NamedTuple, Protocol
@@ -92,6 +92,19 @@ class DeliveryBroker(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class ChildHooks:
+    """What the host does in each child process of a worker, outside of an app context.
+
+    `started` is called before the first job, `after_each_job` after the context of a job has ended, and
+    `leaving` before the process ends.
+    """
+
+    started: Callable[[], object] | None = None
+    after_each_job: Callable[[], object] | None = None
+    leaving: Callable[[], object] | None = None
+
+
 class HostDatabase(Protocol):
     """The host's Flask-SQLAlchemy. Its `session` is read at each use, since a host's test may replace it."""
 
@@ -114,6 +127,7 @@ class Host:
     display: DisplayPolicy
     spare: SpareConnections
     broker: DeliveryBroker
+    child_hooks: ChildHooks = field(default_factory=ChildHooks)
     action_limit: AtMost = field(default_factory=lambda: AtMost(MOST_ACTIONS))
     heavy: AtMost = field(default_factory=lambda: AtMost(MOST_HEAVY))
     # Tasks of ours, by name. Workers perform their jobs; hosts neither declare nor enqueue them.

@@ -103,6 +103,16 @@ def test_a_policy_whose_methods_take_anything_is_taken() -> None:
     join(make_host(), access=Any_())
 
 
+def test_hooks_of_child_processes() -> None:
+    hooks = {"child_started": print, "after_each_job": repr, "child_leaving": id}
+    app = make_host()
+    join(app, **hooks)
+    found = app.extensions["opsjobs"].child_hooks
+    assert [found.started, found.after_each_job, found.leaving] == list(hooks.values())
+    with pytest.raises(ConfigError, match="after_each_job is of type str: it must be a function"):
+        join(make_host(), after_each_job="clear")
+
+
 def test_no_secret_key() -> None:
     app = make_host()
     app.secret_key = None
@@ -155,6 +165,7 @@ def test_an_unknown_key_is_named_beside_the_known_ones() -> None:
         ("OPSJOBS_RESCUE", "maybe", "'automatic'"),
         ("OPSJOBS_DISPATCH", 1, "True or False"),
         ("OPSJOBS_BIND", "", "non-empty"),
+        ("OPSJOBS_MAY_STAY", "sentry", "a list of non-empty strings"),
     ],
 )
 def test_a_malformed_value_is_shown_with_what_is_allowed(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
-from typing import Any
+from contextlib import suppress
+from typing import Any, NoReturn
 
 import click
 from flask import Flask, current_app
@@ -66,15 +68,39 @@ def worker(queues: tuple[str, ...], log_level: str, **options: Any) -> None:
 
 
 def run(app: Flask, names: list[str], options: WorkerOptions) -> int:
-    """Work until stopped. Returns the exit code: 0 after a stop that was requested, else 1."""
+    """Work until stopped. Returns the exit code: 0 after a stop that was requested, else 1.
+
+    After SIGHUP it does not return: the process starts anew.
+    """
     host: Host = app.extensions["opsjobs"]
+    folder = _start_folder()
     declare_limiters(host, process_name())
     runtime = WorkerRuntime(app, names, options)
     ready = f"{runtime.name} listens to {', '.join(names)}"
-    if runtime.run(tell_ready=lambda: click.echo(ready, err=True)):
-        return 0
-    click.echo(
-        "Postgres did not record the last outcomes in time; the watch loop will rescue those jobs",
-        err=True,
-    )
-    return 1
+    has_recorded = runtime.run(tell_ready=lambda: click.echo(ready, err=True))
+    if not has_recorded:
+        click.echo(
+            "Postgres did not record the last outcomes in time; the watch loop will rescue those jobs",
+            err=True,
+        )
+    if runtime.wants_restart:
+        click.echo(f"{runtime.name} starts anew", err=True)
+        _start_anew(folder)
+    return 0 if has_recorded else 1
+
+
+def _start_folder() -> str:
+    """Return the folder of this process as the shell calls it: a deploy may move a symbolic link in it."""
+    logical = os.environ.get("PWD", "")
+    with suppress(OSError):
+        if os.path.samefile(logical, "."):
+            return logical
+    return os.getcwd()
+
+
+def _start_anew(folder: str) -> NoReturn:
+    """Replace this process by one of the same command line, which imports the code that is there now."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.chdir(folder)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -2,49 +2,310 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from flask import Flask
 
+from flask_opsjobs.engine.worker.hygiene import changes_session
+from flask_opsjobs.engine.worker.recycling import Recycling, RecyclingRules
 from tests.engine.site import enqueue, rows, state_of
-from tests.support.leftovers import LEAVE, leave, look
+from tests.support.host import give
+from tests.support.leftovers import IN_DATABASE, LEAVE, leave, look, wait_and_ask
 from tests.support.processes import Children
 from tests.support.waiting import wait_until
-
-pytestmark = pytest.mark.processes
 
 WORKER = ("-m", "flask", "--app", "tests.support.leftovers", "opsjobs", "worker")
 HEARTBEAT = {"TEST_CONFIG_OPSJOBS_HEARTBEAT_SECONDS": "0.2"}
 
 
-def outputs(job_ids: list[int]) -> list[Any]:
+@pytest.fixture
+def in_order(site: Flask) -> Flask:
+    """Jobs stay in Postgres, from where a worker takes them in order: none takes the way through Redis."""
+    site.extensions["opsjobs"].dispatcher = None
+    return site
+
+
+def outputs(job_ids: Sequence[int]) -> list[Any]:
     """The outputs of jobs, when all have finished."""
-    wait_until(lambda: all(state_of(job_id) != "available" for job_id in job_ids), 30)
-    wait_until(lambda: {state_of(job_id) for job_id in job_ids} == {"finished"}, 30)
+
+    def have_ended() -> bool:
+        return not rows("SELECT 1 FROM opsjobs.jobs WHERE state NOT IN ('finished', 'failed')")
+
+    wait_until(have_ended, 60)
+    assert rows("SELECT error FROM opsjobs.attempts WHERE error IS NOT NULL") == []
     found = dict(rows("SELECT job_id, value FROM opsjobs.outputs"))
     return [found[job_id] for job_id in job_ids]
 
 
-def test_the_next_job_sees_nothing_of_what_was_left_behind(
-    site: object, children: Children
-) -> None:
-    kinds = [kind for kind in LEAVE if kind != "tracker"]
-    before = [enqueue(look, what=kind) for kind in kinds]
-    after = [
-        job_id for kind in kinds for job_id in (enqueue(leave, what=kind), enqueue(look, what=kind))
-    ]
-    children.python(*WORKER, env=HEARTBEAT)
-    seen_before = {kind: seen[1] for kind, seen in zip(kinds, outputs(before), strict=True)}
-    found = outputs(after)
-    pairs = dict(zip(kinds, zip(found[::2], found[1::2], strict=True), strict=True))
-    assert {kind: seen for kind, (_, (_, seen)) in pairs.items()} == seen_before
-    stayed = {kind for kind, (left_by, (pid, _)) in pairs.items() if left_by == pid}
-    assert stayed == {"nothing"}
-    wait_until(lambda: {kind for kind, _ in left()} >= set(kinds) - {"nothing", "descriptors"}, 5)
-    assert ("descriptors", None) in left()
-
-
 def left() -> set[tuple[str, str | None]]:
     """The kinds of reasons why children left, and whose jobs are to blame, as the heartbeat tells."""
-    ((reasons,),) = rows("SELECT left_children FROM opsjobs.workers")
-    return {(reason["kind"], reason["task"]) for reason in reasons}
+    return {
+        (reason["kind"], reason["task"])
+        for (reasons,) in rows("SELECT left_children FROM opsjobs.workers")
+        for reason in reasons
+    }
+
+
+class Pair:
+    """A job that leaves something behind, and the one after it that looks for that."""
+
+    def __init__(self, what: str) -> None:
+        self.jobs = enqueue(leave, what=what), enqueue(look, what=what)
+
+    def read(self) -> None:
+        (self.first_pid, self.first_backend), (self.pid, self.backend, self.seen) = outputs(
+            self.jobs
+        )
+
+    @property
+    def is_same_process(self) -> bool:
+        return self.first_pid == self.pid
+
+    @property
+    def is_same_connection(self) -> bool:
+        return self.first_backend == self.backend
+
+
+def run_pairs(
+    kinds: Sequence[str], start: Callable[[], object]
+) -> tuple[dict[str, Pair], dict[str, Any]]:
+    """Leave each kind behind, and look for it in the next job; also what was seen before all that."""
+    before = {kind: enqueue(look, what=kind) for kind in kinds}
+    pairs = {kind: Pair(kind) for kind in kinds}
+    start()
+    seen = dict(zip(before, [seen[2] for seen in outputs(list(before.values()))], strict=True))
+    for pair in pairs.values():
+        pair.read()
+    return pairs, seen
+
+
+@pytest.mark.processes
+def test_the_next_job_sees_nothing_of_what_was_left_in_the_process(
+    in_order: object, children: Children
+) -> None:
+    kinds = [kind for kind in LEAVE if kind != "tracker"]
+    pairs, before = run_pairs(kinds, lambda: children.python(*WORKER, env=HEARTBEAT))
+    assert {kind: pair.seen for kind, pair in pairs.items()} == before
+    assert [kind for kind, pair in pairs.items() if pair.is_same_process] == ["nothing"]
+    blamed = {(kind, leave.name) for kind in kinds if kind not in ("nothing", "descriptors")}
+    wait_until(lambda: left() == blamed | {("descriptors", None)}, 5)
+
+
+@pytest.mark.processes
+def test_the_next_job_sees_nothing_of_what_was_left_in_the_database(
+    in_order: object, children: Children
+) -> None:
+    pairs, before = run_pairs(list(IN_DATABASE), lambda: children.python(*WORKER, env=HEARTBEAT))
+    assert {kind: pair.seen for kind, pair in pairs.items()} == before
+    # Where it can be cleaned, the connection is kept. Only who keeps one costs the process.
+    cleaned = [kind for kind, pair in pairs.items() if pair.is_same_connection]
+    assert cleaned == list(IN_DATABASE)[:5]
+    other = [kind for kind, pair in pairs.items() if not pair.is_same_process]
+    assert other == ["connection"]
+    wait_until(lambda: left() == {("connection", leave.name)}, 5)
+
+
+@pytest.mark.processes
+def test_a_trackers_thread_and_a_hosts_process_stay(
+    in_order: object, children: Children, tmp_path: Path
+) -> None:
+    """A process that the hook started keeps its exit status, though each job looks for processes."""
+    path = tmp_path / "hooks"
+    first = enqueue(leave, what="tracker")
+    others = [enqueue(give, value=number) for number in range(200)]
+    last = enqueue(look, what="tracker")
+    worker = children.python("-c", STARTS_A_PROCESS, str(path))
+    pid, _, threads = outputs([last])[0]
+    assert outputs([first])[0][0] == pid
+    assert "sentry-sdk.BackgroundWorker" in threads
+    assert outputs(others) == list(range(200))
+    assert worker.terminate() == 0
+    assert path.read_text() == "7"
+    assert left() == set()
+
+
+STARTS_A_PROCESS = """
+import subprocess, sys
+from pathlib import Path
+from flask_opsjobs.cli.worker import run
+from flask_opsjobs.engine.worker.parent import WorkerOptions
+from flask_opsjobs.host import ChildHooks
+from tests.support.leftovers import create_app
+
+def start():
+    global helper
+    helper = subprocess.Popen(["sh", "-c", "exit 7"])
+
+def leave():
+    Path(sys.argv[1]).write_text(str(helper.wait()))
+
+app = create_app()
+app.extensions["opsjobs"].child_hooks = ChildHooks(started=start, leaving=leave)
+app.app_context().push()
+sys.exit(run(app, ["default"], WorkerOptions()))
+"""
+
+
+@pytest.mark.processes
+def test_a_hook_that_raises_or_hangs_ends_only_its_process(
+    in_order: object, children: Children, tmp_path: Path
+) -> None:
+    path = tmp_path / "hooks"
+    jobs = [enqueue(leave, what=what) for what in ("nothing", "nothing", "thread", "nothing")]
+    worker = children.python("-c", HOOKS, str(path), env=HEARTBEAT)
+    pids = [pid for pid, _ in outputs(jobs)]
+    assert len(set(pids)) == 4
+    assert worker.exit_code is None
+    wait_until(lambda: left() >= {("hook", leave.name), ("teardown", None)}, 10)
+    assert worker.terminate() == 0
+    for name in ("started", "after", "leaving"):
+        assert f"RuntimeError: {name}" in worker.log
+    called = [line.split() for line in path.read_text().splitlines()]
+    assert [name for name, _ in called].count("started") >= 6, "one raised and one hung"
+    of_last = [name for name, pid in called if int(pid) == pids[3]]
+    assert of_last == ["started", "after", "leaving"]
+
+
+HOOKS = """
+import os, signal, sys
+from pathlib import Path
+from flask_opsjobs.cli.worker import run
+from flask_opsjobs.engine.worker import parent
+from flask_opsjobs.engine.worker.parent import WorkerOptions
+from flask_opsjobs.host import ChildHooks
+from tests.support.leftovers import create_app
+
+parent._GRACE_SECONDS = 0.5
+parent._START_SECONDS = 1.0
+log = Path(sys.argv[1])
+
+def make(name):
+    def hook():
+        with log.open("a") as file:
+            file.write(f"{name} {os.getpid()}\\n")
+        number = log.read_text().count(f"{name} ")
+        if number == 1:
+            raise RuntimeError(name)
+        if number == 2:
+            signal.pause()
+    return hook
+
+app = create_app()
+app.extensions["opsjobs"].child_hooks = ChildHooks(make("started"), make("after"), make("leaving"))
+app.app_context().push()
+sys.exit(run(app, ["default"], WorkerOptions()))
+"""
+
+
+def test_children_do_not_all_leave_after_the_same_number_of_jobs() -> None:
+    numbers = set()
+    for _ in range(50):
+        recycling = Recycling(RecyclingRules(jobs=100, memory_mb=None))
+        number = 1
+        while not recycling.find_reasons("give"):
+            number += 1
+        numbers.add(number)
+    assert len(numbers) > 3
+    assert 90 <= min(numbers) <= max(numbers) <= 100
+
+
+def test_a_child_leaves_when_it_has_gained_much_memory() -> None:
+    recycling = Recycling(RecyclingRules(jobs=0, memory_mb=20))
+    assert recycling.find_reasons("give") == []
+    much = bytearray(50 * 2**20)
+    much[::4096] = b"x" * len(much[::4096])
+    (reason,) = recycling.find_reasons("give")
+    assert reason.kind == "memory"
+
+
+@pytest.mark.parametrize(
+    ("statement", "stays"),
+    [
+        ("SET ROLE anna", True),
+        ("  set search_path to shop", True),
+        ("SELECT 1; SET ROLE anna", True),
+        ("/* a\nb */ -- c\nSET ROLE anna", True),
+        ("RESET ROLE", True),
+        ("LISTEN news", True),
+        ("PREPARE plan AS SELECT 1", True),
+        ("SELECT set_config('role', 'anna', false)", True),
+        ("SELECT set_config('role', 'anna', true)", False),
+        ("SET LOCAL ROLE anna", False),
+        ("SET TRANSACTION READ ONLY", False),
+        ("SET CONSTRAINTS ALL DEFERRED", False),
+        ("UPDATE users SET name = 'anna'", False),
+        ("SELECT 'a; b'", False),
+        ("SETTLE", False),
+    ],
+)
+def test_which_statements_stay_in_a_session(statement: str, stays: bool) -> None:
+    assert changes_session(statement) is stays
+
+
+@pytest.mark.processes
+def test_async_jobs_run_one_after_another_and_leave_nothing_behind(
+    in_order: object, children: Children
+) -> None:
+    jobs = [enqueue(wait_and_ask) for _ in range(5)]
+    late = enqueue(wait_and_ask.options(timeout=1), for_ever=True)
+    last = enqueue(wait_and_ask)
+    children.python(*WORKER, env=HEARTBEAT)
+    wait_until(lambda: state_of(last) == "finished" and state_of(late) == "failed", 30)
+    found = dict(rows("SELECT job_id, value FROM opsjobs.outputs"))
+    assert len({pid for pid, *_ in (found[job_id] for job_id in jobs)}) == 1
+    for job_id in (*jobs, last):
+        assert found[job_id][1:] == [job_id, job_id, True]
+    outcome = "SELECT outcome FROM opsjobs.attempts WHERE job_id = :id"
+    assert rows(outcome, id=late) == [("timed_out",)]
+    wait_until(lambda: left() == {("timed_out", wait_and_ask.name)}, 5)
+
+
+@pytest.mark.processes
+def test_a_child_that_leaves_slowly_keeps_no_job_waiting(
+    in_order: object, children: Children, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    jobs = [enqueue(leave, what="thread"), *(enqueue(give) for _ in range(6))]
+    worker = children.python("-c", LEAVES_SLOWLY, str(gate))
+    (pid, _), *_ = outputs(jobs)
+    assert psutil.pid_exists(pid), "it still leaves"
+    gate.touch()
+    assert worker.terminate() == 0
+
+
+LEAVES_SLOWLY = """
+import sys, threading
+from pathlib import Path
+from flask_opsjobs.cli.worker import run
+from flask_opsjobs.engine.worker.parent import WorkerOptions
+from flask_opsjobs.host import ChildHooks
+from tests.support.leftovers import create_app
+from tests.support.waiting import wait_until
+
+def clean_up():
+    # Meanwhile the parent, which has the outcome, sends the next job.
+    threading.Event().wait(0.05)
+
+def leave():
+    wait_until(Path(sys.argv[1]).exists, 60)
+
+app = create_app()
+app.extensions["opsjobs"].child_hooks = ChildHooks(after_each_job=clean_up, leaving=leave)
+app.app_context().push()
+sys.exit(run(app, ["default"], WorkerOptions(processes=2)))
+"""
+
+
+@pytest.mark.processes
+def test_a_child_is_killed_before_its_parent_and_shares_its_memory(
+    in_order: object, children: Children
+) -> None:
+    job_id = enqueue(look, what="linux")
+    children.python(*WORKER)
+    (_, _, (score, frozen)) = outputs([job_id])[0]
+    assert score == "500"
+    assert frozen > 10_000

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from contextvars import ContextVar
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -123,7 +124,7 @@ class Deferred:
 
 LOOP = asyncio.new_event_loop()
 LOOP.close()
-AWAIT = "call asyncio.run(…) inside a plain function"
+AWAIT = "declare the async def itself, or call asyncio.run(…) inside a plain function"
 ITERATE = "loop over it inside the function, and return a value"
 
 
@@ -153,6 +154,62 @@ def test_a_call_whose_code_has_not_run_fails(method: str, type_name: str, advice
         f"whose code has not run: {advice}"
     )
     assert (deferred.done, hooks) == ([], ["TypeError"])
+
+
+WORD = ContextVar("word", default="none")
+
+
+async def _note(seen: list[str]) -> None:
+    seen.append(WORD.get())
+    WORD.set("set in another coroutine")
+
+
+def test_an_async_function_runs_to_its_end() -> None:
+    seen: list[str] = []
+
+    async def once(a: int) -> int:
+        assert current_job().attempt == 1
+        await asyncio.gather(_note(seen), _note(seen))
+        seen.append(WORD.get())
+        return a + 1
+
+    token = WORD.set("set around the job")
+    try:
+        assert run(make(once, record_output=True), {"a": 1}).output == "2"
+    finally:
+        WORD.reset(token)
+    assert seen == ["set around the job"] * 3
+
+
+def test_an_async_function_fails_as_a_plain_one_does() -> None:
+    async def fails() -> None:
+        await asyncio.to_thread(int)
+        raise RuntimeError("it broke")
+
+    async def snoozes() -> None:
+        raise Snooze(5)
+
+    outcome = run(make(fails))
+    assert (outcome.kind, outcome.error) == ("raised", "RuntimeError: it broke")
+    assert "in fails" in (outcome.traceback or "")
+    assert run(make(snoozes)).kind == "snoozed"
+
+
+@pytest.mark.parametrize("block", [False, True])
+def test_an_async_function_ends_at_its_time_limit(block: bool) -> None:
+    """It waits in the loop, or computes and lets nothing else run."""
+    ended: list[str] = []
+
+    async def once() -> None:
+        try:
+            if block:
+                threading.Event().wait(30)
+            await asyncio.Event().wait()
+        finally:
+            ended.append("finally")
+
+    assert run(make(once), timeout_seconds=1).kind == "timed_out"
+    assert ended == ["finally"]
 
 
 def test_an_awaited_coroutine_and_a_list_of_a_generator_are_values() -> None:

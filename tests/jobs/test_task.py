@@ -36,7 +36,6 @@ def _unfit_signatures() -> dict[str, Callable[..., Any]]:
     def keyworded(**words: int) -> None: ...
     def positional(a: int, /) -> None: ...
     def method(self: Any, a: int) -> None: ...
-    async def later(a: int) -> None: ...
     def many(a: int) -> Any:
         yield a
 
@@ -60,7 +59,6 @@ def _unfit_parameters() -> dict[str, Callable[..., Any]]:
         ("keyworded", "**words: name every parameter"),
         ("positional", "a is positional-only"),
         ("method", "it is a method"),
-        ("later", "it is async"),
         ("many", "it is a generator"),
         ("fielded", "a has a Field as its default: write Annotated"),
         ("opaque", "a is annotated Opaque"),

@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -36,6 +36,7 @@ from .frames import (
     RQWork,
     read_order,
 )
+from .hygiene import ConnectionHygiene
 from .left_children import LeaveReason
 from .page import Page
 from .recycling import Recycling, RecyclingRules
@@ -97,27 +98,50 @@ class _Child:
         self._tasks = setup.host.performable
         self._channel = ChildChannel(sock)
         self._page = page
-        self._recycling = Recycling(setup.rules)
         self._pid = os.getpid()
         # Why it is not fit for another job, as far as the job's outcome says so.
         self._unfit: LeaveReason | None = None
 
     def run(self) -> None:
+        hooks = self._host.child_hooks
+        # A fresh process per job uses its connections for one job.
+        hygiene = ConnectionHygiene() if self._setup.rules.jobs != 1 else None
+        if hooks.started is not None:
+            hooks.started()
+        # After the hook: what it started may stay.
+        recycling = Recycling(self._setup.rules, hygiene)
         self._channel.say(ChildWord.READY)
         while (order := self._channel.wait_for_order()) is not None:
-            kind, body = order
             # Each job has a copy of the context variables, so the next one sees none that it set.
-            task = contextvars.copy_context().run(self._perform, kind, body)
-            reasons = self._recycling.find_reasons(task)
+            task = contextvars.copy_context().run(self._perform, *order)
+            reasons = [*self._clean_up(task), *recycling.find_reasons(task or None)]
             self._page.end()
-            if self._unfit is not None:
-                reasons.append(self._unfit)
             if reasons:
                 self._channel.leaving(reasons)
-                return
+                break
+        if hooks.leaving is not None:
+            hooks.leaving()
+
+    def _clean_up(self, task: str | None) -> Iterator[LeaveReason]:
+        """Let the host clean up after a job. Yield why the process is not fit for another one."""
+        if self._unfit is not None:
+            yield self._unfit
+        hook = self._host.child_hooks.after_each_job
+        if hook is None or task is None:
+            return
+        try:
+            hook()
+        except Exception:
+            _log.exception("the hook after_each_job raised")
+            yield LeaveReason(
+                "hook", "could not clean up: the hook after_each_job raised", task or None
+            )
 
     def _perform(self, kind: int, body: bytes) -> str | None:
-        """Perform a job, or do other work of RQ. Return the task of the job."""
+        """Perform a job, or do other work of RQ.
+
+        Return the task of the job, "" for a plain RQ job, and None when no job ran.
+        """
         if kind == Order.JOB:
             order: JobOrder = read_order(body)
             self._perform_job(order)
@@ -130,7 +154,7 @@ class _Child:
             _log.exception("%s failed", work)
         self._leave_if_forked()
         self._channel.say(ChildWord.DONE)
-        return None
+        return "" if isinstance(work, PlainRun) else None
 
     def _leave_if_forked(self) -> None:
         """End a process that a function forked and that has come out of it. The job is not its own."""

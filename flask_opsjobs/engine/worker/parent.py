@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import select
 import signal
 import time
@@ -59,6 +60,7 @@ from .reserved import (
 )
 from .rq_link import Command, Popped, RQLink, StartScheduler
 from .rq_scheduler import OpsScheduler
+from .systemd import Systemd
 from .taker import Begun, ClaimAnswer, LimitedDelivery, Start, Taken, Taker
 from .tally import Tally
 
@@ -71,16 +73,16 @@ _SHORT_SECONDS = 0.05
 # The child ends an overdue function itself. If it cannot (a loop in C), it is killed so much later. So is a
 # child that does not begin what it was given, or whose host's teardown does not end.
 _GRACE_SECONDS = 5.0
+# A child that is not ready so long after its fork is killed: it may hang in a lock, or in the host's hook.
+_START_SECONDS = 60.0
 # RQ sends a second signal that is an echo of the first: one within this time does not count.
 _ECHO_SECONDS = 1.0
 # Without Redis, Postgres is asked so often while a child is idle.
 _WITHOUT_REDIS_SECONDS = 0.25
-# A child that says nothing for so long after its fork is killed: it may hang in a lock.
-_START_SECONDS = 30.0
 # RQ's records show a managed job when it has run for so long.
 _SHOWN_SECONDS = 1.0
 # How long idle children get to end when the worker stops.
-_END_SECONDS = 2.0
+_END_SECONDS = 5.0
 _STOPPED = "stopped with its worker"
 _BY_COMMAND = "stopped by a command of RQ"
 _OVERDUE = "its time limit could not stop it"
@@ -184,6 +186,10 @@ class Parent:
         # How many signals asked this process to stop, and when the first came.
         self._stops = 0
         self._stopped_at = 0.0
+        # Whether the process starts anew when its jobs have ended.
+        self.wants_restart = False
+        self._systemd = Systemd()
+        self._has_told_stop = False
         self._given = 0
 
     # --- running ---
@@ -195,6 +201,7 @@ class Parent:
         """
         with self._signals():
             tell_ready()
+            self._systemd.tell_ready()
             try:
                 while not self._is_done():
                     self.fill_places()
@@ -205,14 +212,26 @@ class Parent:
                     self._feed()
                     self._ask()
                     self._hand_over()
+                    self._tell_systemd()
             finally:
+                self._tell_systemd()
                 self._end_children()
                 self._hand_over()
 
     def _timeout_ms(self) -> float:
         if any(place.is_busy or place.child is None for place in self._places):
             return _LOOK_SECONDS * 1000
-        return _WITHOUT_REDIS_SECONDS * 1000 if self._link.is_away else 1000
+        seconds = _WITHOUT_REDIS_SECONDS if self._link.is_away else 1.0
+        return min(seconds, self._systemd.feed_seconds) * 1000
+
+    def _tell_systemd(self) -> None:
+        if self._stops and not self._has_told_stop:
+            self._has_told_stop = True
+            if self.wants_restart:
+                self._systemd.tell_reloading()
+            else:
+                self._systemd.tell_stopping()
+        self._systemd.feed()
 
     def _is_done(self) -> bool:
         if any(self._is_awaited(place) for place in self._places):
@@ -238,16 +257,27 @@ class Parent:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        numbers = (signal.SIGTERM, signal.SIGINT)
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         before = {number: signal.signal(number, self._on_signal) for number in numbers}
         try:
             yield
         finally:
             for number, action in before.items():
                 signal.signal(number, action)
+            if self.wants_restart:
+                # Another one would end the process before the new code is there.
+                signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._stop()
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        # A terminal that is closed sends SIGHUP too.
+        if number == signal.SIGHUP and not os.isatty(0):
+            if not self._stops:
+                self.wants_restart = True
+                self._stop()
+        elif self.wants_restart:
+            self.wants_restart = False  # it stops all the same, but for good
+        else:
+            self._stop()
 
     def _stop(self) -> None:
         now = steady_seconds()
@@ -344,7 +374,16 @@ class Parent:
                 if place.sent is not None:
                     place.sent.limit_seconds = read_json(body)
             case ChildWord.LEAVING:
-                place.leaving = read_leaving(body)
+                self._take_leaving(place, child, read_leaving(body))
+
+    def _take_leaving(self, place: Place, child: ChildProcess, reasons: list[LeaveReason]) -> None:
+        """Note that the child begins nothing more. What it was sent meanwhile goes to another one."""
+        place.leaving, place.leaving_at = reasons, steady_seconds()
+        sent, place.sent = place.sent, None
+        if sent is not None and sent.job is not None:
+            self._return_unbegun(sent, sent.job, child, is_fresh=True)
+        elif sent is not None and sent.rq_work is not None:
+            self._end_rq_work(place.number, sent.rq_work, sent, "", has_begun=False)
 
     def _take_outcome(self, place: Place, child: ChildProcess, word: int, body: bytes) -> None:
         found, sent = read_outcome(word, body), place.sent
@@ -455,7 +494,7 @@ class Parent:
         elif not place.is_ready and (not self._stops or place is self._errand_place):
             self._postpone(place, f"{death.words}, before it was ready")
         if place is not self._errand_place:
-            self._note_leaving(place.leaving or [_death_as_reason(sent, death)])
+            self._note_leaving(place.leaving or [_death_as_reason(sent if began else None, death)])
         place.child, place.sent, place.is_ready, place.leaving = None, None, False, None
         self._is_stuck = False
         self._demand.renew()
@@ -648,10 +687,8 @@ class Parent:
         self._link.show([place.for_rq(now - _SHOWN_SECONDS) for place in self._places])
 
     def _look_at(self, place: Place, child: ChildProcess, now: float) -> None:
-        since = place.in_teardown_since()
-        hangs_in_teardown = since is not None and now - since > _GRACE_SECONDS
-        hangs_at_start = not place.is_ready and now - child.forked_at > _START_SECONDS
-        if hangs_in_teardown or hangs_at_start:
+        if (why := self._why_hung(place, child, now)) is not None:
+            place.leaving, place.leaving_at = [*(place.leaving or ()), why], now
             child.kill()
             return
         if (sent := place.sent) is None:
@@ -683,6 +720,20 @@ class Parent:
         limit = sent.job.order.timeout_seconds
         if limit is not None and seconds > limit + _GRACE_SECONDS:
             self._kill(place, "timed_out")
+
+    @staticmethod
+    def _why_hung(place: Place, child: ChildProcess, now: float) -> LeaveReason | None:
+        """Return why a child that runs no job must be killed; None when it need not."""
+        if not place.is_ready:
+            is_over = place.leaving is None and now - child.forked_at > _START_SECONDS
+            why = f"did not become ready within {_START_SECONDS:g} s"
+            return LeaveReason("start", why) if is_over else None
+        if place.leaving is not None:
+            is_over = now - place.leaving_at > _GRACE_SECONDS
+            return LeaveReason("end", "did not end by itself") if is_over else None
+        since = place.in_teardown_since()
+        is_over = since is not None and now - since > _GRACE_SECONDS
+        return LeaveReason("teardown", "hung after the end of a job") if is_over else None
 
     def _write_start(self, sent: Sent, child: ChildProcess, began: float) -> None:
         """Let the row of a running job say so, once."""

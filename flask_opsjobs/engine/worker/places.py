@@ -77,6 +77,7 @@ class Place:
     promised: Key | None = None
     leaving: list[LeaveReason] | None = None
     alone_until: float = 0.0
+    leaving_at: float = 0.0
     ended_at: float = 0.0
     fork_at: float = 0.0
     finished: int = 0

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ...core.words import counted
+from .hygiene import ConnectionHygiene
 from .left_children import JOBS_DONE, LeaveReason
 
 # K varies by a tenth, so that the children of a worker do not all leave at once.
@@ -56,14 +57,17 @@ class RecyclingRules:
 
 
 class Recycling:
-    """Compares the process with what it was before its first job.
+    """Compares the process with what it was before its first job, and cleans its connections.
 
     >>> recycling = Recycling(RecyclingRules(jobs=0, memory_mb=None))
     >>> recycling.find_reasons("send_mail")
     []
     """
 
-    def __init__(self, rules: RecyclingRules) -> None:
+    def __init__(self, rules: RecyclingRules, hygiene: ConnectionHygiene | None = None) -> None:
+        self._hygiene = hygiene
+        if hygiene is not None:
+            hygiene.let_stay()
         self._may_stay = [word.lower() for word in rules.may_stay]
         self._most_jobs = rules.jobs and max(1, round(rules.jobs * random.uniform(1 - _SPREAD, 1)))
         self._most_memory = rules.memory_mb or 0
@@ -85,6 +89,8 @@ class Recycling:
         if now != self._before or threads != self._threads:
             left = self._find_left_behind(now, threads)
             reasons += [LeaveReason(kind, sentence, task) for kind, sentence in left]
+        if self._hygiene is not None and not self._hygiene.clean():
+            reasons.append(LeaveReason("connection", "left a database connection in use", task))
         return reasons
 
     def _find_spent(self) -> Iterator[tuple[str, str]]:

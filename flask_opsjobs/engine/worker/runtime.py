@@ -104,6 +104,11 @@ class WorkerRuntime:
             Threads(heartbeat, self._recorder, self._taker, self._link),
         )
 
+    @property
+    def wants_restart(self) -> bool:
+        """Return whether SIGHUP asked for a new start, with the code that is there now."""
+        return self._parent.wants_restart
+
     def run(self, tell_ready: Callable[[], None]) -> bool:
         """Perform jobs until stopped; return whether everything was recorded in time.
 

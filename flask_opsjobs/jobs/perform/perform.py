@@ -5,6 +5,7 @@ A returned value becomes JSON, or a reason why it cannot; the job finishes in bo
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 import logging
@@ -152,6 +153,8 @@ def _call(task: TaskDeclaration, arguments: dict[str, Any], seconds: int | None)
     limit = TimeLimit(seconds)
     try:
         with limit:
+            if task.is_async:
+                return asyncio.run(task.function(**arguments))
             return task.function(**arguments)
     finally:
         # Disarm again: the alarm may have been raised while the block was being left.
@@ -161,7 +164,7 @@ def _call(task: TaskDeclaration, arguments: dict[str, Any], seconds: int | None)
 def _require_done(task: TaskDeclaration, value: Any) -> None:
     """Raise `TypeError` when the call only made a coroutine or a generator, whose body has not run."""
     if inspect.isawaitable(value):
-        advice = "call asyncio.run(…) inside a plain function"
+        advice = "declare the async def itself, or call asyncio.run(…) inside a plain function"
     elif inspect.isgenerator(value) or inspect.isasyncgen(value):
         advice = "loop over it inside the function, and return a value"
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -48,6 +49,7 @@ class TaskDeclaration:
         if not callable(function) or isinstance(function, type):
             raise DeclarationError(f"a task is a function, got {function!r}")
         self.function = function
+        self.is_async = inspect.iscoroutinefunction(function)
         self.name = name or str(getattr(function, "__name__", ""))
         self.redact = _names(self.name, redact)
         self.backoff = backoff

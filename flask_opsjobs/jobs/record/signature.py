@@ -174,8 +174,6 @@ def _faults_of(
     function: Callable[..., Any], parameters: Mapping[str, inspect.Parameter]
 ) -> list[str]:
     faults = []
-    if inspect.iscoroutinefunction(function):
-        faults.append("it is async: RQ runs plain functions, so call asyncio.run inside one")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         faults.append(
             "it is a generator: calling it does not run its body, so return a value instead"
