@@ -38,7 +38,7 @@ def redis_away(evidence: Evidence) -> Iterator[Reason]:
 
 
 def workers_suspended(evidence: Evidence) -> Iterator[Reason]:
-    """RQ's suspension flag is set: no worker of this Redis takes jobs, not even an OpsWorker."""
+    """RQ's suspension flag is set: no worker of this Redis takes jobs, not even one of ours."""
     redis = evidence.redis
     if not evidence.is_due or redis is None or not redis.is_suspended:
         return
@@ -172,9 +172,9 @@ def _has_signal(evidence: Evidence) -> bool:
 def _only_the_loop_dispatches_it(evidence: Evidence) -> bool:
     """Return whether only the dispatch loop can dispatch the job now.
 
-    True when the queue is not paused, its prefetch has room, Redis answers, and either a worker is idle or no
-    OpsWorker is busy. A busy OpsWorker takes jobs from Postgres when its job ends. An idle worker must not
-    wait for that: it may take hours. Without Redis an idle OpsWorker takes jobs by itself.
+    True when the queue is not paused, its prefetch has room, Redis answers, and either a worker is idle or
+    none of ours is busy. A busy worker of ours takes jobs from Postgres when its job ends. An idle worker
+    must not wait for that: it may take hours. Without Redis an idle worker of ours takes jobs by itself.
     """
     if (
         evidence.redis is not None

@@ -80,7 +80,7 @@ def watch(
     *,
     after_commit: Callable[[Callable[[], None]], object] | None = None,
 ) -> Watched:
-    """Judge every OpsWorker; rescue abandoned jobs when `OPSJOBS_RESCUE` is automatic. The caller commits.
+    """Judge our workers; rescue abandoned jobs when `OPSJOBS_RESCUE` is automatic. The caller commits.
 
     `elapsed_seconds` is the time since the previous pass of any watch loop. At most two intervals of it
     count, because a loop that was asleep did not see whether heartbeats came. A negative time, from a clock

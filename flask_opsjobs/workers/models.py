@@ -27,7 +27,7 @@ MOMENT = DateTime(timezone=True)
 
 
 class Worker(Base):
-    """A process that performs jobs: an OpsWorker or a plain `rq worker`. A restarted process is a new row."""
+    """A process that performs jobs: one of ours or a plain `rq worker`. A restarted process is a new row."""
 
     __tablename__ = "workers"
 

@@ -93,6 +93,7 @@ def test_rq_info_shows_each_place_and_what_it_runs(
     assert {job.id for job in running} == {plain.id, f"opsjobs-{job_id}-1"}
     (ours,) = [job for job in running if job.id != plain.id]
     assert (ours.description, ours.worker_name.rpartition(".")[0]) == (f"hold {job_id}", name)
+    assert ours.created_at < ours.started_at
     assert set(StartedJobRegistry(queue=queue).get_job_ids()) == {job.id for job in running}
     gate.touch()
     plain_gate.touch()

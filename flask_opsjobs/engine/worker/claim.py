@@ -1,7 +1,7 @@
-"""Claims a delivery for a worker before the fork, on a connection that the worker keeps open.
+"""Claims a delivery: for a plain worker, for `drain`, and for a child of ours that gets a limited job.
 
-A limited job is claimed in a transaction that also takes tokens and a lease. The process may be frozen after
-the claim. So `Confirm` checks an old claim again, right before the function is called.
+A limited job is claimed in a transaction that also takes tokens and a lease. The process of a plain worker
+may be frozen after the claim. So `Confirm` checks an old claim again, right before the function is called.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from ...core.outage import Backoff
 from ..redis.broker import PREFIX, parse_rq_id
+from ..redis.broker import rq_id as make_rq_id
 from ..redis.connections import Wire
 from .forking import fork_lock
 from .frames import JobOrder, Key, PlainRun
@@ -367,7 +368,7 @@ class RQLink(threading.Thread):
             return
         with self._redis.pipeline(transaction=False) as pipe:
             for queue, (job_id, number) in taken:
-                rq_id = f"{PREFIX}{job_id}-{number}"
+                rq_id = make_rq_id(job_id, number)
                 pipe.lrem(self._queue(queue).intermediate_queue_key, 1, rq_id)
                 pipe.delete(RQJob.key_for(rq_id))
             pipe.execute()

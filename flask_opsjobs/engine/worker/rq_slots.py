@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import uuid
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from redis.client import Pipeline
@@ -125,9 +126,12 @@ class SlotWorker(SimpleWorker):
         delivery = Delivery(
             order.id, order.dispatch_no, order.queue, order.task, 0, order.timeout_seconds
         )
+        created_at = utcformat(order.created_at.astimezone(UTC))
         fields = make_hash(delivery, self.serializer) | {
             "status": JobStatus.STARTED.value,
             "worker_name": self.name,
+            "created_at": created_at,
+            "enqueued_at": created_at,
             "started_at": utcformat(execution.created_at),
         }
         pipe.hset(job.key, mapping=fields)

@@ -1,4 +1,4 @@
--- Judges every OpsWorker by the number of its heartbeat: has it grown since the last pass, and if not, for
+-- Judges our workers by the number of their heartbeat: has it grown since the last pass, and if not, for
 -- how long. Returns the workers whose state changed: id, name, was, state, heartbeat_at.
 -- SKIP LOCKED: a worker whose row is locked is writing a heartbeat right now, so it is alive. Never judges by
 -- the age of heartbeat_at, because clocks are stepped.

@@ -2,7 +2,7 @@
 -- id, dispatch number) for each; a row of NULLs when there is none; no row when the worker is unknown. A
 -- worker that was late or missing becomes alive again; its rescued jobs are protected by the fence. A worker
 -- that has stopped stays stopped. Locks only the worker's row.
--- Run by each OpsWorker with each heartbeat. Indexes: workers_pkey, jobs_started, jobs_queued.
+-- Run by each worker of ours with each heartbeat. Indexes: workers_pkey, jobs_started, jobs_queued.
 WITH written AS (
     UPDATE opsjobs.workers
     SET heartbeat_no = %(heartbeat_no)s, heartbeat_at = %(now)s, reserved = %(reserved)s,

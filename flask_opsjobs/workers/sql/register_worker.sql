@@ -1,6 +1,6 @@
 -- Registers a worker. Returns its id. When the name exists, the observe loop has just recorded it as a plain
 -- worker; its row is then taken over.
--- Run by an OpsWorker when it starts. Index: workers_name_key.
+-- Run by a worker of ours when it starts. Index: workers_name_key.
 INSERT INTO opsjobs.workers AS w
     (name, kind, host, pid, version, queues, processes, boot_id, pid_namespace, pid_started_at, state,
         started_at, heartbeat_at)

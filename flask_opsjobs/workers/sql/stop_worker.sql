@@ -1,4 +1,4 @@
 -- Records that a worker has stopped.
--- Run by an OpsWorker as its last statement. Index: workers_pkey.
+-- Run by a worker of ours as its last statement. Index: workers_pkey.
 UPDATE opsjobs.workers SET state = 'stopped', ended_at = %(now)s, reserved = '{}', pool = '{}'
 WHERE id = %(id)s AND state <> 'stopped'
