@@ -15,7 +15,7 @@ from ..core import copy_text, sql
 from ..core.after_commit import after_commit
 from ..errors import InvalidArgs
 from ..host import DueLane, Host
-from ..jobs.perform.current import current_job
+from ..jobs.perform.current import current_delivery
 from ..jobs.perform.outcomes import EndedBy
 from ..jobs.record.declaration import TaskDeclaration
 from ..jobs.record.enqueue import find_session, join, run_sql
@@ -91,9 +91,9 @@ def _lock(run: RunSql) -> Any | None:
     That is so in a second attempt, when the first one had expanded the map before its worker died; when the
     run was canceled; and when this attempt was given up, since another one does it then.
     """
-    job = current_job()
-    run("lock_run_of_map", {"id": job.id})
-    found = next(iter(run("read_map", {"id": job.id, "attempt": job.attempt})), None)
+    job_id, dispatch_no = current_delivery()
+    run("lock_run_of_map", {"id": job_id})
+    found = next(iter(run("read_map", {"id": job_id, "dispatch_no": dispatch_no})), None)
     if found is None or not found.is_current:
         return None
     is_done = found.expanded_at is not None or found.settled is not None

@@ -252,7 +252,7 @@ CASES: dict[str, tuple[str, str, int, dict[str, Any]]] = {
     "workers to stop": ("list_workers_to_stop", "jobs_of_run", 20, {"ids": [1_009]}),
     "unique until ended": ("list_unique_until_ended", "jobs_pkey", 10, {"ids": WAITING}),
     "run of a map": ("lock_run_of_map", "steps_pkey workflows_pkey", 1, {"id": 30_001}),
-    "read a map": ("read_map", "jobs_pkey steps_pkey", 1, {"id": 30_001, "attempt": 1}),
+    "read a map": ("read_map", "jobs_pkey steps_pkey", 1, {"id": 30_001, "dispatch_no": 1}),
     "forget": ("forget_end_events", "workflow_end_events_by_run workflows_pkey", 1, {"id": RUN}),
     "members": (
         "add_members",

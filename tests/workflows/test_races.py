@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import fields
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -26,14 +27,16 @@ from flask_opsjobs.endings.advance import advance
 from flask_opsjobs.endings.pending_runs import PendingRuns
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs import transitions as job_transitions
+from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
+from flask_opsjobs.jobs.perform.perform import Report, perform
 from flask_opsjobs.jobs.record import enqueue_many
 from flask_opsjobs.loops import advance as advance_loop
 from flask_opsjobs.loops.loop import Runner
 from flask_opsjobs.testing import perform_due
 from flask_opsjobs.workflows import expand_map, transitions
 from flask_opsjobs.workflows.send_signal import Signal, store_signal
-from tests.support.engine import Bench, race
+from tests.support.engine import Bench, race, take
 from tests.support.graphs import Graph, begin, settle_all
 from tests.support.waiting import wait_until
 
@@ -648,6 +651,33 @@ def test_a_map_that_is_expanded_twice_at_once_adds_its_members_once(
         "SELECT value FROM opsjobs.outputs JOIN opsjobs.steps USING (job_id) WHERE name = 'total'"
     )
     assert total["value"] == 12
+
+
+def test_a_map_is_expanded_before_its_start_is_written(
+    bench: Bench, app: Flask, host: Host, mapped: Callable[[], int]
+) -> None:
+    """A worker takes it, and writes its start only when it has been running for 50 ms."""
+    run = mapped()
+    (key,) = take(bench)
+
+    def steps() -> Any:
+        return bench.row("SELECT steps FROM opsjobs.workflows WHERE id = %s", run)["steps"]
+
+    def expand(dispatch_no: int) -> Outcome:
+        row = bench.job(key[0])
+        names = (field.name for field in fields(Claimed))
+        given = {"dispatch_no": dispatch_no, "attempt": 1, "claimed_at": row["dispatched_at"]}
+        with app.app_context():
+            claimed = Claimed(**{**{name: row.get(name) for name in names}, **given})
+            return perform(host.performable, claimed, Report(None, 1000, None, host.spare.one))
+
+    endings.give_back(bench.connection, [key], bench.worker_id, read_clock(bench.connection))
+    assert take(bench) == [(key[0], 2)]
+    # Somebody who has the delivery no more adds nothing.
+    assert expand(1).kind == "returned"
+    assert steps() == 3
+    assert expand(2).output == "3"
+    assert steps() == 6
 
 
 def rescue_all(bench: Bench) -> None:

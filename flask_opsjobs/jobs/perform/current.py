@@ -83,6 +83,8 @@ class CurrentJob:
     tags: tuple[str, ...]
     created_at: datetime
     deadline_at: datetime | None
+    # The fence: who still has this delivery may write for the job.
+    _dispatch_no: int = field(repr=False, compare=False)
     _teller: Teller = field(repr=False, compare=False)
     _connect: Connect | None = field(repr=False, compare=False)
 
@@ -178,6 +180,12 @@ class Teller:
 _running: ContextVar[CurrentJob] = ContextVar("opsjobs_current_job")
 
 
+def current_delivery() -> tuple[int, int]:
+    """The delivery of the job that is running here: (job id, dispatch number)."""
+    job = current_job()
+    return job.id, job._dispatch_no
+
+
 def current_job() -> CurrentJob:
     """The job whose function is running here.
 
@@ -213,6 +221,7 @@ def running(claimed: Claimed, tell: Tell, connect: Connect | None = None) -> Ite
         tags=tuple(claimed.tags),
         created_at=claimed.created_at,
         deadline_at=claimed.deadline_at,
+        _dispatch_no=claimed.dispatch_no,
         _teller=teller,
         _connect=connect,
     )
