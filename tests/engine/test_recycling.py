@@ -179,8 +179,8 @@ from flask_opsjobs.engine.worker.parent import WorkerOptions
 from flask_opsjobs.host import ChildHooks
 from tests.support.leftovers import create_app
 
-parent._GRACE_SECONDS = 0.5
-parent._START_SECONDS = 1.0
+parent._GRACE_SECONDS = 1.0
+parent._START_SECONDS = 1.5
 log = Path(sys.argv[1])
 
 def make(name):

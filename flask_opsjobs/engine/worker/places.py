@@ -76,8 +76,8 @@ class Place:
     sent: Sent | None = None
     promised: Key | None = None
     leaving: list[LeaveReason] | None = None
-    alone_until: float = 0.0
     leaving_at: float = 0.0
+    alone_until: float = 0.0
     ended_at: float = 0.0
     fork_at: float = 0.0
     finished: int = 0
