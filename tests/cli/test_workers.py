@@ -43,7 +43,9 @@ def _found(app: Flask) -> dict[str, Any]:
 
 
 def _start(children: Children, *options: str) -> Child:
-    worker = children.flask("opsjobs", "worker", "default", *options)
+    # What a worker tells comes with its heartbeat.
+    config = {"OPSJOBS_HEARTBEAT_SECONDS": 0.5}
+    worker = children.flask("opsjobs", "worker", "default", *options, **config)
     worker.wait_for("listens to", 30)
     return worker
 
