@@ -66,13 +66,13 @@ def test_jobs_run_once_each_whatever_happens_to_redis(
         wait_until(lambda: finished() >= wanted, 60, what=f"{wanted} jobs have finished")
 
     def go_on_without_redis() -> None:
-        outages = worker.log.count(AWAY)
         wait_for_jobs(share)
         wait_until(lambda: worker.log.count(AWAY) > outages, 20, what="the worker knows it")
 
-    share = jobs_of_pool // (len(troubles) * 3)
+    outages, share = 0, jobs_of_pool // (len(troubles) * 3)
     for name in troubles:
         wait_for_jobs(share)
+        outages = worker.log.count(AWAY)
         make_trouble(site.valkey, name, go_on_without_redis)
         with site.valkey.client() as redis:
             plain = Queue("default", connection=redis).enqueue("os.getpid", result_ttl=60)

@@ -454,6 +454,8 @@ class _Commands(threading.Thread):
         worker = slots[0].name.rpartition(".")[0]
         self._places[PUBSUB_CHANNEL_TEMPLATE % worker] = None
         self._is_stopping = threading.Event()
+        # Whether it is logged that they are not heard now.
+        self._is_told = False
 
     def stop(self) -> None:
         """Hear no more. Ends with the process."""
@@ -465,14 +467,16 @@ class _Commands(threading.Thread):
             try:
                 self._hear()
             except (RedisError, OSError, ValueError) as error:
-                if not self._is_stopping.is_set():
+                if not (self._is_told or self._is_stopping.is_set()):
                     with fork_lock:
                         _log.warning("RQ's command channel: %s", type(error).__name__)
+                self._is_told = True
                 self._is_stopping.wait(2.0)
 
     def _hear(self) -> None:
         with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
             pubsub.subscribe(*self._places)
+            self._is_told = False
             while not self._is_stopping.is_set():
                 message = pubsub.get_message(timeout=1.0)
                 if message is not None:
