@@ -27,7 +27,7 @@ def test_a_claim_starts_the_attempt(bench: Bench, record_job: RecordJob) -> None
     bench.dispatch()
     claimed = bench.claim(job_id)
     assert isinstance(claimed, Claimed)
-    assert (claimed.args, claimed.attempt, claimed.dispatch_no) == ({"text": "hi 🎈"}, 1, 1)
+    assert (claimed.args, claimed.attempt, claimed.dispatch_no) == ('{"text": "hi 🎈"}', 1, 1)
     job, attempt = bench.job(job_id), bench.attempt(job_id)
     assert (job["state"], job["worker_id"]) == ("started", bench.worker_id)
     assert (attempt["attempt"], attempt["worker"], attempt["ended_at"]) == (1, bench.name, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,7 +23,7 @@ def make_claimed(
         "dispatch_no": 1,
         "task": task if isinstance(task, str) else task.name,
         "queue": "default",
-        "args": args or {},
+        "args": json.dumps(args or {}),
         "meta": {},
         "tags": [],
         "attempt": 1,

@@ -34,6 +34,6 @@ WITH hurried AS MATERIALIZED (
 SELECT l.state AS was_state, l.dispatch_no AS was_dispatch_no, m.now,
        l.limiter, l.partition,
        l.limiter IS NOT NULL AND (l.deadline_at IS NULL OR l.deadline_at > m.now) AS is_limited,
-       t.id AS taken_id, t.task, t.queue, t.args, t.meta, t.tags, t.attempt,
+       t.id AS taken_id, t.task, t.queue, t.args::text AS args, t.meta, t.tags, t.attempt,
        t.max_attempts, t.timeout_seconds, t.deadline_at, t.created_at
 FROM moment m CROSS JOIN locked l LEFT JOIN taken t ON t.id = l.id

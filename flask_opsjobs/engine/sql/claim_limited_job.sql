@@ -24,6 +24,6 @@ WITH taken AS (
 ), counted AS (
     INSERT INTO opsjobs.limit_count_deltas (at, limiter, admitted) SELECT %(now)s, limiter, 1 FROM taken
 )
-SELECT t.task, t.queue, t.args, t.meta, t.tags, t.attempt, t.max_attempts, t.timeout_seconds, t.deadline_at,
-    t.created_at, t.started_at AS now
+SELECT t.task, t.queue, t.args::text AS args, t.meta, t.tags, t.attempt, t.max_attempts,
+    t.timeout_seconds, t.deadline_at, t.created_at, t.started_at AS now
 FROM taken t

@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,8 @@ from .frames import (
     RQMaintenance,
     RQSchedule,
     RQWork,
-    read_order,
+    read_job_order,
+    read_rq_order,
 )
 from .hygiene import ConnectionHygiene
 from .left_children import LeaveReason
@@ -62,6 +63,8 @@ class ChildSetup:
     rules: RecyclingRules
     queues: Sequence[str]
     worker: str
+    # How long a thread may run before another one may, as the host has it.
+    switch_seconds: float = field(default_factory=sys.getswitchinterval)
 
 
 def run_child(
@@ -143,10 +146,10 @@ class _Child:
         Return the task of the job, "" for a plain RQ job, and None when no job ran.
         """
         if kind == Order.JOB:
-            order: JobOrder = read_order(body)
+            order = read_job_order(body)
             self._perform_job(order)
             return order.task
-        number, work = read_order(body)
+        number, work = read_rq_order(body)
         self._page.begin((RQ_WORK_ID, number), steady_seconds())
         try:
             self._work_for_rq(work)
@@ -230,8 +233,9 @@ def _become_child(parent_pid: int, setup: ChildSetup, of_parent: Iterable[int]) 
     _let_go(of_parent)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write(_OOM_SCORE)
-    # What the parent has imported stays shared: the collector writes into none of it.
+    # What the parent has made stays shared: the collector writes into none of it.
     gc.freeze()
+    sys.setswitchinterval(setup.switch_seconds)
     random.seed()
     forget_connections(setup.app)
     broker_of(setup.host).connections.forget()

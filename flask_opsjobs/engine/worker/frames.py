@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import marshal
 import pickle
 import socket
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, astuple, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from typing_extensions import override
 
@@ -22,10 +23,10 @@ Key = tuple[int, int]
 
 
 class Order(IntEnum):
-    """What a parent sends: the body of each frame is pickled, since both are the same program."""
+    """What a parent sends."""
 
-    JOB = 1  # a `JobOrder`
-    RQ_WORK = 2  # (number, `RQWork`)
+    JOB = 1  # a `JobOrder`, marshalled: parent and child are the same program
+    RQ_WORK = 2  # (number, `RQWork`), pickled
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,11 @@ _HEAD = struct.Struct("<IB")
 _READ_BYTES = 1 << 18
 
 
-@dataclass(slots=True)
-class JobOrder:
+class JobOrder(NamedTuple):
     """A job for a child. Arguments and metadata are JSON text, which only the child parses.
 
-    Times are by `steady_seconds`. The child begins between `begin_after` and `begin_before`, or not at all.
+    `deadline_at`, `created_at` and `claimed_at` are seconds since 1970 by Postgres' clock; the other times
+    are by `steady_seconds`. The child begins between `begin_after` and `begin_before`, or not at all.
     """
 
     id: int
@@ -121,9 +122,9 @@ class JobOrder:
     attempt: int
     max_attempts: int
     timeout_seconds: int | None
-    deadline_at: datetime | None
-    created_at: datetime
-    claimed_at: datetime
+    deadline_at: float | None
+    created_at: float
+    claimed_at: float
     begin_before: float
     begin_after: float = 0.0
 
@@ -134,20 +135,21 @@ class JobOrder:
 
     def claimed(self) -> Claimed:
         """Return the job as the function's surroundings know it."""
+        deadline = self.deadline_at
         return Claimed(
             id=self.id,
             dispatch_no=self.dispatch_no,
             task=self.task,
             queue=self.queue,
-            args=json.loads(self.args),
+            args=self.args,
             meta=json.loads(self.meta),
             tags=self.tags,
             attempt=self.attempt,
             max_attempts=self.max_attempts,
             timeout_seconds=self.timeout_seconds,
-            deadline_at=self.deadline_at,
-            created_at=self.created_at,
-            claimed_at=self.claimed_at,
+            deadline_at=None if deadline is None else datetime.fromtimestamp(deadline, UTC),
+            created_at=datetime.fromtimestamp(self.created_at, UTC),
+            claimed_at=datetime.fromtimestamp(self.claimed_at, UTC),
         )
 
 
@@ -156,9 +158,14 @@ def make_frame(kind: int, body: bytes = b"") -> bytes:
     return _HEAD.pack(len(body), kind) + body
 
 
-def make_order(kind: Order, value: object) -> bytes:
-    """Return the frame of an order."""
-    return make_frame(kind, pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
+def make_job_order(order: JobOrder) -> bytes:
+    """Return the frame that gives a job to a child."""
+    return make_frame(Order.JOB, marshal.dumps(tuple(order)))
+
+
+def make_rq_order(number: int, work: RQWork) -> bytes:
+    """Return the frame that gives work of RQ to a child."""
+    return make_frame(Order.RQ_WORK, pickle.dumps((number, work)))
 
 
 class FrameReader:
@@ -176,15 +183,14 @@ class FrameReader:
         """
         while self.is_open and self._receive(socket.MSG_DONTWAIT):
             pass
-        return self._cut()
+        while (frame := self._cut()) is not None:
+            yield frame
 
     def wait_for_one(self) -> tuple[int, bytes] | None:
         """Return the next frame; None when the other end is closed."""
-        while self.is_open:
-            for frame in self._cut():
-                return frame
+        while (frame := self._cut()) is None and self.is_open:
             self._receive(0)
-        return None
+        return frame
 
     def _receive(self, flags: int) -> bool:
         """Read once; return whether more may be waiting."""
@@ -200,21 +206,29 @@ class FrameReader:
         self._buffer += piece
         return len(piece) == _READ_BYTES
 
-    def _cut(self) -> Iterator[tuple[int, bytes]]:
+    def _cut(self) -> tuple[int, bytes] | None:
+        """Take the first frame out of the buffer, if it is whole."""
         buffer = self._buffer
-        while len(buffer) >= _HEAD.size:
-            size, kind = _HEAD.unpack_from(buffer)
-            end = _HEAD.size + size
-            if len(buffer) < end:
-                return
-            body = bytes(buffer[_HEAD.size : end])
-            del buffer[:end]
-            yield kind, body
+        if len(buffer) < _HEAD.size:
+            return None
+        size, kind = _HEAD.unpack_from(buffer)
+        end = _HEAD.size + size
+        if len(buffer) < end:
+            return None
+        body = bytes(buffer[_HEAD.size : end])
+        del buffer[:end]
+        return kind, body
 
 
-def read_order(body: bytes) -> Any:
-    """Return the value of an order."""
-    return pickle.loads(body)
+def read_job_order(body: bytes) -> JobOrder:
+    """Return the job of an order."""
+    return JobOrder(*marshal.loads(body))
+
+
+def read_rq_order(body: bytes) -> tuple[int, RQWork]:
+    """Return the number and the work of an order."""
+    number, work = pickle.loads(body)
+    return number, work
 
 
 @dataclass(slots=True)
@@ -280,7 +294,7 @@ class ChildChannel:
     def outcome(self, key: Key, began: float, ended: float, outcome: Outcome) -> None:
         """Send the outcome of the job."""
         head = _OUTCOME.pack(*key, began, ended)
-        if outcome == RETURNED:
+        if outcome is RETURNED:
             self.say(ChildWord.RETURNED, head)
         else:
             self.say(ChildWord.OUTCOME, head + json.dumps(asdict(outcome)).encode())

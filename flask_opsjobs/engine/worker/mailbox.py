@@ -19,6 +19,8 @@ class Mailbox(Generic[T]):
         self._read_fd, self._write_fd = os.pipe()
         for descriptor in (self._read_fd, self._write_fd):
             os.set_blocking(descriptor, False)
+        # Whether the pipe holds a wake-up.
+        self._is_woken = False
 
     def descriptors(self) -> tuple[int, int]:
         """Return the ends of the pipe: one to poll, one to write into."""
@@ -31,12 +33,17 @@ class Mailbox(Generic[T]):
 
     def wake(self) -> None:
         """Wake the main thread from its poll. Safe in a signal handler and in any thread."""
-        with suppress(BlockingIOError):  # the pipe is full of wake-ups already
-            os.write(self._write_fd, b"!")
+        if not self._is_woken:
+            self._is_woken = True
+            with suppress(BlockingIOError):  # the pipe is full of wake-ups already
+                os.write(self._write_fd, b"!")
 
     def empty(self) -> Iterator[T]:
         """Yield the news that have come."""
-        with suppress(BlockingIOError):
-            os.read(self._read_fd, 65_536)
+        if self._is_woken:
+            with suppress(BlockingIOError):
+                os.read(self._read_fd, 65_536)
+            # In this order: who saw the flag before left its news before, and they are read now.
+            self._is_woken = False
         while self._news:
             yield self._news.popleft()

@@ -31,13 +31,13 @@ from .frames import (
     ChildWord,
     Errand,
     Key,
-    Order,
     PlainDeath,
     PlainRun,
     RQMaintenance,
     RQSchedule,
     RQWork,
-    make_order,
+    make_job_order,
+    make_rq_order,
     read_json,
     read_key,
     read_leaving,
@@ -639,6 +639,7 @@ class Parent:
         self._looked_at = now
         if gap > self._frozen_seconds:
             self._recorder.beat_now()  # it finds out which jobs are still ours
+        self._note_whether_to_take()
         self._stop_what_must_stop()
         for place in (*self._places, self._errand_place):
             if place.child is not None:
@@ -832,13 +833,13 @@ class Parent:
         self._heartbeat.run(job.key)
         sent = Sent(steady_seconds(), job, is_started=is_started)
         place.alone_until = sent.at + _SHORT_SECONDS if job.must_be_alone else 0.0
-        self._send(place, sent, make_order(Order.JOB, job.order))
+        self._send(place, sent, make_job_order(job.order))
 
     def _send_rq_work(self, place: Place, work: RQWork, limit: float | None = None) -> None:
         self._rq_works += 1
         number = self._rq_works
         sent = Sent(steady_seconds(), rq_work=work, number=number, limit_seconds=limit)
-        self._send(place, sent, make_order(Order.RQ_WORK, (number, work)))
+        self._send(place, sent, make_rq_order(number, work))
 
     def _send(self, place: Place, sent: Sent, frame: bytes) -> None:
         assert place.child is not None
@@ -866,9 +867,11 @@ class Parent:
     # --- taking ---
 
     def _ask(self) -> None:
+        demand, link = self._demand, self._link
+        if demand.is_asking and not demand.is_dry:
+            return  # the answer is on its way
         free = self._count_free()
         room = self._room(free)
-        demand, link = self._demand, self._link
         if not room:
             if demand.has_bell:
                 demand.has_bell = False
@@ -894,7 +897,12 @@ class Parent:
 
     def _room(self, free: int) -> int:
         """Return how many jobs to take now."""
-        if self._stops or not self._may_take() or self._has_no_child():
+        if (
+            self._stops
+            or not self._takes_jobs
+            or self._link.is_suspended is not False
+            or self._has_no_child()
+        ):
             return 0
         waiting = self._count_waiting()
         busy = sum(place.is_busy for place in self._places)
@@ -906,8 +914,8 @@ class Parent:
             room = min(room, self._options.max_jobs - self._given - waiting)
         return max(0, min(room, MOST_HELD - self._heartbeat.count_held()))
 
-    def _may_take(self) -> bool:
-        """Return whether this worker may take jobs: not while its outcomes or its heartbeat are late."""
+    def _note_whether_to_take(self) -> None:
+        """Take no jobs while outcomes or the heartbeat of this worker are late."""
         may_take = self._recorder.keeps_up()
         if may_take is not self._takes_jobs:
             self._takes_jobs = may_take
@@ -917,7 +925,6 @@ class Parent:
                 if may_take
                 else "this worker takes no more jobs until its outcomes and its heartbeat are written",
             )
-        return may_take and self._link.is_suspended is False
 
     def _hand_over(self) -> None:
         if self._ended:

@@ -9,7 +9,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
@@ -53,14 +52,6 @@ class _Moment(NamedTuple):
     steady: float
 
 
-@dataclass(frozen=True)
-class _Submitted:
-    """An outcome to write, and when it was submitted, by the monotonic clock."""
-
-    ending: EndedAttempt
-    at: float
-
-
 class Recorder(threading.Thread):
     """Owns the connection on which outcomes are written. The main thread submits and does not wait."""
 
@@ -86,13 +77,14 @@ class Recorder(threading.Thread):
         self._written = written
         self._connection: Connection | None = None
         self._changed = threading.Condition()
-        self._pending: deque[_Submitted] = deque()
+        # Outcomes to write, and when each was submitted, by the monotonic clock.
+        self._pending: deque[tuple[EndedAttempt, float]] = deque()
         self._progress: dict[tuple[int, int], Progress] = {}
         self._given_back: list[MovedJob] = []
         self._recalled: list[tuple[str, str]] = []
         # Whether somebody waits until all is written.
         self.is_hurried = False
-        self._is_stopping = False
+        self._stopping = threading.Event()
         self._has_asked = False
         self._refiller = Refill(host, self._say_not_dispatched)
         # The runs and batches whose jobs it ended. One that it does not advance is left to its loop, a batch
@@ -106,9 +98,10 @@ class Recorder(threading.Thread):
         """Queue outcomes to be written. Until they are written, the worker holds their jobs."""
         now = time.monotonic()
         with self._changed:
-            self._pending.extend(_Submitted(ending, now) for ending in endings)
             for ending in endings:
-                self._progress.pop((ending.id, ending.dispatch_no), None)
+                self._pending.append((ending, now))
+                if self._progress:
+                    self._progress.pop((ending.id, ending.dispatch_no), None)
             self._changed.notify_all()
 
     def note_given_back(self, moved: Sequence[MovedJob]) -> None:
@@ -144,7 +137,7 @@ class Recorder(threading.Thread):
         """Return whether the worker may take more: not while an outcome or a heartbeat is over 5 s late."""
         pending = self._pending
         try:
-            oldest = pending[0].at
+            _, oldest = pending[0]
         except IndexError:
             oldest = time.monotonic()
         late = max(time.monotonic() - oldest, -self._heartbeat.due_in())
@@ -153,7 +146,7 @@ class Recorder(threading.Thread):
     def stop(self, timeout: float) -> bool:
         """Write what is left, record the stop, and end the thread. Returns False after `timeout` seconds."""
         with self._changed:
-            self._is_stopping = True
+            self._stopping.set()
             if self._connection is not None:
                 set_patience(self._connection, PATIENCE_SECONDS)
             self._changed.notify_all()
@@ -190,14 +183,13 @@ class Recorder(threading.Thread):
 
     def _wait_for_work(self, flushed_at: float) -> None:
         with self._changed:
-            self._changed.notify_all()
             self._changed.wait_for(
                 lambda: (
                     self._pending
                     or self._progress
                     or self._given_back
                     or self._recalled
-                    or self._is_stopping
+                    or self._stopping.is_set()
                     or self._heartbeat.due_in() <= 0
                 ),
                 max(
@@ -209,13 +201,13 @@ class Recorder(threading.Thread):
                     ),
                 ),
             )
-            linger = flushed_at + _LINGER_SECONDS - time.monotonic()
-            if linger > 0 and not self.is_hurried:
-                self._changed.wait_for(lambda: self._is_stopping, linger)
+        if not self.is_hurried:
+            # Outcomes that come now wake nobody: the main thread would wait for a thread that waits on.
+            self._stopping.wait(max(0.0, flushed_at + _LINGER_SECONDS - time.monotonic()))
 
     def _flush(self) -> bool:
         with self._changed:
-            batch = [submitted.ending for submitted in self._pending]
+            batch = [ending for ending, _ in self._pending]
             has_progress = bool(self._progress)
         if not batch and not has_progress:
             return False
@@ -241,7 +233,7 @@ class Recorder(threading.Thread):
         """Advance runs and fold batches, after outcomes and heartbeats; not when the worker stops."""
         until = time.monotonic() + TURN_SECONDS
         for pending in self._to_advance:
-            if pending.due_in() > 0 or self._is_stopping:
+            if pending.due_in() > 0 or self._stopping.is_set():
                 continue
             connection = self._connected()
             if lanes := pending.advance(connection, until - time.monotonic()):
@@ -354,7 +346,7 @@ class Recorder(threading.Thread):
     def _pause(self) -> None:
         with self._changed:
             self._changed.wait_for(
-                lambda: self._is_stopping and not self._pending, self._backoff.next_seconds()
+                lambda: self._stopping.is_set() and not self._pending, self._backoff.next_seconds()
             )
 
     def _recover(self) -> None:
@@ -371,7 +363,7 @@ class Recorder(threading.Thread):
 
     def _is_done(self) -> bool:
         with self._changed:
-            return self._is_stopping and not self._pending
+            return self._stopping.is_set() and not self._pending
 
     def _leave(self) -> None:
         try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
+import sys
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -20,7 +22,7 @@ from ...workers import transitions as workers
 from ...workers.process_identity import identify
 from ..redis.broker import broker_of
 from .child import ChildSetup
-from .forking import fork_lock
+from .forking import close_idle_connections, fork_lock
 from .heartbeat import Heartbeat
 from .mailbox import Mailbox
 from .parent import News, Parent, Threads, WorkerOptions
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger("flask_opsjobs.worker")
 # How long each thread gets to end.
 _END_SECONDS = 10.0
+# The main thread waits at most so long for the interpreter while another thread reads rows. Python's default
+# is 5 ms, in which a child could perform a hundred short jobs.
+_SWITCH_SECONDS = 0.0005
 
 
 def process_name() -> str:
@@ -51,6 +56,7 @@ class WorkerRuntime:
     """
 
     def __init__(self, app: Flask, queues: Sequence[str], options: WorkerOptions) -> None:
+        self._app = app
         host: Host = app.extensions["opsjobs"]
         # A new suffix at each start, because RQ blocks the name of a killed worker for minutes.
         self.name = f"{process_name()}-{uuid.uuid4().hex[:6]}"
@@ -114,13 +120,21 @@ class WorkerRuntime:
 
         `tell_ready` is called when a signal stops the worker and no longer ends the process.
         """
+        close_idle_connections(self._app)
+        # The collector writes into each object that it looks at, and copies the page that children share.
+        gc.collect()
+        gc.freeze()
         # The first children are forked while there is no other thread.
         self._parent.fill_places()
         for thread in (self._recorder, self._taker, self._link):
             thread.start()
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_SECONDS)
         try:
             self._parent.run(tell_ready)
         finally:
+            sys.setswitchinterval(interval)
+            gc.unfreeze()
             # What the link has popped, the taker gives back. Then the recorder says that the worker stopped.
             has_ended = [
                 thread.stop(_END_SECONDS) for thread in (self._link, self._taker, self._recorder)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -397,9 +398,9 @@ class Taker(threading.Thread):
             attempt=row["attempt"],
             max_attempts=row["max_attempts"],
             timeout_seconds=row["timeout_seconds"],
-            deadline_at=row["deadline_at"],
-            created_at=row["created_at"],
-            claimed_at=row["taken_at"],
+            deadline_at=_since_1970(row["deadline_at"]),
+            created_at=row["created_at"].timestamp(),
+            claimed_at=row["taken_at"].timestamp(),
             begin_before=self._begin_before(row, asked_at),
         )
         return ReservedJob(
@@ -453,21 +454,25 @@ def reservation_seconds(missing_seconds: float) -> float:
     return missing_seconds / 4
 
 
+def _since_1970(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()
+
+
 def _order_of_claimed(claimed: Claimed, begin_before: float) -> JobOrder:
     return JobOrder(
         id=claimed.id,
         dispatch_no=claimed.dispatch_no,
         task=claimed.task,
         queue=claimed.queue,
-        args=json.dumps(claimed.args),
+        args=claimed.args,
         meta=json.dumps(claimed.meta),
         tags=claimed.tags,
         attempt=claimed.attempt,
         max_attempts=claimed.max_attempts,
         timeout_seconds=claimed.timeout_seconds,
-        deadline_at=claimed.deadline_at,
-        created_at=claimed.created_at,
-        claimed_at=claimed.claimed_at,
+        deadline_at=_since_1970(claimed.deadline_at),
+        created_at=claimed.created_at.timestamp(),
+        claimed_at=claimed.claimed_at.timestamp(),
         begin_before=begin_before,
         # Counted from the answer: the claim may have waited for its bucket before it judged.
         begin_after=steady_seconds() + claimed.wait_seconds if claimed.wait_seconds else 0.0,

@@ -25,7 +25,7 @@ class Claimed:
 
     Every later write of this attempt names its `dispatch_no` (a fencing token): it changes nothing once the
     job has another number. The job starts `wait_seconds` after the claim, when its limiter's token becomes
-    available.
+    available. `args` is JSON text.
     `asked_at` is when this process sent the claim, by the engine's own clock: it tells how old the claim is.
     """
 
@@ -33,7 +33,7 @@ class Claimed:
     dispatch_no: int
     task: str
     queue: str
-    args: dict[str, Any]
+    args: str
     meta: dict[str, Any]
     tags: list[str]
     attempt: int

@@ -7,6 +7,7 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 
 from ..record.json_storage import clean_text
 from . import describe_error
@@ -36,6 +37,11 @@ class Ring:
         self._size = len(self._body)
         if len(self._head) < _HEAD.size:
             raise ValueError(f"a ring needs at least {_HEAD.size} bytes")
+
+    @cached_property
+    def handler(self) -> TailHandler:
+        """The handler that writes to this ring, the same for all attempts: logging remembers each new one."""
+        return TailHandler(self)
 
     def clear(self) -> None:
         """Remove all lines."""
@@ -112,10 +118,9 @@ def capture(ring: Ring | None) -> Iterator[None]:
     if ring is None:
         yield
         return
-    handler = TailHandler(ring)
     root = logging.getLogger()
-    root.addHandler(handler)
+    root.addHandler(ring.handler)
     try:
         yield
     finally:
-        root.removeHandler(handler)
+        root.removeHandler(ring.handler)

@@ -25,7 +25,7 @@ from ..record.options import seconds_of
 from . import backoff as retry
 from . import describe_error, log_tail
 from .current import Claimed, Connect, CurrentJob, Stopped, Tell, running
-from .outcomes import Cancel, Discard, EndedBy, Outcome, RetryIn, Snooze
+from .outcomes import RETURNED, Cancel, Discard, EndedBy, Outcome, RetryIn, Snooze
 
 _log = logging.getLogger("flask_opsjobs.jobs")
 
@@ -86,8 +86,10 @@ def perform(
     except BaseException as error:
         # An error in our code, or in the host's app around the job: the attempt fails, the worker continues.
         outcome = _failed("raised", task, claimed, error)
-    tail = report.log_tail.read() if report.log_tail is not None else None
-    return replace(outcome, log_tail=tail or None, progress=report.newest)
+    tail = report.log_tail.read() if report.log_tail is not None else ""
+    if tail or report.newest is not None:
+        outcome = replace(outcome, log_tail=tail or None, progress=report.newest)
+    return outcome
 
 
 def _why_not_run(task: TaskDeclaration | None, claimed: Claimed) -> Outcome | None:
@@ -111,7 +113,7 @@ def _perform(
     """Call the function and its hooks, with the arguments that are stored."""
     assert task is not None
     try:
-        arguments = task.arguments.load(claimed.args)
+        arguments = task.arguments.load_json(claimed.args)
     except InvalidArgs as error:
         reason = _text(error)
         return Outcome(kind="not_run", error=reason, reason=reason, ended_by="invalid_args")
@@ -193,7 +195,7 @@ def _observe(task: TaskDeclaration, name: str, *values: Any) -> None:
 
 def _returned(task: TaskDeclaration, value: Any, report: Report) -> Outcome:
     if not task.record_output:
-        return Outcome(kind="returned")
+        return RETURNED
     kept = dump_output(value, report.max_output_bytes)
     return Outcome(
         kind="returned",

@@ -111,13 +111,19 @@ class Arguments:
         Raises `InvalidArgs` when they no longer fit the signature. Drops a value whose parameter was redacted
         after it was stored: the function gets its default instead.
         """
+        # As JSON, not as Python values: in JSON mode a strict type accepts the text that it was stored as.
         call = {name: value for name, value in stored.items() if name not in self._redact}
+        return self._load(json.dumps(call))
+
+    def load_json(self, stored: str) -> dict[str, Any]:
+        """The same of stored arguments as JSON text."""
+        return self.load(json.loads(stored)) if self._redact else self._load(stored)
+
+    def _load(self, stored: str) -> dict[str, Any]:
         codec = self._built
         found: list[ArgumentError] = []
         try:
-            # Validates JSON, not Python values: in JSON mode a strict type accepts the text that it was
-            # stored as.
-            values = codec.validate_json(json.dumps(call))
+            values = codec.validate_json(stored)
         except ValidationError as error:
             found = self._tell(error)
         except Exception as error:
