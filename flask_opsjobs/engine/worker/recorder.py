@@ -254,7 +254,7 @@ class Recorder(threading.Thread):
 
     def _dispatch_rest(self) -> None:
         """Dispatch limited lanes of queues in which jobs ended; not when the worker stops."""
-        if self._refiller.due_in() <= 0 and not self._is_stopping:
+        if self._refiller.due_in() <= 0 and not self._stopping.is_set():
             connection = self._connected()
             self._refiller.dispatch_rest(connection, read_clock(connection))
 

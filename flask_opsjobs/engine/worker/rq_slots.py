@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import uuid
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from redis.client import Pipeline
@@ -126,7 +126,7 @@ class SlotWorker(SimpleWorker):
         delivery = Delivery(
             order.id, order.dispatch_no, order.queue, order.task, 0, order.timeout_seconds
         )
-        created_at = utcformat(order.created_at.astimezone(UTC))
+        created_at = utcformat(datetime.fromtimestamp(order.created_at, UTC))
         fields = make_hash(delivery, self.serializer) | {
             "status": JobStatus.STARTED.value,
             "worker_name": self.name,
