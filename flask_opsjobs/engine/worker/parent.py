@@ -784,13 +784,17 @@ class Parent:
                     return
 
     def _feed_one(self, place: Place) -> bool:
-        if self._special and (self._is_turn_of_special or not self._waiting):
-            if isinstance(self._special[0], ReservedJob) and not self._is_quiet():
-                return False
+        while self._special and (self._is_turn_of_special or not self._waiting):
+            what = self._special[0]
+            if isinstance(what, ReservedJob):
+                if not self._may_begin(what):
+                    self._special.popleft()
+                    continue
+                if not self._is_quiet():
+                    return False
             self._is_turn_of_special = False
-            what = self._special.popleft()
-            if not isinstance(what, ReservedJob) or self._may_begin(what):
-                self._feed_special(place, what)
+            self._special.popleft()
+            self._feed_special(place, what)
             return True
         self._is_turn_of_special = True
         while self._waiting:
