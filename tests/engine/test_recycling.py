@@ -152,12 +152,14 @@ sys.exit(run(app, ["default"], WorkerOptions()))
 
 @pytest.mark.processes
 def test_a_hook_that_raises_or_hangs_ends_only_its_process(
-    in_order: object, children: Children, tmp_path: Path
+    children: Children, tmp_path: Path
 ) -> None:
     path = tmp_path / "hooks"
-    jobs = [enqueue(leave, what=what) for what in ("nothing", "nothing", "thread", "nothing")]
     worker = children.python("-c", HOOKS, str(path), env=HEARTBEAT)
-    pids = [pid for pid, _ in outputs(jobs)]
+    pids = []
+    for what in ("nothing", "nothing", "thread", "nothing"):
+        ((pid, _),) = outputs([enqueue(leave, what=what)])
+        pids.append(pid)
     assert len(set(pids)) == 4
     assert worker.exit_code is None
     wait_until(lambda: left() >= {("hook", leave.name), ("teardown", None)}, 10)

@@ -64,6 +64,7 @@ with app.app_context():
     runs.advance(bench.connection)
 """
 EXPAND = """
+import json
 import sys
 from flask_opsjobs.jobs.perform.current import running
 from tests.support.dying import die_before
@@ -76,7 +77,7 @@ with app.app_context():
     claimed = Bench(host, f"killed-{number}").claim(job, dispatch_no)
     die_before(number)
     with running(claimed, lambda *_: None):
-        host.performable[claimed.task].function(**claimed.args)
+        host.performable[claimed.task].function(**json.loads(claimed.args))
 """
 SIGNAL = """
     INSERT INTO opsjobs.signals (name, key, payload, at, by, outcome)

@@ -5,6 +5,7 @@ Whoever is first wins. No release is lost, none is made twice, and nobody waits 
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -666,7 +667,12 @@ def test_a_map_is_expanded_before_its_start_is_written(
     def expand(dispatch_no: int) -> Outcome:
         row = bench.job(key[0])
         names = (field.name for field in fields(Claimed))
-        given = {"dispatch_no": dispatch_no, "attempt": 1, "claimed_at": row["dispatched_at"]}
+        given = {
+            "args": json.dumps(row["args"]),
+            "dispatch_no": dispatch_no,
+            "attempt": 1,
+            "claimed_at": row["dispatched_at"],
+        }
         with app.app_context():
             claimed = Claimed(**{**{name: row.get(name) for name in names}, **given})
             return perform(host.performable, claimed, Report(None, 1000, None, host.spare.one))
