@@ -164,6 +164,9 @@ def main() -> None:
         "--only-batch", type=int, default=0, help="measure only a batch of so many members"
     )
     parser.add_argument("--only-pool", action="store_true", help="measure nothing else")
+    parser.add_argument(
+        "--case", default="", help="with --only-pool: only cases with this in their name"
+    )
     chosen = parser.parse_args()
     if chosen.only_limits:
         limits.measure(chosen.limits)
@@ -174,7 +177,7 @@ def main() -> None:
     bench = Bench()
     try:
         if chosen.only_pool:
-            pool.measure(bench.measure, chosen.rounds)
+            pool.measure(bench, chosen.rounds, chosen.case)
             return
         if chosen.only_batch:
             batches.measure(bench, chosen.only_batch, chosen.rounds)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from functools import cache
 
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import text
 
 from flask_opsjobs import Limit, OpsJobs
 from tests.support.policies import AllowAll, ShowAll
@@ -58,6 +60,39 @@ def limited(account: int = 0) -> None:
 def stamp(path: str) -> None:
     """Write down when it started."""
     plain_stamp(path)
+
+
+@opsjobs.task
+def touch(number: int = 0) -> None:
+    """Read and write a row of the host, managed."""
+    plain_touch(number)
+
+
+@opsjobs.task
+def sleep(seconds: float) -> None:
+    """Take so long."""
+    time.sleep(seconds)
+
+
+def plain_touch(number: int = 0) -> None:
+    """Read and write a row of the host, by plain RQ inside an app context."""
+    id = number % 1000
+    note = db.session.scalar(text("SELECT note FROM host_rows WHERE id = :id"), {"id": id})
+    statement = text("UPDATE host_rows SET note = :note WHERE id = :id")
+    db.session.execute(statement, {"id": id, "note": (note or 0) + 1})
+    db.session.commit()
+
+
+def plain_touch_in_app(number: int = 0) -> None:
+    """The same, as a host of plain RQ does it: its worker has made the app, each job pushes its context."""
+    with app().app_context():
+        plain_touch(number)
+
+
+@cache
+def app() -> Flask:
+    """The app of this process, made once."""
+    return create_app()
 
 
 def plain_noop(number: int = 0) -> None:

@@ -5,26 +5,45 @@ from __future__ import annotations
 import json
 import os
 import resource
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from typing import Any
 
 from redis import Redis
 from rq import Queue, SimpleWorker, Worker
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 
+from tools.bench import host
 from tools.bench.host import create_app, db, noop, opsjobs, plain_noop
+
+QUEUES = 50
 
 
 def plain_run(kind: str, count: int) -> float:
     """Jobs a second of a plain RQ worker, from its first pop to its last job."""
+    return _plain(plain_noop, kind, count)
+
+
+def _plain(function: Callable[[int], None], kind: str, count: int) -> float:
     redis = Redis.from_url(os.environ["BENCH_REDIS_URL"])
     queue = Queue("plain", connection=redis)
-    queue.enqueue_many([Queue.prepare_data(plain_noop, (number,)) for number in range(count)])
+    queue.enqueue_many([Queue.prepare_data(function, (number,)) for number in range(count)])
     worker = (SimpleWorker if kind == "simple" else Worker)([queue], connection=redis)
     began = time.perf_counter()
     worker.work(burst=True, logging_level="WARNING")
     return count / (time.perf_counter() - began)
+
+
+def plain_touch(kind: str, count: int) -> float:
+    """Jobs a second of plain RQ that read and write a row of the host."""
+    # Made by the parent, as a host's worker imports its app.
+    with host.app().app_context():
+        _make_rows()
+        db.engine.dispose()
+    return _plain(host.plain_touch_in_app, kind, count)
 
 
 def managed_run(kind: str, count: int) -> float:
@@ -32,6 +51,107 @@ def managed_run(kind: str, count: int) -> float:
 
     `kind` is the number of its children and how many jobs each performs: `2x1000`.
     """
+    return _managed(kind, count, lambda: _enqueue(noop, count))
+
+
+def managed_touch(kind: str, count: int) -> float:
+    """The same of jobs that read and write a row of the host."""
+
+    def enqueue() -> None:
+        _make_rows()
+        _enqueue(host.touch, count)
+
+    return _managed(kind, count, enqueue)
+
+
+def without_redis(kind: str, count: int) -> float:
+    """The same as `managed_run` while nothing listens at the address of Redis."""
+    os.environ["BENCH_REDIS_URL"] = "redis://127.0.0.1:1/0"
+    return managed_run(kind, count)
+
+
+def many_queues(kind: str, count: int) -> float:
+    """The same with the jobs spread over fifty queues."""
+
+    def enqueue() -> None:
+        for number in range(QUEUES):
+            queue = noop.options(queue=f"queue-{number}")
+            queue.enqueue_many({"number": n} for n in range(count // QUEUES))
+
+    return _managed(kind, count, enqueue, [f"queue-{number}" for number in range(QUEUES)])
+
+
+def fifths(kind: str, count: int) -> float:
+    """Jobs a second in the last fifth of a run ÷ in the first. `kind` ends with `+` under an old snapshot."""
+    with ExitStack() as stack:
+        if kind.endswith("+"):
+            engine = create_engine(
+                os.environ["BENCH_DATABASE_URL"], isolation_level="REPEATABLE READ"
+            )
+            snapshot = stack.enter_context(engine.connect())
+            snapshot.execute(text("SELECT count(*) FROM opsjobs.jobs"))
+        _managed(kind.rstrip("+"), count, lambda: _enqueue(noop, count))
+        with create_app().app_context():
+            ends = db.session.scalars(
+                text("SELECT extract(epoch FROM ended_at) FROM opsjobs.attempts ORDER BY ended_at")
+            ).all()
+    fifth = count // 5
+    return float((ends[fifth] - ends[0]) / (ends[-1] - ends[-fifth]))
+
+
+def of_30_ms(kind: str, count: int) -> dict[str, float]:
+    """Dispatches ÷ jobs of 30 ms, and jobs a second ÷ what the children can do."""
+
+    def enqueue() -> None:
+        host.sleep.enqueue_many({"seconds": 0.03} for _ in range(count))
+
+    rate = _managed(kind, count, enqueue)
+    with create_app().app_context():
+        dispatches = db.session.scalar(text("SELECT sum(dispatch_no) FROM opsjobs.jobs"))
+    children = int(kind.partition("x")[0])
+    return {"dispatches": float(dispatches) / count, "share": rate * 0.03 / children}
+
+
+def shares(kind: str, count: int) -> dict[str, float]:
+    """Jobs a second of several workers on one queue, and the smallest share ÷ the largest.
+
+    `kind` is the number of workers.
+    """
+    flask = [sys.executable, "-m", "flask", "--app", "tools.bench.host:create_app", "opsjobs"]
+    with create_app().app_context():
+        _enqueue(noop, count)
+        db.session.commit()
+        null = subprocess.DEVNULL
+        command = [*flask, "worker", "--burst", "--no-scheduler", "default"]
+        workers = [subprocess.Popen(command, stdout=null, stderr=null) for _ in range(int(kind))]
+        assert [worker.wait(300) for worker in workers] == [0] * len(workers)
+        # Only while all of them worked: they do not start in the same moment.
+        rows = db.session.execute(
+            text("""WITH spans AS (SELECT worker, min(started_at) AS first, max(ended_at) AS last
+                        FROM opsjobs.attempts GROUP BY worker),
+                    both AS (SELECT max(first) AS first, min(last) AS last FROM spans)
+                SELECT worker, count(*), extract(epoch FROM b.last - b.first) AS seconds
+                FROM opsjobs.attempts a JOIN both b ON a.ended_at BETWEEN b.first AND b.last
+                GROUP BY worker, b.first, b.last""")
+        ).all()
+    counts = [row[1] for row in rows]
+    assert len(counts) == len(workers), f"{len(counts)} of {len(workers)} workers had jobs"
+    return {"rate": sum(counts) / float(rows[0][2]), "evenness": min(counts) / max(counts)}
+
+
+def _enqueue(task: Any, count: int) -> None:
+    task.enqueue_many({"number": number} for number in range(count))
+
+
+def _make_rows() -> None:
+    db.session.execute(text("CREATE TABLE host_rows (id bigint PRIMARY KEY, note bigint)"))
+    db.session.execute(text("INSERT INTO host_rows SELECT n, 0 FROM generate_series(0, 999) n"))
+    db.session.commit()
+
+
+def _managed(
+    kind: str, count: int, enqueue: Callable[[], None], queues: Sequence[str] = ("default",)
+) -> float:
     from flask_opsjobs.cli.worker import run
     from flask_opsjobs.engine.worker.parent import WorkerOptions
 
@@ -45,11 +165,11 @@ def managed_run(kind: str, count: int) -> float:
 
     app = create_app()
     with app.app_context():
-        noop.enqueue_many({"number": number} for number in range(count))
+        enqueue()
         db.session.commit()
         began = time.perf_counter()
         # Without RQ's scheduler, as `plain_run`: a process that only plain jobs need.
-        code = run(app, ["default"], options)
+        code = run(app, list(queues), options)
         seconds = time.perf_counter() - began
         finished = db.session.scalar(
             text("SELECT count(*) FROM opsjobs.jobs WHERE state = 'finished'")
