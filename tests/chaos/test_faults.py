@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rq import Queue
 
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.core import sql
@@ -99,6 +100,39 @@ def test_the_connection_of_the_recorder_stands_still(
     assert ran_once(path, jobs)
     assert all_returned(shared_site, jobs)
     assert "no answer within 2 s" in worker.log
+    assert worker.terminate() == 0
+
+
+def test_no_more_is_popped_while_the_taker_stands_still(shared_site: Site, tmp_path: Path) -> None:
+    """All that a worker pops it reserves later, and then holds."""
+    path, host = tmp_path / "ran", shared_site.app.extensions["opsjobs"]
+    why: dict[str, Any] = {"actor": "anna", "reason": "because it is a test"}
+    worker = shared_site.worker("default", **SOON)
+    wait_until_ended(shared_site, enqueue_notes(shared_site, path, 1))
+    wait_until(lambda: len(worker.job_children()) == 1, what="RQ's maintenance has ended")
+    path.unlink()
+    with shared_site.valkey.client() as redis:
+        queue, least = Queue("default", connection=redis), 0
+
+        def has_given_up() -> bool:
+            nonlocal least
+            number = queue.count
+            if "no answer within 2 s" in worker.log:
+                return True
+            least = number
+            return False
+
+        with standing(shared_site, OF_TAKER):
+            with shared_site.app.app_context():
+                Operator(host).set_prefetch("default", 1000, **why)
+            jobs = enqueue_notes(shared_site, path, 300)
+            assert queue.count > 290
+            wait_until(has_given_up, 20)
+            with shared_site.app.app_context():
+                Operator(host).set_prefetch("default", None, **why)
+    assert least > 290
+    wait_until_ended(shared_site, jobs)
+    assert ran_once(path, jobs)
     assert worker.terminate() == 0
 
 

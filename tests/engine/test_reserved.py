@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -13,14 +14,19 @@ from psycopg.rows import dict_row
 from flask_opsjobs import endings
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.core import sql
+from flask_opsjobs.core.outage import Outage
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.core.steady_clock import steady_seconds
 from flask_opsjobs.endings import EndedAttempt
 from flask_opsjobs.engine.dispatch.dispatch import recall
+from flask_opsjobs.engine.worker.heartbeat import Heartbeat
+from flask_opsjobs.engine.worker.recorder import Recorder
+from flask_opsjobs.engine.worker.taker import Taker
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.perform.outcomes import RETURNED, Outcome
 from flask_opsjobs.lifeline.watch import watch
 from tests.support.engine import Bench, race, take
+from tests.support.waiting import wait_until
 
 RecordJob = Callable[..., int]
 Key = tuple[int, int]
@@ -157,6 +163,30 @@ class TestReserving:
             old: "dispatched_again",
             theirs: "not_queued",
         }
+
+    def test_a_delivery_that_comes_again_is_taken_once(
+        self, bench: Bench, host: Host, record_job: RecordJob
+    ) -> None:
+        """A Redis that was set back to an older state has it still, while the job waits here or runs."""
+        job = record_job()
+        bench.dispatch_all()
+        told: list[Any] = []
+        heartbeat, outage = Heartbeat(bench.worker_id, 60), Outage(logging.getLogger(), "it waits")
+        recorder = Recorder(host, heartbeat, outage, lambda: None)
+        taker = Taker(host, bench.name, ["default"], heartbeat, outage, told.append, recorder)
+        taker.accept([(job, 1), (job, 1), (job + 1, 1)])
+        assert taker.has_popped
+        assert heartbeat.count_held() == 2
+        taker.start()
+        wait_until(lambda: told, what="the answer of the first")
+        taker.accept([(job, 1)])
+        assert not taker.has_popped
+        assert heartbeat.count_held() == 1, "what is no valid delivery is not held"
+        assert [[one.key for one in news.jobs] for news in told] == [[(job, 1)]]
+        taker.give_back([(job, 1)])
+        assert taker.stop(10)
+        assert heartbeat.count_held() == 0
+        assert bench.job(job)["state"] == "available"
 
 
 class TestBeginning:

@@ -65,6 +65,13 @@ class Heartbeat:
         with self._lock:
             self._held |= dict.fromkeys(deliveries, False)
 
+    def reserve_new(self, deliveries: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Note that the worker holds these; return those that it did not hold before."""
+        with self._lock:
+            new = dict.fromkeys((each for each in deliveries if each not in self._held), False)
+            self._held |= new
+        return list(new)
+
     def run(self, delivery: tuple[int, int]) -> None:
         """Note that it runs: each heartbeat checks from now on that the job is still ours."""
         with self._lock:

@@ -889,7 +889,7 @@ class Parent:
             limited = from_redis if link.is_away and self._has_limits else 0
             self._taker.want(max(1, room - from_redis), MOST_BYTES - self._waiting.bytes, limited)
             link.want(from_redis, may_block=False)
-        elif free and demand.is_dry and not demand.has_bell:
+        elif free and demand.is_dry and not demand.has_bell and not self._taker.has_popped:
             demand.wait_for_bell(link)
             link.want(min(room, free), may_block=not self._options.burst)
 

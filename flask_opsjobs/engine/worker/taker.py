@@ -157,10 +157,18 @@ class Taker(threading.Thread):
             self._changed.notify()
 
     def accept(self, deliveries: Sequence[Key]) -> None:
-        """Reserve the jobs of deliveries that were popped from RQ."""
+        """Reserve the jobs of deliveries that were popped from RQ.
+
+        One that the worker holds comes again from a Redis that was set back: it is not taken twice.
+        """
         with self._changed:
-            self._requests.deliveries += deliveries
+            self._requests.deliveries += self._heartbeat.reserve_new(deliveries)
             self._changed.notify()
+
+    @property
+    def has_popped(self) -> bool:
+        """Return whether deliveries wait to be reserved: while Postgres is slow, no more are popped."""
+        return bool(self._requests.deliveries)
 
     def begin(self, starts: Sequence[Start]) -> None:
         """Write that jobs have begun."""
@@ -334,6 +342,7 @@ class Taker(threading.Thread):
         ]
         for row in rows:
             if row["why_not"] is not None:
+                self._heartbeat.release([(row["popped_id"], row["popped_no"])])
                 self._heartbeat.count(row["why_not"])
         self._hand_over(Taken(jobs, limited))
 
