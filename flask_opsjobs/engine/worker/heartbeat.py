@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ... import endings
@@ -58,6 +58,8 @@ class Heartbeat:
         self.left_children = LeftChildren()
         self._pool = PoolReport()
         self._wanted: dict[tuple[int, int], str] = {}
+        # Whether jobs shall stop since `stops_wanted` was asked last.
+        self.has_new_stops = False
         self._suspects: set[tuple[int, int]] = set()
 
     def reserve(self, deliveries: Iterable[tuple[int, int]]) -> None:
@@ -104,6 +106,7 @@ class Heartbeat:
     def stops_wanted(self) -> dict[tuple[int, int], str]:
         """Return which of the held jobs shall stop, each with the reason, `CANCELED` or `LOST`."""
         with self._lock:
+            self.has_new_stops = False
             return dict(self._wanted)
 
     def beat_now(self) -> None:
@@ -152,13 +155,17 @@ class Heartbeat:
             ),
             now,
         )
+        why = dict.fromkeys(wanted, CANCELED)
+        self._want_stops(why, wake)  # what follows may take a while
         lost = workers.find_lost(connection, self.worker_id, running)
+        self._want_stops(why | dict.fromkeys(lost, LOST), wake)
         self._suspects = rescue_disowned(connection, self.worker_id, reserved, self._suspects, now)
-        why = dict.fromkeys(wanted, CANCELED) | dict.fromkeys(lost, LOST)
+
+    def _want_stops(self, why: Mapping[tuple[int, int], str], wake: Callable[[], None]) -> None:
         with self._lock:
             self._wanted = {key: why[key] for key in why if key in self._held}
-            has_news = bool(self._wanted)
-        if has_news:
+            self.has_new_stops = bool(self._wanted)
+        if self.has_new_stops:
             wake()
 
     def _be_due_now(self) -> None:

@@ -634,7 +634,7 @@ class Parent:
     def _look(self) -> None:
         now = steady_seconds()
         gap = now - self._looked_at
-        if gap < _LOOK_SECONDS:
+        if gap < _LOOK_SECONDS and not self._heartbeat.has_new_stops:
             return
         self._looked_at = now
         if gap > self._frozen_seconds:

@@ -201,7 +201,7 @@ class Recorder(threading.Thread):
                     ),
                 ),
             )
-        if not self.is_hurried:
+        if not self.is_hurried and self._heartbeat.due_in() > 0:
             # Outcomes that come now wake nobody: the main thread would wait for a thread that waits on.
             self._stopping.wait(max(0.0, flushed_at + _LINGER_SECONDS - time.monotonic()))
 
