@@ -152,7 +152,7 @@ sys.exit(run(app, ["default"], WorkerOptions()))
 
 @pytest.mark.processes
 def test_a_hook_that_raises_or_hangs_ends_only_its_process(
-    children: Children, tmp_path: Path
+    site: object, children: Children, tmp_path: Path
 ) -> None:
     path = tmp_path / "hooks"
     worker = children.python("-c", HOOKS, str(path), env=HEARTBEAT)

@@ -4,6 +4,7 @@ of a job, or of the worker.
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -17,7 +18,7 @@ from rq.scheduler import RQScheduler
 
 from flask_opsjobs.engine.worker.rq_scheduler import OpsScheduler
 from flask_opsjobs.testing.valkey import Valkey
-from tests.support.processes import Child, Children
+from tests.support.processes import Child, Children, leads_its_group
 from tests.support.waiting import wait_until
 
 KINDS = [(), ("--jobs-per-process", "1")]
@@ -32,15 +33,22 @@ def queue(site: Any, redis_client: Redis) -> Queue:
 
 
 def schedulers_of(worker: Child) -> list[psutil.Process]:
-    """The processes of the worker that perform no jobs: its scheduler, if it has one."""
-    performing = worker.job_children()
-    return [process for process in worker.children() if process not in performing]
+    """The processes of the worker that perform no jobs: its scheduler, if it has one.
+
+    A child that performs jobs leads its own group a moment after its fork.
+    """
+    born_before = time.time() - 0.2
+    return [
+        process
+        for process in worker.children()
+        if not leads_its_group(process)
+        and process.create_time() < born_before
+        and process.is_running()
+    ]
 
 
 def scheduler_of(worker: Child) -> psutil.Process:
     """The process of the worker's scheduler."""
-    # A child that performs jobs leads its own group a moment after its fork.
-    wait_until(worker.job_children, 20, what="a child that performs jobs")
     (found,) = wait_until(lambda: schedulers_of(worker), 20, what="a scheduler")
     return found
 

@@ -92,7 +92,7 @@ class Child:
 
     def job_children(self) -> list[psutil.Process]:
         """Of its processes those that perform a job: each leads a process group of its own."""
-        return [process for process in self.children() if _leads_its_group(process)]
+        return [process for process in self.children() if leads_its_group(process)]
 
     def signal(self, number: int) -> None:
         """Send a signal to itself alone, not to its children."""
@@ -130,7 +130,8 @@ class Child:
         )
 
 
-def _leads_its_group(process: psutil.Process) -> bool:
+def leads_its_group(process: psutil.Process) -> bool:
+    """Whether it leads a process group of its own; one that has ended does not."""
     try:
         return os.getpgid(process.pid) == process.pid
     except ProcessLookupError:
