@@ -7,6 +7,7 @@ to use others: the database's role must be allowed to create databases, and Redi
 from __future__ import annotations
 
 import contextvars
+import faulthandler
 import gc
 import json
 import os
@@ -51,6 +52,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption(
         "--pool-jobs", type=int, default=1500, help="Run so many jobs in tests/chaos/test_pool.py."
+    )
+    parser.addoption(
+        "--soak-minutes",
+        type=int,
+        default=0,
+        help="Let a worker run for so long in tests/chaos/test_soak.py.",
     )
     parser.addoption("--seed", type=int, help="The seed of the first of these workflows.")
     parser.addoption(
@@ -127,6 +134,24 @@ def pytest_runtest_makereport() -> Generator[None, Any, Any]:
         for title, said in report.sections
     ]
     return report
+
+
+# --- forms of a test
+
+
+@pytest.fixture
+def jobs_of_pool(request: pytest.FixtureRequest) -> int:
+    """How many jobs a test of the pool has: few in each run of the tests, 20,000 with `--pool-jobs 20000`."""
+    number: int = request.config.getoption("pool_jobs")
+    if number >= 20_000:
+        faulthandler.cancel_dump_traceback_later()  # it ends a test after five minutes
+    return number
+
+
+@pytest.fixture
+def is_long(jobs_of_pool: int) -> bool:
+    """Whether the long forms are asked for: on a quiet machine, with the figures that must be shown."""
+    return jobs_of_pool >= 20_000
 
 
 # --- servers, once for the session

@@ -146,19 +146,6 @@ def administrator(own_database_url: str) -> Iterator[Administrator]:
     administrator.close()
 
 
-@pytest.fixture
-def is_long(jobs_of_pool: int) -> bool:
-    """Whether the long forms are asked for: on a quiet machine, with the figures that must be shown."""
-    return jobs_of_pool >= 20_000
-
-
-@pytest.fixture
-def jobs_of_pool(request: pytest.FixtureRequest) -> int:
-    """How many jobs a test of the pool has: few in each run of the tests, 20,000 with `--pool-jobs 20000`."""
-    number: int = request.config.getoption("pool_jobs")
-    return number
-
-
 @contextmanager
 def made_site(
     children: Children, postgres: TemporaryPostgres, valkey: Valkey, database_url: str

@@ -18,7 +18,7 @@ from tests.support.host import kill_worker, note_run
 from tests.support.processes import Child
 from tests.support.waiting import wait_until
 
-from .conftest import Site
+from .conftest import HASTE, Site
 
 pytestmark = pytest.mark.chaos
 
@@ -54,7 +54,7 @@ def kill_one_child(worker: Child, dice: random.Random) -> None:
 def test_a_child_is_killed_again_and_again(
     new_site: Site, tmp_path: Path, jobs_of_pool: int, is_long: bool
 ) -> None:
-    site, count = new_site, jobs_of_pool if is_long else jobs_of_pool // 3
+    site, count = new_site, jobs_of_pool if is_long else jobs_of_pool // 4
     path, dice = tmp_path / "ran", random.Random(12)
     enqueue_runs(site, path, count, seconds=0.001)
     site.loops()
@@ -64,7 +64,7 @@ def test_a_child_is_killed_again_and_again(
         kill_one_child(worker, dice)
         return site.states() == {"finished": count}
 
-    wait_until(all_finished, 300, every=0.02)
+    wait_until(all_finished, 600, every=0.02 if is_long else 0.06)
     ran, rows = runs(path), attempts(site)
     assert {job for job, _ in ran} == {job for job, _, _ in rows}, "0 lost"
     assert len({job for job, _, _ in rows}) == count
@@ -149,7 +149,7 @@ def test_a_worker_that_stood_still_runs_little_twice(
 ) -> None:
     """All of it stands still, until its jobs were rescued and have run elsewhere; then it goes on."""
     site, path = new_site, tmp_path / "ran"
-    count = jobs_of_pool // 2
+    count = jobs_of_pool // 3
     enqueue_runs(site, path, count, seconds=0.001)
     site.loops()
     worker = site.worker("--processes", "2", "default")
@@ -173,6 +173,34 @@ def test_a_worker_that_stood_still_runs_little_twice(
     assert len(twice - lost) <= 2, (
         "what was not recorded, and what its children were about to begin"
     )
+
+
+def test_a_child_that_stands_still_runs_nothing_twice(
+    new_site: Site, tmp_path: Path, jobs_of_pool: int, is_long: bool
+) -> None:
+    """At full speed, each time until a reservation has ended; the other child goes on."""
+    site, path, dice = new_site, tmp_path / "ran", random.Random(4)
+    enqueue_runs(site, path, jobs_of_pool // 2, seconds=0.002)
+    worker = site.worker("--processes", "2", "default")
+    wait_until_at_work(site, path)
+    times = 20 if is_long else 1
+    for _ in range(times):
+        if not reserved(site):
+            enqueue_runs(site, path, 1000, seconds=0.002)
+        child = dice.choice(wait_until(worker.job_children))
+        child.suspend()
+        until = time.monotonic() + HASTE["OPSJOBS_MISSING_SECONDS"] / 4 + 0.1
+        before = len(runs(path))
+        wait_until(lambda until=until: time.monotonic() > until, every=0.01)
+        assert len(runs(path)) > before, "the other child goes on"
+        child.resume()
+    ((count,),) = site.rows("SELECT count(*) FROM opsjobs.jobs")
+    site.wait_until_all("finished", count, 120)
+    assert ran_twice(path) == set()
+    assert len(runs(path)) == count
+    late = worker.log.count("does not run here: its reservation had ended")
+    print(f"{count} jobs, a child stood still {times} times; {late} jobs began elsewhere instead")
+    assert worker.terminate() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

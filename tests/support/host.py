@@ -129,6 +129,14 @@ def note_run(path: str, seconds: float = 0.0) -> None:
         pass
 
 
+@opsjobs.task(max_attempts=1)
+def note_and_wait(path: str, seconds: float) -> None:
+    """As `note_run`, and leaves the processor to others."""
+    note_run.function(path)
+    end = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() >= end, every=0.002)
+
+
 @opsjobs.task(queue="limited", max_attempts=20, backoff=0, limit=Limit("four", concurrency=4))
 def note_one_of_four(folder: str, seconds: float = 0.0) -> None:
     """As `note_run`, and at most four at a time: a fifth one notes its job in the file `over`."""
