@@ -10,13 +10,15 @@ import psutil
 import pytest
 from flask import Flask
 
+from flask_opsjobs.cli import opsjobs as commands
 from flask_opsjobs.engine.worker.hygiene import changes_session
 from flask_opsjobs.engine.worker.recycling import Recycling, RecyclingRules
 from tests.engine.site import enqueue, rows, state_of
 from tests.support.host import give
-from tests.support.leftovers import IN_DATABASE, LEAVE, leave, look, wait_and_ask
+from tests.support.leftovers import IN_DATABASE, LEAVE, leave, look, pass_on, wait_and_ask
 from tests.support.processes import Children
 from tests.support.waiting import wait_until
+from tests.web.every import soup
 
 WORKER = ("-m", "flask", "--app", "tests.support.leftovers", "opsjobs", "worker")
 HEARTBEAT = {"TEST_CONFIG_OPSJOBS_HEARTBEAT_SECONDS": "0.2"}
@@ -126,6 +128,33 @@ def test_a_trackers_thread_and_a_hosts_process_stay(
     assert worker.terminate() == 0
     assert path.read_text() == "7"
     assert left() == set()
+
+
+@pytest.mark.processes
+def test_a_job_that_enqueues_another_one_keeps_its_process(
+    in_order: object, children: Children
+) -> None:
+    """The other one is dispatched on a connection of ours, which the process keeps."""
+    jobs = [enqueue(pass_on) for _ in range(3)]
+    children.python(*WORKER, env=HEARTBEAT)
+    assert len(set(outputs(jobs))) == 1
+
+
+@pytest.mark.processes
+def test_the_page_and_the_command_say_whose_jobs_end_their_processes(
+    in_order: Flask, children: Children
+) -> None:
+    jobs = [enqueue(leave, what="thread") for _ in range(3)]
+    children.python(*WORKER, env=HEARTBEAT)
+    assert len({pid for pid, _ in outputs(jobs)}) == 3
+    says = "3 children left today after leave: the last one left 1 thread behind: uploader."
+
+    def read_notes() -> list[str]:
+        page = in_order.test_client().get("/ops/jobs/workers").text
+        return [" ".join(note.text.split()) for note in soup(page).select("tr.note")]
+
+    wait_until(lambda: says in read_notes(), 5)
+    assert says in in_order.test_cli_runner().invoke(commands, ["workers"]).output
 
 
 STARTS_A_PROCESS = """

@@ -17,7 +17,7 @@ from sqlalchemy import func, select, text
 
 from flask_opsjobs import current_job
 
-from .host import create_app, db, opsjobs
+from .host import create_app, db, give, opsjobs
 
 __all__ = ["create_app", "leave", "look"]
 
@@ -153,6 +153,14 @@ def look(what: str) -> Any:
     """Returns in which process and over which connection it looks for that, and what it sees."""
     found = [os.getpid(), _backend() if what in IN_DATABASE else 0]
     return [*found, (LOOK.get(what) or IN_DATABASE[what][1])()]
+
+
+@opsjobs.task(record_output=True, max_attempts=1)
+def pass_on() -> int:
+    """Enqueues another job, which is dispatched after the commit, and returns in which process."""
+    give.enqueue()
+    db.session.commit()
+    return os.getpid()
 
 
 @opsjobs.task(record_output=True, max_attempts=1)

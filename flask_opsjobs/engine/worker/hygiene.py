@@ -41,6 +41,7 @@ class ConnectionHygiene:
         self._changed: WeakSet[psycopg.Connection[Any]] = WeakSet()
         event.listen(Pool, "checkout", self._note_checkout)
         event.listen(Pool, "checkin", self._note_checkin)
+        event.listen(Pool, "detach", self._note_detach)
         event.listen(Engine, "before_cursor_execute", self._note_statement)
 
     def clean(self) -> bool:
@@ -71,6 +72,11 @@ class ConnectionHygiene:
         if isinstance(connection, psycopg.Connection):
             self._out.discard(connection)
             self._returned[connection] = entry
+
+    def _note_detach(self, connection: object, _: object) -> None:
+        # It has left its pool for good, as do our own connections: no later job gets it from there.
+        if isinstance(connection, psycopg.Connection):
+            self._out.discard(connection)
 
     def _note_statement(
         self, _: object, cursor: Any, statement: str, parameters: Any, *__: object
