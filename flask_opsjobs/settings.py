@@ -152,7 +152,7 @@ SETTINGS: tuple[Setting, ...] = (
         "PREFETCH",
         None,
         lambda value: None if value is None else _whole(1, 1_000_000)(value),
-        "How many jobs of one queue may be in Redis. None: about one second of work, and at least two jobs.",
+        "How many jobs of one queue may be in Redis. None: two for each child of live workers, at least 2.",
     ),
     Setting(
         "MAX_ARGS_BYTES",
