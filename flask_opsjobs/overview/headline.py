@@ -167,12 +167,8 @@ def _due(queue: QueueDepth) -> Count:
 
 
 def _queue_without_worker(seen: Overview) -> Iterator[Wrong]:
-    starving = [
-        queue
-        for queue in seen.queues
-        if queue.due and queue.state == "open" and not queue.listeners
-    ]
-    for queue in sorted(starving, key=lambda queue: -queue.due):
+    unserved = [queue for queue in seen.queues if queue.is_unserved]
+    for queue in sorted(unserved, key=lambda queue: -queue.due):
         mine = [one for one in seen.workers if queue.name in one.queues]
         fact = f"Queue {queue.name} has {_counted(_due(queue), 'due job')} and no live worker."
         gone = f" {counted(len(mine), 'worker')} of it went silent." if mine else ""

@@ -70,6 +70,11 @@ class QueueDepth:
         return sum(self.states[state].count.number for state in DUE)
 
     @property
+    def is_unserved(self) -> bool:
+        """Whether jobs are due and no worker listens, although nobody has stopped the queue."""
+        return self.state == "open" and bool(self.due) and not self.listeners
+
+    @property
     def due_since(self) -> datetime | None:
         """Since when the first due job waits."""
         return min((moment for state in DUE if (moment := self.states[state].since)), default=None)

@@ -90,7 +90,10 @@ class ChildRow:
 
     @property
     def state(self) -> str:
-        """`runs` an attempt or a plain RQ job, `busy` with short jobs, `idle`, or `starts` (also: leaves)."""
+        """`runs` an attempt or a plain RQ job, `busy`, `idle`, or `starts` (also: leaves).
+
+        A busy child ran a job at the heartbeat that has ended since, or is too young to have an attempt.
+        """
         report = self.report
         if self.attempt is not None or report is None or report.rq_id is not None:
             return "runs"

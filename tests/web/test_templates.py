@@ -19,7 +19,7 @@ from tests.support.engine import Bench
 from tests.support.graphs import Graph
 from tests.web.conftest import Drawn
 from tests.web.every import reads
-from tests.web.rows import ago
+from tests.web.rows import ago, make_job, make_worker
 
 TEMPLATES = sorted(
     path.relative_to(folder("templates")).as_posix() for path in folder("templates").rglob("*.html")
@@ -47,9 +47,19 @@ def step(bench: Bench) -> str:
     return f"/ops/jobs/jobs/{graph.ids['b']}"
 
 
+@pytest.fixture
+def alone(session: Session) -> str:
+    """The path of the workers: one is a plain RQ worker, and a queue has due jobs and none."""
+    make_worker(session, kind="plain")
+    make_job(session, queue="reports")
+    session.commit()
+    return "/ops/jobs/workers"
+
+
 def test_every_template_is_drawn_by_some_page(
     client: FlaskClient,
     jobs: dict[str, Job],
+    alone: str,
     drifted: str,
     cooling: str,
     step: str,
@@ -64,7 +74,7 @@ def test_every_template_is_drawn_by_some_page(
 
     pages._environment().cache.clear()
     monkeypatch.setattr(pages._environment().loader, "get_source", note)
-    for path in [drifted, cooling, step, *(path for _, path in reads(jobs))]:
+    for path in [alone, drifted, cooling, step, *(path for _, path in reads(jobs))]:
         client.get(path)
     assert drawn == set(TEMPLATES)
 

@@ -9,12 +9,15 @@ import pytest
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.jobs.models import Job
+from flask_opsjobs.queues.models import Queue
+from flask_opsjobs.testing.valkey import Valkey
 from flask_opsjobs.workers.models import Worker
 from flask_opsjobs.workers.pool_report import ChildReport, PoolReport
 from flask_opsjobs.workers.queries import list_reserved, list_workers
 from tests.web.conftest import Access
 from tests.web.every import soup
 from tests.web.rows import ago, make_attempt, make_job, make_worker
+from tests.web.rows import paused as is_paused
 
 Get = Callable[..., Any]
 
@@ -85,7 +88,7 @@ def test_one_is_late(get: Get, session: Session, running: Job) -> None:
     make_worker(session, "late")
     session.commit()
     assert _say(get).startswith("1 of 2 workers is late.")
-    states = [row.select_one("td.end").text.strip() for row in _rows(get, "alive")]
+    states = [row.select_one("td.end").text.strip() for row in _rows(get, "ours")]
     assert states == ["late", "alive"]
 
 
@@ -105,7 +108,7 @@ def _words(row: Any) -> str:
 
 
 def test_a_live_one_in_full(get: Get, running: Job) -> None:
-    (row,) = _rows(get, "alive")
+    (row,) = _rows(get, "ours")
     words = _words(row)
     for piece in ("web-1:7", "web-1, pid 7, 2026.11.3, up since", "mail, crm", "86.0 MB"):
         assert piece in words
@@ -136,7 +139,7 @@ def test_what_each_child_does(get: Get, session: Session, running: Job) -> None:
     younger = make_job(session, "started", worker_id=worker.id)
     make_attempt(session, younger, None, pid=2220)
     session.commit()
-    (row,) = _rows(get, "alive")
+    (row,) = _rows(get, "ours")
     assert [_words(cell) for cell in row.select("td.n")[:3]] == [
         "41",
         "41 Postgres, 0.2 RQ",
@@ -145,7 +148,7 @@ def test_what_each_child_does(get: Get, session: Session, running: Job) -> None:
     rows = [_words(child) for child in _children(get)]
     assert rows[0].startswith(f"2211 runs {running.id} send_invoice 804 done 99.3 MB since ")
     # Its attempt is not written: the job was running for 10 ms when the heartbeat was made.
-    assert rows[1] == "2212 busy jobs of add_line, each shorter than 50 ms 31 done 88.1 MB"
+    assert rows[1] == "2212 busy add_line at its last heartbeat 31 done 88.1 MB"
     assert rows[2] == "2213 runs plain RQ job legacy-9 9 done"
     assert rows[3] == "2214 idle 12 done"
     assert rows[4] == "2215 starts 0 done"
@@ -166,17 +169,62 @@ def test_why_children_left(get: Get, session: Session, running: Job) -> None:
     )
 
 
-def test_a_plain_worker_says_so_and_has_no_figures(get: Get, session: Session) -> None:
+@pytest.fixture
+def plain(session: Session) -> Job:
+    """A job that a plain RQ worker runs."""
     job = make_job(session, "started")
-    worker = make_worker(session, kind="plain", queues=["mail"], reserved=[f"{job.id}-1"])
+    worker = make_worker(
+        session, kind="plain", name="rq-legacy-1", queues=["mail"], reserved=[f"{job.id}-1"]
+    )
     job.worker_id = worker.id
     make_attempt(session, job, None)
     session.commit()
-    (row,) = _rows(get, "alive")
-    assert row.select_one(".tag").text == "plain RQ"
-    assert [_words(cell) for cell in row.select("td.n")[:3]] == ["–", "–", "–"]
+    return job
+
+
+def test_plain_workers_have_a_panel_of_their_own(get: Get, plain: Job) -> None:
+    assert _rows(get, "ours") == []
+    (row,) = _rows(get, "plain")
+    assert _words(row).startswith("rq-legacy-1 web-1, pid ")
+    assert [_words(cell) for cell in row.select("td")[:3]] == ["alive", "mail", "on time"]
     (child,) = _children(get)
-    assert _words(child).startswith(f"child runs {job.id} send_invoice")
+    assert _words(child).startswith(f"work horse runs {plain.id} send_invoice since ")
+    assert child.select_one("button").text == "Stop job…"
+
+
+@pytest.mark.processes
+def test_nobody_knows_whether_a_plain_worker_lives_while_redis_is_away(
+    plain: Job, running: Job, make_app: Callable[..., Any]
+) -> None:
+    with Valkey() as valkey:
+        client = make_app(OPSJOBS_REDIS_URL=valkey.url).test_client()
+        valkey.kill()
+        part = soup(client.get("/ops/jobs/workers").text).find(id="part")
+    (row,) = part.select("[aria-labelledby=plain] tbody tr:not([class])")
+    state, _, heartbeat, _ = (_words(cell) for cell in row.select("td"))
+    assert state == "not known"
+    assert heartbeat.startswith("Redis is silent since ")
+    (ours,) = part.select("[aria-labelledby=ours] tbody tr:not([class])")
+    assert _words(ours.select_one("td.end")) == "alive"
+
+
+def test_a_queue_without_a_worker_is_said_with_the_command_that_starts_one(
+    get: Get, session: Session, running: Job
+) -> None:
+    assert not _part(get).select("#start")
+    for queue in ("reports", "reports", "mail"):
+        make_job(session, queue=queue)
+    paused = make_job(session, queue="paused").queue
+    session.add(Queue(name=paused, created_at=ago(days=1), **is_paused()))
+    session.commit()
+    assert _say(get) == (
+        "No worker listens to 1 queue with due jobs. 1 worker is alive and listens to others."
+    )
+    panel = _part(get).select_one("[aria-labelledby=start]")
+    assert _words(panel.select_one("p:has(a)")).startswith("reports: 2 due, the first since ")
+    (command,) = panel.select("code")
+    assert command.text == "flask opsjobs worker reports"
+    assert panel.select_one("button")["data-copy"] == command["id"]
 
 
 def test_stop_is_asked_for_with_the_job_as_subject_and_may_be_denied(
@@ -244,7 +292,7 @@ def test_every_one_of_many_is_listed(get: Get, session: Session) -> None:
         make_worker(session, reserved=[f"{job.id}-1"])
         make_attempt(session, job, None)
     session.commit()
-    assert len(_rows(get, "alive")) == 30
+    assert len(_rows(get, "ours")) == 30
     rows = _children(get)
     assert len(rows) == 30
     assert all(len(row.select("button")) == 1 for row in rows)

@@ -117,10 +117,12 @@ def count(value: Count) -> Markup:
 
 
 def size(byte_count: int | None) -> str:
-    """A number of bytes in kB or MB."""
+    """A number of bytes in kB, MB or GB."""
     if byte_count is None:
         return ""
     kilos = byte_count / 1000
+    if kilos >= 1_000_000:
+        return f"{kilos / 1_000_000:,.2f} GB"
     return f"{kilos / 1000:,.1f} MB" if kilos >= 1000 else f"{kilos:,.1f} kB"
 
 

@@ -49,11 +49,6 @@ class QueueView:
         """The actions that are legal now, except `set_prefetch`, which has a form."""
         return [action for action in actions_of("queue", self.state) if not action.params]
 
-    @property
-    def is_unserved(self) -> bool:
-        """Whether jobs are due and no worker listens."""
-        return self.state == "open" and bool(self.depth.due) and not self.listeners
-
 
 def page() -> Response:
     """The document of all queues."""

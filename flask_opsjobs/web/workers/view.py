@@ -1,14 +1,23 @@
-"""Shows the workers: live workers with their children, missing workers with their jobs, stopped workers."""
+"""Shows the workers: live workers with their children, missing workers with their jobs, stopped workers.
+
+Also plain RQ workers, and the queues that have due jobs and no worker.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from flask import Response
 from markupsafe import Markup
 
 from ...actions.registry import ACTIONS
+from ...engine.redis.broker import broker_of
+from ...engine.redis.connections import find_unreachable
+from ...overview.queries import find_queues
+from ...queues.queries import list_decisions
 from ...workers import queries
+from ...workers.queries import WorkerRow
 from ..app import pages
 from ..app.host import host, reading
 
@@ -31,22 +40,37 @@ def _part() -> tuple[Markup, datetime]:
         workers = queries.list_workers(read.session, read.now, host().settings.late_seconds)
         missing = [one for one in workers if one.state == "missing"]
         shown = missing[:_MISSING_SHOWN]
-        current = [one for one in workers if one.state != "missing"]
+        late = [one for one in workers if one.state == "late"]
+        current = [*late, *(one for one in workers if one.state == "alive")]
         reserved = queries.list_reserved(read.session, [*shown, *current])
         stopped = queries.list_stopped(read.session, read.now)
-    late = [e for e in current if e.state == "late"]
+        queues = find_queues(read.session, workers, list_decisions(read.session))
+    plain = [one for one in current if one.kind == "plain"]
     made = pages.part(
         "workers/_live.html",
         read.now,
         missing=missing,
         missing_shown=shown,
         late=late,
-        current=[*late, *(e for e in current if e.state != "late")],
+        current=current,
+        pools=[one for one in current if one.kind == "pool"],
+        plain=plain,
+        unknown_since=_find_unknown(plain),
+        unserved=[queue for queue in queues if queue.is_unserved],
         reserved=reserved,
         children={
             worker.id: queries.list_children(worker, reserved[worker.id]) for worker in current
         },
         stopped=stopped,
         cancel=ACTIONS["job.cancel"],
+        settings=host().settings,
     )
     return made, read.now
+
+
+def _find_unknown(plain: Sequence[WorkerRow]) -> Mapping[int, datetime]:
+    """Return since when it is not known whether each of these lives: only its Redis tells, and is silent."""
+    names = {name for worker in plain for name in worker.queues}
+    unreachable = find_unreachable(broker_of(host()).connections, names)
+    since = {name: one.since for one in unreachable for name in one.queues}
+    return {worker.id: since[name] for worker in plain for name in worker.queues if name in since}
