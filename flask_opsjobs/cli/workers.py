@@ -69,7 +69,8 @@ def _lines(
 ) -> Iterator[str]:
     pool = worker.pool
     rates = ""
-    if pool.jobs_per_second is not None:
+    is_missing = worker.state == "missing"
+    if pool.jobs_per_second is not None and not is_missing:
         rates = (
             f" {pool.jobs_per_second:,g} jobs a second, {pool.from_postgres:,g} taken from Postgres, "
             f"{pool.through_rq:,g} through RQ, {pool.reserved:,} reserved."
@@ -80,7 +81,8 @@ def _lines(
         f"Last heartbeat {_span(worker.heartbeat_at, now)} ago.{rates}"
     )
     for child in list_children(worker, attempts):
-        yield f"  {_line(child, now)}"
+        if child.attempt is not None or not is_missing:
+            yield f"  {_line(child, now)}"
     if (last := worker.last_left) is not None:
         yield f"  the last child left {_span(last.at, now)} ago: it {clean(last.sentence)}"
     for left in worker.left:

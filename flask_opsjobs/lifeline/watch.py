@@ -21,6 +21,8 @@ from ..workers.process_identity import ProcessIdentity, identify
 
 # At most this many jobs are rescued in a pass; a pass that reaches the limit is repeated at once.
 _MOST_RESCUED = 1000
+# The cause when a process of the same machine saw that the worker has ended.
+_GONE = "worker vanished: its process is gone"
 # A pass may rescue a thousand jobs. Its audit row lists this many ids, and the number of all.
 MOST_NAMED = 100
 
@@ -174,11 +176,12 @@ def _rescue_all(
     for abandoned in left:
         if room <= 0:
             break
+        cause = _GONE if abandoned.worker_id in gone else abandoned.cause
         rescued = endings.rescue(
             connection,
             [abandoned.worker_id],
             now,
-            abandoned.cause,
+            cause,
             claimed_before=_claimed_before(abandoned, now, settings),
             limit=room,
         )
@@ -193,7 +196,7 @@ def _rescue_all(
             )
         room -= len(rescued)
         if rescued:
-            swept.append(Swept(abandoned.worker_id, abandoned.name, abandoned.cause, rescued))
+            swept.append(Swept(abandoned.worker_id, abandoned.name, cause, rescued))
     return swept
 
 

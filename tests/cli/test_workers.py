@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from click.testing import Result
 from flask import Flask
+from psycopg.types.json import Jsonb
 
 from flask_opsjobs.cli import opsjobs as group
+from flask_opsjobs.workers.pool_report import ChildReport, PoolReport
 from tests.support import host as host_module
 from tests.support.engine import Bench
 from tests.support.processes import Child, Children
@@ -108,3 +110,17 @@ def test_self_tells_whether_the_worker_of_this_container_is_well(
     worker.signal(signal.SIGTERM)
     assert worker.wait(20) == 0
     assert _list(site, "--self").exit_code == 1
+
+
+def test_a_missing_worker_has_no_children_any_more(site: Flask, bench: Bench) -> None:
+    """What its last heartbeat told of them is not true any more."""
+    pool = PoolReport([ChildReport(2211, jobs=7), ChildReport(2212, jobs=3)], 41.0, 41.0, 0.0)
+    bench.connection.execute(
+        "UPDATE opsjobs.workers SET pool = %s, state = 'missing', ended_at = now()",
+        [Jsonb(pool.to_json())],
+    )
+    (line,) = _list(site).output.splitlines()
+    assert " is missing, " in line
+    assert "jobs a second" not in line
+    bench.connection.execute("UPDATE opsjobs.workers SET state = 'alive', ended_at = NULL")
+    assert len(_list(site).output.splitlines()) == 3

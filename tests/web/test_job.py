@@ -323,10 +323,10 @@ def test_history_is_told_newest_first_with_who_saw_it(get: Get, session: Session
     assert events == [
         ("Failed: the last attempt failed", "worker"),
         ("Attempt 2 ended, raised: GatewayTimeout: no answer", "worker"),
-        ("Attempt 2 taken by web-1:2207", "worker"),
+        ("Attempt 2 begun by web-1:2207", "worker"),
         ("Queued, dispatch 2", "dispatcher"),
         ("Attempt 1 ended, lost: no heartbeat for 120 s", "nobody: inferred"),
-        ("Attempt 1 taken by web-1:7", "worker"),
+        ("Attempt 1 begun by web-1:7", "worker"),
         ("Enqueued", "host"),
     ]
 

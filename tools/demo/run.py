@@ -116,7 +116,7 @@ def _add_children(supervisor: Supervisor, env: Mapping[str, str], port: int) -> 
     serve = ["run", "--port", str(port), "--no-reload", "--no-debugger"]
     supervisor.add("web", flask(*serve), env)
     for name in WORKERS:
-        supervisor.add(name, flask("opsjobs", "worker"), env)
+        supervisor.add(name, flask("opsjobs", "worker", "--processes", "2"), env)
     supervisor.add("loops", flask("opsjobs", "run"), env)
 
 

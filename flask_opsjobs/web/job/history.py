@@ -116,7 +116,7 @@ def _of_attempts(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Eve
                 payload=error,
                 label=attempt.cause_of_death,
             )
-        text = f"Attempt {attempt.number} taken by {attempt.worker}"
+        text = f"Attempt {attempt.number} begun by {attempt.worker}"
         yield Event(attempt.started_at, "started", text, "worker")
 
 
