@@ -91,6 +91,10 @@ class Site:
         except psycopg.Error:
             return []
 
+    def end(self) -> None:
+        """Kill all of its processes that still run."""
+        self._children.end()
+
     def close(self) -> None:
         """Leave the database."""
         self._looking.close()

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.host import db as host_db
 from tests.support.host import kill_worker, note_run
-from tests.support.processes import Child
+from tests.support.processes import Child, is_alive
 from tests.support.waiting import wait_until
 
 from .conftest import HASTE, Site
@@ -135,13 +135,6 @@ def test_a_killed_worker_leaves_no_attempt_of_what_it_did_not_begin(
     )
     assert took < 15
     assert site.rows("SELECT count(*) FROM opsjobs.jobs WHERE lost_reservations > 0") == [(0,)]
-
-
-def is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_a_worker_that_stood_still_runs_little_twice(

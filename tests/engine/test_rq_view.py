@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from redis import Redis
 from rq import Callback, Queue, Repeat, Retry, Webhook, Worker
+from rq.cli import main
 from rq.command import (
     send_command,
     send_kill_horse_command,
@@ -42,11 +42,10 @@ def queue(site: Any, redis_client: Redis) -> Queue:
 @pytest.fixture
 def rq(redis_url: str) -> Callable[..., str]:
     """Runs a command of RQ, and returns what it prints."""
-    program = str(Path(sys.executable).with_name("rq"))
 
     def run(*words: str) -> str:
-        command = [program, words[0], "--url", redis_url, *words[1:]]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        command = [words[0], "--url", redis_url, *words[1:]]
+        return CliRunner().invoke(main, command, catch_exceptions=False).output
 
     return run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -138,6 +139,14 @@ def leads_its_group(process: psutil.Process) -> bool:
         return False
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it has not ended, also when nobody has asked for its exit status."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 class Children:
     """Starts commands for one test and ends them with it."""
 
@@ -145,6 +154,7 @@ class Children:
         self._folder = folder
         self._env = env
         self._started: list[Child] = []
+        self._numbers = itertools.count()
 
     def start(self, *command: str, env: Mapping[str, str] | None = None) -> Child:
         """Start any command."""
@@ -165,13 +175,14 @@ class Children:
     def _start(
         self, command: Sequence[str], env: Mapping[str, str] | None, warm: str | None
     ) -> Child:
-        log = self._folder / f"child-{len(self._started)}.log"
+        log = self._folder / f"child-{next(self._numbers)}.log"
         child = Child(list(command), log, {**self._env, **(env or {})}, warm=warm)
         self._started.append(child)
         return child
 
     def end(self) -> None:
         """Kill all that still run, and print what each said, which pytest shows when the test failed."""
-        for child in self._started:
+        started, self._started = self._started, []
+        for child in started:
             child.kill_all()
             print(f"--- {child} ended with {child.exit_code} and said:\n{child.log}")
