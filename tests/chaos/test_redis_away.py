@@ -44,35 +44,37 @@ def make_trouble(redis: Valkey, name: str, go_on: Callable[[], None]) -> None:
 def test_jobs_run_once_each_whatever_happens_to_redis(
     site: Site, tmp_path: Path, jobs_of_pool: int, is_long: bool
 ) -> None:
-    """One round of troubles, or five with `--pool-jobs 20000`."""
+    """One round of troubles, or five; in each of them jobs run."""
     troubles = TROUBLES * (5 if is_long else 1)
-    limited = jobs_of_pool // 10
-    with site.app.app_context():
-        for task, number in ((note_run, jobs_of_pool - limited), (note_one_of_four, limited)):
-            where = (
-                {"path": str(tmp_path / "ran")} if task is note_run else {"folder": str(tmp_path)}
+    share = jobs_of_pool // len(troubles) if is_long else 120
+    count = share * len(troubles)
+
+    def enqueue_share() -> None:
+        limited = share // 10
+        with site.app.app_context():
+            note_run.enqueue_many(
+                [{"path": str(tmp_path / "ran"), "seconds": 0.004}] * (share - limited)
             )
-            task.enqueue_many({**where, "seconds": 0.004} for _ in range(number))
-        host_db.session.commit()
-    loops = site.loops()
-    worker = site.worker("--processes", "2", "default", "limited")
+            note_one_of_four.enqueue_many([{"folder": str(tmp_path), "seconds": 0.004}] * limited)
+            host_db.session.commit()
 
     def finished() -> int:
         ((number,),) = site.rows(FINISHED)
         return int(number)
 
-    def wait_for_jobs(more: int) -> None:
-        wanted = min(jobs_of_pool, finished() + more)
-        wait_until(lambda: finished() >= wanted, 60, what=f"{wanted} jobs have finished")
+    def wait_for(number: int) -> None:
+        wait_until(lambda: finished() >= number, 60, what=f"{number} jobs have finished")
 
     def go_on_without_redis() -> None:
-        wait_for_jobs(share)
+        wait_for(before + share * 3 // 4)
         wait_until(lambda: worker.log.count(AWAY) > outages, 20, what="the worker knows it")
 
-    outages, share = 0, jobs_of_pool // (len(troubles) * 3)
+    loops = site.loops()
+    worker = site.worker("--processes", "2", "default", "limited")
     for name in troubles:
-        wait_for_jobs(share)
-        outages = worker.log.count(AWAY)
+        before, outages = finished(), worker.log.count(AWAY)
+        enqueue_share()
+        wait_for(before + share // 10)
         make_trouble(site.valkey, name, go_on_without_redis)
         with site.valkey.client() as redis:
             plain = Queue("default", connection=redis).enqueue("os.getpid", result_ttl=60)
@@ -81,11 +83,11 @@ def test_jobs_run_once_each_whatever_happens_to_redis(
                 30,
                 what=f"a plain job has run after Redis was {name}",
             )
-    site.wait_until_all("finished", jobs_of_pool, timeout=120)
+    site.wait_until_all("finished", count, timeout=120)
     runs = Counter((tmp_path / "ran").read_text().splitlines())
-    assert (len(runs), set(runs.values())) == (jobs_of_pool, {1}), "each ran once"
+    assert (len(runs), set(runs.values())) == (count, {1}), "each ran once"
     attempts = site.rows("SELECT count(*), count(DISTINCT job_id) FROM opsjobs.attempts")
-    assert attempts == [(jobs_of_pool, jobs_of_pool)]
+    assert attempts == [(count, count)]
     assert not (tmp_path / "over").exists(), "never more than four of the limited ones at once"
     assert site.rows("SELECT count(*) FROM opsjobs.leases") == [(0,)]
     with site.valkey.client() as redis:

@@ -66,7 +66,7 @@ class Storm:
 
 
 def test_rules_hold_under_kills(site: Site, tmp_path: Path, jobs_of_pool: int) -> None:
-    limited, turns = jobs_of_pool // 5, jobs_of_pool // 25
+    limited, turns = jobs_of_pool // 8, jobs_of_pool // 40
     folder, dice = str(tmp_path), random.Random(8)
     host = site.app.extensions["opsjobs"]
     host.cron_entries = {

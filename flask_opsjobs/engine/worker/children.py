@@ -17,6 +17,8 @@ from .forking import set_group
 from .frames import FrameReader
 from .page import Page
 
+_CGROUPS = Path("/sys/fs/cgroup")
+
 
 @dataclass(frozen=True)
 class Death:
@@ -147,19 +149,20 @@ def describe_death(status: int) -> tuple[str, int | None]:
 class OutOfMemory:
     """Compares the cgroup's `oom_kill` count with its value when this object was made."""
 
-    def __init__(self) -> None:
-        self._before = _count()
+    def __init__(self, root: Path = _CGROUPS) -> None:
+        self._root = root
+        self._before = _count(root)
 
     def has_killed(self) -> bool:
         """Return whether the count has grown since then; False where there is no count to read."""
-        now = _count()
+        now = _count(self._root)
         return now is not None and self._before is not None and now > self._before
 
 
-def _count() -> int | None:
+def _count(root: Path) -> int | None:
     try:
         place = Path("/proc/self/cgroup").read_text().rsplit("::", 1)[-1].strip()
-        events = Path("/sys/fs/cgroup", place.lstrip("/"), "memory.events").read_text()
+        events = Path(root, place.lstrip("/"), "memory.events").read_text()
     except (OSError, IndexError):
         return None
     counts = dict(line.split() for line in events.splitlines() if " " in line)
