@@ -65,7 +65,9 @@ class Storm:
                 self.killed_children += 1
 
 
-def test_rules_hold_under_kills(site: Site, tmp_path: Path, jobs_of_pool: int) -> None:
+def test_rules_hold_under_kills(
+    site: Site, tmp_path: Path, jobs_of_pool: int, is_long: bool
+) -> None:
     limited, turns = jobs_of_pool // 8, jobs_of_pool // 40
     folder, dice = str(tmp_path), random.Random(8)
     host = site.app.extensions["opsjobs"]
@@ -90,7 +92,9 @@ def test_rules_hold_under_kills(site: Site, tmp_path: Path, jobs_of_pool: int) -
                 conflicts += note_only_one.enqueue(folder=folder, key=key).conflict
             host_db.session.commit()
             storm.kill()
-        wait_until(lambda: storm.kill() or site.rows(OPEN) == [(0,)], 120, every=0.03)
+        wait_until(
+            lambda: storm.kill() or site.rows(OPEN) == [(0,)], 500 if is_long else 120, every=0.03
+        )
         unique = turns * 3 - conflicts
         assert conflicts > 0
         assert min(storm.killed_children, storm.killed_workers) > 0
