@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from redis import Redis
 from rq import Callback, Queue, Repeat, Retry, Webhook, Worker
-from rq.cli import main
+from rq.cli.cli import main
 from rq.command import (
     send_command,
     send_kill_horse_command,
