@@ -53,7 +53,12 @@ class WorkerRow:
 
     @property
     def last_left(self) -> LeaveCount | None:
-        """Why its last child of that day left; None when none did."""
+        """Why its last child of that day left.
+
+        None when none did, and when all left for the same unusual reason, which says so itself.
+        """
+        if len(self.left) == 1 and not self.left[0].is_usual:
+            return None
         return max(self.left, key=lambda left: left.at, default=None)
 
 

@@ -95,13 +95,13 @@ def test_no_page_has_a_barrier_or_complains_in_either_theme_at_either_size(
 
 
 def test_on_a_laptop_no_column_is_cut_off(page: Any, running: Site) -> None:
-    page.set_viewport_size({"width": 1280, "height": 800})
     names = (
         "overview",
         "jobs",
         "finished",
         "killed",
         "queues",
+        "workers",
         "workflows",
         "a workflow",
         "batches",
@@ -109,7 +109,9 @@ def test_on_a_laptop_no_column_is_cut_off(page: Any, running: Site) -> None:
     )
     for name in (*names, "limiters"):
         _open(page, running, PAGES[name])
-        assert page.evaluate(_CUT_OFF) == [], name
+        for width in (1280, 1440):
+            page.set_viewport_size({"width": width, "height": 800})
+            assert page.evaluate(_CUT_OFF) == [], f"{name}, {width}"
 
 
 _CUT_OFF = """[...document.querySelectorAll("#part > .panel, .split > .stack > .panel, .tabs ul")]

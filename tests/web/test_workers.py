@@ -167,6 +167,10 @@ def test_why_children_left(get: Get, session: Session, running: Job) -> None:
     assert often == (
         "41 children left today after import_row: the last one left 3 threads behind: a, b, c."
     )
+    worker.left_children = LEFT[:1]
+    session.commit()
+    (only,) = (_words(row) for row in _part(get).select("tr.note"))
+    assert only == often
 
 
 @pytest.fixture
