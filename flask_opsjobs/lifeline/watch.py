@@ -21,7 +21,7 @@ from ..workers.process_identity import ProcessIdentity, identify
 
 # At most this many jobs are rescued in a pass; a pass that reaches the limit is repeated at once.
 _MOST_RESCUED = 1000
-# The cause when a process of the same machine saw that the worker has ended.
+# The cause when this machine knows that the worker's process has ended.
 _GONE = "worker vanished: its process is gone"
 # A pass may rescue a thousand jobs. Its audit row lists this many ids, and the number of all.
 MOST_NAMED = 100

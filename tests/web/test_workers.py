@@ -207,7 +207,7 @@ def test_nobody_knows_whether_a_plain_worker_lives_while_redis_is_away(
     (row,) = part.select("[aria-labelledby=plain] tbody tr:not([class])")
     state, _, heartbeat, _ = (_words(cell) for cell in row.select("td"))
     assert state == "not known"
-    assert heartbeat.startswith("Redis is silent since ")
+    assert heartbeat.startswith("Redis silent since ")
     (ours,) = part.select("[aria-labelledby=ours] tbody tr:not([class])")
     assert _words(ours.select_one("td.end")) == "alive"
 
