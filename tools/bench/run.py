@@ -129,9 +129,9 @@ def shares(kind: str, count: int) -> dict[str, float]:
         rows = db.session.execute(
             text("""WITH spans AS (SELECT worker, min(started_at) AS first, max(ended_at) AS last
                         FROM opsjobs.attempts GROUP BY worker),
-                    both AS (SELECT max(first) AS first, min(last) AS last FROM spans)
+                    shared AS (SELECT max(first) AS first, min(last) AS last FROM spans)
                 SELECT worker, count(*), extract(epoch FROM b.last - b.first) AS seconds
-                FROM opsjobs.attempts a JOIN both b ON a.ended_at BETWEEN b.first AND b.last
+                FROM opsjobs.attempts a JOIN shared b ON a.ended_at BETWEEN b.first AND b.last
                 GROUP BY worker, b.first, b.last""")
         ).all()
     counts = [row[1] for row in rows]
