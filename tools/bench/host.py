@@ -9,12 +9,15 @@ from functools import cache
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import text
+from sqlalchemy.orm import Mapped, mapped_column
 
 from flask_opsjobs import Limit, OpsJobs
 from tests.support.policies import AllowAll, ShowAll
 
 db = SQLAlchemy()
 opsjobs = OpsJobs()
+# What a large host keeps in its memory: many small objects.
+_ballast: list[dict[str, object]] = []
 
 
 def create_app() -> Flask:
@@ -27,6 +30,10 @@ def create_app() -> Flask:
         OPSJOBS_PREFETCH=int(os.environ["BENCH_PREFETCH"])
         if "BENCH_PREFETCH" in os.environ
         else None,
+    )
+    _ballast.extend(
+        {"number": number, "text": f"row {number}"}
+        for number in range(int(os.environ.get("BENCH_BALLAST", "0")))
     )
     db.init_app(app)
     opsjobs.init_app(app, access=AllowAll(), display=ShowAll())
@@ -66,6 +73,22 @@ def stamp(path: str) -> None:
 def touch(number: int = 0) -> None:
     """Read and write a row of the host, managed."""
     plain_touch(number)
+
+
+class HostRow(db.Model):  # type: ignore[name-defined,misc]
+    """A model of the host, of the table that the bench makes."""
+
+    __tablename__ = "host_rows"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    note: Mapped[int | None]
+
+
+@opsjobs.task
+def touch_model(number: int = 0) -> None:
+    """Read and write a row of the host by its model."""
+    row = db.session.get_one(HostRow, number % 1000)
+    row.note = (row.note or 0) + 1
+    db.session.commit()
 
 
 @opsjobs.task

@@ -1,4 +1,4 @@
-"""Makes environments of their own for what the bench compares us with, so that ours stays as it is."""
+"""Makes what the bench compares us with, beside our own environment: packages from PyPI, and our old code."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 _FOLDER = Path(__file__).parents[2] / ".bench"
+# The last commit before the pool.
+BEFORE = "c6bcb4f2"
 PGQUEUER = ("pgqueuer==1.6.*", "asyncpg", "uvloop")
 
 
@@ -20,3 +22,17 @@ def python_with(name: str, *requirements: str) -> str:
         subprocess.run([str(python), "-m", "pip", "install", "--quiet", *requirements], check=True)
         ready.write_text(words)
     return str(python)
+
+
+def code_of(commit: str) -> str:
+    """Return a folder with the tree of a commit of ours. It is made once and kept."""
+    folder = _FOLDER / commit
+    if not folder.exists():
+        new = folder.with_suffix(".new")
+        new.mkdir(parents=True, exist_ok=True)
+        archive = subprocess.run(
+            ["git", "archive", commit], check=True, capture_output=True, cwd=_FOLDER.parent
+        )
+        subprocess.run(["tar", "-x", "-C", str(new)], check=True, input=archive.stdout)
+        new.rename(folder)
+    return str(folder)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import statistics
 import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tools.bench.peers import PGQUEUER, python_with
+from tools.bench import whole_workers
+from tools.bench.peers import BEFORE, PGQUEUER, code_of, python_with
 
 if TYPE_CHECKING:
     from tools.bench.__main__ import Bench
@@ -35,6 +37,12 @@ CASES: dict[str, tuple[str, str, int]] = {
     "one worker": ("shares", "1", 20_000),
     "two workers": ("shares", "2", 20_000),
     "four workers": ("shares", "4", 20_000),
+    "one limiter, 4 at once": ("whole_workers.limited_run", "4x1000", 600),
+    "memory of 8 children ÷ parent": ("whole_workers.memory", "8x0", 8_000),
+    "short beside 2 s jobs": ("whole_workers.worst_wait", "1x2", 3),
+    "short beside a worker full of 2 s jobs": ("whole_workers.worst_wait", "2x1", 3),
+    "take of 400 from 50 queues": ("whole_workers.takes", "400", 20_000),
+    "2,000 steps in 20 layers": ("whole_workers.graph_run", "1x2", 3),
 }
 
 
@@ -81,6 +89,37 @@ ROWS = (
         is_most=True,
     ),
     Row("jobs/s ÷ what two can do", "jobs of 30 ms, two children share", None, 0.9),
+    Row(
+        "600 jobs of one limiter, 4 at once ÷ `--simple` of before",
+        "one limiter, 4 at once",
+        "one limiter before the pool",
+        1.5,
+    ),
+    Row(
+        "all memory of 8 children of 0.9 GB ÷ parent",
+        "memory of 8 children ÷ parent",
+        None,
+        1.3,
+        is_most=True,
+    ),
+    Row(
+        "short beside 2 s jobs, worst wait in ms",
+        "short beside 2 s jobs",
+        None,
+        200,
+        is_most=True,
+    ),
+    Row(
+        "the same, two workers, one full of 2 s jobs",
+        "short beside a worker full of 2 s jobs",
+        None,
+        250,
+        is_most=True,
+    ),
+    Row(
+        "50 queues: a take of 400, p95 in ms", "take of 400 from 50 queues", None, 10, is_most=True
+    ),
+    Row("2,000 steps in 20 layers, in s", "2,000 steps in 20 layers", None, 1.5, is_most=True),
     Row("50 queues ÷ one queue", "two children, 50 queues", "two children", 0.8),
     Row("Redis away ÷ with Redis", "two children, Redis away", "two children", 0.8),
 )
@@ -91,7 +130,11 @@ def measure(bench: Bench, rounds: int, only: str = "") -> None:
     runs: dict[str, Callable[[], Any]] = {
         name: partial(bench.measure, *case, None) for name, case in CASES.items()
     }
-    runs |= {"PgQueuer": partial(_pgqueuer, bench, 20_000), "start": partial(_latencies, bench)}
+    runs |= {
+        "PgQueuer": partial(_pgqueuer, bench, 20_000),
+        "one limiter before the pool": partial(_limited_before, bench, 600),
+        "start": partial(_latencies, bench),
+    }
     found: dict[str, list[float]] = defaultdict(list)
     for _ in range(rounds):
         for name, run in runs.items():
@@ -129,21 +172,35 @@ def _number(value: float) -> str:
 
 def _pgqueuer(bench: Bench, count: int) -> float:
     """Jobs a second of PgQueuer, asyncio in one process, on the same server."""
-    python = python_with("pgqueuer", *PGQUEUER)
-    url = bench.databases.migrated()
+    url = bench.databases.empty()
     plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    python = python_with("pgqueuer", *PGQUEUER)
+    env = {"BENCH_DATABASE_URL": plain}
+    return _apart(bench, url, [python, "tools/bench/run_pgqueuer.py", str(count)], env)
+
+
+def _limited_before(bench: Bench, count: int) -> float:
+    """Jobs a second of one limiter, four at once, by the code from before the pool."""
+    url = bench.databases.empty()
+    env = {
+        **bench.env(url),
+        "PYTHONPATH": code_of(BEFORE),
+        "BENCH_LIMIT": whole_workers.FOUR_AT_ONCE,
+    }
+    bench.valkey.flushall()
+    return _apart(bench, url, [sys.executable, "tools/bench/run_before.py", str(count)], env)
+
+
+def _apart(bench: Bench, url: Any, command: list[str], env: dict[str, str]) -> float:
+    """What a process of other code prints last, on a database that is dropped then."""
     try:
         done = subprocess.run(
-            [python, "tools/bench/run_pgqueuer.py", str(count)],
-            env={**os.environ, "BENCH_DATABASE_URL": plain},
-            capture_output=True,
-            text=True,
-            timeout=300,
+            command, env={**os.environ, **env}, capture_output=True, text=True, timeout=300
         )
     finally:
         bench.databases.drop(url)
     if done.returncode != 0:
-        raise RuntimeError(f"PgQueuer failed:\n{done.stdout}\n{done.stderr}")
+        raise RuntimeError(f"{command} failed:\n{done.stdout}\n{done.stderr}")
     return float(done.stdout.splitlines()[-1])
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from importlib import import_module
 from typing import Any
 
 from redis import Redis
@@ -41,7 +42,7 @@ def plain_touch(kind: str, count: int) -> float:
     """Jobs a second of plain RQ that read and write a row of the host."""
     # Made by the parent, as a host's worker imports its app.
     with host.app().app_context():
-        _make_rows()
+        make_rows()
         db.engine.dispose()
     return _plain(host.plain_touch_in_app, kind, count)
 
@@ -51,17 +52,17 @@ def managed_run(kind: str, count: int) -> float:
 
     `kind` is the number of its children and how many jobs each performs: `2x1000`.
     """
-    return _managed(kind, count, lambda: _enqueue(noop, count))
+    return managed(kind, count, lambda: _enqueue(noop, count))
 
 
 def managed_touch(kind: str, count: int) -> float:
     """The same of jobs that read and write a row of the host."""
 
     def enqueue() -> None:
-        _make_rows()
+        make_rows()
         _enqueue(host.touch, count)
 
-    return _managed(kind, count, enqueue)
+    return managed(kind, count, enqueue)
 
 
 def without_redis(kind: str, count: int) -> float:
@@ -73,12 +74,15 @@ def without_redis(kind: str, count: int) -> float:
 def many_queues(kind: str, count: int) -> float:
     """The same with the jobs spread over fifty queues."""
 
-    def enqueue() -> None:
-        for number in range(QUEUES):
-            queue = noop.options(queue=f"queue-{number}")
-            queue.enqueue_many({"number": n} for n in range(count // QUEUES))
+    queues = [f"queue-{number}" for number in range(QUEUES)]
+    return managed(kind, count, lambda: enqueue_to_many(count), queues)
 
-    return _managed(kind, count, enqueue, [f"queue-{number}" for number in range(QUEUES)])
+
+def enqueue_to_many(count: int) -> None:
+    """Enqueue no-op jobs, as many to each of fifty queues."""
+    for number in range(QUEUES):
+        queue = noop.options(queue=f"queue-{number}")
+        queue.enqueue_many({"number": n} for n in range(count // QUEUES))
 
 
 def fifths(kind: str, count: int) -> float:
@@ -90,7 +94,7 @@ def fifths(kind: str, count: int) -> float:
             )
             snapshot = stack.enter_context(engine.connect())
             snapshot.execute(text("SELECT count(*) FROM opsjobs.jobs"))
-        _managed(kind.rstrip("+"), count, lambda: _enqueue(noop, count))
+        managed(kind.rstrip("+"), count, lambda: _enqueue(noop, count))
         with create_app().app_context():
             ends = db.session.scalars(
                 text("SELECT extract(epoch FROM ended_at) FROM opsjobs.attempts ORDER BY ended_at")
@@ -105,7 +109,7 @@ def of_30_ms(kind: str, count: int) -> dict[str, float]:
     def enqueue() -> None:
         host.sleep.enqueue_many({"seconds": 0.03} for _ in range(count))
 
-    rate = _managed(kind, count, enqueue)
+    rate = managed(kind, count, enqueue)
     with create_app().app_context():
         dispatches = db.session.scalar(text("SELECT sum(dispatch_no) FROM opsjobs.jobs"))
     children = int(kind.partition("x")[0])
@@ -143,15 +147,17 @@ def _enqueue(task: Any, count: int) -> None:
     task.enqueue_many({"number": number} for number in range(count))
 
 
-def _make_rows() -> None:
+def make_rows() -> None:
+    """Make a table of the host with a thousand rows."""
     db.session.execute(text("CREATE TABLE host_rows (id bigint PRIMARY KEY, note bigint)"))
     db.session.execute(text("INSERT INTO host_rows SELECT n, 0 FROM generate_series(0, 999) n"))
     db.session.commit()
 
 
-def _managed(
-    kind: str, count: int, enqueue: Callable[[], None], queues: Sequence[str] = ("default",)
+def managed(
+    kind: str, count: int, enqueue: Callable[[], object], queues: Sequence[str] = ("default",)
 ) -> float:
+    """Jobs a second of a worker of ours on what is enqueued before, as `managed_run`."""
     from flask_opsjobs.cli.worker import run
     from flask_opsjobs.engine.worker.parent import WorkerOptions
 
@@ -291,4 +297,7 @@ def _add(
 
 
 if __name__ == "__main__":
-    print(json.dumps(globals()[sys.argv[1]](sys.argv[2], int(sys.argv[3]))))
+    # Of this module, or of another one of the bench that is named before.
+    module, _, name = sys.argv[1].rpartition(".")
+    found = import_module(f"tools.bench.{module or 'run'}")
+    print(json.dumps(getattr(found, name)(sys.argv[2], int(sys.argv[3]))))
