@@ -55,6 +55,23 @@ def test_a_job_is_inserted_as_queued_when_the_prefetch_has_room(
     ]
 
 
+def test_the_room_of_what_a_worker_has_taken_is_used_again(
+    site: Any, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_opsjobs.engine.dispatch.after_commit._BELIEVED_SECONDS", 60)
+    enqueue(add, a=0, b=0)
+    for number in range(1, 6):
+        redis_client.lpop(Queue("default", connection=redis_client).key)
+        assert add.enqueue(a=number, b=0).state == "queued", f"job {number}"
+        host_db.session.commit()
+    # Nobody takes them now: the prefetch is 2.
+    states = []
+    for number in range(4):
+        states.append(add.enqueue(a=number, b=1).state)
+        host_db.session.commit()
+    assert states == ["queued", "available", "available", "available"]
+
+
 @pytest.mark.parametrize("action", ["pause", "drain"])
 def test_no_job_is_inserted_as_queued_in_a_queue_that_was_stopped_since_its_room_was_seen(
     site: Any, redis_client: Redis, action: str

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tools.bench import whole_workers
 from tools.bench.peers import BEFORE, PGQUEUER, code_of, python_with
 
 if TYPE_CHECKING:
@@ -127,6 +126,7 @@ ROWS = (
 
 def measure(bench: Bench, rounds: int, only: str = "") -> None:
     """Print all figures and the table, medians of so many rounds. `only` names the cases by a part."""
+    os.environ["BENCH_LIMIT"] = ",,,4"
     runs: dict[str, Callable[[], Any]] = {
         name: partial(bench.measure, *case, None) for name, case in CASES.items()
     }
@@ -136,15 +136,22 @@ def measure(bench: Bench, rounds: int, only: str = "") -> None:
         "start": partial(_latencies, bench),
     }
     found: dict[str, list[float]] = defaultdict(list)
+    failed: dict[str, Exception] = {}
     for _ in range(rounds):
         for name, run in runs.items():
             if only in name:
-                for figure, value in _figures(name, run()):
-                    found[figure].append(value)
+                try:
+                    for figure, value in _figures(name, run()):
+                        found[figure].append(value)
+                except (RuntimeError, subprocess.TimeoutExpired) as error:
+                    # The others are measured all the same.
+                    failed[name] = error
     print(f"{rounds} rounds\n{'':48}{'median':>9}{'min':>9}{'max':>9}")
     for name, values in found.items():
         print("".join([f"{name:48}", *map(_number, (_median(values), min(values), max(values)))]))
     _print_table({name: _median(values) for name, values in found.items()})
+    if failed:
+        raise SystemExit("\n\n".join(f"{name}: {error}" for name, error in failed.items()))
 
 
 def _figures(name: str, value: Any) -> Iterable[tuple[str, float]]:
@@ -182,11 +189,7 @@ def _pgqueuer(bench: Bench, count: int) -> float:
 def _limited_before(bench: Bench, count: int) -> float:
     """Jobs a second of one limiter, four at once, by the code from before the pool."""
     url = bench.databases.empty()
-    env = {
-        **bench.env(url),
-        "PYTHONPATH": code_of(BEFORE),
-        "BENCH_LIMIT": whole_workers.FOUR_AT_ONCE,
-    }
+    env = {**bench.env(url), "PYTHONPATH": code_of(BEFORE)}
     bench.valkey.flushall()
     return _apart(bench, url, [sys.executable, "tools/bench/run_before.py", str(count)], env)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import create_engine, text
 
-from flask_opsjobs.cli.worker import run
+from flask_opsjobs.cli.worker import declare_limiters, run
 from tests.support.database import migrate
 from tools.bench.host import create_app, db, limited
 
@@ -25,6 +25,8 @@ def _measure(count: int) -> float:
         migrate(connection)
     app = create_app()
     with app.app_context():
+        # Else its commit dispatches none.
+        declare_limiters(app.extensions["opsjobs"], "bench")
         limited.enqueue_many({"account": 0} for _ in range(count))
         db.session.commit()
         began = time.perf_counter()

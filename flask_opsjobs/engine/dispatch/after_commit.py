@@ -103,11 +103,13 @@ class AfterCommitDispatch:
 
     def _push_queued(self, queued: Sequence[Delivery]) -> None:
         try:
-            broker_of(self._host).push(queued, quick=True)
+            waiting = broker_of(self._host).push(queued, quick=True)
         except RedisError:
             with self._host.spare.one() as connection:
                 recall(connection, [(delivery.id, delivery.dispatch_no) for delivery in queued])
             raise
+        for queue, number in waiting.items():
+            self._estimate.note_waiting(queue, number)
 
     def _dispatch(self, lanes: Sequence[DueLane]) -> int:
         """Dispatch these lanes; return how many jobs."""
@@ -121,34 +123,48 @@ class AfterCommitDispatch:
                 count, left = dispatcher.fill(lane, queue, now)
                 dispatched += count
                 if lane == queue:  # a limited lane leaves room although it has more due jobs
-                    self._estimate.note(queue, left)
+                    self._estimate.note(queue, count + left, count)
         return dispatched
 
 
 class RoomEstimate:
     """A process's guess of free slots per queue. A wrong guess costs one statement, never a limit.
 
-    Several processes may see the same room, so each uses half of the room that its last dispatch saw. A job
-    more in Redis than the prefetch allows is harmless. Safe in threads.
+    Several processes may see the same room, so each uses half of the room that it saw last: after a dispatch,
+    or after a push, when Redis says how many wait. A job more in Redis than the prefetch allows is harmless.
+    Safe in threads.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._rooms: dict[str, tuple[int, float]] = {}
+        # By queue: the room that the last dispatch found, what is left of it, and until when to believe it.
+        self._rooms: dict[str, tuple[int, int, float]] = {}
 
-    def note(self, queue: str, left: int) -> None:
-        """Remember how much room a dispatch left after it took all due jobs of its lane."""
+    def note(self, queue: str, room: int, taken: int) -> None:
+        """Remember how much room a dispatch found, when it took all due jobs of its lane into it."""
         with self._lock:
-            self._rooms[queue] = ((left + 1) // 2, time.monotonic() + _BELIEVED_SECONDS)
+            until = time.monotonic() + _BELIEVED_SECONDS
+            self._rooms[queue] = (room, _half(room - taken), until)
+
+    def note_waiting(self, queue: str, number: int) -> None:
+        """Remember how many wait in Redis now: what workers have taken meanwhile has left its room."""
+        with self._lock:
+            if queue in self._rooms:
+                room, _, until = self._rooms[queue]
+                self._rooms[queue] = (room, _half(room - number), until)
 
     def take(self, queue: str) -> bool:
         """Return whether a job may be inserted as `queued`; if so, take one slot."""
         with self._lock:
-            left, until = self._rooms.get(queue, (0, 0.0))
+            room, left, until = self._rooms.get(queue, (0, 0, 0.0))
             if left <= 0 or time.monotonic() >= until:
                 return False
-            self._rooms[queue] = (left - 1, until)
+            self._rooms[queue] = (room, left - 1, until)
             return True
+
+
+def _half(room: int) -> int:
+    return max(0, room + 1) // 2
 
 
 def run_effects(host: Host, connection: Connection, effects: Iterable[Effect]) -> list[str]:

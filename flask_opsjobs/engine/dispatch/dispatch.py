@@ -40,7 +40,7 @@ _PAUSE_SECONDS = 5.0
 class TakesDeliveries(Protocol):
     """Takes deliveries for RQ. In a host's tests, something else than the `Broker` takes them."""
 
-    def push(self, deliveries: Iterable[Delivery], *, quick: bool = False) -> None:
+    def push(self, deliveries: Iterable[Delivery], *, quick: bool = False) -> object:
         """Push deliveries, in the given order. Raises `RedisError`; then the jobs are recalled."""
         ...
 

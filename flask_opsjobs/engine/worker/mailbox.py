@@ -27,9 +27,13 @@ class Mailbox(Generic[T]):
         return self._read_fd, self._write_fd
 
     def tell(self, news: T) -> None:
-        """Leave news."""
+        """Leave news, and wake the main thread."""
         self._news.append(news)
         self.wake()
+
+    def leave(self, news: T) -> None:
+        """Leave news that the main thread reads when something else wakes it."""
+        self._news.append(news)
 
     def wake(self) -> None:
         """Wake the main thread from its poll. Safe in a signal handler and in any thread."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from redis import Redis, RedisError
+from redis.client import Pipeline
 from rq import Queue
 from rq.command import PUBSUB_CHANNEL_TEMPLATE
 from rq.executions import Execution
@@ -37,26 +38,31 @@ SCHEDULER_SECONDS = 60.0
 # Redis counts as away after so long without an answer.
 _AWAY_SECONDS = 2.0
 
-# Pops deliveries of ours from the front of a list, and stops before anything else: a plain RQ job is popped
-# only as the first, when a child is idle for it, and moved to RQ's intermediate list if there is one.
+# The lists of the queues in their order, each with its intermediate list: pops deliveries of ours from the
+# front, and stops before anything else. A plain RQ job is popped only as the first of its list, when a child
+# is idle for it, and moved to RQ's intermediate list if there is one. Returns the place of the list beside
+# each id.
 _POP = """
 local found = {}
-while #found < tonumber(ARGV[1]) do
-    local id = redis.call('LINDEX', KEYS[1], 0)
-    if not id then break end
-    if string.sub(id, 1, #ARGV[2]) ~= ARGV[2] then
-        if #found == 0 and ARGV[3] == '1' then
-            if ARGV[4] == '1' then redis.call('LMOVE', KEYS[1], KEYS[2], 'LEFT', 'RIGHT')
-            else redis.call('LPOP', KEYS[1]) end
-            found[1] = id
-        end
-        break
+for at = 1, #KEYS, 2 do
+    local is_first = true
+    while #found < tonumber(ARGV[1]) do
+        local id = redis.call('LINDEX', KEYS[at], 0)
+        if not id then break end
+        local is_ours = string.sub(id, 1, #ARGV[2]) == ARGV[2]
+        if not is_ours and not (is_first and ARGV[3] == '1') then break end
+        if not is_ours and ARGV[4] == '1' then
+            redis.call('LMOVE', KEYS[at], KEYS[at + 1], 'LEFT', 'RIGHT')
+        else redis.call('LPOP', KEYS[at]) end
+        found[#found + 1] = {(at - 1) / 2, id}
+        if not is_ours then return found end
+        is_first = false
     end
-    redis.call('LPOP', KEYS[1])
-    found[#found + 1] = id
 end
 return found
 """
+# The hashes of popped deliveries are removed with the next pop, or after so long.
+_FORGET_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -241,7 +247,6 @@ class RQLink(threading.Thread):
         self._show_managed()
         self._keep_records()
         self._keep_scheduler()
-        self._forget_taken()
         self._put_all_back()
         if self._has_to_announce:
             for slot in self._slots:
@@ -264,18 +269,19 @@ class RQLink(threading.Thread):
                     self._put_back_want(wanted)
         else:
             with self._changed:
-                self._changed.wait_for(
+                is_wanted = self._changed.wait_for(
                     lambda: (
                         self._wanted.number
-                        or self._taken
                         or self._back
                         or self._has_to_announce
                         or self._is_stopping
                     ),
-                    _SUSPENSION_SECONDS,
+                    _FORGET_SECONDS if self._taken else _SUSPENSION_SECONDS,
                 )
                 if self.is_suspended and not self._is_stopping:
                     self._changed.wait(_SUSPENSION_SECONDS)
+            if not is_wanted:
+                self._forget_all_taken()
 
     def _hand_over(self, popped: Popped) -> None:
         """Tell what was popped. A plain job that was called off meanwhile is put back."""
@@ -292,23 +298,21 @@ class RQLink(threading.Thread):
                 self._wanted = wanted
 
     def _pop(self, wanted: _Wanted) -> Popped:
-        has_one = len(self._queues) == 1
-        left = wanted.number
+        keys = [key for each in self._queues for key in (each.key, each.intermediate_queue_key)]
+        flags = (PREFIX, int(not self._has_plain), int(len(self._queues) == 1))
+        with self._redis.pipeline(transaction=False) as pipe:
+            forgotten = self._forget_taken(pipe)
+            pipe.eval(_POP, len(keys), *keys, wanted.number, *flags)
+            found = pipe.execute()[-1]
+        del self._taken[:forgotten]
+        self._answered_at = time.monotonic()
         deliveries: list[Key] = []
-        for queue in self._queues:
-            keys = (queue.key, queue.intermediate_queue_key)
-            flags = (PREFIX, int(not self._has_plain), int(has_one))
-            found: Any = self._redis.eval(_POP, 2, *keys, left, *flags)
-            self._answered_at = time.monotonic()
-            for raw in found:
-                rq_id = as_text(raw)
-                if (key := parse_rq_id(rq_id)) is None:
-                    return Popped(deliveries, PlainRun(rq_id, queue.name))
-                deliveries.append(key)
-                self._taken.append((queue.name, key))
-            left = wanted.number - len(deliveries)
-            if left <= 0:
-                break
+        for place, raw in found:
+            rq_id, queue = as_text(raw), self._queues[place].name
+            if (key := parse_rq_id(rq_id)) is None:
+                return Popped(deliveries, PlainRun(rq_id, queue))
+            deliveries.append(key)
+            self._taken.append((queue, key))
         if deliveries or self._has_plain or not wanted.may_block or self._is_stopping:
             return Popped(deliveries)
         return self._wait_for_one()
@@ -360,18 +364,23 @@ class RQLink(threading.Thread):
             pipe.lrem(queue.intermediate_queue_key, 1, rq_id)
             pipe.execute()
 
-    def _forget_taken(self) -> None:
-        """Remove hashes of popped deliveries: their jobs are reserved, or not to be run any more."""
-        with self._changed:
-            taken, self._taken = self._taken, []
-        if not taken:
-            return
-        with self._redis.pipeline(transaction=False) as pipe:
-            for queue, (job_id, number) in taken:
-                rq_id = make_rq_id(job_id, number)
-                pipe.lrem(self._queue(queue).intermediate_queue_key, 1, rq_id)
-                pipe.delete(RQJob.key_for(rq_id))
-            pipe.execute()
+    def _forget_taken(self, pipe: Pipeline) -> int:
+        """Remove hashes of popped deliveries: their jobs are reserved, or not to be run any more.
+
+        Return how many; whoever executes the pipeline takes them from the list.
+        """
+        for queue, (job_id, number) in self._taken:
+            rq_id = make_rq_id(job_id, number)
+            pipe.lrem(self._queue(queue).intermediate_queue_key, 1, rq_id)
+            pipe.delete(RQJob.key_for(rq_id))
+        return len(self._taken)
+
+    def _forget_all_taken(self) -> None:
+        if self._taken:
+            with self._redis.pipeline(transaction=False) as pipe:
+                forgotten = self._forget_taken(pipe)
+                pipe.execute()
+            del self._taken[:forgotten]
 
     def _read_suspension(self) -> None:
         if time.monotonic() < self._suspension_at:
@@ -426,7 +435,7 @@ class RQLink(threading.Thread):
 
     def _leave(self) -> None:
         try:
-            self._forget_taken()
+            self._forget_all_taken()
             self._put_all_back()
             self._places = [replace(place, job=None) for place in self._places]
             self._show_managed()

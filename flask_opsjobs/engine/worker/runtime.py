@@ -83,7 +83,11 @@ class WorkerRuntime:
         def tell(news: Popped | Command | StartScheduler) -> None:
             if isinstance(news, Popped) and news.deliveries:
                 self._taker.accept(news.deliveries)
-            mailbox.tell(news)
+            if isinstance(news, Popped) and news.plain is None:
+                # The taker wakes the main thread when it has reserved them.
+                mailbox.leave(news)
+            else:
+                mailbox.tell(news)
 
         # A burst schedules once, by an errand.
         has_scheduler = options.with_scheduler and not options.burst
