@@ -21,8 +21,10 @@ WITH hurried AS MATERIALIZED (
     UPDATE opsjobs.jobs j SET reserved_by = %(worker_id)s, dispatched_at = m.now
     FROM locked l, moment m WHERE j.id = l.id AND NOT l.is_limited
     RETURNING j.id, j.dispatch_no, j.queue, j.task, j.args::text AS args, j.meta::text AS meta, j.tags,
-        j.priority, j.due_at, j.attempt + 1 AS attempt, j.max_attempts, j.timeout_seconds, j.deadline_at,
-        j.created_at, j.lost_reservations, m.now AS taken_at
+        j.priority, extract(epoch FROM j.due_at)::float8 AS due_at, j.attempt + 1 AS attempt, j.max_attempts,
+        j.timeout_seconds, extract(epoch FROM j.deadline_at)::float8 AS deadline_at,
+        extract(epoch FROM j.created_at)::float8 AS created_at, j.lost_reservations,
+        extract(epoch FROM m.now)::float8 AS taken_at
 )
 SELECT p.id AS popped_id, p.dispatch_no AS popped_no, coalesce(l.is_limited, false) AS is_limited,
     CASE WHEN l.id IS NOT NULL THEN NULL WHEN j.id IS NULL THEN 'no_row'

@@ -2,10 +2,11 @@
 -- dispatch number and reserved by the worker. The queues come in the given order; in a queue priority, due
 -- time, id. Passes paused and draining queues by, and limited jobs, which wait in lanes of their own. Takes
 -- at most %(limit)s jobs, and no more once their arguments reach %(bytes)s; the first job is always taken.
--- Returns the names of the paused queues beside each job, its arguments as text; one row without a job when
--- none was taken. Jobs whose deadline has passed are taken too: the worker ends them, else they would block
--- the lane. Commits synchronously, so that the number is never given twice. The lane is a range and not an
--- equality: with statistics from before a backlog came, the planner would read and sort all of it.
+-- Returns the names of the paused queues beside each job, its arguments as text and its times as seconds
+-- since 1970; one row without a job when none was taken. Jobs whose deadline has passed are taken too: the
+-- worker ends them, else they would block the lane. Commits synchronously, so that the number is never given
+-- twice. The lane is a range and not an equality: with statistics from before a backlog came, the planner
+-- would read and sort all of it.
 -- SKIP LOCKED: another worker or a dispatcher takes that job.
 -- Run by a worker's taker. Indexes: jobs_due, queues_pkey.
 WITH durable AS MATERIALIZED (
@@ -36,8 +37,10 @@ WITH durable AS MATERIALIZED (
         reserved_by = %(worker_id)s
     FROM fitting f, moment m WHERE j.id = f.id AND f.before < %(bytes)s
     RETURNING j.id, j.dispatch_no, j.queue, j.task, j.args::text AS args, j.meta::text AS meta, j.tags,
-        j.priority, j.due_at, j.attempt + 1 AS attempt, j.max_attempts, j.timeout_seconds, j.deadline_at,
-        j.created_at, j.lost_reservations, m.now AS taken_at
+        j.priority, extract(epoch FROM j.due_at)::float8 AS due_at, j.attempt + 1 AS attempt, j.max_attempts,
+        j.timeout_seconds, extract(epoch FROM j.deadline_at)::float8 AS deadline_at,
+        extract(epoch FROM j.created_at)::float8 AS created_at, j.lost_reservations,
+        extract(epoch FROM m.now)::float8 AS taken_at
 )
 SELECT (SELECT coalesce(array_agg(queue), '{}') FROM named WHERE is_paused) AS paused, taken.*
 FROM (SELECT 1) AS one LEFT JOIN taken ON true

@@ -79,6 +79,8 @@ _START_SECONDS = 60.0
 _ECHO_SECONDS = 1.0
 # Without Redis, Postgres is asked so often while a child is idle.
 _WITHOUT_REDIS_SECONDS = 0.25
+# While plain RQ jobs run, Postgres is asked so often.
+_ASK_AGAIN_SECONDS = 0.1
 # RQ's records show a managed job when it has run for so long.
 _SHOWN_SECONDS = 1.0
 # How long idle children get to end when the worker stops.
@@ -418,10 +420,11 @@ class Parent:
         self._tally.ended += 1
 
     def _end_sent(self, place: Place) -> None:
+        is_of_rq = place.sent is not None and place.sent.rq_work is not None
         place.sent = None
         place.ended_at = steady_seconds()
         self._is_stuck = False
-        self._demand.renew()
+        self._demand.renew(is_of_rq=is_of_rq)
 
     def _take_progress(self, place: Place, child: ChildProcess, body: bytes) -> None:
         key, sent = read_key(body), place.sent
@@ -1012,9 +1015,14 @@ class _Demand:
         self.has_bell = True
         self._empty_pops = link.empty_pops
 
-    def renew(self) -> None:
-        """Note that a job has ended: another may be due."""
-        self.is_dry = self.has_bell = False
+    def renew(self, *, is_of_rq: bool = False) -> None:
+        """Note that a job has ended: another may be due.
+
+        After a plain RQ job Postgres is asked only now and then, since Redis tells of what has come.
+        """
+        is_recent = steady_seconds() - self._dry_at < _ASK_AGAIN_SECONDS
+        self.is_dry = self.is_dry and is_of_rq and is_recent
+        self.has_bell = False
         self._empty_pops = None
 
     def found_nothing(self, link: RQLink) -> bool:

@@ -407,16 +407,16 @@ class Taker(threading.Thread):
             attempt=row["attempt"],
             max_attempts=row["max_attempts"],
             timeout_seconds=row["timeout_seconds"],
-            deadline_at=_since_1970(row["deadline_at"]),
-            created_at=row["created_at"].timestamp(),
-            claimed_at=row["taken_at"].timestamp(),
+            deadline_at=row["deadline_at"],
+            created_at=row["created_at"],
+            claimed_at=row["taken_at"],
             begin_before=self._begin_before(row, asked_at),
         )
         return ReservedJob(
             order,
             place=self._places.get(row["queue"], len(self._places)),
             priority=row["priority"],
-            due_at=row["due_at"].timestamp(),
+            due_at=row["due_at"],
             must_be_alone=row["lost_reservations"] > 0,
         )
 
@@ -424,7 +424,7 @@ class Taker(threading.Thread):
         """Return when the reservation or the deadline of a job ends, whichever comes first."""
         seconds = self._reserved_seconds
         if row["deadline_at"] is not None:
-            seconds = min(seconds, (row["deadline_at"] - row["taken_at"]).total_seconds())
+            seconds = min(seconds, row["deadline_at"] - row["taken_at"])
         return asked_at + seconds
 
     def _find_forgotten(self) -> None:
