@@ -142,7 +142,7 @@ class JobOrder(NamedTuple):
             task=self.task,
             queue=self.queue,
             args=self.args,
-            meta=json.loads(self.meta),
+            meta=json.loads(self.meta) if self.meta != "{}" else {},
             tags=self.tags,
             attempt=self.attempt,
             max_attempts=self.max_attempts,

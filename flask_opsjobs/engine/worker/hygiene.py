@@ -46,6 +46,8 @@ class ConnectionHygiene:
 
     def clean(self) -> bool:
         """Clean what came back. Return whether all did: somebody may keep one."""
+        if not self._returned and not self._out:
+            return True  # the job used none
         for connection, entry in list(self._returned.items()):
             is_idle = connection not in self._out and entry.dbapi_connection is connection
             if is_idle and (connection in self._changed or not _clean_session(connection)):

@@ -165,6 +165,8 @@ def _call(task: TaskDeclaration, arguments: dict[str, Any], seconds: int | None)
 
 def _require_done(task: TaskDeclaration, value: Any) -> None:
     """Raise `TypeError` when the call only made a coroutine or a generator, whose body has not run."""
+    if value is None:
+        return
     if inspect.isawaitable(value):
         advice = "declare the async def itself, or call asyncio.run(…) inside a plain function"
     elif inspect.isgenerator(value) or inspect.isasyncgen(value):
