@@ -268,6 +268,11 @@ class SpareConnections:
                 return
         connection.close()
 
+    def forget(self) -> None:
+        """Forget all connections, in a forked child: another thread may have held the lock at the fork."""
+        self._lock = threading.Lock()
+        self._idle, self._pid = [], os.getpid()
+
     def close(self) -> None:
         """Close the idle connections. A connection in use is closed or kept when its block ends."""
         with self._lock:

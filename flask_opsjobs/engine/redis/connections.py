@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -82,9 +82,19 @@ class RedisConnections:
         self._extensions = app.extensions
         self._app = app
         self._url = url
+        # Held by each client while it connects.
+        self._connect_lock: AbstractContextManager[object] = nullcontext()
         self._lock = threading.Lock()
         self._wires: dict[tuple[str, bool], Wire] = {}
         self._pid = os.getpid()
+
+    def connect_with(self, lock: AbstractContextManager[object]) -> None:
+        """Let all clients hold this lock while they connect, also those of wires that were made before.
+
+        To connect takes locks of the C library and of imports, which must be free when a process forks.
+        """
+        self._connect_lock = lock
+        self.forget()
 
     def wire(self, queue: str, *, quick: bool = False) -> Wire:
         """Return the wire of a queue. A call takes at most 5 s, with `quick` 0.2 s, and is not retried."""
@@ -96,13 +106,9 @@ class RedisConnections:
                 self._wires[key] = self._make(queue, quick)
             return self._wires[key]
 
-    def make_wire(self, queue: str, connect_lock: AbstractContextManager[object]) -> Wire:
-        """Return a wire of its own, whose client holds the lock while it connects.
-
-        To connect takes locks of the C library and of imports, which must be free when a process forks.
-        """
-        wire = self._make(queue, quick=False)
-        return Wire(_with_connect_lock(wire.redis, connect_lock), wire.serializer)
+    def make_wire(self, queue: str) -> Wire:
+        """Return a wire that nobody else uses."""
+        return self._make(queue, quick=False)
 
     def forget(self) -> None:
         """Forget all wires, in a forked child: another thread may have held the lock at the fork."""
@@ -125,7 +131,7 @@ class RedisConnections:
     def _make(self, queue: str, quick: bool) -> Wire:
         like, serializer = self._of_flask_rq(queue) if self._url is None else (None, None)
         client = like if like is not None else Redis.from_url(self._url or _DEFAULT_URL)
-        return Wire(_with_limits(client, 0.2 if quick else 5.0), serializer)
+        return Wire(_with_limits(client, 0.2 if quick else 5.0, self._connect_lock), serializer)
 
     def _of_flask_rq(self, queue: str) -> tuple[Redis | None, Serializer | None]:
         extension = self._extensions.get("rq")
@@ -143,9 +149,18 @@ class RedisConnections:
         return found.connection, found.serializer
 
 
-def _with_limits(client: Redis, seconds: float) -> Redis:
+def _with_limits(
+    client: Redis, seconds: float, connect_lock: AbstractContextManager[object]
+) -> Redis:
     """Return a client like this one, with a time-out of `seconds` and without redis-py's default retries."""
     pool = client.connection_pool
+
+    class LockedConnection(pool.connection_class):  # type: ignore[name-defined,misc]
+        @override
+        def connect(self) -> None:
+            with connect_lock:
+                super().connect()
+
     kwargs = {
         # Leaves out the pool's internal entries: they would tie the new pool to the old one.
         **{
@@ -160,24 +175,7 @@ def _with_limits(client: Redis, seconds: float) -> Redis:
         "retry_on_error": [],
     }
     own_pool = type(pool)(
-        connection_class=pool.connection_class, max_connections=pool.max_connections, **kwargs
-    )
-    return Redis(connection_pool=own_pool)
-
-
-def _with_connect_lock(client: Redis, lock: AbstractContextManager[object]) -> Redis:
-    pool = client.connection_pool
-
-    class LockedConnection(pool.connection_class):  # type: ignore[name-defined,misc]
-        @override
-        def connect(self) -> None:
-            with lock:
-                super().connect()
-
-    own_pool = type(pool)(
-        connection_class=LockedConnection,
-        max_connections=pool.max_connections,
-        **pool.connection_kwargs,
+        connection_class=LockedConnection, max_connections=pool.max_connections, **kwargs
     )
     return Redis(connection_pool=own_pool)
 

@@ -22,7 +22,7 @@ from ...host import Host
 from ...jobs.perform.outcomes import Outcome
 from ...jobs.perform.perform import Report, perform
 from ..redis.broker import broker_of
-from .forking import die_with, forget_connections
+from .forking import ChildPools, die_with
 from .frames import (
     RQ_WORK_ID,
     ChildChannel,
@@ -63,6 +63,7 @@ class ChildSetup:
     rules: RecyclingRules
     queues: Sequence[str]
     worker: str
+    pools: ChildPools
     # How long a thread may run before another one may, as the host has it.
     switch_seconds: float = field(default_factory=sys.getswitchinterval)
 
@@ -237,7 +238,9 @@ def _become_child(parent_pid: int, setup: ChildSetup, of_parent: Iterable[int]) 
     gc.freeze()
     sys.setswitchinterval(setup.switch_seconds)
     random.seed()
-    forget_connections(setup.app)
+    # Another thread of the parent may have held the locks of these.
+    setup.pools.take()
+    setup.host.spare.forget()
     broker_of(setup.host).connections.forget()
 
 

@@ -11,7 +11,6 @@ import threading
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
-from sqlalchemy.pool import Pool, QueuePool
 
 from ...core.db import Connection, connect_apart
 from ...host import Host
@@ -66,12 +65,20 @@ def close_idle_connections(app: Flask) -> None:
         engine.dispose()
 
 
-def forget_connections(app: Flask) -> None:
-    """Drop the database connections that a forked process inherited, so that it makes its own."""
-    for engine in _engines(app):
-        if not _is_empty(engine.pool):
-            # `close=False`: the parent uses these sockets; a Terminate message would end its connections.
-            engine.dispose(close=False)
+class ChildPools:
+    """Holds an unused connection pool for each engine of the app. A child takes them right after the fork.
+
+    A thread of the host may hold a lock of the parent's pools at that moment, but none of these: it does not
+    know them. They are made before the fork, since to make them would cost each child a millisecond.
+    """
+
+    def __init__(self, app: Flask) -> None:
+        self._pools = [(engine, engine.pool.recreate()) for engine in _engines(app)]
+
+    def take(self) -> None:
+        """Let the engines use these pools. The connections of the parent stay open."""
+        for engine, pool in self._pools:
+            engine.pool = pool
 
 
 def _engines(app: Flask) -> list[Engine]:
@@ -80,8 +87,3 @@ def _engines(app: Flask) -> list[Engine]:
     with contextlib.suppress(Exception), app.app_context():
         engines += app.extensions["sqlalchemy"].engines.values()
     return engines
-
-
-def _is_empty(pool: Pool) -> bool:
-    """Return whether a pool has no connections. To make it anew costs a child more than a millisecond."""
-    return isinstance(pool, QueuePool) and not pool.checkedin() and not pool.checkedout()

@@ -22,7 +22,7 @@ from ...workers import transitions as workers
 from ...workers.process_identity import identify
 from ..redis.broker import broker_of
 from .child import ChildSetup
-from .forking import close_idle_connections, fork_lock
+from .forking import ChildPools, close_idle_connections, fork_lock
 from .heartbeat import Heartbeat
 from .mailbox import Mailbox
 from .parent import News, Parent, Threads, WorkerOptions
@@ -74,7 +74,9 @@ class WorkerRuntime:
             mailbox.tell,
             self._recorder,
         )
-        wire = broker_of(host).connections.make_wire(queues[0], fork_lock)
+        connections = broker_of(host).connections
+        connections.connect_with(fork_lock)
+        wire = connections.make_wire(queues[0])
         slots = [
             SlotWorker(app, queues, slot_name(self.name, number), wire)
             for number in range(1, options.places + 1)
@@ -108,7 +110,7 @@ class WorkerRuntime:
         )
         self._parent = Parent(
             self.name,
-            ChildSetup(app, host, rules, queues, self.name),
+            ChildSetup(app, host, rules, queues, self.name, ChildPools(app)),
             options,
             mailbox,
             Threads(heartbeat, self._recorder, self._taker, self._link),

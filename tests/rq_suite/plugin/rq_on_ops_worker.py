@@ -31,6 +31,7 @@ from rq.worker.base import BaseWorker
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.engine.redis.connections import RedisConnections, Wire, _with_limits
 from flask_opsjobs.engine.worker import child, runtime
+from flask_opsjobs.engine.worker.forking import fork_lock
 from flask_opsjobs.engine.worker.parent import WorkerOptions
 from flask_opsjobs.engine.worker.rq_scheduler import make_scheduler
 from flask_opsjobs.engine.worker.rq_slots import SlotWorker
@@ -162,7 +163,7 @@ class OurWorker(Child, rq.Worker):
     @contextmanager
     def _is_place(self) -> Generator[None]:
         """Let the worker's place be this worker, on the Redis of its test."""
-        wire = Wire(_with_limits(self.connection, 5.0), self.serializer)
+        wire = Wire(_with_limits(self.connection, 5.0, fork_lock), self.serializer)
         with (
             mock.patch.object(RedisConnections, "_make", return_value=wire),
             mock.patch.object(runtime, "SlotWorker", return_value=self),
