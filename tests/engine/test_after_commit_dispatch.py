@@ -6,11 +6,13 @@ import os
 from typing import Any
 
 import pytest
-from redis import Redis
+from redis import Redis, RedisError
 from rq import Queue
 
 from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.dispatch.after_commit import AfterCommitDispatch
+from flask_opsjobs.engine.dispatch.dispatch import Refill
 from flask_opsjobs.engine.redis.broker import Delivery, rq_id
 from flask_opsjobs.engine.worker.children import kill_group
 from flask_opsjobs.host import DueLane
@@ -108,19 +110,52 @@ def test_an_outage_of_redis_is_logged_once(
     app = make_app(opsjobs=opsjobs, OPSJOBS_REDIS_URL=own_valkey.url, OPSJOBS_PREFETCH=100)
     dispatcher = AfterCommitDispatch(app.extensions["opsjobs"])
 
-    def outages() -> int:
+    def said() -> list[str]:
+        caplog.clear()
         for _ in range(3):
             note.enqueue()
             db.session.commit()
             dispatcher.push([DueLane("default", "default")])
-        return sum("jobs are left to workers" in record.getMessage() for record in caplog.records)
+        return [record.getMessage() for record in caplog.records]
 
-    own_valkey.kill()
-    assert outages() == 1
-    own_valkey.start()
-    assert outages() == 1
-    own_valkey.kill()
-    assert outages() == 2
+    for _ in range(2):
+        own_valkey.kill()
+        (left,) = said()
+        assert "jobs are left to workers" in left
+        own_valkey.start()
+        assert said() == ["jobs are dispatched after commits again"]
+
+
+def test_a_recorder_tells_of_an_outage_of_redis_once_and_when_it_is_over(
+    make_app: Any,
+    own_valkey: Any,
+    opsjobs: Any,
+    note: Any,
+    db: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flask_opsjobs.engine.dispatch.dispatch._PAUSE_SECONDS", 0)
+    app = make_app(opsjobs=opsjobs, OPSJOBS_REDIS_URL=own_valkey.url, OPSJOBS_PREFETCH=100)
+    host = app.extensions["opsjobs"]
+    told: list[RedisError | None] = []
+    refill = Refill(host, told.append)
+
+    def dispatch() -> list[bool]:
+        told.clear()
+        with host.spare.one() as connection:
+            for _ in range(3):
+                note.enqueue()
+                db.session.commit()
+                refill.dispatch(connection, [("default", "default")], read_clock(connection))
+        return [error is not None for error in told]
+
+    for _ in range(2):
+        own_valkey.kill()
+        assert dispatch() == [True]
+        own_valkey.start()
+        assert dispatch() == [False]
+    assert caplog.records == []
 
 
 def test_a_job_inserted_as_queued_while_redis_is_away_waits_for_it(

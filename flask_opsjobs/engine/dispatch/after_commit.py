@@ -6,7 +6,6 @@ Failures are logged and never reach the host. The loops repair what fails here.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Iterable, Sequence
 
@@ -65,7 +64,8 @@ class AfterCommitDispatch:
                 lanes |= dict.fromkeys(self._fold(closed))
             if queued:
                 self._push_queued(queued)
-            if self._dispatch(list(lanes)) or queued:
+            if (self._dispatch(list(lanes)) or queued) and self._is_told:
+                _log.warning("jobs are dispatched after commits again")
                 self._is_told = False
         except RedisError as error:
             self._pause(f"Redis does not answer ({type(error).__name__})")
@@ -132,35 +132,31 @@ class RoomEstimate:
 
     Several processes may see the same room, so each uses half of the room that it saw last: after a dispatch,
     or after a push, when Redis says how many wait. A job more in Redis than the prefetch allows is harmless.
-    Safe in threads.
+    So threads need no lock that a fork could leave held.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         # By queue: the room that the last dispatch found, what is left of it, and until when to believe it.
         self._rooms: dict[str, tuple[int, int, float]] = {}
 
     def note(self, queue: str, room: int, taken: int) -> None:
         """Remember how much room a dispatch found, when it took all due jobs of its lane into it."""
-        with self._lock:
-            until = time.monotonic() + _BELIEVED_SECONDS
-            self._rooms[queue] = (room, _half(room - taken), until)
+        until = time.monotonic() + _BELIEVED_SECONDS
+        self._rooms[queue] = (room, _half(room - taken), until)
 
     def note_waiting(self, queue: str, number: int) -> None:
         """Remember how many wait in Redis now: what workers have taken meanwhile has left its room."""
-        with self._lock:
-            if queue in self._rooms:
-                room, _, until = self._rooms[queue]
-                self._rooms[queue] = (room, _half(room - number), until)
+        if queue in self._rooms:
+            room, _, until = self._rooms[queue]
+            self._rooms[queue] = (room, _half(room - number), until)
 
     def take(self, queue: str) -> bool:
         """Return whether a job may be inserted as `queued`; if so, take one slot."""
-        with self._lock:
-            room, left, until = self._rooms.get(queue, (0, 0, 0.0))
-            if left <= 0 or time.monotonic() >= until:
-                return False
-            self._rooms[queue] = (room, left - 1, until)
-            return True
+        room, left, until = self._rooms.get(queue, (0, 0, 0.0))
+        if left <= 0 or time.monotonic() >= until:
+            return False
+        self._rooms[queue] = (room, left - 1, until)
+        return True
 
 
 def _half(room: int) -> int:

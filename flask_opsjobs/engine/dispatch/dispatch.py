@@ -5,7 +5,6 @@ A commit of the host dispatches, each flush of a worker (`Refill`), and the loop
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
@@ -25,7 +24,6 @@ from ..redis.broker import Delivery, broker_of
 from . import limits as dispatch_limits
 from .limits import DispatchQuota, Due
 
-_log = logging.getLogger("flask_opsjobs.dispatch")
 # One pass makes at most so many scheduled and retryable jobs available.
 STAGE_BATCH = 5_000
 # Dispatching all lanes of a queue may take at most this share of a recorder's time, and so long at once.
@@ -172,14 +170,7 @@ def push_or_recall(
         broker.push(deliveries, quick=quick)
     except RedisError:
         # A push that timed out may still have arrived. Nobody can claim it: its dispatch number is outdated.
-        recalled = recall(
-            connection, [(delivery.id, delivery.dispatch_no) for delivery in deliveries]
-        )
-        _log.warning(
-            "Redis did not take %d deliveries; %d jobs are available again",
-            len(deliveries),
-            len(recalled),
-        )
+        recall(connection, [(delivery.id, delivery.dispatch_no) for delivery in deliveries])
         raise
 
 
@@ -231,12 +222,12 @@ class Refill:
     """Dispatches for one recorder after its flushes.
 
     After a push that Redis did not take, it leaves dispatch to the loop for 5 s. `tell(error)` is called
-    then, once until Redis takes something again. Redis gets 0.2 s for its answer: outcomes and heartbeats
-    wait meanwhile.
+    then, once until Redis takes something again, and `tell(None)` when it does. Redis gets 0.2 s for its
+    answer: outcomes and heartbeats wait meanwhile.
     """
 
     def __init__(
-        self, host: Host, tell: Callable[[RedisError], None] = lambda _error: None
+        self, host: Host, tell: Callable[[RedisError | None], None] = lambda _error: None
     ) -> None:
         self._host = host
         self._tell = tell
@@ -293,7 +284,8 @@ class Refill:
         if time.monotonic() < self._paused_until:
             return
         try:
-            if act():
+            if act() and self._is_told:
+                self._tell(None)
                 self._is_told = False
         except RedisError as error:
             self._paused_until = time.monotonic() + _PAUSE_SECONDS

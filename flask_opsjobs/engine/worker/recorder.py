@@ -86,7 +86,7 @@ class Recorder(threading.Thread):
         self.is_hurried = False
         self._stopping = threading.Event()
         self._has_asked = False
-        self._refiller = Refill(host, self._say_not_dispatched)
+        self._refiller = Refill(host, self._say_whether_dispatched)
         # The runs and batches whose jobs it ended. One that it does not advance is left to its loop, a batch
         # that still has open members to those who end them.
         self._to_advance: tuple[Pending, ...] = (
@@ -316,7 +316,10 @@ class Recorder(threading.Thread):
     def _write_one(connection: Connection, ending: EndedAttempt, moment: _Moment) -> list[MovedJob]:
         return endings.write_outcomes(connection, [ending], moment.now, steady_now=moment.steady)
 
-    def _say_not_dispatched(self, error: RedisError) -> None:
+    def _say_whether_dispatched(self, error: RedisError | None) -> None:
+        if error is None:
+            self._say(logging.WARNING, "due jobs are pushed to Redis again")
+            return
         self._say(
             logging.WARNING,
             "due jobs were not pushed to Redis (%s); the dispatch loop does it, or a worker takes them",
