@@ -55,6 +55,24 @@ def test_no_field_is_unknown_to_rq(broker: Broker, redis_client: Redis) -> None:
     assert ours <= set(redis_client.hgetall(RQJob.key_for(like.id)))
 
 
+def test_many_deliveries_keep_their_order_and_urgent_ones_come_first(
+    broker: Broker, redis_client: Redis
+) -> None:
+    deliveries = [
+        Delivery(
+            number, 1, "mail", "send", priority=0 if number in (3, 600) else 5, timeout_seconds=None
+        )
+        for number in range(1, 1201)
+    ]
+    broker.push(deliveries)
+    urgent, rest = [600, 3], [number for number in range(1, 1201) if number not in (3, 600)]
+    ids = [f"opsjobs-{number}-1" for number in (*urgent, *rest)]
+    assert Queue("mail", connection=redis_client).job_ids == ids
+    for rq_id in (ids[0], ids[-1]):
+        found = RQJob.fetch(rq_id, connection=redis_client)
+        assert (found.description, found.timeout) == (f"send {rq_id.split('-')[1]}", -1)
+
+
 def test_forget_leaves_no_trace(broker: Broker, redis_client: Redis) -> None:
     broker.push([DELIVERY])
     broker.forget("mail", ["opsjobs-7-3"])
