@@ -483,16 +483,14 @@ class Parent:
                 place.number, sent.rq_work, sent, death.words, has_begun=began is not None
             )
         elif sent is not None and sent.job is not None:
+            if sent.why_killed == LOST:
+                job_id = sent.job.order.id
+                self._say(logging.WARNING, "job %d does not run here any more: %s", job_id, LOST)
             if began is None:
                 self._return_unbegun(sent, sent.job, child, is_fresh=True)
             else:
                 outcome = outcome_of_death(sent, death, tail, self._tasks)
                 place.count(outcome)
-                if outcome.kind == "lost":
-                    job_id = sent.job.order.id
-                    self._say(
-                        logging.WARNING, "job %d does not run here any more: %s", job_id, LOST
-                    )
                 self._record(sent.job.key, outcome, child.pid, began, steady_seconds())
         elif not place.is_ready and (not self._stops or place is self._errand_place):
             self._postpone(place, f"{death.words}, before it was ready")
