@@ -12,7 +12,8 @@ from typing import Any
 
 from sqlalchemy import create_engine, text
 
-from flask_opsjobs.cli.worker import declare_limiters, run
+from flask_opsjobs.cli.worker import run
+from flask_opsjobs.engine.worker.runtime import declare_limiters
 from tests.support.database import migrate
 from tools.bench.host import create_app, db, limited
 
