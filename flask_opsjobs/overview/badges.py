@@ -14,8 +14,8 @@ from ..core.words import agree
 from ..workflows.held_up import say_needs
 from ..workflows.lifecycle import NEEDS
 from ..workflows.queries import EXAMINED_WAITS, OVERDUE
+from .queries import MOST_FAILED
 
-_MOST_FAILED = 1_000
 _MOST_LANES = 500
 # Of each kind: many signals may each be for many waits.
 _MOST_RUNS = 100
@@ -36,7 +36,7 @@ def find_badges(session: Session, now: datetime, late_seconds: float) -> Mapping
     An entry without problems has none.
     """
     params = {
-        "most": _MOST_FAILED,
+        "most": MOST_FAILED,
         "most_lanes": _MOST_LANES,
         "most_runs": _MOST_RUNS,
         "now": now,
@@ -47,7 +47,7 @@ def find_badges(session: Session, now: datetime, late_seconds: float) -> Mapping
     found = session.connection().exec_driver_sql(sql.load("count_badges"), params).one()
     badges = {}
     if found.failed:
-        more = "or more " if found.failed >= _MOST_FAILED else ""
+        more = "or more " if found.failed >= MOST_FAILED else ""
         badges["jobs"] = Badge(
             found.failed, "review", f"{more}{agree(found.failed, 'needs', 'need')} review"
         )

@@ -16,7 +16,7 @@ from ..core import sql
 from ..cron.queries import MissedSlots, list_missed_lately
 from ..jobs import queries as job_queries
 from ..jobs.lifecycle import FINAL, STATES
-from ..jobs.rows import CAP, Count, JobRow
+from ..jobs.rows import Count, JobRow
 from ..lifeline.integrity import IntegrityRow, list_integrity_checks
 from ..lifeline.loop_runs import LoopRow, list_loops
 from ..limits import bucket, stored_buckets
@@ -34,7 +34,10 @@ DUE = ("available", "queued")
 _FAILURES = 5
 # Pages that only show how many jobs wait for a source that does not answer count up to this.
 _MOST_DUE = 1_000
-_MOST_FAILED = 2_000
+# The failed jobs that wait for a decision are counted up to this, on pages and in the navigation.
+MOST_FAILED = 1_000
+# The live jobs of a state are counted by queue up to this: 10,000 of them took 11 ms of a page.
+_MOST_LIVE = 5_000
 _MOST_EVENTS = 500
 _GROUPS = 3
 _MOST_BUCKETS = 500
@@ -167,15 +170,17 @@ Sample = Mapping[tuple[str, str], StateDepth]
 
 
 def _sample(session: Session) -> Sample:
-    """The live jobs by state and queue. The counts of a state with more than `CAP` jobs are lower bounds."""
-    params = {"states": list(LIVE), "most": CAP + 1}
+    """The live jobs by state and queue. The counts of a state with more than 5,000 jobs are lower bounds."""
+    params = {"states": list(LIVE), "most": _MOST_LIVE + 1}
     rows = session.connection().exec_driver_sql(sql.load("sample_live_jobs"), params).all()
     seen = dict.fromkeys(LIVE, 0)
     for state, _, number, _ in rows:
         seen[state] += number
-    kinds = {state: "at_least" if number > CAP else "exact" for state, number in seen.items()}
+    kinds = {
+        state: "at_least" if number > _MOST_LIVE else "exact" for state, number in seen.items()
+    }
     return {
-        (state, queue): StateDepth(Count(min(number, CAP), kinds[state]), since)
+        (state, queue): StateDepth(Count(min(number, _MOST_LIVE), kinds[state]), since)
         for state, queue, number, since in rows
     }
 
@@ -184,7 +189,7 @@ def _sum(state: str, sample: Sample) -> StateDepth:
     depths = [depth for (of_state, _), depth in sample.items() if of_state == state]
     since = min((depth.since for depth in depths if depth.since), default=None)
     counted = Count.sum(depth.count for depth in depths)
-    return StateDepth(Count(min(counted.number, CAP), counted.kind), since)
+    return StateDepth(Count(min(counted.number, _MOST_LIVE), counted.kind), since)
 
 
 def _queues(
@@ -257,13 +262,13 @@ class Resolved:
 def find_failures(session: Session) -> Failures:
     """The failed jobs that wait for a decision.
 
-    With more than 2,000 failed jobs the count is a lower bound.
+    With 1,000 failed jobs or more the count is a lower bound.
     """
-    params = {"most": _MOST_FAILED, "groups": _GROUPS}
+    params = {"most": MOST_FAILED, "groups": _GROUPS}
     rows = session.connection().exec_driver_sql(sql.load("sample_failures"), params).all()
     if not rows:
         return Failures(Count(0), [])
-    kind = "at_least" if rows[0].examined >= _MOST_FAILED else "exact"
+    kind = "at_least" if rows[0].examined >= MOST_FAILED else "exact"
     return Failures(Count(rows[0].total, kind), [FailureGroup(*row[:6]) for row in rows])
 
 
@@ -309,7 +314,7 @@ class CooldownSummary:
 
 def find_held(session: Session, now: datetime) -> tuple[Sequence[Held], bool]:
     """The due jobs that limiters hold back, and whether these are all: only the oldest jobs are examined."""
-    params = {"most": CAP + 1, "buckets": _MOST_BUCKETS}
+    params = {"most": _MOST_LIVE + 1, "buckets": _MOST_BUCKETS}
     rows = session.connection().exec_driver_sql(sql.load("sample_limited_jobs"), params).all()
     if not rows:
         return [], True
@@ -329,7 +334,7 @@ def find_held(session: Session, now: datetime) -> tuple[Sequence[Held], bool]:
         found[key] = Held(
             row.limiter, row.queue, number + (before.number if before else 0), since, key[2]
         )
-    is_all = sum(row.number for row in rows) == rows[0].total <= CAP
+    is_all = sum(row.number for row in rows) == rows[0].total and rows[0].examined <= _MOST_LIVE
     return list(found.values()), is_all
 
 

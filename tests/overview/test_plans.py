@@ -81,9 +81,9 @@ def plans(module_app: Flask) -> Iterator[tuple[EveryPlan, Reading]]:
 def test_failures_are_sampled_from_the_newest(plans: tuple[EveryPlan, Reading]) -> None:
     seen, read = plans
     found = overview_queries.find_failures(read.session)
-    assert (found.count.number, found.count.kind) == (2_000, "at_least")
+    assert (found.count.number, found.count.kind) == (1_000, "at_least")
     assert seen.indexes == {"jobs_to_retain"}
-    assert seen.most_rows <= 2_000
+    assert seen.most_rows <= 1_000
 
 
 def test_badges_read_a_bounded_part(plans: tuple[EveryPlan, Reading]) -> None:

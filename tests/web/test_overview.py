@@ -21,6 +21,7 @@ from flask_opsjobs.lifeline.models import LoopRun
 from flask_opsjobs.overview.models import Rollup, RollupPosition
 from flask_opsjobs.queues.models import Queue
 from flask_opsjobs.workers.models import Worker
+from tests.test_query_plans import fill
 from tests.web.every import soup
 from tests.web.rows import (
     ago,
@@ -483,6 +484,22 @@ def test_jobs_beyond_a_limit_are_blocked_and_the_others_are_not(session: Session
     assert _words(cards["Blocked"].select_one(".count")) == "3"
     assert "customer-api , which allows no more now" in _words(cards["Blocked"].select_one(".diag"))
     assert _words(cards["Runnable"].select_one(".count")) == "4"  # two of 7, one of 8, one started
+
+
+def test_a_number_behind_a_limit_has_a_plus_when_not_all_due_jobs_were_read(
+    session: Session, get: Get
+) -> None:
+    _well(session)
+    make_limiter(session, rate=None, per_seconds=None, burst=None, concurrency=1)
+    make_limited(session, "7", "started")
+    make_limited(session, "7")
+    session.commit()
+    assert _words(_cards(get)["Blocked"].select_one(".count")) == "1"
+    fill(session, queue="default", available=5_000)
+    session.commit()
+    cards = _cards(get)
+    assert _words(cards["Blocked"].select_one(".count")) == "1+"
+    assert _words(cards["Runnable"].select_one(".count")) == "5,000+"  # with the one that runs
 
 
 def test_what_a_draining_queue_dispatched_still_runs(
