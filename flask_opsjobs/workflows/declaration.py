@@ -121,7 +121,7 @@ class Map(Step):
         >>> unpaid = flow.step("unpaid", list_unpaid)
         >>> flow.map("send", send_invoice, over=unpaid.result, as_="invoice_id").result
         Traceback (most recent call last):
-        AttributeError: map 'send' has no result: ...
+        AttributeError: map send has no result: ...
         """
         raise AttributeError(f"map {show_name(self.name)} has no result: take its results, a list")
 

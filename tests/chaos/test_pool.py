@@ -144,6 +144,7 @@ def test_a_killed_worker_leaves_no_attempt_of_what_it_did_not_begin(
     assert site.rows("SELECT count(*) FROM opsjobs.jobs WHERE lost_reservations > 0") == [(0,)]
 
 
+@pytest.mark.slow
 def test_a_worker_that_stood_still_runs_little_twice(
     new_site: Site, tmp_path: Path, jobs_of_pool: int
 ) -> None:

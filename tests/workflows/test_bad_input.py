@@ -87,7 +87,7 @@ def _no_json() -> NoJson:
         ),
         pytest.param(
             _no_json,
-            "it was not kept: NoJson: a NoJson cannot be stored as JSON",
+            "it was not kept: NoJson: has a value of type NoJson, which JSON does not know",
             id="no JSON",
         ),
     ],

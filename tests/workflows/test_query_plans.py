@@ -182,6 +182,8 @@ def test_one_run(plans: tuple[Plans, Reading]) -> None:
             "callbacks_pkey",
             "signals_taken_by_key",
             "signals_to_match",
+            "signals_by_outcome",
+            "signals_pkey",
         },
         2,
     )
