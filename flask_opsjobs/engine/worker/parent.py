@@ -178,6 +178,7 @@ class Parent:
             FRESH_SECONDS if options.jobs_per_process == 1 else SHORTEST_SECONDS,
         )
         self._ended: list[EndedAttempt] = []
+        self._frees_place = False
         self._tally = Tally()
         self._reported_at = 0.0
         self._starts: list[Start] = []
@@ -396,6 +397,7 @@ class Parent:
             order = sent.job.order
             self._times.note(order.task, order.queue, found.ended - found.began)
         place.count(found.outcome)
+        self._frees_place = self._frees_place or (sent.is_started and self._has_limits)
         self._record(found.key, found.outcome, child.pid, found.began, found.ended)
         self._count(child)
         self._end_sent(place)
@@ -933,8 +935,8 @@ class Parent:
 
     def _hand_over(self) -> None:
         if self._ended:
-            self._recorder.submit(self._ended)
-            self._ended = []
+            self._recorder.submit(self._ended, frees_place=self._frees_place)
+            self._ended, self._frees_place = [], False
 
     # --- ending ---
 

@@ -84,6 +84,8 @@ class Recorder(threading.Thread):
         self._recalled: list[tuple[str, str]] = []
         # Whether somebody waits until all is written.
         self.is_hurried = False
+        # Whether a place of a limiter is free as soon as the outcomes are written.
+        self._frees_place = False
         self._stopping = threading.Event()
         self._has_asked = False
         self._refiller = Refill(host, self._say_whether_dispatched)
@@ -94,10 +96,14 @@ class Recorder(threading.Thread):
             PendingBatches(only_last=True),
         )
 
-    def submit(self, endings: Sequence[EndedAttempt]) -> None:
-        """Queue outcomes to be written. Until they are written, the worker holds their jobs."""
+    def submit(self, endings: Sequence[EndedAttempt], *, frees_place: bool = False) -> None:
+        """Queue outcomes to be written. Until they are written, the worker holds their jobs.
+
+        `frees_place`: other jobs may wait for the place of one of them in a limiter, so it does not linger.
+        """
         now = time.monotonic()
         with self._changed:
+            self._frees_place = self._frees_place or frees_place
             for ending in endings:
                 self._pending.append((ending, now))
                 if self._progress:
@@ -201,13 +207,15 @@ class Recorder(threading.Thread):
                     ),
                 ),
             )
-        if not self.is_hurried and self._heartbeat.due_in() > 0:
+        is_urgent = self.is_hurried or self._frees_place
+        if not is_urgent and self._heartbeat.due_in() > 0:
             # Outcomes that come now wake nobody: the main thread would wait for a thread that waits on.
             self._stopping.wait(max(0.0, flushed_at + _LINGER_SECONDS - time.monotonic()))
 
     def _flush(self) -> bool:
         with self._changed:
             batch = [ending for ending, _ in self._pending]
+            self._frees_place = False
             has_progress = bool(self._progress)
         if not batch and not has_progress:
             return False
