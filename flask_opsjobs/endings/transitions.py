@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
 from ..core import sql
@@ -26,6 +27,8 @@ from .after_end import AFTER_END, MovedJob
 
 # A job fails after RQ workers that lack the host's code failed this many of its deliveries.
 MOST_FAILED_DELIVERIES = 3
+# A process that is frozen in the middle of an end would keep its jobs locked. Postgres then ends its session.
+_END_IF_FROZEN = "SET LOCAL idle_in_transaction_session_timeout = '10s'"
 
 
 @dataclass(frozen=True)
@@ -294,7 +297,10 @@ def _end_waiting(
 
 
 def _end(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> list[MovedJob]:
+    is_own = connection.info.transaction_status == TransactionStatus.IDLE
     with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
+        if is_own:
+            cursor.execute(_END_IF_FROZEN)
         cursor.execute(sql.load(statement), parameters)
         ended = [MovedJob(**row) for row in cursor.fetchall()]
         for tell in AFTER_END:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
+from flask_opsjobs.core.db import is_away
 from flask_opsjobs.core.reading import read_clock
+from flask_opsjobs.endings import transitions as ending_transitions
 from flask_opsjobs.engine.worker.claim import claim
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.lifeline.watch import Watched, watch
@@ -18,6 +23,7 @@ from flask_opsjobs.workers import transitions as workers
 from tests.conftest import MakeBench
 from tests.lifeline.conftest import StartJob
 from tests.support.engine import Bench, race
+from tests.support.waiting import wait_until
 
 
 class Watcher:
@@ -322,6 +328,49 @@ class TestRaces:
             assert worker.job(job_id)["state"] == expected
             outcome = worker.attempt(job_id)["outcome"]
             assert outcome == ("lost" if job_id in rescued else "returned")
+
+    def test_a_job_that_is_being_written_is_left_to_the_next_pass(
+        self, make_bench: MakeBench, start_job: StartJob
+    ) -> None:
+        dead, other, writer = make_bench(), make_bench(), make_bench()
+        written, free = start_job(dead), start_job(dead)
+        watcher = Watcher(other)
+        with writer.connection.transaction():
+            lock = "SELECT FROM opsjobs.jobs WHERE id = %s FOR UPDATE"
+            writer.connection.execute(lock, [written])
+            watcher.connection.execute("SET lock_timeout = '1s'")
+            assert [job.id for job in watcher.passes(times=13).rescued] == [free]
+        assert [job.id for job in watcher.passes().rescued] == [written]
+
+    def test_a_process_that_stands_still_while_it_writes_an_end_loses_its_lock(
+        self, make_bench: MakeBench, start_job: StartJob, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        dead, other = make_bench(), make_bench()
+        job_id = start_job(dead)
+        watcher = Watcher(other)
+        standing, left = threading.Event(), threading.Event()
+
+        def stand_still(*_: object) -> None:
+            standing.set()
+            left.wait(30)
+
+        monkeypatch.setattr(ending_transitions, "AFTER_END", [stand_still])
+        monkeypatch.setattr(
+            ending_transitions,
+            "_END_IF_FROZEN",
+            "SET LOCAL idle_in_transaction_session_timeout = '100ms'",
+        )
+        with ThreadPoolExecutor(1) as pool:
+            recorded = pool.submit(dead.record, job_id, 1, Outcome("returned"))
+            assert standing.wait(10)
+            monkeypatch.undo()
+            watcher.passes(times=12)
+            wait_until(lambda: watcher.passes().rescued)
+            left.set()
+            with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout) as caught:
+                recorded.result()
+        assert is_away(caught.value), "the outcome is kept, and written again on a new connection"
+        assert other.job(job_id)["state"] == "available"
 
     def test_a_heartbeat_in_flight_is_neither_waited_for_nor_overruled(
         self, make_bench: MakeBench

@@ -2,6 +2,8 @@
 -- %(exclude)s are the deliveries ("id-dispatch_no") that the worker has reserved. Only claims before
 -- %(claimed_before)s are rescued, because the worker may have claimed a job while its heartbeat was on the
 -- way. Locks in id order before it writes. The attempt ends as lost; a late outcome is rejected by the fence.
+-- SKIP LOCKED: somebody writes that job right now, or stands still while writing. The next pass looks again.
+-- A pass that waited would let all workers wait, because it has locked their rows.
 -- Run by the watch loop for missing workers, and by a worker's own heartbeat. Index: jobs_started.
 WITH locked AS MATERIALIZED (
     SELECT id, dispatch_no, attempt < max_attempts AS has_more,
@@ -10,7 +12,7 @@ WITH locked AS MATERIALIZED (
     WHERE state = 'started' AND worker_id = ANY (%(worker_ids)s::bigint[]) AND origin = 'opsjobs'
       AND started_at < %(claimed_before)s
       AND NOT (id || '-' || dispatch_no) = ANY (%(exclude)s::text[])
-    ORDER BY id LIMIT %(limit)s FOR UPDATE
+    ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), judged AS MATERIALIZED (
     SELECT id, dispatch_no, cancel_reason,
         CASE WHEN is_cancel_wanted THEN 'canceled'

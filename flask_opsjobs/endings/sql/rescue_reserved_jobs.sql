@@ -2,7 +2,7 @@
 -- available, or end as canceled when somebody asked for that. Each counts the loss, so that it is taken alone
 -- the next time: one that kills its worker then does not take others with it. Returns the jobs.
 -- Only reservations from before %(reserved_before)s: a worker that is only silent may begin a younger one.
--- Locks in id order.
+-- Locks in id order. SKIP LOCKED as in rescue_jobs.sql.
 -- Run by the watch loop for missing workers, and by a worker that stops. Indexes: jobs_queued or
 -- jobs_by_state, jobs_pkey.
 WITH locked AS MATERIALIZED (
@@ -10,7 +10,7 @@ WITH locked AS MATERIALIZED (
     FROM opsjobs.jobs
     WHERE state = 'queued' AND reserved_by = ANY (%(worker_ids)s::bigint[])
         AND dispatched_at < %(reserved_before)s
-    ORDER BY id LIMIT %(limit)s FOR UPDATE
+    ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), moved AS (
     UPDATE opsjobs.jobs j SET dispatched_at = NULL, reserved_by = NULL,
         lost_reservations = least(j.lost_reservations + 1, 1000),
