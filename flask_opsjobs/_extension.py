@@ -114,7 +114,7 @@ class OpsJobs:
             display=_policy(display or self._display, policy.DisplayPolicy, "display"),
             spare=SpareConnections(engine),
             child_hooks=self._child_hooks,
-            broker=Broker(RedisConnections(app, chosen.redis_url)),
+            broker=Broker(RedisConnections(app, chosen.redis_url, chosen.rq_redis_urls)),
         )
         host.built_in = {MAP_TASK: make_map_task(host)}
         if chosen.dispatch and not app.testing:

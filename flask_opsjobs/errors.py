@@ -115,6 +115,10 @@ class UnknownJob(OpsJobsError, LookupError):
     """There is no job with this id: it was deleted, or never existed."""
 
 
+class InvalidDeploy(OpsJobsError):
+    """A deploy cannot be marked with this version or note. Nothing was written."""
+
+
 class UnknownWorkflow(OpsJobsError, LookupError):
     """There is no workflow with this id: it was removed, or never existed."""
 

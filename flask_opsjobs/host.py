@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any, NamedTuple, Protocol
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.orm import Session, scoped_session
 
 from .core.db import (
@@ -158,13 +158,16 @@ class Host:
         """The engine of our pages. Its pool is separate from the host's, and its connections time out."""
         return self._pages.get()
 
-    def require_schema(self, on: Engine | None = None, *, or_newer: bool = False) -> None:
+    def require_schema(
+        self, on: Engine | Connection | None = None, *, or_newer: bool = False
+    ) -> None:
         """Return when this code runs on the database's schema. Else raise an error that names the fix.
 
         Raises `SchemaBehind` when the schema is missing or too old, and `SchemaAhead` when it is newer,
         unless `or_newer`: enqueuing must work in the middle of a deploy. The database is asked until the
         schema fits, and then never again, since the schema only grows while we run. The question goes to the
-        engine `on`, or to the host's: a process that shows no pages opens no connection for pages.
+        engine or connection `on`, or to the host's engine: a process that shows no pages opens no connection
+        for pages.
         """
         newest = inf if or_newer else SCHEMA_VERSION
         if not OLDEST_SCHEMA <= self._schema <= newest:
@@ -182,10 +185,16 @@ class Host:
                 "or a newer one"
             )
 
-    def schema_version(self, on: Engine | None = None) -> int:
-        """The version of the database's schema, read on the engine `on` or the host's; 0 without a schema."""
+    def schema_version(self, on: Engine | Connection | None = None) -> int:
+        """The version of the database's schema, read on `on` or the host's engine; 0 without a schema."""
+        if isinstance(on, Connection):
+            return _read_version(on)
         with self.engine.connect() if on is None else connect_soon(on) as connection:
-            if connection.scalar(text(f"SELECT to_regclass('{SCHEMA}.schema_version')")) is None:
-                return 0
-            found = connection.scalar(text(f"SELECT max(version) FROM {SCHEMA}.schema_version"))
-            return int(found or 0)
+            return _read_version(connection)
+
+
+def _read_version(connection: Connection) -> int:
+    if connection.scalar(text(f"SELECT to_regclass('{SCHEMA}.schema_version')")) is None:
+        return 0
+    found = connection.scalar(text(f"SELECT max(version) FROM {SCHEMA}.schema_version"))
+    return int(found or 0)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from .errors import ConfigError
 
 PREFIX = "OPSJOBS_"
+_LABEL = re.compile(r"[A-Za-z0-9._-]{1,50}")
+_REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
 
@@ -36,6 +39,20 @@ def _optional_text(value: Any) -> str | None:
     return None if value is None else _text(value)
 
 
+def _version(value: Any) -> str | None:
+    if value is None:
+        return None
+    # Flask reads a variable of the environment as JSON: a version of digits only is a number then.
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    is_text = isinstance(text, str) and text.isprintable() and text == text.strip()
+    if not is_text or not 1 <= len(text) <= 200:
+        raise ValueError(
+            "None, or printable text of 1 to 200 characters without spaces around it; one that looks like a "
+            "number needs quotes in the environment: FLASK_OPSJOBS_VERSION='\"2026.11\"'"
+        )
+    return str(text)
+
+
 def _prefix(value: Any) -> str:
     # Flask reads `<` as a parameter, and a browser resolves `..` in an address.
     is_path = isinstance(value, str) and _PATH.fullmatch(value) is not None
@@ -55,6 +72,19 @@ def _address(value: Any) -> str | None:
     if not (is_path or is_url) or not value.isprintable() or " " in value:
         raise ValueError("None, a path such as '/sign-in', or an address that begins with https://")
     return str(value)
+
+
+def _runbooks(value: Any) -> Mapping[str, str]:
+    if not isinstance(value, Mapping):
+        raise ValueError("a dict from classes of incidents to addresses")
+    found = {}
+    for class_, address in value.items():
+        if not isinstance(class_, str) or not re.fullmatch(r"[a-z_]+", class_) or address is None:
+            raise ValueError(
+                "a dict from classes of incidents to addresses: {'worker_missing': 'https://…'}"
+            )
+        found[class_] = str(_address(address))
+    return found
 
 
 def _flag(value: Any) -> bool:
@@ -83,6 +113,23 @@ def _whole(low: int, high: int) -> Callable[[Any], int]:
         return value
 
     return parse
+
+
+def _redis_urls(value: Any) -> Mapping[str, str]:
+    if (
+        not isinstance(value, Mapping)
+        or not all(isinstance(label, str) and _LABEL.fullmatch(label) for label in value)
+        or "default" in value
+        or not all(
+            isinstance(url, str) and url.startswith(_REDIS_SCHEMES) for url in value.values()
+        )
+    ):
+        raise ValueError(
+            "a dict of labels, such as 'reports', to URLs that begin with redis://, rediss:// or unix://. "
+            "A label has at most 50 letters, digits, '-', '_' and '.', and is not 'default', which names the "
+            "Redis of the queue `default`"
+        )
+    return MappingProxyType(dict(value))
 
 
 def _texts(value: Any) -> tuple[str, ...]:
@@ -123,6 +170,13 @@ SETTINGS: tuple[Setting, ...] = (
         "The name of this environment, such as production. Every page shows it in a badge.",
     ),
     Setting(
+        "VERSION",
+        None,
+        _version,
+        "The version of your application, such as a release or a commit. Each worker stores it, so that a "
+        "death can be told from a deploy.",
+    ),
+    Setting(
         "SIGN_IN_URL",
         None,
         _address,
@@ -134,6 +188,13 @@ SETTINGS: tuple[Setting, ...] = (
         None,
         _address,
         "A page of your own, such as a runbook. Our help links to it.",
+    ),
+    Setting(
+        "RUNBOOKS",
+        {},
+        _runbooks,
+        "Your runbooks, by class of incident: `{'worker_missing': 'https://wiki/missing'}`. The page of an "
+        "incident links to the one of its class.",
     ),
     Setting(
         "APP_ROLE",
@@ -206,8 +267,21 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "RESERVE_MOST",
         400,
-        _whole(1, 10_000),
-        "How many jobs a worker may have reserved.",
+        _whole(1, 800),
+        "How many jobs a worker may have reserved. One for each of its children is always allowed.",
+    ),
+    Setting(
+        "ADOPT",
+        True,
+        _flag,
+        "Whether plain RQ jobs get rows, so that they are shown and kept. If not, the adopt loop does "
+        "not run.",
+    ),
+    Setting(
+        "RQ_REDIS_URLS",
+        {},
+        _redis_urls,
+        'Further Redis servers whose plain RQ jobs are adopted, by a label: `{"reports": "redis://…"}`.',
     ),
     Setting(
         "MAY_STAY",
@@ -238,6 +312,12 @@ SETTINGS: tuple[Setting, ...] = (
         "How long signals of workflows are kept, and how long a wait that has ended makes a signal late.",
     ),
     Setting(
+        "KEEP_INCIDENTS_DAYS",
+        90,
+        _number(0, 36500),
+        "How long incidents are kept after their end, and evidence after it was last seen.",
+    ),
+    Setting(
         "PAGE_TIMEOUT_SECONDS",
         5,
         _number(0.1, 600),
@@ -261,8 +341,10 @@ class Settings:
     bind: str | None
     redis_url: str | None
     environment: str
+    version: str | None
     sign_in_url: str | None
     help_url: str | None
+    runbooks: Mapping[str, str]
     app_role: str | None
     dispatch: bool
     prefetch: int | None
@@ -276,6 +358,8 @@ class Settings:
     recall_seconds: float
     reserve_seconds: float
     reserve_most: int
+    adopt: bool
+    rq_redis_urls: Mapping[str, str]
     may_stay: tuple[str, ...]
     keep_finished_days: float
     keep_canceled_days: float
@@ -283,6 +367,7 @@ class Settings:
     keep_output_days: float
     keep_slots_days: float
     keep_signals_days: float
+    keep_incidents_days: float
     page_timeout_seconds: float
     page_connections: int
 

@@ -15,6 +15,22 @@ worker_missing = _signals.signal(
     "worker-missing", doc="A worker stopped sending heartbeats and counts as missing."
 )
 
+loops_silent = _signals.signal(
+    "loops-silent",
+    doc="A worker found that no loop has made a pass for a minute; sent in the worker.",
+)
+
+incident_opened = _signals.signal(
+    "incident-opened", doc="A detector found something wrong that was not known before."
+)
+incident_reopened = _signals.signal(
+    "incident-reopened", doc="Something that was over was found again: its next episode began."
+)
+incident_resolved = _signals.signal(
+    "incident-resolved",
+    doc="An incident is over: it was cleared, given up, or resolved by a person.",
+)
+
 
 def send(signal: NamedSignal, sender: Any, **facts: Any) -> None:
     """Send to every receiver, also after one has raised an exception."""

@@ -5,7 +5,9 @@ from .audit import models as audit
 from .batches import models as batches
 from .core.db import Base
 from .cron import models as cron
+from .failures import models as failures
 from .jobs import models as jobs
+from .jobs.adopted import models as adopted
 from .lifeline import models as lifeline
 from .limits import models as limits
 from .overview import models as overview
@@ -17,9 +19,11 @@ metadata = Base.metadata
 
 __all__ = [
     "actions",
+    "adopted",
     "audit",
     "batches",
     "cron",
+    "failures",
     "jobs",
     "lifeline",
     "limits",

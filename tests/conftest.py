@@ -34,11 +34,14 @@ from tests.support.compiled import App, compile_once
 from tests.support.database import Administrator, Databases
 from tests.support.engine import Bench
 from tests.support.lanes import Lanes, mark_processes, slow_first
+from tests.support.open_connections import name_the_opener
 from tests.support.pgbouncer import MISSING, PgBouncer
 from tests.support.policies import AllowAll, ShowAll
 from tests.support.processes import Children
 from tests.support.serving import served
 from tests.support.sessions import KeptSessions
+
+name_the_opener()
 
 # --- options
 
@@ -54,12 +57,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--pool-jobs", type=int, default=1500, help="Run so many jobs in tests/chaos/test_pool.py."
     )
     parser.addoption(
+        "--restore-jobs",
+        type=int,
+        default=2000,
+        help="Record so many jobs in tests/chaos/test_restore.py; a hundredth of them is in Redis.",
+    )
+    parser.addoption(
         "--soak-minutes",
         type=int,
         default=0,
         help="Let a worker run for so long in tests/chaos/test_soak.py.",
     )
-    parser.addoption("--seed", type=int, help="The seed of the first of these workflows.")
+    parser.addoption(
+        "--chaos-jobs",
+        type=int,
+        default=2000,
+        help="Run so many jobs of all kinds in tests/chaos/test_chaos_run.py.",
+    )
+    parser.addoption(
+        "--seed",
+        type=int,
+        help="The seed of the first of these workflows, and of tests/chaos/test_chaos_run.py.",
+    )
     parser.addoption(
         "--fail-slow", action="store_true", help="Fail when an unmarked test takes over 20 s."
     )

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import errors
-from sqlalchemy import create_engine
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import DBAPIError, TimeoutError
 
+from flask_opsjobs.core import db
 from flask_opsjobs.core.db import (
     connect_apart,
     forget_values,
@@ -148,12 +149,17 @@ INSERT INTO people VALUES ('s3cr3t-value', 1);
 
 
 @pytest.fixture
-def connection(empty_database_url: str) -> Iterator[psycopg.Connection[Any]]:
+def engine(empty_database_url: str) -> Iterator[Engine]:
     engine = create_engine(empty_database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def connection(engine: Engine) -> Iterator[psycopg.Connection[Any]]:
     with closing(connect_apart(engine)) as found:
         found.execute(TABLES)
         yield found
-    engine.dispose()
 
 
 def met(connection: psycopg.Connection[Any], statement: str, *values: Any) -> psycopg.Error:
@@ -285,3 +291,102 @@ def test_an_error_and_what_caused_it_forget_their_values(
     assert SECRET not in told
     assert "(psycopg.errors.CheckViolation) new row for relation" in told
     assert cause.diag.constraint_name == "people_age_check"
+
+
+# --- transactions on our connections
+
+LIMIT = "idle_in_transaction_session_timeout"
+
+
+def limit_of(connection: psycopg.Connection[Any]) -> str:
+    found: str = connection.execute(f"SHOW {LIMIT}").fetchone()[0]
+    return found
+
+
+def ages(connection: psycopg.Connection[Any]) -> list[int]:
+    return [age for (age,) in connection.execute("SELECT age FROM people ORDER BY age")]
+
+
+def add(connection: psycopg.Connection[Any], age: int) -> None:
+    connection.execute("INSERT INTO people (email, age) VALUES (%s, %s)", [str(age), age])
+
+
+def test_only_our_transactions_have_a_limit_on_standing_still(
+    engine: Engine, connection: psycopg.Connection[Any]
+) -> None:
+    with connection.transaction():
+        assert limit_of(connection) == "10s"
+        with connection.transaction():
+            assert limit_of(connection) == "10s"
+        assert limit_of(connection) == "10s"
+    assert limit_of(connection) == "0", "a pooler may lend the session to the host"
+    with connection.pipeline(), connection.transaction():
+        assert limit_of(connection) == "10s"
+    assert limit_of(connection) == "0"
+    with engine.begin() as of_host:
+        assert of_host.exec_driver_sql(f"SHOW {LIMIT}").scalar() == "0"
+
+
+@pytest.mark.sessions
+def test_postgres_ends_a_transaction_that_stands_still(
+    engine: Engine, connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "_END_IF_FROZEN", f"SET LOCAL {LIMIT} = '100ms'")
+
+    def stand_still(standing: psycopg.Connection[Any]) -> None:
+        with standing.transaction():
+            standing.execute("UPDATE people SET age = 2")
+            connection.execute("UPDATE people SET age = 3")  # waits for the row
+            standing.execute("SELECT 1")
+
+    with closing(connect_apart(engine)) as standing:
+        with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout) as met:
+            stand_still(standing)
+        assert is_away(met.value)
+        assert standing.closed
+    assert ages(connection) == [3]
+
+
+def test_a_transaction_commits_or_rolls_back(connection: psycopg.Connection[Any]) -> None:
+    with connection.transaction():
+        add(connection, 2)
+    with suppress(ZeroDivisionError), connection.transaction():
+        add(connection, 3)
+        raise ZeroDivisionError
+    with pytest.raises(errors.UniqueViolation), connection.transaction():
+        add(connection, 2)
+    with connection.transaction() as outer:
+        add(connection, 4)
+        with suppress(ZeroDivisionError), connection.transaction():
+            add(connection, 5)
+            raise ZeroDivisionError
+        with connection.transaction() as inner:
+            add(connection, 6)
+            raise psycopg.Rollback(inner)
+        add(connection, 7)
+    assert ages(connection) == [1, 2, 4, 7]
+    with connection.transaction(force_rollback=True):
+        add(connection, 8)
+    with connection.transaction():
+        add(connection, 8)
+        raise psycopg.Rollback
+    with connection.transaction() as outer:
+        add(connection, 8)
+        with connection.transaction():
+            raise psycopg.Rollback(outer)
+    assert ages(connection) == [1, 2, 4, 7]
+    assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+
+
+def test_a_transaction_in_a_pipeline_commits_or_rolls_back(
+    connection: psycopg.Connection[Any],
+) -> None:
+    with connection.pipeline(), connection.transaction():
+        add(connection, 2)
+    with suppress(ZeroDivisionError), connection.pipeline(), connection.transaction():
+        add(connection, 3)
+        raise ZeroDivisionError
+    with pytest.raises(errors.UniqueViolation), connection.pipeline(), connection.transaction():
+        add(connection, 2)
+    assert ages(connection) == [1, 2]
+    assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE

@@ -156,3 +156,17 @@ def test_paths_that_pages_name_exist() -> None:
         if path not in folders and not any((ROOT / each / path).exists() for each in BEGINNINGS)
     }
     assert missing == set()
+
+
+def test_each_guarantee_names_tests_that_exist() -> None:
+    text = (ROOT / "docs/guarantees.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    promises = [row for row in rows if not row.startswith(("| …", "| ---"))]
+    shown = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
+    assert [row for row in promises if not shown.search(row)] == []
+    missing = [
+        f"{path}::{name}"
+        for path, name in shown.findall("\n".join(promises))
+        if not re.search(rf"def {name}\(", (ROOT / path).read_text())
+    ]
+    assert missing == []

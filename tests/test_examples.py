@@ -14,9 +14,12 @@ from flask_sqlalchemy import SQLAlchemy
 import flask_opsjobs
 from flask_opsjobs import Limit, Map, OpsJobs, Step, Task, Wait, Workflow, testing
 from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.worker.runtime import declare_limiters
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.perform.current import CurrentJob
+from flask_opsjobs.lifeline import incidents
+from flask_opsjobs.lifeline.finding import DetectorPass, Finding
 from tests.support.policies import AllowAll, ShowAll
 
 ERRORS = {
@@ -76,6 +79,19 @@ def names(
     def sync_contacts() -> None: ...
 
     declare_limiters(host, "test")
+    facts = {"loop": "stage", "failed": 5, "process": "web-1", "error": "no"}
+    with host.spare.one() as connection, connection.transaction():
+        found = DetectorPass([Finding("loop/stage", facts=facts)])
+        (opened,) = incidents.apply_pass(
+            connection, "loop_failing", found, read_clock(connection)
+        ).opened
+    with host.spare.one() as connection, connection.transaction():
+        (failure_id,) = connection.execute(
+            """INSERT INTO opsjobs.failures (key, task, title, sample_job_id, sample_dispatch_no, created_at,
+                   number, first_at, last_at)
+               VALUES (decode(repeat('01', 16), 'hex'), 't', 'KeyError', 1, 1, now(), 1, now(), now())
+               RETURNING id"""
+        ).fetchone() or (0,)
     public = {name: getattr(flask_opsjobs, name) for name in flask_opsjobs.__all__}
     return public | {
         "app": app,
@@ -84,6 +100,8 @@ def names(
         "operator": opsjobs.operator,
         "why": {"actor": "anna", "reason": "the vendor is away"},
         "send_invoice": send_invoice,
+        "incident": opened.id,
+        "failure": failure_id,
         "perform_due": testing.perform_due,
         "testing": testing,
         "timedelta": timedelta,

@@ -165,7 +165,15 @@ def test_an_unknown_key_is_named_beside_the_known_ones() -> None:
         ("OPSJOBS_RESCUE", "maybe", "'automatic'"),
         ("OPSJOBS_DISPATCH", 1, "True or False"),
         ("OPSJOBS_BIND", "", "non-empty"),
+        ("OPSJOBS_VERSION", "", "printable text of 1 to 200 characters"),
+        ("OPSJOBS_VERSION", "v" * 201, "printable text of 1 to 200 characters"),
+        ("OPSJOBS_VERSION", "1\n", "printable text of 1 to 200 characters"),
+        ("OPSJOBS_VERSION", " 1", "without spaces around it"),
+        ("OPSJOBS_VERSION", 2026.1, "needs quotes in the environment"),
+        ("OPSJOBS_VERSION", True, "printable text"),
         ("OPSJOBS_MAY_STAY", "sentry", "a list of non-empty strings"),
+        ("OPSJOBS_RESERVE_MOST", 801, "a whole number from 1 to 800"),
+        ("OPSJOBS_RESERVE_SECONDS", float("nan"), "a number from 0 to 60"),
     ],
 )
 def test_a_malformed_value_is_shown_with_what_is_allowed(
@@ -174,6 +182,13 @@ def test_a_malformed_value_is_shown_with_what_is_allowed(
     said = refusal(make_host(**{key: value}))
     assert f"{key} = {value!r}" in said
     assert allowed in said
+
+
+@pytest.mark.parametrize("value", [None, "2026.11.3", "é", "v" * 200, 20261126])
+def test_the_version_of_the_host(value: Any) -> None:
+    app = make_host(OPSJOBS_VERSION=value)
+    join(app)
+    assert app.extensions["opsjobs"].settings.version == (None if value is None else str(value))
 
 
 def test_all_faults_are_said_at_once() -> None:

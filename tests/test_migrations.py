@@ -16,6 +16,7 @@ from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 from flask import Flask
 from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import NullPool
 
 from flask_opsjobs import tables
@@ -38,6 +39,10 @@ CATALOG = {
         SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
         WHERE connamespace = 'opsjobs'::regnamespace AND contype <> 'n'
           AND conrelid::regclass::text <> 'opsjobs.schema_version'""",
+    # The function of a trigger belongs to no model.
+    "functions": r"""
+        SELECT proname, regexp_replace(pg_get_functiondef(oid), '\s+', ' ', 'g') FROM pg_proc
+        WHERE pronamespace = 'opsjobs'::regnamespace AND prorettype <> 'trigger'::regtype""",
     "indexes": """
         SELECT tablename, indexname, indexdef FROM pg_indexes
         WHERE schemaname = 'opsjobs' AND tablename <> 'schema_version'""",
@@ -135,6 +140,67 @@ def test_every_foreign_key_to_jobs_is_indexed(connection: Connection) -> None:
     assert list(bare) == []
 
 
+AN_END = "state = 'finished', ended_at = now(), ended_by = "
+UNSEEN = "state = 'unknown', ended_at = now()"
+A_LOCK = "unique_key = 'k', unique_until = "
+
+
+@pytest.mark.parametrize(
+    ("illegal", "legal"),
+    [
+        ("origin = 'celery'", "origin = 'rq', state = 'deferred'"),
+        ("origin = 'rq'", "origin = 'rq', state = 'scheduled'"),
+        (f"{UNSEEN}, ended_by = 'unseen'", f"{UNSEEN}, ended_by = 'unseen', origin = 'rq'"),
+        (f"{UNSEEN}, ended_by = 'returned', origin = 'rq'", f"{AN_END}'returned'"),
+        (f"{AN_END}'unseen', origin = 'rq'", f"{AN_END}'canceled', origin = 'rq'"),
+        ("state = 'running'", "state = 'deferred'"),
+        (f"{AN_END}'luck'", f"{AN_END}'returned'"),
+        ("state = 'finished'", f"{AN_END}'discarded'"),
+        ("ended_at = now(), ended_by = 'returned'", f"{AN_END}'skipped'"),
+        ("state = 'finished', ended_at = now()", f"{AN_END}'signaled'"),
+        ("state = 'queued'", "state = 'queued', dispatched_at = now()"),
+        ("state = 'started'", "state = 'started', started_at = now()"),
+        ("reserved_by = 1", "reserved_by = 1, state = 'queued', dispatched_at = now()"),
+        ("priority = 10", "priority = 9"),
+        ("priority = -1", "priority = 0"),
+        ("attempt = -1", "attempt = 0"),
+        ("max_attempts = 0", "max_attempts = 1"),
+        ("dispatch_no = -1", "dispatch_no = 0"),
+        ("failed_deliveries = -1", "failed_deliveries = 0"),
+        ("lost_reservations = -1", "lost_reservations = 0"),
+        ("timeout_seconds = 0", "timeout_seconds = 1"),
+        (f"{A_LOCK}'later'", f"{A_LOCK}'ended'"),
+        ("unique_until = 'forever'", f"{A_LOCK}'forever'"),
+        (
+            "cancel_requested_at = now(), cancel_requested_by = 'ada'",
+            "cancel_requested_at = now(), cancel_requested_by = 'ada', cancel_reason = 'no use'",
+        ),
+        (
+            "cancel_requested_at = now(), cancel_reason = 'no use'",
+            "cancel_requested_at = now(), cancel_requested_by = 'ada', cancel_reason = 'no use'",
+        ),
+        ("limiter = 'api', partition = ''", "limiter = 'api', partition = '', weight = 1"),
+        ("limiter = 'api', weight = 1", "limiter = 'api', partition = '', weight = 2"),
+        ("limiter = 'api', partition = '', weight = 0", "limiter = NULL, weight = NULL"),
+    ],
+)
+def test_a_row_that_no_code_may_write_is_refused(
+    connection: Connection, illegal: str, legal: str
+) -> None:
+    migrate(connection)
+    connection.execute(
+        text("""INSERT INTO opsjobs.jobs
+                    (task, queue, lane, state, args, max_attempts, created_at, due_at)
+                VALUES ('w', 'q', 'q', 'available', '{}', 1, now(), now())""")
+    )
+    with (
+        pytest.raises(IntegrityError, match="jobs_is_legal_check"),
+        connection.begin_nested(),
+    ):
+        connection.execute(text(f"UPDATE opsjobs.jobs SET {illegal}"))
+    connection.execute(text(f"UPDATE opsjobs.jobs SET {legal}"))
+
+
 def test_jobs_vacuums_early(connection: Connection) -> None:
     migrate(connection)
     options = connection.scalar(
@@ -227,6 +293,16 @@ PINNED = {
     4: "6c73fb1f2501a3ce04a05e420366d062",
     5: "e45f94e9d213e0a112bef61e5231f4be",
     6: "90f3fda782978e6b8881a861be5c46e5",
+    7: "cb5e9730c173024aff5eae414d1ad0a6",
+    8: "243f10095cb6e2cab22dfaf172566bb2",
+    9: "bd739b80cf3bb1b50fc7c1106f1477f0",
+    10: "3f86d0fb598880cd2453520b0e4d23c2",
+    11: "71dba189055ff792d0772ba9fe86ec1f",
+    12: "eef35f49493942925a908a239d744d6d",
+    13: "9e6a01548001b369de047a0666499d41",
+    14: "33f5cc04157a1ba0f4c9df55f96a5644",
+    15: "0033a49810cbac9339b56a9c2ab3101e",
+    16: "d178b0a30fe25184d85f89d0f290a812",
 }
 
 

@@ -14,6 +14,7 @@ from flask_opsjobs.batches import lifecycle as batches
 from flask_opsjobs.core import sql
 from flask_opsjobs.cron import lifecycle as cron
 from flask_opsjobs.jobs import lifecycle as jobs
+from flask_opsjobs.lifeline import lifecycle as lifeline
 from flask_opsjobs.queues import lifecycle as queues
 from flask_opsjobs.workers import lifecycle as workers
 from flask_opsjobs.workflows import lifecycle as workflows
@@ -113,6 +114,67 @@ def test_a_broken_copy_is_found(connection: psycopg.Connection[Any]) -> None:
         _run_utility(connection, "COPY opsjobs.jobs (colour) FROM STDIN")
 
 
+# --- a statement that names jobs says whose rows it means
+
+# By which condition a statement reads or writes only one kind of rows: as its header says it, and how it
+# shows in the statement.
+CONDITIONS = {
+    "opsjobs, by origin": r"origin = 'opsjobs'",
+    "opsjobs, since no other is available": r"'available'",
+    "opsjobs, which it inserts": r"(INSERT INTO|COPY) opsjobs\.jobs\b",
+    "opsjobs, by their runs": r"workflow_id|opsjobs\.steps",
+    "opsjobs, by their batches": r"batch_id",
+    "opsjobs, by their cron entries": r"cron_entry",
+    "opsjobs, by their limiters": r"limiter",
+    "opsjobs, by their reservations": r"reserved_by = ",
+    "opsjobs, by their unique keys": r"unique_(key|until|locks)",
+    # Only an adopted job has facts of RQ.
+    "rq": r"origin = 'rq'|opsjobs\.rq_facts\b",
+    "rq, which it inserts": r"INSERT INTO opsjobs\.jobs\b.*'rq'",
+    "both": "",
+}
+_NAMES_JOBS = re.compile(r"opsjobs\.jobs\b")
+
+
+def find_fault_of_rows(text: str) -> str | None:
+    """What is wrong with what a statement says of its rows; None when it is right, or names no jobs."""
+    lines = text.splitlines()
+    body = "\n".join(line for line in lines if not line.lstrip().startswith("--"))
+    said = [
+        line.removeprefix("-- Rows: ").removesuffix(".") for line in lines if "-- Rows: " in line
+    ]
+    if not _NAMES_JOBS.search(body):
+        return None
+    if len(said) != 1:
+        return "say once in its header whose rows it means: a line '-- Rows: …'"
+    if said[0] not in CONDITIONS:
+        return f"its rows are {said[0]!r}: say one of {', '.join(CONDITIONS)}"
+    if not re.search(CONDITIONS[said[0]], body, re.DOTALL):
+        return f"its rows are {said[0]!r}, and no condition makes that true: {CONDITIONS[said[0]]}"
+    return None
+
+
+@pytest.mark.parametrize(
+    "path", sources.files("flask_opsjobs", "*.sql"), ids=lambda path: path.stem
+)
+def test_it_says_whose_rows_it_means(path: Path) -> None:
+    assert find_fault_of_rows(path.read_text()) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("SELECT FROM opsjobs.jobs", "say once"),
+        ("-- Rows: both.\n-- Rows: both.\nSELECT FROM opsjobs.jobs", "say once"),
+        ("-- Rows: ours.\nSELECT FROM opsjobs.jobs", "say one of"),
+        ("-- Rows: opsjobs, by origin.\nSELECT FROM opsjobs.jobs", "no condition makes that true"),
+        ("-- origin = 'rq'\n-- Rows: rq.\nSELECT FROM opsjobs.jobs", "no condition"),
+    ],
+)
+def test_what_is_wrong_with_rows_is_found(text: str, fault: str) -> None:
+    assert fault in (find_fault_of_rows(text) or "")
+
+
 # --- a state is set by an arrow's statement
 
 # The columns that make the state of a row.
@@ -123,6 +185,7 @@ STATE_COLUMNS = {
     "workers": ("state",),
     "workflows": ("state",),
     "batches": ("state",),
+    "incidents": ("state",),
 }
 
 
@@ -138,6 +201,7 @@ MADE_BY = {
     "workers": _made_by(workers.ARROWS),
     "workflows": _made_by(workflows.ARROWS) | {*workflows.BEGUN_BY},
     "batches": _made_by(batches.ARROWS) | {*batches.BEGUN_BY},
+    "incidents": _made_by(lifeline.ARROWS) | {*lifeline.BEGUN_BY},
 }
 
 

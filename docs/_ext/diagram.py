@@ -3,7 +3,7 @@
 Only the places of the states are chosen here. An arrow that leaves every waiting state is drawn
 once, from the frame around them; one that leaves `queued` only when its claim was forgotten is
 drawn from `started` alone. An operator's arrow that stays among the waiting states is in the table
-only.
+only, and so is `observe`, by which an adopted job follows RQ.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ PLACES = {
     "finished": (900, 100),
     "failed": (900, 300),
     "canceled": (900, 430),
+    "unknown": (90, 430),
 }
 # Around the waiting states: left, top, right, bottom; and where the arrows from all of them begin.
 FRAME = (20, 30, 550, 360)
-DOORS = {"failed": (550, 315), "canceled": (500, 360)}
+DOORS = {"failed": (550, 315), "canceled": (500, 360), "unknown": (90, 360)}
 # How far an arrow leans off the straight line, as a share of its length, where it would cross others.
 LEAN = {
     ("available", "queued"): 0.14,
@@ -63,6 +64,8 @@ def _grouped() -> dict[tuple[str, str], list[Arrow]]:
     """The arrows by where they begin and end; `waiting` stands for all waiting states."""
     groups: dict[tuple[str, str], list[Arrow]] = defaultdict(list)
     for arrow in ARROWS:
+        if arrow.name == "observe":
+            continue
         if (
             arrow.by == "operator"
             and arrow.targets

@@ -16,6 +16,7 @@ from flask_opsjobs import settings
 from flask_opsjobs.cron import lifecycle as cron
 from flask_opsjobs.explain.reason_kinds import REASON_KINDS
 from flask_opsjobs.jobs import lifecycle
+from flask_opsjobs.lifeline.detectors import DETECTORS
 from flask_opsjobs.limits.words import GLOSSARY
 
 
@@ -67,6 +68,23 @@ class Endings(_Table):
     def rows(self) -> Iterable[tuple[str, ...]]:
         for word, meaning in lifecycle.ENDED_BY.items():
             yield f"`{word}`", meaning
+
+
+class IncidentClasses(_Table):
+    """Lists the classes of incidents: when each is found, what looks like it, and what repairs it."""
+
+    head = ("class", "severity", "found when", "near miss", "repairs")
+
+    def rows(self) -> Iterable[tuple[str, ...]]:
+        for detector in DETECTORS.values():
+            repairs = ", ".join(f"`{action}`" for action in detector.repairs) or "–"
+            yield (
+                f"`{detector.class_}`",
+                detector.severity,
+                detector.found_when,
+                detector.near_miss,
+                repairs,
+            )
 
 
 class Reasons(_Table):
@@ -146,6 +164,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("cron-overlaps", Overlaps)
     app.add_directive("cron-catch-ups", CatchUps)
     app.add_directive("cron-results", Results)
+    app.add_directive("incident-classes", IncidentClasses)
     app.add_directive("limit-words", LimitWords)
     app.add_directive("settings", Settings)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -17,6 +17,7 @@ def create_app(**config: object) -> Flask:
     app.config.update(
         SECRET_KEY="of the demo, and no secret",
         SQLALCHEMY_DATABASE_URI="postgresql+psycopg:///flask_host",
+        OPSJOBS_REDIS_URL="redis://localhost:6379/0",
         # The browser does not send the cookie with forms that other sites post here.
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_COOKIE_HTTPONLY=True,

@@ -6,18 +6,25 @@ import random
 import signal
 import threading
 import time
+from collections import deque
 from datetime import UTC, datetime
 
 import click
 from flask import Flask
 from flask.cli import with_appcontext
 
-from . import happenings, orders, people, prices, vendors
+from . import exports, happenings, orders, people, troubles, vendors
 from .extensions import db
 from .models import Customer
 
 FIRST = ("Ada", "Bo", "Cleo", "Dan", "Eva", "Finn", "Gus", "Ida", "Jo", "Kim")
 LAST = ("Abel", "Berg", "Cole", "Dorn", "Ekman", "Frey")
+# What each happening makes.
+_KINDS = (
+    dict.fromkeys(happenings.SHARES, "job")
+    | dict.fromkeys(orders.SHARES, "workflow")
+    | {exports.export: "RQ job"}
+)
 
 
 @click.command("seed")
@@ -40,30 +47,36 @@ def seed() -> None:
     "--incident-after",
     default=60.0,
     show_default=True,
-    help="Seconds until the server that receives most webhooks goes down, and a price list has mistakes.",
+    help="Seconds until things go wrong, one after another.",
+)
+@click.option(
+    "--apart", default=8.0, show_default=True, help="Seconds between two things that go wrong."
 )
 @with_appcontext
-def feed(every: float, incident_after: float) -> None:
-    """Let things happen in the shop until stopped. After a while, an incident begins."""
+def feed(every: float, incident_after: float, apart: float) -> None:
+    """Let things happen in the shop until stopped. After a while, things go wrong."""
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     vendors.come_back(datetime.now(UTC))
     db.session.commit()
-    choices, shares = zip(*(happenings.SHARES | orders.SHARES).items(), strict=True)
-    incident_at: float | None = time.monotonic() + incident_after
+    shares = happenings.SHARES | orders.SHARES | {exports.export: exports.SHARE}
+    choices, weights = zip(*shares.items(), strict=True)
+    to_come = deque(troubles.TROUBLES)
+    trouble_at = time.monotonic() + incident_after
     while not stopped.wait(random.expovariate(1 / every)):
-        if incident_at is not None and time.monotonic() >= incident_at:
-            incident_at = None
-            vendors.go_down(happenings.RECEIVER)
-            click.echo(f"{happenings.RECEIVER} is down")
-            click.echo(f"a price list has come: batch {prices.import_list()}")
-        happening = random.choices(choices, shares)[0]
-        number = happening()
+        if to_come and time.monotonic() >= trouble_at:
+            trouble_at += apart
+            said = to_come.popleft()()
+        else:
+            happening = random.choices(choices, weights)[0]
+            # One export that waits for ever is enough.
+            if happening is exports.export and vendors.is_down(exports.FILES):
+                continue
+            said = f"{happening.__name__.replace('_', ' ')}: {_KINDS[happening]} {happening()}"
         db.session.commit()
         db.session.remove()
-        of = "workflow" if happening in orders.SHARES else "job"
-        click.echo(f"{happening.__name__.replace('_', ' ')}: {of} {number}")
+        click.echo(said)
 
 
 def add_commands(app: Flask) -> None:

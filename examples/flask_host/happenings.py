@@ -27,14 +27,20 @@ def some_customer() -> Customer:
 def order(customer: Customer | None = None) -> int:
     """Somebody buys: an invoice, the job that charges it and a reminder, all or nothing."""
     customer = customer or some_customer()
-    invoice = Invoice(customer_id=customer.id, cents=random.randint(500, 90_000))
-    db.session.add(invoice)
-    db.session.flush()
+    invoice = _bill(customer)
     job = tasks.process_invoice.enqueue(
         account_id=customer.id, invoice_id=invoice.id, card_token="tok_" + "4" * 16
     )
     tasks.send_reminder.options(delay=45).enqueue(customer.id, invoice.id)
     return job.id
+
+
+def _bill(customer: Customer) -> Invoice:
+    """A new invoice, with its id."""
+    invoice = Invoice(customer_id=customer.id, cents=random.randint(500, 90_000))
+    db.session.add(invoice)
+    db.session.flush()
+    return invoice
 
 
 def order_of_the_unlucky() -> int:
@@ -89,6 +95,24 @@ def avatars() -> int:
     return tasks.resize_avatar.enqueue(user_id=1).id
 
 
+def picture() -> int:
+    """Somebody uploads a picture that some versions of this shop cannot read."""
+    user = random.randint(1, 9_999)
+    return tasks.resize_avatar.enqueue(user_id=user, width=256, picture=f"user-{user}.heic").id
+
+
+def archive() -> int:
+    """The year is archived: a job that kills its process at every attempt."""
+    return tasks.archive_year.enqueue(datetime.now(UTC).year - 1).id
+
+
+def letter() -> int:
+    """Somebody wants to be reminded by letter: no worker serves the queue of letters."""
+    invoice = _bill(some_customer())
+    by_letter = tasks.send_reminder.options(queue="letters")
+    return by_letter.enqueue(invoice.customer_id, invoice.id).id
+
+
 def search() -> int:
     """The catalogue changed; another rebuild that still waits will do."""
     return tasks.rebuild_search.enqueue("catalogue").id
@@ -128,6 +152,9 @@ SHARES: dict[Happening, int] = {
     bank_file: 5,
     broken_bank_file: 0,
     avatars: 4,
+    picture: 0,
+    archive: 0,
+    letter: 0,
     search: 6,
     webhook: 20,
     webhook_to_nobody: 0,

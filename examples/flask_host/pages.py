@@ -18,7 +18,7 @@ from flask import (
 from flask.typing import ResponseReturnValue
 from flask_login import current_user, login_required, login_user, logout_user
 
-from . import happenings, orders, people, prices, vendors
+from . import exports, happenings, orders, people, prices, vendors
 from .extensions import db, login
 from .models import Order, PriceList
 
@@ -40,8 +40,8 @@ def front() -> ResponseReturnValue:
         "shop/front.html",
         happenings=BY_NAME,
         job_id=request.args.get("job"),
-        receiver=happenings.RECEIVER,
-        is_down=vendors.is_down(happenings.RECEIVER),
+        rq_id=request.args.get("rq"),
+        down=vendors.list_down(),
         orders=db.session.scalars(db.select(Order).order_by(Order.id.desc()).limit(_SHOWN_ORDERS)),
         lists=db.session.scalars(
             db.select(PriceList).order_by(PriceList.id.desc()).limit(_SHOWN_LISTS)
@@ -83,10 +83,12 @@ def sign_out() -> ResponseReturnValue:
 @shop.post("/receiver-answers")
 @login_required
 def receiver_answers() -> ResponseReturnValue:
-    """End the incident: the server that takes webhooks answers again."""
+    """End all outages: what is down answers again."""
+    down = " and ".join(vendors.list_down())
     vendors.come_back(datetime.now(UTC))
     db.session.commit()
-    flash(f"{happenings.RECEIVER} answers again. What has failed stays failed until it is retried.")
+    if down:
+        flash(f"{down} answers again. What has failed stays failed until it is retried.")
     return redirect(url_for("shop.front"), 303)
 
 
@@ -100,6 +102,14 @@ def happen(name: str) -> ResponseReturnValue:
     job_id = BY_NAME[name]()
     db.session.commit()
     return redirect(url_for("shop.front", job=job_id), 303)
+
+
+@shop.post("/exports")
+@login_required
+def export() -> ResponseReturnValue:
+    """Enqueue plain RQ jobs, past OpsJobs."""
+    forbid_viewers()
+    return redirect(url_for("shop.front", rq=exports.export(), _anchor="exports"), 303)
 
 
 @shop.post("/orders")

@@ -27,6 +27,16 @@ def import_list(rows: int = ROWS, *, has_mistakes: bool = True) -> int:
     return batch.id
 
 
+def begin_list(rows: int) -> int:
+    """A supplier sends the first half of a price list: its batch stays open. The caller commits."""
+    listed = PriceList(rows=2 * rows)
+    db.session.add(listed)
+    batch = opsjobs.batch("import_prices").open()
+    batch.enqueue_many(tasks.import_price, rows_of_list(rows, has_mistakes=False))
+    listed.batch_id = batch.id
+    return batch.id
+
+
 def rows_of_list(rows: int, has_mistakes: bool) -> Iterator[dict[str, int | str]]:
     """The rows as the supplier typed them. Mistakes: an O for a zero, and articles that do not exist."""
     for number in range(1, rows + 1):

@@ -6,6 +6,8 @@ import logging
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
+from flask import current_app
+
 from flask_opsjobs import Cancel, Discard, Limit, RetryIn, Snooze, Unique, current_job
 
 from . import vendors
@@ -18,6 +20,11 @@ log = logging.getLogger("shop")
 def soon(attempt: int) -> float:
     """A short backoff, for people who watch: 2, 4, 8, … seconds."""
     return float(2**attempt)
+
+
+def later(attempt: int) -> float:
+    """A short backoff at first, and then an hour: what failed twice rarely helps itself."""
+    return 3.0 if attempt == 1 else 3_600.0
 
 
 @opsjobs.task(
@@ -96,6 +103,14 @@ def render_report(report: str, rows: int = 60, memory_mb: int = 200) -> dict[str
     return {"report": report, "rows": rows, "pages": rows // 20 + 1}
 
 
+@opsjobs.task(queue="reports", max_attempts=4, backoff=later, timeout=120)
+def archive_year(year: int) -> None:
+    """Write the invoices of a year into one file. That takes too much memory at every attempt."""
+    log.info("archiving %s", year)
+    vendors.wait(0.5)
+    vendors.take_memory(2_000)
+
+
 @opsjobs.task(queue="billing", priority=8, max_attempts=2, backoff=soon)
 def import_bank_file(name: str, lines: int = 50, bank_account: str = "") -> None:
     """Read a bank's file line by line. A broken line makes the job fail."""
@@ -108,9 +123,10 @@ def import_bank_file(name: str, lines: int = 50, bank_account: str = "") -> None
 
 
 @opsjobs.task(max_attempts=3, record_output=True)
-def resize_avatar(user_id: int, width: int = 128) -> dict[str, int]:
+def resize_avatar(user_id: int, width: int = 128, picture: str = "me.png") -> dict[str, int]:
     """Cut a picture to size."""
     vendors.wait(0.05)
+    vendors.read_picture(picture, current_app.config.get("OPSJOBS_VERSION"))
     return {"user": user_id, "bytes": width * width // 3}
 
 

@@ -21,6 +21,8 @@ log = logging.getLogger("shop")
 # Only this customer's bank never answers, so that its failures have the same error.
 UNLUCKY_ACCOUNT = 42
 MEMORY_MB = 512
+# The bug came with the first of these, was mended after it, and came back with the last.
+VERSIONS_WITHOUT_HEIC = frozenset({"v2.41", "v2.43"})
 
 
 class GatewayTimeout(Exception):
@@ -29,6 +31,10 @@ class GatewayTimeout(Exception):
 
 class HTTPError(Exception):
     """A vendor answered with an error."""
+
+
+class UnknownFormat(Exception):
+    """No decoder is installed for a picture."""
 
 
 class SMTPError(Exception):
@@ -80,6 +86,12 @@ def fetch_customer_page(customer_id: int, page: int, attempt: int) -> None:
     log.debug("page %s of customer %s", page, customer_id)
 
 
+def read_picture(name: str, version: str | None) -> None:
+    """Read a picture. Some versions of this shop have a bug: they cannot read HEIC."""
+    if name.endswith(".heic") and version in VERSIONS_WITHOUT_HEIC:
+        raise UnknownFormat(f"cannot read {name}: no decoder for HEIC")
+
+
 def take_memory(megabytes: int) -> None:
     """Use memory; a process that uses too much is killed, as by the out-of-memory killer."""
     if megabytes > MEMORY_MB:
@@ -102,10 +114,24 @@ def deliver(host: str, url: str) -> None:
     wait(0.1)
 
 
+def store(host: str, name: str) -> str:
+    """Store a file; returns its name. Raises `HTTPError` when the file store is down."""
+    wait(0.2)
+    if is_down(host):
+        raise HTTPError(f"503 Service Unavailable: PUT https://{host}/{name}")
+    return name
+
+
 def is_down(host: str) -> bool:
     """Whether a server is down now."""
     lasting = db.select(Outage.id).where(Outage.host == host, Outage.ended_at.is_(None))
     return db.session.scalar(lasting.limit(1)) is not None
+
+
+def list_down() -> list[str]:
+    """The servers that are down now, by name."""
+    lasting = db.select(Outage.host).where(Outage.ended_at.is_(None)).distinct()
+    return sorted(db.session.scalars(lasting))
 
 
 def go_down(host: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Generic, NotRequired, Protocol, TypedDict, TypeVar
 
 from ..core import words
 from ..core.db import LARGEST_ID, Connection
+from ..core.redis_facts import DeliveryPlace
 from ..host import Host
 from .effects import Effect
 from .shapes import Change, Item, Skip
@@ -48,6 +49,12 @@ def _no_more(_connection: Connection, _request: Request, rows: dict[str, Row]) -
     return rows
 
 
+def _no_note(
+    _connection: Connection, _request: Request, _rows: Sequence[Row], _sequence: int
+) -> None:
+    """Nothing names the audit row."""
+
+
 @dataclass(frozen=True)
 class Action(Generic[Row]):
     """One thing that an operator may do, as a row in the `actions.py` of its domain.
@@ -55,11 +62,15 @@ class Action(Generic[Row]):
     `sources` are the states in which it is legal. `risk` is a sentence for people. `decide` says what would
     change in a row whose state allows the action, or why it is skipped; it reads nothing. `apply` writes, for
     rows that are locked and were decided. It returns the effects that must follow the commit, and an item for
-    each target about which the receipt says more than the plan.
+    each target about which the receipt says more than the plan. `note` writes what names the row of the
+    audit; it gets the number of that row, in the same transaction.
 
     `params` are the names of the values that it asks for. `read_params` makes them canonical, and raises
     `ValueError` with what is allowed. `read_more` reads what else `decide` needs to know of the rows.
-    `phrase` is the action as it follows "cannot": `run {} again`.
+    `asks_redis`: where the deliveries of its jobs are is looked up before anything is locked.
+    `is_repair`: it repairs a fault, so pages offer it only where it can be done.
+    `phrase` is the action as it follows "cannot": `run {} again`. `permission_name` is given by an action
+    that has no permission of its own, such as one that takes another one back.
     """
 
     name: str
@@ -68,14 +79,18 @@ class Action(Generic[Row]):
     risk: str
     decide: Callable[[Row, Request], Item | Skip]
     apply: Callable[[Connection, Request, Sequence[Row]], Sequence[Effect | Item]]
+    note: Callable[[Connection, Request, Sequence[Row], int], None] = _no_note
     params: tuple[str, ...] = ()
     read_params: Callable[[Host, Mapping[str, Any]], dict[str, Any]] = _no_params
     read_more: Callable[[Connection, Request, dict[str, Row]], dict[str, Row]] = _no_more
+    is_repair: bool = False
+    asks_redis: bool = False
     phrase: str = ""
+    permission_name: str = ""
 
     @property
     def domain(self) -> str:
-        """The kind of its targets: `job`, `queue`, `batch`, `cron` or `limiter`."""
+        """The kind of its targets: `job`, `queue`, `batch`, `cron`, `limiter`, `incident` or `failure`."""
         return self.name.partition(".")[0]
 
     @property
@@ -92,7 +107,7 @@ class Action(Generic[Row]):
     @property
     def permission(self) -> str:
         """The permission that the access policy is asked for, with the target as subject."""
-        return self.name
+        return self.permission_name or self.name
 
     def on(self, name: str) -> str:
         """The action as it follows "cannot": `retry job 7`, `run job 7 again`."""
@@ -113,7 +128,8 @@ class Who(TypedDict):
 class Request:
     """What an actor wants done to which targets, why and when. `is_trusted`: the access policy is not asked.
 
-    `now` is the clock of this process until Postgres has told its own.
+    `now` is the clock of this process until Postgres has told its own. `deliveries` is what Redis said of the
+    jobs, by id, before anything was locked; empty when the action does not ask it.
     """
 
     host: Host = field(repr=False)
@@ -126,6 +142,7 @@ class Request:
     request_id: str | None = None
     is_trusted: bool = False
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    deliveries: Mapping[int, DeliveryPlace] = field(default_factory=dict)
 
     @property
     def subject(self) -> str:

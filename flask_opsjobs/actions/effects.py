@@ -1,11 +1,12 @@
-"""Declares what an action does in Redis after its commit, as values. `Operator` runs them.
+"""Declares what an action does outside Postgres after its commit, as values. `Operator` runs them.
 
-If an effect fails, a loop or a worker's heartbeat does the same later.
+If an effect fails, a loop or a worker's heartbeat does the same later; only RQ is not asked a second time.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import ClassVar
 
 
@@ -34,12 +35,21 @@ class Forget:
 
 
 @dataclass(frozen=True)
-class RequestHeartbeat:
-    """Ask a worker on the Redis of `queue` to send a heartbeat now, which tells it which job to stop."""
+class AnnounceStop:
+    """Ask a worker on the Redis of `queue` to look now which of its jobs shall stop."""
 
     queue: str
     worker: str
     otherwise: ClassVar = "the worker stops it at its next heartbeat"
+
+
+@dataclass(frozen=True)
+class AnnounceDrain:
+    """Ask a worker on the Redis of `queue` to look now whether somebody asked it to leave."""
+
+    queue: str
+    worker: str
+    otherwise: ClassVar = "the worker reads it with its next heartbeat"
 
 
 @dataclass(frozen=True)
@@ -58,5 +68,39 @@ class Fold:
     otherwise: ClassVar = "the fold loop folds it"
 
 
+@dataclass(frozen=True)
+class AnnounceResolved:
+    """Log that these incidents were resolved, and send the signal `incident_resolved`."""
+
+    incidents: tuple[int, ...]
+    otherwise: ClassVar = "your application is not told"
+
+
+@dataclass(frozen=True)
+class AskRq:
+    """Ask RQ to retry, cancel, discard or delete (`what`) a plain job. No loop repeats it.
+
+    `place` names its Redis. `created_at` tells it from other jobs that had or get the same id.
+    """
+
+    what: str
+    job: int
+    place: str
+    queue: str
+    rq_id: str
+    created_at: datetime | None
+    otherwise: ClassVar = "RQ was perhaps not asked: see what becomes of the job, and ask again"
+
+
 # Each effect has `otherwise`: what happens instead when it fails, for the receipt.
-Effect = Dispatch | Recall | Forget | RequestHeartbeat | Advance | Fold
+Effect = (
+    Dispatch
+    | Recall
+    | Forget
+    | AnnounceStop
+    | AnnounceDrain
+    | Advance
+    | Fold
+    | AnnounceResolved
+    | AskRq
+)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from ..audit import transitions as audit_transitions
 from ..audit.transitions import Decision
 from ..core.db import Connection
+from ..core.redis_facts import DeliveryPlace
 from ..core.visible_text import count_seen
 from ..errors import EngineUnavailable
 from ..host import Host
@@ -104,13 +105,15 @@ class Execution:
                 # A savepoint undoes writes and releases locks when the plan is refused or was changed
                 # meanwhile.
                 with self.connection.transaction():
-                    plan, receipt, after = self._write()
+                    plan, rows, receipt, after = self._write()
             except ChangedMeanwhile:
                 continue
             except NothingWritten as met:
                 raise Refused("illegal", str(met)) from None
             before = {item.target: dict(item.facts) for item in plan.items}
             receipt = self._audit(receipt, before, after)
+            assert receipt.audit_sequence is not None
+            self.request.action.note(self.connection, self.request, rows, receipt.audit_sequence)
             if self.preview is not None:
                 now = self.request.now
                 planning.spend_preview(self.connection, self.preview.id, receipt, now)
@@ -119,8 +122,8 @@ class Execution:
             f"{self.request.action.name} kept colliding with other transactions: try again"
         )
 
-    def _write(self) -> tuple[Plan, Receipt, dict[str, Any]]:
-        """Lock, find, decide and apply. Also returns the targets' facts after the change."""
+    def _write(self) -> tuple[Plan, Sequence[Any], Receipt, dict[str, Any]]:
+        """Lock, find, decide and apply. Also returns the rows that it changed, and their facts afterwards."""
         connection, request = self.connection, self.request
         domain = DOMAINS[request.action.domain]
         plan, rows = planning.decide_targets(connection, request, domain, lock=True)
@@ -128,7 +131,8 @@ class Execution:
             require_unchanged(self.preview, plan)
         require_something(request, plan)
         targets = [item.target for item in plan.items]
-        results = request.action.apply(connection, request, [rows[target] for target in targets])
+        chosen = [rows[target] for target in targets]
+        results = request.action.apply(connection, request, chosen)
         made = {result.target: result for result in results if isinstance(result, Item)}
         effects = [result for result in results if not isinstance(result, Item)]
         after: dict[str, Any] = dict.fromkeys(targets)
@@ -145,7 +149,7 @@ class Execution:
             skipped=plan.skipped,
             effects=tuple(dict.fromkeys(effects)),
         )
-        return plan, receipt, after
+        return plan, chosen, receipt, after
 
     def _refuse(self, refused: Refused) -> Receipt:
         """Audit or log a refusal, and spend the preview's token, unless the refusal says otherwise."""
@@ -187,7 +191,13 @@ class Execution:
 
 
 def execute_preview(
-    connection: Connection, host: Host, preview_id: int, token: str, who: Who, now: datetime
+    connection: Connection,
+    host: Host,
+    preview_id: int,
+    token: str,
+    who: Who,
+    now: datetime,
+    deliveries: Mapping[int, DeliveryPlace],
 ) -> Receipt:
     """Execute a preview in one transaction, which is committed also when the preview is refused."""
     with connection.transaction():
@@ -198,7 +208,15 @@ def execute_preview(
             _log.warning("%s was refused preview %d: %s", who["actor"], preview_id, says)
             return Receipt("refused", "", "expired", says, None)
         plan = preview.plan
-        request = Request(host, ACTIONS[plan.action], preview.targets, plan.params, **who, now=now)
+        request = Request(
+            host,
+            ACTIONS[plan.action],
+            preview.targets,
+            plan.params,
+            **who,
+            now=now,
+            deliveries=deliveries,
+        )
         execution = Execution(connection, request, preview)
         receipt = execution.carry_out(token)
     execution.tell_commit()
@@ -294,9 +312,12 @@ def require_something(request: Request, plan: Plan) -> None:
     if plan.items:
         return
     codes = {skip.code for skip in plan.skipped}
-    code = {"unauthorized": "unauthorized", "not_found": "unknown_target"}.get(
-        codes.pop() if len(codes) == 1 else "", "illegal"
-    )
+    same = {
+        "unauthorized": "unauthorized",
+        "not_found": "unknown_target",
+        "still_true": "still_true",
+    }
+    code = same.get(codes.pop() if len(codes) == 1 else "", "illegal")
     raise Refused(code, _say_nothing_to_do(request, plan.skipped), skipped=plan.skipped)
 
 

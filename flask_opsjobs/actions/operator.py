@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -18,11 +18,15 @@ from sqlalchemy.exc import DBAPIError
 
 from ..core.db import Connection, is_away
 from ..core.reading import read_clock
+from ..core.redis_facts import DeliveryPlace
 from ..engine.dispatch.after_commit import run_effects
+from ..engine.reconcile.recall import find_places
+from ..engine.redis.broker import broker_of
 from ..errors import ActionRefused, EngineUnavailable, TooManyActions
 from ..host import Host
 from . import execution, planning
-from .domain import Who
+from .domain import Request, Who, name_in
+from .registry import ACTIONS
 from .shapes import Plan, Preview, Receipt
 
 _log = logging.getLogger("flask_opsjobs")
@@ -75,7 +79,7 @@ class Operator:
         who = _who(actor, "python", authorize=authorize)
         request = planning.make_request(self._host, action, targets, params, **who)
         with self._connected(now) as (connection, now):
-            return planning.make_plan(connection, replace(request, now=now))
+            return planning.make_plan(connection, self._look(connection, request, now))
 
     def preview(
         self,
@@ -99,7 +103,7 @@ class Operator:
         who = _who(actor, via, authorize=authorize)
         request = planning.make_request(self._host, action, targets, params, **who)
         with self._connected(now) as (connection, now):
-            return planning.make_preview(connection, replace(request, now=now))
+            return planning.make_preview(connection, self._look(connection, request, now))
 
     def execute(
         self,
@@ -125,7 +129,11 @@ class Operator:
             return too_long.receipt("")
         who = _who(actor, via, reason, request_id, authorize=authorize)
         with self._connected(now) as (connection, now):
-            receipt = execution.execute_preview(connection, self._host, preview_id, token, who, now)
+            action, targets = planning.find_targets(connection, preview_id) or ("", ())
+            deliveries = self._find_deliveries(connection, action, targets, now)
+            receipt = execution.execute_preview(
+                connection, self._host, preview_id, token, who, now, deliveries
+            )
             return self._run_effects(connection, receipt, now, preview_id)
 
     def run(
@@ -154,7 +162,7 @@ class Operator:
         if too_long := execution.find_long_reason(reason):
             return too_long.receipt(action)
         with self._connected(now) as (connection, now):
-            receipt = execution.execute_request(connection, replace(request, now=now))
+            receipt = execution.execute_request(connection, self._look(connection, request, now))
             return self._run_effects(connection, receipt, now)
 
     # --- the actions for Python: each takes one or several targets, and raises ActionRefused when it is
@@ -181,6 +189,28 @@ class Operator:
         'done'
         """
         return self._run_or_raise("job.cancel", jobs, why)
+
+    def rescue(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
+        """Take jobs from workers that are missing, have stopped or are unknown, as the watch loop does.
+
+        >>> job = send_invoice.enqueue(9001)
+        >>> db.session.commit()
+        >>> operator.rescue(job.id, **why)
+        Traceback (most recent call last):
+        flask_opsjobs.errors.ActionRefused: cannot rescue job 1: it is available
+        """
+        return self._run_or_raise("job.rescue", jobs, why)
+
+    def recall(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
+        """Make queued jobs due again whose deliveries are nowhere in Redis, as the recall loop does.
+
+        >>> job = send_invoice.enqueue(9001)
+        >>> db.session.commit()
+        >>> operator.recall(job.id, **why)
+        Traceback (most recent call last):
+        flask_opsjobs.errors.ActionRefused: cannot recall job 1: it is available
+        """
+        return self._run_or_raise("job.recall", jobs, why)
 
     def discard(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
         """End waiting jobs as failed.
@@ -271,6 +301,24 @@ class Operator:
         'done'
         """
         return self._run_or_raise("queue.set_prefetch", queues, why, {"prefetch": prefetch})
+
+    def drain_worker(self, workers: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
+        """Ask these workers, given by name, to leave: they take nothing new and end what they run.
+
+        >>> operator.drain_worker("web-1-7-c0ffee", **why)
+        Traceback (most recent call last):
+        flask_opsjobs.errors.ActionRefused: there is no worker web-1-7-c0ffee
+        """
+        return self._run_or_raise("worker.drain", workers, why)
+
+    def forget_worker(self, workers: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
+        """Show these workers, which are missing or have stopped, on no page any more.
+
+        >>> operator.forget_worker("web-1-7-c0ffee", **why)
+        Traceback (most recent call last):
+        flask_opsjobs.errors.ActionRefused: there is no worker web-1-7-c0ffee
+        """
+        return self._run_or_raise("worker.forget", workers, why)
 
     def retry_batch(self, batches: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
         """Retry the failed members of these batches, at most 10,000 of each. A batch that has ended reopens.
@@ -421,6 +469,65 @@ class Operator:
         """
         return self._run_or_raise("limiter.clear", limiters, why)
 
+    def acknowledge_incident(
+        self, incidents: int | Iterable[int], until: str | datetime, **why: Unpack[Why]
+    ) -> Receipt:
+        """Acknowledge these incidents until a time, or for a span such as `2h`: at most 30 days.
+
+        An acknowledgement ends sooner when the incident gets more severe, or affects twice as many.
+
+        >>> operator.acknowledge_incident(incident, "2h", **why).outcome
+        'done'
+        """
+        return self._run_or_raise("incident.acknowledge", incidents, why, {"until": until})
+
+    def unacknowledge_incident(self, incidents: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
+        """Take the acknowledgement of these incidents back.
+
+        >>> operator.acknowledge_incident(incident, "2h", **why).outcome
+        'done'
+        >>> operator.unacknowledge_incident(incident, **why).outcome
+        'done'
+        """
+        return self._run_or_raise("incident.unacknowledge", incidents, why)
+
+    def resolve_incident(self, incidents: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
+        """Resolve these incidents. Refused while they are still true: acknowledge them instead.
+
+        >>> operator.resolve_incident(incident, **why)
+        Traceback (most recent call last):
+        ...
+        flask_opsjobs.errors.ActionRefused: ...it is still true...
+        """
+        return self._run_or_raise("incident.resolve", incidents, why)
+
+    def resolve_failure(
+        self, failures: int | Iterable[int], deploy: str = "next", **why: Unpack[Why]
+    ) -> Receipt:
+        """Resolve these failures in the `next` deploy, in `this` one, or in the newest of a version.
+
+        >>> operator.resolve_failure(failure, "this", **why).outcome
+        'done'
+        """
+        return self._run_or_raise("failure.resolve", failures, why, {"deploy": deploy})
+
+    def ignore_failure(
+        self,
+        failures: int | Iterable[int],
+        *,
+        until: datetime | None = None,
+        more: int | None = None,
+        rate: int | None = None,
+        **why: Unpack[Why],
+    ) -> Receipt:
+        """Ignore these failures: until a time, until so many more, or until more than `rate` an hour.
+
+        >>> operator.ignore_failure(failure, more=100, **why).outcome
+        'done'
+        """
+        params = {"until": until, "more": more, "rate": rate}
+        return self._run_or_raise("failure.ignore", failures, why, params)
+
     def cancel_workflow(self, workflows: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
         """Cancel these workflows: steps that wait end as canceled, steps that run are stopped.
 
@@ -522,6 +629,22 @@ class Operator:
             raise ActionRefused(receipt)
         return receipt
 
+    # --- what Redis says, before anything is locked
+
+    def _look(self, connection: Connection, request: Request, now: datetime) -> Request:
+        """The request at `now`, with what Redis says of its targets if its action needs to know that."""
+        name, targets = request.action.name, request.targets
+        deliveries = self._find_deliveries(connection, name, targets, now)
+        return replace(request, now=now, deliveries=deliveries)
+
+    def _find_deliveries(
+        self, connection: Connection, action: str, targets: Sequence[str], now: datetime
+    ) -> dict[int, DeliveryPlace]:
+        if action not in ACTIONS or not ACTIONS[action].asks_redis:
+            return {}
+        ids = [int(name_in(target)) for target in targets]
+        return find_places(connection, broker_of(self._host), ids, now)
+
     # --- connections, and what follows a commit
 
     @contextmanager
@@ -569,8 +692,7 @@ class Operator:
         """Run the effects after the commit. A failure does not fail the action: the receipt says it."""
         if not (failed := run_effects(self._host, connection, receipt.effects)):
             return receipt
-        says = f"{receipt.says}; Redis was not told: {', '.join(failed)}"
-        receipt = replace(receipt, says=says)
+        receipt = replace(receipt, says="; ".join([receipt.says, *failed]))
         try:
             if preview_id is not None:
                 planning.spend_preview(connection, preview_id, receipt, now)

@@ -221,6 +221,12 @@ def limit_waits(connection: Connection, seconds: int) -> None:
     connection.execute(sql.load("limit_lock_wait"), {"wait": f"{seconds}s"})
 
 
+def find_targets(connection: Connection, preview_id: int) -> tuple[str, Sequence[str]] | None:
+    """The action and the targets of a preview, whoever asks; None when there is none. Locks nothing."""
+    row = connection.execute(sql.load("find_preview_targets"), {"id": preview_id}).fetchone()
+    return None if row is None else (row[0], row[1])
+
+
 def lock_preview(
     connection: Connection, secrets: Sequence[bytes], preview_id: int
 ) -> Preview | None:

@@ -9,31 +9,43 @@ from ..batches import actions as batch_actions
 from ..batches.transitions import BatchForDecision
 from ..cron import actions as cron_actions
 from ..cron.actions import CronForDecision
+from ..failures import actions as failure_actions
+from ..failures.transitions import FailureForDecision
 from ..jobs import actions as job_actions
 from ..jobs.transitions import JobForDecision
+from ..lifeline import actions as incident_actions
+from ..lifeline.transitions import IncidentForDecision
 from ..limits import actions as limit_actions
 from ..limits.transitions import Cooldown
 from ..queues import actions as queue_actions
 from ..queues.transitions import QueueForDecision
+from ..workers import actions as worker_actions
+from ..workers.transitions import WorkerForDecision
 from ..workflows import actions as workflow_actions
 from ..workflows.actions import RunWithSteps
 from .domain import Action, Domain
 
 _JOBS: Domain[JobForDecision] = job_actions
 _QUEUES: Domain[QueueForDecision] = queue_actions
+_WORKERS: Domain[WorkerForDecision] = worker_actions
 _WORKFLOWS: Domain[RunWithSteps] = workflow_actions
 _BATCHES: Domain[BatchForDecision] = batch_actions
 _CRON: Domain[CronForDecision] = cron_actions
 _LIMITERS: Domain[Cooldown] = limit_actions
+_INCIDENTS: Domain[IncidentForDecision] = incident_actions
+_FAILURES: Domain[FailureForDecision] = failure_actions
 
 # By the first word of their targets and actions.
 DOMAINS: Mapping[str, Domain[Any]] = {
     "job": _JOBS,
     "queue": _QUEUES,
+    "worker": _WORKERS,
     "workflow": _WORKFLOWS,
     "batch": _BATCHES,
     "cron": _CRON,
     "limiter": _LIMITERS,
+    "incident": _INCIDENTS,
+    "failure": _FAILURES,
 }
 ACTIONS: Mapping[str, Action[Any]] = {
     action.name: action for domain in DOMAINS.values() for action in domain.ACTIONS

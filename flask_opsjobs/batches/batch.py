@@ -119,7 +119,6 @@ class Batch:
         >>> db.session.commit()
         """
         host = self._host()
-        host.require_schema(or_newer=True)
         _, run = self._join(host)
         is_there = self._id is not None and run("find_batch_state", {"id": self._id})
         if self._declared is not None and not is_there:
@@ -140,7 +139,6 @@ class Batch:
         'available'
         """
         host, (task, options) = self._host(), self._options_of(task)
-        host.require_schema(or_newer=True)
         _, run = self._join(host)
         self._lock(run)
         enqueued = enqueue.enqueue(host, task, options, args, kwargs)
@@ -198,7 +196,6 @@ class Batch:
         flask_opsjobs.errors.BatchClosed: batch ... takes no members any more: it is running
         """
         host = self._host()
-        host.require_schema(or_newer=True)
         session, run = self._join(host)
         self._find_state(run)
         run("close_batches", {"ids": [self.id]})
@@ -213,7 +210,6 @@ class Batch:
         rows: Iterable[Mapping[str, Any]],
         first_number: int = 0,
     ) -> EnqueuedMany:
-        host.require_schema(or_newer=True)
         _, run = self._join(host)
         self._lock(run)
         added = enqueue_many.enqueue_many(host, task, options, rows, first_number)
@@ -225,12 +221,12 @@ class Batch:
         """The session, and a function that runs statements in its transaction."""
         session, bind = find_session(host, self._session)
         with without_values():
-            join(session, bind)
+            join(host, session, bind)
 
         def run(statement: str, values: Mapping[str, Any]) -> Any:
             # Each time anew: `enqueue_many` may have begun and ended a savepoint.
             with without_values():
-                return partial(run_sql, join(session, bind))(statement, values)
+                return partial(run_sql, join(host, session, bind))(statement, values)
 
         return session, run
 

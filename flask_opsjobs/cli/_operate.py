@@ -57,7 +57,7 @@ def run_action(
         raise click.UsageError("say why with --reason, or look first with --dry-run")
     if actor and not actor.strip():
         raise click.UsageError("--actor is the name of who does it")
-    operator, who = Operator(current_host()), actor or _user()
+    operator, who = Operator(current_host()), actor or find_user()
     try:
         if dry_run:
             plan = operator.plan(action, targets, actor=who, params=params, authorize=False)
@@ -118,7 +118,8 @@ def _json(found: Plan | Receipt) -> str:
     return to_json(write_json(found))
 
 
-def _user() -> str:
+def find_user() -> str:
+    """Return who has this shell."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a container may run as a number without a name

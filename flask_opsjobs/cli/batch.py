@@ -20,9 +20,9 @@ def _add(action: Action[Any]) -> None:
         short_help=f"{action.title} batches.",
         help=f"{action.title} the batches with these IDS. {action.risk}\n{_operate.EXITS}",
     )
-    @click.argument("ids", nargs=-1, required=True)
+    @click.argument("ids", nargs=-1, required=True, type=click.IntRange(min=1))
     @_operate.options
-    def command(ids: tuple[str, ...], **options: Any) -> None:
+    def command(ids: tuple[int, ...], **options: Any) -> None:
         _operate.run_action(action.name, [f"batch/{id}" for id in ids], **options)
 
 

@@ -43,7 +43,11 @@ def signal(
 def _parse(payload: str) -> Any:
     try:
         return json.loads(payload)
-    except (ValueError, RecursionError) as why:
+    except RecursionError:
+        raise InvalidSignal(
+            "the signal cannot be sent: payload is nested too deep, and could not be read back"
+        ) from None
+    except ValueError as why:
         raise InvalidSignal(
             f'the signal cannot be sent: payload is JSON such as {{"amount": 990}} or "a text": {why}'
         ) from None

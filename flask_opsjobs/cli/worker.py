@@ -24,7 +24,7 @@ from . import current_host
     "--processes",
     default=1,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1000),
     help="How many child processes perform jobs at once.",
 )
 @click.option(
@@ -50,12 +50,18 @@ from . import current_host
     help="Also schedule plain RQ jobs of these queues, unless another RQ scheduler does.",
 )
 @click.option(
-    "--log-level", default="WARNING", show_default=True, help="The level of RQ's own log."
+    "--log-level",
+    default="WARNING",
+    show_default=True,
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], case_sensitive=False),
+    help="The level of RQ's own log.",
 )
 @with_appcontext
 def worker(queues: tuple[str, ...], log_level: str, **options: Any) -> None:
     """Run jobs of QUEUES, those of the first queue first. Without QUEUES: of all queues of the tasks."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    if "" in queues:
+        raise click.UsageError("the name of a queue is empty")
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
     for name in ("rq.worker", "rq.job"):
         logging.getLogger(name).setLevel(log_level)
@@ -85,7 +91,11 @@ def run(app: Flask, names: list[str], options: WorkerOptions) -> int:
         )
     if runtime.wants_restart:
         click.echo(f"{runtime.name} starts anew", err=True)
-        _start_anew(folder)
+        try:
+            _start_anew(folder)
+        except OSError as error:
+            click.echo(f"{runtime.name} cannot start anew: {error}", err=True)
+            return 1
     return 0 if has_recorded else 1
 
 
@@ -95,12 +105,16 @@ def _start_folder() -> str:
     with suppress(OSError):
         if os.path.samefile(logical, "."):
             return logical
-    return os.getcwd()
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # it was removed
+        return logical
 
 
 def _start_anew(folder: str) -> NoReturn:
     """Replace this process by one of the same command line, which imports the code that is there now."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # it was closed when this process started
+            stream.flush()
     os.chdir(folder)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -1,4 +1,4 @@
-"""Lists the workers with their children: `flask opsjobs workers`."""
+"""Lists the workers with their children, drains workers and forgets them: `flask opsjobs workers …`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from datetime import datetime
 from typing import Any
 
 import click
-from flask.cli import with_appcontext
+from flask.cli import AppGroup, with_appcontext
 
+from ..actions.domain import Action
+from ..actions.registry import ACTIONS
 from ..core.display import Display
 from ..core.reading import read_snapshot
 from ..core.words import span
@@ -25,21 +27,24 @@ from ..workers.queries import (
     list_reserved,
     list_workers,
 )
-from . import current_host, plain, to_json
+from . import _operate, current_host, plain, to_json
 
 
-@click.command("workers")
+@click.group("workers", cls=AppGroup, invoke_without_command=True)
 @click.option(
     "--self", "is_self", is_flag=True, help="Only the workers of this machine or container."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
 @with_appcontext
-def workers(is_self: bool, as_json: bool) -> None:
+def workers(context: click.Context, is_self: bool, as_json: bool) -> None:
     """Print the workers that have not stopped, each with its children, missing ones first.
 
     Reads only. Exits 0 when a worker among them is alive, 1 when none is, 2 when the database does not
     answer. So `--self` tells whether the worker of a container is well.
     """
+    if context.invoked_subcommand is not None:
+        return
     host = current_host()
     host.require_schema()
     with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
@@ -56,7 +61,23 @@ def workers(is_self: bool, as_json: bool) -> None:
             click.echo(plain(*_lines(worker, attempts[worker.id], read.now, clean)))
         if not found:
             click.echo("no worker has sent a heartbeat")
-    sys.exit(0 if any(worker.is_listening for worker in found) else 1)
+    sys.exit(0 if any(worker.is_alive for worker in found) else 1)
+
+
+def _add(action: Action[Any]) -> None:
+    @workers.command(
+        action.short_name,
+        short_help=f"{action.title} workers.",
+        help=f"{action.title} the workers with these NAMES. {action.risk}\n{_operate.EXITS}",
+    )
+    @click.argument("names", nargs=-1, required=True)
+    @_operate.options
+    def command(names: tuple[str, ...], **options: Any) -> None:
+        _operate.run_action(action.name, [f"worker/{name}" for name in names], **options)
+
+
+for _short_name in ("drain", "forget"):
+    _add(ACTIONS[f"worker.{_short_name}"])
 
 
 def _is_here(worker: WorkerRow) -> bool:
@@ -76,18 +97,24 @@ def _lines(
             f"{pool.through_rq:,g} through RQ, {pool.reserved:,} reserved."
         )
     yield (
-        f"{worker.name} is {worker.state}, pid {worker.pid} on {worker.host}, "
+        f"{worker.name} is {worker.state}, pid {worker.pid} on {worker.host}, {_version_of(worker)}"
         f"queues {', '.join(worker.queues) or 'not known'}. "
         f"Last heartbeat {_span(worker.heartbeat_at, now)} ago.{rates}"
     )
     for child in list_children(worker, attempts):
         if child.attempt is not None or not is_missing:
             yield f"  {_line(child, now)}"
+    if worker.is_childless:
+        yield "  no child of it starts; it tries again after at most 30 s"
     if (last := worker.last_left) is not None:
         yield f"  the last child left {_span(last.at, now)} ago: it {clean(last.sentence)}"
     for left in worker.left:
         if not left.is_usual:
             yield f"  {clean(left.says)}"
+
+
+def _version_of(worker: WorkerRow) -> str:
+    return f"version {worker.deploy_version}, " if worker.deploy_version is not None else ""
 
 
 def _line(child: ChildRow, now: datetime) -> str:
@@ -116,6 +143,7 @@ def _as_json(worker: WorkerRow, attempts: Sequence[ReservedRow]) -> Mapping[str,
         "host": worker.host,
         "pid": worker.pid,
         "version": worker.version,
+        "deploy_version": worker.deploy_version,
         "queues": list(worker.queues),
         "processes": worker.processes,
         "started_at": worker.started_at.isoformat(),

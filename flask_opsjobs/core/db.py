@@ -7,11 +7,12 @@ import re
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
 import psycopg
+from psycopg.pq import PipelineStatus, TransactionStatus
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import Engine, MetaData, event
 from sqlalchemy.engine.base import OptionEngine
@@ -20,7 +21,7 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import Pool, QueuePool
 
 SCHEMA = "opsjobs"
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 16
 # The oldest schema that this code runs on. Before the first release this is the current schema.
 OLDEST_SCHEMA = SCHEMA_VERSION
 # The largest id: what a bigint holds.
@@ -187,7 +188,7 @@ def connect_apart(engine: Engine, patience: float | None = None) -> Connection:
     A full pool therefore cannot block us, and everything that the host does at connect (roles, tokens,
     `connect_args`) is done here too. The caller closes the connection. An exception of the host's code is
     raised as `psycopg.Error` too. With `patience` the connection fails when Postgres sends nothing for so
-    many seconds.
+    many seconds. Postgres ends it when a transaction on it stands still: see `OwnConnection`.
     """
     try:
         connection = _detached(engine.pool.recreate())
@@ -196,8 +197,9 @@ def connect_apart(engine: Engine, patience: float | None = None) -> Connection:
     except Exception as error:
         words = f"{type(error).__name__} while connecting"
         raise (_driver_error(error) or psycopg.OperationalError(words)) from error
+    _let_be(OwnConnection, connection)
     if patience is not None:
-        _make_patient(connection, None)
+        _let_be(PatientConnection, connection)
         set_patience(connection, patience)
     return connection
 
@@ -213,6 +215,53 @@ def _detached(pool: Pool) -> Connection:
     fairy.detach()  # from now on it belongs to no pool of SQLAlchemy
     connection.autocommit = True
     return connection
+
+
+# A process that is frozen in the middle of a transaction, or whose machine is, would keep its locks for ever.
+_END_IF_FROZEN = "SET LOCAL idle_in_transaction_session_timeout = '10s'"
+
+
+class OwnConnection(psycopg.Connection[Any]):
+    """A connection of ours. Postgres ends its session when a transaction on it waits 10 s for a statement.
+
+    The setting belongs to the transaction, not to the session, so it works through PgBouncer, and a host that
+    gets the session next does not have it.
+    """
+
+    @contextmanager
+    def transaction(
+        self, savepoint_name: str | None = None, force_rollback: bool = False
+    ) -> Iterator[psycopg.Transaction]:
+        """Do what psycopg does, and limit how long the transaction may stand still.
+
+        The limit is set in the round trip of BEGIN. In a pipeline, Postgres counts from a sync on, and not
+        after the end of the pipeline.
+        """
+        is_outer = self.info.transaction_status == TransactionStatus.IDLE
+        in_pipeline = self.pgconn.pipeline_status != PipelineStatus.OFF
+        if in_pipeline or not is_outer:
+            with super().transaction(savepoint_name, force_rollback) as made:
+                if is_outer:
+                    self.execute(_END_IF_FROZEN)
+                yield made
+            return
+        # Never entered: it only tells `Rollback` which transaction is meant.
+        this = psycopg.Transaction(self)
+        # Several statements in one cannot be prepared.
+        self.execute(f"BEGIN; {_END_IF_FROZEN}", prepare=False)
+        try:
+            yield this
+        except BaseException as error:
+            if not self.closed:
+                with suppress(psycopg.Error):
+                    self.rollback()
+            if isinstance(error, psycopg.Rollback) and error.transaction in (None, this):
+                return
+            raise
+        if force_rollback:
+            self.rollback()
+        else:
+            self.commit()
 
 
 def descriptors_of(connection: Connection | None) -> list[int]:
@@ -366,7 +415,7 @@ def _make_patient_engine(engine: Engine, most: int) -> Engine:
         dialect=other._dialect,
         _dispatch=other.dispatch,
     )
-    event.listen(pool, "connect", _make_patient, insert=True)
+    event.listen(pool, "connect", lambda made, _: _let_be(PatientConnection, made), insert=True)
     event.listen(engine, "do_connect", _connect_soon)
     return _EngineOfPages(engine, pool)
 
@@ -394,15 +443,15 @@ def patience(connection: SqlConnection, seconds: float) -> Iterator[None]:
         driver.patience = _SOON_SECONDS
 
 
-def _make_patient(connection: Any, _record: object) -> None:
-    kind: Any = type(connection)
-    connection.__class__ = _patient(kind)
+def _let_be(kind: Any, connection: Any) -> None:
+    """Make a connection of the host's class one of ours too."""
+    of_host: Any = type(connection)
+    connection.__class__ = _both(kind, of_host)
 
 
 @cache
-def _patient(kind: Any) -> Any:
-    """A subclass of the host's connection class that is also a `PatientConnection`."""
-    return type(kind.__name__, (PatientConnection, kind), {})
+def _both(kind: Any, of_host: Any) -> Any:
+    return type(of_host.__name__, (kind, of_host), {})
 
 
 def _connect_soon(dialect: Any, _record: object, args: Any, options: Any) -> Any:

@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from ..policy import DisplayPolicy, describe_failure
@@ -19,6 +20,8 @@ FAILED = "[hidden: display policy failed]"
 NO_PAYLOAD = "[hidden: needs payload.view]"
 LONGEST_VALUE = 10_000
 _MARGIN = 4_000
+# A page writes the name of a task or a step several times: so many short texts are cleaned once each.
+_KEPT, _LONGEST_KEPT = 1_000, 200
 
 
 class JsonNumber(str):
@@ -38,6 +41,7 @@ class Display:
     def __init__(self, policy: DisplayPolicy, *, may_see: bool) -> None:
         self.may_see = may_see
         self._policy = policy
+        self._clean_short = lru_cache(_KEPT)(policy.clean_text)
         self._has_failed = False
 
     @staticmethod
@@ -125,7 +129,8 @@ class Display:
     def clean(self, text: str) -> str:
         """The text after the policy's `clean_text`. A policy that raises hides all of it."""
         try:
-            cleaned = self._policy.clean_text(text)
+            is_short = len(text) <= _LONGEST_KEPT
+            cleaned = self._clean_short(text) if is_short else self._policy.clean_text(text)
             if isinstance(cleaned, str):
                 cleaned.encode()  # a lone surrogate would fail later, and break the whole page
                 return cleaned

@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 from .db import say_cause
 
@@ -33,6 +34,15 @@ class Backoff:
         self._wait = self._shortest
 
 
+@dataclass(frozen=True)
+class EndedOutage:
+    """An outage that is over. The times are of the monotonic clock."""
+
+    began: float
+    ended: float
+    why: str
+
+
 class Outage:
     """An outage of Postgres, shared by the threads of a process.
 
@@ -56,7 +66,9 @@ class Outage:
         self._logged: set[str] = set()
         self._logged_at: dict[str, float] = {}
         self._since = 0.0
+        self._why = ""
         self._back_at = 0.0
+        self._over: list[EndedOutage] = []
 
     def begin(self, thread: str, error: BaseException, asked_at: float) -> None:
         """Note that this thread got the error for a call begun at `asked_at` of the monotonic clock.
@@ -70,6 +82,7 @@ class Outage:
                 return
             if not self._without:
                 self._since, self._logged = now, set()
+                self._why = say_cause(error)
             self._without.add(thread)
             cause = say_cause(error)
             kind = cause.partition(":")[0]  # the rest may name a statement
@@ -90,9 +103,16 @@ class Outage:
             if self._without:
                 return
             self._back_at = time.monotonic()
+            self._over = [*self._over[-9:], EndedOutage(self._since, self._back_at, self._why)]
             if self._logged:
                 seconds = self._back_at - self._since
                 self._say(logging.WARNING, "Postgres is back after %.1f s", seconds)
+
+    def take_over(self) -> list[EndedOutage]:
+        """Return the outages that are over and that nobody has taken yet."""
+        with self._lock:
+            over, self._over = self._over, []
+        return over
 
     def _say(self, level: int, message: str, *values: object) -> None:
         with self._log_lock:

@@ -47,6 +47,18 @@ class RedisFacts:
 
 
 @dataclass(frozen=True)
+class DeliveryPlace:
+    """Where the delivery of a `queued` job was, with the dispatch number that was looked for.
+
+    `place` is `listed`, `parked` (popped by a worker, and not yet claimed), `running`, `held` (a worker's
+    heartbeat names it), `nowhere`, or `unknown`, because its Redis did not answer.
+    """
+
+    dispatch_no: int
+    place: str
+
+
+@dataclass(frozen=True)
 class UnreachableRedis:
     """A Redis that does not answer, and the queues in question that it holds.
 

@@ -107,10 +107,11 @@ def clean_secrets(text: str) -> str:
     `password`. A secret that is cut off, at the end of the text or before an `…`, is hidden too.
     """
     text = _PEM.sub(HIDDEN, text)
-    text = _USERINFO.sub(rf"\1{HIDDEN}@", text)
-    text = _ODD_USERINFO.sub(rf"\1{HIDDEN}@", text)
-    text = _CUT_USERINFO.sub(rf"\1{HIDDEN}", text)
-    text = _WEBHOOK.sub(rf"\1{HIDDEN}", text)
+    if "://" in text:
+        text = _USERINFO.sub(rf"\1{HIDDEN}@", text)
+        text = _ODD_USERINFO.sub(rf"\1{HIDDEN}@", text)
+        text = _CUT_USERINFO.sub(rf"\1{HIDDEN}", text)
+        text = _WEBHOOK.sub(rf"\1{HIDDEN}", text)
     text = _HEADER.sub(rf"\1{HIDDEN}", text)
     text = _COOKIE.sub(rf"\1{HIDDEN}", text)
     text = _SCHEME.sub(rf"\1 {HIDDEN}", text)

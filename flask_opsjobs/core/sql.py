@@ -1,6 +1,10 @@
-"""Loads SQL statements by name, each once. Each file in a domain's folder `sql` holds one statement."""
+"""Loads SQL statements by name, each once, and writes arrays of numbers for them.
+
+Each file in a domain's folder `sql` holds one statement.
+"""
 
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -18,3 +22,14 @@ def load(name: str) -> str:
     lines = _FILES[name].read_text().splitlines()
     text = "\n".join(line for line in lines if not line.lstrip().startswith("--")).strip()
     return re.sub(r"\{(\w+)\.sql\}", lambda found: f"({load(found[1])})", text)
+
+
+def array_of(numbers: Iterable[float | None]) -> str:
+    """The text of an array of numbers, as a parameter for `%(name)s::bigint[]`.
+
+    psycopg needs four times as long for a list.
+
+    >>> array_of([1, None, 0.5])
+    '{1,NULL,0.5}'
+    """
+    return "{" + ",".join(["NULL" if each is None else repr(each) for each in numbers]) + "}"

@@ -26,7 +26,7 @@ from ..actions.domain import (
     say_cannot,
     whole,
 )
-from ..actions.effects import Dispatch, Effect, RequestHeartbeat
+from ..actions.effects import AnnounceStop, Dispatch, Effect
 from ..actions.shapes import Change, Item, Skip
 from ..core.db import Connection
 from ..host import Host
@@ -194,7 +194,7 @@ def _after_due_slots(
             assert current is not None  # locked and planned
             item = write(writing, replace(row, entry=current))
             results += [] if item is None else [item]
-        results += [RequestHeartbeat(job.queue, job.worker) for job in report.stopped if job.worker]
+        results += [AnnounceStop(job.queue, job.worker) for job in report.stopped if job.worker]
         if report.lanes:
             results.append(Dispatch(tuple(sorted(report.lanes))))
         return results

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ..core.db import Base, one_of
-from ..jobs.lifecycle import FINAL
+from ..jobs.lifecycle import MANAGED_FINAL
 from .lifecycle import CATCH_UPS, ORIGINS, OVERLAPS, RESULTS
 
 MOMENT = DateTime(timezone=True)
@@ -88,7 +88,7 @@ class CronSlot(Base):
     __table_args__ = (
         CheckConstraint(one_of("result", tuple(RESULTS)), name="result_check"),
         CheckConstraint("slots >= 1 AND until_at >= slot_at", name="run_check"),
-        CheckConstraint(one_of("job_state", FINAL), name="job_state_check"),
+        CheckConstraint(one_of("job_state", MANAGED_FINAL), name="job_state_check"),
         CheckConstraint(
             "(job_state IS NULL) = (ended_at IS NULL) AND (job_state IS NULL OR job_id IS NOT NULL)",
             name="job_end_check",

@@ -2,6 +2,8 @@
 
 from .after_end import MovedJob
 from .transitions import (
+    NOT_RUN_BY_WORKER,
+    WORKER_STOPPED,
     EndedAttempt,
     cancel,
     count_failed_deliveries,
@@ -11,6 +13,7 @@ from .transitions import (
     give_back,
     receive,
     rescue,
+    rescue_lost,
     rescue_reserved,
     skip,
     stop,
@@ -18,6 +21,8 @@ from .transitions import (
 )
 
 __all__ = [
+    "NOT_RUN_BY_WORKER",
+    "WORKER_STOPPED",
     "EndedAttempt",
     "MovedJob",
     "cancel",
@@ -28,6 +33,7 @@ __all__ = [
     "give_back",
     "receive",
     "rescue",
+    "rescue_lost",
     "rescue_reserved",
     "skip",
     "stop",

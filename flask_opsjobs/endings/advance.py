@@ -103,7 +103,7 @@ class _Turn:
         settled = self._one("settle_steps", now=self._now, limit=self._most)
         self.unsettled -= settled["settled"]
         self.is_idle &= settled["events"] == 0
-        self.has_more |= settled["events"] >= self._most or settled["has_edges_left"]
+        self.has_more |= settled["has_events_left"] or settled["has_edges_left"]
         return settled
 
     def cancel_behind(self, unfinished: Sequence[int], causes: Sequence[int]) -> None:

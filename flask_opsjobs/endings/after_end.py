@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from ..core.db import Connection
 from ..cron import transitions as cron_transitions
@@ -14,8 +14,7 @@ from ..jobs.record import unique_locks
 from ..limits import transitions as limits
 
 
-@dataclass(frozen=True)
-class MovedJob:
+class MovedJob(NamedTuple):
     """A job whose attempt ended, or that ended while it waited, and its new state.
 
     `is_not_run`: a worker had claimed it but did not call its function.

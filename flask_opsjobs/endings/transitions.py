@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
-from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
 from ..core import sql
@@ -23,16 +21,18 @@ from ..jobs import transitions as job_transitions
 from ..jobs.lifecycle import WAITING, sources_of
 from ..jobs.perform.backoff import HAND_BACK_FOR
 from ..jobs.perform.outcomes import RETURNED, Outcome
+from ..workers.lost_worker import LostWorker
 from .after_end import AFTER_END, MovedJob
 
 # A job fails after RQ workers that lack the host's code failed this many of its deliveries.
 MOST_FAILED_DELIVERIES = 3
-# A process that is frozen in the middle of an end would keep its jobs locked. Postgres then ends its session.
-_END_IF_FROZEN = "SET LOCAL idle_in_transaction_session_timeout = '10s'"
+# Why jobs are rescued although their worker did not vanish, and the cause of death that it means.
+WORKER_STOPPED = "its worker stopped"
+NOT_RUN_BY_WORKER = "its worker is alive but does not run it"
+_DEATHS = {WORKER_STOPPED: "stopped", NOT_RUN_BY_WORKER: "unknown"}
 
 
-@dataclass(frozen=True)
-class EndedAttempt:
+class EndedAttempt(NamedTuple):
     """An outcome to write.
 
     `id` and `dispatch_no` are its fence: the row must still have this dispatch number. `began` and `ended`
@@ -96,11 +96,11 @@ def finish(
         connection,
         "finish_jobs",
         {
-            "ids": [each.id for each in ended],
-            "dispatch_nos": [each.dispatch_no for each in ended],
-            "pids": [each.pid for each in ended],
-            "began_ago": [moment - (each.began or moment) for each in ended],
-            "ended_ago": [moment - (each.ended or moment) for each in ended],
+            "ids": sql.array_of(each.id for each in ended),
+            "dispatch_nos": sql.array_of(each.dispatch_no for each in ended),
+            "pids": sql.array_of(each.pid for each in ended),
+            "began_ago": sql.array_of(moment - (each.began or moment) for each in ended),
+            "ended_ago": sql.array_of(moment - (each.ended or moment) for each in ended),
             "worker_id": ended[0].worker_id,
             "worker": ended[0].worker,
             "now": now,
@@ -154,20 +154,62 @@ def rescue(
 
     Commits unless the caller has a transaction. `exclude` holds deliveries as "id-dispatch_no". Only jobs
     claimed before `claimed_before` (by default `now`) are rescued: the worker may still run a job
-    that it claimed later. Jobs without attempts left fail. Locks the jobs in id order.
+    that it claimed later. Jobs without attempts left fail. `cause` says in words why the attempts are lost.
+    Locks the jobs in id order.
     """
     return _end(
         connection,
         "rescue_jobs",
         {
             "worker_ids": list(worker_ids),
+            "ids": None,
             "now": now,
             "cause": cause,
+            "death": _DEATHS.get(cause, "vanished"),
             "exclude": list(exclude),
             "claimed_before": claimed_before or now,
             "limit": limit,
         },
     )
+
+
+def rescue_lost(
+    connection: Connection,
+    worker: LostWorker,
+    ids: Sequence[int],
+    claimed_before: datetime,
+    now: datetime,
+) -> list[MovedJob]:
+    """Rescue those of these jobs that a lost worker had begun or reserved before `claimed_before`.
+
+    Returns them. The caller has locked the jobs, and commits.
+    """
+    began = _end(
+        connection,
+        "rescue_jobs",
+        {
+            "worker_ids": [worker.worker_id],
+            "ids": list(ids),
+            "now": now,
+            "cause": worker.cause,
+            "death": _DEATHS.get(worker.cause, "vanished"),
+            "exclude": [],
+            "claimed_before": claimed_before,
+            "limit": len(ids),
+        },
+    )
+    reserved = _end(
+        connection,
+        "rescue_reserved_jobs",
+        {
+            "worker_ids": [worker.worker_id],
+            "ids": list(ids),
+            "now": now,
+            "reserved_before": claimed_before,
+            "limit": len(ids),
+        },
+    )
+    return began + reserved
 
 
 def rescue_reserved(
@@ -184,6 +226,7 @@ def rescue_reserved(
     """
     parameters = {
         "worker_ids": list(worker_ids),
+        "ids": None,
         "now": now,
         "reserved_before": reserved_before,
         "limit": limit,
@@ -297,10 +340,7 @@ def _end_waiting(
 
 
 def _end(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> list[MovedJob]:
-    is_own = connection.info.transaction_status == TransactionStatus.IDLE
     with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
-        if is_own:
-            cursor.execute(_END_IF_FROZEN)
         cursor.execute(sql.load(statement), parameters)
         ended = [MovedJob(**row) for row in cursor.fetchall()]
         for tell in AFTER_END:
@@ -329,6 +369,9 @@ def _row(ending: EndedAttempt, moment: float) -> dict[str, Any]:
         "output_omitted": outcome.output_omitted,
         "log_tail": outcome.log_tail,
         "cause_of_death": outcome.cause_of_death,
+        "death": outcome.death,
+        "death_facts": outcome.death_facts,
+        "failure_key": outcome.failure_key,
         "max_rss_kb": outcome.max_rss_kb,
         "done": done,
         "total": total,

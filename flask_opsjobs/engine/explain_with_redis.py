@@ -94,7 +94,7 @@ def _frontier_with_redis(host: Host, frontier: Sequence[FrontierStep]) -> list[F
 def _with_redis(host: Host, evidence: Evidence, *, names_partition: bool) -> Evidence:
     if evidence.limit is not None:
         evidence = replace(evidence, limit=replace(evidence.limit, is_named=names_partition))
-    if evidence.is_due:
+    if evidence.is_due and not evidence.job.is_adopted:
         job = evidence.job
         delivery = name_of(job.id, job.dispatch_no) if job.state == "queued" else None
         evidence = replace(

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from ..batches.queries import BatchRow, CallbackOfBatch
 from ..core.redis_facts import PARKED_GRACES, RedisFacts
+from ..jobs.adopted.chain_queries import Relative
 from ..jobs.lifecycle import WAITING
 from ..jobs.rows import Count
 from ..lifeline.loop_runs import LoopRow
@@ -24,6 +25,7 @@ class JobEvidence:
     """The columns of the job that decide whether it can run."""
 
     id: int
+    origin: str
     state: str
     task: str
     queue: str
@@ -48,6 +50,11 @@ class JobEvidence:
     limiter: str | None
     partition: str | None
     weight: int | None
+
+    @property
+    def is_adopted(self) -> bool:
+        """Whether it is a plain RQ job: RQ and its workers move it, and no loop or worker of ours does."""
+        return self.origin == "rq"
 
     @property
     def is_reserved(self) -> bool:
@@ -91,7 +98,8 @@ class QueueEvidence:
 class Listener:
     """A worker that listens to the queue, or has the job.
 
-    `running` is when its oldest running job started, once each of its children has one.
+    `running` is when its oldest running job started, once each of its children has one. `no_child` is why its
+    last child left, when it has none. `has_ended`: it is missing, or has stopped.
     """
 
     id: int
@@ -102,6 +110,8 @@ class Listener:
     is_alive: bool
     running_job: int | None = None
     running: datetime | None = None
+    has_ended: bool = False
+    no_child: str | None = None
 
 
 @dataclass(frozen=True)
@@ -234,6 +244,9 @@ class Evidence:
     last_attempt: AttemptEvidence | None = None
     # The oldest few jobs that a deferred job waits for.
     waits_for: Sequence[int] = ()
+    # What RQ has an adopted job wait for, and whether it goes on after one of them failed.
+    parents: Sequence[Relative] = ()
+    allows_failure: bool = False
     step: StepEvidence | None = None
     listeners: Sequence[Listener] = ()
     last_listener: Listener | None = None
@@ -297,6 +310,11 @@ class Evidence:
         """The live workers whose children all run a job, the longest running job first."""
         running = [listener for listener in self.alive if listener.running is not None]
         return sorted(running, key=lambda listener: listener.running or self.now)
+
+    @property
+    def childless(self) -> Sequence[Listener]:
+        """The live workers that have no child, because none starts."""
+        return [listener for listener in self.alive if listener.no_child is not None]
 
     @property
     def is_lost(self) -> bool:

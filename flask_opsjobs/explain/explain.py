@@ -11,6 +11,7 @@ from ..batches.queries import BatchRow
 from ..core.db import OLDEST_SCHEMA, SCHEMA_VERSION
 from ..core.words import agree, counted
 from ..jobs import reasons as job_reasons
+from ..jobs.adopted import reasons as adopted_reasons
 from ..jobs.lifecycle import FINAL
 from ..lifeline import reasons as lifeline_reasons
 from ..lifeline.reasons import needed_loops
@@ -42,6 +43,8 @@ FINDERS: Mapping[str, Finder] = {
     "step_not_advanced": workflow_reasons.step_not_advanced,
     "wait_open": workflow_reasons.wait_open,
     "map_expanding": workflow_reasons.map_expanding,
+    "parent_failed": adopted_reasons.parent_failed,
+    "parent_open": adopted_reasons.parent_open,
     "deferred": job_reasons.deferred,
     "scheduled": job_reasons.scheduled,
     "backing_off": job_reasons.backing_off,
@@ -52,6 +55,7 @@ FINDERS: Mapping[str, Finder] = {
     "redis_away": lifeline_reasons.redis_away,
     "workers_suspended": lifeline_reasons.workers_suspended,
     "no_live_worker": queue_reasons.no_live_worker,
+    "no_child": queue_reasons.no_child,
     "delivery_lost": lifeline_reasons.delivery_lost,
     "loop_silent": lifeline_reasons.loop_silent,
     "loop_failing": lifeline_reasons.loop_failing,
@@ -67,6 +71,8 @@ FINDERS: Mapping[str, Finder] = {
 
 def explain_evidence(evidence: Evidence) -> Explanation:
     """Explain why the job is not running, from the evidence alone. Pure."""
+    if evidence.job.is_adopted:
+        return _explain_adopted(evidence)
     evidence = _with_frontier(evidence)
     reasons = tuple(
         reason
@@ -85,6 +91,16 @@ def explain_evidence(evidence: Evidence) -> Explanation:
         read_at=evidence.now,
         says=_summary(evidence, reasons),
     )
+
+
+def _explain_adopted(evidence: Evidence) -> Explanation:
+    """Say of a plain RQ job what it depends on, else that RQ runs it: no other reason applies."""
+    job = evidence.job
+    reasons = *adopted_reasons.parent_failed(evidence), *adopted_reasons.parent_open(evidence)
+    says = f"job {job.id} is {job.state}: it is a plain RQ job, which RQ and its workers run."
+    if reasons:
+        says = _summary(evidence, reasons)
+    return Explanation(job.id, job.state, reasons, (), "complete", (), evidence.now, says)
 
 
 def _with_frontier(evidence: Evidence) -> Evidence:
@@ -261,7 +277,7 @@ def _checks_of_a_due_job(evidence: Evidence, codes: set[str]) -> Iterator[str]:
     ):
         yield f"prefetch {evidence.prefetch.used:,} of {evidence.prefetch.size:,}"
     if evidence.alive:
-        idle = len(evidence.alive) - len(evidence.busy)
+        idle = len(evidence.alive) - len(evidence.busy) - len(evidence.childless)
         busy = f", {idle:,} idle" if idle else ""
         yield f"{counted(len(evidence.alive), 'worker')} live{busy}"
     if evidence.redis is None:

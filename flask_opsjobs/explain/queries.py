@@ -12,6 +12,8 @@ from sqlalchemy.orm import Session
 
 from ..batches import queries as batch_queries
 from ..core import sql
+from ..jobs.adopted.chain_queries import find_parents
+from ..jobs.adopted.models import RqFacts
 from ..jobs.lifecycle import FINAL
 from ..jobs.models import Attempt, Job
 from ..jobs.rows import Count
@@ -54,6 +56,8 @@ def find_evidence(
     evidence = Evidence(now, settings, JobEvidence(*row))
     if evidence.job.state in FINAL:
         return evidence
+    if evidence.job.is_adopted:
+        return _with_parents(session, evidence)
     if evidence.job.workflow_id is not None:
         evidence = replace(evidence, step=_step(session, evidence))
     if evidence.job.is_with_worker:
@@ -71,6 +75,16 @@ def find_evidence(
         return _with_start_conditions(session, evidence)
     # Before it is due, its limiter may have become too small for it, or may cool down beyond its due time.
     return replace(evidence, limit=_limit(session, evidence.job)) if evidence.is_early else evidence
+
+
+def _with_parents(session: Session, evidence: Evidence) -> Evidence:
+    """Add what RQ has the job wait for. What else decides, RQ knows."""
+    if evidence.job.state != "deferred":
+        return evidence
+    allows = select(RqFacts.allows_failure).where(RqFacts.job_id == evidence.job.id)
+    parents = find_parents(session, evidence.job.id)
+    allows_failure = bool(session.scalars(allows).one_or_none())
+    return replace(evidence, parents=parents, allows_failure=allows_failure)
 
 
 def _with_start_conditions(session: Session, evidence: Evidence) -> Evidence:
@@ -207,7 +221,7 @@ def _frontier(
 def _listeners(session: Session, evidence: Evidence) -> list[Listener]:
     params = {"queue": evidence.job.queue, "most": MOST_LISTENERS, **_clock(evidence)}
     rows = session.connection().exec_driver_sql(sql.load("list_listeners"), params)
-    return [Listener(*row) for row in rows]
+    return [Listener(**row._mapping) for row in rows]
 
 
 def _clock(evidence: Evidence) -> dict[str, Any]:
@@ -221,7 +235,7 @@ def _last_listener(session: Session, evidence: Evidence) -> Listener | None:
         return max(evidence.listeners, key=lambda listener: listener.heartbeat_at)
     params = {"queue": evidence.job.queue}
     row = session.connection().exec_driver_sql(sql.load("find_last_listener"), params).one_or_none()
-    return None if row is None else Listener(*row)
+    return None if row is None else Listener(**row._mapping)
 
 
 def _prefetch(session: Session, evidence: Evidence) -> Prefetch:
@@ -289,4 +303,4 @@ def _worker(session: Session, evidence: Evidence) -> Listener | None:
     row = session.connection().exec_driver_sql(sql.load("find_holder"), params).one_or_none()
     if row is None:
         return None
-    return Listener(*row)
+    return Listener(**row._mapping)

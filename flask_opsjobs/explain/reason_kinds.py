@@ -247,7 +247,7 @@ REASON_KINDS = (
     ReasonKind(
         "worker_silent",
         holds="a worker has it, and this worker sends no heartbeat",
-        helps="the watch loop rescues it",
+        helps='the watch loop rescues it; with `OPSJOBS_RESCUE = "manual"` an operator does',
         passes=True,
     ),
     ReasonKind(
@@ -284,6 +284,17 @@ REASON_KINDS = (
         "map_expanding",
         holds="it is a map of a workflow, and its worker is adding a step for each element",
         helps="wait until the steps are added",
+        passes=True,
+    ),
+    ReasonKind(
+        "parent_failed",
+        holds="a plain RQ job depends on a job that failed, was canceled or is gone, so RQ never queues it",
+        helps="retry that job, or cancel this one",
+    ),
+    ReasonKind(
+        "parent_open",
+        holds="a plain RQ job depends on a job that has not ended",
+        helps="wait for that job",
         passes=True,
     ),
     ReasonKind(
@@ -343,9 +354,15 @@ REASON_KINDS = (
         helps="start one",
     ),
     ReasonKind(
+        "no_child",
+        holds="the workers of its queue are alive, but none of them can start a child process",
+        helps="read the worker's log: a hook fails, or memory or processes are short",
+    ),
+    ReasonKind(
         "delivery_lost",
         holds="it was dispatched, but Redis lost its delivery, or its worker died before it claimed the job",
-        helps="the recall loop recalls it",
+        helps="the recall loop recalls it, or an operator does",
+        action="job.recall",
         passes=True,
     ),
     ReasonKind(
@@ -417,7 +434,9 @@ _KINDS = {kind.code: kind for kind in REASON_KINDS}
 class ReasonDetails(TypedDict, total=False):
     """The optional fields of a `Reason` that a finder may set."""
 
+    action: str | None
     target: str
+    passes: bool
     by: str | None
     quote: str | None
     since: datetime | None
@@ -436,9 +455,11 @@ def make_reason(
 ) -> Reason:
     """The reason with this code, as of the time of `evidence`. Values of `read` that are None are left out.
 
-    `details` may name the target of its action. By default the target is the job or its queue.
+    `details` may name its action and the target of the action. By default the action is that of the kind, and
+    the target is the job or its queue.
     """
-    action = _KINDS[code].action
+    action = details.setdefault("action", _KINDS[code].action)
+    details.setdefault("passes", _KINDS[code].passes)
     if action is None:
         details.pop("target", None)
     else:
@@ -452,8 +473,6 @@ def make_reason(
         source=source,
         read_at=evidence.now,
         todo=todo,
-        action=action,
-        passes=_KINDS[code].passes,
         **details,
     )
 

@@ -41,6 +41,12 @@ def grant_sequences(op: Any, *sequences: str) -> None:
         _grant(op, "USAGE", f"SEQUENCE opsjobs.{sequence}")
 
 
+def grant_functions(op: Any, *functions: str) -> None:
+    """Let the app's role call functions, also where a database allows that to nobody by default."""
+    for function in functions:
+        _grant(op, "EXECUTE", f"FUNCTION opsjobs.{function}")
+
+
 def grant_schema(op: Any) -> None:
     """Grant the use of the schema, and the right to read its version, which `init_app` checks."""
     _grant(op, "USAGE", "SCHEMA opsjobs")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# name: (what it indexes, such as "jobs (queue, id)", and the query that it is for).
+# name: (what it indexes, such as "jobs (queue, id)" or "UNIQUE jobs (rq_id)", and the query that it is for).
 Indexes = Mapping[str, tuple[str, str]]
 
 # An index whose creation was interrupted stays, and is invalid.
@@ -44,8 +44,10 @@ def create_missing(op: Any, indexes: Indexes) -> None:
 
 
 def _create(op: Any, name: str, columns: str, query: str, how: str = "") -> None:
-    table, _, rest = columns.partition(" ")
-    op.execute(f"CREATE INDEX {how}{name} ON opsjobs.{table} {rest}")
+    is_unique = columns.startswith("UNIQUE ")
+    table, _, rest = columns.removeprefix("UNIQUE ").partition(" ")
+    kind = "UNIQUE INDEX" if is_unique else "INDEX"
+    op.execute(f"CREATE {kind} {how}{name} ON opsjobs.{table} {rest}")
     op.execute(f"COMMENT ON INDEX opsjobs.{name} IS '{query}'")
 
 

@@ -80,8 +80,11 @@ def upgrade(op: Any, to: int, since: int = 0) -> None:
                 indexes.create(op, _step(number).INDEXES)
             op.execute(f"INSERT INTO opsjobs.schema_version (version) VALUES ({number:d})")
     if 0 < start <= to:
+        # A later step may have an index of an earlier one anew, under the same name.
+        wanted: dict[str, tuple[str, str]] = {}
         for number in range(start + 1 if is_script else 1, to + 1):
-            indexes.create_missing(op, _step(number).INDEXES)
+            wanted |= _step(number).INDEXES
+        indexes.create_missing(op, wanted)
 
 
 def downgrade(op: Any, to: int, since: int | None = None) -> None:

@@ -22,22 +22,28 @@ from ..actions.domain import (
     read_id_target,
     say_target,
 )
-from ..actions.effects import Advance, Dispatch, Effect, Forget, RequestHeartbeat
+from ..actions.effects import Advance, AnnounceStop, Dispatch, Effect, Forget
 from ..actions.shapes import Change, Item, Skip
 from ..batches import lifecycle as batch_lifecycle
 from ..core.db import Connection
 from ..core.words import show_value
 from ..cron import transitions as cron_transitions
+from ..engine.dispatch import dispatch
 from ..host import Host
+from ..settings import Settings
+from ..workers.lost_worker import LostWorker
 from ..workflows import actions as workflow_actions
 from ..workflows import transitions as workflow_transitions
 from ..workflows.lifecycle import OPEN
 from . import transitions as job_transitions
-from .lifecycle import ENDED_BY, sources_of
+from .adopted import actions as adopted_actions
+from .lifecycle import ASKED_OF_RQ, ENDED_BY, sources_of
 from .record import unique_locks
 from .record.options import LAST_YEAR
 from .transitions import JobForDecision
 
+_Decide = Callable[[JobForDecision, Request], Item | Skip]
+_Apply = Callable[[Connection, Request, Sequence[JobForDecision]], Sequence[Effect | Item]]
 _STARTS_BEFORE = "it must start before its deadline, "
 
 
@@ -69,19 +75,19 @@ def say_unknown(target: str) -> str:
 
 
 def forbid(job: JobForDecision, request: Request) -> Skip | None:
-    """The reason to skip the job: its state, workflow or batch forbids the action, or RQ owns it.
+    """The reason to skip the job: its state, workflow or batch forbids the action, or RQ cannot do it.
 
     None when the action is allowed.
     """
-    if job.origin != "opsjobs":
-        return cannot(job, request, "RQ owns it, and it is read-only here")
+    if job.origin == "rq":
+        return adopted_actions.forbid(job, request)
     name, is_legal = request.action.short_name, job.state in request.action.sources
     why = None if job.step is None else _find_step_problem(job, name)
     if why is None and not is_legal:
         why = f"it is {job.state}"
         if job.step is not None:
             why += workflow_actions.say_legal_moves(job.step_kind or "", job.state, job.ended_by)
-    if why is None and job.is_reserved and name != "cancel":
+    if why is None and job.is_reserved and name not in ("cancel", "rescue"):
         why = f"worker {job.worker} has taken it and begins it at any moment"
     if why is None:
         why = _find_batch_problem(job, name)
@@ -132,6 +138,7 @@ def list_facts(job: JobForDecision, now: datetime) -> dict[str, Any]:
         "ended_at": exact(job.ended_at),
         "ended_by": job.ended_by,
         "cancel_requested_at": exact(job.cancel_requested_at),
+        **({"worker": job.worker} if job.is_with_worker else {}),
         **({} if job.step is None else {"workflow_state": job.workflow_state}),
     }
 
@@ -246,8 +253,14 @@ def _apply_retry(
 
 
 def _decide_cancel(job: JobForDecision, request: Request) -> Item | Skip:
-    if not _is_with_worker(job):
+    if not job.is_with_worker:
         return make_item(job, Change("state", job.state, "canceled"))
+    if _find_rescue_problem(job, request) is None:
+        note = (
+            f"{_say_lost(job)}, so it ends now; if its function should still run there, its result does not "
+            "count"
+        )
+        return make_item(job, Change("state", job.state, "canceled"), note=note)
     if job.cancel_requested_at is not None:
         who = job.cancel_requested_by or "somebody"
         sentence = (
@@ -255,45 +268,47 @@ def _decide_cancel(job: JobForDecision, request: Request) -> Item | Skip:
         )
         return make_skip(job, "already", sentence)
     after = "started, as before" if job.worker_kind == "plain" else "canceled, once it is stopped"
-    note = _when_stopped(job, request.host.settings.heartbeat_seconds)
+    note = _when_stopped(job, request.host.settings)
     return make_item(job, Change("state", job.state, after), note=note)
 
 
-def _is_with_worker(job: JobForDecision) -> bool:
-    """Return whether a worker runs the job or has taken it: then the worker is asked to end it."""
-    return job.state == "started" or job.is_reserved
-
-
-def _when_stopped(job: JobForDecision, heartbeat_seconds: float) -> str:
-    """When and how a request to cancel takes effect, by the kind of the worker."""
+def _when_stopped(job: JobForDecision, settings: Settings) -> str:
+    """When and how a request to cancel takes effect, by the kind and the state of the worker."""
+    if job.worker_state != "alive":
+        rescue = "the watch loop rescues it" if settings.rescue == "automatic" else "it is rescued"
+        return (
+            f"its worker {job.worker or 'is unknown and'} sends no heartbeat: the job ends when the worker "
+            f"comes back and stops it, or when the worker is missing and {rescue}"
+        )
     if job.worker_kind == "pool":
         return (
             "its worker kills the child that runs it as soon as the worker gets the request: at once through "
-            f"Redis, or with its next heartbeat, at most {heartbeat_seconds:g} s later"
+            f"Redis, or with its next heartbeat, at most {settings.heartbeat_seconds:g} s later"
         )
-    if job.worker_kind == "plain":
-        return (
-            "a plain rq worker cannot be asked to stop, so the function runs to its end. "
-            "If it returns, the job is finished. If it fails, the job is canceled and not retried"
-        )
-    return "its worker is unknown: the job is canceled when the watch loop rescues it"
+    return (
+        "a plain rq worker cannot be asked to stop, so the function runs to its end. "
+        "If it returns, the job is finished. If it fails, the job is canceled and not retried"
+    )
 
 
 def _apply_cancel(
     connection: Connection, request: Request, jobs: Sequence[JobForDecision]
 ) -> list[Effect | Item]:
     actor, reason, now = request.actor, request.reason, request.now
-    waiting = [job for job in jobs if not _is_with_worker(job)]
-    with_workers = [job for job in jobs if _is_with_worker(job)]
+    waiting = [job for job in jobs if not job.is_with_worker]
+    with_workers = [job for job in jobs if job.is_with_worker]
+    lost = [job for job in with_workers if _find_rescue_problem(job, request) is None]
     endings.cancel(connection, [job.id for job in waiting], now, reason)
     ids = [job.id for job in with_workers]
     job_transitions.request_cancel(connection, ids, actor, reason, now)
+    _rescue(connection, request, lost)
     requests = [
-        RequestHeartbeat(job.queue, job.worker)
+        AnnounceStop(job.queue, job.worker)
         for job in with_workers
-        if job.worker is not None and job.worker_kind != "plain"
+        if job not in lost and job.worker is not None and job.worker_kind != "plain"
     ]
-    return [*_forget(waiting), *requests, *_advance(waiting)]
+    ended = [*waiting, *lost]
+    return [*_forget(ended), *requests, *_advance(ended)]
 
 
 def _decide_discard(job: JobForDecision, _request: Request) -> Item | Skip:
@@ -305,6 +320,115 @@ def _apply_discard(
 ) -> list[Effect | Item]:
     endings.discard(connection, [job.id for job in jobs], request.now, request.reason)
     return [*_forget(jobs), *_advance(jobs)]
+
+
+# --- rescue
+
+
+def _find_rescue_problem(job: JobForDecision, request: Request) -> str | None:
+    """Why the job cannot be taken from its worker; None when the worker has ended or is unknown."""
+    if not job.is_with_worker:
+        return f"it is {job.state}, and no worker has it"
+    if (worker := job.lost_worker) is None:
+        return f"its worker {job.worker} is {job.worker_state}, and may still run it"
+    missing_seconds, now = request.host.settings.missing_seconds, request.now
+    if job.is_reserved:
+        taken_at, before = (
+            job.dispatched_at,
+            worker.lost_reservations_before(now, missing_seconds),
+        )
+    else:
+        taken_at = job.started_at
+        before = worker.lost_claims_before(taken_at, now, missing_seconds)
+    if taken_at is not None and taken_at < before:
+        return None
+    return (
+        f"its worker {job.worker} took it at {moment_in_words(taken_at)}, and may have come back: try again "
+        f"in {missing_seconds:g} s, unless its heartbeat arrives"
+    )
+
+
+def _decide_rescue(job: JobForDecision, request: Request) -> Item | Skip:
+    if (why := _find_rescue_problem(job, request)) is not None:
+        return cannot(job, request, why)
+    note = f"{_say_lost(job)}; if its function should still run there, its result does not count"
+    changes = [Change("state", "reserved" if job.is_reserved else job.state, _after_rescue(job))]
+    return make_item(job, *changes, note=note)
+
+
+def _after_rescue(job: JobForDecision) -> str:
+    """The state after a rescue, as `rescue_jobs.sql` and `rescue_reserved_jobs.sql` decide it."""
+    if job.cancel_requested_at is not None:
+        return "canceled"
+    return "available" if job.is_reserved or job.attempt < job.max_attempts else "failed"
+
+
+def _say_lost(job: JobForDecision) -> str:
+    """What became of its worker."""
+    worker = job.lost_worker
+    if worker is None or worker.name is None:
+        return "its worker is unknown"
+    return (
+        f"its worker {worker.name} {'has stopped' if worker.state == 'stopped' else 'is missing'}"
+    )
+
+
+def _rescue(connection: Connection, request: Request, jobs: Sequence[JobForDecision]) -> None:
+    """Take jobs from their lost workers, as the watch loop does."""
+    by_worker: dict[LostWorker, list[JobForDecision]] = defaultdict(list)
+    for job in jobs:
+        if job.lost_worker is not None:
+            by_worker[job.lost_worker].append(job)
+    for worker, of_worker in by_worker.items():
+        # Each of them was decided. A later time than all of theirs lets the statements take them all.
+        taken = [at for job in of_worker for at in (job.started_at, job.dispatched_at) if at]
+        before = max([*taken, request.now]) + timedelta(microseconds=1)
+        endings.rescue_lost(connection, worker, [job.id for job in of_worker], before, request.now)
+
+
+def _apply_rescue(
+    connection: Connection, request: Request, jobs: Sequence[JobForDecision]
+) -> list[Effect | Item]:
+    _rescue(connection, request, jobs)
+    # What a worker of RQ has left of them in Redis goes too.
+    left = Forget(tuple((job.queue, job.id, job.dispatch_no) for job in jobs))
+    return [left, _dispatch(jobs), *_advance(jobs)]
+
+
+# --- recall
+
+_PLACES = {
+    "listed": "its delivery is in Redis, and a worker takes it from there",
+    "running": "RQ says that a worker runs it",
+    "held": "a worker has it, says the heartbeat of the worker",
+    "parked": "a worker has just taken its delivery, or died with it: then the recall loop recalls it",
+    "unknown": "its Redis does not answer, so nobody knows where its delivery is",
+}
+
+
+def _decide_recall(job: JobForDecision, request: Request) -> Item | Skip:
+    found, wait = request.deliveries.get(job.id), request.host.settings.recall_seconds
+    if found is None or found.dispatch_no != job.dispatch_no:
+        return cannot(job, request, "it moved while its delivery was looked for")
+    if found.place != "nowhere":
+        return cannot(job, request, _PLACES[found.place])
+    if job.dispatched_at is not None and 0 <= _seconds_since(job.dispatched_at, request) < wait:
+        return cannot(
+            job, request, f"it was dispatched less than {wait:g} s ago, and may be on its way"
+        )
+    note = "its delivery is nowhere in Redis; if it should appear again, no worker accepts it"
+    return make_item(job, Change("state", "queued", "available"), note=note)
+
+
+def _seconds_since(moment: datetime, request: Request) -> float:
+    return (request.now - moment).total_seconds()
+
+
+def _apply_recall(
+    connection: Connection, _request: Request, jobs: Sequence[JobForDecision]
+) -> list[Effect | Item]:
+    dispatch.recall(connection, [(job.id, job.dispatch_no) for job in jobs])
+    return [*_forget(jobs), _dispatch(jobs)]
 
 
 # --- reschedule
@@ -492,6 +616,37 @@ def merge_notes(items: Sequence[Item]) -> list[str]:
     return merged
 
 
+# --- adopted jobs
+
+
+def _or_ask_rq(decide: _Decide) -> _Decide:
+    """Decide so about managed jobs, and about adopted ones what RQ is asked for."""
+    return lambda job, request: (
+        adopted_actions.decide(job, request) if job.origin == "rq" else decide(job, request)
+    )
+
+
+def _and_ask_rq(apply: _Apply) -> _Apply:
+    """Apply so to managed jobs, and ask RQ about adopted ones."""
+
+    def apply_to_all(
+        connection: Connection, request: Request, jobs: Sequence[JobForDecision]
+    ) -> Sequence[Effect | Item]:
+        managed = [job for job in jobs if job.origin == "opsjobs"]
+        adopted = [job for job in jobs if job.origin == "rq"]
+        done = apply(connection, request, managed) if managed else []
+        return [*done, *adopted_actions.apply(connection, request, adopted)]
+
+    return apply_to_all
+
+
+def actions_of_job(origin: str, state: str) -> tuple[Action[JobForDecision], ...]:
+    """The actions that are legal for jobs of this origin and state, in the order of their buttons."""
+    if origin == "opsjobs":
+        return tuple(action for action in ACTIONS if state in action.sources)
+    return tuple(action for action in ACTIONS if state in ASKED_OF_RQ.get(action.short_name, ()))
+
+
 # In the order of their buttons.
 ACTIONS: tuple[Action[JobForDecision], ...] = (
     Action(
@@ -500,24 +655,44 @@ ACTIONS: tuple[Action[JobForDecision], ...] = (
         sources=sources_of("retry"),
         risk="The function runs once more, and repeats all that earlier attempts did.",
         read_more=_read_more_of_retry,
-        decide=_decide_retry,
-        apply=_apply_retry,
+        decide=_or_ask_rq(_decide_retry),
+        apply=_and_ask_rq(_apply_retry),
     ),
     Action(
         name="job.cancel",
         title="Cancel",
         sources=sources_of("cancel"),
         risk="A waiting job will not run. A running function is stopped in the middle of its work.",
-        decide=_decide_cancel,
-        apply=_apply_cancel,
+        decide=_or_ask_rq(_decide_cancel),
+        apply=_and_ask_rq(_apply_cancel),
+    ),
+    Action(
+        name="job.rescue",
+        title="Rescue",
+        sources=("queued", "started"),
+        risk="The function runs once more, while it may still run on a machine that cannot be reached. "
+        "Without attempts left, the job fails.",
+        is_repair=True,
+        decide=_decide_rescue,
+        apply=_apply_rescue,
+    ),
+    Action(
+        name="job.recall",
+        title="Recall",
+        sources=sources_of("recall"),
+        risk="The job is dispatched anew. It costs no attempt.",
+        is_repair=True,
+        asks_redis=True,
+        decide=_decide_recall,
+        apply=_apply_recall,
     ),
     Action(
         name="job.discard",
         title="Discard",
         sources=sources_of("discard"),
         risk="The job will not run, and counts as failed.",
-        decide=_decide_discard,
-        apply=_apply_discard,
+        decide=_or_ask_rq(_decide_discard),
+        apply=_and_ask_rq(_apply_discard),
     ),
     Action(
         name="job.reschedule",
@@ -545,7 +720,7 @@ ACTIONS: tuple[Action[JobForDecision], ...] = (
         title="Delete",
         sources=sources_of("delete"),
         risk="The job, its attempts, logs and output are deleted for ever. The audit stays.",
-        decide=_decide_delete,
-        apply=_apply_delete,
+        decide=_or_ask_rq(_decide_delete),
+        apply=_and_ask_rq(_apply_delete),
     ),
 )

@@ -5,10 +5,18 @@ from __future__ import annotations
 from ..core.arrow import Arrow
 
 WAITING = ("deferred", "scheduled", "available", "queued", "retryable")
-FINAL = ("finished", "failed", "canceled")
+# How a managed job ends. An adopted one may also end unseen.
+MANAGED_FINAL = ("finished", "failed", "canceled")
+FINAL = (*MANAGED_FINAL, "unknown")
 # Few jobs end in these states, and most searches ask for them: they have indexes of their own.
 UNSUCCESSFUL = ("failed", "canceled")
-STATES = ("deferred", "scheduled", "available", "queued", "started", "retryable", *FINAL)
+MANAGED_STATES = (
+    *("deferred", "scheduled", "available", "queued", "started", "retryable"),
+    *MANAGED_FINAL,
+)
+STATES = (*MANAGED_STATES, "unknown")
+# Nothing of ours dispatches an adopted job.
+ADOPTED_STATES = tuple(state for state in STATES if state != "available")
 
 MEANINGS = {
     "deferred": "waits for another job or a signal",
@@ -20,6 +28,7 @@ MEANINGS = {
     "finished": "ended well",
     "failed": "ended badly; ended_by says how",
     "canceled": "ended by somebody's decision",
+    "unknown": "a plain RQ job whose end nobody saw",
 }
 
 # Why a final job ended, as stored in jobs.ended_by.
@@ -38,7 +47,26 @@ ENDED_BY = {
     "too_large": "its list had more elements than a map or a run may have",
     "signaled": "a signal arrived",
     "skipped": "skipped by an operator, with a given result",
+    "unseen": "RQ's record of it was gone before anybody saw its end",
 }
+
+# The structures of RQ in which an adopted job may be, as stored in rq_facts.structure. Without one, only its
+# hash is left. A job is in one of them at a time; between two of them it may be in none.
+RQ_STRUCTURES = (
+    "list",
+    "intermediate",
+    "started",
+    "deferred",
+    "scheduled",
+    "ready",
+    "rate_limited",
+    "failed",
+    "finished",
+    "canceled",
+)
+# Who reported a time of an adopted job: RQ's own stamp, a worker of ours that ran it, or the adopting loop,
+# which saw only that it happened between two of its looks.
+RQ_SOURCES = ("rq", "worker", "observer")
 
 # How an attempt ended, as stored in attempts.outcome.
 OUTCOMES = (
@@ -54,14 +82,33 @@ OUTCOMES = (
     "lost",
 )
 
-# A job begins in `available`, `scheduled`, `deferred` or `queued`, written by one of these statements.
+# The causes of death: why an attempt ended without its function, as stored in attempts.death.
+DEATHS = {
+    "out_of_memory": "Linux killed its process, because its memory was used up",
+    "signal": "a signal killed its process",
+    "timed_out": "it reached its time limit",
+    "stopped": "it was stopped: by somebody's wish, or with its worker",
+    "exited": "its process ended before its function returned",
+    "vanished": "its worker vanished",
+    "deploy": "its process was killed around a deploy, and the successor of its worker was seen",
+    "unknown": "nobody saw how it ended",
+}
+
+# The outcomes that a failure key belongs to: something went wrong.
+FAILURES = ("raised", "timed_out", "died", "discarded", "retry_in", "lost")
+
+# A managed job begins in `available`, `scheduled`, `deferred` or `queued`, by one of these statements.
 BEGUN_BY = (
     "enqueue_job",
+    "enqueue_due_job",
     "enqueue_unique_job",
     "copy_jobs",
     "insert_unique_jobs",
     "enqueue_callback",
     "copy_jobs_of_steps",
+    # Of an adopted job, in the state in which it was first seen.
+    "insert_jobs_of_runs",
+    "insert_adopted_jobs",
 )
 
 ARROWS = (
@@ -95,7 +142,15 @@ ARROWS = (
         targets=("started",),
         by="worker",
         meaning="a worker begins it",
-        made_by=("begin_jobs", "claim_job", "claim_limited_job"),
+        made_by=("begin_jobs", "claim_job", "claim_limited_jobs"),
+    ),
+    Arrow(
+        "claim_next",
+        sources=("available",),
+        targets=("started",),
+        by="worker",
+        meaning="a worker begins a limited job in the place of one that has ended",
+        made_by=("claim_limited_jobs",),
     ),
     Arrow(
         "recall",
@@ -183,6 +238,22 @@ ARROWS = (
         made_by=("end_waiting_jobs",),
     ),
     Arrow(
+        "observe",
+        sources=ADOPTED_STATES,
+        targets=tuple(state for state in ADOPTED_STATES if state != "unknown"),
+        by="observer",
+        meaning="RQ or a worker has moved a plain RQ job",
+        made_by=("observe_jobs", "record_runs_of_plain_jobs"),
+    ),
+    Arrow(
+        "vanish",
+        sources=tuple(state for state in ADOPTED_STATES if state not in FINAL),
+        targets=("unknown",),
+        by="observer",
+        meaning="RQ's record of a plain RQ job is gone, and nobody saw its end",
+        made_by=("end_vanished_jobs",),
+    ),
+    Arrow(
         "receive",
         sources=("deferred",),
         targets=("finished",),
@@ -224,7 +295,7 @@ ARROWS = (
     ),
     Arrow(
         "run_again",
-        sources=FINAL,
+        sources=MANAGED_FINAL,
         targets=(),
         by="operator",
         meaning="enqueue a new job of the same call, which links to this job",
@@ -240,6 +311,15 @@ ARROWS = (
         made_by=("delete_jobs", "retain_jobs", "retain_workflows", "retain_batches"),
     ),
 )
+
+# What RQ may be asked to do with an adopted job, each with the states in which it may. A started job may be
+# retried or discarded only when its worker is gone; then RQ calls it abandoned.
+ASKED_OF_RQ = {
+    "retry": ("failed", "canceled", "retryable", "started"),
+    "cancel": ("deferred", "scheduled", "queued", "retryable", "started"),
+    "discard": ("started",),
+    "delete": FINAL,
+}
 
 
 def sources_of(name: str) -> tuple[str, ...]:

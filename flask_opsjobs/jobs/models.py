@@ -7,7 +7,9 @@ from typing import Any
 
 from sqlalchemy import (
     ARRAY,
+    DDL,
     BigInteger,
+    Boolean,
     CheckConstraint,
     DateTime,
     ForeignKey,
@@ -18,18 +20,57 @@ from sqlalchemy import (
     SmallInteger,
     Text,
     UniqueConstraint,
+    event,
     text,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ..core.db import Base, one_of
-from .lifecycle import ENDED_BY, FINAL, OUTCOMES, STATES, UNSUCCESSFUL, WAITING
+from .lifecycle import DEATHS, ENDED_BY, FINAL, OUTCOMES, STATES, UNSUCCESSFUL, WAITING
 
 MOMENT = DateTime(timezone=True)
 # How long a unique lock lasts. `within`: for a time after enqueue; `ended`: until its job ends; `forever`:
 # also after its job is deleted.
 LIFETIMES = ("within", "ended", "forever")
+
+# What must hold in each row of jobs. Not as constraints: Postgres parses the text of each CHECK of a table
+# for every statement that writes a row, and that of a function once per session.
+LEGAL = (
+    one_of("origin", ("opsjobs", "rq")),
+    one_of("state", STATES),
+    one_of("ended_by", tuple(ENDED_BY)),
+    f"({one_of('state', FINAL)}) = (ended_at IS NOT NULL)",
+    "(ended_at IS NULL) = (ended_by IS NULL)",
+    "state <> 'queued' OR dispatched_at IS NOT NULL",
+    "state <> 'started' OR started_at IS NOT NULL",
+    "reserved_by IS NULL OR state = 'queued'",
+    "priority BETWEEN 0 AND 9",
+    "attempt >= 0 AND max_attempts >= 1",
+    "dispatch_no >= 0",
+    "failed_deliveries >= 0",
+    "lost_reservations >= 0",
+    "timeout_seconds > 0",
+    one_of("unique_until", LIFETIMES),
+    "(unique_key IS NULL) = (unique_until IS NULL)",
+    "(cancel_requested_at IS NULL) = (cancel_requested_by IS NULL)"
+    " AND (cancel_requested_at IS NULL) = (cancel_reason IS NULL)",
+    "(limiter IS NULL) = (partition IS NULL) AND (limiter IS NULL) = (weight IS NULL)",
+    "weight >= 1",
+    # Only RQ moves an adopted job, so no dispatcher may pick it. Only such a job may end unseen.
+    "state <> 'available' OR origin = 'opsjobs'",
+    "state <> 'unknown' OR origin = 'rq'",
+    "(state = 'unknown') = (ended_by IS NOT DISTINCT FROM 'unseen')",
+)
+# The columns that these rules name: the parameters of the function.
+JUDGED = (
+    *("origin", "state", "dispatched_at", "started_at", "ended_at", "ended_by", "reserved_by"),
+    *("priority", "attempt", "max_attempts", "dispatch_no", "failed_deliveries"),
+    *("lost_reservations", "timeout_seconds", "unique_key", "unique_until"),
+    *("cancel_requested_at", "cancel_requested_by", "cancel_reason"),
+    *("limiter", "partition", "weight"),
+)
 
 
 class Job(Base):
@@ -82,42 +123,14 @@ class Job(Base):
     reserved_by: Mapped[int | None] = mapped_column(BigInteger)
     # How often a worker died with the job reserved, since its last outcome.
     lost_reservations: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    # Of an adopted job: which Redis, by name, and RQ's id and time of creation there. RQ uses an id again
+    # after the job's end, and keeps `created_at` when it retries, repeats or requeues.
+    rq_place: Mapped[str | None] = mapped_column(Text)
+    rq_id: Mapped[str | None] = mapped_column(Text)
+    rq_created_at: Mapped[datetime | None] = mapped_column(MOMENT)
 
     __table_args__ = (
-        CheckConstraint(one_of("origin", ("opsjobs", "rq")), name="origin_check"),
-        CheckConstraint(one_of("state", STATES), name="state_check"),
-        CheckConstraint(one_of("ended_by", tuple(ENDED_BY)), name="ended_by_check"),
-        CheckConstraint(
-            f"({one_of('state', FINAL)}) = (ended_at IS NOT NULL)", name="final_has_end_check"
-        ),
-        CheckConstraint("(ended_at IS NULL) = (ended_by IS NULL)", name="end_is_whole_check"),
-        CheckConstraint("priority BETWEEN 0 AND 9", name="priority_check"),
-        CheckConstraint("attempt >= 0 AND max_attempts >= 1", name="attempts_check"),
-        CheckConstraint("dispatch_no >= 0", name="dispatch_no_check"),
-        CheckConstraint("failed_deliveries >= 0", name="failed_deliveries_check"),
-        CheckConstraint("timeout_seconds > 0", name="timeout_check"),
-        CheckConstraint(
-            "(state <> 'queued') OR (dispatched_at IS NOT NULL)", name="queued_has_time_check"
-        ),
-        CheckConstraint(
-            "(state <> 'started') OR (started_at IS NOT NULL)", name="started_has_time_check"
-        ),
-        CheckConstraint(one_of("unique_until", LIFETIMES), name="unique_until_check"),
-        CheckConstraint(
-            "(unique_key IS NULL) = (unique_until IS NULL)", name="unique_is_whole_check"
-        ),
-        CheckConstraint(
-            "(cancel_requested_at IS NULL) = (cancel_requested_by IS NULL)"
-            " AND (cancel_requested_at IS NULL) = (cancel_reason IS NULL)",
-            name="cancel_request_is_whole_check",
-        ),
-        CheckConstraint(
-            "(limiter IS NULL) = (partition IS NULL) AND (limiter IS NULL) = (weight IS NULL)",
-            name="limit_check",
-        ),
-        CheckConstraint("weight >= 1", name="weight_check"),
-        CheckConstraint("reserved_by IS NULL OR state = 'queued'", name="reserved_is_queued_check"),
-        CheckConstraint("lost_reservations >= 0", name="lost_reservations_check"),
+        CheckConstraint(f"opsjobs.is_legal_job({', '.join(JUDGED)})", name="is_legal_check"),
         # Each index is named after the rows that it finds, or the columns by which it finds them.
         Index(
             "jobs_due",
@@ -130,9 +143,17 @@ class Job(Base):
         Index(
             "jobs_to_stage",
             "due_at",
-            postgresql_where=text(one_of("state", ("scheduled", "retryable"))),
+            postgresql_where=text(
+                f"{one_of('state', ('scheduled', 'retryable'))} AND origin = 'opsjobs'"
+            ),
         ),
-        Index("jobs_queued", "queue", "dispatched_at", postgresql_where=text("state = 'queued'")),
+        # No adopted job is in these two: however many wait in RQ, they cost dispatch nothing.
+        Index(
+            "jobs_queued",
+            "queue",
+            "dispatched_at",
+            postgresql_where=text("state = 'queued' AND origin = 'opsjobs'"),
+        ),
         Index("jobs_started", "worker_id", postgresql_where=text("state = 'started'")),
         Index(
             "jobs_deadlines",
@@ -154,6 +175,21 @@ class Job(Base):
         ),
         Index("jobs_with_error", "id", postgresql_where=text("error IS NOT NULL")),
         Index("jobs_adopted", "id", postgresql_where=text("origin = 'rq'")),
+        Index(
+            "jobs_of_rq",
+            "rq_place",
+            "rq_id",
+            "rq_created_at",
+            unique=True,
+            postgresql_where=text("origin = 'rq'"),
+            postgresql_nulls_not_distinct=True,
+        ),
+        Index(
+            "jobs_open_of_rq",
+            "rq_place",
+            "id",
+            postgresql_where=text("origin = 'rq' AND ended_at IS NULL"),
+        ),
         Index(
             "jobs_unsuccessful_by_task",
             "state",
@@ -215,14 +251,35 @@ class Job(Base):
     )
 
 
+def _make_is_legal_job() -> str:
+    """The statement that creates the function with the rules."""
+    columns, dialect = Job.__table__.c, postgresql.dialect()  # type: ignore[no-untyped-call]
+    parameters = ", ".join(f"{name} {columns[name].type.compile(dialect)}" for name in JUDGED)
+    return f"""
+        CREATE FUNCTION opsjobs.is_legal_job({parameters})
+        RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+        BEGIN
+            RETURN {" AND ".join(f"({rule})" for rule in LEGAL)};
+        END
+        $$"""
+
+
+_IS_LEGAL_JOB = DDL(_make_is_legal_job())  # type: ignore[no-untyped-call]
+event.listen(Base.metadata, "before_create", _IS_LEGAL_JOB)
+
+
 class Attempt(Base):
-    """One run of a job: when it began and ended, and in which process. `dispatch_no` is its fence."""
+    """One run of a job: when it began and ended, and in which process. `dispatch_no` is its fence.
+
+    RQ does not number the runs of an adopted job: `dispatch_no` and `attempt` are both the number of the run,
+    from 1, and `execution_id` is RQ's name of it. Attempts that RQ no longer kept when the job was adopted
+    have no row. `worker_id` is NULL when RQ reported the run and not a worker of ours.
+    """
 
     __tablename__ = "attempts"
 
-    job_id: Mapped[int] = mapped_column(
-        BigInteger, ForeignKey(Job.id, ondelete="CASCADE"), primary_key=True, autoincrement=False
-    )
+    # No foreign key: a trigger on `jobs` deletes the attempts of deleted jobs.
+    job_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     dispatch_no: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     attempt: Mapped[int] = mapped_column(Integer)
     worker_id: Mapped[int | None] = mapped_column(BigInteger)
@@ -239,11 +296,40 @@ class Attempt(Base):
     progress_total: Mapped[int | None] = mapped_column(BigInteger)
     progress_note: Mapped[str | None] = mapped_column(Text)
     pid: Mapped[int | None] = mapped_column(Integer)
+    execution_id: Mapped[str | None] = mapped_column(Text)
+    # What failed, as `failure_key.py` makes it: sixteen bytes, the first is the number of the algorithm.
+    failure_key: Mapped[bytes | None] = mapped_column(LargeBinary)
+    # Whether roll_up has counted it among the failures.
+    is_counted: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    death: Mapped[str | None] = mapped_column(Text)
+    death_facts: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    # The deploy that its worker ran. Only of attempts that failed; roll_up writes it.
+    deploy_id: Mapped[int | None] = mapped_column(BigInteger)
 
     __table_args__ = (
         CheckConstraint(one_of("outcome", OUTCOMES), name="outcome_check"),
         CheckConstraint("(ended_at IS NULL) = (outcome IS NULL)", name="end_has_outcome_check"),
         CheckConstraint("attempt >= 1 AND dispatch_no >= 1", name="numbers_check"),
+        CheckConstraint(one_of("death", tuple(DEATHS)), name="death_check"),
+        Index(
+            "attempts_to_count",
+            "ended_at",
+            postgresql_where=text("failure_key IS NOT NULL AND NOT is_counted"),
+        ),
+        Index(
+            "attempts_by_failure",
+            "failure_key",
+            "job_id",
+            postgresql_where=text("failure_key IS NOT NULL"),
+        ),
+        Index("attempts_by_death", "death", "ended_at", postgresql_where=text("death IS NOT NULL")),
+        Index(
+            "attempts_by_deploy",
+            "deploy_id",
+            "job_id",
+            postgresql_where=text("deploy_id IS NOT NULL"),
+        ),
+        Index("attempts_repeated", "ended_at", postgresql_where=text("attempt >= 2")),
     )
 
 

@@ -60,6 +60,14 @@ _ROW: tuple[Any, ...] = (
     Job.ended_reason,
     Job.error,
     Job.reserved_by,
+    Job.origin,
+)
+# The overview sends many statements. To build one takes longer than to send it, so these are built once.
+_NEXT_DUE = (
+    select(Job.due_at)
+    .where(Job.state.in_(("scheduled", "retryable")), Job.origin == "opsjobs")
+    .order_by(Job.due_at)
+    .limit(1)
 )
 
 
@@ -145,31 +153,9 @@ def find_qualifier(session: Session, name: str) -> str | None:
     return None
 
 
-def find_recent_failures(session: Session, limit: int) -> Sequence[JobRow]:
-    """The jobs that failed last, the last one first."""
-    statement = (
-        select(*_ROW)
-        .where(Job.state == "failed", Job.ended_at.is_not(None))
-        .order_by(Job.ended_at.desc())
-        .limit(limit)
-    )
-    return [JobRow(*row) for row in session.execute(statement)]
-
-
-def count_failed_since(session: Session, moment: datetime) -> tuple[Count, datetime | None]:
-    """How many failed jobs ended after `moment`, counted up to `CAP`, and when the first of them did."""
-    some = select(Job.ended_at).where(Job.state == "failed", Job.ended_at > moment)
-    oldest = some.order_by(Job.state, Job.ended_at).limit(CAP + 1).subquery()
-    number, first = session.execute(select(func.count(), func.min(oldest.c.ended_at))).one()
-    return Count.capped(number), first
-
-
 def find_next_due(session: Session) -> datetime | None:
-    """When the next scheduled or retryable job is due; None when there is none."""
-    is_unstaged = Job.state.in_(("scheduled", "retryable"))
-    return session.scalars(
-        select(Job.due_at).where(is_unstaged).order_by(Job.due_at).limit(1)
-    ).first()
+    """When the next scheduled or retryable managed job is due; None when there is none."""
+    return session.scalars(_NEXT_DUE).first()
 
 
 def range_of(session: Session, wanted: JobFilter, now: datetime) -> Range:
@@ -178,15 +164,18 @@ def range_of(session: Session, wanted: JobFilter, now: datetime) -> Range:
         return Range()
     moment = now - wanted.created.span
     if wanted.created.is_within:
-        low = _find_id_at(session, moment - _CLOCKS_DIFFER)
+        low, _ = _find_id_at(session, moment - _CLOCKS_DIFFER)
         return Range(low=low, conditions=(Job.created_at > moment,))
-    high = _find_id_at(session, moment + _CLOCKS_DIFFER)
-    return Range(high=high, conditions=(Job.created_at <= moment,))
+    high, has_adopted = _find_id_at(session, moment + _CLOCKS_DIFFER)
+    is_older = (Job.created_at <= moment,)
+    # An adopted job with a greater id may be older all the same.
+    return Range(conditions=is_older) if has_adopted else Range(high=high, conditions=is_older)
 
 
-def _find_id_at(session: Session, moment: datetime) -> int:
+def _find_id_at(session: Session, moment: datetime) -> tuple[int, bool]:
     rows = session.connection().exec_driver_sql(sql.load("find_id_at"), {"moment": moment})
-    return int(rows.scalar_one())
+    id_, has_adopted = rows.one()
+    return int(id_), bool(has_adopted)
 
 
 def _with_details(session: Session, rows: list[JobRow]) -> list[JobRow]:
@@ -242,10 +231,13 @@ def list_attempts(session: Session, job_id: int) -> Sequence[AttemptRow]:
         Attempt.outcome,
         Attempt.error,
         Attempt.cause_of_death,
+        Attempt.death,
+        Attempt.death_facts,
         Attempt.max_rss_kb,
         Attempt.progress_done,
         Attempt.progress_total,
         Attempt.progress_note,
+        Attempt.execution_id,
         Attempt.log_tail.is_not(None),
     )
     mine = select(*columns).where(Attempt.job_id == job_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..explain.evidence import Evidence
-from ..explain.reason_kinds import Reason, make_reason
+from ..explain.reason_kinds import Reason, ReasonDetails, make_reason
 from .perform.backoff import HAND_BACK_FOR
 
 
@@ -53,18 +53,44 @@ def worker_silent(evidence: Evidence) -> Iterator[Reason]:
     if not evidence.is_abandoned:
         return
     who, job = evidence.worker, evidence.job
+    details: ReasonDetails = {"since": who.heartbeat_at if who else job.started_at}
+    if _needs_a_rescue(evidence):
+        details |= {"action": "job.rescue", "passes": False}
     yield make_reason(
         evidence,
         "worker_silent",
         f"Its worker {who.name} sends no heartbeat." if who else "Its worker is unknown.",
-        "The watch loop will mark that worker as missing, and rescue the job.",
+        _how_it_is_rescued(evidence),
         source="inferred",
         read={
             "worker": who and who.name,
             "heartbeat_at": who and who.heartbeat_at,
             "started_at": job.started_at,
         },
-        since=who.heartbeat_at if who else job.started_at,
+        **details,
+    )
+
+
+def _needs_a_rescue(evidence: Evidence) -> bool:
+    """Whether the job's worker has ended or is unknown, and nobody but an operator rescues the job."""
+    who = evidence.worker
+    return evidence.settings.rescue == "manual" and (who is None or who.has_ended)
+
+
+def _how_it_is_rescued(evidence: Evidence) -> str:
+    who = evidence.worker
+    has_ended = who is None or who.has_ended
+    if evidence.settings.rescue == "automatic":
+        marks = "" if has_ended else "mark that worker as missing, and "
+        return f"The watch loop will {marks}rescue the job."
+    if has_ended:
+        return (
+            "Rescue is manual here (OPSJOBS_RESCUE). Make sure that its worker does not run any more, then "
+            "rescue the job: another worker runs it."
+        )
+    return (
+        "The watch loop will mark that worker as missing. Rescue is manual here (OPSJOBS_RESCUE): somebody "
+        "must rescue the job then."
     )
 
 
@@ -90,10 +116,15 @@ def reserved(evidence: Evidence) -> Iterator[Reason]:
 
 def _when_it_stops(evidence: Evidence) -> str:
     who = evidence.worker
-    if who is not None and not who.is_alive:
+    if evidence.is_abandoned:
+        if _needs_a_rescue(evidence):
+            return "Its worker is gone, and rescue is manual here: cancel it again, and it ends at once."
         return (
             "Its worker sends no heartbeat. "
             "When the watch loop marks that worker as missing, the job ends as canceled."
+            if evidence.settings.rescue == "automatic"
+            else "Its worker sends no heartbeat. "
+            "When the watch loop has marked that worker as missing, cancel it again: it ends at once."
         )
     if who is not None and who.kind == "plain":
         return "A plain RQ worker ignores the request: the job ends as canceled only if this attempt fails."

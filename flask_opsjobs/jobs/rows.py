@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 # Counts stop here, and pages show "10,000+".
 CAP = 10_000
@@ -54,6 +55,7 @@ class JobRow:
     ended_reason: str | None
     error: str | None
     reserved_by: int | None = None
+    origin: str = "opsjobs"
     progress: tuple[int | None, int | None, str | None] | None = None
     taken_by: str | None = None
 
@@ -113,7 +115,8 @@ class AttemptRow:
     """One attempt of a job, identified by `dispatch_no`.
 
     `number` counts from 1. Snoozing costs no attempt, so the attempt after a snooze has the same number.
-    `pid` is the process in which the function ran.
+    `death` is one of `lifecycle.DEATHS`, `cause_of_death` the sentence about it.
+    `pid` is the process in which the function ran. `execution_id` is RQ's name of a run of an adopted job.
     """
 
     dispatch_no: int
@@ -126,10 +129,13 @@ class AttemptRow:
     outcome: str | None
     error: str | None
     cause_of_death: str | None
+    death: str | None
+    death_facts: Mapping[str, Any] | None
     max_rss_kb: int | None
     progress_done: int | None
     progress_total: int | None
     progress_note: str | None
+    execution_id: str | None
     has_log: bool
 
 

@@ -16,6 +16,7 @@ from psycopg.rows import class_row
 
 from ..core import sql
 from ..core.db import Connection
+from ..workers.lost_worker import LostWorker
 from .lifecycle import sources_of
 
 
@@ -48,10 +49,16 @@ class JobForDecision:
     batch_id: int | None
     batch_state: str | None
     is_batch_canceled: bool
+    worker_id: int | None
     worker: str | None
     worker_kind: str | None
+    worker_state: str | None
+    worker_heartbeat_at: datetime | None
+    worker_ended_at: datetime | None
     # The worker has taken the queued job and not begun it: only the worker moves the row.
     is_reserved: bool
+    started_at: datetime | None
+    dispatched_at: datetime | None
     unique_lock_of: int | None
     workflow_id: int | None = None
     workflow_state: str | None = None
@@ -60,6 +67,10 @@ class JobForDecision:
     is_step_released: bool = False
     obstacle: tuple[str, str] | None = None
     doomed: int = 0
+    # Of an adopted job.
+    rq_place: str | None = None
+    rq_id: str | None = None
+    rq_created_at: datetime | None = None
 
     @property
     def target(self) -> str:
@@ -70,6 +81,26 @@ class JobForDecision:
     def label(self) -> str:
         """The job for people: its task."""
         return self.task
+
+    @property
+    def is_with_worker(self) -> bool:
+        """Whether a worker runs it or has taken it: then the worker is asked to end it."""
+        return self.state == "started" or self.is_reserved
+
+    @property
+    def lost_worker(self) -> LostWorker | None:
+        """The worker that has the job, when it has ended or is unknown; None otherwise."""
+        if not self.is_with_worker or self.worker_id is None:
+            return None
+        worker = LostWorker(
+            self.worker_id,
+            self.worker,
+            self.worker_kind,
+            self.worker_state,
+            self.worker_heartbeat_at,
+            self.worker_ended_at,
+        )
+        return worker if worker.is_lost else None
 
 
 def lock(connection: Connection, ids: Iterable[int], *, with_batches: bool = False) -> None:
@@ -114,6 +145,19 @@ def request_cancel(
     """Ask the workers of started jobs to stop them."""
     parameters = {"ids": list(ids), "actor": actor, "reason": reason, "now": now}
     connection.execute(sql.load("request_cancel"), parameters)
+
+
+def note_cancel_of_rq(
+    connection: Connection, ids: Collection[int], actor: str, reason: str, now: datetime
+) -> None:
+    """Note on adopted jobs that RQ is asked to cancel them. A later request replaces an earlier one."""
+    parameters = {"ids": list(ids), "actor": actor, "reason": reason, "now": now}
+    connection.execute(sql.load("note_cancel_of_rq"), parameters)
+
+
+def forget_cancel_of_rq(connection: Connection, ids: Collection[int]) -> None:
+    """Forget that RQ was asked to cancel these adopted jobs: something else is asked now."""
+    connection.execute(sql.load("forget_cancel_of_rq"), {"ids": list(ids)})
 
 
 def run_again(

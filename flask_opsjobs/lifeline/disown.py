@@ -25,9 +25,9 @@ def rescue_disowned(
     suspects for the next call. One heartbeat is not enough: the worker may claim a job after it built
     `reserved` and before the rows are read. The two heartbeats are not compared by time.
     """
-    rows = connection.execute(sql.load("list_started_jobs"), {"id": worker_id}).fetchall()
     named = set(reserved)
-    unreserved = {(job_id, number) for job_id, number in rows if f"{job_id}-{number}" not in named}
+    started = list_started(connection, worker_id)
+    unreserved = {key for key in started if f"{key[0]}-{key[1]}" not in named}
     confirmed = unreserved & set(suspects)
     if not confirmed:
         return unreserved
@@ -36,7 +36,12 @@ def rescue_disowned(
         connection,
         [worker_id],
         now,
-        "its worker is alive but does not run it",
+        endings.NOT_RUN_BY_WORKER,
         exclude=[*reserved, *(f"{job_id}-{number}" for job_id, number in fresh)],
     )
     return fresh
+
+
+def list_started(connection: Connection, worker_id: int) -> list[DeliveryKey]:
+    """Return the deliveries (id, dispatch_no) of the worker's `started` jobs."""
+    return connection.execute(sql.load("list_started_jobs"), {"id": worker_id}).fetchall()

@@ -7,17 +7,19 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from psycopg.rows import class_row
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ..core import sql
 from ..core.db import Connection
 from ..jobs.lifecycle import FINAL, STATES
+from ..settings import Settings
 from .models import IntegrityCheck
 
 # Counting may take one fiftieth of the time. A million jobs take about 0.7 s on two busy cores. So jobs are
 # counted every 10 s up to 300,000 jobs, every 30 s at a million, and every 6 minutes at ten million.
-_LEAST_SECONDS = 10.0
+LEAST_BETWEEN_COUNTS = timedelta(seconds=10)
 _SHARE = 50.0
 _LONGEST_COUNT = "120s"
 _MOST_ROWS = 20_000
@@ -75,8 +77,33 @@ def _is_due(connection: Connection, now: datetime) -> bool:
     row = connection.execute(sql.load("find_last_count")).fetchone()
     if row is None or row[0] is None or row[0] > now:
         return True
-    wait = max(_LEAST_SECONDS, _SHARE * row[1])
-    return bool(now - row[0] >= timedelta(seconds=wait))
+    wait = max(LEAST_BETWEEN_COUNTS, timedelta(seconds=_SHARE * row[1]))
+    return bool(now - row[0] >= wait)
+
+
+@dataclass(frozen=True)
+class QueueDifference:
+    """What does not agree in one queue, as of the count at `counted_at`.
+
+    `missing`: jobs that were enqueued, not deleted, and have no row; below 0, rows that nobody enqueued. Then
+    queued jobs that are not in Redis, started ones that nobody holds, and orphan deliveries.
+    """
+
+    queue: str
+    counted_at: datetime
+    missing: int
+    nowhere: int
+    unreserved: int
+    orphans: int
+
+
+def list_differences(
+    connection: Connection, now: datetime, settings: Settings
+) -> list[QueueDifference]:
+    """Return the queues whose counts do not agree, by name."""
+    values = {"now": now, "is_rescued": settings.rescue == "automatic"}
+    with connection.cursor(row_factory=class_row(QueueDifference)) as cursor:
+        return cursor.execute(sql.load("list_differences"), values).fetchall()
 
 
 def list_queued(connection: Connection, now: datetime, seconds: float) -> dict[Key, str]:
@@ -191,12 +218,19 @@ class IntegrityRow:
         )
 
 
+# Built once, as in jobs/queries.py.
+_CHECKS = (
+    select(*(getattr(IntegrityCheck, name) for name in IntegrityRow.__annotations__))
+    .order_by(IntegrityCheck.queue)
+    .limit(_MOST_QUEUES)
+)
+
+
 def list_integrity_checks(session: Session) -> Sequence[IntegrityRow]:
     """Return the integrity check of at most 500 queues; none before the first count.
 
     Leaves out queues without jobs and without differences.
     """
-    columns = [getattr(IntegrityCheck, name) for name in IntegrityRow.__annotations__]
-    rows = session.execute(select(*columns).order_by(IntegrityCheck.queue).limit(_MOST_QUEUES))
+    rows = session.execute(_CHECKS)
     checks = [IntegrityRow(*row) for row in rows]
     return [check for check in checks if check.stored or not check.is_balanced]

@@ -15,7 +15,7 @@ from ..core.db import Connection
 
 # A loop is silent when it has missed this many passes, plus some seconds for the duration of a pass.
 _PASSES_MISSED = 3
-_GRACE_SECONDS = 5
+GRACE_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,15 @@ def seconds_since_last_pass(connection: Connection, loop: str, now: datetime) ->
     return 0.0 if last is None else (now - last).total_seconds()
 
 
+def find_newest_pass(connection: Connection, now: datetime) -> datetime | None:
+    """Return when any copy of any loop last made a pass; None when none ever did."""
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        found: datetime | None = cursor.execute(
+            sql.load("find_newest_pass"), {"now": now}
+        ).fetchone()
+    return found
+
+
 @dataclass(frozen=True)
 class LoopRow:
     """The last stretch in which a loop ran. `took_seconds` is the duration of its last pass."""
@@ -77,6 +86,45 @@ def list_loops(session: Session, now: datetime) -> Sequence[LoopRow]:
     return [LoopRow(*(*row, _is_running(row, now))) for row in rows]
 
 
+@dataclass(frozen=True)
+class Watch:
+    """When a loop ran: `windows` are the times in which no copy of it did, the oldest first.
+
+    The last window has no end while the loop is silent.
+    """
+
+    loop: LoopRow
+    windows: Sequence[tuple[datetime, datetime | None]]
+
+
+def list_watches(session: Session, since: datetime, now: datetime) -> Sequence[Watch]:
+    """Return every loop with the windows since then in which it did not run, ordered by name.
+
+    A gap that is no longer than a silent loop's is none. Of each loop the last 200 stretches are read.
+    """
+    loops = list_loops(session, now)
+    rows = session.connection().exec_driver_sql(sql.load("list_loop_stretches"), {"since": since})
+    stretches: dict[str, list[tuple[datetime, datetime]]] = {}
+    for loop, started_at, last_at in rows:
+        stretches.setdefault(loop, []).append((started_at, last_at))
+    return [Watch(loop, _windows(loop, stretches.get(loop.loop, []), since)) for loop in loops]
+
+
+def _windows(
+    loop: LoopRow, stretches: Sequence[tuple[datetime, datetime]], since: datetime
+) -> list[tuple[datetime, datetime | None]]:
+    least = timedelta(seconds=_PASSES_MISSED * loop.every_seconds + GRACE_SECONDS)
+    found: list[tuple[datetime, datetime | None]] = []
+    seen_until = since
+    for started_at, last_at in sorted(stretches):
+        if started_at - seen_until > least:
+            found.append((seen_until, started_at))
+        seen_until = max(seen_until, last_at)
+    if not loop.is_running:
+        found.append((seen_until, None))
+    return found
+
+
 def _is_running(row: Any, now: datetime) -> bool:
     quiet: timedelta = now - row.last_at
-    return quiet <= timedelta(seconds=_PASSES_MISSED * row.every_seconds + _GRACE_SECONDS)
+    return quiet <= timedelta(seconds=_PASSES_MISSED * row.every_seconds + GRACE_SECONDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..explain.evidence import Evidence
-from ..explain.reason_kinds import Reason, as_text, make_reason
+from ..explain.reason_kinds import Reason, ReasonDetails, as_text, make_reason
 
 _STARTS_LOOPS = "Start the loops: `flask opsjobs run`."
 
@@ -60,8 +60,10 @@ def delivery_lost(evidence: Evidence) -> Iterator[Reason]:
     job, redis = evidence.job, evidence.redis
     recall = (evidence.loops or {}).get("recall")
     where = "its delivery is in no list of Redis and no worker has it"
+    details: ReasonDetails = {"since": job.dispatched_at}
     if redis is not None and redis.is_parked:
         where = "the worker that took its delivery vanished before it claimed the job"
+        details["action"] = None
     yield make_reason(
         evidence,
         "delivery_lost",
@@ -74,7 +76,7 @@ def delivery_lost(evidence: Evidence) -> Iterator[Reason]:
             "queue_length": redis and redis.queue_length,
             "recall_last_ran": recall and recall.last_at,
         },
-        since=job.dispatched_at,
+        **details,
     )
 
 
@@ -129,7 +131,7 @@ def needed_loops(evidence: Evidence) -> dict[str, str]:
     elif evidence.job.state in ("scheduled", "retryable"):
         needed["stage"] = "makes a job available when it is due"
     elif evidence.is_abandoned:
-        needed["watch"] = "rescues a job whose worker is gone"
+        needed |= _loops_that_rescue(evidence)
     elif _is_next_of_cron(evidence):
         needed["cron"] = "releases a job when the earlier jobs of its cron entry have ended"
     elif evidence.is_lost:
@@ -145,6 +147,14 @@ def _lies_in_silent_redis(evidence: Evidence) -> bool:
     """Return whether its delivery is in a Redis that does not answer, and workers go on without it."""
     is_silent = evidence.redis is not None and not evidence.redis.is_reachable
     return is_silent and evidence.job.state == "queued" and evidence.runs_without_redis
+
+
+def _loops_that_rescue(evidence: Evidence) -> dict[str, str]:
+    if evidence.settings.rescue == "automatic":
+        return {"watch": "rescues a job whose worker is gone"}
+    if evidence.worker is not None and not evidence.worker.has_ended:
+        return {"watch": "marks a worker without heartbeats as missing"}
+    return {}
 
 
 def _loops_that_dispatch(evidence: Evidence) -> dict[str, str]:

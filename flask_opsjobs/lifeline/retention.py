@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from ..core import sql
 from ..core.db import Connection
-from ..jobs.lifecycle import FINAL
+from ..jobs.lifecycle import FINAL, MANAGED_FINAL
 from ..settings import Settings
 
 BATCH = 10_000
@@ -23,12 +23,30 @@ _STATEMENTS = {
     "limit_minutes": "retain_limit_minutes",
     "limit_rejections": "retain_limit_rejections",
     "buckets": "retain_buckets",
+    "rq_places": "retain_rq_places",
+    "incidents": "retain_incidents",
+    "evidence": "retain_evidence",
+    "pending_findings": "retain_pending_findings",
+    "failure_minutes": "retain_failure_minutes",
+    "failure_hours": "retain_failure_hours",
+    "task_ends": "retain_task_ends",
+    "task_deaths": "retain_task_deaths",
+    # Before the failures, because those keep the deploys that they name.
+    "deploys": "retain_deploys",
+    "failures": "retain_failures",
 }
 _WORKER_DAYS = 7
 _LOOP_RUN_DAYS = 30
 NUMBER_DAYS = 30
+# The minutes of failures are for the trend of a day.
+_FAILURE_MINUTE_DAYS = 2
+_DEPLOY_DAYS = 400
 # A bucket without a row counts as full, so this only bounds the size of the table.
 _BUCKET_DAYS = 1
+# Of a Redis that nobody asks any more, such as one that the settings no longer name.
+_RQ_PLACE_DAYS = 30
+# A pending finding is found again within minutes, or it holds no longer.
+_PENDING_SPAN = timedelta(days=1)
 # A day after the preview expired. Until then its page shows its result.
 _PREVIEW_SPAN = timedelta(days=1, minutes=15)
 
@@ -70,6 +88,8 @@ def _steps(settings: Settings, now: datetime) -> dict[str, tuple[str, dict[str, 
     for state in FINAL:
         old: dict[str, object] = {"state": state, "before": limits[state]}
         steps[f"{state} jobs"] = ("retain_jobs", old)
+        if state not in MANAGED_FINAL:
+            continue  # an adopted job is in no workflow and no batch
         steps[f"jobs of {state} workflows"] = ("retain_workflows", old)
         steps[f"members of {state} batches"] = ("retain_batches", old)
     signals: dict[str, object] = {
@@ -94,9 +114,21 @@ def _limits(settings: Settings, now: datetime) -> dict[str, datetime]:
         "limit_minutes": now - timedelta(days=NUMBER_DAYS),
         "limit_rejections": now - timedelta(days=NUMBER_DAYS),
         "buckets": now - timedelta(days=_BUCKET_DAYS),
+        "rq_places": now - timedelta(days=_RQ_PLACE_DAYS),
+        "incidents": now - timedelta(days=settings.keep_incidents_days),
+        "evidence": now - timedelta(days=settings.keep_incidents_days),
+        "pending_findings": now - _PENDING_SPAN,
+        "failure_minutes": now - timedelta(days=_FAILURE_MINUTE_DAYS),
+        "failure_hours": now - timedelta(days=NUMBER_DAYS),
+        "task_ends": now - timedelta(days=NUMBER_DAYS),
+        "task_deaths": now - timedelta(days=NUMBER_DAYS),
+        "deploys": now - timedelta(days=_DEPLOY_DAYS),
+        "failures": now - timedelta(days=settings.keep_failed_days),
         "signals": now - timedelta(days=settings.keep_signals_days),
         "unmatched_signals": now - 2 * timedelta(days=settings.keep_signals_days),
         "finished": now - timedelta(days=settings.keep_finished_days),
         "canceled": now - timedelta(days=settings.keep_canceled_days),
         "failed": now - timedelta(days=settings.keep_failed_days),
+        # It may have failed.
+        "unknown": now - timedelta(days=settings.keep_failed_days),
     }

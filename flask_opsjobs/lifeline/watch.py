@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from psycopg.rows import class_row, dict_row
@@ -17,6 +17,7 @@ from ..core import sql
 from ..core.db import Connection
 from ..endings import MovedJob
 from ..settings import Settings
+from ..workers.lost_worker import LostWorker
 from ..workers.process_identity import ProcessIdentity, identify
 
 # At most this many jobs are rescued in a pass; a pass that reaches the limit is repeated at once.
@@ -28,34 +29,15 @@ MOST_NAMED = 100
 
 
 @dataclass(frozen=True)
-class AbandonedJobs:
-    """What a worker left behind that has ended or is unknown (then without name, kind and state).
+class AbandonedJobs(LostWorker):
+    """What a worker left behind that has ended or is unknown.
 
     `jobs` is how many `started` ones, `reserved` how many it had taken and not begun.
     """
 
-    worker_id: int
-    name: str | None
-    kind: str | None
-    state: str | None
-    heartbeat_at: datetime | None
-    ended_at: datetime | None
     jobs: int
     reserved: int
     last_claim_at: datetime | None
-
-    @property
-    def cause(self) -> str:
-        """Return the cause to record for the end of their attempts."""
-        if self.name is None:
-            return f"its worker {self.worker_id} is unknown"
-        if self.state == "stopped":
-            return f"its worker {self.name} stopped before the job ended"
-        if self.kind == "plain":
-            return f"worker vanished: RQ's key of {self.name} is gone"
-        assert self.heartbeat_at is not None
-        last = f"{self.heartbeat_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-        return f"worker vanished: no heartbeat after {last}"
 
 
 @dataclass(frozen=True)
@@ -167,10 +149,8 @@ def _rescue_all(
 ) -> list[Swept]:
     """Rescue abandoned jobs; return them by worker. A worker without rescued jobs is left out.
 
-    `gone` are workers that cannot begin what they have reserved. Another one that seems missing may have lost
-    only its heartbeats: it can until a quarter of `missing_seconds` after it took the job.
+    `gone` are workers whose processes are gone: they cannot begin what they have reserved.
     """
-    long_ago = now - timedelta(seconds=settings.missing_seconds / 4)
     swept: list[Swept] = []
     room = _MOST_RESCUED
     for abandoned in left:
@@ -182,35 +162,24 @@ def _rescue_all(
             [abandoned.worker_id],
             now,
             cause,
-            claimed_before=_claimed_before(abandoned, now, settings),
+            claimed_before=abandoned.lost_claims_before(
+                abandoned.last_claim_at, now, settings.missing_seconds
+            ),
             limit=room,
         )
         if abandoned.reserved and len(rescued) < room:
-            is_gone = abandoned.worker_id in gone or abandoned.state == "stopped"
+            before = abandoned.lost_reservations_before(now, settings.missing_seconds)
             rescued += endings.rescue_reserved(
                 connection,
                 [abandoned.worker_id],
                 now,
-                now if is_gone else long_ago,
+                now if abandoned.worker_id in gone else before,
                 limit=room - len(rescued),
             )
         room -= len(rescued)
         if rescued:
             swept.append(Swept(abandoned.worker_id, abandoned.name, cause, rescued))
     return swept
-
-
-def _claimed_before(abandoned: AbandonedJobs, now: datetime, settings: Settings) -> datetime:
-    """Return the time before which claims are rescued: the worker's end or `missing_seconds` ago, the later.
-
-    Newer claims are left alone: a frozen worker that goes on may claim just before its heartbeat makes it
-    alive.
-    """
-    if abandoned.last_claim_at is not None and abandoned.last_claim_at >= now:
-        # The claim was made before the clock was stepped back, so its time cannot be compared with others.
-        return abandoned.last_claim_at + timedelta(microseconds=1)
-    long_ago = now - timedelta(seconds=settings.missing_seconds)
-    return long_ago if abandoned.ended_at is None else max(abandoned.ended_at, long_ago)
 
 
 def _names(changed: list[dict[str, Any]], state: str) -> list[str]:

@@ -58,13 +58,15 @@ def list_buckets_to_dispatch(
         return [_bucket_from_row(row) for row in cursor]
 
 
-def ask_bucket(connection: Connection, key: Key) -> Cursor[dict[str, Any]]:
+def ask_bucket(
+    connection: Connection, key: Key, queue: str | None = None
+) -> Cursor[dict[str, Any]]:
     """Send the query for one bucket; `read_bucket` reads the answer.
 
-    In a pipeline this does not wait for the answer.
+    With `queue`, as dispatch on this queue sees it. In a pipeline this does not wait for the answer.
     """
     cursor = connection.cursor(row_factory=dict_row)
-    parameters = _parameters([key], [None], with_waiting=False)
+    parameters = _parameters([key], [queue], with_waiting=False)
     return cursor.execute(sql.load("read_buckets"), parameters)
 
 

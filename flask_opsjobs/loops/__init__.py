@@ -1,9 +1,11 @@
 """Runs the background loops: one module for each loop, and the process that runs them all."""
 
 from . import (
+    adopt,
     advance,
     check_integrity,
     cron,
+    detect,
     dispatch,
     expire,
     fold,
@@ -12,6 +14,7 @@ from . import (
     retain,
     roll_up,
     stage,
+    verify_audit,
     watch,
 )
 from .loop import Loop, Pass
@@ -26,9 +29,12 @@ LOOPS: tuple[Loop, ...] = (
     watch.LOOP,
     recall.LOOP,
     observe.LOOP,
+    adopt.LOOP,
     roll_up.LOOP,
     check_integrity.LOOP,
+    detect.LOOP,
     retain.LOOP,
+    verify_audit.LOOP,
 )
 
 __all__ = ["LOOPS", "Loop", "Pass"]

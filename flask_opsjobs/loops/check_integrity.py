@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from ..core.words import counted
 from ..engine.redis.broker import broker_of, parse_rq_id, rq_id
 from ..engine.redis.reads import answering, find_deliveries_by_queue
-from ..lifeline import integrity
+from ..lifeline import incidents, integrity
+from ..lifeline.detectors import integrity_off
+from ..lifeline.finding import DetectorPass
 from .loop import IDLE, Loop, Pass, every
 
 _log = logging.getLogger("flask_opsjobs.lifeline")
@@ -20,6 +22,7 @@ def run(context: Pass) -> str:
     """Count jobs when that is due, then compare. Not alone: no lock is held during a call to Redis."""
     connection, now, memory = context.connection, context.now, context.memory
     is_counted = integrity.count_rows(connection, now)
+    _report_differences(context)
     with answering():
         unconfirmed, found = _compare(context)
     memory["unconfirmed"] = unconfirmed
@@ -30,6 +33,28 @@ def run(context: Pass) -> str:
     if found.total and found != last:
         _log.warning("integrity check: %s", _describe(found))
     return _describe(found) if found.total else IDLE
+
+
+def _report_differences(context: Pass) -> None:
+    """Make incidents of queues whose counts did not agree two times in a row.
+
+    What the comparison finds must also last as long as two counts are apart: it repairs itself, as a rule.
+    """
+    connection, now = context.connection, context.now
+    differences = integrity.list_differences(connection, now, context.host.settings)
+    before: dict[str, tuple[datetime, datetime]] = context.memory.get("differed_since", {})
+    since = {each.queue: before.get(each.queue, (each.counted_at, now)) for each in differences}
+    context.memory["differed_since"] = since
+    found = [
+        integrity_off.find_difference(each)
+        for each in differences
+        if each.counted_at > since[each.queue][0]
+        if each.missing or now - since[each.queue][1] >= integrity.LEAST_BETWEEN_COUNTS
+    ]
+    with connection.transaction():
+        seen = DetectorPass(found, is_complete=not context.was_asleep)
+        applied = incidents.apply_pass(connection, "integrity_off", seen, now)
+    incidents.announce(context.host, applied)
 
 
 def _compare(context: Pass) -> tuple[integrity.UnconfirmedDifferences, integrity.Differences]:

@@ -15,7 +15,7 @@ from ..core.words import counted
 from ..cron import code_sync, transitions
 from ..cron.decide_slots import SlotDecider, SlotReport
 from ..cron.queries import CronEntryRow
-from ..engine.redis.broker import broker_of, try_request_heartbeat
+from ..engine.redis.broker import broker_of, try_announce_stop
 from ..engine.worker.runtime import process_name
 from ..host import DueLane
 from ..jobs.perform import describe_error
@@ -95,7 +95,7 @@ def _follow(context: Pass, report: SlotReport) -> None:
         signals.send(signals.job_enqueued, task, enqueued=enqueued)
     for job in report.stopped:
         if job.worker is not None:
-            try_request_heartbeat(broker_of(host), job.queue, job.worker)
+            try_announce_stop(broker_of(host), job.queue, job.worker)
     # The dispatcher is None under TESTING and without OPSJOBS_DISPATCH. It logs an outage of Redis by itself.
     if report.lanes and host.dispatcher is not None:
         host.dispatcher.push([DueLane(*lane) for lane in sorted(report.lanes)])

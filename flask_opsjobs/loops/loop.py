@@ -38,10 +38,17 @@ class Pass:
     host: Host
     now: datetime
     elapsed_seconds: float = 0.0
+    every_seconds: float = 1.0
     memory: dict[str, Any] = field(default_factory=dict)
     effects: list[Callable[[], None]] = field(default_factory=list)
     has_more: bool = False
+    error: str | None = None
     wait_seconds: float | None = None
+
+    @property
+    def was_asleep(self) -> bool:
+        """Return whether the loop has made no pass for so long that it does not know what happened since."""
+        return self.elapsed_seconds > 3 * self.every_seconds + loop_runs.GRACE_SECONDS
 
     def after_commit(self, effect: Callable[[], None]) -> None:
         """Call `effect` once the pass's transaction is committed. What it raises is logged."""
@@ -49,9 +56,13 @@ class Pass:
 
     def queue_names(self) -> list[str]:
         """Return the names of the queues of this app's tasks and of all stored jobs, sorted."""
-        rows = self.connection.execute(sql.load("list_queue_names"), {"limit": _MOST_QUEUES})
-        declared = {task.declared.queue for task in self.host.tasks.values()}
-        return sorted({"default", *declared, *(name for (name,) in rows)})
+        return list_known_queues(self.host, self.connection)
+
+    def fail(self, message: str, error: Exception) -> None:
+        """Note an error with the pass, which goes on and commits. A repeated error is logged once."""
+        if self.memory.get("failure") != message:
+            _log.error("%s", message, exc_info=error)
+        self.error = self.memory["failure"] = message
 
     def again(self) -> None:
         """Ask for the next pass at once, because one pass could not do everything."""
@@ -62,9 +73,18 @@ class Pass:
         self.wait_seconds = seconds
 
 
+def list_known_queues(host: Host, connection: Connection) -> list[str]:
+    """Return the names of the queues of this app's tasks and of all stored jobs, sorted."""
+    rows = connection.execute(sql.load("list_queue_names"), {"limit": _MOST_QUEUES})
+    declared = {task.declared.queue for task in host.tasks.values()}
+    return sorted({"default", *declared, *(name for (name,) in rows)})
+
+
 @dataclass(frozen=True)
 class Loop:
     """One background loop. `run` returns a short report of its pass, `IDLE` when it did nothing.
+
+    `is_on`: whether the settings ask for it; without, no process runs it.
 
     `is_alone`: the pass is one transaction behind an advisory lock, so only one of all copies makes it at a
     time. Loops that talk to Redis are not alone, because no lock of Postgres may be held during a call to
@@ -76,6 +96,7 @@ class Loop:
     every_seconds: Callable[[Settings], float]
     run: Callable[[Pass], str]
     is_alone: bool
+    is_on: Callable[[Settings], bool] = lambda _: True
 
 
 def every(seconds: float) -> Callable[[Settings], float]:
@@ -104,7 +125,13 @@ class Runner:
         now = read_clock(connection) if now is None else now
         began = time.monotonic()
         self.wait_seconds = None
-        context = Pass(connection, self.host, now, memory=self.memory)
+        context = Pass(
+            connection,
+            self.host,
+            now,
+            every_seconds=self.loop.every_seconds(self.host.settings),
+            memory=self.memory,
+        )
         try:
             make = self._alone if self.loop.is_alone else self._make
             is_made = make(context, began)
@@ -134,7 +161,9 @@ class Runner:
         connection, now = context.connection, context.now
         context.elapsed_seconds = loop_runs.seconds_since_last_pass(connection, self.loop.name, now)
         report = self.loop.run(context)
-        self._note(connection, now, began, report=report)
+        if context.error is None:
+            self.memory.pop("failure", None)
+        self._note(connection, now, began, report=report, error=context.error)
         return True
 
     def _note(

@@ -6,17 +6,27 @@ import logging
 from functools import partial
 
 from .. import signals
+from ..engine.adopted.places import list_places
 from ..engine.reconcile.observe import observe
+from ..engine.reconcile.redis_lost import RedisIdentity, find_loss, identify_redis
 from ..engine.redis.broker import broker_of
 from ..engine.redis.reads import answering
+from ..errors import EngineUnavailable
+from ..lifeline import incidents
+from ..lifeline.detectors import redis_lost
+from ..lifeline.finding import DetectorPass
 from .loop import IDLE, Loop, Pass, every
 
 _log = logging.getLogger("flask_opsjobs.lifeline")
 
 
 def run(context: Pass) -> str:
-    """Record RQ's workers once. The watch loop rescues the jobs of missing ones."""
+    """Record RQ's workers once, and see whether a Redis has lost what it held.
+
+    The watch loop rescues the jobs of missing workers.
+    """
     host = context.host
+    _report_lost_redis(context)
     with answering():
         _, vanished = observe(
             context.connection, broker_of(host), context.queue_names(), context.now
@@ -26,6 +36,26 @@ def run(context: Pass) -> str:
         send = partial(signals.send, signals.worker_missing, host, worker=name)
         context.after_commit(send)
     return ", ".join(f"{name} is missing" for name in vanished) or IDLE
+
+
+def _report_lost_redis(context: Pass) -> None:
+    """Compare each Redis with what it was in the pass before, also when it was away since then."""
+    known: dict[str, RedisIdentity] = context.memory.setdefault("redis", {})
+    found, is_complete = [], not context.was_asleep
+    for place in list_places(context.host, context.queue_names()):
+        try:
+            with answering():
+                now = identify_redis(place.redis)
+        except EngineUnavailable:
+            is_complete = False
+            continue
+        before, known[place.name] = known.get(place.name), now
+        if before is not None and (why := find_loss(before, now)) is not None:
+            found.append(redis_lost.find_lost_redis(place.name, why))
+    with context.connection.transaction():
+        seen = DetectorPass(found, is_complete)
+        applied = incidents.apply_pass(context.connection, "redis_lost", seen, context.now)
+    incidents.announce(context.host, applied)
 
 
 LOOP = Loop("observe", every(10), run, is_alone=False)

@@ -8,15 +8,20 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from typing import Any
 
 import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from ..core.db import Connection, connect_apart, is_away
-from ..core.outage import Backoff, Outage
+from ..core.outage import Backoff, EndedOutage, Outage
+from ..core.reading import read_clock
 from ..engine.worker.runtime import declare_limiters, process_name
 from ..host import Host
+from ..lifeline import incidents
+from ..lifeline.detectors import postgres_away
+from ..lifeline.finding import DetectorPass
 from . import LOOPS
 from .loop import Loop, Runner
 
@@ -80,8 +85,30 @@ class LoopThread(threading.Thread):
 
     def _recover(self) -> None:
         self._outage.end(self._runner.loop.name)
+        for over in self._outage.take_over():
+            self._report(over)
         self._backoff.reset()
         self._last_failure = None
+
+    def _report(self, over: EndedOutage) -> None:
+        """Make an incident of an outage that is over. What goes wrong here costs only the incident."""
+        if over.ended - over.began < postgres_away.SHORTEST.total_seconds():
+            return
+        assert self._connection is not None
+        try:
+            with self._connection.transaction():
+                now = read_clock(self._connection)
+                began_at, ended_at = (
+                    now - timedelta(seconds=time.monotonic() - at)
+                    for at in (over.began, over.ended)
+                )
+                found = postgres_away.find_outage(began_at, ended_at, over.why)
+                applied = incidents.apply_pass(
+                    self._connection, "postgres_away", DetectorPass([found]), now
+                )
+            incidents.announce(self._runner.host, applied)
+        except Exception:
+            _log.exception("an outage of Postgres could not be made an incident")
 
 
 class Signals:
@@ -109,7 +136,9 @@ class Signals:
 
     def comes_within(self, seconds: float) -> bool:
         """Return whether a signal comes within `seconds`, or has been noted since the last call."""
-        if signal.sigtimedwait(_SIGNALS, seconds) is not None:
+        found = signal.sigtimedwait(_SIGNALS, seconds)
+        # After this process was frozen for longer, Python returns a result without a signal.
+        if found is not None and found.si_signo in _SIGNALS:
             return True
         has_come = self._noted > 0
         self._noted = 0
@@ -130,7 +159,9 @@ class LoopsProcess:
         self._signals = Signals()
         self._outage = Outage(_log, "the loops wait for it")
         self._threads = [
-            LoopThread(Runner(loop, host), self._stop, self._outage, surround) for loop in loops
+            LoopThread(Runner(loop, host), self._stop, self._outage, surround)
+            for loop in loops
+            if loop.is_on(host.settings)
         ]
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ from typing import Any
 
 from ..core import sql
 from ..core.words import counted
-from ..jobs.lifecycle import FINAL, STATES
+from ..failures.count import MOST, count_failures, infer_deploy_deaths
+from ..jobs.lifecycle import FINAL, MANAGED_FINAL, STATES
 from ..lifeline.retention import NUMBER_DAYS
 from ..overview.pace_queries import BOUNDS
 from .loop import IDLE, Loop, Pass, every
@@ -29,11 +31,14 @@ _ALL_QUEUES = ""
 
 
 def run(context: Pass) -> str:
-    """Fold the counter rows of jobs and limiters, sample depths each minute, count finished minutes."""
+    """Fold the counter rows of jobs and limiters, sample depths, count minutes, failures and deaths."""
     folded = _fold_job_counts(context) + _fold_limits(context)
     _sample_depths(context)
     ended = _count_minutes(context)
+    infer_deploy_deaths(context.connection, context.now)
+    failed = _count_failures(context)
     report = [f"counted {counted(ended, 'end')}"] if ended else []
+    report += [f"counted {counted(failed, 'failed attempt')}"] if failed else []
     report += [f"folded {counted(folded, 'counter row')}"] if folded else []
     return ", ".join(report) or IDLE
 
@@ -57,6 +62,13 @@ def _fold_limits(context: Pass) -> int:
     if folded >= _MOST_COUNTER_ROWS:
         context.again()
     return folded
+
+
+def _count_failures(context: Pass) -> int:
+    failed = count_failures(context.connection, context.host, context.now)
+    if failed >= MOST:
+        context.again()
+    return failed
 
 
 def _sample_depths(context: Pass) -> None:
@@ -88,11 +100,13 @@ def _count_minutes(context: Pass) -> int:
     end = min(last, start + _MOST_MINUTES * _MINUTE)
     if first and start >= end:
         return 0
-    parameters = {"start": start, "end": end, "states": list(FINAL), "bounds": list(BOUNDS)}
-    sums = _sum(connection.execute(sql.load("count_ended_jobs"), parameters))
+    parameters = {"start": start, "end": end, "states": list(MANAGED_FINAL), "bounds": list(BOUNDS)}
+    ended = connection.execute(sql.load("count_ended_jobs"), parameters).fetchall()
+    sums = _sum(row[:-1] for row in ended)
     rows = [sum_.row(*key) for key, sum_ in sums.items()]
-    with connection.cursor() as cursor:
-        cursor.executemany(sql.load("write_rollups"), rows)
+    connection.execute(sql.load("write_rollups"), {"rows": json.dumps(rows, default=str)})
+    quarters = json.dumps(_sum_quarters(ended), default=str)
+    connection.execute(sql.load("add_task_ends"), {"rows": quarters})
     connection.execute(sql.load("move_rollup_position"), {"start": first or start, "end": end})
     if end < last:
         context.again()
@@ -101,16 +115,16 @@ def _count_minutes(context: Pass) -> int:
 
 def _begin(context: Pass, last: datetime) -> datetime:
     """Return the minute at which the very first pass begins: the first stored end of the last day."""
-    parameters = {"states": list(FINAL)}
+    parameters = {"states": list(MANAGED_FINAL)}
     row = context.connection.execute(sql.load("find_first_end"), parameters).fetchone()
     return last if not row or row[0] is None else min(last, max(_floor(row[0]), last - _FIRST))
 
 
 @dataclass
 class _Sum:
-    """The jobs that ended in one minute and queue."""
+    """The jobs that ended in one minute and queue. An end that nobody saw has no minute."""
 
-    ends: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FINAL, 0))
+    ends: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MANAGED_FINAL, 0))
     waits: list[int] = field(default_factory=list)
     runs: list[int] = field(default_factory=list)
 
@@ -132,6 +146,17 @@ def _sum(rows: Iterable[Any]) -> dict[tuple[datetime, str], _Sum]:
         sums[minute, queue].add(*numbers)
         sums[minute, _ALL_QUEUES].add(*numbers)
     return sums
+
+
+def _sum_quarters(rows: Iterable[Any]) -> list[dict[str, Any]]:
+    """The jobs of each task that finished and failed in each quarter of an hour."""
+    sums: dict[tuple[str, datetime], dict[str, int]] = {}
+    for minute, _queue, state, _wait, _run, number, task in rows:
+        if state in ("finished", "failed"):
+            quarter = minute.replace(minute=minute.minute - minute.minute % 15)
+            of = sums.setdefault((task, quarter), {"finished": 0, "failed": 0})
+            of[state] += number
+    return [{"task": task, "quarter": at, **numbers} for (task, at), numbers in sums.items()]
 
 
 def _floor(moment: datetime) -> datetime:

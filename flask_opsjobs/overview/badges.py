@@ -64,11 +64,21 @@ def find_badges(session: Session, now: datetime, late_seconds: float) -> Mapping
     if found.cooling:
         text = f"{agree(found.cooling, 'limiter', 'limiters')} in cooldown"
         badges["limiters"] = Badge(found.cooling, "blocked", text)
+    if number := found.critical + found.warning:
+        badges["lifeline"] = _of_incidents(number, found.critical)
     # `failed` counts jobs.
     columns = {why: "failed_runs" if why == "failed" else why for why in NEEDS}
     if needs := {why: number for why, name in columns.items() if (number := getattr(found, name))}:
         badges["workflows"] = _of_workflows(needs)
     return badges
+
+
+def _of_incidents(number: int, critical: int) -> Badge:
+    """Notices do not count, nor what somebody acknowledged or what follows from another incident."""
+    says = f"{agree(number, 'incident needs', 'incidents need')} a person"
+    if critical:
+        says += f", {critical:,} critical"
+    return Badge(number, "critical" if critical else "warned", says)
 
 
 def _of_workflows(needs: Mapping[str, int]) -> Badge:

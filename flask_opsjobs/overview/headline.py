@@ -1,15 +1,17 @@
-"""Finds all problems for the overview's headline, the worst first, each with its start and a next step."""
+"""Makes the overview's headline of sources, incidents, failures and what people decided, the worst first."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from ..core.redis_facts import UnreachableRedis
 from ..core.words import agree, counted
 from ..jobs.rows import Count
+from ..lifeline.detectors import DETECTORS, detector_of
 from ..lifeline.loop_runs import LoopRow
+from ..lifeline.queries import IncidentRow
 from .queries import Overview, QueueDepth
 
 # What does not happen while a loop is silent. No other loop or process does its work.
@@ -18,19 +20,21 @@ _STANDS_STILL = {
     "stage": "scheduled and retryable jobs do not become due",
     "cron": "no cron slot runs",
     "expire": "deadlines are not enforced for waiting jobs",
+    "detect": "nobody looks for incidents",
     "watch": "jobs of missing workers are not rescued",
     "recall": "jobs that Redis lost are not dispatched again",
     "observe": "plain RQ workers are not seen",
     "retain": "old jobs are not removed",
     "roll_up": "the charts get no new numbers",
     "check_integrity": "no integrity check is made",
+    "verify_audit": "nobody verifies the audit",
 }
 _LOST = "None is lost: Postgres keeps them"
 
 
 @dataclass(frozen=True)
 class PageLink:
-    """A link to a page: an endpoint with its values.
+    """A link to a page: an endpoint with its values; or the page of `target`, below that endpoint.
 
     `text` is shown without a link to readers who may not go there.
     """
@@ -38,6 +42,7 @@ class PageLink:
     text: str
     endpoint: str
     values: Mapping[str, str | int]
+    target: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Wrong:
     """One problem: a status word, the fact, what it means or what to do, its start, and a page to open.
 
     `quote` is what a person wrote about it, and must pass the display policy. `since` is None when it is not
-    known.
+    known. `incident` is the one that it tells of: its next step is that of the incident.
     """
 
     level: str
@@ -54,6 +59,10 @@ class Wrong:
     since: datetime | None = None
     go: PageLink | None = None
     quote: str | None = None
+    incident: IncidentRow | None = None
+
+
+_LIFELINE = PageLink("See Lifeline", "lifeline", {})
 
 
 def find_wrong_sources(
@@ -115,15 +124,17 @@ def _loops(loops: Sequence[LoopRow] | None, due: Mapping[str, Count] | None) -> 
         return
     silent = [loop for loop in loops if not loop.is_running]
     start = "Start `flask opsjobs run`."
-    go = PageLink("See the queues", "queues", {})
     if len(silent) == len(loops):
         fact = "No background loop is running." if loops else "No background loop has ever run."
         waiting = Count.sum(due.values()) if due else Count(0)
         many = f" {_say_waiting(waiting)}" if waiting.number else ""
-        means = "Scheduled and retryable jobs do not become due, and jobs of dead workers are not rescued."
+        means = (
+            "Nobody looks for incidents, scheduled and retryable jobs do not become due, and jobs of dead "
+            "workers are not rescued."
+        )
         rest = f"{means}{many} {start}"
         since = max((loop.last_at for loop in silent), default=None)
-        yield Wrong("critical", fact, rest, since, go)
+        yield Wrong("critical", fact, rest, since, _LIFELINE)
     elif silent:
         names = [loop.loop for loop in silent]
         effects = [_STANDS_STILL[name] for name in names if name in _STANDS_STILL][:2]
@@ -135,7 +146,7 @@ def _loops(loops: Sequence[LoopRow] | None, due: Mapping[str, Count] | None) -> 
         )
         rest = f"{means[:1].upper()}{means[1:]}. " if means else ""
         rest += "Other loops still run: the log of their process says why."
-        yield Wrong("critical", fact, rest, min(loop.last_at for loop in silent), go)
+        yield Wrong("critical", fact, rest, min(loop.last_at for loop in silent), _LIFELINE)
 
 
 def find_wrong(
@@ -143,7 +154,9 @@ def find_wrong(
 ) -> list[Wrong]:
     """All problems, the worst first; empty when there are none.
 
-    `is_suspended`: RQ's own flag suspends all workers, so no job starts, even if everything else works.
+    First what this process sees itself: sources that do not answer, and RQ's own flag, which suspends all
+    workers. Then open incidents, one line for each class; failures that are new or back and have no incident;
+    and what people decided that holds due jobs.
     """
     due = {queue.name: _due(queue) for queue in seen.queues if queue.due}
     found = find_wrong_sources(unreachable, seen.loops, due, seen.served)
@@ -151,141 +164,107 @@ def find_wrong(
         rest = "They take no jobs of any queue until somebody runs `rq resume -u` with the URL of that Redis."
         fact = "All workers are suspended by RQ's own command."
         found.append(Wrong("critical", fact, rest, go=PageLink("See the workers", "workers", {})))
-    return [*found, *(one for rule in _RULES for one in rule(seen))]
+    if seen.loops and not any(loop.loop == "detect" for loop in seen.loops):
+        fact = "Nobody looks for incidents."
+        rest = "The loop detect has never run. Restart the loops, so that they know it: `flask opsjobs run`."
+        found.append(Wrong("critical", fact, rest, go=_LIFELINE))
+    by_subject = {row.subject: row for row in seen.incidents}
+    for place, one in enumerate(unreachable):
+        told = [row for name in one.queues if (row := by_subject.get(f"redis/{name}"))]
+        if told:
+            found[place] = replace(found[place], go=_to_incident(told[0]))
+    incidents = _without_said(seen, unreachable)
+    found += _incidents([each for each in incidents if each.severity == "critical"], seen)
+    found += _failures(seen)
+    found += _incidents([each for each in incidents if each.severity != "critical"], seen)
+    return [*found, *_no_worker(seen), *_cooldowns(seen), *_held_queues(seen)]
 
 
-def say_well(seen: Overview) -> str:
-    """The sentence that says what was checked, when there are no problems."""
-    many = len(seen.alive)
-    alive = f"{counted(many, 'worker')} {agree(many, 'sends', 'send')} heartbeats."
-    whole = " Nothing is lost: the integrity check finds no difference." if seen.integrity else ""
-    return f"No failed job is left from the last hour, every loop is running, {alive}{whole}"
+def say_whole(seen: Overview) -> str:
+    """Whether a job is lost, as far as the integrity check tells; empty before the first one."""
+    if not seen.integrity:
+        return ""
+    if not any(loop.loop == "check_integrity" and loop.is_running for loop in seen.loops):
+        return "Whether a job is lost is not known: no integrity check is made."
+    off = [check.queue for check in seen.integrity if check.difference]
+    if off:
+        return f"The integrity check shows a difference: {_list(off)}."
+    return "No job is lost."
 
 
 def _due(queue: QueueDepth) -> Count:
     return Count.sum(queue.states[state].count for state in ("available", "queued"))
 
 
-def _queue_without_worker(seen: Overview) -> Iterator[Wrong]:
-    unserved = [queue for queue in seen.queues if queue.is_unserved]
-    for queue in sorted(unserved, key=lambda queue: -queue.due):
-        mine = [one for one in seen.workers if queue.name in one.queues]
-        fact = f"Queue {queue.name} has {_counted(_due(queue), 'due job')} and no live worker."
-        gone = f" {counted(len(mine), 'worker')} of it went silent." if mine else ""
-        rest = f"Its jobs do not start: run `flask opsjobs worker {queue.name}`.{gone}"
-        # Take the later time. When old workers leave the list, it can only move back, never forward.
-        since = max(
-            filter(None, [queue.due_since, *(one.heartbeat_at for one in mine)]), default=None
-        )
-        yield Wrong(
-            "critical", fact, rest, since, PageLink("See its jobs", "jobs", {"queue": queue.name})
-        )
+def _without_said(seen: Overview, unreachable: Sequence[UnreachableRedis]) -> Sequence[IncidentRow]:
+    """The open incidents without those about a source that a line above names."""
+    lost = {name for one in unreachable for name in one.queues}
+    silent = {loop.loop for loop in seen.loops if not loop.is_running}
+    said = {f"redis/{name}" for name in lost} | {f"loop/{name}" for name in silent}
+    return [each for each in seen.incidents if each.subject not in said]
 
 
-_MACHINERY = PageLink("See the integrity check", "overview", {"_anchor": "machinery"})
+def _incidents(rows: Sequence[IncidentRow], seen: Overview) -> Iterator[Wrong]:
+    """A line for each class, the classes that affect most first."""
+    classes: dict[str, list[IncidentRow]] = {}
+    for row in rows:
+        classes.setdefault(row.class_, []).append(row)
+    for same in sorted(classes.values(), key=lambda same: -sum(row.affected for row in same)):
+        yield _incident(same[0]) if len(same) == 1 else _alike(same, seen.has_more_incidents)
 
 
-def _jobs_differ(seen: Overview) -> Iterator[Wrong]:
-    off = [check for check in seen.integrity if check.difference]
-    for check in sorted(off, key=lambda check: -abs(check.difference)):
-        number = abs(check.difference)
-        if check.difference > 0:
-            fact = f"Queue {check.queue} lacks {counted(number, 'enqueued job')}."
-            rest = "Somebody deleted their rows outside the library."
-        else:
-            fact = f"Queue {check.queue} has {counted(number, 'job')} too many."
-            rest = "Rows were inserted outside `enqueue`, for example by a partial restore of the database."
-        yield Wrong("open", fact, rest, check.counted_at, _MACHINERY)
+_LEVELS = {"critical": "critical", "warning": "warned"}
 
 
-def _failed_lately(seen: Overview) -> Iterator[Wrong]:
-    if seen.failed_last_hour.number:
-        last = seen.failures[0].task if seen.failures else ""
-        fact = f"{_counted(seen.failed_last_hour, 'job')} failed in the last hour."
-        rest = f"The last one: {last}." if last else ""
-        go = PageLink("See the failed jobs", "jobs", {"state": "failed"})
-        yield Wrong("failed", fact, rest, seen.first_failure, go)
+def _incident(row: IncidentRow) -> Wrong:
+    level, go, why = _LEVELS[row.severity], _to_incident(row), row.why
+    if row.subject.startswith("failure/"):
+        # The error itself is payload: the page of the failure shows it to those who may see it.
+        why = f"{counted(row.affected, 'job')} failed by the same error."
+    return Wrong(level, f"{row.title}.", why, row.opened_at, go, incident=row)
 
 
-def _slots_missed(seen: Overview) -> Iterator[Wrong]:
-    if not seen.missed:
+def _to_incident(row: IncidentRow) -> PageLink:
+    if row.subject.startswith("failure/"):
+        return PageLink("See the failure", "lifeline", {}, target=row.subject)
+    return PageLink(f"See incident {row.id}", "lifeline", {}, target=f"incident/{row.id}")
+
+
+def _alike(rows: Sequence[IncidentRow], has_more: bool) -> Wrong:
+    """Many incidents of one class as one line: how many, and the first names."""
+    detector = detector_of(rows[0].class_)
+    more = " or more" if has_more else ""
+    fact = f"{detector.title}: {counted(len(rows), 'incident', more=more)}."
+    rest = "; ".join(row.title for row in rows[:2])
+    rest += f"; {len(rows) - 2} more." if len(rows) > 2 else "."
+    values = {"class": detector.class_} if detector.class_ in DETECTORS else {}
+    go = PageLink("See them", "lifeline", values)
+    return Wrong(_LEVELS[rows[0].severity], fact, rest, min(row.opened_at for row in rows), go)
+
+
+def _failures(seen: Overview) -> Iterator[Wrong]:
+    """Failures that are new or back, as far as no incident says so."""
+    fresh = [each for each in seen.failures.worst if each.is_fresh and not each.has_incident]
+    if not fresh:
         return
-    number = sum(one.slots for one in seen.missed.values())
-    last = max(one.last_at for one in seen.missed.values())
-    fact = f"{counted(number, 'cron slot')} {agree(number, 'was', 'were')} missed in the last day."
-    go = PageLink("See the cron entries", "cron", {})
-    if len(seen.missed) == 1:
-        (name,) = seen.missed
-        fact = f"Cron entry {name} missed {counted(number, 'slot')} in the last day."
-        go = PageLink("See the entry", "cron_entry", {"name": name})
-    rest = f"The last one was due at {last:%Y-%m-%d %H:%M} UTC. Its entry says why, and can run it now."
-    yield Wrong("late", fact, rest, go=go)
+    worst = fresh[0]
+    go = PageLink("See the failure", "lifeline", {}, target=f"failure/{worst.id}")
+    since = worst.regressed_at or worst.first_at
+    if len(fresh) == 1:
+        how = "fails again" if worst.regressed_at else "fails with a new error"
+        deploy = worst.regressed_in if worst.regressed_at else worst.first_in
+        fact = f"{worst.task} {how}{f', since deploy {deploy}' if deploy else ''}."
+        jobs = agree(worst.jobs, "job", "jobs")
+        yield Wrong("failed", fact, f"{worst.jobs:,} {jobs} failed with it.", since, go)
+        return
+    names = list(dict.fromkeys(each.task for each in fresh))
+    fact = f"{len(fresh)} failures are new or back: {_list(names)}."
+    jobs = agree(worst.jobs, "job", "jobs")
+    rest = f"The worst: {worst.jobs:,} {jobs} of {worst.task}."
+    yield Wrong("failed", fact, rest, min(each.regressed_at or each.first_at for each in fresh), go)
 
 
 _WORKERS = PageLink("See the workers", "workers", {})
-
-
-def _worker_missing(seen: Overview) -> Iterator[Wrong]:
-    missing = [worker for worker in seen.workers if worker.state == "missing"]
-    if not missing:
-        return
-    names = [worker.name for worker in missing]
-    fact = f"Worker {names[0]} went missing within a day."
-    if len(names) > 1:
-        fact = f"{counted(len(names), 'worker')} went missing within a day: {_list(names)}."
-    rest = "The jobs that ran there have been rescued."
-    if seen.abandoned:
-        verb = agree(seen.abandoned, "waits", "wait")
-        rest = f"{counted(seen.abandoned, 'job')} that they were running {verb} for a rescue."
-    since = min((one.ended_at for one in missing if one.ended_at), default=None)
-    yield Wrong("missing", fact, rest, since, _WORKERS)
-
-
-def _worker_late(seen: Overview) -> Iterator[Wrong]:
-    if late := [worker for worker in seen.workers if worker.state == "late"]:
-        names = [worker.name for worker in late]
-        fact = f"Worker {names[0]} is late with its heartbeat."
-        if len(names) > 1:
-            fact = (
-                f"{counted(len(names), 'worker')} are late with their heartbeats: {_list(names)}."
-            )
-        since = min(worker.heartbeat_at for worker in late)
-        rest = "If no heartbeat comes, the jobs are rescued."
-        yield Wrong("late", fact, rest, since, _WORKERS)
-
-
-# What somebody must do about a stuck run, and how grave it is.
-_STUCK = {
-    "trouble": (
-        "open",
-        "cannot be advanced",
-        "The loop `advance` tries again each second; the page of a run says what stops it.",
-    ),
-    "ambiguous": (
-        "open",
-        "{verb} an ambiguous signal",
-        "Several waits are open for it: say for which it is.",
-    ),
-    "overdue": (
-        "late",
-        "{verb} been waiting for a signal for more than a day",
-        "Send the signal, skip the wait, or cancel the run.",
-    ),
-}
-
-
-def _runs_stuck(seen: Overview) -> Iterator[Wrong]:
-    for why, (level, verb, todo) in _STUCK.items():
-        runs = [run for run, need in seen.stuck if need == why]
-        if not runs:
-            continue
-        says = verb.format(verb=agree(len(runs), "has", "have"))
-        fact = f"{counted(len(runs), 'run')} of workflows {says}."
-        go = PageLink("See the runs", "workflows", {})
-        if len(runs) == 1:
-            go = PageLink("See the run", "workflow", {"workflow_id": runs[0].id})
-            fact = f"Run {runs[0].id} of a workflow {says}."
-        yield Wrong(level, fact, todo, None, go)
 
 
 def _cooldowns(seen: Overview) -> Iterator[Wrong]:
@@ -293,13 +272,15 @@ def _cooldowns(seen: Overview) -> Iterator[Wrong]:
         mine = [one for one in seen.cooling if one.limiter == limiter]
         longest = max(mine, key=lambda one: one.until)
         number = sum(one.number for one in seen.held if one.limiter == limiter and one.is_cooling)
-        if not number:
+        if not number and seen.is_all_held:
             continue  # a cooldown that blocks no job is no problem
         some = sum(one.partitions for one in mine)
         whose = "Limiter" if not longest.partitions else f"{counted(some, 'partition')} of limiter"
         fact = f"{whose} {limiter} {_cools(longest.partitions and some)} until {longest.until:%H:%M:%S} UTC."
         more = "" if seen.is_all_held else " or more"
         rest = f"{counted(number, 'due job', more=more)} {agree(number, 'waits', 'wait')}."
+        if not number:
+            rest = "None of the oldest due jobs waits for it; younger ones were not examined."
         go = PageLink("See the limiter", "limiter", {"limiter": limiter})
         yield Wrong("blocked", fact, rest, longest.since, go, _quote(longest.by, longest.reason))
 
@@ -334,55 +315,12 @@ def _quote(by: str | None, reason: str | None) -> str | None:
     return f"{by}: “{reason}”" if reason else by
 
 
-def _live_jobs_differ(seen: Overview) -> Iterator[Wrong]:
-    compared = min(
-        (check.compared_at for check in seen.integrity if check.compared_at), default=None
-    )
-    for what, numbers in (
-        ("queued, but not in Redis", [b.queued_nowhere for b in seen.integrity]),
-        ("started, but reserved by no worker", [b.started_unreserved for b in seen.integrity]),
-        ("in Redis, but without a row in Postgres", [b.orphan_deliveries for b in seen.integrity]),
-    ):
-        if number := sum(numbers):
-            fact = f"{counted(number, 'job')} {agree(number, 'is', 'are')} {what}."
-            yield Wrong(
-                "warned", fact, "The loops correct this by themselves.", compared, _MACHINERY
-            )
-
-
-def _loop_failed(seen: Overview) -> Iterator[Wrong]:
-    if failing := [loop for loop in seen.loops if loop.error and loop.is_running]:
-        names = [loop.loop for loop in failing]
-        fact = f"The loop {names[0]} failed in the last pass."
-        if len(names) > 1:
-            fact = f"{len(names)} loops failed in the last pass: {_list(names)}."
-        go = PageLink("See the loops", "overview", {"_anchor": "machinery"})
-        since = min(loop.last_at for loop in failing)
-        yield Wrong("warned", fact, "The next pass runs by itself.", since, go)
-
-
 def _no_worker(seen: Overview) -> Iterator[Wrong]:
     if not seen.alive:
         since = max((one.heartbeat_at for one in seen.workers), default=None)
         yield Wrong(
             "warned", "No worker is running.", "Start one: `flask opsjobs worker`.", since, _WORKERS
         )
-
-
-_RULES: Sequence[Callable[[Overview], Iterator[Wrong]]] = (
-    _queue_without_worker,
-    _jobs_differ,
-    _failed_lately,
-    _runs_stuck,
-    _slots_missed,
-    _worker_missing,
-    _no_worker,
-    _worker_late,
-    _cooldowns,
-    _held_queues,
-    _live_jobs_differ,
-    _loop_failed,
-)
 
 
 def _counted(count: Count, noun: str) -> str:

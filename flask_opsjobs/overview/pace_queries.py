@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from .models import Depth, Rollup, RollupPosition
@@ -25,6 +25,20 @@ WINDOWS = {
 }
 # Minutes are counted within this time. If counting is further behind, the loop is not counting.
 _MOST_LAG = timedelta(minutes=4)
+# Built once, as in jobs/queries.py.
+_POSITION = select(RollupPosition.counted_from, RollupPosition.counted_until)
+_ROLLUPS = (
+    select(Rollup.minute, Rollup.finished, Rollup.failed, Rollup.runs, Rollup.waits)
+    .where(Rollup.minute >= bindparam("start"), Rollup.minute < bindparam("end"))
+    .where(Rollup.queue == "")
+    .order_by(Rollup.minute)
+)
+_DEPTHS = (
+    select(Depth.minute, func.sum(Depth.due), func.bool_or(Depth.is_capped))
+    .where(Depth.minute >= bindparam("start"), Depth.minute < bindparam("end"))
+    .group_by(Depth.minute)
+    .order_by(Depth.minute)
+)
 
 
 def add_histograms(histograms: Iterable[Sequence[int]]) -> list[int]:
@@ -94,9 +108,7 @@ class Pace:
 def find_pace(session: Session, window: str, now: datetime) -> Pace:
     """The pace of `window`, one of `WINDOWS`, up to the last counted minute."""
     span, step = WINDOWS[window]
-    position = session.execute(
-        select(RollupPosition.counted_from, RollupPosition.counted_until)
-    ).one_or_none()
+    position = session.execute(_POSITION).one_or_none()
     counted_from, counted_until = position if position is not None else (None, None)
     end = _floor(now, _MINUTE) - _MINUTE
     if counted_until is not None and timedelta() < end - counted_until < _MOST_LAG:
@@ -107,11 +119,11 @@ def find_pace(session: Session, window: str, now: datetime) -> Pace:
     steps = []
     for number in range(span // step):
         at = start + number * step
-        known = PaceStep(at)
-        if counted_from and counted_until and counted_from <= at and at + step <= counted_until:
-            known = _figures(at, ends[at], step)
         due, is_capped = depths.get(at, (None, False))
-        steps.append(replace(known, due=due, is_capped=is_capped))
+        if counted_from and counted_until and counted_from <= at and at + step <= counted_until:
+            steps.append(_figures(at, ends[at], step, due, is_capped))
+        else:
+            steps.append(PaceStep(at, due=due, is_capped=is_capped))
     return Pace(window, step, steps, counted_until)
 
 
@@ -122,10 +134,8 @@ def find_counted_until(session: Session) -> datetime | None:
 
 def _ends(session: Session, start: datetime, end: datetime, step: timedelta) -> Any:
     """The rollups of all queues together, by step."""
-    columns = (Rollup.minute, Rollup.finished, Rollup.failed, Rollup.runs, Rollup.waits)
-    wanted = select(*columns).where(Rollup.minute >= start, Rollup.minute < end, Rollup.queue == "")
     found = defaultdict(list)
-    for row in session.execute(wanted.order_by(Rollup.minute)):
+    for row in session.execute(_ROLLUPS, {"start": start, "end": end}):
         found[_floor(row.minute, step)].append(row)
     return found
 
@@ -133,18 +143,16 @@ def _ends(session: Session, start: datetime, end: datetime, step: timedelta) -> 
 def _depths(
     session: Session, start: datetime, end: datetime, step: timedelta
 ) -> dict[datetime, tuple[int, bool]]:
-    columns = (Depth.minute, func.sum(Depth.due), func.bool_or(Depth.is_capped))
-    wanted = (
-        select(*columns).where(Depth.minute >= start, Depth.minute < end).group_by(Depth.minute)
-    )
     found: dict[datetime, tuple[int, bool]] = {}
-    for minute, due, is_capped in session.execute(wanted.order_by(Depth.minute)):
+    for minute, due, is_capped in session.execute(_DEPTHS, {"start": start, "end": end}):
         at = _floor(minute, step)
         found[at] = max(found.get(at, (0, False)), (int(due), is_capped))
     return found
 
 
-def _figures(at: datetime, rows: Sequence[Any], step: timedelta) -> PaceStep:
+def _figures(
+    at: datetime, rows: Sequence[Any], step: timedelta, due: int | None, is_capped: bool
+) -> PaceStep:
     minutes = step / _MINUTE
     runs = add_histograms(row.runs for row in rows)
     return PaceStep(
@@ -154,6 +162,8 @@ def _figures(at: datetime, rows: Sequence[Any], step: timedelta) -> PaceStep:
         median=quantile(runs, 0.5),
         p95=quantile(runs, 0.95),
         wait=quantile(add_histograms(row.waits for row in rows), 0.5),
+        due=due,
+        is_capped=is_capped,
     )
 
 

@@ -1,24 +1,24 @@
-"""Reads the overview page: queues, workers and loops, the last failures, and what needs an operator."""
+"""Reads the overview page: queues, workers and loops, incidents, failures, and what needs an operator."""
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session
 
 from ..core import sql
-from ..cron.queries import MissedSlots, list_missed_lately
 from ..jobs import queries as job_queries
 from ..jobs.lifecycle import FINAL, STATES
-from ..jobs.rows import Count, JobRow
+from ..jobs.rows import Count
+from ..lifeline import queries as incident_queries
 from ..lifeline.integrity import IntegrityRow, list_integrity_checks
 from ..lifeline.loop_runs import LoopRow, list_loops
+from ..lifeline.queries import IncidentFilter, IncidentRow
 from ..limits import bucket, stored_buckets
 from ..limits.models import Bucket, Limiter
 from ..queues import queries as queue_queries
@@ -28,10 +28,12 @@ from ..workers import queries as worker_queries
 from ..workers.queries import WorkerRow, served_by
 from ..workflows import queries as workflow_queries
 from ..workflows.queries import RunRow
+from .failure_queries import Failures, find_failures
 
 LIVE = tuple(state for state in STATES if state not in FINAL)
 DUE = ("available", "queued")
-_FAILURES = 5
+# Open incidents above the cards. More of them are said to be more.
+_MOST_INCIDENTS = 200
 # Pages that only show how many jobs wait for a source that does not answer count up to this.
 _MOST_DUE = 1_000
 # The failed jobs that wait for a decision are counted up to this, on pages and in the navigation.
@@ -46,10 +48,14 @@ _MOST_COOLING = 50
 
 @dataclass(frozen=True)
 class StateDepth:
-    """The number of jobs in a live state. `since` is when the first of them entered the state or was due."""
+    """The number of jobs in a live state. `since` is when the first of them entered the state or was due.
+
+    `managed` is how many of them are managed jobs; the others are plain RQ jobs.
+    """
 
     count: Count
     since: datetime | None = None
+    managed: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,8 +80,12 @@ class QueueDepth:
 
     @property
     def is_unserved(self) -> bool:
-        """Whether jobs are due and no worker listens, although nobody has stopped the queue."""
-        return self.state == "open" and bool(self.due) and not self.listeners
+        """Whether managed jobs are due and no worker listens, although nobody has stopped the queue.
+
+        Plain RQ jobs may have workers that this database does not know.
+        """
+        is_due = any(self.states[state].managed for state in DUE)
+        return self.state == "open" and is_due and not self.listeners
 
     @property
     def due_since(self) -> datetime | None:
@@ -90,13 +100,18 @@ class Overview:
     queues: Sequence[QueueDepth]
     live: Mapping[str, StateDepth]
     next_due: datetime | None
-    failed_last_hour: Count
-    first_failure: datetime | None
-    failures: Sequence[JobRow]
+    # The open incidents that need a person, the worst first, and whether there are more.
+    incidents: Sequence[IncidentRow]
+    has_more_incidents: bool
+    # When the last incident ended, of those that are stored, and how many ended by themselves within a day.
+    incident_ended_at: datetime | None
+    cleared: Count
+    failures: Failures
+    # Failed jobs without a decision.
+    failed: Count
     held: Sequence[Held]
     is_all_held: bool
     cooling: Sequence[CooldownSummary]
-    missed: Mapping[str, MissedSlots]
     abandoned: int
     workers: Sequence[WorkerRow]
     loops: Sequence[LoopRow]
@@ -119,20 +134,24 @@ def find_overview(session: Session, now: datetime, late_seconds: float) -> Overv
     """The numbers of the overview page as of `now`. Their cost does not grow with the number of jobs."""
     workers = worker_queries.list_workers(session, now, late_seconds)
     sample = _sample(session)
-    failed, first_failure = job_queries.count_failed_since(session, now - timedelta(hours=1))
+    incidents, has_more = incident_queries.page_of_open_incidents(
+        session, IncidentFilter(), limit=_MOST_INCIDENTS
+    )
     held, is_all_held = find_held(session, now)
     return Overview(
         queues=_queues(session, sample, workers, queue_queries.list_decisions(session)),
         live={state: _sum(state, sample) for state in LIVE},
         next_due=job_queries.find_next_due(session),
-        failed_last_hour=failed,
-        first_failure=first_failure,
+        incidents=incidents,
+        has_more_incidents=has_more,
+        incident_ended_at=incident_queries.find_last_end(session),
+        cleared=incident_queries.count_cleared(session, now - timedelta(days=1)),
+        failures=find_failures(session, now),
+        failed=_count_failed(session),
         held=held,
         is_all_held=is_all_held,
         cooling=list_cooldowns(session, now),
-        missed=list_missed_lately(session, now),
         abandoned=count_abandoned(session),
-        failures=job_queries.find_recent_failures(session, _FAILURES),
         workers=workers,
         loops=list_loops(session, now),
         integrity=list_integrity_checks(session),
@@ -174,14 +193,14 @@ def _sample(session: Session) -> Sample:
     params = {"states": list(LIVE), "most": _MOST_LIVE + 1}
     rows = session.connection().exec_driver_sql(sql.load("sample_live_jobs"), params).all()
     seen = dict.fromkeys(LIVE, 0)
-    for state, _, number, _ in rows:
+    for state, _, number, _, _ in rows:
         seen[state] += number
     kinds = {
         state: "at_least" if number > _MOST_LIVE else "exact" for state, number in seen.items()
     }
     return {
-        (state, queue): StateDepth(Count(min(number, _MOST_LIVE), kinds[state]), since)
-        for state, queue, number, since in rows
+        (state, queue): StateDepth(Count(min(number, _MOST_LIVE), kinds[state]), since, managed)
+        for state, queue, number, since, managed in rows
     }
 
 
@@ -217,29 +236,6 @@ def _queues(
 
 
 @dataclass(frozen=True)
-class FailureGroup:
-    """Failures of one task with the same error.
-
-    `error` is its first words (payload); `job_id` is the last job.
-    """
-
-    task: str
-    ended_by: str
-    error: str | None
-    number: int
-    since: datetime
-    job_id: int
-
-
-@dataclass(frozen=True)
-class Failures:
-    """How many failed jobs wait for a decision, and the largest groups of them."""
-
-    count: Count
-    groups: Sequence[FailureGroup]
-
-
-@dataclass(frozen=True)
 class RecentAction:
     """A decision about jobs that was executed, and the number of its jobs."""
 
@@ -259,30 +255,21 @@ class Resolved:
     actions: Sequence[RecentAction]
 
 
-def find_failures(session: Session) -> Failures:
-    """The failed jobs that wait for a decision.
-
-    With 1,000 failed jobs or more the count is a lower bound.
-    """
-    params = {"most": MOST_FAILED, "groups": _GROUPS}
-    rows = session.connection().exec_driver_sql(sql.load("sample_failures"), params).all()
-    if not rows:
-        return Failures(Count(0), [])
-    kind = "at_least" if rows[0].examined >= MOST_FAILED else "exact"
-    return Failures(Count(rows[0].total, kind), [FailureGroup(*row[:6]) for row in rows])
+def _count_failed(session: Session) -> Count:
+    """The failed jobs that wait for a decision. With 1,000 failed jobs or more it is a lower bound."""
+    params = {"most": MOST_FAILED}
+    found = session.connection().exec_driver_sql(sql.load("count_failed_jobs"), params).one()
+    return Count(found.failed, "at_least" if found.examined >= MOST_FAILED else "exact")
 
 
 def find_resolved(session: Session, since: datetime) -> Resolved:
     """The decisions about jobs since `since`, among the last 500 decisions of any kind."""
-    params = {"since": since, "most": _MOST_EVENTS}
+    params = {"since": since, "most": _MOST_EVENTS, "groups": _GROUPS}
     rows = session.connection().exec_driver_sql(sql.load("list_recent_actions"), params).all()
-    by_action = Counter[str]()
-    for row in rows:
-        by_action[row.action] += row.number
+    by_action = {row.action: row.of_action for row in rows}
     is_cut = bool(rows) and rows[0].is_cut
-    count = Count(by_action.total(), "at_least" if is_cut else "exact")
-    largest = heapq.nlargest(_GROUPS, rows, key=lambda row: (row.number, row.sequence))
-    return Resolved(count, by_action, [RecentAction(*row[:5]) for row in largest])
+    count = Count(sum(by_action.values()), "at_least" if is_cut else "exact")
+    return Resolved(count, by_action, [RecentAction(*row[:5]) for row in rows[:_GROUPS]])
 
 
 @dataclass(frozen=True)
@@ -315,9 +302,11 @@ class CooldownSummary:
 def find_held(session: Session, now: datetime) -> tuple[Sequence[Held], bool]:
     """The due jobs that limiters hold back, and whether these are all: only the oldest jobs are examined."""
     params = {"most": _MOST_LIVE + 1, "buckets": _MOST_BUCKETS}
-    rows = session.connection().exec_driver_sql(sql.load("sample_limited_jobs"), params).all()
+    found_rows = session.connection().exec_driver_sql(sql.load("sample_limited_jobs"), params).all()
+    is_all = found_rows[0].examined <= _MOST_LIVE
+    rows = [row for row in found_rows if row.limiter is not None]
     if not rows:
-        return [], True
+        return [], is_all
     keys = [(row.limiter, row.partition) for row in rows]
     found: dict[tuple[str, str, bool], Held] = {}
     buckets = stored_buckets.list_buckets(session.connection(), keys)
@@ -334,31 +323,31 @@ def find_held(session: Session, now: datetime) -> tuple[Sequence[Held], bool]:
         found[key] = Held(
             row.limiter, row.queue, number + (before.number if before else 0), since, key[2]
         )
-    is_all = sum(row.number for row in rows) == rows[0].total and rows[0].examined <= _MOST_LIVE
-    return list(found.values()), is_all
+    return list(found.values()), is_all and sum(row.number for row in rows) == rows[0].total
+
+
+def _cooling(table: type[Limiter] | type[Bucket], name: Any) -> Select[Any]:
+    decided = table.cooldown_until, table.cooldown_at, table.cooldown_by, table.cooldown_reason
+    return (
+        select(name, *decided)
+        .where(table.cooldown_until > bindparam("now"))
+        .order_by(table.cooldown_until.desc())
+        .limit(_MOST_COOLING)
+    )
+
+
+# Built once, as in jobs/queries.py.
+_COOLING_LIMITERS = _cooling(Limiter, Limiter.name)
+_COOLING_BUCKETS = _cooling(Bucket, Bucket.limiter)
 
 
 def list_cooldowns(session: Session, now: datetime) -> Sequence[CooldownSummary]:
     """The current cooldowns: of limiters, then of partitions, longest first; at most 50 of each kind."""
-    of_all = (
-        select(Limiter.name, *_decided(Limiter))
-        .where(Limiter.cooldown_until > now)
-        .order_by(Limiter.cooldown_until.desc())
-    )
-    of_some = (
-        select(Bucket.limiter, *_decided(Bucket))
-        .where(Bucket.cooldown_until > now)
-        .order_by(Bucket.cooldown_until.desc())
-    )
-    found = [CooldownSummary(*row) for row in session.execute(of_all.limit(_MOST_COOLING))]
+    found = [CooldownSummary(*row) for row in session.execute(_COOLING_LIMITERS, {"now": now})]
     partitions = Counter(
-        CooldownSummary(*row) for row in session.execute(of_some.limit(_MOST_COOLING))
+        CooldownSummary(*row) for row in session.execute(_COOLING_BUCKETS, {"now": now})
     )
     return [*found, *(replace(one, partitions=number) for one, number in partitions.items())]
-
-
-def _decided(table: type[Limiter] | type[Bucket]) -> tuple[Any, ...]:
-    return table.cooldown_until, table.cooldown_at, table.cooldown_by, table.cooldown_reason
 
 
 def count_abandoned(session: Session) -> int:

@@ -61,9 +61,9 @@ def list_paused_queues(session: Session) -> list[str]:
     return list(session.scalars(paused))
 
 
-def list_decisions(session: Session) -> Mapping[str, QueueRow]:
-    """The decisions of operators by the name of the queue, at most 200."""
-    chosen = select(
+# Built once, as in jobs/queries.py.
+_DECISIONS = (
+    select(
         Queue.name,
         Queue.is_paused,
         Queue.is_draining,
@@ -72,8 +72,14 @@ def list_decisions(session: Session) -> Mapping[str, QueueRow]:
         Queue.paused_by,
         Queue.paused_reason,
     )
-    rows = session.execute(chosen.order_by(Queue.name).limit(_MOST))
-    return {row.name: QueueRow(*row) for row in rows}
+    .order_by(Queue.name)
+    .limit(_MOST)
+)
+
+
+def list_decisions(session: Session) -> Mapping[str, QueueRow]:
+    """The decisions of operators by the name of the queue, at most 200."""
+    return {row.name: QueueRow(*row) for row in session.execute(_DECISIONS)}
 
 
 def find_rates(session: Session, now: datetime) -> Rates:

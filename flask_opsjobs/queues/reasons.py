@@ -66,6 +66,25 @@ def no_live_worker(evidence: Evidence) -> Iterator[Reason]:
     )
 
 
+def no_child(evidence: Evidence) -> Iterator[Reason]:
+    """No worker that listens to the queue can start a child process."""
+    if not evidence.is_due or not evidence.alive or len(evidence.childless) < len(evidence.alive):
+        return
+    name, many = evidence.job.queue, len(evidence.alive)
+    worker = evidence.childless[0]
+    who = (
+        f"The only worker of the queue {name}" if many == 1 else f"Each worker of the queue {name}"
+    )
+    yield make_reason(
+        evidence,
+        "no_child",
+        f"{who} is without a child process. The last one of {worker.name} {worker.no_child}.",
+        "The worker tries again by itself, after up to 30 s. Its log says more.",
+        source="worker",
+        read={"without_a_child": f"{len(evidence.childless)} of {many}", "worker": worker.name},
+    )
+
+
 def workers_busy(evidence: Evidence) -> Iterator[Reason]:
     """All workers that listen to the queue are running a job."""
     if not evidence.is_due or not evidence.alive or len(evidence.busy) < len(evidence.alive):

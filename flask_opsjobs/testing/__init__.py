@@ -282,7 +282,7 @@ def _committed(host: Host, given: AnySession | None) -> Iterator[Connection]:
     if not isinstance(bind, Engine):
         yield _driver(bind)
         return
-    if session.in_transaction() and has_written(_joined(session, bind)):
+    if session.in_transaction() and has_written(_joined(host, session, bind)):
         raise OpsJobsError(
             "the session has written and not committed: jobs would not see it and might wait for its locks; "
             "commit before you call `perform_due`, as a request does"
@@ -298,16 +298,16 @@ def _seen(host: Host, given: AnySession | None) -> Iterator[Connection]:
 
     session, bind = find_session(host, given)
     if session.in_transaction():
-        yield _joined(session, bind)
+        yield _joined(host, session, bind)
         return
     with _committed(host, given) as connection:
         yield connection
 
 
-def _joined(session: Session, bind: Engine | Shared) -> Connection:
+def _joined(host: Host, session: Session, bind: Engine | Shared) -> Connection:
     from ..jobs.record.enqueue import join
 
-    return _driver(join(session, bind))
+    return _driver(join(host, session, bind))
 
 
 def _driver(connection: Shared) -> Connection:

@@ -62,6 +62,21 @@ ARROWS = (
         made_by=("stop_worker", "observe_plain_workers"),
     ),
     Arrow(
+        "drain",
+        sources=("alive", "late"),
+        targets=("stopped",),
+        by="operator",
+        meaning="it takes nothing new, ends what it runs, and says that it stops",
+        made_by=("stop_worker",),
+    ),
+    Arrow(
+        "forget",
+        sources=ENDED,
+        targets=(),
+        by="operator",
+        meaning="no page shows it any more, until it sends a heartbeat",
+    ),
+    Arrow(
         "delete",
         sources=ENDED,
         targets=(ABSENT,),
@@ -70,3 +85,8 @@ ARROWS = (
         made_by=("retain_workers",),
     ),
 )
+
+
+def sources_of(name: str) -> tuple[str, ...]:
+    """The states from which the arrow `name` may leave."""
+    return next(arrow.sources for arrow in ARROWS if arrow.name == name)

@@ -37,6 +37,7 @@ class Worker(Base):
     host: Mapped[str] = mapped_column(Text)
     # 0 when RQ does not tell it.
     pid: Mapped[int] = mapped_column(Integer)
+    # Of flask_opsjobs.
     version: Mapped[str | None] = mapped_column(Text)
     queues: Mapped[list[str]] = mapped_column(ARRAY(Text))
     state: Mapped[str] = mapped_column(Text)
@@ -64,6 +65,15 @@ class Worker(Base):
     boot_id: Mapped[str | None] = mapped_column(Text)
     pid_namespace: Mapped[str | None] = mapped_column(Text)
     pid_started_at: Mapped[int | None] = mapped_column(BigInteger)
+    # Of the host's application, as OPSJOBS_VERSION says it.
+    deploy_version: Mapped[str | None] = mapped_column(Text)
+    # Somebody asked it to leave: it takes nothing new, ends what it runs, and stops.
+    drain_requested_at: Mapped[datetime | None] = mapped_column(MOMENT)
+    drain_requested_by: Mapped[str | None] = mapped_column(Text)
+    # No page shows it any more. A heartbeat shows it again.
+    forgotten_at: Mapped[datetime | None] = mapped_column(MOMENT)
+    # The deploy that it runs; None when none was known when it started.
+    deploy_id: Mapped[int | None] = mapped_column(BigInteger)
 
     __table_args__ = (
         CheckConstraint("kind IN ('pool', 'plain')", name="kind_check"),
@@ -74,6 +84,10 @@ class Worker(Base):
             " AND processes >= 1",
             name="numbers_check",
         ),
+        CheckConstraint(
+            "(drain_requested_at IS NULL) = (drain_requested_by IS NULL)", name="drain_check"
+        ),
+        CheckConstraint("forgotten_at IS NULL OR ended_at IS NOT NULL", name="forgotten_check"),
         Index("workers_alive", "heartbeat_at", postgresql_where=text("ended_at IS NULL")),
         Index("workers_by_start", "started_at"),
     )

@@ -9,6 +9,9 @@ from typing import Any
 
 from ..core.words import counted
 
+# The kinds of reasons for which a child may have left before its first job.
+FAILED_STARTS = frozenset({"refused", "start", "died", "hook"})
+
 
 @dataclass(frozen=True)
 class ChildReport:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from ..core import sql
 from .models import Worker
-from .pool_report import ChildReport, LeaveCount, PoolReport
+from .pool_report import FAILED_STARTS, ChildReport, LeaveCount, PoolReport
 
 _MOST_LIVE = 200
 # Pages that count missing workers count at most this many. Their rows are kept for a week.
@@ -28,7 +28,9 @@ class WorkerRow:
     `processes` is how many children perform jobs at once, `pool` what it told of them with its last
     heartbeat, `left` why children left that day. `boot_id` and `pid_namespace` tell its machine or container.
     `reserved` lists its jobs. `heartbeat_at` is its last heartbeat, `ended_at` when it stopped or was given
-    up. `is_listening` is the answer of `listeners.sql`; without it a worker is not `alive`.
+    up. `drain_requested_at` is when somebody asked it to leave. `deploy_id` is the deploy that it runs, if
+    one was known when it started. `is_alive` is the answer of `alive_workers.sql`; without it the worker's
+    state is not `alive`.
     """
 
     id: int
@@ -37,6 +39,8 @@ class WorkerRow:
     host: str
     pid: int
     version: str | None
+    deploy_version: str | None
+    deploy_id: int | None
     queues: Sequence[str]
     state: str
     started_at: datetime
@@ -48,8 +52,21 @@ class WorkerRow:
     pid_namespace: str | None
     pool: PoolReport
     left: Sequence[LeaveCount]
+    drain_requested_at: datetime | None
+    drain_requested_by: str | None
     reserved: Sequence[int]
-    is_listening: bool = False
+    is_alive: bool = False
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether it takes jobs of its queues, as `listeners.sql` says: nobody asked it to leave."""
+        return self.is_alive and self.drain_requested_at is None
+
+    @property
+    def is_childless(self) -> bool:
+        """Whether it is alive and has no child, because none starts."""
+        has_failed = any(left.kind in FAILED_STARTS for left in self.left)
+        return self.is_alive and has_failed and not self.pool.children
 
     @property
     def last_left(self) -> LeaveCount | None:
@@ -114,6 +131,8 @@ _WORKER: tuple[Any, ...] = (
     Worker.host,
     Worker.pid,
     Worker.version,
+    Worker.deploy_version,
+    Worker.deploy_id,
     Worker.queues,
     Worker.state,
     Worker.started_at,
@@ -125,26 +144,29 @@ _WORKER: tuple[Any, ...] = (
     Worker.pid_namespace,
     Worker.pool,
     Worker.left_children,
+    Worker.drain_requested_at,
+    Worker.drain_requested_by,
     Worker.reserved,
 )
+# Built once, as in jobs/queries.py.
+_MISSING = (
+    select(*_WORKER)
+    .where(Worker.started_at > bindparam("started"), Worker.state == "missing")
+    .where(Worker.ended_at > bindparam("ended"), Worker.forgotten_at.is_(None))
+    .order_by(Worker.ended_at.desc())
+    .limit(_MOST_MISSING)
+)
+_LIVE = select(*_WORKER).where(Worker.ended_at.is_(None)).order_by(Worker.name).limit(_MOST_LIVE)
 
 
 def list_workers(session: Session, now: datetime, late_seconds: float) -> Sequence[WorkerRow]:
     """Return at most 500 workers that went missing within a day, then at most 200 that have not ended."""
-    missing = (
-        select(*_WORKER)
-        .where(Worker.started_at > now - timedelta(days=7), Worker.state == "missing")
-        .where(Worker.ended_at > now - timedelta(days=1))
-        .order_by(Worker.ended_at.desc())
-        .limit(_MOST_MISSING)
-    )
+    since = {"started": now - timedelta(days=7), "ended": now - timedelta(days=1)}
     parameters = {"now": now, "late_seconds": late_seconds}
-    listening = {
-        row.id for row in session.connection().exec_driver_sql(sql.load("listeners"), parameters)
-    }
-    live = select(*_WORKER).where(Worker.ended_at.is_(None)).order_by(Worker.name)
-    rows = [*session.execute(missing), *session.execute(live.limit(_MOST_LIVE))]
-    return [_as_it_listens(_worker(*row), listening) for row in rows]
+    rows_alive = session.connection().exec_driver_sql(sql.load("alive_workers"), parameters)
+    alive = {row.id for row in rows_alive}
+    rows = [*session.execute(_MISSING, since), *session.execute(_LIVE)]
+    return [_as_it_lives(_worker(*row), alive) for row in rows]
 
 
 def served_by(workers: Sequence[WorkerRow]) -> set[str]:
@@ -153,11 +175,11 @@ def served_by(workers: Sequence[WorkerRow]) -> set[str]:
     return {queue for worker in ours for queue in worker.queues}
 
 
-def _as_it_listens(row: WorkerRow, listening: Collection[int]) -> WorkerRow:
-    """Return the row with `is_listening`; a worker that does not listen is `late` instead of `alive`."""
-    is_listening = row.id in listening
-    state = "late" if row.state == "alive" and not is_listening else row.state
-    return replace(row, state=state, is_listening=is_listening)
+def _as_it_lives(row: WorkerRow, alive: Collection[int]) -> WorkerRow:
+    """Return the row with `is_alive`; a worker that is not is `late` instead of `alive`."""
+    is_alive = row.id in alive
+    state = "late" if row.state == "alive" and not is_alive else row.state
+    return replace(row, state=state, is_alive=is_alive)
 
 
 def list_stopped(session: Session, now: datetime) -> Sequence[WorkerRow]:
@@ -165,7 +187,7 @@ def list_stopped(session: Session, now: datetime) -> Sequence[WorkerRow]:
     stopped = (
         select(*_WORKER)
         .where(Worker.started_at > now - timedelta(days=90), Worker.state == "stopped")
-        .where(Worker.ended_at > now - timedelta(days=1))
+        .where(Worker.ended_at > now - timedelta(days=1), Worker.forgotten_at.is_(None))
         .order_by(Worker.ended_at.desc())
         .limit(_MOST_STOPPED)
     )
@@ -198,6 +220,14 @@ def list_children(worker: WorkerRow, attempts: Sequence[ReservedRow]) -> list[Ch
     return [*known, *(ChildRow(one.pid, None, one) for one in others)]
 
 
+def list_jobs_of(session: Session, name: str, limit: int) -> Sequence[int]:
+    """Return the jobs that the worker of this name has started or reserved, at most `limit`."""
+    rows = session.connection().exec_driver_sql(
+        sql.load("list_jobs_of_worker"), {"name": name, "limit": limit}
+    )
+    return [id for (id,) in rows]
+
+
 def find_worker(session: Session, worker_id: int) -> WorkerRow | None:
     """Return the worker with this id, or None."""
     row = session.execute(select(*_WORKER).where(Worker.id == worker_id)).one_or_none()
@@ -207,5 +237,7 @@ def find_worker(session: Session, worker_id: int) -> WorkerRow | None:
 def _worker(*columns: Any) -> WorkerRow:
     # A heartbeat names a reserved delivery "<id>-<dispatch_no>".
     ids = [int(job_id) for name in columns[-1] if (job_id := name.partition("-")[0]).isdigit()]
-    left = [LeaveCount.of_json(stored) for stored in columns[-2]]
-    return WorkerRow(*(*columns[:-3], PoolReport.of_json(columns[-3]), left, ids))
+    *others, pool, left, drained_at, drained_by, _ = columns
+    causes = [LeaveCount.of_json(stored) for stored in left]
+    report = PoolReport.of_json(pool)
+    return WorkerRow(*(*others, report, causes, drained_at, drained_by, ids))

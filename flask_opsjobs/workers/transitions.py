@@ -1,16 +1,16 @@
 """Writes what a worker records about itself: its registration, its heartbeat, the jobs it has lost, its stop.
 
-`watch` decides whether it is alive.
+`watch` decides whether it is alive. An operator may ask it to leave, or forget it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from psycopg.rows import scalar_row
+from psycopg.rows import class_row, scalar_row
 from psycopg.types.json import Jsonb
 
 from ..core import sql
@@ -23,6 +23,9 @@ DeliveryKey = tuple[int, int]
 @dataclass(frozen=True)
 class WorkerProcess:
     """A worker of ours as it registers. `processes` is how many children perform jobs at once.
+
+    `version` is that of flask_opsjobs, `deploy_version` that of the host's application, and `deploy_id` the
+    deploy that it runs, if one is known.
 
     `boot_id`, `pid_namespace` and `pid_started_at` tell its process from all others; None where the system
     does not tell them.
@@ -37,6 +40,41 @@ class WorkerProcess:
     boot_id: str | None = None
     pid_namespace: str | None = None
     pid_started_at: int | None = None
+    deploy_version: str | None = None
+    deploy_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Requests:
+    """What somebody asked of a worker: to leave (`is_drained`), and to stop these jobs (id, dispatch_no)."""
+
+    is_drained: bool = False
+    stops: Sequence[DeliveryKey] = ()
+
+
+@dataclass(frozen=True)
+class WorkerForDecision:
+    """The columns of a worker that a decision needs. `jobs` is how many it has, or has left."""
+
+    id: int
+    name: str
+    kind: str
+    state: str
+    queues: Sequence[str]
+    drain_requested_at: datetime | None
+    drain_requested_by: str | None
+    forgotten_at: datetime | None
+    jobs: int
+
+    @property
+    def target(self) -> str:
+        """The worker as the target of an action."""
+        return f"worker/{self.name}"
+
+    @property
+    def label(self) -> str:
+        """The worker for people: its name."""
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -71,12 +109,11 @@ def find_or_register_plain(
 
 def record_heartbeat(
     connection: Connection, worker_id: int, report: HeartbeatReport, now: datetime
-) -> list[DeliveryKey]:
-    """Record a heartbeat. Commits.
+) -> Requests:
+    """Record a heartbeat; return what somebody asked of the worker. Commits.
 
-    Returns those of the worker's jobs for which somebody requested a stop, as (id, dispatch_no). Raises
-    `LookupError` when retention has removed the worker after a week without a heartbeat: the process must be
-    restarted.
+    Raises `LookupError` when retention has removed the worker after a week without a heartbeat: the process
+    must be restarted.
     """
     parameters = {
         **vars(report),
@@ -90,7 +127,17 @@ def record_heartbeat(
     rows = connection.execute(sql.load("record_heartbeat"), parameters).fetchall()
     if not rows:
         raise LookupError(f"worker {worker_id} was removed after a long silence: restart it")
-    return [(job_id, number) for job_id, number in rows if job_id is not None]
+    return _requests(rows)
+
+
+def read_requests(connection: Connection, worker_id: int) -> Requests:
+    """Return what somebody asked of the worker."""
+    return _requests(connection.execute(sql.load("read_requests"), {"id": worker_id}).fetchall())
+
+
+def _requests(rows: Sequence[tuple[bool, int | None, int | None]]) -> Requests:
+    stops = [(id, number) for _, id, number in rows if id is not None and number is not None]
+    return Requests(any(is_drained for is_drained, _, _ in rows), stops)
 
 
 def find_lost(
@@ -113,6 +160,32 @@ def find_lost(
 def stop(connection: Connection, worker_id: int, now: datetime) -> None:
     """Record that the worker has stopped. Commits."""
     connection.execute(sql.load("stop_worker"), {"id": worker_id, "now": now})
+
+
+# --- what an operator decides; each function runs in the caller's transaction
+
+
+def lock(connection: Connection, names: Iterable[str]) -> None:
+    """Lock these workers, in id order."""
+    connection.execute(sql.load("lock_workers"), {"names": list(names)})
+
+
+def read(connection: Connection, names: Iterable[str]) -> dict[str, WorkerForDecision]:
+    """Those of these workers that exist, by name. Locks nothing."""
+    with connection.cursor(row_factory=class_row(WorkerForDecision)) as cursor:
+        cursor.execute(sql.load("read_workers"), {"names": list(names)})
+        return {worker.name: worker for worker in cursor}
+
+
+def drain(connection: Connection, ids: Collection[int], actor: str, now: datetime) -> None:
+    """Ask workers to leave."""
+    parameters = {"ids": list(ids), "actor": actor, "now": now}
+    connection.execute(sql.load("drain_workers"), parameters)
+
+
+def forget(connection: Connection, ids: Collection[int], now: datetime) -> None:
+    """Take workers that have ended from all pages."""
+    connection.execute(sql.load("forget_workers"), {"ids": list(ids), "now": now})
 
 
 def _id(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> int:

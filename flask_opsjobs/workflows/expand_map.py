@@ -64,7 +64,7 @@ class _Member:
 def _expand(host: Host, over: Any, call: _Call) -> int:
     members = _read_members(host, over, call)
     session, bind = find_session(host, None)
-    connection = join(session, bind)
+    connection = join(host, session, bind)
     found = _lock(partial(run_sql, connection))
     if found is None:
         session.rollback()

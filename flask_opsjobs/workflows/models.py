@@ -211,16 +211,19 @@ class EdgeRecord(Base):
 
 
 class WorkflowEndEvent(Base):
-    """A step of this run ended. Appended with the end; `advance` deletes it."""
+    """Steps of this run ended. Appended by the statement that ended them; `advance` deletes it."""
 
     __tablename__ = "workflow_end_events"
 
     workflow_id: Mapped[int] = mapped_column(BigInteger)
-    job_id: Mapped[int] = mapped_column(BigInteger)
+    job_ids: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
 
     # The ORM demands a key; the table has none.
-    __mapper_args__ = {"primary_key": [workflow_id, job_id]}  # noqa: RUF012
-    __table_args__ = (Index("workflow_end_events_by_run", "workflow_id"),)
+    __mapper_args__ = {"primary_key": [workflow_id, job_ids]}  # noqa: RUF012
+    __table_args__ = (
+        CheckConstraint("cardinality(job_ids) >= 1", name="job_ids_check"),
+        Index("workflow_end_events_by_run", "workflow_id"),
+    )
 
 
 class SignalRecord(Base):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, Text, cast, literal, select, tuple_
+from sqlalchemy import BigInteger, Text, bindparam, cast, literal, select, tuple_
 from sqlalchemy.orm import Session
 
 from ..core import sql
@@ -145,13 +145,18 @@ def page_of_runs(
     return RunPage(rows[::-1], True, True)
 
 
+# Built once, as in jobs/queries.py.
+_RUNS = select(*(getattr(WorkflowRecord, name) for name in RunRow.__annotations__)).where(
+    WorkflowRecord.id.in_(bindparam("ids", expanding=True))
+)
+
+
 def list_runs(session: Session, ids: Iterable[int]) -> Mapping[int, RunRow]:
     """Those of these runs that exist, by id."""
     wanted = list(ids)
     if not wanted:
         return {}
-    chosen = select(*_columns(WorkflowRecord, RunRow)).where(WorkflowRecord.id.in_(wanted))
-    return {row[0]: RunRow(*row) for row in session.execute(chosen)}
+    return {row[0]: RunRow(*row) for row in session.execute(_RUNS, {"ids": wanted})}
 
 
 def list_runs_that_need_help(session: Session, now: datetime) -> Mapping[int, str]:

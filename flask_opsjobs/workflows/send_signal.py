@@ -43,10 +43,9 @@ def send_signal(host: Host, signal: Signal, session: AnySession | None = None) -
 
     Raises `InvalidSignal` with every fault; then nothing was written.
     """
-    host.require_schema(or_newer=True)
     session, bind = find_session(host, session)
     with without_values():
-        sent = store_signal(partial(run_sql, join(session, bind)), host, signal)
+        sent = store_signal(partial(run_sql, join(host, session, bind)), host, signal)
     if host.dispatcher is not None and not sent.conflict:
         after_commit(session, host.dispatcher.push, SignalSent(sent.id))
     return sent

@@ -56,13 +56,12 @@ def start(
     Raises `InvalidWorkflow` with every error. After an error nothing is written, and the transaction can be
     used further.
     """
-    host.require_schema(or_newer=True)
     prepared = prepare(host, flow, unique, deadline)
     session, bind = find_session(host, session)
     with without_values():
-        join(session, bind)  # before the savepoint, which a session in AUTOCOMMIT cannot have
+        join(host, session, bind)  # before the savepoint, which a session in AUTOCOMMIT cannot have
     with session.begin_nested(), without_values():
-        connection = join(session, bind)
+        connection = join(host, session, bind)
         run = _begin(connection, flow, prepared, unique, deadline)
         if isinstance(run, Started):
             return run

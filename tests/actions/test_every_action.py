@@ -15,13 +15,14 @@ from flask_opsjobs.actions.domain import Action
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.actions.registry import actions_of
 from flask_opsjobs.core.reading import read_clock
-from flask_opsjobs.jobs.lifecycle import ARROWS, FINAL, STATES, WAITING
+from flask_opsjobs.jobs.lifecycle import ARROWS, MANAGED_FINAL, MANAGED_STATES, WAITING
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.actions.conftest import Reach
-from tests.support.engine import Bench
+from tests.support.engine import Bench, take
 
 WHY: dict[str, Any] = {"actor": "anna", "reason": "because it is a test"}
-JOB_ACTIONS = actions_of("job")
+# Those that repair a fault are legal only where it is: test_rescue.py shows each state.
+JOB_ACTIONS = [action for action in actions_of("job") if not action.is_repair]
 # A value for each parameter of the actions on jobs.
 PARAMS = {"due_at": "2999-01-01T00:00"}
 
@@ -30,7 +31,7 @@ def _rows(bench: Bench, job_id: int) -> list[dict[str, Any]]:
     return bench.rows("SELECT * FROM opsjobs.jobs WHERE id = %s", job_id)
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("state", MANAGED_STATES)
 @pytest.mark.parametrize("action", JOB_ACTIONS, ids=lambda action: action.short_name)
 def test_each_action_on_each_state(
     bench: Bench, operator: Operator, reach: Reach, action: Action[Any], state: str
@@ -61,6 +62,29 @@ def test_each_action_on_each_state(
         assert receipt.is_done
         assert after[0]["state"] in arrow.targets
     assert (action in actions_of("job", state)) == (state in arrow.sources)
+
+
+@pytest.mark.parametrize("action", JOB_ACTIONS, ids=lambda action: action.short_name)
+def test_each_action_on_a_job_that_a_worker_has_taken(
+    bench: Bench, operator: Operator, reach: Reach, action: Action[Any]
+) -> None:
+    job_id = reach("available")
+    take(bench)
+    (before,) = _rows(bench, job_id)
+    assert (before["state"], before["reserved_by"]) == ("queued", bench.worker_id)
+    params = {param: PARAMS[param] for param in action.params}
+    receipt = operator.run(action.name, [f"job/{job_id}"], **WHY, params=params)
+    (after,) = _rows(bench, job_id)
+    (arrow,) = [arrow for arrow in ARROWS if arrow.name == action.short_name]
+    if action.short_name == "cancel":
+        assert receipt.is_done
+        assert (after["state"], after["cancel_requested_by"]) == ("queued", "anna")
+        return
+    assert (receipt.outcome, receipt.code) == ("refused", "illegal")
+    if "queued" in arrow.sources:
+        why = "worker worker-1 has taken it and begins it at any moment"
+        assert receipt.says.endswith(f"job {job_id}: {why}")
+    assert after == before
 
 
 def test_retry_makes_one_more_attempt_possible_and_keeps_the_history(
@@ -241,20 +265,8 @@ def test_retried_jobs_are_not_met_by_their_old_delivery(
 
 
 def test_every_final_state_can_be_run_again_and_deleted() -> None:
-    for state in FINAL:
+    for state in MANAGED_FINAL:
         assert {"run_again", "delete"} <= {action.short_name for action in actions_of("job", state)}
-
-
-@pytest.mark.parametrize("action", JOB_ACTIONS, ids=lambda action: action.short_name)
-def test_a_job_of_rqs_own_is_left_to_rq(
-    bench: Bench, operator: Operator, reach: Reach, action: Action[Any]
-) -> None:
-    job_id = reach("failed" if "failed" in action.sources else "scheduled")
-    # Nothing adopts a job yet: written directly.
-    bench.rows("UPDATE opsjobs.jobs SET origin = 'rq' RETURNING 1")
-    params = {param: PARAMS[param] for param in action.params}
-    receipt = operator.run(action.name, [f"job/{job_id}"], **WHY, params=params)
-    assert (receipt.code, "RQ owns it" in receipt.says) == ("illegal", True)
 
 
 def test_a_deadline_that_lies_ahead_stays_and_is_told(

@@ -76,4 +76,5 @@ def test_from_the_navigation_to_a_refusal_and_its_own_address(page: Any) -> None
     page.click("#row header a")
     page.wait_for_url("**/audit/3")
     page.click(".crumbs >> text=Audit")
+    page.wait_for_url("**/audit")
     assert page.locator("table.audit tbody tr").count() == 3

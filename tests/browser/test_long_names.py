@@ -60,6 +60,12 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
             )
         rows.make_loops(session, process=_name("process", request.param))
         rows.make_integrity_check(session, queue=queue)
+        facts = {"queue": queue}
+        incident = rows.make_incident(
+            session, "queue_unserved", subject=f"queue/{queue}", facts=facts
+        )
+        rows.make_deploy(session, _name("version", request.param), at=rows.ago(minutes=12))
+        rows.make_failure(session, task, title=f"KeyError: {task}", created_at=rows.ago(minutes=5))
         rows.make_entry(session, jobs["queued"])
         session.add(
             Queue(name=queue, created_at=rows.ago(days=1), **rows.paused() | {"paused_by": actor})
@@ -103,6 +109,8 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
         "limiters": "/limiters",
         "limiter": f"/limiters/{limiter}",
         "simulate": f"/limiters/{limiter}/simulate?live=yes&concurrency=4",
+        "lifeline": "/lifeline",
+        "incident": f"/lifeline/incidents/{incident.id}",
         "workflows": "/workflows",
         "workflow": f"/workflows/{run.id}",
         "workflow that waits": f"/workflows/{run.id}?step={wait.id}",

@@ -156,8 +156,10 @@ def test_search_finds_and_a_condition_is_taken_away_again(page: Any, running: Si
     _open(page, running, "/jobs")
     page.fill("#q", "queue:reports created:<2h")
     page.press("#q", "Enter")
+    page.wait_for_url("**/jobs?q=*")
     assert page.locator("table.jobs tbody tr").count() == 1
     page.click(".hints a >> text=queue:reports")
+    page.wait_for_url("**/jobs?created=*")
     assert page.locator("table.jobs tbody tr").count() > 1
     assert page.input_value("#q") == "created:<2h"
 

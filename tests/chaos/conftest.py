@@ -73,6 +73,10 @@ class Site:
         """Start Python code that makes the host's app itself; `words` are its `sys.argv[1:]`."""
         return self._children.python("-c", code, *words, env=self._environ)
 
+    def command(self, *words: str, **config: Any) -> Child:
+        """Start a command of ours."""
+        return self._children.flask("opsjobs", *words, **{**self._config, **config})
+
     def plain_worker(self, *queues: str, app: str = "tests.support.host") -> Child:
         """Start a worker of RQ's own."""
         env = {**self._environ, "FLASK_APP": app}
@@ -100,15 +104,19 @@ class Site:
         self._looking.close()
 
     def states(self) -> dict[str, int]:
-        """How many jobs are in each state."""
-        return dict(self.rows("SELECT state, count(*) FROM opsjobs.jobs GROUP BY state"))
+        """How many managed jobs are in each state. Plain RQ jobs have rows too."""
+        return dict(
+            self.rows(
+                "SELECT state, count(*) FROM opsjobs.jobs WHERE origin = 'opsjobs' GROUP BY state"
+            )
+        )
 
     def wait_until_all(self, state: str, count: int, timeout: float = 60) -> None:
-        """Wait until all `count` jobs are in `state`."""
+        """Wait until all managed jobs are in `state`, `count` of them."""
         wait_until(
             lambda: self.states() == {state: count},
             timeout,
-            what=f"all {count} jobs {state}: {self.states()}",
+            what=lambda: f"all {count} jobs {state}: at last {self.states()}",
         )
 
     def assert_unharmed(self, jobs: Collection[int]) -> None:

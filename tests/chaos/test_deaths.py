@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+import signal
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -19,7 +21,7 @@ from flask_opsjobs.errors import ActionRefused
 from flask_opsjobs.jobs.record.task import Call, Task
 from tests.support.deadly import WAYS
 from tests.support.host import db as host_db
-from tests.support.host import hold, measure, misbehave, note_and_wait, note_run
+from tests.support.host import die_of, hold, measure, misbehave, note_and_wait, note_run
 from tests.support.processes import Child
 from tests.support.waiting import wait_until
 
@@ -32,6 +34,7 @@ pytestmark = pytest.mark.chaos
 ENDS = {
     "exit": ("died", "unknown, exited with 3 before its function returned"),
     "kill": ("died", "unknown, killed by SIGKILL"),
+    "real-time signal": ("died", "unknown, killed by signal 35"),
     "segfault": ("died", "unknown, killed by SIGSEGV"),
     "abort": ("died", "unknown, killed by SIGABRT"),
     "memory": ("raised", "MemoryError"),
@@ -44,7 +47,7 @@ ENDS = {
 def worker(shared_site: Site) -> Iterator[Child]:
     """The one worker of these tests, beside the loops."""
     shared_site.loops()
-    worker = shared_site.worker("--processes", "2", "default")
+    worker = shared_site.worker("--processes", "2", "default", LOG_LEVEL="INFO")
     yield worker
     assert worker.terminate() == 0
     assert "Traceback" not in worker.log.replace("a child of the worker broke off", "")
@@ -105,9 +108,22 @@ def test_each_death_costs_its_own_job_one_attempt(
     assert set(ran.values()) == {1}
 
 
+def test_a_child_that_is_killed_leaves_its_progress(shared_site: Site, worker: Child) -> None:
+    (job,) = enqueue(shared_site, [(die_of, {"number": signal.SIGKILL})])
+    wait_until_ended(shared_site, [job])
+    told = "SELECT progress_done, progress_total, progress_note FROM opsjobs.attempts WHERE job_id = %s"
+    assert shared_site.rows(told, job) == [(3, 10, "third")]
+
+
 def wait_for(seconds: float) -> None:
     began = time.monotonic()
     wait_until(lambda: time.monotonic() - began >= seconds, seconds + 1, every=0.001)
+
+
+def recorded_after(worker: Child) -> list[tuple[int, float]]:
+    """Of each job that somebody wished to stop, how long after its worker knew it the end was recorded."""
+    says = r"job (\d+): its end was recorded ([\d.]+) s after this worker knew"
+    return [(int(job_id), float(seconds)) for job_id, seconds in re.findall(says, worker.log)]
 
 
 def test_a_cancel_ends_its_own_job_only(
@@ -119,6 +135,11 @@ def test_a_cancel_ends_its_own_job_only(
     jobs: list[int] = []
     why: dict[str, Any] = {"actor": "anna", "reason": "because it is a test"}
     operator = Operator(shared_site.app.extensions["opsjobs"])
+    # One of them surely runs, also where the others wait for a processor.
+    jobs += enqueue(shared_site, [(note_run, {"path": str(path), "seconds": 60})])
+    wait_until(lambda: runs(path)[jobs[0], 1] == 1, 20)
+    operator.cancel(jobs[0], **why)
+    wished += jobs
     while len(wished) < (1000 if is_long else jobs_of_pool // 40):
         calls = [(note_run, {"path": str(path), "seconds": dice.random() * 0.06}) for _ in range(8)]
         new = enqueue(shared_site, calls)
@@ -153,6 +174,15 @@ def test_a_cancel_ends_its_own_job_only(
     median, most = took[len(took) // 2][0], took[-1][0]
     print(f"{dict(kinds)}; from the wish to the end, median {median:.3f} s, at most {most:.3f} s")
     assert median < (0.1 if is_long else 1.0)
+    known = sorted(seconds for job_id, seconds in recorded_after(worker) if job_id in jobs)
+    stopped = sum(kinds[kind] for kind in kinds if kind.endswith("['canceled']"))
+    assert len(known) >= stopped > 0, "the worker says it of each that it stopped"
+    median, most = known[len(known) // 2], known[-1]
+    print(
+        f"{len(known)} of them: from the wish known to the record, median {median:.3f} s,"
+        f" at most {most:.3f} s"
+    )
+    assert most < (0.1 if is_long else 1.0)
 
 
 def test_a_time_limit_ends_its_own_job_only(
@@ -182,7 +212,7 @@ def test_a_time_limit_ends_its_own_job_only(
 def test_a_frozen_child_begins_nothing_late(
     shared_site: Site, worker: Child, tmp_path: Path
 ) -> None:
-    """One stands still in the middle of a job, one before it, until the reservation has ended."""
+    """One stands still in the middle of a job, one before it has received any. Nobody can run the others."""
     path, gate = tmp_path / "ran", tmp_path / "gate"
     (held,) = enqueue(shared_site, [(hold, {"gate": str(gate)})])
     wait_until(Path(f"{gate}.begun").exists, 20)
@@ -190,14 +220,13 @@ def test_a_frozen_child_begins_nothing_late(
     for child in children:
         child.suspend()
     jobs = enqueue(shared_site, [(note_run, {"path": str(path)})] * 2)
-    wait_until(lambda: reserved(shared_site) > 0)
     wait_for(HASTE["OPSJOBS_MISSING_SECONDS"] / 4 + 0.1)
     assert not path.exists()
+    wait_until(lambda: reserved(shared_site) == 0, what="what no child has received is given back")
     for child in children:
         child.resume()
     gate.touch()
     wait_until_ended(shared_site, [held, *jobs])
-    worker.wait_for("does not run here: its reservation had ended")
     assert runs(path) == dict.fromkeys([(job_id, 1) for job_id in jobs], 1)
     assert all_returned(shared_site, [held, *jobs])
 

@@ -13,7 +13,7 @@ import pytest
 from flask_opsjobs import Limit
 from flask_opsjobs.core.db import connect_apart
 from tests.support.host import db as host_db
-from tests.support.host import hold_one, tick, tock
+from tests.support.host import give, hold_one, tick, tock
 from tests.support.waiting import wait_until
 
 from .conftest import Site
@@ -105,3 +105,48 @@ def test_a_killed_worker_s_place_is_given_back_by_its_rescue(site: Site, tmp_pat
     wait_until(lambda: site.rows("SELECT count(*) FROM opsjobs.leases") == [(0,)])
     lost = site.rows("SELECT count(*) FROM opsjobs.attempts WHERE outcome = 'lost'")
     assert lost == [(1,)]
+
+
+# While the file exists that is named, no job is sent that must be alone.
+WAITS_TO_BE_ALONE = """
+import os, sys
+from flask_opsjobs.cli.worker import run
+from flask_opsjobs.engine.worker.parent import Parent, WorkerOptions
+from tests.support.host import create_app
+
+is_quiet = Parent._is_quiet
+Parent._is_quiet = lambda self: not os.path.exists(sys.argv[1]) and is_quiet(self)
+app = create_app()
+options = WorkerOptions(processes=2, with_scheduler=False)
+with app.app_context():
+    sys.exit(run(app, ["default", "limited"], options))
+"""
+
+
+def test_a_limiter_gets_room_while_a_job_waits_that_must_be_alone(
+    new_site: Site, tmp_path: Path
+) -> None:
+    """A worker died with that job before, so it waits until no other one could die with it."""
+    gate, flag = tmp_path / "gate", tmp_path / "flag"
+    flag.touch()
+    new_site.loops()
+    worker = new_site.python(WAITS_TO_BE_ALONE, str(flag))
+    worker.wait_for("listens to", 30)
+    enqueue(new_site, hold_one, 1, gate=str(gate))
+    wait_until(Path(f"{gate}.begun").exists, 20)
+    enqueue(new_site, hold_one, 1, gate=str(gate))
+    with new_site.app.app_context():
+        lonely = give.options(delay=3600).enqueue(value=1).id
+        host_db.session.commit()
+    new_site.rows(
+        "UPDATE opsjobs.jobs SET lost_reservations = 1, state = 'available', due_at = clock_timestamp()"
+        " WHERE id = %s RETURNING 1",
+        lonely,
+    )
+    taken = "SELECT 1 FROM opsjobs.jobs WHERE id = %s AND reserved_by IS NOT NULL"
+    wait_until(lambda: new_site.rows(taken, lonely), 30, what="the worker has taken it")
+    gate.touch()
+    wait_until(lambda: new_site.states().get("finished") == 1, 30)
+    flag.unlink()
+    new_site.wait_until_all("finished", 3)
+    assert worker.terminate() == 0

@@ -45,10 +45,14 @@ def reserved(site: Site) -> int:
     return int(number)
 
 
-def kill_one_child(worker: Child, dice: random.Random) -> None:
-    if children := worker.job_children():
-        with suppress(psutil.NoSuchProcess):
-            dice.choice(children).kill()
+def kill_one_child(worker: Child, dice: random.Random) -> int | None:
+    """Kill a child of the worker; its pid."""
+    with suppress(psutil.NoSuchProcess):
+        if children := worker.job_children():
+            child = dice.choice(children)
+            child.kill()
+            return child.pid
+    return None
 
 
 def test_a_child_is_killed_again_and_again(
@@ -62,16 +66,18 @@ def test_a_child_is_killed_again_and_again(
     worker = site.worker("--processes", "2", "default")
 
     before = 0
+    killed: Counter[int | None] = Counter()
 
     def all_finished() -> bool:
         nonlocal before
         ended = site.states().get("finished", 0)
         if is_long or ended >= before + 10:
-            kill_one_child(worker, dice)
+            killed[kill_one_child(worker, dice)] += 1
             before = ended
         return ended == count
 
-    wait_until(all_finished, 600, every=0.02)
+    # Each death costs a fork, and 20,000 jobs take more than ten minutes beside other work on two processors.
+    wait_until(all_finished, 1800 if is_long else 600, every=0.02)
     ran, rows = runs(path), attempts(site)
     assert {job for job, _ in ran} == {job for job, _, _ in rows}, "0 lost"
     assert len({job for job, _, _ in rows}) == count
@@ -81,6 +87,13 @@ def test_a_child_is_killed_again_and_again(
     assert outcomes["returned"] == count
     assert set(outcomes) <= {"returned", "died"}
     assert outcomes["died"] > 0, "some were killed in the middle of a job"
+    with_job = set(ran) - {
+        (job, attempt) for job, attempt, outcome in rows if outcome == "returned"
+    }
+    ends_by_death = {(job, attempt) for job, attempt, outcome in rows if outcome == "died"}
+    assert with_job <= ends_by_death, "an attempt for each child that had a job when it was killed"
+    pids = site.rows("SELECT pid FROM opsjobs.attempts WHERE outcome = 'died'")
+    assert Counter(pid for (pid,) in pids) <= killed, "one for each child that was killed, at most"
     died = Counter(job for job, _, outcome in rows if outcome == "died")
     untouched = [attempt for job, attempt, _ in rows if job not in died]
     assert set(untouched) == {1}

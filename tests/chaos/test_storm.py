@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter
-from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 
-import psutil
 import pytest
 
 from flask_opsjobs.core.db import connect_apart
@@ -17,60 +14,12 @@ from flask_opsjobs.loops import check_integrity
 from flask_opsjobs.loops.loop import Runner
 from tests.support.host import db as host_db
 from tests.support.host import witness
-from tests.support.processes import Child
 from tests.support.waiting import wait_until
 
 from .conftest import Site
+from .storm import Storm
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
-
-
-class Storm:
-    """Two workers and the loops of a site, whose processes are killed one after the other."""
-
-    def __init__(self, site: Site, dice: random.Random) -> None:
-        self._site, self._dice = site, dice
-        self.workers = [self._worker(), self._worker()]
-        self._loops = site.loops()
-        self.killed: Counter[str] = Counter()
-        self.faults: tuple[Callable[[], None], ...] = (
-            self.kill_child,
-            self.kill_worker,
-            self.kill_loops,
-            self.kill_redis,
-            self.kill_postgres,
-        )
-
-    def _worker(self) -> Child:
-        return self._site.worker("--processes", "2", "default")
-
-    def kill_child(self) -> None:
-        children = [child for worker in self.workers for child in worker.job_children()]
-        if children:
-            with suppress(psutil.NoSuchProcess):
-                self._dice.choice(children).kill()
-
-    def kill_worker(self) -> None:
-        place = self._dice.randrange(2)
-        self.workers[place].kill()
-        self.workers[place] = self._worker()
-
-    def kill_loops(self) -> None:
-        self._loops.kill()
-        self._loops = self._site.loops()
-
-    def kill_redis(self) -> None:
-        self._site.valkey.kill()
-        self._site.valkey.start()
-
-    def kill_postgres(self) -> None:
-        self._site.postgres.kill()
-        self._site.postgres.start()
-        wait_until(lambda: self._site.rows("SELECT 1"), 30, what="Postgres is back")
-
-    def strike(self, fault: Callable[[], None]) -> None:
-        fault()
-        self.killed[fault.__name__.removeprefix("kill_")] += 1
 
 
 def test_everything_is_killed_while_jobs_run(site: Site, jobs_of_pool: int) -> None:
@@ -78,7 +27,7 @@ def test_everything_is_killed_while_jobs_run(site: Site, jobs_of_pool: int) -> N
     dice, steps = random.Random(seed), max(2, jobs_of_pool // 250 - 4)
     print(f"seed {seed}")
     storm, began = Storm(site, dice), time.monotonic()
-    first, count = dice.sample(storm.faults, len(storm.faults)), 40 * steps
+    first, count = dice.sample(storm.kills, len(storm.kills)), 40 * steps
 
     def ended() -> int:
         rows = site.rows("SELECT count(*) FROM opsjobs.jobs WHERE ended_at IS NOT NULL")
@@ -97,7 +46,7 @@ def test_everything_is_killed_while_jobs_run(site: Site, jobs_of_pool: int) -> N
                 60,
                 every=0.01,
             )
-        storm.strike(first.pop() if first else dice.choice(storm.faults))
+        storm.strike(first.pop() if first else dice.choice(storm.kills))
     site.wait_until_all("finished", count, 120)
     jobs = [id for (id,) in site.rows("SELECT id FROM opsjobs.jobs")]
     assert len(jobs) == count
@@ -117,7 +66,7 @@ def test_everything_is_killed_while_jobs_run(site: Site, jobs_of_pool: int) -> N
     outcomes = site.rows("SELECT outcome, count(*) FROM opsjobs.attempts GROUP BY 1 ORDER BY 1")
     begun = site.rows("SELECT count(*) FROM public.begun")[0][0]
     print(
-        f"{count} jobs in {took:.0f} s; killed {dict(storm.killed)}; attempts {dict(outcomes)};"
+        f"{count} jobs in {took:.0f} s; {dict(storm.struck)}; attempts {dict(outcomes)};"
         f" functions begun {begun}; integrity check {checks}"
     )
     assert checks == [(0, 0)]

@@ -80,13 +80,15 @@ def test_too_many_actions_at_once_in_one_process_are_said_in_a_sentence(
     assert bench.row("SELECT count(*) AS n FROM opsjobs.audit_events")["n"] == 1
 
 
-@pytest.mark.parametrize("name", [name for name in ACTIONS if name.startswith("job.")])
+@pytest.mark.parametrize(
+    "name", [each.name for each in ACTIONS.values() if each.domain == "job" and not each.is_repair]
+)
 def test_a_dry_run_writes_nothing(
     bench: Bench, record_job: RecordJob, call: Any, name: str
 ) -> None:
     action = ACTIONS[name]
     legal = record_job()
-    if action.sources == ACTIONS["job.delete"].sources or action.short_name == "retry":
+    if action.short_name in ("delete", "retry", "run_again"):
         assert call("job", "discard", legal, *REASON).exit_code == 0
     before = {table: bench.rows(f"SELECT * FROM opsjobs.{table}") for table in TABLES}
     options = ("--due-at", "2999-01-01T09:00") if action.params else ()
@@ -96,6 +98,23 @@ def test_a_dry_run_writes_nothing(
     assert "  job/99  skipped, not_found: there is no job 99" in asked.output
     assert asked.output.rstrip().endswith(action.risk)
     assert {table: bench.rows(f"SELECT * FROM opsjobs.{table}") for table in TABLES} == before
+
+
+def test_a_rescue(bench: Bench, record_job: RecordJob, call: Any) -> None:
+    job_id = record_job(max_attempts=2)
+    bench.dispatch()
+    bench.claim(job_id)
+    refused = call("job", "rescue", job_id, *REASON)
+    assert refused.exit_code == 1
+    assert "its worker worker-1 is alive, and may still run it" in refused.output
+    bench.rows("UPDATE opsjobs.workers SET state = 'missing', ended_at = now() RETURNING 1")
+    assert call("job", "rescue", job_id, "--dry-run").exit_code == 0
+    assert bench.job(job_id)["state"] == "started"
+    done = call("job", "rescue", job_id, *REASON)
+    assert done.exit_code == 0
+    assert "state: started → available" in done.output
+    assert "its worker worker-1 is missing" in done.output
+    assert bench.job(job_id)["state"] == "available"
 
 
 def test_exit_codes(record_job: RecordJob, call: Any) -> None:

@@ -14,8 +14,11 @@ from flask_opsjobs import Limit, OpsJobs
 from flask_opsjobs.actions.registry import ACTIONS
 from flask_opsjobs.cli import JSON_FORMAT
 from flask_opsjobs.cli import opsjobs as group
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.worker.runtime import declare_limiters
 from flask_opsjobs.host import Host
+from flask_opsjobs.lifeline import incidents
+from flask_opsjobs.lifeline.finding import DetectorPass, Finding
 from tests.support.engine import Bench
 
 WHY = ("--reason", "a test of the JSON", "--dry-run")
@@ -24,6 +27,9 @@ WHY = ("--reason", "a test of the JSON", "--dry-run")
 WORDS = {
     "audit export": (),
     "audit verify": ("--json",),
+    "incident show": ("1", "--json"),
+    "incidents": ("--json",),
+    "deployed": ("2026.11.3", "--json"),
     "limiter explain": ("api", "--json"),
     "limiter list": ("--json",),
     "limiter simulate": ("call", "--count", "3", "--json"),
@@ -37,11 +43,16 @@ TARGETS = {
     "queue": "mail",
     "limiter": "api",
     "cron": "nightly",
+    "workers": "nobody",
     "workflow": "1",
+    "incident": "1",
+    "failure": "1",
 }
 PARAMS = {
     "job reschedule": ("--due-at", "2099-01-03T00:00Z"),
     "cron catch-up": ("1",),
+    "failure ignore": ("--more", "3"),
+    "incident acknowledge": ("--until", "2h"),
     "queue set-prefetch": ("3",),
     "limiter cooldown": ("--minutes", "3"),
     "workflow give-signal": ("--wait", "paid", "--signal", "1"),
@@ -53,14 +64,14 @@ PARAMS = {
 def _commands(
     found: click.Command = group, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, click.Command]]:
+    if not isinstance(found, click.Group) or found.invoke_without_command:
+        yield " ".join(path), found
     if isinstance(found, click.Group):
         context = click.Context(found)
         for name in found.list_commands(context):
             command = found.get_command(context, name)
             assert command is not None
             yield from _commands(command, (*path, name))
-    else:
-        yield " ".join(path), found
 
 
 PRINT_JSON = [
@@ -72,7 +83,7 @@ PRINT_JSON = [
 
 @pytest.fixture
 def site(app: Flask, opsjobs: OpsJobs, host: Host, bench: Bench) -> Flask:
-    """An app with a job, a limiter, and a decision in the audit."""
+    """An app with a job, a limiter, an incident, and a decision in the audit."""
 
     @opsjobs.task(queue="mail", limit=Limit("api", rate=10, per=60))
     def call() -> None: ...
@@ -82,14 +93,17 @@ def site(app: Flask, opsjobs: OpsJobs, host: Host, bench: Bench) -> Flask:
         call.enqueue()
         app.extensions["sqlalchemy"].session.commit()
         opsjobs.operator.pause("mail", actor="anna", reason="the vendor is away")
+    facts = {"loop": "stage", "failed": 5, "process": "p", "error": "no"}
+    found = DetectorPass([Finding("loop/stage", facts=facts)])
+    incidents.apply_pass(bench.connection, "loop_failing", found, read_clock(bench.connection))
     return app
 
 
 def test_the_list_finds_the_commands() -> None:
     assert {"why", "audit export", "limiter list", "job retry"} <= set(PRINT_JSON)
-    assert {name.split()[0] for name in PRINT_JSON} >= {
-        action.domain for action in ACTIONS.values()
-    } - {"cron"}
+    groups = {name.split()[0] for name in PRINT_JSON}
+    assert groups >= {action.domain for action in ACTIONS.values()} - {"cron", "worker"}
+    assert {"workers", "workers drain", "workers forget"} <= set(PRINT_JSON)
 
 
 @pytest.mark.parametrize("name", PRINT_JSON)

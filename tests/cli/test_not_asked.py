@@ -34,11 +34,21 @@ WORDS: dict[str, tuple[str, ...]] = {
     "cron pause": ("nightly", *REASON),
     "cron resume": ("nightly", *REASON),
     "cron run-now": ("nightly", *REASON),
+    "incident acknowledge": ("1", "--until", "2h", *REASON),
+    "incident resolve": ("1", *REASON),
+    "incident show": ("1",),
+    "incident unacknowledge": ("1", *REASON),
+    "incidents": (),
+    "deployed": ("2026.11.3",),
+    "failure ignore": ("1", "--more", "3", *REASON),
+    "failure resolve": ("1", *REASON),
     "install": (),
     "job cancel": ("1", *REASON),
     "job delete": ("1", *REASON),
     "job discard": ("1", *REASON),
     "job reschedule": ("1", "--due-at", "now", *REASON),
+    "job recall": ("1", *REASON),
+    "job rescue": ("1", *REASON),
     "job retry": ("1", *REASON),
     "job run-again": ("1", *REASON),
     "limiter clear": ("api", *REASON),
@@ -50,6 +60,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "queue pause": ("mail", *REASON),
     "queue resume": ("mail", *REASON),
     "queue set-prefetch": ("mail", "5", *REASON),
+    "restore": (),
     "retain": (),
     "run": (),
     "signal": ("payment", "--key", "order-1"),
@@ -57,6 +68,8 @@ WORDS: dict[str, tuple[str, ...]] = {
     "why": ("1",),
     "worker": (),
     "workers": (),
+    "workers drain": ("web-1", *REASON),
+    "workers forget": ("web-1", *REASON),
     "workflow cancel": ("1", *REASON),
     "workflow give-signal": ("1", "--wait", "paid", "--signal", "1", *REASON),
     "workflow retry": ("1", *REASON),
@@ -72,6 +85,8 @@ def _leaves(command: click.Command, name: str = "") -> Iterator[str]:
     if not isinstance(command, click.Group):
         yield name
         return
+    if command.invoke_without_command:
+        yield name
     with click.Context(command) as ctx:
         for each in command.list_commands(ctx):
             found = command.get_command(ctx, each)

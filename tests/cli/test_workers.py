@@ -6,6 +6,7 @@ import json
 import re
 import signal
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def _found(app: Flask) -> dict[str, Any]:
 
 def _start(children: Children, *options: str) -> Child:
     # What a worker tells comes with its heartbeat.
-    config = {"OPSJOBS_HEARTBEAT_SECONDS": 0.5}
+    config = {"OPSJOBS_HEARTBEAT_SECONDS": 0.5, "OPSJOBS_VERSION": "2026.11.3"}
     worker = children.flask("opsjobs", "worker", "default", *options, **config)
     worker.wait_for("listens to", 30)
     return worker
@@ -66,6 +67,7 @@ def test_the_children_of_a_worker(
     wait_until(lambda: sum(child["jobs"] for child in _found(site)["children"]) == 3, 30)
     found = _found(site)
     assert (found["kind"], found["state"], found["processes"]) == ("pool", "alive", 2)
+    assert (found["version"], found["deploy_version"]) == (version("flask-opsjobs"), "2026.11.3")
     assert len(found["children"]) == 2
     (attempt,) = found["attempts"]
     assert (attempt["job_id"], attempt["task"]) == (job.id, "hold")
@@ -73,7 +75,9 @@ def test_the_children_of_a_worker(
     assert (busy["job_id"], busy["task"]) == (job.id, "hold")
     assert busy["rss_kb"] > 1000
     said = _list(site).output
-    assert re.search(r"-\w+ is alive, pid \d+ on \S+, queues default\. Last heartbeat", said)
+    assert re.search(
+        r"-\w+ is alive, pid \d+ on \S+, version 2026\.11\.3, queues default\. Last", said
+    )
     assert re.search(r" jobs a second, [\d.]+ taken from Postgres, [\d.]+ through RQ, 0 re", said)
     assert re.search(rf"  {attempt['pid']} runs job {job.id} hold for .+, \d done, [\d.]+ MB", said)
     assert re.search(r"  \d+ idle, \d done, ", said)
@@ -110,6 +114,17 @@ def test_self_tells_whether_the_worker_of_this_container_is_well(
     worker.signal(signal.SIGTERM)
     assert worker.wait(20) == 0
     assert _list(site, "--self").exit_code == 1
+
+
+def test_a_worker_whose_children_do_not_start(site: Flask, bench: Bench) -> None:
+    left = {"task": None, "kind": "hook", "sentence": "could not start", "count": 7}
+    bench.connection.execute(
+        "UPDATE opsjobs.workers SET left_children = %s",
+        [Jsonb([left | {"at": "2026-11-25T13:50:00+00:00"}])],
+    )
+    _, none, why = _list(site).output.splitlines()
+    assert none == "  no child of it starts; it tries again after at most 30 s"
+    assert why == "  7 children left today: the last one could not start."
 
 
 def test_a_missing_worker_has_no_children_any_more(site: Flask, bench: Bench) -> None:

@@ -122,6 +122,16 @@ def test_wrong_words_are_told(
     assert (done.exit_code, said in done.output) == (code, True), done.output
 
 
+@pytest.mark.parametrize("id", ["0", "-1", "x", str(2**63)])
+@pytest.mark.parametrize("words", ["workflow cancel", "batch cancel", "batch close", "job cancel"])
+def test_what_cannot_be_an_id_could_not_be_asked_for(
+    graph: Graph, call: Any, words: str, id: str
+) -> None:
+    done = call(*words.split(), *REASON, "--", id)
+    assert done.exit_code == 2, done.output
+    assert call(*words.split(), "987654", *REASON).exit_code == 1
+
+
 def test_a_signal_is_sent_once_and_counted_again(graph: Graph, bench: Bench, call: Any) -> None:
     words = (
         "signal",
@@ -156,7 +166,8 @@ def test_a_signal_is_sent_once_and_counted_again(graph: Graph, bench: Bench, cal
     [
         (("",), "name is empty"),
         (("payment", "--payload", "{"), "payload is JSON such as"),
-        (("payment", "--payload", "[" * 100_000), "payload is JSON such as"),
+        (("payment", "--payload", "[" * 100_000), "payload is nested too deep"),
+        (("payment", "--payload", f"{'[' * 5_000}{']' * 5_000}"), "nested too deep"),
         (("payment", "--payload", '"\\u0000"'), "NUL"),
         (("payment", "--key", "x" * 2_000), "are allowed"),
         (("payment", "--dedupe", ""), "dedupe is empty"),

@@ -96,12 +96,12 @@ def test_a_job_that_ends_twice_counts_once(bench: Bench) -> None:
     for number in (1, 0):
         now = read_clock(bench.connection)
         assert len(endings.write_outcomes(bench.connection, [ending], now)) == number
-        events = bench.rows("SELECT job_id FROM opsjobs.workflow_end_events")
-        assert events == [{"job_id": graph.ids["a"]}] * number
+        events = bench.rows("SELECT job_ids FROM opsjobs.workflow_end_events")
+        assert events == [{"job_ids": [graph.ids["a"]]}] * number
         settle(graph)
     bench.connection.execute(
         "INSERT INTO opsjobs.workflow_end_events SELECT %s, %s FROM generate_series(1, 3)",
-        [graph.run, graph.ids["a"]],
+        [graph.run, [graph.ids["a"]] * 2],
     )
     settle(graph)
     assert graph.states()["c"] == "deferred"

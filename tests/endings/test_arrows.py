@@ -13,7 +13,7 @@ from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.core import sql
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.dispatch.dispatch import recall
-from flask_opsjobs.jobs.lifecycle import ARROWS, FINAL, STATES, sources_of
+from flask_opsjobs.jobs.lifecycle import ARROWS, FINAL, MANAGED_STATES, sources_of
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.support.engine import Bench
 
@@ -78,7 +78,7 @@ def put(bench: Bench, job_id: int, state: str) -> None:
     )
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("state", MANAGED_STATES)
 @pytest.mark.parametrize("action", ACTIONS_BY_NAME)
 def test_each_arrow_leaves_only_its_sources(
     bench: Bench, record_job: RecordJob, action: str, state: str

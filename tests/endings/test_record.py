@@ -13,6 +13,7 @@ import pytest
 from flask_opsjobs import endings
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.endings import EndedAttempt
+from flask_opsjobs.jobs.failure_key import key_of_end
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
@@ -180,3 +181,40 @@ def test_three_refusals_end_a_job(bench: Bench, record_job: RecordJob) -> None:
         states.append(bench.job(job_id)["state"])
     assert states == ["available", "available", "failed"]
     assert bench.job(job_id)["ended_by"] == "undeliverable"
+
+
+def test_a_failed_attempt_keeps_its_key_and_its_death(bench: Bench, record_job: RecordJob) -> None:
+    job_id = start(bench, record_job, max_attempts=2)
+    key, facts = key_of_end("note", "died", "signal"), {"signal": "SIGKILL", "peak_kb": 700}
+    died = Outcome("died", "killed", death="signal", death_facts=facts, failure_key=key)
+    bench.record(job_id, 1, died)
+    attempt = bench.attempt(job_id)
+    assert attempt["failure_key"] == bytes.fromhex(key)
+    assert (attempt["death"], attempt["death_facts"]) == ("signal", facts)
+    assert (attempt["is_counted"], attempt["deploy_id"]) == (False, None)
+
+
+def test_an_attempt_that_did_not_fail_has_no_key(bench: Bench, record_job: RecordJob) -> None:
+    job_id = start(bench, record_job, max_attempts=2)
+    bench.record(job_id, 1, Outcome("snoozed", reason="busy"))
+    attempt = bench.attempt(job_id)
+    assert (attempt["failure_key"], attempt["death"], attempt["death_facts"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("cause", "death"),
+    [
+        ("no heartbeat for 120 s", "vanished"),
+        (endings.NOT_RUN_BY_WORKER, "unknown"),
+        (endings.WORKER_STOPPED, "stopped"),
+    ],
+)
+def test_a_rescue_makes_the_same_key_as_python(
+    bench: Bench, record_job: RecordJob, cause: str, death: str
+) -> None:
+    job_id = start(bench, record_job)
+    endings.rescue(bench.connection, [bench.worker_id], read_clock(bench.connection), cause)
+    (task,) = bench.rows("SELECT task FROM opsjobs.jobs WHERE id = %s", job_id)
+    attempt = bench.attempt(job_id)
+    assert (attempt["outcome"], attempt["death"]) == ("lost", death)
+    assert attempt["failure_key"].hex() == key_of_end(task["task"], "lost", death)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from redis import Redis
+from redis import Redis, RedisError
 from rq import Queue
 from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
@@ -101,3 +101,23 @@ def test_a_queue_of_the_hosts_flask_rq_gives_connection_and_serializer(
         assert client.llen(Queue("mail", connection=client).key) == 1
         found = RQJob.fetch("opsjobs-7-3", connection=client, serializer=JSONSerializer)
         assert found.func_name == FUNCTION
+
+
+def test_a_push_whose_answer_is_given_up_leaves_its_connection_to_others(broker: Broker) -> None:
+    pool = broker.connections.wire("mail", quick=True).redis.connection_pool
+    given_up = broker.send([DELIVERY], quick=True)
+    assert given_up is not None
+    given_up.give_up()
+    with pytest.raises(RedisError, match="given up"):
+        given_up.read()
+    taken = pool.get_connection()
+    try:
+        taken.send_command("PING")
+        assert taken.read_response() == b"PONG", "no answer of the push is left in it"
+    finally:
+        pool.release(taken)
+    last = broker.send([DELIVERY], quick=True)
+    assert last is not None
+    last.read()
+    last.give_up()
+    assert last.read() >= 1, "what was read stays"

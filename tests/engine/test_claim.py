@@ -12,7 +12,7 @@ from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.dispatch.dispatch import recall
 from flask_opsjobs.engine.worker import claim as claiming
 from flask_opsjobs.engine.worker.claim import NotClaimed
-from flask_opsjobs.jobs.lifecycle import STATES
+from flask_opsjobs.jobs.lifecycle import MANAGED_STATES
 from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.conftest import MakeBench
@@ -152,7 +152,7 @@ def test_a_late_finish_after_cancel_changes_nothing(bench: Bench, record_job: Re
     assert bench.job(job_id)["state"] == "canceled"
 
 
-@pytest.mark.parametrize("state", [state for state in STATES if state != "queued"])
+@pytest.mark.parametrize("state", [state for state in MANAGED_STATES if state != "queued"])
 def test_only_a_queued_job_can_be_claimed(bench: Bench, record_job: RecordJob, state: str) -> None:
     job_id = record_job()
     bench.dispatch()

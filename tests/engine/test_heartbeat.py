@@ -7,8 +7,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+import psycopg
+import pytest
+
 from flask_opsjobs import endings
-from flask_opsjobs.core.db import connect_apart
+from flask_opsjobs.core.db import Connection, connect_apart
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.worker.heartbeat import CANCELED, LOST, Heartbeat
 from flask_opsjobs.jobs.perform.current import Claimed
@@ -56,16 +59,68 @@ def test_a_job_that_was_rescued_shall_stop(bench: Bench, record_job: RecordJob) 
     assert stop_wanted(heartbeat, job_id) is None
 
 
+def wish_to_cancel(bench: Bench) -> None:
+    bench.connection.execute(
+        "UPDATE opsjobs.jobs SET cancel_requested_at = clock_timestamp(),"
+        " cancel_requested_by = 'anna', cancel_reason = 'it is wrong'"
+    )
+
+
 def test_a_job_that_somebody_cancels_is_not_lost(bench: Bench, record_job: RecordJob) -> None:
     heartbeat = Heartbeat(bench.worker_id, 10)
     job_id = record_job()
     bench.dispatch()
     start(heartbeat, bench, job_id)
-    bench.connection.execute(
-        "UPDATE opsjobs.jobs SET cancel_requested_at = clock_timestamp(),"
-        " cancel_requested_by = 'anna', cancel_reason = 'it is wrong'"
-    )
+    wish_to_cancel(bench)
     beat(heartbeat, bench)
+    assert stop_wanted(heartbeat, job_id) == CANCELED
+
+
+def test_a_wish_that_is_announced_is_read_without_a_heartbeat(
+    bench: Bench, record_job: RecordJob, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Until it can be read it stays announced. The log says how long the end took."""
+    heartbeat, woken = Heartbeat(bench.worker_id, 10), list[str]()
+    job_id = record_job()
+    bench.dispatch()
+    start(heartbeat, bench, job_id)
+    wish_to_cancel(bench)
+
+    def look(connection: Connection) -> None:
+        heartbeat.look_for_stops(connection, lambda: woken.append("woken"))
+
+    look(bench.connection)
+    assert stop_wanted(heartbeat, job_id) is None, "it was not announced"
+    heartbeat.is_stop_announced = True
+    gone = connect_apart(bench.host.engine)
+    gone.close()
+    with pytest.raises(psycopg.OperationalError):
+        look(gone)
+    beats = bench.row("SELECT heartbeat_no FROM opsjobs.workers")
+    look(bench.connection)
+    look(bench.connection)
+    assert (stop_wanted(heartbeat, job_id), woken) == (CANCELED, ["woken"])
+    assert bench.row("SELECT heartbeat_no FROM opsjobs.workers") == beats
+    with caplog.at_level("INFO", "flask_opsjobs.worker"):
+        heartbeat.release([(job_id, 1)])
+    assert f"job {job_id}: its end was recorded 0.0" in caplog.text
+    assert stop_wanted(heartbeat, job_id) is None
+
+
+def test_a_wish_for_a_job_that_is_just_being_reserved_is_seen_at_once(
+    bench: Bench, record_job: RecordJob
+) -> None:
+    """It was taken, and its worker has not noted it yet: the next heartbeat is due now."""
+    heartbeat = Heartbeat(bench.worker_id, 10)
+    job_id = record_job()
+    bench.dispatch()
+    assert isinstance(bench.claim(job_id, 1), Claimed)
+    wish_to_cancel(bench)
+    heartbeat.is_stop_announced = True
+    heartbeat.look_for_stops(bench.connection, lambda: None)
+    assert heartbeat.due_in() <= 0
+    heartbeat.reserve([(job_id, 1)])
+    heartbeat.beat_if_due(bench.connection, lambda: None)
     assert stop_wanted(heartbeat, job_id) == CANCELED
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,20 @@ SELECT 'w', 'q1', 'q1', 'finished', '{}', 5, now(), now(), now(), 'returned' FRO
 _BACKLOG = """
 INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at)
 SELECT 'w', 'q7', 'q7', 'available', '{}', 5, now(), now() FROM generate_series(1, 50000)
+"""
+_ADOPTED = """
+WITH new AS (
+    INSERT INTO opsjobs.jobs (origin, rq_place, rq_id, rq_created_at, task, queue, lane, state, args, attempt,
+        max_attempts, dispatch_no, created_at, due_at, dispatched_at, started_at, rq_status)
+    SELECT 'rq', 'default', 'job-' || n, '2026-01-01 00:00Z', 'f', 'q1', 'q1', 'started', '{}', 1, 1, 1,
+        '2026-01-01 00:00Z', now(), '2026-01-01 00:00Z', '2026-01-01 00:00Z', 'started'
+    FROM generate_series(1, 20000) AS n
+    RETURNING id, rq_id
+), facts AS (
+    INSERT INTO opsjobs.rq_facts (job_id, created_source, changed_at) SELECT id, 'rq', now() FROM new
+)
+INSERT INTO opsjobs.attempts (job_id, dispatch_no, attempt, worker, started_at, execution_id)
+SELECT id, 1, 1, 'w', now(), 'run of ' || rq_id FROM new
 """
 _FIFTY = {
     "queues": [f"q{number}" for number in range(50)],
@@ -106,3 +121,50 @@ def test_what_a_worker_writes_is_found_by_id(
     kinds = {node["Node Type"] for node in nodes if node.get("Relation Name") == "jobs"}
     assert "Seq Scan" not in kinds
     assert "jobs_pkey" in {node.get("Index Name") for node in nodes}
+
+
+@pytest.fixture(scope="module")
+def adopted(databases: Any) -> Iterator[Connection]:
+    """A database of 20,000 adopted jobs, each with a run that RQ has told."""
+    url = databases.migrated()
+    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(plain, autocommit=True) as connection:
+        connection.execute(_ADOPTED)
+        connection.execute("VACUUM ANALYZE opsjobs.jobs, opsjobs.attempts, opsjobs.rq_facts")
+        yield connection
+    databases.drop(url)
+
+
+@pytest.mark.parametrize("explained", [explain, explain_prepared])
+@pytest.mark.parametrize(
+    ("statement", "indexes"),
+    [
+        ("insert_jobs_of_runs", set()),
+        ("lock_jobs_of_runs", {"jobs_of_rq"}),
+        ("record_runs_of_plain_jobs", {"jobs_of_rq", "attempts_pkey", "rq_facts_pkey"}),
+    ],
+)
+def test_a_record_of_plain_runs_reads_their_jobs(
+    adopted: Connection, explained: Any, statement: str, indexes: set[str]
+) -> None:
+    runs = [
+        {
+            "rq_id": f"job-{number}",
+            "queue": "q1",
+            "function": "f",
+            "created_at": "2026-01-01T00:00:00+00:00",
+            "execution_id": f"run of job-{number}",
+            "started_at": "2026-01-01T00:00:01+00:00",
+            "ended_at": "2026-01-01T00:00:02+00:00",
+            "status": "finished",
+            "outcome": "returned",
+            "pid": 1,
+        }
+        for number in range(1, 20_000, 100)
+    ]
+    parameters = {"rows": json.dumps(runs), "place": "default", "worker": "w", "worker_id": 1}
+    nodes = explained(adopted, statement, parameters)
+    assert indexes <= {node.get("Index Name") for node in nodes}
+    scans = [node for node in nodes if "Scan" in node["Node Type"] and "Relation Name" in node]
+    assert "Seq Scan" not in {node["Node Type"] for node in scans}
+    assert all(node["Actual Rows"] * node["Actual Loops"] <= len(runs) for node in scans)

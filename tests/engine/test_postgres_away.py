@@ -182,7 +182,8 @@ class TestWhatARecorderMayHold:
         from flask_opsjobs.engine.worker import recorder as module
 
         recorder = self.recorder(host)
-        recorder.submit([EndedAttempt(1, 1, 1, "one", Outcome(kind="returned"))])
+        recorder.collect(EndedAttempt(1, 1, 1, "one", Outcome(kind="returned")))
+        recorder.submit()
         assert recorder.keeps_up()
         monkeypatch.setattr(module, "_OLDEST_UNWRITTEN_SECONDS", 0)
         assert not recorder.keeps_up()

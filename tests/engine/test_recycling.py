@@ -11,11 +11,12 @@ import pytest
 from flask import Flask
 
 from flask_opsjobs.cli import opsjobs as commands
-from flask_opsjobs.engine.worker.hygiene import changes_session
+from flask_opsjobs.engine.worker.hygiene import ConnectionHygiene, changes_session
 from flask_opsjobs.engine.worker.recycling import Recycling, RecyclingRules
+from flask_opsjobs.host import Host
 from tests.engine.site import enqueue, rows, state_of
-from tests.support.host import give
-from tests.support.leftovers import IN_DATABASE, LEAVE, leave, look, pass_on, wait_and_ask
+from tests.support.host import db, give, hold
+from tests.support.leftovers import IN_DATABASE, LEAVE, gain, leave, look, pass_on, wait_and_ask
 from tests.support.processes import Children
 from tests.support.waiting import wait_until
 from tests.web.every import soup
@@ -141,6 +142,51 @@ def test_a_job_that_enqueues_another_one_keeps_its_process(
 
 
 @pytest.mark.processes
+def test_a_child_that_has_gained_too_much_memory_leaves(
+    in_order: object, children: Children
+) -> None:
+    """The job that took it over the limit has ended. The others run in another process."""
+    jobs = [enqueue(gain, megabytes=megabytes) for megabytes in (0, 80, 0, 0)]
+    children.python(*WORKER, "--max-memory", "60", env=HEARTBEAT)
+    first, second, third, last = outputs(jobs)
+    assert first == second
+    assert second != third
+    assert third == last
+    wait_until(lambda: left() == {("memory", None)}, 5)
+
+
+@pytest.mark.processes
+def test_without_a_limit_a_child_performs_all_jobs(in_order: object, children: Children) -> None:
+    """By default it would leave after 1,000 at the latest."""
+    gain.enqueue_many({"megabytes": 0} for _ in range(1100))
+    db.session.commit()
+    children.python(*WORKER, "--jobs-per-process", "0", env=HEARTBEAT)
+    (pid,) = set(outputs([job_id for (job_id,) in rows("SELECT id FROM opsjobs.jobs")]))
+    told = "SELECT pool->'children'->0->'pid', pool->'children'->0->'jobs' FROM opsjobs.workers"
+    wait_until(lambda: rows(told) == [(pid, 1100)], 5)
+    assert left() == set()
+
+
+@pytest.mark.processes
+def test_with_a_process_for_each_job_the_next_one_is_forked_ahead(
+    in_order: object, children: Children, tmp_path: Path
+) -> None:
+    """While a job runs, the process of the next job is there and waits."""
+    gate = tmp_path / "gate"
+    jobs = enqueue(hold, gate=str(gate)), enqueue(gain)
+    worker = children.python(*WORKER, "--jobs-per-process", "1", env=HEARTBEAT)
+    wait_until(Path(f"{gate}.begun").exists, 20)
+    wait_until(lambda: len(worker.job_children()) == 2)
+    waiting = {child.pid for child in worker.job_children()}
+    assert state_of(jobs[1]) in ("available", "queued")
+    gate.touch()
+    outputs(jobs[1:])
+    pids = [pid for (pid,) in rows("SELECT pid FROM opsjobs.attempts ORDER BY job_id")]
+    assert len(set(pids)) == 2
+    assert set(pids) == waiting
+
+
+@pytest.mark.processes
 def test_the_page_and_the_command_say_whose_jobs_end_their_processes(
     in_order: Flask, children: Children
 ) -> None:
@@ -199,6 +245,36 @@ def test_a_hook_that_raises_or_hangs_ends_only_its_process(
     assert [name for name, _ in called].count("started") >= 6, "one raised and one hung"
     of_last = [name for name, pid in called if int(pid) == pids[3]]
     assert of_last == ["started", "after", "leaving"]
+
+
+@pytest.mark.processes
+def test_a_hook_that_exits_is_named_as_the_reason(site: object, children: Children) -> None:
+    """SystemExit is no `Exception`. It ends neither the worker nor silently its child."""
+    worker = children.python("-c", EXITS_IN_ITS_HOOKS, env=HEARTBEAT)
+    assert outputs([enqueue(give, value=1)]) == [1]
+    wait_until(lambda: left() == {("hook", None), ("hook", give.name)}, 10)
+    assert worker.terminate() == 0
+
+
+EXITS_IN_ITS_HOOKS = """
+import multiprocessing, sys
+from flask_opsjobs.cli.worker import run
+from flask_opsjobs.engine.worker.parent import WorkerOptions
+from flask_opsjobs.host import ChildHooks
+from tests.support.leftovers import create_app
+
+starts = multiprocessing.Value("i", 0)
+
+def start():
+    starts.value += 1
+    if starts.value == 1:
+        sys.exit(3)
+
+app = create_app()
+app.extensions["opsjobs"].child_hooks = ChildHooks(start, sys.exit, sys.exit)
+app.app_context().push()
+sys.exit(run(app, ["default"], WorkerOptions(with_scheduler=False)))
+"""
 
 
 HOOKS = """
@@ -275,6 +351,23 @@ def test_a_child_leaves_when_it_has_gained_much_memory() -> None:
 )
 def test_which_statements_stay_in_a_session(statement: str, stays: bool) -> None:
     assert changes_session(statement) is stays
+
+
+def test_connections_are_watched_from_before_the_fork_and_as_long_as_the_worker_runs(
+    host: Host,
+) -> None:
+    hygiene = ConnectionHygiene()
+    with hygiene.watching():
+        with host.engine.connect():
+            assert not hygiene.clean()
+            # A child that is forked now has no connection in use.
+            hygiene.forget()
+            assert hygiene.clean()
+            with host.engine.connect():
+                assert not hygiene.clean()
+        assert hygiene.clean()
+    with host.engine.connect():
+        assert hygiene.clean()
 
 
 @pytest.mark.processes

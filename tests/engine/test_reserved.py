@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import resource
+import select
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from flask import Flask
 from psycopg.rows import dict_row
 
 from flask_opsjobs import endings
@@ -19,13 +22,24 @@ from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.core.steady_clock import steady_seconds
 from flask_opsjobs.endings import EndedAttempt
 from flask_opsjobs.engine.dispatch.dispatch import recall
+from flask_opsjobs.engine.redis.broker import broker_of
+from flask_opsjobs.engine.worker import recorder as recorders
+from flask_opsjobs.engine.worker.demand import Demand, InHand
 from flask_opsjobs.engine.worker.heartbeat import Heartbeat
+from flask_opsjobs.engine.worker.mailbox import Mailbox
+from flask_opsjobs.engine.worker.parent import News
 from flask_opsjobs.engine.worker.recorder import Recorder
+from flask_opsjobs.engine.worker.reserved import ReserveBudget
+from flask_opsjobs.engine.worker.rq_link import Popped, RQLink
+from flask_opsjobs.engine.worker.rq_slots import SlotWorker, slot_name
+from flask_opsjobs.engine.worker.runtime import tell_of_redis
 from flask_opsjobs.engine.worker.taker import Taker
 from flask_opsjobs.host import Host
+from flask_opsjobs.jobs import transitions as job_transitions
 from flask_opsjobs.jobs.perform.outcomes import RETURNED, Outcome
 from flask_opsjobs.lifeline.watch import watch
 from tests.support.engine import Bench, race, take
+from tests.support.recording import recording
 from tests.support.waiting import wait_until
 
 RecordJob = Callable[..., int]
@@ -133,6 +147,47 @@ class TestTaking:
         assert bench.rows("SELECT 1 FROM opsjobs.attempts") == []
 
 
+# What else may move a job that is due: it wins, or the worker that takes the job.
+RIVALS: dict[str, Callable[[Bench, int, datetime], object]] = {
+    "cancel": lambda other, job, now: endings.cancel(other.connection, [job], now, "why"),
+    "discard": lambda other, job, now: endings.discard(other.connection, [job], now, "why"),
+    "reschedule": lambda other, job, now: job_transitions.reschedule(
+        other.connection, [job], now + timedelta(days=1), now
+    ),
+    "expire": lambda other, _, now: endings.expire(other.connection, now),
+    "dispatch": lambda other, _, __: other.dispatch(prefetch=10),
+    "another worker": lambda other, _, __: take(other),
+}
+
+
+@pytest.mark.parametrize("rival", RIVALS)
+def test_a_take_races_whatever_else_moves_the_job(
+    bench: Bench, other: Bench, record_job: RecordJob, rival: str
+) -> None:
+    """The row has one owner: the worker that was told that it has taken it, or the rival."""
+    for _ in range(5):
+        job = record_job()
+        now = read_clock(bench.connection)
+        if rival == "expire":
+            bench.rows(
+                "UPDATE opsjobs.jobs SET deadline_at = %s WHERE id = %s RETURNING 1", now, job
+            )
+        taken, moved = race(
+            lambda: take(bench), lambda job=job, now=now: RIVALS[rival](other, job, now)
+        )
+        assert not isinstance(taken, Exception)
+        assert not isinstance(moved, Exception)
+        row = bench.job(job)
+        is_ours = row["state"] == "queued" and row["reserved_by"] == bench.worker_id
+        assert [key[0] for key in taken] == [job] * is_ours
+        if is_ours:
+            assert begin(bench, *taken) == set(taken)
+        else:
+            assert row["reserved_by"] in (None, other.worker_id)
+            assert begin(bench, (job, row["dispatch_no"])) == set()
+        bench.rows("DELETE FROM opsjobs.jobs RETURNING 1")
+
+
 class TestReserving:
     def test_a_valid_delivery(self, bench: Bench, record_job: RecordJob) -> None:
         job = record_job()
@@ -187,6 +242,101 @@ class TestReserving:
         assert taker.stop(10)
         assert heartbeat.count_held() == 0
         assert bench.job(job)["state"] == "available"
+
+    def test_one_that_comes_again_wakes_the_worker_all_the_same(
+        self, bench: Bench, host: Host
+    ) -> None:
+        """The taker tells nothing of it, and the main thread has to ask Redis anew."""
+        heartbeat, outage = Heartbeat(bench.worker_id, 60), Outage(logging.getLogger(), "it waits")
+        recorder = Recorder(host, heartbeat, outage, lambda: None)
+        mailbox: Mailbox[News] = Mailbox()
+        taker = Taker(host, bench.name, ["default"], heartbeat, outage, mailbox.tell, recorder)
+
+        def wakes() -> bool:
+            tell_of_redis(mailbox, taker, Popped([(4711, 1)]))
+            woken, _, _ = select.select([mailbox.descriptors()[0]], [], [], 0)
+            assert len(list(mailbox.empty())) == 1
+            return bool(woken)
+
+        assert not wakes(), "the taker does it when it has reserved the job"
+        assert wakes()
+
+
+def test_a_worker_that_asked_for_a_plain_job_hears_of_managed_ones_again(
+    app: Flask, bench: Bench, host: Host, record_job: RecordJob
+) -> None:
+    """Postgres was slow for a moment, so an idle worker asked Redis for a plain RQ job only."""
+    heartbeat, outage = Heartbeat(bench.worker_id, 60), Outage(logging.getLogger(), "it waits")
+    recorder = Recorder(host, heartbeat, outage, lambda: None)
+    taker = Taker(host, bench.name, ["default"], heartbeat, outage, lambda news: None, recorder)
+    told: list[Any] = []
+    wire = broker_of(host).connections.make_wire("default")
+    slots = [SlotWorker(app, ["default"], slot_name(bench.name, 1), wire)]
+    link = RQLink(wire, ["default"], slots, told.append, None, 60, lambda: None)
+    budget = ReserveBudget(children=1, seconds=0.1, most=400)
+    demand = Demand(taker, link, budget, has_limits=False, may_block=True)
+    idle = InHand(sent=0, waiting=0, free=1, held=0, bytes=0, mean=None)
+    link.start()
+    try:
+        demand.note_answer(is_empty=True)
+        demand.ask(idle)
+        wait_until(lambda: not link._wanted.number, what="Redis is asked for any job")
+        demand.ask_for_plain()
+        wait_until(lambda: not link._wanted.number, what="Redis is asked for a plain job")
+        demand.ask(idle)
+        job = record_job()
+        bench.dispatch_all()
+        wait_until(lambda: told, 20, what="the delivery")
+        assert [key for popped in told for key in popped.deliveries] == [(job, 1)]
+    finally:
+        assert link.stop(20)
+
+
+def test_a_taker_without_file_descriptors_goes_on(
+    bench: Bench, host: Host, record_job: RecordJob, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It reads its statement from a file when it needs it first."""
+    told: list[Any] = []
+    heartbeat, outage = Heartbeat(bench.worker_id, 60), Outage(logging.getLogger(), "it waits")
+    recorder = Recorder(host, heartbeat, outage, lambda: None)
+    taker = Taker(host, bench.name, ["default"], heartbeat, outage, told.append, recorder)
+    taker.start()
+    taker.want(1, 1_000_000, 0)
+    wait_until(lambda: told, what="an answer without jobs")
+    job = record_job()
+    sql.load.cache_clear()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        taker.want(1, 1_000_000, 0)
+        says = "the taker failed and tries again"
+        wait_until(lambda: says in caplog.text, what="the failure")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    wait_until(lambda: len(told) == 2, what="the answer")
+    assert [one.order.id for one in told[1].jobs] == [job]
+    assert caplog.text.count(says) == 1
+    taker.give_back([told[1].jobs[0].key])
+    assert taker.stop(10)
+
+
+def test_many_outcomes_do_not_linger(
+    bench: Bench, record_job: RecordJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While they wait, the worker holds the jobs, and a full one takes no others."""
+    monkeypatch.setattr(recorders, "_LINGER_SECONDS", 600.0)
+    monkeypatch.setattr(recorders, "_ENOUGH", 3)
+    first, *others = (record_job() for _ in range(4))
+    take(bench)
+
+    def are_written(*jobs: int) -> bool:
+        return {bench.job(job)["state"] for job in jobs} == {"finished"}
+
+    with recording(bench, 600) as record:
+        record([first])
+        wait_until(lambda: are_written(first), 30, what="the first, at once")
+        record(others)
+        wait_until(lambda: are_written(*others), 30, what="three, which are enough")
 
 
 class TestBeginning:
@@ -246,7 +396,7 @@ class TestEnding:
         first, second = take(bench)
         now = read_clock(bench.connection)
         endings.finish(bench.connection, [ended(bench, first)], now)
-        plain = replace(ended(bench, second), outcome=Outcome("returned"))
+        plain = ended(bench, second)._replace(outcome=Outcome("returned"))
         endings.write_outcomes(bench.connection, [plain], now)
         apart = {"id", "started_at", "ended_at", "due_at", "created_at", "args", "dispatched_at"}
         one, two = (

@@ -8,10 +8,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 
 import pytest
 
+from flask_opsjobs.engine.worker.systemd import Systemd
 from tests.engine.site import enqueue, rows, state_of
 from tests.support import host as host_module
 from tests.support.host import add, note_run
@@ -68,14 +70,24 @@ def test_a_worker_starts_anew_and_loses_nothing(
     site: object, children: Children, tmp_path: Path, systemd: Notifications, is_long: bool
 ) -> None:
     ran, app = tmp_path / "ran", tmp_path / "shop.py"
-    note_run.enqueue_many({"path": str(ran), "seconds": 0.005} for _ in range(200))
-    host_module.db.session.commit()
+    number = 0
+
+    def is_at_work() -> bool:
+        # Jobs must not run out before the worker is seen at work.
+        nonlocal number
+        lines = ran.read_text().count("\n") if ran.exists() else 0
+        if number < lines + 200:
+            note_run.enqueue_many({"path": str(ran), "seconds": 0.005} for _ in range(200))
+            host_module.db.session.commit()
+            number += 200
+        return lines > 30 and reserved() > 10
+
     app.write_text("from tests.support.host import create_app\nprint('the old code')\n")
     words = ("-m", "flask", "--app", str(app), "opsjobs", "worker", "--processes", "2")
     env = {"NOTIFY_SOCKET": str(systemd.path), "PYTHONDONTWRITEBYTECODE": "1"}
     worker = children.start(sys.executable, *words, env=env)
     systemd.wait_for("READY=1")
-    wait_until(lambda: ran.exists() and ran.read_text().count("\n") > 30 and reserved() > 10, 20)
+    wait_until(is_at_work, 20)
     app.write_text("from tests.support.host import create_app\nprint('the new code')\n")
     pid = worker.pid
     worker.signal(signal.SIGHUP)
@@ -89,9 +101,9 @@ def test_a_worker_starts_anew_and_loses_nothing(
     assert worker.log.count("the new code") == worker.log.count("the old code") == 1
     wait_until(lambda: rows("SELECT DISTINCT state FROM opsjobs.jobs") == [("finished",)], 30)
     lines = ran.read_text().splitlines()
-    assert len(lines) == len(set(lines)) == 200
+    assert len(lines) == len(set(lines)) == number
     assert {line.split()[1] for line in lines} == {"1"}
-    assert rows("SELECT count(*) FROM opsjobs.attempts") == [(200,)]
+    assert rows("SELECT count(*) FROM opsjobs.attempts") == [(number,)]
     workers = rows("SELECT pid, state FROM opsjobs.workers ORDER BY id")
     assert workers == [(pid, "stopped"), (pid, "alive")]
     assert worker.terminate() == 0
@@ -111,6 +123,47 @@ def test_sigterm_after_sighup_stops_for_good_and_kills_no_job(
     assert worker.wait() == 0
     assert state_of(job_id) == "finished"
     assert "starts anew" not in worker.log
+
+
+@pytest.mark.slow
+def test_a_worker_without_stdout_starts_anew(site: object, children: Children) -> None:
+    """As under a supervisor that closes it."""
+    worker = children.start(
+        "sh", "-c", 'exec "$0" -m flask --app tests.support.host opsjobs worker >&-', sys.executable
+    )
+    worker.wait_for("listens to", 20)
+    worker.signal(signal.SIGHUP)
+    wait_until(lambda: worker.log.count("listens to") == 2, 20)
+    assert worker.terminate() == 0
+
+
+@pytest.mark.slow
+def test_a_worker_whose_folder_is_gone_says_so_and_ends(
+    site: object, children: Children, tmp_path: Path
+) -> None:
+    folder = tmp_path / "release"
+    folder.mkdir()
+    worker = children.start(
+        "sh",
+        "-c",
+        'cd "$1" && exec "$0" -m flask --app tests.support.host opsjobs worker',
+        sys.executable,
+        str(folder),
+        env={"PYTHONPATH": str(Path.cwd())},
+    )
+    worker.wait_for("listens to", 20)
+    folder.rmdir()
+    worker.signal(signal.SIGHUP)
+    assert worker.wait(20) == 1
+    worker.wait_for("cannot start anew: [Errno 2] No such file or directory")
+    assert "Traceback" not in worker.log
+
+
+@pytest.mark.parametrize(
+    ("limit", "seconds"), [("3000000", 1.0), ("0", inf), ("", inf), ("\u00b2", inf), ("-1", inf)]
+)
+def test_how_often_the_watchdog_is_fed(limit: str, seconds: float) -> None:
+    assert Systemd({"WATCHDOG_USEC": limit}).feed_seconds == seconds
 
 
 def test_only_a_main_loop_that_turns_feeds_the_watchdog(

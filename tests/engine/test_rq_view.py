@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from flask import Flask
 from redis import Redis
 from rq import Callback, Queue, Repeat, Retry, Webhook, Worker
 from rq.cli.cli import main
@@ -23,9 +24,11 @@ from rq.job import Dependency, JobStatus
 from rq.job import Job as RQJob
 from rq.registry import StartedJobRegistry
 from rq.utils import current_timestamp
+from rq_dashboard import blueprint as dashboard
+from rq_dashboard.web import setup_rq_connection
 
 from tests.engine.site import enqueue, rows, state_of
-from tests.support.host import add, hold
+from tests.support.host import add, hold, tock
 from tests.support.processes import Child, Children
 from tests.support.waiting import wait_until
 
@@ -104,6 +107,54 @@ def test_rq_info_shows_each_place_and_what_it_runs(
     assert "worker " not in rq("info", "--raw")
 
 
+def test_rq_dashboard_shows_each_place_and_what_it_runs(
+    children: Children, queue: Queue, redis_url: str, tmp_path: Path
+) -> None:
+    """Its pages read the jobs and the workers, and what it reads harms none of them."""
+    gate, plain_gate = tmp_path / "gate", tmp_path / "plain"
+    worker = start(children, "--processes", "3", **OFTEN)
+    job_id = enqueue(hold, gate=str(gate))
+    plain = queue.enqueue(f"{PLAINLY}hold_plainly", str(plain_gate), result_ttl=60)
+    wait_until_begun(gate)
+    wait_until_begun(plain_gate)
+    app = Flask(__name__)
+    app.config["RQ_DASHBOARD_REDIS_URL"] = redis_url
+    setup_rq_connection(app)
+    app.register_blueprint(dashboard, url_prefix="/rq")
+    browser = app.test_client()
+
+    def read(path: str) -> Any:
+        answer = browser.get(f"/rq/0/{path}", follow_redirects=True)
+        assert answer.status_code == 200
+        return answer.json if path.endswith(".json") else answer.text
+
+    def shown() -> list[tuple[str, str]]:
+        found = read("data/workers.json")["workers"]
+        jobs = [one["current_job"] for one in found if one["current_job"] != "idle"]
+        return sorted((job["job_id"], job["description"]) for job in jobs)
+
+    ours = (f"opsjobs-{job_id}-1", f"hold {job_id}")
+    both = sorted([ours, (plain.id, plain.description)])
+    wait_until(lambda: shown() == both, 20, what="both jobs")
+    found = read("data/workers.json")["workers"]
+    ((name,),) = rows("SELECT name FROM opsjobs.workers")
+    assert {one["name"] for one in found} == {f"{name}.{at}" for at in (1, 2, 3)}
+    assert {(*one["queues"], one["pid"]) for one in found} == {("default", worker.pid)}
+    (told,) = read("data/queues.json")["queues"]
+    assert (told["name"], told["started_job_registry_count"]) == ("default", 2)
+    listed = read("data/jobs/default/started/8/asc/1.json")["jobs"]
+    assert sorted((job["id"], job["description"]) for job in listed) == both
+    for path in ("view/workers", "view/queues", "view/jobs", f"view/job/{ours[0]}"):
+        assert "<title>RQ dashboard</title>" in read(path)
+    assert read(f"data/job/{ours[0]}.json")["status"] == "started"
+    gate.touch()
+    plain_gate.touch()
+    wait_until(lambda: state_of(job_id) == "finished", 20)
+    wait_until(lambda: status(plain) == "finished", 20)
+    assert worker.terminate() == 0
+    assert read("data/workers.json")["workers"] == []
+
+
 def test_all_records_are_whole_again_after_a_flush(
     children: Children, queue: Queue, tmp_path: Path
 ) -> None:
@@ -139,6 +190,26 @@ def test_rq_suspend_stops_both_kinds_of_jobs(
     rq("resume")
     wait_until(lambda: (state_of(job_id), status(plain)) == ("finished", "finished"), 20)
     assert worker.exit_code is None
+
+
+@pytest.mark.parametrize("kind", [(), ("--jobs-per-process", "1")])
+def test_a_worker_stops_after_so_many_jobs_of_both_kinds(
+    children: Children, queue: Queue, kind: tuple[str, ...]
+) -> None:
+    """Several children count together, and what the worker had taken beyond that is given back."""
+    ours = [enqueue(add, a=1, b=number) for number in range(4)]
+    theirs = [queue.enqueue("os.getpid", result_ttl=60) for _ in range(4)]
+
+    def count_finished() -> int:
+        states = [state_of(job_id) for job_id in ours] + [status(job) for job in theirs]
+        return states.count("finished")
+
+    words = ("opsjobs", "worker", "default", "--burst", "--processes", "3", *kind)
+    assert children.flask(*words, "--max-jobs", "5").wait(30) == 0
+    assert count_finished() == 5
+    assert rows("SELECT count(*) FROM opsjobs.jobs WHERE reserved_by IS NOT NULL") == [(0,)]
+    assert children.flask(*words).wait(30) == 0
+    assert count_finished() == 8
 
 
 @pytest.mark.parametrize("command", ["stop-job", "stop-execution", "kill-horse"])
@@ -216,6 +287,45 @@ def test_a_plain_job_whose_process_dies_is_retried_and_then_failed(
     assert job.get_executions() == []
 
 
+@pytest.mark.parametrize("queues", [("default",), ("default", "mail")])
+def test_an_id_that_is_no_text_stops_no_other_job(
+    children: Children, queue: Queue, queues: tuple[str, ...]
+) -> None:
+    """RQ's own worker ends at it. One waits at the start of the worker, another comes while it waits."""
+
+    def run_both() -> None:
+        plain, job_id = queue.enqueue("os.getpid", result_ttl=60), enqueue(add, a=1, b=1)
+        wait_until(lambda: (state_of(job_id), status(plain)) == ("finished", "finished"), 20)
+
+    worker = None
+    for wrong in (b"\xff", b"opsjobs-\xfe"):
+        queue.connection.rpush(queue.key, wrong)
+        worker = worker or children.flask("opsjobs", "worker", *queues)
+        worker.wait_for(f"no text and is dropped: {wrong!r}", 20)
+        run_both()
+        assert wrong not in queue.connection.lrange(queue.intermediate_queue_key, 0, -1)
+    assert worker.terminate() == 0
+
+
+def test_an_id_that_only_looks_like_ours_loses_no_delivery_beside_it(
+    children: Children, site: Flask, redis_client: Redis
+) -> None:
+    """Limited jobs, since no worker takes these from Postgres past their deliveries."""
+    queue = Queue("limited", connection=redis_client)
+    words = ("opsjobs", "worker", "limited")
+    assert children.flask(*words, "--burst").wait(20) == 0, "now the limiter is known"
+    for wrong in (b"opsjobs-\xff", b"opsjobs-007-1", f"opsjobs-{2**63}-1", "opsjobs-x"):
+        before = enqueue(tock)
+        wait_until(lambda: queue.count == 1, what="its push has arrived")
+        redis_client.rpush(queue.key, wrong)
+        behind = enqueue(tock)
+        wait_until(lambda: queue.count == 3, what="its push has arrived")
+        worker = children.flask(*words)
+        wait_until(lambda job_id=before: state_of(job_id) == "finished", 20)
+        wait_until(lambda job_id=behind: state_of(job_id) == "finished", 20)
+        assert worker.terminate() == 0
+
+
 def test_plain_jobs_have_callbacks_repeats_and_dependents(
     children: Children, queue: Queue, tmp_path: Path
 ) -> None:
@@ -260,6 +370,54 @@ def test_a_plain_job_without_a_time_limit_is_not_called_abandoned(
     wait_until(lambda: status(job) == "finished", 20)
 
 
+def test_a_plain_job_writes_no_heartbeat_after_its_function(
+    children: Children, queue: Queue
+) -> None:
+    """RQ writes it alone, and then at once with the success."""
+
+    def calls(command: str) -> int:
+        found: int = queue.connection.info("commandstats")[f"cmdstat_{command}"]["calls"]
+        return found
+
+    def run(jobs: int) -> list[int]:
+        """How many transactions and writes of hashes a burst of so many jobs takes."""
+        found = [queue.enqueue("os.getpid", result_ttl=60) for _ in range(jobs)]
+        before = calls("exec"), calls("hset")
+        worker = children.flask("opsjobs", "worker", "default", "--burst", "--no-scheduler")
+        assert worker.wait(20) == 0
+        after = calls("exec"), calls("hset")
+        assert {status(job) for job in found} == {"finished"}
+        return [now - then for now, then in zip(after, before, strict=True)]
+
+    few, many = run(1), run(101)
+    # A heartbeat of the worker may write a few more.
+    transactions, writes = (round((b - a) / 100) for a, b in zip(few, many, strict=True))
+    # Two before the function. Of the execution, the worker's state, its heartbeat, that of the job, and the
+    # job; then of the job twice, and the worker's state.
+    assert (transactions, writes) == (3, 8)
+
+
+NEVER_LOOKS = """
+import sys
+from flask_opsjobs.cli.worker import run
+from flask_opsjobs.engine.worker import parent
+from flask_opsjobs.engine.worker.parent import WorkerOptions
+from tests.support.host import create_app
+
+parent.Parent._timeout_ms = lambda _: 60_000
+app = create_app()
+with app.app_context():
+    sys.exit(run(app, ["default"], WorkerOptions(burst=True)))
+"""
+
+
+def test_a_burst_ends_when_it_finds_nothing(children: Children, queue: Queue) -> None:
+    """And not when the worker looks the next time."""
+    plain = queue.enqueue("os.getpid", result_ttl=60)
+    assert children.python("-c", NEVER_LOOKS).wait(20) == 0
+    assert status(plain) == "finished"
+
+
 HAS_LITTLE_PATIENCE = """
 import sys
 from flask_opsjobs.cli.worker import run
@@ -267,7 +425,7 @@ from flask_opsjobs.engine.worker import parent, rq_slots
 from flask_opsjobs.engine.worker.parent import WorkerOptions
 from tests.support.host import create_app
 
-parent._ERRAND_SECONDS = rq_slots._OVERDUE_SECONDS = 1
+parent.ERRAND_SECONDS = rq_slots._OVERDUE_SECONDS = 1
 app = create_app()
 with app.app_context():
     sys.exit(run(app, ["default"], WorkerOptions(with_scheduler=False)))

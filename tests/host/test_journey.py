@@ -116,7 +116,12 @@ def test_a_failed_job_is_found_retried_and_seen_in_the_audit(
     job_id = failed_for_want_of_its_invoice(shop, db, 771)
     page = open_as("ops-demo", javascript=javascript)
     page.goto("/ops/jobs")
-    assert "1 job failed in the last hour" in page.inner_text("main")
+
+    def is_said() -> bool:
+        page.reload()
+        return "process_invoice fails" in page.inner_text("main")
+
+    wait_until(is_said, 40, what="the overview to say that the task fails")
     page.click("nav.side >> text=Jobs")
     page.fill("#q", "state:failed task:process_invoice args.invoice_id:771")
     page.press("#q", "Enter")

@@ -65,7 +65,10 @@ def test_the_receiver_of_webhooks_comes_back_by_a_button(
 ) -> None:
     shop.vendors.go_down(shop.happenings.RECEIVER)
     db.session.commit()
-    assert "hooks.example is down" in visitor.get("/").text
+    assert "hooks.example is down: what needs it fails" in visitor.get("/").text
+    shop.vendors.go_down(shop.exports.FILES)
+    db.session.commit()
+    assert "files.example is down, and hooks.example is down" in visitor.get("/").text
     sign_in(visitor, "ops-demo")
     assert "answers again" in visitor.post("/receiver-answers", follow_redirects=True).text
     assert "is down" not in visitor.get("/").text

@@ -43,8 +43,23 @@ def test_the_stories_use_every_worker(shop: ModuleType, app: Flask, db: Any) -> 
     later = {"send_receipt", "pack_parcel", "close_order", "close_price_list", "warn_buyer"}
     assert used - {"opsjobs.wait", "opsjobs.map"} | later | by_the_clock == set(host.tasks)
     queues = set(db.session.scalars(text("SELECT DISTINCT queue FROM opsjobs.jobs")))
-    expected = {"billing", "mail", "crm", "reports", "newsletter", "shipping", "supply", "default"}
-    assert queues == expected
+    declared = {"billing", "mail", "crm", "reports", "newsletter", "shipping", "supply", "default"}
+    # No task declares the queue of letters, so no worker of the shop serves it.
+    assert queues == declared | {"letters"}
+    assert {task.declared.queue for task in host.tasks.values()} == declared
+
+
+def test_some_versions_of_the_shop_cannot_read_all_pictures(
+    app: Flask, db: Any, shop: ModuleType
+) -> None:
+    for version, can_read in (("v2.41", False), ("v2.42", True), ("v2.43", False), (None, True)):
+        app.config["OPSJOBS_VERSION"] = version
+        assert shop.tasks.resize_avatar(7, width=30, picture="me.png") == {"user": 7, "bytes": 300}
+        if can_read:
+            shop.tasks.resize_avatar(7, picture="me.heic")
+        else:
+            with pytest.raises(shop.vendors.UnknownFormat, match="no decoder for HEIC"):
+                shop.tasks.resize_avatar(7, picture="me.heic")
 
 
 def test_what_is_asked_twice_waits_once(db: Any, shop: ModuleType) -> None:
@@ -72,6 +87,7 @@ def test_they_end_as_their_stories_say(
         ),
         shop.happenings.broken_bank_file: ("retryable", "raised", "ValueError: "),
         shop.happenings.heavy_report: ("finished", "died returned", ""),
+        shop.happenings.archive: ("retryable", "died died", "its process died: killed by SIGKILL"),
         shop.happenings.report_with_one_try: (
             "failed",
             "died",

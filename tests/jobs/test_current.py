@@ -9,7 +9,7 @@ import pytest
 
 from flask_opsjobs import current_job
 from flask_opsjobs.errors import OpsJobsError
-from flask_opsjobs.jobs.perform.current import running
+from flask_opsjobs.jobs.perform.current import Running
 from tests.support.jobs import NOW, make_claimed
 
 
@@ -17,7 +17,8 @@ def test_it_tells_what_was_claimed() -> None:
     claimed = make_claimed(
         "send", queue="mail", attempt=2, max_attempts=3, meta={"a": 1}, tags=["x"], deadline_at=NOW
     )
-    with running(claimed, lambda *_: None) as job:
+    with Running(claimed, lambda *_: None) as running:
+        job = running.job
         assert current_job() is job
         assert (job.id, job.task, job.queue) == (7, "send", "mail")
         assert (job.attempt, job.max_attempts) == (2, 3)
@@ -32,7 +33,7 @@ def test_elsewhere_there_is_none() -> None:
             current_job()
 
     ask()
-    with running(make_claimed("send"), lambda *_: None):
+    with Running(make_claimed("send"), lambda *_: None):
         contextvars.Context().run(ask)
         thread = threading.Thread(target=ask)
         thread.start()
@@ -44,14 +45,14 @@ def test_progress_is_told_now_and_then_and_at_the_end(monkeypatch: pytest.Monkey
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     told: list[Any] = []
-    with running(make_claimed("send"), lambda *progress: told.append(progress)) as job:
+    with Running(make_claimed("send"), lambda *progress: told.append(progress)) as running:
         for done in range(1_000):
-            job.progress(done, 1_000)
+            running.job.progress(done, 1_000)
         assert told == [(0, 1_000, None)]
         clock[0] += 0.1
-        job.progress(1_000, 1_000, "nearly")
+        running.job.progress(1_000, 1_000, "nearly")
         assert told[1:] == [(1_000, 1_000, "nearly")]
-        job.progress(1_001)
+        running.job.progress(1_001)
         assert len(told) == 2
     assert told[2:] == [(1_001, None, None)]
 
@@ -60,9 +61,9 @@ def test_the_last_progress_is_told_when_the_function_raises() -> None:
     told: list[Any] = []
 
     def once() -> None:
-        with running(make_claimed("x"), lambda *one: told.append(one)) as job:
-            job.progress(1)
-            job.progress(2)
+        with Running(make_claimed("x"), lambda *one: told.append(one)) as running:
+            running.job.progress(1)
+            running.job.progress(2)
             raise LookupError
 
     with pytest.raises(LookupError):
@@ -72,8 +73,8 @@ def test_the_last_progress_is_told_when_the_function_raises() -> None:
 
 def test_a_note_is_cut_and_cleaned() -> None:
     told: list[Any] = []
-    with running(make_claimed("x"), lambda *one: told.append(one[2])) as job:
-        job.progress(1, note="a\0\ud800" + "x" * 1_000)
+    with Running(make_claimed("x"), lambda *one: told.append(one[2])) as running:
+        running.job.progress(1, note="a\0\ud800" + "x" * 1_000)
     assert told == ["a\ufffd\ufffd" + "x" * 497]
 
 
@@ -81,10 +82,10 @@ def test_a_note_is_cut_and_cleaned() -> None:
 def test_progress_is_a_whole_number(progress: tuple[Any, ...]) -> None:
     told: list[Any] = []
     with (
-        running(make_claimed("x"), lambda *one: told.append(one)) as job,
+        Running(make_claimed("x"), lambda *one: told.append(one)) as running,
         pytest.raises(ValueError, match="must be a whole number, 0 or more"),
     ):
-        job.progress(*progress)
+        running.job.progress(*progress)
     assert told == []
 
 
@@ -92,6 +93,6 @@ def test_progress_that_cannot_be_told_changes_nothing(caplog: pytest.LogCaptureF
     def broken(*progress: Any) -> None:
         raise BrokenPipeError
 
-    with running(make_claimed("x"), broken) as job:
-        job.progress(1)
+    with Running(make_claimed("x"), broken) as running:
+        running.job.progress(1)
     assert "the progress of the job could not be passed on" in caplog.text

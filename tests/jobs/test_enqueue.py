@@ -190,7 +190,7 @@ def test_a_due_job_may_be_inserted_as_queued(db: SQLAlchemy, add: Task, host: Ho
         (add.options(delay=60).chosen, "scheduled", 0),
     ):
         row = enqueue.parameters(add, options, host) | {"args": '{"a": 1}'}
-        job = enqueue.insert(connection, row, dispatch_no=1)
+        job = enqueue.insert(connection, row, options, dispatch_no=1)
         found = db.session.execute(
             text("SELECT dispatch_no, dispatched_at IS NOT NULL FROM opsjobs.jobs WHERE id = :id"),
             {"id": job.id},
@@ -271,6 +271,19 @@ def test_a_missing_schema_is_told_with_the_fix(
         for record in (lambda: add.enqueue(1), lambda: add.enqueue_many([{"a": 1}])):
             with pytest.raises(SchemaBehind, match="flask db upgrade"):
                 record()
+
+
+def test_an_enqueue_takes_no_second_connection_of_the_hosts_pool(
+    make_app: MakeApp, opsjobs: OpsJobs, add: Task
+) -> None:
+    pool = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0}
+    app = make_app(opsjobs=opsjobs, SQLALCHEMY_ENGINE_OPTIONS=pool)
+    with app.app_context():
+        session = app.extensions["sqlalchemy"].session
+        session.execute(text("SELECT 1"))  # holds the only connection
+        assert add.enqueue(1).state == "available"
+        assert add.enqueue_many([{"a": 2}]).count == 1
+        session.commit()
 
 
 # --- savepoints, and the moment after the commit

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_opsjobs.jobs.perform.log_tail import Ring, capture
+from flask_opsjobs.jobs.perform.log_tail import Capture, Ring
 from tests.support.jobs import make_ring
 
 lines = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n\0")), max_size=60)
@@ -124,7 +124,7 @@ def log() -> Any:
 def test_what_is_logged_in_the_block_is_kept(log: logging.Logger) -> None:
     ring = make_ring()
     log.warning("before")
-    with capture(ring):
+    with Capture(ring):
         log.info("hello %s", "wörld")
         thread = threading.Thread(target=log.debug, args=("from a thread",))
         thread.start()
@@ -135,13 +135,13 @@ def test_what_is_logged_in_the_block_is_kept(log: logging.Logger) -> None:
     assert rest == "INFO tests.log_tail: hello wörld"
     assert len(clock) == len("12:34:56.789")
     assert second.endswith("DEBUG tests.log_tail: from a thread")
-    with capture(None):
+    with Capture(None):
         log.warning("nowhere")
 
 
 def test_the_handler_leaves_when_the_block_raises(log: logging.Logger) -> None:
     before = list(logging.getLogger().handlers)
-    with pytest.raises(LookupError), capture(make_ring()):
+    with pytest.raises(LookupError), Capture(make_ring()):
         raise LookupError
     assert logging.getLogger().handlers == before
 
@@ -154,7 +154,7 @@ def test_a_record_that_cannot_be_formatted_breaks_nothing(log: logging.Logger) -
     ring = make_ring()
     record = logging.LogRecord("x", logging.INFO, "f", 1, "%s", (Broken(),), None)
     wrong = logging.LogRecord("x", logging.INFO, "f", 1, "%d", ("a",), None)
-    with capture(ring):
+    with Capture(ring):
         handler = logging.getLogger().handlers[-1]
         handler.handle(record)
         handler.handle(wrong)
@@ -172,7 +172,7 @@ def test_a_logged_exception_comes_without_its_input(log: logging.Logger) -> None
 
     ring = make_ring()
     given = {"number": "s3cr3t-value"}
-    with capture(ring):
+    with Capture(ring):
         try:
             Account.model_validate(given)
         except ValueError:

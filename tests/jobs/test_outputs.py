@@ -50,20 +50,20 @@ for _ in range(240):
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (Opaque(), "Opaque: has a value of type Opaque, which JSON does not know"),
+        (Opaque(), "the result is of type Opaque, which JSON does not know"),
         (
             (one for one in [Opaque()]),
-            "generator: has a value of type Opaque, which JSON does not know",
+            "the result has a value of type Opaque, which JSON does not know",
         ),
-        ("a\0b", "str: has a NUL character, which Postgres cannot store"),
-        ("a\ud800", "str: has one half of a surrogate pair"),
-        ({"a": float("nan")}, "dict: has NaN or Infinity"),
-        pytest.param(10**5_000, "int: is nested too deep, or has a number", id="huge"),
-        (deep, "list: is nested too deep"),
-        (b"\xff", "bytes: cannot be stored as JSON"),
+        ("a\0b", "the result has a NUL character, which Postgres cannot store"),
+        ("a\ud800", "the result has one half of a surrogate pair"),
+        ({"a": float("nan")}, "the result has NaN or Infinity"),
+        pytest.param(10**5_000, "the result is nested too deep, or has a number", id="huge"),
+        (deep, "the result is nested too deep"),
+        (b"\xff", "the result cannot be stored as JSON"),
     ],
 )
-def test_what_has_none_is_omitted_with_its_type(value: Any, words: str) -> None:
+def test_what_has_none_is_omitted_with_the_reason(value: Any, words: str) -> None:
     kept = dump_output(value, 10_000)
     assert kept.value is None
     assert kept.omitted is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,8 +12,10 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
+from flask_opsjobs.failures.models import Deploy, Failure
+from flask_opsjobs.jobs.models import Attempt
 from flask_opsjobs.jobs.record.task import Task
-from flask_opsjobs.jobs.search import group_queries
+from flask_opsjobs.jobs.search import attempt_queries, group_queries
 from flask_opsjobs.jobs.search import queries as search_queries
 from flask_opsjobs.jobs.search.filter import JobFilter
 from flask_opsjobs.jobs.search.queries import JobList, list_jobs
@@ -237,8 +239,8 @@ def test_an_id_and_an_origin_are_conditions_as_others_are(
 ) -> None:
     ids = [work.enqueue(value=n).id for n in range(3)]
     db.session.commit()
-    # Adoption is not built yet: no writer of ours makes such a row.
-    db.session.execute(text(f"UPDATE opsjobs.jobs SET origin = 'rq' WHERE id = {ids[1]}"))
+    adopted = "origin = 'rq', state = 'scheduled'"
+    db.session.execute(text(f"UPDATE opsjobs.jobs SET {adopted} WHERE id = {ids[1]}"))
     db.session.commit()
     assert _values(search(f"id:{ids[2]}"), db) == [2]
     assert _values(search(f"id:opsjobs-{ids[2]}-9"), db) == [2]
@@ -246,8 +248,23 @@ def test_an_id_and_an_origin_are_conditions_as_others_are(
     assert _values(search("origin:rq"), db) == [1]
     assert _values(search("origin:opsjobs"), db) == [2, 0]
     assert _values(search("origin:opsjobs task:work queue:default state:available"), db) == [2, 0]
-    assert search("origin:rq").counts["available"].number == 1
+    assert search("origin:rq").counts["scheduled"].number == 1
     assert search("origin:opsjobs").counts["available"].number == 2
+
+
+def test_an_adopted_job_is_older_than_its_id_says(
+    work: Task, db: SQLAlchemy, search: Callable[..., JobList]
+) -> None:
+    ids = [work.enqueue(value=number).id for number in range(6)]
+    db.session.commit()
+    of_rq = "origin = 'rq', state = 'scheduled', rq_id = id, created_at = created_at - interval '9 days'"
+    for number in (1, 3, 4):
+        db.session.execute(text(f"UPDATE opsjobs.jobs SET {of_rq} WHERE id = {ids[number]}"))
+    old = "UPDATE opsjobs.jobs SET created_at = created_at - interval '8 days' WHERE id = "
+    db.session.execute(text(f"{old}{ids[0]}"))
+    db.session.commit()
+    assert _values(search("created:>7d"), db) == [4, 3, 1, 0]
+    assert _values(search("created:<7d"), db) == [5, 2]
 
 
 def test_steps_and_members_are_found_by_workflow_and_batch(
@@ -311,3 +328,117 @@ def test_a_search_for_many_workflows_or_members_stops_and_says_so(
     # A state, an argument and an id narrow the search.
     assert search("batch:march state:scheduled").searched.is_all
     assert _values(search("batch:march args.value:0"), db) == [0]
+
+
+@pytest.fixture
+def died(work: Task, db: SQLAlchemy) -> list[int]:
+    """Jobs 0 to 5: 0 to 2 and 4 failed with one error, 3 with another; in two deploys of a version, and one.
+
+    Job 4 failed with it in one deploy, and died in another. By ORM, as only the reads are asked here.
+    """
+    jobs = [work.enqueue(value=number, other="x" if number else None) for number in range(6)]
+    db.session.commit()
+    same, other = bytes(15) + b"a", bytes(15) + b"b"
+    now = datetime.now(UTC)
+    for version in ("v1", "v2", "v1"):
+        db.session.add(Deploy(version=version, at=now, source="command"))
+    db.session.flush()
+    attempts = [
+        (0, same, 1, None),
+        (1, same, 2, "signal"),
+        (2, same, 3, None),
+        (3, other, 3, "signal"),
+        (4, same, 1, None),
+        (4, other, 2, "out_of_memory"),
+    ]
+    for number, (at, key, deploy, death) in enumerate(attempts):
+        attempt = Attempt(
+            job_id=jobs[at].id,
+            dispatch_no=number + 1,
+            attempt=1,
+            worker="w",
+            started_at=now,
+            ended_at=now + timedelta(seconds=number),
+            outcome="raised",
+            failure_key=key,
+            deploy_id=deploy,
+            death=death,
+        )
+        db.session.add(attempt)
+    for key, title in ((same, "one"), (other, "another")):
+        failure = Failure(
+            key=key,
+            task="work",
+            title=title,
+            sample_job_id=1,
+            sample_dispatch_no=1,
+            created_at=now,
+            number=1,
+            first_at=now,
+            last_at=now,
+        )
+        db.session.add(failure)
+        db.session.flush()
+    db.session.commit()
+    return [job.id for job in jobs]
+
+
+@pytest.mark.parametrize(
+    ("box", "values"),
+    [
+        ("failure:1", [4, 2, 1, 0]),
+        ("failure:2", [4, 3]),
+        ("failure:failure/1 args.other:x", [4, 2, 1]),
+        ("failure:9", []),
+        ("death:signal", [3, 1]),
+        ("death:out_of_memory", [4]),
+        ("death:vanished", []),
+        ("deploy:v1", [4, 3, 2, 0]),
+        ("deploy:v2", [4, 1]),
+        ("deploy:v3", []),
+        # One attempt matches all.
+        ("failure:1 deploy:v2", [1]),
+        ("failure:1 death:signal", [1]),
+        ("death:out_of_memory deploy:v1", []),
+        ("failure:2 deploy:v2 death:out_of_memory", [4]),
+        ("failure:1 state:available", [4, 2, 1, 0]),
+        ("failure:1 state:failed", []),
+        ("failure:1 task:work queue:default", [4, 2, 1, 0]),
+        ("failure:1 task:other", []),
+        ("failure:1 tag:eu", []),
+        ("failure:1 error:no", []),
+        ("failure:1 created:>1h", []),
+        ("failure:1 created:<1h", [4, 2, 1, 0]),
+        ("failure:1 workflow:none", []),
+        ("failure:1 batch:7", []),
+    ],
+)
+def test_jobs_are_found_by_what_became_of_their_attempts(
+    box: str, values: list[int], died: list[int], db: SQLAlchemy, search: Callable[..., JobList]
+) -> None:
+    found = search(box)
+    assert _values(found, db) == values
+    assert found.searched.is_all
+    assert sum(count.number for count in found.counts.values()) >= len(values)
+    if values:
+        assert _values(search(f"{box} id:{died[values[0]]}"), db) == values[:1]
+        assert _values(search(box, limit="25", before=died[values[0]]), db) == values[1:]
+
+
+def test_a_search_for_many_attempts_stops_and_says_so(
+    died: list[int],
+    db: SQLAlchemy,
+    search: Callable[..., JobList],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attempt_queries, "MOST_ATTEMPTS", 2)
+    for box, values in (
+        ("failure:1", [4, 2]),
+        ("deploy:v1", [3, 2]),
+        ("failure:1 deploy:v2", []),
+    ):
+        found = search(box)
+        assert found.searched.stopped_at_attempts, box
+        assert not found.searched.is_all
+        assert _values(found, db) == values, box
+    assert search("death:signal").searched.is_all

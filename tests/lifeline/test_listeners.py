@@ -18,7 +18,7 @@ from flask_opsjobs.explain.reason_kinds import Explanation
 from flask_opsjobs.host import Host
 from flask_opsjobs.lifeline.watch import watch
 from flask_opsjobs.overview.badges import find_badges
-from flask_opsjobs.overview.headline import find_wrong
+from flask_opsjobs.overview.blocks import split_blocks
 from flask_opsjobs.overview.queries import find_overview
 from flask_opsjobs.workers import transitions as workers
 from tests.support.engine import Bench
@@ -89,12 +89,12 @@ def test_all_places_judge_a_heartbeat_alike(
 
 
 def _moment_without_worker(bench: Bench, host: Host) -> datetime | None:
-    """Since when the overview says that the queue has due jobs and no live worker."""
+    """Since when the overview says that due jobs of the queue have no live worker."""
     now = read_clock(bench.connection)
     with Session(host.engine) as session:
-        wrong = find_wrong(find_overview(session, now, host.settings.late_seconds))
-    (one,) = [one for one in wrong if "no live worker" in one.fact]
-    return one.since
+        found = split_blocks(find_overview(session, now, host.settings.late_seconds))
+    (block,) = [block for block in found.blocks if block.kind == "worker"]
+    return block.since
 
 
 def test_a_recall_does_not_move_since_when_nobody_takes_a_queues_jobs(

@@ -31,6 +31,20 @@ _FILL = {
     "queued": (150, ""),
     "started": (50, ""),
 }
+_FAILURES = """
+INSERT INTO opsjobs.failures (id, key, task, title, sample_job_id, sample_dispatch_no, created_at, number,
+    first_at, last_at)
+SELECT n, decode(lpad(n::text, 32, '0'), 'hex'), 'task_' || n % 40, 'KeyError', n, 1, now(), 1,
+    now() - n * interval '1 min', now() - n * interval '1 min' FROM generate_series(1, 5000) n;
+INSERT INTO opsjobs.failure_minutes (failure_id, minute, number)
+SELECT n % 5000 + 1, now() - n * interval '1 min', 1 FROM generate_series(1, 20000) n;
+INSERT INTO opsjobs.failure_hours (failure_id, hour, number)
+SELECT n % 5000 + 1, now() - n * interval '1 min', 1 FROM generate_series(1, 20000) n;
+INSERT INTO opsjobs.task_ends (task, quarter, finished)
+SELECT 'task_' || n % 40, now() - n * interval '1 min', 1 FROM generate_series(1, 20000) n;
+INSERT INTO opsjobs.task_deaths (task, day, death, number)
+SELECT 'task_' || n % 40, now() - n * interval '1 min', 'signal', 1 FROM generate_series(1, 20000) n;
+"""
 _OTHERS = """
 INSERT INTO opsjobs.outputs (job_id, size_bytes, created_at)
 SELECT id, 1, ended_at FROM opsjobs.jobs WHERE state = 'finished';
@@ -52,11 +66,16 @@ def big(databases: Any) -> Iterator[Connection]:
     url = databases.migrated()
     plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(plain, autocommit=True) as connection:
+        # First: a test compares the time of the jobs with its own.
+        for statement in _FAILURES.split(";"):
+            connection.execute(statement)
         for state, (many, ended_by) in _FILL.items():
             connection.execute(_JOBS, {"state": state, "many": many, "ended_by": ended_by})
         for statement in _OTHERS.split(";"):
             connection.execute(statement)
-        for table in ("jobs", "outputs", "unique_locks", "workers", "loop_runs"):
+        tables = ("jobs", "outputs", "unique_locks", "workers", "loop_runs", "failures")
+        numbers = ("failure_minutes", "failure_hours", "task_ends", "task_deaths")
+        for table in (*tables, *numbers):
             connection.execute(f"VACUUM ANALYZE opsjobs.{table}")
         yield connection
     databases.drop(url)
@@ -84,6 +103,11 @@ _CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "find_last_pass": ("loop_runs_latest", {"loop": "loop_3"}),
     "retain_outputs": ("outputs_to_retain", {"limit": 100}),
     "retain_unique_locks": ("unique_locks_to_retain", {"limit": 1_000}),
+    "retain_failures": ("failures_to_retain", {"limit": 100}),
+    "retain_failure_minutes": ("failure_minutes_to_retain", {"limit": 100}),
+    "retain_failure_hours": ("failure_hours_to_retain", {"limit": 100}),
+    "retain_task_ends": ("task_ends_to_retain", {"limit": 100}),
+    "retain_task_deaths": ("task_deaths_to_retain", {"limit": 100}),
     "list_queues_of_pools": ("workers_alive", {"late_seconds": 45}),
     "recall_jobs": ("jobs_pkey", {"ids": [1, 2, 3], "dispatch_nos": [1, 1, 1]}),
     "count_failed_deliveries": (
@@ -124,7 +148,7 @@ def test_a_pass_that_finds_nothing_due_reads_next_to_nothing(big: Connection) ->
 
 def test_a_rescue_of_reserved_jobs_reads_only_queued_ones(big: Connection) -> None:
     now = _now(big)
-    values = {"worker_ids": [7], "reserved_before": now, "now": now, "limit": 1_000}
+    values = {"worker_ids": [7], "ids": None, "reserved_before": now, "now": now, "limit": 1_000}
     nodes = explain(big, "rescue_reserved_jobs", values)
     scans = [node for node in nodes if node.get("Relation Name") == "jobs"]
     # Which of the two Postgres walks depends on its sample of the rows.

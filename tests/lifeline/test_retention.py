@@ -66,6 +66,47 @@ def left(bench: Bench, table: str = "jobs", column: str = "id") -> set[Any]:
     return {row[column] for row in bench.rows(f"SELECT {column} FROM opsjobs.{table}")}
 
 
+def test_an_adopted_job_goes_with_what_is_known_of_it(
+    bench: Bench, settings: Settings, now: datetime
+) -> None:
+    """A job whose end nobody saw is kept as long as a failed one."""
+    old, new = (
+        bench.row(
+            """INSERT INTO opsjobs.jobs (origin, rq_place, rq_id, task, queue, lane, state, args,
+                   max_attempts, created_at, due_at, ended_at, ended_by)
+               VALUES ('rq', 'default', %s, 'app.send', 'mail', 'mail', 'unknown', '{}', 1, %s, %s, %s,
+                   'unseen') RETURNING id""",
+            *(f"days-{days}", *3 * [now - timedelta(days=days)]),
+        )["id"]
+        for days in (4.01, 3.99)
+    )
+    for id in (old, new):
+        bench.rows(
+            """INSERT INTO opsjobs.rq_facts (job_id, created_source, changed_at)
+               VALUES (%s, 'rq', now()) RETURNING 1""",
+            id,
+        )
+        bench.rows("INSERT INTO opsjobs.rq_views (job_id) VALUES (%s) RETURNING 1", id)
+    assert retention.count_retainable(bench.connection, settings, now)["unknown jobs"] == 1
+    assert retention.retain(bench.connection, settings, now)["unknown jobs"] == 1
+    assert left(bench) == {new}
+    assert left(bench, "rq_facts", "job_id") == left(bench, "rq_views", "job_id") == {new}
+
+
+def test_a_redis_that_nobody_asks_any_more_is_forgotten(
+    bench: Bench, settings: Settings, now: datetime
+) -> None:
+    for name, days in (("old", 31), ("default", 29)):
+        bench.rows(
+            "INSERT INTO opsjobs.rq_places (name, looked_at) VALUES (%s, %s) RETURNING 1",
+            name,
+            now - timedelta(days=days),
+        )
+    assert retention.count_retainable(bench.connection, settings, now)["rq_places"] == 1
+    assert retention.retain(bench.connection, settings, now)["rq_places"] == 1
+    assert left(bench, "rq_places", "name") == {"default"}
+
+
 def test_each_state_is_kept_for_its_own_days(
     bench: Bench, end_job: EndJob, start_job: StartJob, settings: Settings, now: datetime
 ) -> None:

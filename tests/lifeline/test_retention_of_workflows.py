@@ -286,7 +286,7 @@ WITH run AS (
     INSERT INTO opsjobs.steps (job_id, workflow_id, name, position, kind, pending, settled, settled_at)
     SELECT id, workflow_id, id::text, 1, 'job', 0, 'finished', ended_at FROM job
 ), event AS (
-    INSERT INTO opsjobs.workflow_end_events SELECT -workflow_id, id FROM job
+    INSERT INTO opsjobs.workflow_end_events SELECT -workflow_id, ARRAY[id] FROM job
 ), edge AS (
     INSERT INTO opsjobs.edges SELECT id, id + 1, 'cancel' FROM job WHERE id % 5 > 0
 ), output AS (

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from flask_opsjobs.core import db
 from flask_opsjobs.core.db import is_away
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.endings import transitions as ending_transitions
@@ -356,9 +357,7 @@ class TestRaces:
 
         monkeypatch.setattr(ending_transitions, "AFTER_END", [stand_still])
         monkeypatch.setattr(
-            ending_transitions,
-            "_END_IF_FROZEN",
-            "SET LOCAL idle_in_transaction_session_timeout = '100ms'",
+            db, "_END_IF_FROZEN", "SET LOCAL idle_in_transaction_session_timeout = '100ms'"
         )
         with ThreadPoolExecutor(1) as pool:
             recorded = pool.submit(dead.record, job_id, 1, Outcome("returned"))

@@ -27,12 +27,13 @@ def row(bench: Bench, worker_id: int | None = None) -> dict[str, Any]:
 
 def beat(bench: Bench, number: int, *reserved: str) -> list[tuple[int, int]]:
     now = read_clock(bench.connection)
-    return workers.record_heartbeat(
+    asked = workers.record_heartbeat(
         bench.connection,
         bench.worker_id,
         workers.HeartbeatReport(number, reserved=reserved, rss_kb=4096, counts={"no_row": 1}),
         now,
     )
+    return list(asked.stops)
 
 
 def disown(bench: Bench, suspects: set[tuple[int, int]], *reserved: str) -> set[tuple[int, int]]:
@@ -86,10 +87,13 @@ def test_a_worker_takes_over_the_row_that_the_observer_made_of_it(bench: Bench) 
     assert workers.find_or_register_plain(bench.connection, "w", "here", 1, now) == plain
     ours = workers.register(
         bench.connection,
-        workers.WorkerProcess(name="w", host="here", pid=1, version="0", queues=["a b"]),
+        workers.WorkerProcess(
+            name="w", host="here", pid=1, version="0", deploy_version="2026.11.3", queues=["a b"]
+        ),
         now,
     )
     assert ours == plain
+    assert (row(bench, ours)["version"], row(bench, ours)["deploy_version"]) == ("0", "2026.11.3")
     assert (row(bench, ours)["kind"], row(bench, ours)["queues"]) == ("pool", ["a b"])
 
 

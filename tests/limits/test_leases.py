@@ -69,7 +69,9 @@ OUT: dict[str, tuple[str, Callable[[Bench, int], object]]] = {
 
 
 def test_every_arrow_out_of_started_is_in_the_table() -> None:
-    out = {arrow.name for arrow in ARROWS if "started" in arrow.sources}
+    # Adopted jobs have no limiter: only RQ moves them.
+    of_rq = {"observe", "vanish"}
+    out = {arrow.name for arrow in ARROWS if "started" in arrow.sources} - of_rq
     assert {arrow for arrow, _ in OUT.values()} == out
 
 

@@ -9,14 +9,17 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import psycopg
 import pytest
 
+from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.core.outage import Outage
 from flask_opsjobs.errors import SchemaBehind
 from flask_opsjobs.host import Host
+from flask_opsjobs.lifeline.detectors import postgres_away
 from flask_opsjobs.loops import LOOPS, Loop, Pass
 from flask_opsjobs.loops.loop import IDLE, Runner, every
 from flask_opsjobs.loops.process import LoopsProcess, LoopThread
@@ -212,6 +215,35 @@ def test_postgres_away_is_waited_for_and_said_once(
         thread.join(10)
     assert caplog.text.count("Postgres is away") == 1
     assert caplog.text.count("Postgres is back") == 1
+
+
+@pytest.mark.chaos
+@pytest.mark.slow
+def test_postgres_that_was_stopped_for_longer_is_an_incident_when_it_is_back(
+    make_app: Any, own_postgres: Any, own_database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    host = make_app(SQLALCHEMY_DATABASE_URI=own_database_url).extensions["opsjobs"]
+    counting, stop = Counting(), threading.Event()
+    thread = _thread(host, counting, stop, new_outage())
+    thread.start()
+    wait_until(lambda: counting.passes > 2)
+    own_postgres.stop()
+    wait_until(lambda: "Postgres is away" in caplog.text, 30)
+    since = time.monotonic()
+    wait_until(lambda: time.monotonic() - since > postgres_away.SHORTEST.total_seconds(), 30)
+    own_postgres.start()
+    seen = counting.passes
+    wait_until(lambda: counting.passes > seen + 2, 60)
+    stop.set()
+    thread.join(10)
+    with closing(connect_apart(host.engine)) as connection:
+        found = connection.execute(
+            "SELECT state, severity, seen_at - opened_at FROM opsjobs.incidents"
+            " WHERE class = 'postgres_away'"
+        ).fetchall()
+    ((state, severity, lasted),) = found
+    assert (state, severity) == ("open", "critical")
+    assert lasted > postgres_away.SHORTEST
 
 
 def test_who_asked_before_postgres_came_back_tells_no_news(

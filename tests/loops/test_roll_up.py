@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs, Unique
 from flask_opsjobs.core.reading import read_clock
+from flask_opsjobs.jobs.failure_key import key_of_end
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.lifeline import retention
@@ -317,3 +318,34 @@ def test_numbers_are_kept_for_thirty_days(bench: Bench, start_job: StartJob, now
     assert (removed["rollups"], removed["depths"]) == (0, 0)
     removed = retention.retain(bench.connection, bench.host.settings, now + timedelta(days=31))
     assert (removed["rollups"], removed["depths"]) == (2, 1)
+
+
+def test_ends_are_counted_by_task_and_quarter(
+    bench: Bench, start_job: StartJob, now: datetime
+) -> None:
+    quarter = now.replace(minute=15, second=0, microsecond=0) - timedelta(hours=1)
+    for minutes, kind in ((0, "returned"), (14, "raised"), (15, "returned"), (16, "canceled")):
+        job_id = start_job(bench, max_attempts=1)
+        bench.record(job_id, 1, Outcome(kind))
+        bench.rows(
+            "UPDATE opsjobs.jobs SET ended_at = %s WHERE id = %s RETURNING 1",
+            quarter + timedelta(minutes=minutes, seconds=1),
+            job_id,
+        )
+    roll(bench, now)
+    roll(bench, now)
+    ends = bench.rows("SELECT * FROM opsjobs.task_ends ORDER BY quarter")
+    assert [(row["quarter"], row["finished"], row["failed"]) for row in ends] == [
+        (quarter, 1, 1),
+        (quarter + timedelta(minutes=15), 1, 0),
+    ]
+
+
+def test_failed_attempts_are_counted_with_the_minutes(
+    bench: Bench, start_job: StartJob, now: datetime
+) -> None:
+    job_id = start_job(bench, max_attempts=1)
+    failed = Outcome("raised", "ValueError: no", failure_key=key_of_end("note", "raised", None))
+    bench.record(job_id, 1, failed)
+    roll(bench, now)
+    assert [row["number"] for row in bench.rows("SELECT number FROM opsjobs.failures")] == [1]

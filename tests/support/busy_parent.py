@@ -25,16 +25,19 @@ def create_app(**config: Any) -> Flask:
 def _take_locks(app: Flask) -> None:
     with app.app_context():
         engine = host.db.engine
-    wires = broker_of(app.extensions["opsjobs"]).connections
+    ours = app.extensions["opsjobs"]
+    wires = broker_of(ours).connections
     # It never waits: it would do so outside the locks, and the fork would come then.
     while True:
         engine.pool.status()
         wires.wire("default")
+        with ours.spare.one():
+            pass
 
 
 @host.opsjobs.task
 def enqueue_another() -> None:
-    """Use what the thread uses: the pool, and Redis, to which the job is pushed after the commit."""
+    """Use what the thread uses: the pool, and after the commit a spare connection and Redis."""
     host.db.session.execute(text("SELECT 1"))
     host.give.options(queue="other").enqueue()
     host.db.session.commit()

@@ -53,6 +53,7 @@ def _fork() -> None:
 WAYS: dict[str, Callable[[], object]] = {
     "exit": lambda: os._exit(3),
     "kill": _kill,
+    "real-time signal": lambda: os.kill(os.getpid(), signal.SIGRTMIN + 1),
     "segfault": lambda: ctypes.string_at(0),
     "abort": _abort_without_memory,
     "memory": _use_up_memory,

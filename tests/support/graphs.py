@@ -42,7 +42,7 @@ _END = """
     WITH moved AS (
         UPDATE opsjobs.jobs SET state = %(state)s, ended_at = clock_timestamp(), ended_by = %(ended_by)s
         WHERE id = %(id)s RETURNING id, workflow_id)
-    INSERT INTO opsjobs.workflow_end_events SELECT workflow_id, id FROM moved
+    INSERT INTO opsjobs.workflow_end_events SELECT workflow_id, ARRAY[id] FROM moved
 """
 
 

@@ -29,7 +29,9 @@ opsjobs = OpsJobs()
 def create_app(**config: Any) -> Flask:
     """A host with the tasks below; `TEST_CONFIG_<KEY>` in the environment sets a key of its config.
 
-    The key `MOST_STEPS` makes turns of `advance` so small, in a process that makes no other app.
+    The key `MOST_STEPS` makes turns of `advance` so small, `LOG_LEVEL` is that of our log, and
+    `STARTS_EACH_MINUTE` declares an entry of cron for each of these files, in a process that makes no other
+    app.
     """
     app = Flask(__name__)
     app.config.update(
@@ -40,6 +42,9 @@ def create_app(**config: Any) -> Flask:
     app.config.from_prefixed_env("TEST_CONFIG")
     app.config.update(config)
     advance.MOST_STEPS = app.config.get("MOST_STEPS", advance.MOST_STEPS)
+    logging.getLogger("flask_opsjobs").setLevel(app.config.get("LOG_LEVEL", logging.NOTSET))
+    for path in app.config.get("STARTS_EACH_MINUTE", ()):
+        opsjobs.cron("* * * * *", name=Path(path).name, args={"path": path})(note_start)
     db.init_app(app)
     opsjobs.init_app(app, access=AllowAll(), display=ShowAll())
     return app
@@ -104,6 +109,13 @@ def die(attempts: int = 1) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@opsjobs.task(max_attempts=1)
+def die_of(number: int) -> None:
+    """Tells its progress, and ends its own process by a signal."""
+    current_job().progress(3, 10, "third")
+    os.kill(os.getpid(), number)
+
+
 @opsjobs.task(max_attempts=5)
 def hold(gate: str, timeout: float = 60) -> None:
     """Runs until somebody makes the file `gate`; says that it has begun by making `gate + ".begun"`."""
@@ -127,6 +139,27 @@ def note_run(path: str, seconds: float = 0.0) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         pass
+
+
+@opsjobs.task(max_attempts=1000, backoff=0)
+def note_start(path: str, seconds: float = 0.0, fails: int = 0) -> None:
+    """Appends to a file, in one write, that it begins: its job, the number of its attempt, its process, the
+    process above it, and the time. Then it takes its time, and raises in its first so many attempts.
+    """
+    job = current_job()
+    line = f"{job.id} {job.attempt} {os.getpid()} {os.getppid()} {time.time():.6f}\n"
+    with open(path, "ab", buffering=0) as file:
+        file.write(line.encode())
+    end = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() >= end, every=0.005)
+    if job.attempt <= fails:
+        raise RuntimeError("on purpose")
+
+
+@opsjobs.task(queue="limited", max_attempts=1000, backoff=0, limit=Limit("three", concurrency=3))
+def note_start_of_three(path: str, seconds: float = 0.0) -> None:
+    """As `note_start`, and at most three at a time."""
+    note_start.function(path, seconds)
 
 
 @opsjobs.task(max_attempts=1)

@@ -156,6 +156,13 @@ def look(what: str) -> Any:
 
 
 @opsjobs.task(record_output=True, max_attempts=1)
+def gain(megabytes: int = 0) -> int:
+    """Keeps so much memory, and returns in which process."""
+    kept.append(b"x" * megabytes * 2**20)
+    return os.getpid()
+
+
+@opsjobs.task(record_output=True, max_attempts=1)
 def pass_on() -> int:
     """Enqueues another job, which is dispatched after the commit, and returns in which process."""
     give.enqueue()

@@ -120,8 +120,9 @@ STATEMENTS = (
     FROM generate_series(1010, 8000, 10) AS n
     """,
     """
-    INSERT INTO opsjobs.workflow_end_events (workflow_id, job_id)
-    SELECT run, id FROM made WHERE is_now AND run % 5 = 0 UNION ALL SELECT run, id FROM large WHERE n > 10000
+    INSERT INTO opsjobs.workflow_end_events (workflow_id, job_ids)
+    SELECT run, ARRAY[id] FROM made WHERE is_now AND run % 5 = 0
+    UNION ALL SELECT run, ARRAY[id] FROM large WHERE n > 10000
     """,
     """
     INSERT INTO opsjobs.workers (name, kind, host, pid, queues, state, started_at, heartbeat_at)

@@ -49,7 +49,8 @@ def recording(bench: Bench, heartbeat_seconds: float) -> Iterator[Record]:
         for job in jobs:
             wait_until(recorder.keeps_up, 10)
             outcome = Outcome(kind=kind)
-            recorder.submit([EndedAttempt(job, 1, bench.worker_id, bench.name, outcome)])
+            recorder.collect(EndedAttempt(job, 1, bench.worker_id, bench.name, outcome))
+            recorder.submit()
         wait_until(lambda: not bench.rows(_LEFT, [*jobs]), 60)
         return time.monotonic() - began, max(heartbeat.late, -heartbeat.due_in())
 

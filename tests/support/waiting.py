@@ -17,14 +17,14 @@ def wait_until(
     condition: Callable[[], T],
     timeout: float = 10,
     *,
-    what: str = "",
+    what: str | Callable[[], str] = "",
     every: float | None = None,
 ) -> T:
     """What `condition` returns, as soon as that is true. Fails the test after `timeout` seconds.
 
     It is asked often at first and then less often, which leaves the processors to what is waited for; or
-    `every` so many seconds. `what` completes "waited … s for"; without it the condition's own name or source
-    stands there.
+    `every` so many seconds. `what` completes "waited … s for", or is asked for these words at the end;
+    without it the condition's own name or source stands there.
     """
     begun = time.monotonic()
     while True:
@@ -33,6 +33,7 @@ def wait_until(
             return answer
         waited = time.monotonic() - begun
         if waited >= timeout:
-            named = what or getattr(condition, "__qualname__", repr(condition))
+            words = what() if callable(what) else what
+            named = words or getattr(condition, "__qualname__", repr(condition))
             raise AssertionError(f"waited {timeout:g} s for {named}; last answer: {answer!r}")
         time.sleep(every or min(max(waited * _SHARE, _SHORTEST), _LONGEST))

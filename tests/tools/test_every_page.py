@@ -20,6 +20,7 @@ KNOWN = paths.Known(
     ids={state: [7] for state in STATES},
     queues=["mail"],
     previews=[1],
+    failures=[1],
     events=10,
     accounts=10,
 )

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.processes
 
 # The most Python files, statements and templates that a walk may pass beyond what any page and an idle worker
 # pass. A walk that has become shorter lowers its numbers here.
-MOST = {"job": (35, 7, 7), "retry": (16, 10, 5)}
+MOST = {"job": (35, 7, 7), "retry": (17, 12, 5)}
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ MOST = {"job": (35, 7, 7), "retry": (16, 10, 5)}
         (
             "job",
             ["jobs/record/task.py", "engine/worker/taker.py", "endings/transitions.py"],
-            ["enqueue_job", "reserve_deliveries"],
+            ["enqueue_due_job", "reserve_deliveries"],
             ["job/page.html"],
         ),
         (

@@ -20,6 +20,8 @@ SHOWN_AGAIN = {"cron_new_runs": 200, "cron_change_runs": 200}
 GOOD = {
     **WITHOUT_TASK,
     **SHOWN_AGAIN,
+    # Nobody has left a job.
+    "worker_rescue": 404,
     "jump": 303,
     "missing": 404,
     "preview_execute": 404,
@@ -38,7 +40,19 @@ def good(url: Url) -> int:
 def form_of(url: Url, job: Job) -> dict[str, str]:
     """What an action is sent."""
     form = {"job": str(job.id), "name": "mine", "count": "1", "minutes": "5", "due_at": "now"}
-    form |= {"step": "fetch", "result": "", "wait": "paid", "payload": "", "signal": "1"}
+    form |= {
+        "step": "fetch",
+        "result": "",
+        "wait": "paid",
+        "payload": "",
+        "signal": "1",
+        "until": "2h",
+        "deploy": "next",
+        "more": "3",
+        "rate": "",
+    }
+    if url.endpoint == "failure_ignore":  # it takes one of three
+        form["until"] = ""
     return form if url.kind == "action" else {}
 
 
@@ -47,6 +61,8 @@ def path_of(url: Url, job: Job) -> str:
     values = {
         "<job_id>": str(job.id),
         "<batch_id>": "1",
+        "<incident_id>": "1",
+        "<failure_id>": "1",
         "<view_id>": "987654",
         "<workflow_id>": "1",
         "<limiter>": "customer-api",

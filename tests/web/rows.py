@@ -4,7 +4,7 @@ by `tests/browser/`, which runs jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count, pairwise
 from typing import Any, TypeVar
@@ -19,9 +19,21 @@ from flask_opsjobs.cron import transitions as cron_transitions
 from flask_opsjobs.cron.declaration import EntryDeclaration
 from flask_opsjobs.cron.expression import Schedule
 from flask_opsjobs.cron.transitions import Slot
+from flask_opsjobs.failures.models import (
+    Deploy,
+    Failure,
+    FailureDeploy,
+    FailureHour,
+    FailureMinute,
+    TaskDeath,
+    TaskEnd,
+)
+from flask_opsjobs.jobs.adopted.models import RqFacts
 from flask_opsjobs.jobs.lifecycle import FINAL, STATES
 from flask_opsjobs.jobs.models import Attempt, Job, Output
-from flask_opsjobs.lifeline.models import IntegrityCheck, LoopRun
+from flask_opsjobs.lifeline.detectors import detector_of
+from flask_opsjobs.lifeline.finding import fingerprint_of
+from flask_opsjobs.lifeline.models import EvidenceRecord, IncidentRecord, IntegrityCheck, LoopRun
 from flask_opsjobs.limits.models import Lease, Limiter
 from flask_opsjobs.overview.models import Depth
 from flask_opsjobs.queues.models import Queue
@@ -38,15 +50,17 @@ LOOPS = (
     "watch",
     "recall",
     "observe",
+    "adopt",
     "retain",
     "roll_up",
     "check_integrity",
+    "detect",
 )
 # Lets every preview expire at once: its `created_at` is signed, and Postgres' clock is not a test's to move.
 EXPIRE_PREVIEWS = (
     """UPDATE opsjobs.previews SET expires_at = created_at + interval '1 microsecond'"""
 )
-ENDS = {"finished": "returned", "failed": "exhausted", "canceled": "canceled"}
+ENDS = {"finished": "returned", "failed": "exhausted", "canceled": "canceled", "unknown": "unseen"}
 TRACEBACK = """Traceback (most recent call last):
   File "/app/flask_opsjobs/jobs/perform/perform.py", line 80, in perform
     value = task.function(**args)
@@ -67,6 +81,14 @@ _numbers = count(1)
 def ago(**duration: float) -> datetime:
     """A moment in the past, by the words of `timedelta`."""
     return datetime.now(UTC) - timedelta(**duration)
+
+
+def clock(moment: datetime | None) -> str:
+    """The time of day as pages show it: with the day, when that is not today."""
+    assert moment is not None
+    moment = moment.astimezone(UTC)
+    is_today = moment.date() == datetime.now(UTC).date()
+    return f"{moment:%H:%M:%S}" if is_today else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
 def paused() -> dict[str, Any]:
@@ -103,6 +125,8 @@ def _job(state: str, **values: Any) -> Job:
         "ended_by": ENDS.get(state),
         "error": "GatewayTimeout: no answer" if state in ("failed", "retryable") else None,
     }
+    if values.get("origin") == "rq" or state == "unknown":
+        defaults |= {"origin": "rq", "rq_place": "default", "rq_id": f"rq-job-{next(_numbers)}"}
     merged = defaults | values
     return Job(**merged | {"lane": merged.get("lane", merged["queue"])})
 
@@ -111,6 +135,18 @@ def _flushed(session: Session, row: T) -> T:
     session.add(row)
     session.flush()
     return row
+
+
+def make_chain(session: Session, parent_state: str = "failed") -> tuple[Job, Job]:
+    """Two plain RQ jobs: a parent of a state, and one that waits for it and for a job that is gone."""
+    parent = make_job(session, parent_state, origin="rq")
+    child = make_job(session, "deferred", origin="rq")
+    for job, parents in ((parent, []), (child, [str(parent.rq_id), "gone"])):
+        facts = RqFacts(
+            job_id=job.id, depends_on=parents, created_source="rq", changed_at=ago(minutes=1)
+        )
+        _flushed(session, facts)
+    return parent, child
 
 
 def make_attempt(
@@ -178,7 +214,8 @@ def _worker(state: str = "alive", **values: Any) -> Worker:
         "kind": "pool",
         "host": "web-1",
         "pid": 2200 + number,
-        "version": "2026.11.3",
+        "version": "0.1",
+        "deploy_version": "2026.11.3",
         "queues": ["default"],
         "state": state,
         "started_at": ago(hours=3),
@@ -187,6 +224,36 @@ def _worker(state: str = "alive", **values: Any) -> Worker:
         "ended_at": ago(minutes=1) if state in ("missing", "stopped") else None,
     }
     return Worker(**defaults | values)
+
+
+def make_deploy(session: Session, version: str = "2026.11.3", **values: Any) -> Deploy:
+    """A deploy marker, flushed."""
+    defaults: dict[str, Any] = {"version": version, "at": ago(minutes=20), "source": "command"}
+    return _flushed(session, Deploy(**defaults | values))
+
+
+def make_failure(session: Session, task: str = "send_invoice", **values: Any) -> Failure:
+    """An open failure by which two jobs failed, with one attempt in this hour, flushed; `values` win."""
+    number = next(_numbers)
+    defaults: dict[str, Any] = {
+        "key": number.to_bytes(16, "big"),
+        "task": task,
+        "type": "builtins.KeyError",
+        "title": "KeyError: 'signature'",
+        "sample_job_id": number,
+        "sample_dispatch_no": 1,
+        "created_at": ago(days=3),
+        "number": 3,
+        "jobs": 2,
+        "job_failed_at": ago(minutes=2),
+        "first_at": ago(days=3),
+        "last_at": ago(minutes=2),
+    }
+    failure = _flushed(session, Failure(**defaults | values))
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    session.add(FailureHour(failure_id=failure.id, hour=hour, number=1))
+    session.flush()
+    return failure
 
 
 def make_loops(session: Session, **values: Any) -> None:
@@ -379,9 +446,130 @@ def make_signal(session: Session, **values: Any) -> SignalRecord:
     return _flushed(session, SignalRecord(**defaults | values))
 
 
+# The facts of one incident of each class whose words the tests read.
+FACTS: dict[str, dict[str, Any]] = {
+    "loop_failing": {"loop": "stage", "process": "web-1:17", "failed": 5, "error": "KeyError: 'x'"},
+    "loop_silent": {"loop": "cron", "process": "web-1:17", "last_at": "2026-11-25T14:00:00+00:00"},
+    "queue_unserved": {"queue": "reports", "number": 2, "due_at": "2026-11-25T14:00:00+00:00"},
+    "worker_missing": {
+        "worker": "web-1:7",
+        "kind": "pool",
+        "host": "web-1",
+        "last_at": "2026-11-25T14:00:00+00:00",
+        "jobs": [],
+        "has_more_jobs": False,
+        "is_deploy": False,
+    },
+    "redis_away": {"place": "default", "why": "Connection refused", "has_plain_workers": False},
+}
+
+
+def make_incident(
+    session: Session,
+    class_: str = "loop_failing",
+    state: str = "open",
+    *,
+    reason: str = "known to all of us",
+    **values: Any,
+) -> IncidentRecord:
+    """An incident with two rows of evidence, flushed; `values` win. `reason` is of its acknowledgement."""
+    facts = {**FACTS.get(class_, {}), **values.pop("facts", {})}
+    subject = values.get("subject", f"loop/{facts.get('loop', next(_numbers))}")
+    defaults: dict[str, Any] = {
+        "class_": class_,
+        "subject": subject,
+        "fingerprint": fingerprint_of(class_, subject),
+        "severity": detector_of(class_).severity,
+        "state": state,
+        "first_at": ago(minutes=9),
+        "opened_at": ago(minutes=9),
+        "seen_at": ago(seconds=3),
+        "facts": facts,
+    }
+    if state == "acknowledged":
+        defaults |= {
+            "acknowledged_by": "k.lind",
+            "acknowledged_at": ago(minutes=5),
+            "acknowledged_until": ago(hours=-2),
+            "acknowledged_reason": reason,
+            "acknowledged_severity": defaults["severity"],
+            "acknowledged_affected": 0,
+        }
+    if state == "resolved":
+        defaults |= {"resolved_at": ago(minutes=1), "resolved_by": "cleared"}
+    incident = _flushed(session, IncidentRecord(**defaults | values))
+    for kind, source, seen in (
+        ("opened", "detect", {"severity": incident.severity, "affected": 0}),
+        ("pass_failed", "loop_runs", {"error": "KeyError: 'x'", "process": "web-1:17"}),
+    ):
+        evidence = EvidenceRecord(
+            incident_id=incident.id,
+            episode=incident.episode,
+            kind=kind,
+            first_at=incident.opened_at,
+            last_at=incident.seen_at,
+            source=source,
+            facts=seen,
+        )
+        session.add(evidence)
+    session.flush()
+    return incident
+
+
+def make_counted_failure(
+    session: Session, jobs: Sequence[Job] = (), deploy: Deploy | None = None, **values: Any
+) -> Failure:
+    """A failure of the latest attempts of these jobs, the last one is its sample; counted, and flushed."""
+    number = next(_numbers)
+    last = jobs[-1] if jobs else None
+    at = ago(minutes=15)
+    defaults: dict[str, Any] = {
+        "key": number.to_bytes(16, "big"),
+        "task": "send_invoice" if last is None else last.task,
+        "type": "GatewayTimeout",
+        "title": "GatewayTimeout: no answer",
+        "raised_in": "_post in billing/gateway.py",
+        "sample_job_id": 1 if last is None else last.id,
+        "sample_dispatch_no": 1 if last is None else last.dispatch_no,
+        "created_at": at,
+        "number": max(1, len(jobs)),
+        "jobs": sum(job.state == "failed" for job in jobs),
+        "first_at": at,
+        "last_at": at,
+        "first_deploy": deploy and deploy.id,
+        "last_deploy": deploy and deploy.id,
+    }
+    merged = defaults | values
+    merged.setdefault("job_failed_at", merged["last_at"] if merged["jobs"] else None)
+    failure = _flushed(session, Failure(**merged))
+    for job in jobs:
+        attempt = session.get_one(Attempt, (job.id, job.dispatch_no))
+        attempt.failure_key, attempt.is_counted = failure.key, True
+    minute = failure.last_at.replace(second=0, microsecond=0)
+    hour = minute.replace(minute=0)
+    counts = {"failure_id": failure.id, "number": failure.number}
+    session.add_all([FailureMinute(minute=minute, **counts), FailureHour(hour=hour, **counts)])
+    if deploy is not None:
+        spans = {"first_at": failure.first_at, "last_at": failure.last_at}
+        session.add(FailureDeploy(deploy_id=deploy.id, **counts, **spans))
+    session.flush()
+    return failure
+
+
+def make_numbers_of_task(session: Session, task: str, **values: Any) -> None:
+    """Ends of a task in the last hour, and a death for want of memory, flushed."""
+    minute = ago(minutes=40).replace(second=0, microsecond=0)
+    quarter = minute.replace(minute=minute.minute // 15 * 15)
+    session.add(TaskEnd(task=task, quarter=quarter, finished=28, failed=3))
+    day = minute.replace(hour=0, minute=0)
+    death: dict[str, Any] = {"death": "out_of_memory", "number": 2, "peak_kb": 498_000}
+    session.add(TaskDeath(task=task, day=day, **death | {"limit_kb": 524_288} | values))
+    session.flush()
+
+
 def make_one_of_each(session: Session) -> dict[str, Job]:
     """A job of every state with attempts, an output, two workers, the loops,
-    a paused queue, a batch and a decision.
+    a paused queue, a batch, an incident, a failure and a decision.
     """
     more: dict[str, dict[str, Any]] = {"failed": {"dispatch_no": 2, "attempt": 2}}
     jobs = {state: _job(state, **more.get(state, {})) for state in STATES}
@@ -418,5 +606,8 @@ def make_one_of_each(session: Session) -> dict[str, Job]:
     make_run(session, {"fetch": 900_001, "wait": 900_002}, on_end={"task": "report"})
     make_signal(session)
     make_event(session)
+    make_incident(session)
+    make_counted_failure(session, [jobs["retryable"], failed], make_deploy(session))
+    make_numbers_of_task(session, failed.task)
     session.commit()
     return jobs

@@ -274,6 +274,7 @@ def test_the_detail_of_many_targets_links_each(get: Get, session: Session) -> No
         "/ops/jobs/jobs/2",
         "/ops/jobs/cron/sync",
         "/ops/jobs/limiters/api",
+        "/ops/jobs/workers",
     ]
     rows = [_words(row) for row in tree.select("table.diff tr")]
     assert rows == [
@@ -425,8 +426,8 @@ def secret(session: Session) -> None:
         targets=(word, "queue/sesame"),
         reason=word,
         request_id=word,
-        before={word: {word: word, "pin": 4711}, "list": [{"pin": 4711, "x": word}]},
-        after={"pin": 4712},
+        before={word: {word: word, "pin": 47114711}, "list": [{"pin": 47114711, "x": word}]},
+        after={"pin": 47124712},
     )
     session.commit()
 
@@ -443,8 +444,8 @@ def test_what_the_policy_hides_is_nowhere(path: str, make_app: Callable[..., Fla
         page = page.replace("/queues/sesame", "")
         assert mark in page
         assert "sesame" not in page
-        assert "4711" not in page
-        assert "4712" not in page
+        assert "47114711" not in page
+        assert "47124712" not in page
 
 
 @pytest.mark.usefixtures("secret")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import update
+from sqlalchemy import delete, update
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
@@ -127,12 +127,24 @@ def test_a_callback_that_has_not_run_says_what_it_waits_for(get: Get, session: S
     batch = make_batch(session, on_end={"task": "report"}, on_failure={"task": "alert"})
     session.commit()
     said = text_of(get(f"/batches/{batch.id}"))
-    assert "on_failure alert waits at the first failed member" in said
+    assert "on_failure alert waits until a member fails" in said
     assert "on_end report waits when all members have ended" in said
     assert (
         "2 of 10 members failed. The batch ends as failed when all have ended, and calls report."
         in said
     )
+
+
+@pytest.mark.parametrize("state", ["finished", "canceled"])
+def test_a_callback_for_failures_of_a_batch_that_ended_without_one_was_not_called(
+    get: Get, session: Session, state: str
+) -> None:
+    batch = make_batch(session, state, enqueued=7, on_failure={"task": "alert"})
+    session.execute(delete(BatchEnds).where(BatchEnds.state == "failed"))
+    session.commit()
+    said = text_of(get(f"/batches/{batch.id}"))
+    assert "on_failure alert not called: no member failed" in said
+    assert "until a member fails" not in said
 
 
 def test_the_list_marks_a_batch_whose_callback_failed(get: Get, session: Session) -> None:

@@ -26,6 +26,8 @@ from tests.web.every import reads, soup
 from tests.web.rows import (
     ago,
     make_attempt,
+    make_counted_failure,
+    make_deploy,
     make_job,
     make_loops,
     make_output,
@@ -85,6 +87,22 @@ def _carry(session: Session, text: str, names: str, *, labels: str | None = None
     jobs["started"].worker_id = worker.id
     make_loops(session, report=labels, error=labels, process=names)
     _carry_in_workflow(session, jobs, payload, text, names, labels)
+    deploy = make_deploy(session, labels, note=labels)
+    failure = make_counted_failure(
+        session,
+        [jobs["retryable"], jobs["failed"]],
+        deploy,
+        title=text,
+        type=labels,
+        raised_in=names,
+        state="resolved",
+        decided_at=ago(minutes=3),
+        decided_by=labels,
+        decided_reason=labels,
+        resolved_in=deploy.id,
+    )
+    assert failure.id == 1  # as tests/web/every.py asks for
+    make_counted_failure(session, title=text, task=names)
     session.commit()
     return jobs
 
@@ -123,6 +141,7 @@ def _texts(app: Flask, jobs: dict[str, Job], only: str = "") -> Iterator[str]:
         (None, f"/ops/jobs/workflows/1?step={jobs['canceled'].id}"),
         (None, "/ops/jobs/jobs?limit=50"),
         (None, "/ops/jobs/jobs?state=failed"),
+        (None, "/ops/jobs/lifeline/failures?state=resolved"),
     ]:
         response = client.get(path)
         assert response.status_code < 500, path
@@ -331,7 +350,7 @@ LARGE = {
     "one text": "x y" * 350_000,
     "texts": ["x y" * 10_000] * 35,
     "numbers": list(range(150_000)),
-    "keys": {f"key {number}": "x" for number in range(60_000)},
+    "keys": {f"key {number}": f"x{number}" for number in range(60_000)},
     "a key": {"x y" * 350_000: 1},
     "a number": 10**4_000,
 }
@@ -350,6 +369,16 @@ def test_what_is_not_shown_of_a_large_argument_is_not_cleaned(value: Any) -> Non
     policy.asked = 0
     display.plain(json.dumps(value))
     assert policy.asked >= len(json.dumps(value)) / 2, "a file holds all of it"
+
+
+def test_a_short_text_is_cleaned_once_for_a_page() -> None:
+    policy = Counts()
+    display = PageDisplay(policy, may_see=True)
+    assert {display.name("sync"), display.label("sync"), display.line("sync")} == {"sync"}
+    assert policy.asked == len("sync")
+    display.text("x" * 1_000)
+    display.text("x" * 1_000)
+    assert policy.asked == len("sync") + 2_000, "long texts are not kept"
 
 
 def test_the_page_of_a_job_with_a_large_argument_cleans_what_it_shows(

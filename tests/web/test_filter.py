@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_opsjobs.jobs.lifecycle import STATES
+from flask_opsjobs.jobs.lifecycle import DEATHS, STATES
 from flask_opsjobs.jobs.search.filter import LIMITS, ORIGINS, Created, JobFilter
 from flask_opsjobs.jobs.search.terms import BadFilter, Term, Unqualified, read_argument
 
@@ -35,6 +35,9 @@ filters = st.builds(
     workflow=groups,
     step=st.none() | names,
     batch=groups,
+    failure=st.none() | st.integers(0, 2**63 - 1),
+    death=st.none() | st.sampled_from(tuple(DEATHS)),
+    deploy=st.none() | names,
     args=st.lists(arguments, max_size=3, unique_by=lambda one: one.name).map(
         lambda found: tuple(sorted(found, key=lambda one: one.name))
     ),
@@ -80,6 +83,14 @@ def test_a_workflow_and_a_batch_are_named_by_id_or_by_name() -> None:
     assert named.without("workflow") == JobFilter(batch="march")
 
 
+def test_a_failure_is_named_by_its_id_and_a_death_by_its_word() -> None:
+    for text in ('failure:58 death:"out of memory"', "failure:failure/58 death:out_of_memory"):
+        wanted = JobFilter.from_query([("q", text)])
+        assert wanted == JobFilter(failure=58, death="out_of_memory")
+        assert wanted.is_search
+        assert not wanted.needs_payload
+
+
 def test_the_same_said_twice_is_the_same() -> None:
     assert JobFilter.from_query([("q", "queue:a"), ("queue", "a")]) == JobFilter(queue="a")
 
@@ -107,7 +118,7 @@ def test_the_same_said_twice_is_the_same() -> None:
         (
             {"q": "colour:red"},
             "colour: cannot be searched; known are state, queue, task, tag, error, created, "
-            "origin, id, workflow, step, batch, args.NAME",
+            "origin, id, workflow, step, batch, failure, death, deploy, args.NAME",
         ),
         ({"q": "args.:42"}, "args.: write args.name:value"),
         ({"q": "args.a..b:42"}, "args.a..b: write args.name:value"),
@@ -128,6 +139,14 @@ def test_the_same_said_twice_is_the_same() -> None:
         ({"workflow": "7", "step": "a\nb"}, "step: holds a control character"),
         ({"batch": 'a"b'}, "batch: a quotation mark"),
         ({"q": "workflow:7 workflow:8"}, "workflow: is both 7 and 8"),
+        ({"failure": "KeyError"}, "failure: 'KeyError' is no id of a failure; write failure:58"),
+        ({"failure": "9223372036854775808"}, "failure: "),
+        (
+            {"death": "old age"},
+            "death: there is no death 'old_age'; known are out_of_memory, signal",
+        ),
+        ({"deploy": "x" * 201}, "deploy: has at most 200 characters"),
+        ({"q": "deploy:1 deploy:2"}, "deploy: is both 1 and 2"),
         ({"stat": "failed"}, "stat: cannot be searched"),
         ({"q": "queue:a queue:b"}, "queue: is both a and b"),
         ({"q": "queue:a", "queue": "b"}, "queue: is both a and b"),

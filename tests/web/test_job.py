@@ -14,7 +14,15 @@ from sqlalchemy.orm import Session
 from flask_opsjobs import OpsJobs, Unique
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.actions.registry import actions_of
-from flask_opsjobs.jobs.lifecycle import ENDED_BY, MEANINGS, OUTCOMES, STATES, sources_of
+from flask_opsjobs.jobs.lifecycle import (
+    DEATHS,
+    ENDED_BY,
+    MANAGED_STATES,
+    MEANINGS,
+    OUTCOMES,
+    STATES,
+    sources_of,
+)
 from flask_opsjobs.jobs.models import Attempt, Job
 from flask_opsjobs.jobs.queries import find_job, list_attempts
 from flask_opsjobs.queues.models import Queue
@@ -25,7 +33,9 @@ from tests.web.every import soup
 from tests.web.rows import (
     TRACEBACK,
     ago,
+    clock,
     make_attempt,
+    make_chain,
     make_job,
     make_output,
     make_worker,
@@ -48,7 +58,8 @@ def test_each_state_says_what_it_means(state: str, get: Get, session: Session) -
 
 @pytest.mark.parametrize("ended_by", ENDED_BY)
 def test_each_cause_of_an_end_is_said(ended_by: str, get: Get, session: Session) -> None:
-    job = make_job(session, "failed", ended_by=ended_by, ended_reason="for a reason", error=None)
+    state = "unknown" if ended_by == "unseen" else "failed"
+    job = make_job(session, state, ended_by=ended_by, ended_reason="for a reason", error=None)
     session.commit()
     words = _words(get, job)
     assert f"{ENDED_BY[ended_by].capitalize()}." in words
@@ -75,6 +86,29 @@ def test_each_outcome_of_an_attempt_has_a_word(outcome: str, get: Get, session: 
     assert row.select_one(".chip").text.strip()
     assert "signal 9" in row.text
     assert "93.2 MB" in row.text
+
+
+@pytest.mark.parametrize("death", DEATHS)
+def test_a_cause_of_death_is_a_word_with_its_facts(death: str, get: Get, session: Session) -> None:
+    job = make_job(session, "failed")
+    facts = {"signal": "SIGKILL", "peak_kb": 91_000, "limit_kb": 100_000, "oom_kills": 1}
+    make_attempt(session, job, "died", error="it died", death=death, death_facts=facts)
+    session.commit()
+    tree = soup(get(f"/jobs/{job.id}").text)
+    row = " ".join(tree.select_one("[aria-labelledby=attempts] tbody tr").text.split())
+    word = death.replace("_", " ")
+    says = f"{word}: SIGKILL, memory 93.2 MB of 102.4 MB, Linux killed 1 process of it"
+    assert says in row
+    assert f": {word}." in " ".join(tree.select_one(".err header").text.split())
+
+
+def test_a_death_without_facts_says_what_was_seen(get: Get, session: Session) -> None:
+    job = make_job(session, "failed")
+    seen = {"death": "vanished", "cause_of_death": "no heartbeat for 120 s"}
+    make_attempt(session, job, "lost", **seen)
+    session.commit()
+    row = soup(get(f"/jobs/{job.id}").text).select_one("[aria-labelledby=attempts] tbody tr")
+    assert "vanished: no heartbeat for 120 s" in " ".join(row.text.split())
 
 
 def test_the_error_comes_first_and_says_where(get: Get, jobs: dict[str, Job]) -> None:
@@ -104,10 +138,8 @@ def test_a_paused_queue_and_a_wish_to_cancel_are_said(get: Get, session: Session
     session.commit()
     words = _words(get, job)
     assert "Its queue is paused" in words
-    assert f"{job.cancel_requested_at:%H:%M:%S} UTC: it is wrong." in words
-    assert (
-        f"It fails if it has not started by its deadline, {job.deadline_at:%H:%M:%S} UTC." in words
-    )
+    assert f"{clock(job.cancel_requested_at)} UTC: it is wrong." in words
+    assert f"It fails if it has not started by its deadline, {clock(job.deadline_at)} UTC." in words
 
 
 def test_who_has_taken_a_job_is_said(get: Get, session: Session) -> None:
@@ -258,6 +290,30 @@ def test_relations_lead_to_other_jobs(get: Get, session: Session) -> None:
     assert soup(get(tags["a b"].removeprefix("/ops/jobs")).text).select("table.jobs tbody tr")
 
 
+def test_a_chain_of_plain_jobs_is_drawn_with_its_repair(get: Get, session: Session) -> None:
+    parent, child = make_chain(session)
+    session.commit()
+    page = soup(get(f"/jobs/{child.id}").text)
+    chain = " ".join(page.find("dt", string="Chain").find_next("dd").text.split())
+    assert chain == f"depends on {parent.id} failed send_invoice gone gone, or never seen"
+    why = page.select_one("[aria-labelledby=why]").text
+    assert f"It depends on job {parent.id}, which failed." in why
+    assert "It depends on RQ job gone, which RQ does not have" in why
+    targets = {button.get("formaction") for button in page.select("button[formaction]")}
+    assert f"/ops/jobs/jobs/{parent.id}/retry" in targets
+    chain = soup(get(f"/jobs/{parent.id}").text).find("dt", string="Chain").find_next("dd").text
+    assert " ".join(chain.split()) == f"is waited for by {child.id} deferred send_invoice"
+
+
+def test_a_plain_job_has_the_buttons_that_rq_can_do(get: Get, session: Session) -> None:
+    jobs = {state: make_job(session, state, origin="rq") for state in ("started", "finished")}
+    session.commit()
+    for state, names in (("started", ["Retry…", "Cancel…", "Discard…"]), ("finished", ["Delete…"])):
+        page = soup(get(f"/jobs/{jobs[state].id}").text)
+        assert [each.text.strip() for each in page.select(".head .actions button")] == names
+        assert page.select_one("[aria-labelledby=reschedule-title]") is None
+
+
 def test_a_unique_lock_says_whose_it_is(
     get: Get, opsjobs: OpsJobs, app: Flask, session: Session
 ) -> None:
@@ -333,10 +389,10 @@ def test_history_is_told_newest_first_with_who_saw_it(get: Get, session: Session
 
 @pytest.mark.parametrize("ended_by", ENDED_BY)
 def test_every_end_has_a_source(ended_by: str, get: Get, session: Session) -> None:
-    job = make_job(session, "failed", ended_by=ended_by)
+    job = make_job(session, "unknown" if ended_by == "unseen" else "failed", ended_by=ended_by)
     session.commit()
     source = _section(get, job, "history").select_one(".source").text
-    assert source in ("worker", "dispatcher", "operator")
+    assert source in ("worker", "dispatcher", "operator", "observer")
 
 
 def test_who_asked_to_cancel_is_said(get: Get, session: Session) -> None:
@@ -350,7 +406,7 @@ def test_who_asked_to_cancel_is_said(get: Get, session: Session) -> None:
     session.commit()
     words = _words(get, job)
     assert "ops-demo asked to cancel it " in words
-    assert f"{job.cancel_requested_at:%H:%M:%S} UTC: the customer left." in words
+    assert f"{clock(job.cancel_requested_at)} UTC: the customer left." in words
     assert "ops-demo asked to cancel it: the customer left" in _section(get, job, "history").text
 
 
@@ -373,13 +429,14 @@ def test_decisions_are_told_with_their_audit(
     assert "vendor is back" not in get(f"/jobs/{job.id}").text
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("state", MANAGED_STATES)
 def test_the_buttons_are_what_is_legal_now(
     state: str, get: Get, access: Access, jobs: dict[str, Job]
 ) -> None:
     access.held -= {"job.delete", "job.discard"}
     buttons = soup(get(f"/jobs/{jobs[state].id}").text).select("#part .head .actions button")
-    legal = [action for action in actions_of("job", state) if not action.params]
+    # A repair has a button where something is broken only: none of these jobs has lost its worker.
+    legal = [a for a in actions_of("job", state) if not (a.params or a.is_repair)]
     assert [" ".join(button.text.split()) for button in buttons] == [
         f"{a.title} needs {a.name}" if a.name in ("job.delete", "job.discard") else f"{a.title}…"
         for a in legal

@@ -22,7 +22,7 @@ from flask_opsjobs.overview.models import RollupPosition
 from tests.support.policies import ShowAll
 from tests.web.conftest import Access
 from tests.web.every import soup
-from tests.web.rows import ago, make_limited, make_limiter, make_worker
+from tests.web.rows import ago, clock, make_limited, make_limiter, make_worker
 
 Get = Callable[..., Any]
 Reference = Callable[..., str]
@@ -60,14 +60,15 @@ def test_a_row_tells_what_is_allowed_and_used(get: Get, session: Session) -> Non
 
 def test_one_bucket_tells_its_tokens_and_the_next_start(get: Get, session: Session) -> None:
     make_limiter(session, partition_by=None, concurrency=None)
-    used = {"limiter": "customer-api", "partition": "", "last_used_at": ago(seconds=0)}
+    used_at = ago(seconds=0)
+    used = {"limiter": "customer-api", "partition": "", "last_used_at": used_at}
     session.add(Bucket(**used, tokens=0.0, refilled_at=ago(seconds=0)))
     session.commit()
     row = _row(get)
     assert row["tokens"].endswith("of 5")
     # A token comes every 6 s; the page says seconds.
-    next_starts = [used["last_used_at"] + timedelta(seconds=seconds) for seconds in (5, 6, 7)]
-    assert row["next start"] in [f"{start:%H:%M:%S} UTC" for start in next_starts]
+    next_starts = [used_at + timedelta(seconds=seconds) for seconds in (5, 6, 7)]
+    assert row["next start"] in [f"{clock(start)} UTC" for start in next_starts]
     said = _panel(get, "bucket")
     assert "too few tokens are left" in said
     assert "one every 6 s" in said

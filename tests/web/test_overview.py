@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import unquote
 
-import pytest
 from redis import Redis
 from rq.suspension import resume, suspend
-from sqlalchemy import update
+from sqlalchemy import delete, update
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.actions.operator import Operator
@@ -25,8 +25,12 @@ from tests.test_query_plans import fill
 from tests.web.every import soup
 from tests.web.rows import (
     ago,
+    clock,
+    make_deploy,
     make_entry,
     make_event,
+    make_failure,
+    make_incident,
     make_integrity_check,
     make_job,
     make_limited,
@@ -65,8 +69,19 @@ def test_all_is_well(session: Session, get: Get) -> None:
     session.commit()
     assert _said(get) == (
         "healthy",
-        "Nothing needs your attention. No failed job is left from the last hour, every loop is running, "
-        "1 worker sends heartbeats.",
+        "Nothing is wrong.",
+    )
+    make_integrity_check(session)
+    ended = make_incident(session, state="resolved")
+    make_incident(session, subject="loop/notice", severity="notice")
+    make_incident(session, subject="loop/known", state="acknowledged")
+    make_job(session, "failed")
+    make_failure(session)
+    session.commit()
+    assert _said(get) == (
+        "healthy",
+        f"Nothing is wrong. The last incident ended {clock(ended.resolved_at)} UTC. "
+        "1 failed job waits for a review, none is new. No job is lost. See what repaired itself",
     )
 
 
@@ -101,45 +116,176 @@ def test_one_loop_is_silent(session: Session, get: Get) -> None:
     assert _said(get)[1].startswith("The loop vacuum is silent.")
 
 
-def test_a_queue_with_due_jobs_and_nobody_listening(session: Session, get: Get) -> None:
+def test_without_the_loop_that_looks_nothing_is_called_well(session: Session, get: Get) -> None:
+    """An older process of the loops does not know it; or its last pass is old."""
     _well(session)
-    make_worker(session, "missing", queues=["reports"])
-    for state in ("available", "queued"):
-        make_job(session, state, queue="reports")
-    make_job(session, "scheduled", queue="elsewhere")
+    session.execute(delete(LoopRun).where(LoopRun.loop == "detect"))
     session.commit()
     level, words = _said(get)
     assert level == "critical"
-    assert words.startswith("Queue reports has 2 due jobs and no live worker.")
-    assert "flask opsjobs worker reports" in words
-    assert "other queue" not in words
-    assert "See its jobs" in words
+    assert words.startswith("Nobody looks for incidents. The loop detect has never run.")
+    make_loops(session, loop="detect", last_at=ago(minutes=5), every_seconds=5)
+    session.commit()
+    level, words = _said(get)
+    assert level == "critical"
+    assert words.startswith("The loop detect is silent. Nobody looks for incidents.")
+    assert "Nothing is wrong" not in get().text
 
 
-def test_failures_of_the_last_hour(session: Session, get: Get) -> None:
+def test_an_open_incident_is_a_line_with_its_next_step(session: Session, get: Get) -> None:
     _well(session)
-    make_job(session, "failed", ended_at=ago(minutes=50), task="send_receipt")
-    make_job(session, "failed", ended_at=ago(minutes=70))
+    jobs = [make_job(session, "started") for _ in range(2)]
+    unserved = make_incident(session, "queue_unserved", subject="queue/reports", affected=2)
+    missing = make_incident(
+        session, "worker_missing", affected=2, facts={"jobs": [job.id for job in jobs]}
+    )
+    failing = make_incident(session)
+    make_incident(session, subject="loop/behind", because_of=unserved.id)
+    session.commit()
+    tree = soup(get().text)
+    assert tree.select_one("#wrong").text == "3 things are wrong"
+    rows = tree.select(".headline li")
+    assert [row["data-is"] for row in rows] == ["critical", "warned", "warned"]
+    assert [_words(row.strong) for row in rows] == [
+        "Nobody serves the queue reports.",
+        "Worker web-1:7 is missing.",
+        "The loop stage fails.",
+    ]
+    # A repair that can be done here, or else what a person does; never both.
+    assert [row.a.text for row in rows] == [
+        "Pause queue",
+        "Rescue 2 jobs",
+        f"See incident {failing.id}",
+    ]
+    assert [row.a["href"] for row in rows] == [
+        f"/ops/jobs/lifeline/incidents/{each.id}" for each in (unserved, missing, failing)
+    ]
+    assert "2 jobs due, and no live worker listens" in _words(rows[0])
+    assert "flask opsjobs worker" not in _words(rows[0])
+
+
+def test_incidents_that_are_alike_are_one_line(session: Session, get: Get) -> None:
+    _well(session)
+    for number in range(10):
+        facts = {"worker": f"web-{number}:1"}
+        make_incident(session, "worker_missing", subject=f"worker/{number}", facts=facts)
+    session.commit()
+    tree = soup(get().text)
+    (row,) = tree.select(".headline li")
+    assert _words(row.strong) == "Missing workers: 10 incidents."
+    assert "Worker web-9:1 is missing; Worker web-8:1 is missing; 8 more." in _words(row)
+    assert row.a["href"] == "/ops/jobs/lifeline?class=worker_missing"
+    assert tree.select_one("#wrong").text == "1 thing is wrong"
+
+
+def test_an_incident_of_a_source_that_is_named_is_not_said_again(
+    session: Session, get: Get, app: Any, host: Any
+) -> None:
+    _well(session)
+    incident = make_incident(session, "redis_away", subject="redis/default")
+    session.execute(update(LoopRun).where(LoopRun.loop == "cron").values(last_at=ago(hours=3)))
+    make_incident(session, "loop_silent")
+    session.commit()
+    answers = host.broker
+    host.broker = Broker(RedisConnections(app, "redis://127.0.0.1:1/0"))
+    assert _facts(get) == ["Redis does not answer.", "The loop cron is silent."]
+    (link, _) = soup(get().text).select(".headline li a")
+    assert link.text == f"See incident {incident.id}"
+    # While this process reaches Redis, but the loops do not, the incident is the line.
+    host.broker = answers
+    assert "The Redis of the queue default does not answer." in _facts(get)
+
+
+def test_who_may_not_see_incidents_is_told_that_there_are_some(
+    session: Session, get: Get, access: Any
+) -> None:
+    _well(session)
+    make_incident(session)
+    make_failure(session)
+    session.commit()
+    access.held.discard("lifeline.view")
+    tree = soup(get().text)
+    (row,) = tree.select(".headline li")
+    assert _words(row.strong) == "The loop stage fails."
+    assert "KeyError" not in _words(row)
+    assert row.select("a") == []
+    assert tree.select("[aria-labelledby=failures]") == []
+
+
+def test_a_failure_that_is_new_or_back_is_said_unless_an_incident_says_it(
+    session: Session, get: Get
+) -> None:
+    _well(session)
+    make_failure(session)
+    make_failure(session, jobs=0, job_failed_at=None, created_at=ago(minutes=5))
+    session.commit()
+    assert _said(get)[0] == "healthy"
+    new = make_failure(session, "render", created_at=ago(minutes=5), jobs=312)
     session.commit()
     assert _said(get) == (
         "failed",
-        "1 job failed in the last hour. The last one: send_receipt. See the failed jobs",
+        "render fails with a new error. 312 jobs failed with it. See the failure",
     )
-    cell = soup(get().text).select_one(".cell")
-    assert cell is not None
-    assert cell.select_one(".count").text == "2"
-
-
-@pytest.mark.parametrize(
-    ("state", "words"),
-    [("missing", "went missing within a day."), ("late", "is late with its heartbeat.")],
-)
-def test_a_worker_that_is_not_well(state: str, words: str, session: Session, get: Get) -> None:
-    _well(session)
-    make_worker(session, state, name="web-3:4121")
+    deploy = make_deploy(session, "2026.11.4")
+    back = make_failure(session, regressed_at=ago(minutes=3), regressed_in=deploy.id)
     session.commit()
-    assert _said(get)[0] == state
-    assert f"Worker web-3:4121 {words}" in _said(get)[1]
+    (fact,) = _facts(get)
+    assert fact == "2 failures are new or back: render and send_invoice."
+    about = {"task": "render", "failed_jobs": 312, "error": "x", "type": None, "raised_in": None}
+    told = make_incident(session, "failure_new", subject=f"failure/{new.id}", facts=about)
+    session.commit()
+    rows = soup(get().text).select(".headline li")
+    assert [unquote(str(row.a["href"])).rpartition("failures/")[2] for row in rows] == [
+        str(back.id),
+        str(new.id),
+    ]
+    told.state, told.resolved_at, told.resolved_by = "resolved", ago(), "operator"
+    session.commit()
+    assert _facts(get) == ["send_invoice fails again, since deploy 2026.11.4."]
+    make_incident(session, "failure_regressed", subject=f"failure/{back.id}", state="resolved")
+    session.commit()
+    assert _said(get)[0] == "healthy"
+
+
+def test_failures_are_grouped_with_state_and_hours(session: Session, get: Get) -> None:
+    deploy = make_deploy(session, "2026.11.3")
+    made = [
+        make_failure(
+            session, "ignored", state="ignored", ignored_until=ago(days=-3), jobs=900, **_BY
+        ),
+        make_failure(session, "old", jobs=5),
+        make_failure(session, "new", jobs=1, created_at=ago(minutes=5), first_deploy=deploy.id),
+        make_failure(session, "resolved", state="resolved", **_BY),
+    ]
+    session.commit()
+    rows = soup(get().text).select("[aria-labelledby=failures] tbody tr")
+    assert [row.select_one("th .mute").text for row in rows] == ["new", "old", "ignored"]
+    assert [_words(row.select_one(".end")).partition(" until")[0] for row in rows] == [
+        "new in 2026.11.3",
+        "open",
+        "ignored",
+    ]
+    assert [row.select_one("[data-label=jobs]").text for row in rows] == ["1", "5", "900"]
+    assert f"failures/{made[2].id}" in unquote(str(rows[0].a["href"]))
+    assert (
+        soup(get().text)
+        .select_one("[aria-labelledby=failures] header a")["href"]
+        .endswith("/lifeline/failures")
+    )
+    drawn = rows[0].select_one("svg.spark")
+    assert drawn["aria-label"] == "1 failed attempt in 24 hours"
+    assert drawn.select_one(".bars")["d"].startswith("M92 20")
+
+
+_BY = {"decided_at": ago(hours=2), "decided_by": "k.lind"}
+
+
+def test_a_worker_that_is_late_is_part_of_the_machinery(session: Session, get: Get) -> None:
+    _well(session)
+    make_worker(session, "late", name="web-3:4121")
+    session.commit()
+    assert _said(get)[0] == "healthy"
+    assert "1 of 2 workers alive" in _words(soup(get().text).select_one("#machinery"))
 
 
 def test_a_paused_queue_matters_when_it_has_due_jobs(session: Session, get: Get) -> None:
@@ -154,12 +300,12 @@ def test_a_paused_queue_matters_when_it_has_due_jobs(session: Session, get: Get)
     assert _said(get)[1].startswith("Queue reports is paused with 1 due job.")
 
 
-def test_a_loop_whose_pass_failed(session: Session, get: Get) -> None:
-    make_worker(session)
-    make_loops(session, error="OperationalError: no route")
+def test_a_loop_whose_pass_failed_is_part_of_the_machinery(session: Session, get: Get) -> None:
+    _well(session)
+    make_loops(session, last_at=ago(minutes=-1), error="OperationalError: no route")
     session.commit()
-    assert "failed in the last pass" in _said(get)[1]
-    assert "OperationalError: no route" in get().text
+    assert _said(get)[0] == "healthy"
+    assert "12 of 12 loops running, 12 failing" in _words(soup(get().text).select_one("#machinery"))
 
 
 def test_no_worker_runs(session: Session, get: Get) -> None:
@@ -207,36 +353,60 @@ def test_the_waiting_card_says_when_its_first_job_is_due(session: Session, get: 
     diagnosis = _cards(get)["Waiting"].select_one(".diag")
     assert _words(diagnosis) == (
         "Nothing to do: scheduled, waiting for retry, or waiting for another job."
-        f" The first is due at {first.due_at:%H:%M:%S} UTC ."
+        f" The first is due at {clock(first.due_at)} UTC ."
     )
     assert diagnosis.time["data-as"] == "due"
 
 
-def test_failures_with_the_same_error_are_one_line(session: Session, get: Get) -> None:
-    for number in range(3):
-        make_job(
-            session, "failed", task="process_invoice", error=f"GatewayTimeout: account {number}"
-        )
-    last = make_job(session, "failed", task="process_invoice", error="GatewayTimeout: account 9")
-    make_job(session, "failed", task="render", error="MemoryError")
-    make_job(session, "failed", task="render", ended_by="deadline", error=None)
-    make_job(session, "failed", task="render", ended_by="discarded")
+def test_failed_jobs_are_reviewed_by_failure(session: Session, get: Get) -> None:
+    _well(session)
+    for ended_by in ("exhausted", "exhausted", "deadline", "discarded"):
+        make_job(session, "failed", ended_by=ended_by)
     session.commit()
     card = _cards(get)["Needs review"]
-    assert _words(card.select_one(".count")) == "6"
+    assert _words(card.select_one(".count")) == "3"
+    assert _words(card.select_one(".diag")) == "3 failed jobs wait for a decision."
+    worst = make_failure(session, "process_invoice", type="app.GatewayTimeout", jobs=312)
+    for jobs in (1, 7, 4):
+        make_failure(session, f"render_{jobs}", jobs=jobs)
+    session.commit()
+    card = _cards(get)["Needs review"]
+    assert _words(card.select_one(".count")) == "3"
     assert (
         _words(card.select_one(".diag"))
-        == "4 of them failed with the same error in process_invoice : GatewayTimeout."
+        == "4 failures are open; the worst: 312 jobs of process_invoice . None is new."
     )
     lines = [_words(line) for line in card.select(".ex li")]
-    assert lines[0].startswith(f"{last.id} GatewayTimeout 4 with the same error · since ")
-    assert "the deadline passed before it started" in " ".join(lines)
-    assert card.select_one(".go").text == "Review 6 failed jobs"
+    assert [line.partition(" · ")[0] for line in lines] == [
+        "process_invoice GatewayTimeout 312 jobs",
+        "render_7 KeyError 7 jobs",
+        "render_4 KeyError 4 jobs",
+    ]
+    assert f"failures/{worst.id}" in unquote(card.select_one(".ex a")["href"])
+    assert card.select_one(".go").text == "Review 3 failed jobs"
+
+
+def test_jobs_of_missing_workers_are_reviewed(session: Session, get: Get) -> None:
+    _well(session)
+    gone = make_worker(session, "missing", name="web-3:4121")
+    make_job(session, "started", worker_id=gone.id)
+    for jobs in (1, 7, 4):
+        make_failure(session, f"render_{jobs}", jobs=jobs)
+    session.commit()
+    card = _cards(get)["Needs review"]
+    assert _words(card.select_one(".count")) == "1"
+    assert _words(card.select_one(".diag")).startswith(
+        "1 job of missing workers waits for a rescue."
+    )
+    lines = [_words(line) for line in card.select(".ex li")]
+    assert lines[2].startswith("left by missing workers 1 job · ")
+    assert card.select_one(".go")["href"] == "/ops/jobs/workers"
 
 
 def test_errors_in_the_cards_need_the_permission(session: Session, get: Get, access: Any) -> None:
-    make_job(session, "failed", error="GatewayTimeout: card 4242")
+    make_failure(session, title="GatewayTimeout: card 4242", type="app.GatewayTimeout")
     session.commit()
+    assert "card 4242" in get().text
     access.held.discard("payload.view")
     assert "GatewayTimeout" not in get().text
 
@@ -306,20 +476,33 @@ def test_decisions_of_the_last_day_are_resolved(session: Session, get: Get, acce
         _words(card.select_one(".diag")) == "5 tried again, 2 rescued from a worker that is gone."
     )
     assert len(card.select(".ex a")) == 2
+    make_incident(session, state="resolved")
+    make_incident(session, subject="loop/x", state="resolved", resolved_by="operator")
+    session.commit()
+    line = _cards(get)["Resolved"].select(".ex li")[-1]
+    assert _words(line) == "ended by themselves 1 incident"
     access.held.discard("audit.view")
+    access.held.discard("lifeline.view")
     card = _cards(get)["Resolved"]
     assert card.select("a") == []  # no link to what would be refused
 
 
-def test_the_last_pass_of_each_loop_says_what_it_did(session: Session, get: Get) -> None:
-    make_loops(session)
+def test_all_decisions_are_counted_and_the_largest_three_shown(session: Session, get: Get) -> None:
+    made = {"outcome": "done", "code": None, "before": None}
+    for number in (2, 5, 1, 4, 3):
+        make_event(
+            session, action="job.retry", after={f"job/{n}": {} for n in range(number)}, **made
+        )
+    make_event(session, action="job.cancel", targets=("job/9",), after=None, **made)
     session.commit()
-    rows = soup(get().text).select("[aria-labelledby=loops] tbody tr")
-    assert rows
-    assert all("dispatched 61" in _words(row) for row in rows)
+    card = _cards(get)["Resolved"]
+    assert _words(card.select_one(".count")) == "16"
+    assert _words(card.select_one(".diag")) == "15 tried again, 1 canceled."
+    shown = [_words(link) for link in card.select(".ex a")]
+    assert shown == ["5 tried again", "4 tried again", "3 tried again"]
 
 
-# --- pace and the integrity check
+# --- pace
 
 
 def test_the_pace_of_an_hour_and_of_a_day(session: Session, get: Get) -> None:
@@ -351,41 +534,15 @@ def test_the_pace_of_an_hour_and_of_a_day(session: Session, get: Get) -> None:
     assert soup(get("?window=century").text).select_one(".seg [aria-current]").text == "Last hour"
 
 
-def test_an_integrity_check_without_and_with_a_difference(session: Session, get: Get) -> None:
-    _well(session)
-    assert "Nothing has been counted yet" in get().text
+def test_a_difference_is_said_beside_what_is_wrong(session: Session, get: Get) -> None:
+    make_loops(session)
     make_integrity_check(session)
     session.commit()
-    assert "the integrity check finds no difference" in _said(get)[1]
-    panel = soup(get().text).select_one("[aria-labelledby=integrity]")
-    assert "no difference" in _words(panel.header)
-    assert [cell.text for cell in panel.select("tbody tr > *")] == [
-        "default",
-        "9",
-        "4",
-        "1",
-        "1",
-        "3",
-        "0",
-    ]
-    make_integrity_check(session, queue="mail", enqueued=10, stored=8, queued_nowhere=3)
+    assert _words(soup(get().text).select_one(".headline header p")) == "No job is lost."
+    make_integrity_check(session, queue="mail", enqueued=10, stored=8)
     session.commit()
-    level, words = _said(get)
-    assert (level, words.startswith("Queue mail lacks 2 enqueued jobs.")) == (
-        "open",
-        True,
-    )
-    panel = soup(get().text).select_one("[aria-labelledby=integrity]")
-    assert _words(panel.header).endswith("− stored difference")
-    assert "3 queued, but not in Redis" in _words(panel.footer)
-
-
-def test_what_lifeline_puts_right_by_itself_is_a_warning(session: Session, get: Get) -> None:
-    _well(session)
-    make_integrity_check(session, queued_nowhere=2)
-    session.commit()
-    assert _said(get)[0] == "warned"
-    assert _said(get)[1].startswith("2 jobs are queued, but not in Redis.")
+    says = _words(soup(get().text).select_one(".headline header p"))
+    assert says == "The integrity check shows a difference: mail."
 
 
 # --- all that is wrong, and what is held
@@ -395,18 +552,17 @@ def test_all_that_is_wrong_is_listed_the_worst_first(
     session: Session, get: Get, host: Host
 ) -> None:
     _well(session)
-    for number in range(7):
-        make_worker(session, "missing", name=f"web-{number}:1", ended_at=ago(minutes=30 - number))
-    make_job(session, "failed", ended_at=ago(minutes=12))
-    make_job(session, queue="reports")
+    make_incident(session)
+    make_failure(session, created_at=ago(minutes=5))
+    make_incident(session, "queue_unserved", subject="queue/reports", affected=1)
     make_worker(session, queues=["mail"])
     make_job(session, queue="mail")
     session.commit()
     Operator(host).run("queue.drain", ["queue/mail"], actor="ops-demo", reason="the host is moved")
     assert _facts(get) == [
-        "Queue reports has 1 due job and no live worker.",
-        "1 job failed in the last hour.",
-        "7 workers went missing within a day: web-6:1, web-5:1 and 5 more.",
+        "Nobody serves the queue reports.",
+        "send_invoice fails with a new error.",
+        "The loop stage fails.",
         "Queue mail is draining with 1 due job.",
     ]
     tree = soup(get().text)
@@ -414,33 +570,25 @@ def test_all_that_is_wrong_is_listed_the_worst_first(
     rows = tree.select(".headline li")
     assert all(row.select_one(".since time") and len(row.select("a")) == 1 for row in rows)
     assert "ops-demo: “the host is moved”. " in _words(rows[3])
-    workers = _words(soup(get("/workers").text).select_one("#part .say"))
-    assert workers.startswith("7 workers went missing in the last day.")
 
 
-def test_missed_slots_of_the_last_day_are_said(session: Session, get: Get) -> None:
-    """The badge beside Cron counts the same slots."""
+def test_missed_slots_of_the_last_day_are_in_the_badge(session: Session, get: Get) -> None:
     _well(session)
     make_entry(session, make_job(session, "finished", queue="nightly"))
     session.commit()
-    tree = soup(get().text)
-    (row,) = tree.select(".headline li")
-    assert _words(row.strong) == "Cron entry nightly missed 3 slots in the last day."
-    assert row.a["href"].endswith("/cron/nightly")
-    assert "3 slots missed" in _words(tree.select_one("nav.side a[href$='/cron']"))
+    assert "3 slots missed" in _words(soup(get().text).select_one("nav.side a[href$='/cron']"))
 
 
 def test_the_headline_leaves_out_the_middle_of_a_long_name(session: Session, get: Get) -> None:
     """So that on a phone the cards stand on the first screen, whatever things are called."""
     _well(session)
     name = "reconcile_marketplace_settlement_reports_for_every_seller_account_in_one_country_"
-    make_job(session, queue=name)
+    make_incident(session, "queue_unserved", subject=f"queue/{name}", facts={"queue": name})
     session.commit()
     (row,) = soup(get().text).select(".headline li")
     (short,) = row.select("strong .short-name")
-    assert short["title"] == name
+    assert short["title"] == f"{name}."
     assert len(short.text) == 32
-    assert f"flask opsjobs worker {name}" in row.select_one(".rest").text, "a command is whole"
 
 
 def test_jobs_behind_a_cooldown_are_blocked(session: Session, get: Get, host: Host) -> None:
@@ -500,6 +648,35 @@ def test_a_number_behind_a_limit_has_a_plus_when_not_all_due_jobs_were_read(
     cards = _cards(get)
     assert _words(cards["Blocked"].select_one(".count")) == "1+"
     assert _words(cards["Runnable"].select_one(".count")) == "5,000+"  # with the one that runs
+
+
+def test_no_job_is_called_free_of_a_limit_that_was_not_examined(
+    session: Session, get: Get, host: Host
+) -> None:
+    """The only job with a limiter is younger than all that the page examines."""
+    _well(session)
+    fill(session, queue="default", available=5_001)
+    make_limiter(session, rate=None, per_seconds=None, burst=None, concurrency=1)
+    session.commit()
+    says = "No due job is held: every queue with due jobs is open, and a worker listens to it."
+    assert _words(_cards(get)["Blocked"].select_one(".diag")) == says
+    make_limited(session, "7", "started")
+    make_limited(session, "7")
+    session.commit()
+    card = _cards(get)["Blocked"]
+    assert _words(card.select_one(".count")) == "0+"
+    assert "Younger ones were not examined for limiters." in _words(card)
+    Operator(host).run(
+        "limiter.cooldown",
+        ["limiter/customer-api"],
+        actor="ops-demo",
+        reason="the vendor asked us to",
+        params={"minutes": 28},
+    )
+    row = soup(get().text).select_one(".headline li[data-is='blocked'] .rest")
+    assert "None of the oldest due jobs waits for it; younger ones were not examined." in _words(
+        row
+    )
 
 
 def test_what_a_draining_queue_dispatched_still_runs(
@@ -604,19 +781,22 @@ def test_nothing_is_called_moving_or_balanced_while_loops_are_silent(
 # --- the machinery and the first minutes
 
 
-def test_healthy_machinery_is_one_line(session: Session, get: Get) -> None:
+def test_the_machinery_is_one_line(session: Session, get: Get) -> None:
     _well(session)
     make_integrity_check(session)
     session.commit()
     machinery = soup(get().text).select_one("#machinery")
-    assert not machinery.has_attr("open")
-    assert _words(machinery.summary) == (
-        "Machinery Postgres answers Redis answers 10 of 10 loops running "
-        "integrity check: no difference 1 worker alive"
+    assert _words(machinery) == (
+        "Machinery Postgres answers Redis answers 12 of 12 loops running "
+        "integrity check: no difference 1 worker alive Lifeline"
     )
     make_loops(session, loop="vacuum", last_at=ago(hours=1), every_seconds=1)
+    make_integrity_check(session, queue="mail", enqueued=10, stored=8)
     session.commit()
-    assert soup(get().text).select_one("#machinery").has_attr("open")
+    says = _words(soup(get().text).select_one("#machinery"))
+    assert "12 of 13 loops running" in says
+    # Its details, such as what each loop did last, are on Lifeline.
+    assert "dispatched 61" not in get().text
 
 
 def test_the_first_minutes_say_that_counting_began(session: Session, get: Get) -> None:
@@ -628,3 +808,23 @@ def test_the_first_minutes_say_that_counting_began(session: Session, get: Get) -
     session.execute(update(LoopRun).values(last_at=ago(hours=3)))
     session.commit()
     assert "Nothing was counted in this time" in get().text
+
+
+def test_the_incident_of_a_failure_does_not_tell_its_error(session: Session, get: Get) -> None:
+    """It is payload: the page of the failure shows it to those who may see it."""
+    _well(session)
+    failure = make_failure(session, "render")
+    about = {
+        "task": "render",
+        "failed_jobs": 312,
+        "error": "card 4242",
+        "type": None,
+        "raised_in": None,
+    }
+    subject = f"failure/{failure.id}"
+    make_incident(session, "failure_new", subject=subject, facts=about, affected=312)
+    session.commit()
+    (row,) = soup(get().text).select(".headline li")
+    assert row.a.text == "See the failure"
+    assert "312 jobs failed by the same error." in _words(row)
+    assert "card 4242" not in _words(row)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 from flask.testing import FlaskClient
@@ -13,13 +14,15 @@ from flask_opsjobs._folders import folder
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import Job
+from flask_opsjobs.lifeline.detectors import DETECTORS
+from flask_opsjobs.lifeline.finding import Detector
 from flask_opsjobs.limits.models import LimitRejection
 from flask_opsjobs.web.app import pages
 from tests.support.engine import Bench
 from tests.support.graphs import Graph
 from tests.web.conftest import Drawn
 from tests.web.every import reads
-from tests.web.rows import ago, make_job, make_worker
+from tests.web.rows import ago, make_chain, make_incident, make_job, make_worker
 
 TEMPLATES = sorted(
     path.relative_to(folder("templates")).as_posix() for path in folder("templates").rglob("*.html")
@@ -48,6 +51,14 @@ def step(bench: Bench) -> str:
 
 
 @pytest.fixture
+def chained(session: Session) -> str:
+    """The path of a plain RQ job that waits for another one."""
+    _, child = make_chain(session)
+    session.commit()
+    return f"/ops/jobs/jobs/{child.id}"
+
+
+@pytest.fixture
 def alone(session: Session) -> str:
     """The path of the workers: one is a plain RQ worker, and a queue has due jobs and none."""
     make_worker(session, kind="plain")
@@ -56,13 +67,26 @@ def alone(session: Session) -> str:
     return "/ops/jobs/workers"
 
 
+@pytest.fixture
+def repairable(session: Session, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The path of an incident with an affected job and a repair."""
+    loop_failing = replace(DETECTORS["loop_failing"], repairs=("job.rescue",))
+    monkeypatch.setitem(cast("dict[str, Detector]", DETECTORS), "loop_failing", loop_failing)
+    job = make_job(session, "started")
+    incident = make_incident(session, subject="loop/fold", facts={"jobs": [job.id]})
+    session.commit()
+    return f"/ops/jobs/lifeline/incidents/{incident.id}"
+
+
 def test_every_template_is_drawn_by_some_page(
     client: FlaskClient,
     jobs: dict[str, Job],
+    repairable: str,
     alone: str,
     drifted: str,
     cooling: str,
     step: str,
+    chained: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     drawn: set[str] = set()
@@ -74,7 +98,8 @@ def test_every_template_is_drawn_by_some_page(
 
     pages._environment().cache.clear()
     monkeypatch.setattr(pages._environment().loader, "get_source", note)
-    for path in [alone, drifted, cooling, step, *(path for _, path in reads(jobs))]:
+    others = [alone, drifted, cooling, step, repairable, chained]
+    for path in [*others, *(path for _, path in reads(jobs))]:
         client.get(path)
     assert drawn == set(TEMPLATES)
 

@@ -16,7 +16,7 @@ from flask_opsjobs.workers.pool_report import ChildReport, PoolReport
 from flask_opsjobs.workers.queries import list_reserved, list_workers
 from tests.web.conftest import Access
 from tests.web.every import soup
-from tests.web.rows import ago, make_attempt, make_job, make_worker
+from tests.web.rows import ago, make_attempt, make_deploy, make_job, make_worker
 from tests.web.rows import paused as is_paused
 
 Get = Callable[..., Any]
@@ -123,6 +123,7 @@ def test_a_live_one_in_full(get: Get, running: Job) -> None:
         "heartbeat",
         None,
     ]
+    assert row.select_one("button").text == "Drain…"
     (child,) = _children(get)
     assert _words(child).startswith(f"2211 runs {running.id} send_invoice since ")
     (since,) = child.select("time")
@@ -171,6 +172,18 @@ def test_why_children_left(get: Get, session: Session, running: Job) -> None:
     session.commit()
     (only,) = (_words(row) for row in _part(get).select("tr.note"))
     assert only == often
+
+
+def test_no_child_starts(get: Get, session: Session, running: Job) -> None:
+    worker = session.get_one(Worker, running.worker_id)
+    worker.left_children = [{**LEFT[0], "task": None, "kind": "died", "sentence": "exited with 9"}]
+    session.commit()
+    none, why = (_words(row) for row in _part(get).select("tr.note"))
+    assert none == "No child of it starts. It tries again after at most 30 s."
+    assert why == "41 children left today: the last one exited with 9."
+    worker.pool = POOL.to_json()
+    session.commit()
+    assert [_words(row) for row in _part(get).select("tr.note")] == [why]
 
 
 @pytest.fixture
@@ -269,6 +282,57 @@ def test_what_became_of_the_jobs_of_a_missing_one(get: Get, session: Session) ->
     assert f"{done.id} send_invoice returned, now finished" in words
 
 
+def test_the_jobs_of_a_missing_one_are_rescued_from_its_row(
+    get: Get, client: Any, session: Session, access: Access
+) -> None:
+    gone = make_worker(session, "missing", name="web-1:9")
+    jobs = [make_job(session, "started", worker_id=gone.id) for _ in range(2)]
+    session.commit()
+    same = {"Sec-Fetch-Site": "same-origin"}
+    assert "2 jobs wait for a rescue." in _say(get)
+    (row,) = _rows(get, "missing")
+    button = row.select_one("button")
+    assert button.text == "Rescue 2 jobs…"
+    answer = client.post(button["formaction"], headers=same)
+    assert answer.status_code == 303
+    preview = soup(client.get(answer.headers["Location"]).text)
+    assert "Rescue 2 jobs" in preview.select_one("h1").text
+    access.held -= {"job.rescue"}
+    (row,) = _rows(get, "missing")
+    assert "needs job.rescue" in row.select_one("button[disabled]").text
+    for job in jobs:
+        job.state, job.worker_id = "available", None
+    session.commit()
+    assert client.post("/ops/jobs/workers/web-1:9/rescue", headers=same).status_code == 403
+    access.held |= {"job.rescue"}
+    answer = client.post("/ops/jobs/workers/web-1:9/rescue", headers=same)
+    assert answer.status_code == 404
+    assert "The worker web-1:9 has no job" in answer.text
+
+
+def test_a_missing_one_that_left_nothing_may_be_forgotten(get: Get, session: Session) -> None:
+    make_worker(session, "missing", name="web-1:9")
+    session.commit()
+    (row,) = _rows(get, "missing")
+    button = row.select_one("button")
+    assert (button.text, button["formaction"]) == ("Forget…", "/ops/jobs/workers/web-1:9/forget")
+
+
+def test_a_live_one_may_be_drained_and_says_that_it_is(get: Get, session: Session) -> None:
+    worker = make_worker(session, name="web-1:9")
+    session.commit()
+    (row,) = _rows(get, "ours")
+    button = row.select_one("button")
+    assert (button.text, button["formaction"]) == ("Drain…", "/ops/jobs/workers/web-1:9/drain")
+    worker.drain_requested_at, worker.drain_requested_by = ago(seconds=9), "anna"
+    session.commit()
+    (row,) = _rows(get, "ours")
+    assert _words(row.select_one("td.end")) == "draining"
+    assert not row.select("button")
+    (note,) = _part(get).select("tr.note")
+    assert _words(note).startswith("anna asked it to leave ")
+
+
 def test_those_who_stopped_lately_are_listed_and_older_ones_are_not(
     get: Get, session: Session
 ) -> None:
@@ -300,3 +364,25 @@ def test_every_one_of_many_is_listed(get: Get, session: Session) -> None:
     rows = _children(get)
     assert len(rows) == 30
     assert all(len(row.select("button")) == 1 for row in rows)
+
+
+def test_a_worker_of_an_older_deploy_is_marked(get: Get, session: Session) -> None:
+    first = make_deploy(session, "2026.11.2")
+    second = make_deploy(session, "2026.11.3")
+    for name, version, deploy in (
+        ("old", "2026.11.2", first.id),
+        ("new", "2026.11.3", second.id),
+        ("none", None, None),
+    ):
+        make_worker(session, name=name, deploy_version=version, deploy_id=deploy)
+    session.commit()
+
+    def marked() -> list[str]:
+        rows = _part(get).select("[aria-labelledby=ours] tbody th[scope=row]")
+        return [row.span.text for row in rows if row.select_one(".tag")]
+
+    assert marked() == ["old"]
+    # The marker of a roll-back is the newest.
+    make_deploy(session, "2026.11.2")
+    session.commit()
+    assert marked() == ["new"]

@@ -21,8 +21,8 @@ from flask_opsjobs.endings.advance import advance, list_runs_to_advance
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs import transitions as job_transitions
 from flask_opsjobs.jobs.lifecycle import ARROWS as JOB_ARROWS
-from flask_opsjobs.jobs.lifecycle import FINAL, WAITING
-from flask_opsjobs.jobs.lifecycle import STATES as JOB_STATES
+from flask_opsjobs.jobs.lifecycle import MANAGED_FINAL, WAITING
+from flask_opsjobs.jobs.lifecycle import MANAGED_STATES as JOB_STATES
 from flask_opsjobs.testing import perform_due
 from flask_opsjobs.workflows import transitions
 from flask_opsjobs.workflows.checks import checks
@@ -96,7 +96,7 @@ def start_step(bench: Bench, graph: Graph, name: str) -> None:
 
 def put(bench: Bench, graph: Graph, name: str, state: str) -> None:
     """Bring the job of a released step to this state."""
-    if state in FINAL:
+    if state in MANAGED_FINAL:
         graph.end(name, state)
         settle(graph)
     elif state == "started":
@@ -240,6 +240,10 @@ def test_each_action_on_the_job_of_a_step_in_each_state(
     if state not in action.sources:
         assert receipt.code == "illegal"
         assert f"job {job_id}: it is {state}" in receipt.says or "again" in receipt.says
+        assert graph.states()["a"] == state
+        return
+    if action.is_repair:
+        assert receipt.code == "illegal", "nothing is broken: no worker is gone"
         assert graph.states()["a"] == state
         return
     assert receipt.is_done, receipt.says
@@ -551,7 +555,7 @@ def test_a_skipped_map_has_the_given_list_as_its_results(
 # --- signals
 
 
-@pytest.mark.parametrize("state", ["deferred", *FINAL])  # a wait is never due
+@pytest.mark.parametrize("state", ["deferred", *MANAGED_FINAL])  # a wait is never due
 def test_a_signal_to_a_wait_in_each_state(bench: Bench, operator: Operator, state: str) -> None:
     graph = Graph.make(bench.connection, "paid b", [], waits={"paid": PAYMENT})
     settle(graph)

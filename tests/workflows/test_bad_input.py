@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -82,12 +81,12 @@ def _no_json() -> NoJson:
         ),
         pytest.param(
             lambda: "a\0b",
-            "it was not kept: str: has a NUL character, which Postgres cannot store",
+            "it was not kept: the result has a NUL character, which Postgres cannot store",
             id="NUL",
         ),
         pytest.param(
             _no_json,
-            "it was not kept: NoJson: has a value of type NoJson, which JSON does not know",
+            "it was not kept: the result is of type NoJson, which JSON does not know",
             id="no JSON",
         ),
     ],
@@ -408,9 +407,7 @@ def test_a_host_that_commits_and_dies_before_the_hook(
     bench: Bench, host: Host, children: Children
 ) -> None:
     """The loops give its signal to the wait, end its batch and dispatch its job."""
-    died = children.start(sys.executable, "-c", DIES)
-    wait_until(lambda: died.exit_code is not None, what="the host to die")
-    assert died.exit_code == -9
+    assert children.python("-c", DIES).wait(60) == -9
     assert outcomes(bench) == ["early"]
     assert list_batches_to_fold(bench.connection) != []
     for loop in (advance_loop, advance_loop, fold_loop, dispatch_loop):

@@ -66,7 +66,7 @@ with app.app_context():
 EXPAND = """
 import json
 import sys
-from flask_opsjobs.jobs.perform.current import running
+from flask_opsjobs.jobs.perform.current import Running
 from tests.support.dying import die_before
 from tests.support.engine import Bench
 from tests.support.host import create_app
@@ -76,7 +76,7 @@ with app.app_context():
     host = app.extensions["opsjobs"]
     claimed = Bench(host, f"killed-{number}").claim(job, dispatch_no)
     die_before(number)
-    with running(claimed, lambda *_: None):
+    with Running(claimed, lambda *_: None):
         host.performable[claimed.task].function(**json.loads(claimed.args))
 """
 SIGNAL = """

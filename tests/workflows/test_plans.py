@@ -359,7 +359,7 @@ def test_many_steps_that_did_not_finish_do_not_read_all_edges_at_each_depth(
 def test_many_end_events_of_one_run_are_not_read_to_find_it(many: Connection) -> None:
     with many.transaction(force_rollback=True):
         many.execute(
-            "INSERT INTO opsjobs.workflow_end_events SELECT %s, 30000 + n %% 10000"
+            "INSERT INTO opsjobs.workflow_end_events SELECT %s, ARRAY[30000 + n %% 10000]"
             " FROM generate_series(1, 100000) AS n",
             [WIDE],
         )

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import fields
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -252,10 +251,10 @@ def test_an_end_and_its_event_are_one_commit_and_the_loop_passes_on_what_nobody_
     with dying.transaction(force_rollback=True):
         assert end(dying, job)
     assert graph.states()["a"] == "started"
-    assert bench.rows("SELECT job_id FROM opsjobs.workflow_end_events") == []
+    assert bench.rows("SELECT * FROM opsjobs.workflow_end_events") == []
     assert end(dying, job)
     dying.close()  # its process dies before it advances the run
-    assert bench.rows("SELECT job_id FROM opsjobs.workflow_end_events") == [{"job_id": job}]
+    assert bench.rows("SELECT job_ids FROM opsjobs.workflow_end_events") == [{"job_ids": [job]}]
     Runner(advance_loop.LOOP, host).run_once(bench.connection)
     assert graph.states() == {"a": "finished", "b": "available"}
 
@@ -666,7 +665,6 @@ def test_a_map_is_expanded_before_its_start_is_written(
 
     def expand(dispatch_no: int) -> Outcome:
         row = bench.job(key[0])
-        names = (field.name for field in fields(Claimed))
         given = {
             "args": json.dumps(row["args"]),
             "dispatch_no": dispatch_no,
@@ -674,7 +672,7 @@ def test_a_map_is_expanded_before_its_start_is_written(
             "claimed_at": row["dispatched_at"],
         }
         with app.app_context():
-            claimed = Claimed(**{**{name: row.get(name) for name in names}, **given})
+            claimed = Claimed(**{**{name: row.get(name) for name in Claimed._fields}, **given})
             return perform(host.performable, claimed, Report(None, 1000, None, host.spare.one))
 
     endings.give_back(bench.connection, [key], bench.worker_id, read_clock(bench.connection))

@@ -146,7 +146,7 @@ def test_a_job_that_was_deleted_after_its_step_settled_changes_nothing(bench: Be
     settle_all(bench.connection)
     delete(graph, "a")
     bench.connection.execute(
-        "INSERT INTO opsjobs.workflow_end_events VALUES (%s, %s)", [graph.run, graph.ids["a"]]
+        "INSERT INTO opsjobs.workflow_end_events VALUES (%s, %s)", [graph.run, [graph.ids["a"]]]
     )
     look(graph)
     assert settled(graph) == {"a": "finished", "b": None}

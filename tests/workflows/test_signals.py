@@ -170,7 +170,7 @@ def test_a_signal_that_is_sent_again_is_counted_on_the_first(
         ({"name": 7}, "name must be a text, got int"),
         ({"key": "k" * 201}, "key has 201 characters"),
         ({"run": 0}, "run must be the id of a workflow, got 0"),
-        ({"payload": object()}, "payload has a value of type object, which JSON does not know"),
+        ({"payload": object()}, "payload is of type object, which JSON does not know"),
         ({"payload": "x" * 2_000_000}, "payload is 2000002 bytes as JSON, more than"),
         ({"payload": "a\0b"}, "payload "),
     ],

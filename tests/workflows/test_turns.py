@@ -11,15 +11,17 @@ import psycopg
 import pytest
 
 from flask_opsjobs.core import sql
+from flask_opsjobs.core.db import _END_IF_FROZEN
 from flask_opsjobs.core.reading import read_clock
-from flask_opsjobs.endings import pending_runs
+from flask_opsjobs.endings import EndedAttempt, pending_runs, write_outcomes
 from flask_opsjobs.endings.advance import advance
 from flask_opsjobs.endings.pending_runs import PendingRuns
+from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.workflows import transitions
 from flask_opsjobs.workflows.checks import checks
 from tests.support import graphs
 from tests.support.engine import Bench
-from tests.support.graphs import Graph, settle_all
+from tests.support.graphs import Graph, begin, settle_all
 from tests.support.waiting import wait_until
 from tests.workflows.test_reopen import reopen
 
@@ -70,6 +72,37 @@ def test_a_step_in_front_of_many_releases_them_in_turns(bench: Bench) -> None:
     assert available(graph) == "b c d e f g"
     turn(graph)
     assert available(graph) == "b c d e f g h"
+    settle_all(bench.connection)
+
+
+def test_ends_of_several_statements_are_settled_in_turns(bench: Bench) -> None:
+    """An event names all steps that a statement ended, so two events may name more than a turn settles."""
+    graph = Graph.make(bench.connection, "a b c d e", [])
+    for ended in ("ab", "cde"):
+        now = read_clock(bench.connection)
+        outcomes = [
+            EndedAttempt(begin(graph, name), 1, None, "worker", Outcome("returned"))
+            for name in ended
+        ]
+        assert len(write_outcomes(bench.connection, outcomes, now)) == len(ended)
+    events = bench.rows("SELECT cardinality(job_ids) AS steps FROM opsjobs.workflow_end_events")
+    assert [event["steps"] for event in events] == [2, 3]
+    assert turn(graph)
+    assert graph.row()["settled"] == 2
+    assert not turn(graph)
+    assert graph.row()["settled"] == 5
+    settle_all(bench.connection)
+
+
+def test_an_event_of_more_steps_than_a_turn_settles_is_taken_whole(bench: Bench) -> None:
+    graph = Graph.make(bench.connection, "a b c d", [])
+    now = read_clock(bench.connection)
+    outcomes = [
+        EndedAttempt(begin(graph, name), 1, None, "worker", Outcome("returned")) for name in "abcd"
+    ]
+    write_outcomes(bench.connection, outcomes, now)
+    turn(graph)
+    assert graph.row()["settled"] == 4
     settle_all(bench.connection)
 
 
@@ -188,19 +221,19 @@ def test_a_turn_runs_only_the_statements_that_it_needs(
 ) -> None:
     graph = Graph.make(bench.connection, "a b c", ["a c", "b c"])
     settle_all(bench.connection)
-    names = {sql.load(name): name for name in sql._FILES}
+    names = {sql.load(name): name for name in sql._FILES} | {f"BEGIN; {_END_IF_FROZEN}": "begin"}
     for ends, expected in (
-        ("a", ["lock_workflow", "settle_steps"]),
-        ("b", ["lock_workflow", "settle_steps", "release_steps"]),
-        ("c", ["lock_workflow", "settle_steps", "end_workflow"]),
+        ("a", ["begin", "lock_workflow", "settle_steps"]),
+        ("b", ["begin", "lock_workflow", "settle_steps", "release_steps"]),
+        ("c", ["begin", "lock_workflow", "settle_steps", "end_workflow"]),
     ):
         graph.end(ends)
         seen: list[str] = []
         execute = psycopg.Cursor.execute
 
-        def note(*args: Any, seen: list[str] = seen, execute: Any = execute) -> Any:
+        def note(*args: Any, seen: list[str] = seen, execute: Any = execute, **options: Any) -> Any:
             seen.append(names[args[1]])
-            return execute(*args)
+            return execute(*args, **options)
 
         with monkeypatch.context() as watched:
             watched.setattr(psycopg.Cursor, "execute", note)

@@ -23,7 +23,7 @@ from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.testing.valkey import Valkey
 from tests.support.database import Databases
 from tests.support.waiting import wait_until
-from tools.bench import batches, limits, pool, workflows
+from tools.bench import adopting, batches, detecting, limits, pool, workflows
 
 # (name, function in run, kind of worker, how many jobs, prefetch)
 CASES = (
@@ -163,9 +163,15 @@ def main() -> None:
     parser.add_argument(
         "--only-batch", type=int, default=0, help="measure only a batch of so many members"
     )
+    parser.add_argument("--only-lifeline", action="store_true", help="measure nothing else")
+    parser.add_argument(
+        "--detect", type=int, default=10_000_000, help="with --only-lifeline: jobs for detectors"
+    )
     parser.add_argument("--only-pool", action="store_true", help="measure nothing else")
     parser.add_argument(
-        "--case", default="", help="with --only-pool: only cases with this in their name"
+        "--case",
+        action="append",
+        help="with --only-pool: only cases with this in their name; may be repeated",
     )
     chosen = parser.parse_args()
     if chosen.only_limits:
@@ -176,8 +182,12 @@ def main() -> None:
         return
     bench = Bench()
     try:
+        if chosen.only_lifeline:
+            detecting.measure(bench, chosen.detect)
+            adopting.measure(bench, chosen.rounds)
+            return
         if chosen.only_pool:
-            pool.measure(bench, chosen.rounds, chosen.case)
+            pool.measure(bench, chosen.rounds, chosen.case or [""])
             return
         if chosen.only_batch:
             batches.measure(bench, chosen.only_batch, chosen.rounds)

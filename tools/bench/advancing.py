@@ -99,7 +99,8 @@ def _ends(connections: Sequence[Connection], flush: int, rounds: int) -> dict[st
     for number in range(rounds + 1):
         waiting = [PendingRuns(_MAX_ARGS_BYTES) for _ in connections]
         runs = {variant: _fan_in(connections[0]) for variant in ("event", "advanced")}
-        ids = {variant: random.sample(found, ENDS) for variant, (_, found) in runs.items()}
+        # All in the order of their ids, which is how workers take jobs.
+        ids = {variant: found for variant, (_, found) in runs.items()}
         ids |= {variant: _plain(connections[0]) for variant in ("bare", "plain")}
         for start in range(0, ENDS, FLUSHES[flush]):
             for variant in random.sample(list(ids), len(ids)):

@@ -19,8 +19,8 @@ _BLOCK = 10
 
 def without_counting(statement: str) -> str:
     """The statement that records a job, but for the part that counts it."""
-    bare, found = re.subn(r", counted AS \(\n.*?\n\)", "", statement, flags=re.DOTALL)
-    assert found == 1, "enqueue_job.sql counts no more as this expects"
+    bare, found = re.subn(r"WITH counted AS \(\n.*?\n\)\n", "", statement, flags=re.DOTALL)
+    assert found == 1, "enqueue_due_job.sql counts no more as this expects"
     return bare
 
 
@@ -28,7 +28,7 @@ def measure(blocks: int, *, dispatches: bool) -> dict[str, list[float]]:
     """Milliseconds per enqueue with its commit, in blocks that take turns in random order."""
     from tools.bench.host import create_app, db, noop
 
-    counting = sql.load("enqueue_job")
+    counting = sql.load("enqueue_due_job")
     variants = {"with": counting, "without": without_counting(counting)}
     chosen, load = {"now": counting}, sql.load
     app = create_app()
@@ -38,7 +38,7 @@ def measure(blocks: int, *, dispatches: bool) -> dict[str, list[float]]:
         if not dispatches:
             host.dispatcher = None
         setattr(  # noqa: B010 - mypy refuses an assignment to a function of another module
-            sql, "load", lambda name: chosen["now"] if name == "enqueue_job" else load(name)
+            sql, "load", lambda name: chosen["now"] if name == "enqueue_due_job" else load(name)
         )
         try:
             for number in range(blocks + 5):  # the first few warm connections and plans

@@ -49,7 +49,7 @@ def memory(kind: str, count: int) -> float:
     """The memory of a large host's worker and all its children ÷ that of its parent alone."""
     os.environ["BENCH_BALLAST"] = str(_BALLAST)
     processes, jobs = kind.split("x")
-    with _workers(1, "--processes", processes, "--jobs-per-process", jobs) as (worker,):
+    with run_workers(1, "--processes", processes, "--jobs-per-process", jobs) as (worker,):
         os.environ["BENCH_BALLAST"] = "0"
         from tools.bench.host import create_app, db, touch_model
         from tools.bench.run import make_rows
@@ -79,7 +79,7 @@ def worst_wait(kind: str, count: int) -> float:
     workers, processes = kind.split("x")
     from tools.bench.host import create_app, db, sleep
 
-    with create_app().app_context(), _workers(int(workers), "--processes", processes):
+    with create_app().app_context(), run_workers(int(workers), "--processes", processes):
         enqueued = 0
         for _ in range(count):
             until = time.monotonic() + _LONG_SECONDS * 1.2
@@ -139,7 +139,7 @@ def graph_run(_kind: str, count: int) -> float:
 
 
 @contextmanager
-def _workers(number: int, *words: str) -> Iterator[list[subprocess.Popen[str]]]:
+def run_workers(number: int, *words: str) -> Iterator[list[subprocess.Popen[str]]]:
     """So many workers that listen to all queues."""
     flask = [sys.executable, "-m", "flask", "--app", "tools.bench.host:create_app", "opsjobs"]
     workers = [

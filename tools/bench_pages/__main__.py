@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -28,6 +29,7 @@ from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.audit.transitions import Decision, append
 from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.core.reading import read_clock
+from flask_opsjobs.failures import deploys
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.lifecycle import STATES
 from flask_opsjobs.lifeline import loop_runs
@@ -75,6 +77,7 @@ def fill(app: Flask, wanted: int) -> Known:
         rows.fill(connection, wanted)
         rows.require_like_sample(connection)
         composition.fill(connection, wanted)
+        _mark_deploys(connection)
         _live_workers(connection)
         _run_loops(host, connection)
         _decide(host, connection)
@@ -83,6 +86,13 @@ def fill(app: Flask, wanted: int) -> Known:
         return _known(host, connection, wanted)
     finally:
         connection.close()
+
+
+def _mark_deploys(connection: psycopg.Connection[Any]) -> None:
+    """One a day in the last month."""
+    now = read_clock(connection)
+    for day in range(30, 0, -1):
+        deploys.mark(connection, f"2026.10.{31 - day}", now - timedelta(days=day), actor="ci")
 
 
 def _live_workers(connection: psycopg.Connection[Any]) -> None:
@@ -97,7 +107,8 @@ def _live_workers(connection: psycopg.Connection[Any]) -> None:
             name=f"{host}-{pid}-c0ffee",
             host=host,
             pid=pid,
-            version="2026.11.3",
+            version="0.1",
+            deploy_version="2026.11.3",
             queues=queues,
         )
         worker_id = workers.register(connection, process, now)
@@ -176,6 +187,7 @@ def _known(host: Host, connection: psycopg.Connection[Any], wanted: int) -> Know
         by_state,
         ids("SELECT DISTINCT queue FROM opsjobs.jobs WHERE state = 'available'"),
         ids("SELECT id FROM opsjobs.previews"),
+        ids("SELECT id FROM opsjobs.failures ORDER BY number DESC"),
         ids("SELECT max(sequence) FROM opsjobs.audit_events")[0],
         rows.ACCOUNTS,
     )

@@ -1,4 +1,4 @@
-"""Makes cron entries with a long run history, and limiters, by the writers of production."""
+"""Makes cron entries with a long run history, limiters, and incidents, by the writers of production."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from flask_opsjobs.cron.declaration import EntryDeclaration
 from flask_opsjobs.cron.expression import Schedule
 from flask_opsjobs.cron.transitions import Slot
 from flask_opsjobs.host import Host
+from flask_opsjobs.lifeline.finding import DetectorPass, Finding, Observation
+from flask_opsjobs.lifeline.incidents import apply_pass
 from flask_opsjobs.limits import transitions as limits
 
 LIMITERS = ("customer-api", "crm")
 ENTRIES = ("nightly_sync", "export_books", "ping")
 # Four weeks of half hours.
 SLOTS = 1_344
+# All of them open, which is more than a site has in its worst hour.
+INCIDENTS = 400
 _HALF_HOUR = timedelta(minutes=30)
 
 
@@ -30,6 +34,16 @@ def fill(host: Host, connection: psycopg.Connection[Any], now: datetime) -> None
     for name in ENTRIES:
         with connection.transaction():
             _fill_entry(connection, name, now)
+    with connection.transaction():
+        findings = [_find_failing(number, now) for number in range(INCIDENTS)]
+        apply_pass(connection, "loop_failing", DetectorPass(findings, True), now)
+
+
+def _find_failing(number: int, now: datetime) -> Finding:
+    facts = {"loop": f"loop_{number}", "process": "web-1:17", "failed": 5, "error": "KeyError: 'x'"}
+    seen = Observation("pass_failed", "loop_runs", facts)
+    since = now - timedelta(hours=1, minutes=number)
+    return Finding(f"loop/loop_{number}", since, facts=facts, evidence=(seen,))
 
 
 def _fill_entry(connection: psycopg.Connection[Any], name: str, now: datetime) -> None:

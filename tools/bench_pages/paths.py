@@ -15,7 +15,7 @@ from flask_opsjobs.jobs.search.filter import JobFilter
 from flask_opsjobs.web.app.references import make_cursor, make_reference
 from flask_opsjobs.web.app.urls import URLS, Url
 from tools.bench_pages import composition
-from tools.bench_pages.control import ENTRIES, LIMITERS
+from tools.bench_pages.control import ENTRIES, INCIDENTS, LIMITERS
 
 PREFIX = "/ops/jobs"
 # What they answer when it is not 200.
@@ -33,6 +33,7 @@ class Known:
     ids: Mapping[str, Sequence[int]]
     queues: Sequence[str]
     previews: Sequence[int]
+    failures: Sequence[int]
     events: int
     accounts: int
 
@@ -88,6 +89,10 @@ _JOBS = (
     "workflow:{run} step:step_3",
     "batch:1",
     "batch:1 state:failed",
+    "failure:{failure}",
+    "failure:{failure} state:failed",
+    "death:signal",
+    "deploy:2026.10.17",
 )
 _AUDIT: tuple[dict[str, str], ...] = (
     {},
@@ -107,6 +112,7 @@ _GROUPS: Mapping[str, Sequence[Mapping[str, str]]] = {
     "signals": ({}, {"outcome": "taken"}, {"outcome": "ambiguous"}),
     "batches": ({}, {"state": "failed"}),
     "batch": ({}, {"of": "large"}, {"of": "large", "state": "failed"}),
+    "failures": ({}, {"state": "ignored"}, {"task": "process_invoice"}),
 }
 
 
@@ -192,6 +198,8 @@ def _path(
         "name": lambda n: names[n % len(names)],
         "limiter": lambda n: LIMITERS[n % len(LIMITERS)],
         "preview_id": lambda n: known.previews[n % len(known.previews)],
+        "incident_id": lambda n: n % INCIDENTS + 1,
+        "failure_id": lambda n: known.failures[n % len(known.failures)],
         "sequence": lambda n: n * 37 % known.events + 1,
         "rest": lambda _: "nothing/here",
     }
@@ -205,6 +213,7 @@ def _path(
             "account": str(n * 131 % known.accounts),
             "number": str(known.job(n)),
             "id": str(known.job(n)),
+            "failure": str(known.failures[n % len(known.failures)]),
             "run": str(n * 7_919 % composition.runs_of(known.rows) + 1),
         }
         said = {name: value.format(**words) for name, value in query.items()}

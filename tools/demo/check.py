@@ -23,6 +23,7 @@ WORKERS = ("worker.1", "worker.2")
 PERSON = "ops-demo"
 REASON = "The report takes less memory now"
 SKIPPED = "The customer was told by phone how to pay"
+DISCARDED = "The year is archived by the accountant"
 # So many rows of a price list are imported in some seconds; three of them are wrong.
 ROWS = 200
 ENDED = ("finished", "failed", "canceled")
@@ -41,11 +42,15 @@ def check_demo(
     try:
         check.sign_in(people)
         batch = check.import_prices()
+        rq_id = check.export()
         check.see_a_job_run()
         check.see_a_job_retried()
+        killer = check.archive()
         check.see_an_order_delivered()
         check.see_an_order_repaired()
         check.see_prices_imported(batch)
+        check.see_plain_jobs_run(rq_id)
+        check.see_an_incident_repaired(killer)
         check.see_a_job_rescued()
     except (Failed, OSError) as error:
         click.echo(f"failed: {error}")
@@ -148,6 +153,45 @@ class Check:
             raise Failed(f"batch {batch} does not show its failed rows: {words}")
         click.echo(f"batch {batch} ended, 3 of {ROWS} rows failed, and its callback told the shop")
 
+    def export(self) -> str:
+        """Enqueue three plain RQ jobs, which RQ's own worker runs. Returns RQ's id of the first."""
+        place = self._site.post("/exports")
+        found = re.search(r"[?&]rq=([\w-]+)", place)
+        if found is None:
+            raise Failed(f"/exports enqueued nothing and led to {place}")
+        click.echo(f"enqueued RQ job {found[1]} (an export), and two that wait for it")
+        return found[1]
+
+    def see_plain_jobs_run(self, rq_id: str) -> None:
+        """Find the plain jobs of an export among all jobs, once RQ's worker has run them in order."""
+
+        def have_finished() -> bool:
+            page = self._site.get("/ops/jobs/jobs?q=origin:rq+state:finished")
+            return all(f"plain_jobs.{step}" in page for step in ("collect", "pack", "announce"))
+
+        self._until(f"the jobs behind RQ job {rq_id} are shown as finished", have_finished)
+        click.echo(f"RQ's worker ran RQ job {rq_id} and what waited for it, and the pages show it")
+
+    def archive(self) -> str:
+        """Enqueue a job that kills its process. Its incident opens while other things are checked.
+
+        No other process may die meanwhile: when several die at once, their jobs are not to blame.
+        """
+        return self._record("archive")
+
+    def see_an_incident_repaired(self, job: str) -> None:
+        """Go from the overview to the incident of a job that kills its process, and repair it to its end."""
+        title = f"Job {job} kills its process"
+        self._until(f"an incident says: {title}", lambda: bool(self._incident(title)))
+        place = self._incident(title)
+        discard = f"/ops/jobs/jobs/{job}/discard"
+        if f'formaction="{discard}"' not in (page := self._site.get(place)):
+            raise Failed(f"{place} has no button for its repair: {text_of(page)}")
+        self._act(discard, DISCARDED)
+        self._until(f"{title} is resolved", lambda: self._state_on_incident(place) == "resolved")
+        self._see_audit(f"job/{job}", DISCARDED)
+        click.echo(f"the incident of job {job} led to its repair, and is resolved")
+
     def see_a_job_rescued(self) -> None:
         """Kill the worker that runs a slow job, and its child. Another worker must finish the job."""
         job, killed = self._kill_a_holder()
@@ -181,6 +225,16 @@ class Check:
         audit = text_of(self._site.get("/ops/jobs/audit?q=" + reason.replace(" ", "+")))
         if target not in audit or PERSON not in audit:
             raise Failed(f"the audit does not show who acted on {target}: {audit}")
+
+    def _incident(self, title: str) -> str:
+        """The path of the incident to which the overview leads; "" while it says nothing of it."""
+        wrong = re.findall(r'(?s)<li data-is="\w+">.*?</li>', self._site.get("/ops/jobs"))
+        row = next((each for each in wrong if title in text_of(each)), "")
+        link = re.search(r'href="(/ops/jobs/lifeline/incidents/\d+)"', row)
+        return link[1] if link else ""
+
+    def _state_on_incident(self, place: str) -> str:
+        return self._state_on(self._site.get(place))
 
     def _place_an_order(self, **fields: str) -> str:
         place = self._site.post("/orders", **fields)

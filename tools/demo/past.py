@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -20,9 +20,11 @@ from sqlalchemy import event
 
 from flask_opsjobs.core.db import Connection, connect_apart
 from flask_opsjobs.engine.inline_worker import InlineWorker, list_stored
+from flask_opsjobs.failures import deploys
+from flask_opsjobs.failures.deploys import Marker
 from flask_opsjobs.host import Host
 from flask_opsjobs.loops import LOOPS
-from flask_opsjobs.loops.loop import Runner, every
+from flask_opsjobs.loops.loop import Loop, Runner, every
 from flask_opsjobs.workers import transitions as workers
 
 _CLOCK = """
@@ -31,15 +33,20 @@ _CLOCK = """
     CREATE TABLE demo_clock.moment (now timestamptz NOT NULL);
     CREATE FUNCTION demo_clock.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
         AS 'SELECT now FROM demo_clock.moment';
+    CREATE FUNCTION demo_clock.statement_timestamp() RETURNS timestamptz LANGUAGE sql STABLE
+        AS 'SELECT now FROM demo_clock.moment';
 """
 _READ_CLOCK_FIRST = "SET search_path TO demo_clock, pg_catalog, public"
 # After a crash the demo writes its history again, so commits need not wait for the disk. The last one does,
 # for all: then the history is there.
 _ASYNCHRONOUS = "SET synchronous_commit TO off"
-# The loops that a history needs: they decide slots and count minutes.
+# The loops that a history needs often: they decide slots and count minutes.
 _LOOPS = ("cron", "roll_up")
-# The longest time between two calls of `loop`; after a longer one the loops would count as silent.
+# The longest time between two calls of `loop`, and of `watch`; after a longer one the loops would count as
+# silent.
 STEP = timedelta(minutes=5)
+WATCH = timedelta(minutes=30)
+_LOOK_AGAIN = timedelta(seconds=70)
 
 
 class Past:
@@ -56,8 +63,8 @@ class Past:
         self._worker = _register(host, work, now)
         self._heartbeat_no = 0
         self._waited = 0.0
-        slower = (replace(loop, every_seconds=every(STEP.total_seconds())) for loop in LOOPS)
-        self._runners = [Runner(loop, host) for loop in slower if loop.name in _LOOPS]
+        self._often = [_runner(host, loop, STEP) for loop in LOOPS if loop.name in _LOOPS]
+        self._rarely = [_runner(host, loop, WATCH) for loop in LOOPS if loop.name not in _LOOPS]
         self.now = now
 
     def move_to(self, moment: datetime) -> None:
@@ -71,15 +78,34 @@ class Past:
         self._waited += seconds
 
     def loop(self) -> None:
-        """Record a heartbeat, and run a pass of the loops."""
+        """Record a heartbeat, and run a pass of the loops that are needed often."""
         self._heartbeat_no += 1
         id, _ = self._worker
         workers.record_heartbeat(
             self._work, id, workers.HeartbeatReport(self._heartbeat_no), self.now
         )
-        for runner in self._runners:
+        self._pass(self._often)
+
+    def watch(self) -> None:
+        """Run a pass of the other loops. Call it right after `perform`: nothing may be due.
+
+        It looks for incidents twice, because some open only when a second look finds the same.
+        """
+        self._pass(self._rarely)
+        self.move_to(self.now + _LOOK_AGAIN)
+        self._pass([runner for runner in self._rarely if runner.loop.name == "detect"])
+
+    def _pass(self, runners: Iterable[Runner]) -> None:
+        for runner in runners:
             while runner.run_once(self._work, self.now):
                 pass
+
+    def deploy(self, version: str, *, actor: str, note: str) -> None:
+        """Mark a deploy, and let a worker of this version take the place of the one before."""
+        marker, _ = deploys.mark(self._work, version, self.now, actor=actor, note=note)
+        self.end()
+        self._worker = _register(self._host, self._work, self.now, marker)
+        self._heartbeat_no = 0
 
     def perform(self, app: Flask) -> None:
         """Run all due jobs."""
@@ -102,8 +128,15 @@ class Past:
         workers.stop(self._work, self._worker[0], self.now)
 
 
-def _register(host: Host, connection: Connection, now: datetime) -> tuple[int, str]:
-    name = f"worker-of-yesterday-{os.getpid()}"
+def _runner(host: Host, loop: Loop, interval: timedelta) -> Runner:
+    return Runner(replace(loop, every_seconds=every(interval.total_seconds())), host)
+
+
+def _register(
+    host: Host, connection: Connection, now: datetime, deploy: Marker | None = None
+) -> tuple[int, str]:
+    version = "yesterday" if deploy is None else deploy.version
+    name = f"worker-of-{version}-{os.getpid()}"
     queues = sorted({task.declared.queue for task in host.tasks.values()})
     id = workers.register(
         connection,
@@ -113,6 +146,8 @@ def _register(host: Host, connection: Connection, now: datetime) -> tuple[int, s
             pid=os.getpid(),
             version="demo",
             queues=queues,
+            deploy_version=None if deploy is None else deploy.version,
+            deploy_id=None if deploy is None else deploy.id,
         ),
         now,
     )

@@ -29,7 +29,12 @@ SETTINGS = {
     "FLASK_OPSJOBS_HEARTBEAT_SECONDS": "2",
     "FLASK_OPSJOBS_LATE_SECONDS": "6",
     "FLASK_OPSJOBS_MISSING_SECONDS": "15",
+    # The first worker that starts marks its deploy.
+    "FLASK_OPSJOBS_VERSION": "v2.43",
 }
+# RQ's own worker, for the shop's plain jobs.
+_RQ_OPTIONS = ["--path", str(HOST.parent), "-c", "flask_host.rq_settings", "--quiet"]
+RQ_WORKER = [sys.executable, "-m", "rq.cli", "worker", *_RQ_OPTIONS]
 # The environment for a shell, beside the data.
 ENV = "env"
 _STEP_SECONDS = 300
@@ -95,7 +100,7 @@ def say_welcome(url: str, people: str, folder: Path, output: Path) -> None:
     signs = "".join(f"    {line}\n" for line in people.splitlines())
     env, place = shlex.quote(str(folder / ENV)), shlex.quote(str(folder))
     click.echo(
-        f"{rule}\n  {url}/tour  a tour of five minutes\n"
+        f"{rule}\n  {url}/tour  a tour of ten minutes\n"
         f"  {url}/  the shop\n  {url}/ops/jobs  its jobs\n"
         f"  sign in with name / password:\n{signs}"
         f"  commands reach it once you have read {env} in:\n"
@@ -118,6 +123,7 @@ def _add_children(supervisor: Supervisor, env: Mapping[str, str], port: int) -> 
     for name in WORKERS:
         supervisor.add(name, flask("opsjobs", "worker", "--processes", "2"), env)
     supervisor.add("loops", flask("opsjobs", "run"), env)
+    supervisor.add("rq", RQ_WORKER, env)
 
 
 def _flask_step(supervisor: Supervisor, env: Mapping[str, str], *words: str) -> str:

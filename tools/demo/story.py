@@ -9,11 +9,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from flask import Flask
+from flask import Flask, current_app
 from flask_host import create_app, happenings, orders, prices, vendors
 from flask_host.extensions import db, opsjobs
 from flask_host.models import Invoice, Order
 from flask_host.vendors import UNLUCKY_ACCOUNT
+
+from flask_opsjobs.failures.models import Failure
+from flask_opsjobs.lifeline.models import IncidentRecord
 
 from .past import STEP, Past, past
 
@@ -30,6 +33,13 @@ DOWN, BACK, RETRIED = timedelta(hours=5), timedelta(hours=4, minutes=35), timede
 # Goods are ordered after the shop has closed, so that nobody has paid them when the demo begins.
 PAUSED, ORDERED = timedelta(hours=2), timedelta(minutes=1)
 LISTED = timedelta(hours=6)
+# How long before now versions of the shop are deployed, pictures fail in the first one, an operator says that
+# the second one mends it, and retries them.
+WITH_BUG, UPLOADED, TO_BE_MENDED = timedelta(hours=26), timedelta(hours=22), timedelta(hours=21)
+MENDED, PICTURES_RETRIED = timedelta(hours=20), timedelta(hours=19, minutes=30)
+# A supplier begins a price list and never ends it. When it has been open for a day, an operator acknowledges
+# the incident.
+BEGUN, ACKNOWLEDGED = timedelta(hours=49), timedelta(hours=23)
 # How long before now an order fails, and an operator skips its step.
 BANK_SILENT, SKIPPED = timedelta(hours=3, minutes=30), timedelta(hours=3)
 # The number of happenings between two passes of the loops at noon.
@@ -46,13 +56,15 @@ def write_history(app: Flask) -> None:
     db.session.remove()
     end = datetime.now(UTC)
     random.seed(1)
-    with past(app, end - LENGTH) as time, waiting_by(time):
+    with past(app, end - LENGTH) as time, waiting_by(time), deployed(None):
         for moment in moments(end):
             time.move_to(moment)
             if is_watched(moment, end):
                 time.loop()
                 if moment.minute % 5 == 0:
                     time.perform(app)
+                if moment.minute % 30 == 0:
+                    time.watch()
             decide(moment, end, time)
             if CLOSED < end - moment < OPEN:
                 buy(moment, time, app)
@@ -69,6 +81,17 @@ def waiting_by(time: Past) -> Iterator[None]:
         yield
     finally:
         vendors.wait = before
+
+
+@contextmanager
+def deployed(version: str | None) -> Iterator[None]:
+    """In this block the shop has this version, until another one is deployed."""
+    before = current_app.config.get("OPSJOBS_VERSION")
+    current_app.config["OPSJOBS_VERSION"] = version
+    try:
+        yield
+    finally:
+        current_app.config["OPSJOBS_VERSION"] = before
 
 
 def moments(end: datetime) -> Iterator[datetime]:
@@ -121,10 +144,63 @@ def receiver_comes_back(time: Past) -> None:
 
 
 def failed_are_retried(time: Past) -> None:
-    """Retry all failed jobs, as an operator."""
+    """Retry all failed jobs, as an operator, and say that such failures may go on while they are few."""
     if failed := time.failed():
         reason = "The receiver has answered again for 35 minutes"
         opsjobs.operator.retry(failed, actor="ops-demo", reason=reason)
+    _ignore_failures("Receivers are down now and then")
+
+
+def bug_is_deployed(time: Past) -> None:
+    """Deploy a version that cannot read all pictures."""
+    _deploy(time, "v2.41", "avatars are cut by the new library")
+
+
+def pictures_fail(_time: Past) -> None:
+    """Upload pictures that this version cannot read."""
+    for _ in range(4):
+        happenings.picture()
+    db.session.commit()
+
+
+def bug_is_to_be_mended(_time: Past) -> None:
+    """Say that the next deploy mends it, as an operator."""
+    found = db.select(Failure.id).where(Failure.title.contains("HEIC"))
+    reason = "v2.42 brings the decoder back"
+    opsjobs.operator.resolve_failure(
+        db.session.scalars(found).all(), "next", actor="ops-demo", reason=reason
+    )
+
+
+def bug_is_mended(time: Past) -> None:
+    """Deploy the version that can read them."""
+    _deploy(time, "v2.42", "the decoder for HEIC is back")
+
+
+def pictures_are_retried(time: Past) -> None:
+    """Retry the pictures, as an operator."""
+    reason = "v2.42 can read them"
+    opsjobs.operator.retry(time.failed(), actor="ops-demo", reason=reason)
+
+
+def _deploy(time: Past, version: str, note: str) -> None:
+    current_app.config["OPSJOBS_VERSION"] = version
+    time.deploy(version, actor="admin", note=note)
+
+
+def price_list_is_begun(_time: Past) -> None:
+    """Open a batch for a price list, add its first part, and leave it open."""
+    prices.begin_list(rows=40)
+    db.session.commit()
+
+
+def open_list_is_acknowledged(_time: Past) -> None:
+    """Acknowledge that this list is open, as an operator."""
+    found = db.select(IncidentRecord.id).filter_by(class_="batch_overdue")
+    reason = "The supplier sends the second half next week"
+    opsjobs.operator.acknowledge_incident(
+        db.session.scalars(found).all(), "14d", actor="ops-demo", reason=reason
+    )
 
 
 def newsletter_is_paused(_time: Past) -> None:
@@ -147,8 +223,15 @@ def step_is_skipped(_time: Past) -> None:
     opsjobs.operator.skip_step(
         order.workflow_id, "pay", {"link": "told by phone"}, actor="ops-demo", reason=reason
     )
+    _ignore_failures("This bank is known to be slow")
     orders.receive_payment(f"evt_{order.id}", order, order.cents)
     db.session.commit()
+
+
+def _ignore_failures(reason: str) -> None:
+    found = db.select(Failure.id).where(Failure.state == "open", Failure.jobs > 0)
+    if ids := db.session.scalars(found).all():
+        opsjobs.operator.ignore_failure(ids, rate=20, actor="ops-demo", reason=reason)
 
 
 def prices_are_listed(_time: Past) -> None:
@@ -172,6 +255,13 @@ to_come = {
     BANK_SILENT: order_fails,
     SKIPPED: step_is_skipped,
     LISTED: prices_are_listed,
+    WITH_BUG: bug_is_deployed,
+    UPLOADED: pictures_fail,
+    TO_BE_MENDED: bug_is_to_be_mended,
+    MENDED: bug_is_mended,
+    PICTURES_RETRIED: pictures_are_retried,
+    BEGUN: price_list_is_begun,
+    ACKNOWLEDGED: open_list_is_acknowledged,
 }
 SHARES = happenings.SHARES | orders.SHARES
 # Without the job that kills its process, because here it would kill this process.

@@ -33,6 +33,9 @@ from tests.support.serving import served
 from tests.web.rows import (
     ago,
     make_attempt,
+    make_deploy,
+    make_failure,
+    make_incident,
     make_integrity_check,
     make_job,
     make_limited,
@@ -138,6 +141,19 @@ def _workers_missing(site: Site) -> None:
             make_job(session, "failed", ended_at=ago(minutes=4))
         left = make_job(session, "started", worker_id=gone.id)
         make_attempt(session, left, None)
+        for number in range(7):
+            facts = {"worker": f"web-{number}:2207", "jobs": [left.id]}
+            make_incident(session, "worker_missing", subject=f"worker/{number}", facts=facts)
+        make_incident(session, "queue_unserved", subject="queue/reports", affected=5)
+        make_incident(session)
+        deploy = make_deploy(session)
+        make_failure(session, "deliver_webhook", jobs=312, created_at=ago(minutes=20))
+        make_failure(session, "render_report", regressed_at=ago(minutes=9), regressed_in=deploy.id)
+        make_failure(
+            session, "import_bank_file", title="ValueError: amount '…' is no number", jobs=5
+        )
+        until = {"state": "ignored", "decided_by": "ops-demo", "ignored_until": ago(days=-4)}
+        make_failure(session, "reconcile", decided_at=ago(days=2), **until)
 
 
 def _long_names(site: Site) -> None:
@@ -152,6 +168,9 @@ def _long_names(site: Site) -> None:
             make_job(session, "failed", queue=LONG, task=LONG, ended_at=ago(minutes=4))
         make_limiter(session, LONG, rate=None, per_seconds=None, burst=None, concurrency=100)
         make_limited(session, "7", limiter=LONG)
+        make_incident(session, "queue_unserved", subject=f"queue/{LONG}", facts={"queue": LONG})
+        make_incident(session, "worker_missing", facts={"worker": f"{LONG[:70]}:2207"})
+        make_failure(session, LONG, title=f"KeyError: '{LONG}'", created_at=ago(minutes=20))
     actor, reason = "ops-demo", "the vendor asked us to wait until the migration is over"
     limiter, queue = f"limiter/{LONG}", f"queue/other{LONG[5:]}"
     site.operator.run(

@@ -151,6 +151,21 @@ def _limiters(page: Any, url: str) -> None:
     _await(page, f"{url}/limiters", "table tbody th a")
 
 
+def _incident(page: Any, url: str) -> None:
+    """Of a job that kills its process, as soon as it has done so twice."""
+    _follow(page, f"{url}/lifeline?class=poison", "[aria-labelledby=incidents] tbody th a")
+
+
+def _chained(page: Any, url: str) -> None:
+    """A plain RQ job that waits for one that failed."""
+    newest("q=origin:rq+state:deferred+task:flask_host.plain_jobs.pack")(page, url)
+
+
+def _failure(page: Any, url: str) -> None:
+    """The failure that happened last, as soon as one is counted."""
+    _follow(page, f"{url}/lifeline/failures", "[aria-labelledby=failures] tbody th a")
+
+
 def _decision(page: Any, url: str) -> None:
     _follow(page, f"{url}/audit", "table tbody th a, table tbody td a.id")
 
@@ -175,22 +190,27 @@ SHOTS = (
     Shot("queue", "queue", at(f"/queues/{QUEUE}")),
     Shot("workflows", "workflows", at("/workflows")),
     Shot("signals", "signals", at("/signals")),
-    Shot("workflow", "workflow", _run, is_main=True),
+    Shot("workflow", "workflow", _run),
     Shot("batch", "batch", _batch),
     Shot("workflow-compare", "workflow_compare", _comparison),
     Shot("batches", "batches", at("/batches")),
-    Shot("cron", "cron", _cron, is_main=True),
+    Shot("cron", "cron", _cron),
     Shot("cron-entry", "cron_entry", at("/cron/close_day")),
     Shot("cron-new", "cron_new", at("/new/cron?expression=30+3+*+*+*&zone=Europe/Berlin")),
     Shot("limiters", "limiters", _limiters),
     Shot("limiter", "limiter", at("/limiters/customer-api")),
-    Shot("limiter-partition", "limiter", _partition, is_main=True),
+    Shot("limiter-partition", "limiter", _partition),
     Shot(
         "limiter-simulate",
         "limiter_simulate",
         at("/limiters/customer-api/simulate?count=60&rate=8&per=10&run_seconds=2"),
     ),
     Shot("workers", "workers", at("/workers")),
+    Shot("incident", "incident", _incident),
+    Shot("lifeline", "lifeline", at("/lifeline")),
+    Shot("failures", "failures", at("/lifeline/failures")),
+    Shot("failure", "failure", _failure),
+    Shot("job-adopted", "job", _chained),
     Shot("audit", "audit", at("/audit")),
     Shot("audit-event", "audit_event", _decision),
     Shot("help", "help", at("/help")),

@@ -1,5 +1,6 @@
 -- Finds what contradicts the invariants of batches; no row when everything is well. Meant for a moment in
 -- which no process folds: a batch that is being folded right now may be listed.
+-- Rows: opsjobs, by their batches.
 -- Run by the doctor and by tests, read-only. Indexes: jobs_of_batch, batch_ends_pkey,
 -- batch_end_events_by_batch, callbacks_pkey.
 WITH chosen AS MATERIALIZED (

@@ -1,6 +1,7 @@
 -- Lists members of a batch that ended in one of these states, the oldest first, each with the key of its
 -- unique lock if it is unique until it ends. At most %(limit)s of each state whose lock no other job holds;
 -- and among the oldest %(limit)s those whose lock another job holds, with that job. Locks nothing.
+-- Rows: opsjobs, by their batches.
 -- Run by actions, first for the preview and again under the batch's lock. Indexes: jobs_of_batch,
 -- unique_locks_pkey.
 SELECT m.id, m.key, m.holder FROM unnest(%(states)s::text[]) AS s(state) CROSS JOIN LATERAL (

@@ -1,5 +1,6 @@
 -- Lists the workers that run or have reserved members of canceled batches, each once, with a queue whose
 -- Redis they listen on.
+-- Rows: opsjobs, by their batches.
 -- Run after an action, outside of its transaction. Indexes: jobs_by_state, workers_pkey.
 SELECT DISTINCT ON (w.name) j.queue, w.name
 FROM opsjobs.jobs j

@@ -2,6 +2,7 @@
 -- Returns lanes. The caller holds the entries, so when two jobs end at the same time one transaction sees the
 -- other. A locked job is skipped: a transaction that cancels it ends it, and the next pass of the cron loop
 -- finds the others.
+-- Rows: opsjobs, by their cron entries.
 -- Run by endings and by the cron loop. Index: jobs_of_cron.
 WITH first AS MATERIALIZED (
     SELECT min(j.id) AS id FROM opsjobs.jobs j

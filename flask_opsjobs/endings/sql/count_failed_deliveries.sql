@@ -1,12 +1,14 @@
 -- Counts deliveries that an RQ worker failed without running the job: the job becomes available again, and
 -- fails at the %(limit)s-th. Returns the jobs. Without this count, a plain RQ worker that lacks the host's
 -- code would take and fail the same job for ever. Locks in id order; fenced by the dispatch number.
+-- Rows: opsjobs, by origin.
 -- Run by the recall loop. Index: jobs_pkey.
 WITH named AS MATERIALIZED (
     SELECT id, dispatch_no FROM unnest(%(ids)s::bigint[], %(dispatch_nos)s::bigint[]) AS n(id, dispatch_no)
 ), locked AS MATERIALIZED (
     SELECT j.id, j.failed_deliveries + 1 >= %(limit)s AS is_last FROM opsjobs.jobs j JOIN named n USING (id)
     WHERE j.state = 'queued' AND j.dispatch_no = n.dispatch_no AND j.reserved_by IS NULL
+        AND j.origin = 'opsjobs'
     ORDER BY j.id FOR UPDATE OF j
 ), moved AS (
     UPDATE opsjobs.jobs j SET failed_deliveries = j.failed_deliveries + 1, dispatched_at = NULL,

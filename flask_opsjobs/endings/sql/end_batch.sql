@@ -5,6 +5,7 @@
 -- Ends and their end events are committed together, so whoever sees neither an open member nor an end event
 -- has counted all ends. The newest member is looked at first: entries of older ones may be dead.
 -- The caller holds the batch's lock.
+-- Rows: opsjobs, by their batches.
 -- Run by `fold`. Indexes: batches_pkey, batch_ends_pkey, batch_end_events_by_batch, jobs_open_of_batch.
 WITH ends AS MATERIALIZED (
     SELECT coalesce(sum(number), 0)::bigint AS number,

@@ -1,9 +1,11 @@
 -- Ends waiting jobs by an operator's decision. Returns the jobs that it ended. Leaves reserved jobs
 -- alone: only their worker ends them. Locks in id order, and checks the state again under the lock.
+-- Rows: opsjobs, by origin.
 -- Run by actions, through `endings`. Index: jobs_pkey.
 WITH locked AS MATERIALIZED (
     SELECT id FROM opsjobs.jobs
     WHERE id = ANY (%(ids)s::bigint[]) AND state = ANY (%(sources)s::text[]) AND reserved_by IS NULL
+        AND origin = 'opsjobs'
     ORDER BY id FOR UPDATE
 ), moved AS (
     UPDATE opsjobs.jobs j

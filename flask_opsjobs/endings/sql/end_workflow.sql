@@ -5,6 +5,7 @@
 -- since operators see the times and nobody sees the order of commits. Of several that one statement ended it
 -- is the first in the order of the graph, which is that of the ids. (`position` of a member is its element.)
 -- The caller holds the run's lock.
+-- Rows: opsjobs, by their runs.
 -- Run by `advance`. Indexes: workflows_pkey, steps_name_key, jobs_pkey.
 WITH run AS MATERIALIZED (
     SELECT * FROM opsjobs.workflows

@@ -1,6 +1,7 @@
 -- Enqueues a job that reports an end of a run or a batch, once per end and event. Its task and options were
 -- stored when the run or batch began, so that its end needs no code of the host. Returns its lane and queue;
 -- no row when this end was reported before.
+-- Rows: opsjobs, which it inserts.
 -- Run with the end, in the same transaction. Index: callbacks_pkey.
 WITH told AS (
     INSERT INTO opsjobs.callbacks (of, of_id, end_no, event, job_id)

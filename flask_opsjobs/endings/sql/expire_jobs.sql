@@ -1,11 +1,13 @@
 -- Ends waiting jobs whose deadline passed before they started. Returns them.
 -- Leaves reserved jobs to their workers.
 -- SKIP LOCKED: a locked job is checked again in the next pass.
+-- Rows: opsjobs, by origin.
 -- Run by the expire loop (ids NULL) and by a worker that got an overdue job (its id). Index: jobs_deadlines.
 WITH locked AS MATERIALIZED (
     SELECT id FROM opsjobs.jobs
     WHERE deadline_at IS NOT NULL AND deadline_at <= %(now)s
       AND state IN ('deferred', 'scheduled', 'available', 'queued', 'retryable') AND reserved_by IS NULL
+      AND origin = 'opsjobs'
       AND (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[]))
     ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), moved AS (

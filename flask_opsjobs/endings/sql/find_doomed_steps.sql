@@ -5,6 +5,7 @@
 -- limit end the search early, and read each edge by its key: Postgres expects ten times as many steps at each
 -- depth as there were at first, and would read all edges at each.
 -- The caller holds the run's lock.
+-- Rows: opsjobs, by their runs.
 -- Run by `advance`. Indexes: edges_pkey, steps_pkey, jobs_pkey or jobs_by_state.
 WITH RECURSIVE behind (id, cause, is_next) AS (
     SELECT next.id, u.cause, true FROM unnest(%(unfinished)s::bigint[], %(causes)s::bigint[]) AS u(id, cause)

@@ -1,6 +1,7 @@
 -- Gives back jobs that a worker has reserved and not begun: they become available, without an attempt. A job
 -- that somebody asked to cancel ends as canceled, and one whose deadline has passed as failed. Returns the
 -- jobs. Fenced by the dispatch number and by the reservation. Locks in id order.
+-- Rows: opsjobs, by their reservations.
 -- Run by a worker's taker. Index: jobs_pkey.
 WITH named AS MATERIALIZED (
     SELECT id, dispatch_no FROM unnest(%(ids)s::bigint[], %(dispatch_nos)s::bigint[]) AS n(id, dispatch_no)

@@ -3,6 +3,7 @@
 -- %(most)s after %(looked_after)s are looked at, the newest member of each first: entries of older ones may
 -- be dead. Locks nothing.
 -- Each step of the recursion reads the next batch from its index, because a batch may have many rows there.
+-- Rows: opsjobs, by their batches.
 -- Run by the fold loop and for a host's tests. Indexes: batch_end_events_by_batch, batches_by_state,
 -- jobs_open_of_batch.
 WITH RECURSIVE told (batch) AS (

@@ -1,6 +1,7 @@
 -- Lists steps of a canceled run that have not ended and whose workers were not asked to stop them.
 -- They are sorted after the limit: a sorted limit would tempt Postgres to read all jobs in id order.
 -- The caller holds the run's lock.
+-- Rows: opsjobs, by their runs.
 -- Run by `advance`. Index: jobs_of_run.
 WITH open AS MATERIALIZED (
     SELECT id, state FROM opsjobs.jobs

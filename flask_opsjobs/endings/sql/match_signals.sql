@@ -2,6 +2,7 @@
 -- opened in this moment (%(now)s) takes its oldest signal, whatever other waits are open.
 -- A wait that has ended, and has not settled yet, is not open.
 -- The caller holds the run's lock.
+-- Rows: opsjobs, by their runs.
 -- Run by `advance`. Indexes: steps_open_waits_of_run, signals_to_match, steps_waits_left, jobs_pkey.
 SELECT g.id AS signal, s.job_id AS wait, s.opened_at = %(now)s AS is_new, (
     SELECT count(*) FROM opsjobs.steps o JOIN opsjobs.jobs oj ON oj.id = o.job_id AND oj.state = 'deferred'

@@ -1,6 +1,7 @@
 -- Opens waits: from now on a signal ends them, and their time runs. Locks the jobs in id order. A wait whose
 -- job was ended at the same moment is not opened.
 -- The caller holds the run's lock.
+-- Rows: opsjobs, by their runs.
 -- Run by `advance`. Indexes: steps_pkey, jobs_pkey.
 WITH locked AS MATERIALIZED (
     SELECT id FROM opsjobs.jobs WHERE id = ANY (%(ids)s::bigint[]) AND state = 'deferred'

@@ -6,6 +6,7 @@
 -- LATERAL and OFFSET 0 read each result by its key: Postgres expects many more results than there are, and
 -- would read all outputs.
 -- The caller holds the run's lock.
+-- Rows: opsjobs, by their runs.
 -- Run by `advance`. Indexes: steps_pkey, steps_of_map, outputs_pkey, jobs_pkey.
 WITH taken AS MATERIALIZED (
     SELECT s.job_id AS id, t.parameter, source.name AS source, source.job_id AS source_id, source.settled,

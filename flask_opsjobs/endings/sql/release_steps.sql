@@ -3,6 +3,7 @@
 -- Returns the lanes and queues with jobs that are due now. Locks the jobs in id order. A step whose job was
 -- ended at the same moment is not released: if it is retried, it is released then, with its arguments.
 -- The caller holds the run's lock.
+-- Rows: opsjobs, by their runs.
 -- Run by `advance`. Indexes: steps_pkey, jobs_pkey.
 WITH locked AS MATERIALIZED (
     SELECT id FROM opsjobs.jobs WHERE id = ANY (%(ids)s::bigint[]) AND state = 'deferred'

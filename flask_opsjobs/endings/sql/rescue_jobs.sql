@@ -1,26 +1,32 @@
 -- Rescues jobs that their worker no longer runs; a job without attempts left fails. Returns the jobs.
 -- %(exclude)s are the deliveries ("id-dispatch_no") that the worker has reserved. Only claims before
 -- %(claimed_before)s are rescued, because the worker may have claimed a job while its heartbeat was on the
--- way. Locks in id order before it writes. The attempt ends as lost; a late outcome is rejected by the fence.
+-- way. Only the jobs %(ids)s when these are given. Locks in id order before it writes. The attempt ends as
+-- lost; a late outcome is rejected by the fence.
 -- SKIP LOCKED: somebody writes that job right now, or stands still while writing. The next pass looks again.
 -- A pass that waited would let all workers wait, because it has locked their rows.
--- Run by the watch loop for missing workers, and by a worker's own heartbeat. Index: jobs_started.
+-- Rows: opsjobs, by origin.
+-- Run by the watch loop for missing workers, by a worker's own heartbeat, and by an operator's action.
+-- Index: jobs_started.
 WITH locked AS MATERIALIZED (
-    SELECT id, dispatch_no, attempt < max_attempts AS has_more,
+    SELECT id, dispatch_no, task, attempt < max_attempts AS has_more,
         cancel_requested_at IS NOT NULL AS is_cancel_wanted, cancel_reason
     FROM opsjobs.jobs
     WHERE state = 'started' AND worker_id = ANY (%(worker_ids)s::bigint[]) AND origin = 'opsjobs'
-      AND started_at < %(claimed_before)s
+      AND started_at < %(claimed_before)s AND (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s))
       AND NOT (id || '-' || dispatch_no) = ANY (%(exclude)s::text[])
     ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), judged AS MATERIALIZED (
-    SELECT id, dispatch_no, cancel_reason,
+    SELECT id, dispatch_no, task, cancel_reason,
         CASE WHEN is_cancel_wanted THEN 'canceled'
             WHEN has_more THEN 'available'
         ELSE 'failed' END AS next FROM locked
 ), closed AS (
     UPDATE opsjobs.attempts a SET ended_at = %(now)s, outcome = 'lost', error = %(cause)s,
-        cause_of_death = %(cause)s
+        cause_of_death = %(cause)s, death = %(death)s,
+        -- As `key_of_end` of jobs/failure_key.py makes it, with the number of its algorithm.
+        failure_key = '\x01'::bytea || substr(sha256(convert_to(
+            concat_ws(E'\n', d.task, 'end', 'lost', %(death)s::text), 'UTF8')), 1, 15)
     FROM judged d WHERE a.job_id = d.id AND a.dispatch_no = d.dispatch_no AND a.ended_at IS NULL
 ), moved AS (
     UPDATE opsjobs.jobs j SET state = d.next, worker_id = NULL, dispatched_at = NULL, error = %(cause)s,

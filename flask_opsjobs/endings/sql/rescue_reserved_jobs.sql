@@ -2,14 +2,16 @@
 -- available, or end as canceled when somebody asked for that. Each counts the loss, so that it is taken alone
 -- the next time: one that kills its worker then does not take others with it. Returns the jobs.
 -- Only reservations from before %(reserved_before)s: a worker that is only silent may begin a younger one.
+-- Only the jobs %(ids)s when these are given.
 -- Locks in id order. SKIP LOCKED as in rescue_jobs.sql.
--- Run by the watch loop for missing workers, and by a worker that stops. Indexes: jobs_queued or
--- jobs_by_state, jobs_pkey.
+-- Rows: opsjobs, by their reservations.
+-- Run by the watch loop for missing workers, by a worker that stops, and by an operator's action. Indexes:
+-- jobs_queued or jobs_by_state, jobs_pkey.
 WITH locked AS MATERIALIZED (
     SELECT id, cancel_reason, cancel_requested_at IS NOT NULL AS is_cancel_wanted
     FROM opsjobs.jobs
-    WHERE state = 'queued' AND reserved_by = ANY (%(worker_ids)s::bigint[])
-        AND dispatched_at < %(reserved_before)s
+    WHERE state = 'queued' AND origin = 'opsjobs' AND reserved_by = ANY (%(worker_ids)s::bigint[])
+        AND dispatched_at < %(reserved_before)s AND (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s))
     ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), moved AS (
     UPDATE opsjobs.jobs j SET dispatched_at = NULL, reserved_by = NULL,

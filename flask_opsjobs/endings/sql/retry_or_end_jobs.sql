@@ -9,19 +9,21 @@
 -- after equal waits the same worker would always be first.
 -- An outcome tells how many seconds before %(now)s its function began and ended; without them the claim and
 -- %(now)s count.
+-- Rows: opsjobs, by origin.
 -- Run by a worker's recorder, for one outcome or many. Index: jobs_pkey.
 WITH o AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(outcomes)s::jsonb) AS o(
         id bigint, dispatch_no bigint, worker_id bigint, worker text, kind text, error text, traceback text,
         reason text, delay_seconds float8, ended_by text, output jsonb, keep_output bool, output_bytes int,
         output_omitted text, log_tail text, cause_of_death text, max_rss_kb bigint, done bigint, total bigint,
-        note text, pid int, began_ago float8, ended_ago float8)
+        note text, pid int, began_ago float8, ended_ago float8, death text, death_facts jsonb,
+        failure_key text)
 ), locked AS MATERIALIZED (
     SELECT j.id, j.dispatch_no, j.state, j.max_attempts, j.cancel_requested_at, j.cancel_reason, j.started_at,
            j.attempt + (j.state = 'queued')::int AS attempt,
            CASE WHEN o.kind = 'not_run' AND o.ended_by IN ('unknown_task', 'invalid_args')
                 THEN coalesce(j.first_handed_back_at, %(now)s) END AS first_handed_back_at
-    FROM opsjobs.jobs j JOIN o USING (id) WHERE j.dispatch_no = o.dispatch_no
+    FROM opsjobs.jobs j JOIN o USING (id) WHERE j.dispatch_no = o.dispatch_no AND j.origin = 'opsjobs'
     ORDER BY j.id FOR UPDATE OF j
 ), judged AS MATERIALIZED (
     SELECT o.*, l.attempt, l.cancel_reason,
@@ -65,13 +67,15 @@ WITH o AS MATERIALIZED (
 ), noted AS (
     INSERT INTO opsjobs.attempts AS a (job_id, dispatch_no, attempt, worker_id, worker, started_at, ended_at,
         outcome, error, traceback, log_tail, cause_of_death, max_rss_kb, progress_done, progress_total,
-            progress_note, pid)
+        progress_note, pid, death, death_facts, failure_key)
     SELECT id, dispatch_no, attempt, worker_id, worker, started_at, ended_at,
-        kind, error, traceback, log_tail, cause_of_death, max_rss_kb, done, total, note, pid FROM judged
+        kind, error, traceback, log_tail, cause_of_death, max_rss_kb, done, total, note, pid, death,
+        death_facts, decode(failure_key, 'hex') FROM judged
     ON CONFLICT (job_id, dispatch_no) DO UPDATE SET started_at = excluded.started_at,
         pid = coalesce(excluded.pid, a.pid), ended_at = excluded.ended_at, outcome = excluded.outcome,
         error = excluded.error, traceback = excluded.traceback, log_tail = excluded.log_tail,
-        cause_of_death = excluded.cause_of_death,
+        cause_of_death = excluded.cause_of_death, death = excluded.death,
+        death_facts = excluded.death_facts, failure_key = excluded.failure_key,
         max_rss_kb = excluded.max_rss_kb, progress_done = coalesce(excluded.progress_done, a.progress_done),
         progress_total = coalesce(excluded.progress_total, a.progress_total),
         progress_note = coalesce(excluded.progress_note, a.progress_note)

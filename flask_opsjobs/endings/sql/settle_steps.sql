@@ -1,11 +1,12 @@
--- Passes ends of steps on: takes end events of a run, settles those of their steps that are final now, and
--- lowers `pending` of the steps behind them, over at most %(limit)s edges. Returns one row: how many end
--- events it took, how many steps settled, whether edges are left, the steps that did not finish with the
--- first cause of each, the steps behind that wait for nothing any more, by what their release needs, and
--- whether the run had such steps or open waits before.
--- An end event only names a step to look at: whether the step has ended is decided by its job's row. A step
--- whose job was deleted by SQL is lost: it settles as failed. An event of a step that has settled already and
--- did not finish is returned too: then not all steps behind it were canceled the last time. Edges are read in
+-- Passes ends of steps on: takes end events of a run, which name at most %(limit)s steps or are a single
+-- one, settles those of their steps that are final now, and lowers `pending` of the steps behind them, over
+-- at most %(limit)s edges. Returns one row: how many end events it took and whether some are left, how many
+-- steps settled, whether edges are left, the steps that did not finish with the first cause of each, the
+-- steps behind that wait for nothing any more, by what their release needs, and whether the run had such
+-- steps or open waits before.
+-- An end event only names steps to look at: whether a step has ended is decided by its job's row. A step
+-- whose job was deleted by SQL is lost: it settles as failed. A named step that has settled already and did
+-- not finish is returned too: then not all steps behind it were canceled the last time. Edges are read in
 -- the order of their steps: where the limit cuts them, that step and those after it remember in `passed_to`
 -- how far their ends were passed on, and get another event.
 -- A step that waits for nothing any more keeps its row as it is: its release writes it, in the same
@@ -13,18 +14,25 @@
 -- before, stays as it is: nothing reads it any more. A step is released before one in front of it ends, when
 -- that one was reopened behind an edge that says `continue`.
 -- The caller holds the run's lock, and took it in an earlier statement.
+-- Rows: opsjobs, by their runs.
 -- Run by `advance`. Indexes: workflow_end_events_by_run, steps_pkey, jobs_pkey, edges_pkey,
 -- workflows_pkey, steps_overlooked, steps_open_waits_of_run.
-WITH events AS MATERIALIZED (
+WITH found AS MATERIALIZED (
+    SELECT ctid, row_number() OVER in_turn AS position, sum(cardinality(job_ids)) OVER in_turn AS steps
+    FROM (
+        SELECT ctid, job_ids FROM opsjobs.workflow_end_events WHERE workflow_id = %(id)s
+        LIMIT %(limit)s + 1) AS e
+    WINDOW in_turn AS (ROWS UNBOUNDED PRECEDING)
+), events AS MATERIALIZED (
     DELETE FROM opsjobs.workflow_end_events WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM opsjobs.workflow_end_events WHERE workflow_id = %(id)s LIMIT %(limit)s))
-    RETURNING job_id
+        SELECT ctid FROM found WHERE steps <= %(limit)s OR position = 1))
+    RETURNING job_ids
 ), ended AS MATERIALIZED (
     SELECT s.job_id, coalesce(j.state, s.settled, 'failed') AS state, j.started_at,
         s.settled IS NULL AS is_new,
         CASE WHEN s.settled IS NULL THEN 0 ELSE s.passed_to END AS passed_to,
         coalesce(s.settled_by, s.job_id) AS cause
-    FROM (SELECT DISTINCT job_id FROM events) AS e
+    FROM (SELECT DISTINCT unnest(job_ids) AS job_id FROM events) AS e
     JOIN opsjobs.steps s USING (job_id)
     LEFT JOIN opsjobs.jobs j ON j.id = s.job_id
     WHERE j.state IS NULL OR j.state IN ('finished', 'failed', 'canceled')
@@ -51,7 +59,8 @@ WITH events AS MATERIALIZED (
     FROM ended e LEFT JOIN remaining r USING (job_id)
     WHERE s.job_id = e.job_id AND e.passed_to IS NOT NULL
 ), again AS (
-    INSERT INTO opsjobs.workflow_end_events (workflow_id, job_id) SELECT %(id)s, job_id FROM remaining
+    INSERT INTO opsjobs.workflow_end_events (workflow_id, job_ids)
+    SELECT %(id)s, array_agg(job_id) FROM remaining HAVING count(*) > 0
 ), behind AS MATERIALIZED (
     SELECT s.job_id, s.pending - n.number AS pending, s.kind = 'wait' AS is_wait,
         s.takes IS NOT NULL AS takes_results
@@ -71,7 +80,9 @@ WITH events AS MATERIALIZED (
         FROM ended WHERE is_new) AS n
     WHERE w.id = %(id)s AND n.settled > 0
 )
-SELECT (SELECT count(*) FROM events) AS events, EXISTS (SELECT FROM remaining) AS has_edges_left,
+SELECT (SELECT count(*) FROM events) AS events,
+    (SELECT count(*) FROM found) > (SELECT count(*) FROM events) AS has_events_left,
+    EXISTS (SELECT FROM remaining) AS has_edges_left,
     count(*) FILTER (WHERE is_new) AS settled,
     coalesce(array_agg(job_id ORDER BY job_id) FILTER (WHERE state <> 'finished'), '{}') AS unfinished,
     coalesce(array_agg(cause ORDER BY job_id) FILTER (WHERE state <> 'finished'), '{}') AS causes,

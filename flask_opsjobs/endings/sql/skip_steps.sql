@@ -1,5 +1,6 @@
 -- Ends steps as finished with a given result. Returns the jobs that it ended. Locks in id order. The caller
 -- holds the run's lock, and has reopened the steps that had settled.
+-- Rows: opsjobs, by their runs.
 -- Run by actions, through `endings`. Index: jobs_pkey.
 WITH locked AS MATERIALIZED (
     SELECT id FROM opsjobs.jobs

@@ -2,6 +2,7 @@
 -- the wait, or one of them is gone: then a later `advance` looks again.
 -- `advance` takes early signals only, an operator any that no wait has taken.
 -- The caller holds the run's lock.
+-- Rows: opsjobs, by their runs.
 -- Run by `advance`, and by the actions that signal a wait. Indexes: signals_pkey, jobs_pkey.
 WITH signal AS MATERIALIZED (
     SELECT id, payload FROM opsjobs.signals

@@ -6,24 +6,42 @@ Failures are logged and never reach the host. The loops repair what fails here.
 from __future__ import annotations
 
 import logging
+import os
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 import psycopg
 from redis import RedisError
 
-from ...actions.effects import Advance, Dispatch, Effect, Fold, Forget, Recall, RequestHeartbeat
+from ...actions.effects import (
+    Advance,
+    AnnounceDrain,
+    AnnounceResolved,
+    AnnounceStop,
+    AskRq,
+    Dispatch,
+    Effect,
+    Fold,
+    Forget,
+    Recall,
+)
 from ...batches.transitions import list_workers_of_batches_to_stop
 from ...core.db import Connection, is_away, say_cause
 from ...core.reading import read_clock
 from ...endings.pending_batches import PendingBatches
 from ...endings.pending_runs import PendingRuns
 from ...host import ClosedBatch, CommitNote, DueLane, Host, QueuedAtInsert, SignalSent
+from ...lifeline import incidents
+from ...lifeline import transitions as incident_transitions
+from ...lifeline.incidents import Applied
 from ...workflows.send_signal import since
 from ...workflows.transitions import find_runs_of_signal, list_workers_to_stop
+from ..adopted.ask_rq import RqRefused, ask_of_place
 from ..reconcile.recall import recall_paused
 from ..reconcile.remove_deliveries import remove_deliveries
-from ..redis.broker import Delivery, broker_of, request_heartbeat, try_request_heartbeat
+from ..redis.broker import Delivery, SentPush, announce_stop, broker_of, try_announce_stop
 from .dispatch import Dispatcher, recall
 
 _log = logging.getLogger("flask_opsjobs.dispatch")
@@ -41,10 +59,18 @@ class AfterCommitDispatch:
         self._estimate = RoomEstimate()
         self._paused_until = 0.0
         self._is_told = False
+        # Pushes whose answers are read before the next one, so that no request waits for Redis.
+        self._sent: deque[SentPush] = deque()
+        self._pid = os.getpid()
 
     def has_room(self, queue: str) -> bool:
         """Return whether a due job may be inserted as `queued` and pushed after the commit. Takes a slot."""
-        return time.monotonic() >= self._paused_until and self._estimate.take(queue)
+        if time.monotonic() < self._paused_until:
+            return False
+        if self._estimate.take(queue):
+            return True
+        self._note_answers()
+        return self._estimate.take(queue)
 
     def push(self, notes: Sequence[CommitNote]) -> None:
         """Push the jobs that were inserted as `queued`, and dispatch other lanes.
@@ -62,8 +88,7 @@ class AfterCommitDispatch:
                 lanes |= dict.fromkeys(self._give_to_waits(signals))
             if closed:
                 lanes |= dict.fromkeys(self._fold(closed))
-            if queued:
-                self._push_queued(queued)
+            self._push_queued(queued)
             if (self._dispatch(list(lanes)) or queued) and self._is_told:
                 _log.warning("jobs are dispatched after commits again")
                 self._is_told = False
@@ -102,14 +127,44 @@ class AfterCommitDispatch:
         self._is_told = True
 
     def _push_queued(self, queued: Sequence[Delivery]) -> None:
+        """Push these without waiting for the answer, after reading the answers to earlier pushes."""
+        sent = self._take_sent()
         try:
-            waiting = broker_of(self._host).push(queued, quick=True)
+            while sent:
+                self._estimate.note_waiting(sent[0].queue, sent[0].read())
+                del sent[0]
+            if (last := broker_of(self._host).send(queued, quick=True)) is not None:
+                self._sent.append(last)
         except RedisError:
+            # A push without an answer may still have arrived. Its dispatch number is outdated by the recall.
+            for push in sent:
+                push.give_up()
+            lost = [delivery for push in sent for delivery in push.deliveries]
             with self._host.spare.one() as connection:
-                recall(connection, [(delivery.id, delivery.dispatch_no) for delivery in queued])
+                recall(connection, [(each.id, each.dispatch_no) for each in (*lost, *queued)])
             raise
-        for queue, number in waiting.items():
-            self._estimate.note_waiting(queue, number)
+
+    def _note_answers(self) -> None:
+        """Use the answers that have arrived. Keep the bad ones: no recall may run inside a transaction."""
+        for sent in self._take_sent():
+            try:
+                if sent.has_answer():
+                    self._estimate.note_waiting(sent.queue, sent.read())
+                    continue
+            except RedisError:
+                pass
+            self._sent.append(sent)
+
+    def _take_sent(self) -> list[SentPush]:
+        """Take all pushes whose answers were not read, so that no other thread reads them."""
+        if self._pid != os.getpid():
+            # After a fork the connections are the parent's, and so are the answers.
+            self._sent, self._pid = deque(), os.getpid()
+        taken = []
+        with suppress(IndexError):
+            while True:
+                taken.append(self._sent.popleft())
+        return taken
 
     def _dispatch(self, lanes: Sequence[DueLane]) -> int:
         """Dispatch these lanes; return how many jobs."""
@@ -164,34 +219,35 @@ def _half(room: int) -> int:
 
 
 def run_effects(host: Host, connection: Connection, effects: Iterable[Effect]) -> list[str]:
-    """Run an action's effects; return a sentence for each that failed: what happens instead. Never raises.
+    """Run an action's effects; return what failed, as sentences: what happens instead. Never raises.
 
     `connection` is in autocommit. An operator waits for the answer, so a call to Redis takes at most 0.2 s,
     and after the first call without an answer the remaining effects are not tried.
     """
-    failed: dict[str, None] = {}
+    untold: dict[str, None] = {}
+    refused: list[str] = []
     redis_is_away = False
     for effect in effects:
         if not redis_is_away:
             try:
                 _run(host, connection, effect)
                 continue
+            except RqRefused as error:
+                refused.append(str(error))
+                continue
             except RedisError as error:
                 redis_is_away = True
                 _log.warning("Redis did not answer (%s) after an action", type(error).__name__)
             except Exception:
                 _log.exception("an effect of an action failed: %r", effect)
-        failed[effect.otherwise] = None
-    return list(failed)
+        untold[effect.otherwise] = None
+    return [*([f"Redis was not told: {', '.join(untold)}"] if untold else []), *refused]
 
 
 def _run(host: Host, connection: Connection, effect: Effect) -> None:
     match effect:
         case Dispatch(lanes):
-            # The dispatcher is None under TESTING and without OPSJOBS_DISPATCH: the loop dispatches then.
-            # It logs by itself when Redis does not answer.
-            if host.dispatcher is not None:
-                host.dispatcher.push([DueLane(*lane) for lane in lanes])
+            _dispatch(host, lanes)
         case Recall(queue):
             remove_deliveries(broker_of(host), recall_paused(connection, queue), quick=True)
         case Forget(deliveries):
@@ -200,8 +256,20 @@ def _run(host: Host, connection: Connection, effect: Effect) -> None:
             _advance(host, connection, runs)
         case Fold(batches):
             _fold(host, connection, batches)
-        case RequestHeartbeat(queue, worker):
-            request_heartbeat(broker_of(host), queue, worker)
+        case AnnounceStop(queue, worker) | AnnounceDrain(queue, worker):
+            announce_stop(broker_of(host), queue, worker)
+        case AnnounceResolved(ids):
+            resolved = [incident.news for incident in incident_transitions.look(connection, ids)]
+            incidents.announce(host, Applied(resolved=resolved))
+        case AskRq():
+            ask_of_place(host, effect)
+
+
+def _dispatch(host: Host, lanes: Iterable[tuple[str, str]]) -> None:
+    # The dispatcher is None under TESTING and without OPSJOBS_DISPATCH: the loop dispatches then.
+    # It logs by itself when Redis does not answer.
+    if host.dispatcher is not None:
+        host.dispatcher.push([DueLane(*lane) for lane in lanes])
 
 
 def _advance(host: Host, connection: Connection, runs: Sequence[int]) -> None:
@@ -213,9 +281,9 @@ def _advance(host: Host, connection: Connection, runs: Sequence[int]) -> None:
         connection
     )  # the first call ends steps, the second passes their ends on
     for queue, worker in list_workers_to_stop(connection, runs):
-        try_request_heartbeat(broker_of(host), queue, worker)
-    if lanes and host.dispatcher is not None:
-        host.dispatcher.push([DueLane(*lane) for lane in lanes])
+        try_announce_stop(broker_of(host), queue, worker)
+    if lanes:
+        _dispatch(host, lanes)
 
 
 def _fold(host: Host, connection: Connection, batches: Sequence[int]) -> None:
@@ -224,6 +292,6 @@ def _fold(host: Host, connection: Connection, batches: Sequence[int]) -> None:
     pending.add(batches)
     lanes = pending.advance(connection)
     for queue, worker in list_workers_of_batches_to_stop(connection, batches):
-        try_request_heartbeat(broker_of(host), queue, worker)
-    if lanes and host.dispatcher is not None:
-        host.dispatcher.push([DueLane(*lane) for lane in lanes])
+        try_announce_stop(broker_of(host), queue, worker)
+    if lanes:
+        _dispatch(host, lanes)

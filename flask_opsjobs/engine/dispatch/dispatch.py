@@ -82,9 +82,9 @@ class Dispatcher:
         self.next_seconds: float | None = None
         self.full: set[tuple[str, bool]] = set()
 
-    def dispatch_all(self, now: datetime, queue: str | None = None) -> int:
-        """Dispatch the due lanes of one queue or all; return how many jobs."""
-        return self.dispatch_lanes(dispatch_limits.list_due(self._connection, queue), now)
+    def dispatch_all(self, now: datetime) -> int:
+        """Dispatch all due lanes; return how many jobs."""
+        return self.dispatch_lanes(dispatch_limits.list_due(self._connection), now)
 
     def dispatch_lanes(self, lanes: Sequence[Due], now: datetime) -> int:
         """Dispatch these lanes as prefetch and buckets allow; return how many jobs.
@@ -188,8 +188,7 @@ def take_limited(
     """
     kept = KeptDeliveries()
     place = {queue: place for place, queue in enumerate(queues)}
-    due = dispatch_limits.list_due(connection)
-    lanes = [each for each in due if each.key is not None and each.queue in place]
+    lanes = dispatch_limits.list_limited_due(connection, queues)
     lanes.sort(key=lambda each: place[each.queue])
     Dispatcher(connection, kept, settings, most=number).dispatch_lanes(lanes, now)
     return kept.deliveries
@@ -234,17 +233,27 @@ class Refill:
         self._is_told = False
         # The queues whose limited lanes are dispatched next, each with the lanes that were left before.
         self._rest: dict[str, Sequence[Due]] = {}
+        # The (lane, queue) pairs that were offered since then.
+        self._offered: set[tuple[str, str]] = set()
         self._all_lanes_at = 0.0
         self._paused_until = 0.0
 
-    def refill(self, connection: Connection, ended: Sequence[MovedJob], now: datetime) -> None:
+    def refill(
+        self,
+        connection: Connection,
+        ended: Sequence[MovedJob],
+        now: datetime,
+        offered: Sequence[tuple[str, str]] = (),
+    ) -> None:
         """Dispatch the limited lanes of jobs that ended: their limiters have room again.
 
-        The other limited lanes of their queues are left to `dispatch_rest`: many partitions may wait with one
-        job each. Lanes without a limiter are left to the workers, which take from them.
+        Not those (lane, queue) pairs that were `offered` to somebody who claims the next jobs. The other
+        limited lanes of their queues are left to `dispatch_rest`: many partitions may wait with one job each.
+        Lanes without a limiter are left to the workers, which take from them.
         """
         limited = dict.fromkeys((job.lane, job.queue) for job in ended if job.is_limited)
-        self.dispatch(connection, limited, now)
+        self._offered |= {*offered}
+        self.dispatch(connection, [lane for lane in limited if lane not in offered], now)
         if has_limits(self._host):
             for queue in dict.fromkeys(job.queue for job in ended):
                 self._rest.setdefault(queue, ())
@@ -259,8 +268,11 @@ class Refill:
         queue = next(iter(self._rest))
         dispatcher = self._dispatcher(connection)
         lanes = self._rest.pop(queue) or [
-            due for due in dispatch_limits.list_due(connection, queue) if due.key is not None
+            due
+            for due in dispatch_limits.list_limited_due(connection, [queue])
+            if (due.lane, queue) not in self._offered
         ]
+        self._offered = {lane for lane in self._offered if lane[1] != queue}
         while lanes and lanes[0].prefetch not in dispatcher.full:
             self._try(partial(dispatcher.dispatch_lanes, lanes[:_LANES], now))
             lanes = lanes[_LANES:]

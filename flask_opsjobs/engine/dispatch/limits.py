@@ -85,9 +85,14 @@ class BucketRooms:
             self.next_seconds = seconds if before is None else min(seconds, before)
 
 
-def list_due(connection: Connection, queue: str | None = None) -> list[Due]:
-    """Return the lanes with due jobs, of one queue or of all, ordered by the first job of each lane."""
-    rows = connection.execute(sql.load("find_due_lanes"), {"queue": queue})
+def list_due(connection: Connection) -> list[Due]:
+    """Return the lanes with due jobs, ordered by the first job of each lane."""
+    return [Due(*row) for row in connection.execute(sql.load("find_due_lanes"))]
+
+
+def list_limited_due(connection: Connection, queues: Sequence[str]) -> list[Due]:
+    """Return the limited lanes of these queues with due jobs, ordered by the first job of each lane."""
+    rows = connection.execute(sql.load("find_due_limited_lanes"), {"queues": list(queues)})
     return [Due(*row) for row in rows]
 
 

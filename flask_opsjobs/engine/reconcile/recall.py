@@ -13,7 +13,7 @@ from rq.job import JobStatus
 from ... import endings
 from ...core import sql
 from ...core.db import Connection
-from ...core.redis_facts import PARKED_GRACES
+from ...core.redis_facts import PARKED_GRACES, DeliveryPlace
 from ...errors import EngineUnavailable
 from ..dispatch.dispatch import recall
 from ..redis.broker import Broker, rq_id
@@ -56,13 +56,16 @@ class Recalled:
 
 
 @dataclass(frozen=True)
-class _Queued:
+class QueuedJob:
+    """A `queued` job that no worker has reserved, and its delivery."""
+
     id: int
     dispatch_no: int
     queue: str
 
     @property
     def key(self) -> Key:
+        """Return its delivery: (job id, dispatch number)."""
         return self.id, self.dispatch_no
 
     @property
@@ -72,11 +75,12 @@ class _Queued:
 
     @property
     def rq_id(self) -> str:
+        """Return the RQ id of its delivery."""
         return rq_id(self.id, self.dispatch_no)
 
 
 @dataclass
-class _Missed:
+class MissedJobs:
     """The rows whose deliveries one pass has missed, as in `Suspects`."""
 
     absent: set[Key] = field(default_factory=set)
@@ -106,9 +110,9 @@ def recall_lost(
     No lock is held during a call to Redis. The writes are fenced by `dispatch_no`, so any number of processes
     may recall at the same time. `late_seconds` tells which workers listen.
     """
-    rows, after = _page(connection, now, suspects.after, recall_seconds)
+    rows, after = read_page(connection, now, suspects.after, recall_seconds)
     reserved = {name for (name,) in connection.execute(sql.load("list_reserved_deliveries"))}
-    missed = _find_missed(broker, [row for row in rows if row.reserved_as not in reserved], now)
+    missed = find_missed(broker, [row for row in rows if row.reserved_as not in reserved], now)
     seen = Suspects(
         absent=_since(suspects.absent, missed.absent, suspects.after, after, now),
         parked=_since(suspects.parked, missed.parked, suspects.after, after, now),
@@ -145,31 +149,58 @@ def recall_paused(connection: Connection, queue: str | None = None) -> list[tupl
     wanted = {"queue": queue, "limit": _MOST_ROWS}
     found = connection.execute(sql.load("list_queued_in_paused"), wanted).fetchall()
     reserved = {name for (name,) in connection.execute(sql.load("list_reserved_deliveries"))}
-    rows = [row for row in (_Queued(*row) for row in found) if row.reserved_as not in reserved]
+    rows = [row for row in (QueuedJob(*row) for row in found) if row.reserved_as not in reserved]
     recalled = set(recall(connection, [row.key for row in rows])) if rows else set()
     return sorted((row.queue, *row.key) for row in rows if row.key in recalled)
 
 
-def _page(
+def find_places(
+    connection: Connection, broker: Broker, ids: Iterable[int], now: datetime
+) -> dict[int, DeliveryPlace]:
+    """Return where the delivery of each of these jobs is that are `queued` and not reserved.
+
+    Locks nothing. Postgres is read before Redis, in which a delivery is looked for in the order in which it
+    moves: so one that moves is seen. A Redis that does not answer costs 0.2 s.
+    """
+    found = connection.execute(sql.load("list_deliveries_of_jobs"), {"ids": list(ids)}).fetchall()
+    by_queue = _by_queue(QueuedJob(*row) for row in found)
+    reserved = {name for (name,) in connection.execute(sql.load("list_reserved_deliveries"))}
+    places: dict[int, DeliveryPlace] = {}
+    for queues in by_redis(broker.queue(name, quick=True) for name in by_queue):
+        is_silent = False
+        for queue in queues:
+            rows = by_queue[queue.name]
+            try:
+                at = None if is_silent else find_deliveries(queue, [row.rq_id for row in rows], now)
+            except RedisError:
+                at, is_silent = None, True
+            for row in rows:
+                is_held = row.reserved_as in reserved
+                place = "held" if is_held else "unknown" if at is None else at.place_of(row.rq_id)
+                places[row.id] = DeliveryPlace(row.dispatch_no, place)
+    return places
+
+
+def read_page(
     connection: Connection, now: datetime, after: int, seconds: float
-) -> tuple[list[_Queued], int]:
+) -> tuple[list[QueuedJob], int]:
     """Return queued jobs with ids above `after`, and the `after` of the next pass; 0 begins again."""
     page = {"now": now, "after": after, "seconds": seconds, "limit": _MOST_ROWS}
     found = connection.execute(sql.load("list_queued_jobs"), page).fetchall()
-    rows = [_Queued(*row) for row in found]
+    rows = [QueuedJob(*row) for row in found]
     return rows, rows[-1].id if len(rows) == _MOST_ROWS else 0
 
 
-def _by_queue(rows: Iterable[_Queued]) -> dict[str, list[_Queued]]:
-    found: dict[str, list[_Queued]] = {}
+def _by_queue(rows: Iterable[QueuedJob]) -> dict[str, list[QueuedJob]]:
+    found: dict[str, list[QueuedJob]] = {}
     for row in rows:
         found.setdefault(row.queue, []).append(row)
     return found
 
 
-def _find_missed(broker: Broker, rows: list[_Queued], now: datetime) -> _Missed:
+def find_missed(broker: Broker, rows: list[QueuedJob], now: datetime) -> MissedJobs:
     """Return the rows that are not in the lists of their queues, and that RQ does not run."""
-    missed = _Missed()
+    missed = MissedJobs()
     by_queue = _by_queue(rows)
     for queues in by_redis(map(broker.queue, by_queue)):
         for at, queue in enumerate(queues):
@@ -182,7 +213,7 @@ def _find_missed(broker: Broker, rows: list[_Queued], now: datetime) -> _Missed:
     return missed
 
 
-def _look_for(queue: Queue, rows: list[_Queued], now: datetime, missed: _Missed) -> None:
+def _look_for(queue: Queue, rows: list[QueuedJob], now: datetime, missed: MissedJobs) -> None:
     found = find_deliveries(queue, [row.rq_id for row in rows], now)
     certain = found.listed | found.running
     for row in rows:
@@ -216,7 +247,7 @@ def _overdue(
 
 
 def _recall_lost_rows(
-    connection: Connection, broker: Broker, rows: list[_Queued], seen: Suspects, now: datetime
+    connection: Connection, broker: Broker, rows: list[QueuedJob], seen: Suspects, now: datetime
 ) -> Recalled:
     failed: list[Key] = []
     if not rows:
@@ -238,7 +269,7 @@ def _recall_lost_rows(
     return Recalled(left, recalled, counted)
 
 
-def _failed_by_rq(queue: Queue, rows: list[_Queued]) -> list[Key]:
+def _failed_by_rq(queue: Queue, rows: list[QueuedJob]) -> list[Key]:
     hashes = read_hashes(queue.connection, [row.rq_id for row in rows])
     failed = JobStatus.FAILED.value
     return [row.key for row in rows if (found := hashes.get(row.rq_id)) and found.status == failed]

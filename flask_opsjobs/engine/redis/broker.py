@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain, groupby
 from typing import Any
 
-from redis import RedisError
+from redis import ConnectionPool, RedisError
 from rq import Queue
 from rq.command import send_command
 from rq.job import Job as RQJob
@@ -35,21 +35,31 @@ _LARGEST = 2**63 - 1
 _OUTER_BOUND_SECONDS = 60
 # RQ keeps a failed delivery this long, so that the recall loop sees it; RQ's default is a year.
 _FAILURE_TTL_SECONDS = 3600
-# The command that asks a worker for a heartbeat. Plain RQ workers ignore commands that they do not know.
-_COMMAND = "opsjobs-heartbeat"
+# The command that tells a worker that one of its jobs shall stop. Plain RQ workers ignore commands that they
+# do not know. Workers of older versions send a heartbeat, which tells them the same.
+STOP_ANNOUNCED = "opsjobs-heartbeat"
 # So many deliveries are pushed at once: nobody else is served by Redis meanwhile.
 _AT_ONCE = 500
+# The fields of all deliveries, at any time.
+_FIXED_FIELDS = {
+    "status": JobStatus.QUEUED.value,
+    "result_ttl": 0,
+    "failure_ttl": _FAILURE_TTL_SECONDS,
+}
 # Writes the records of deliveries and puts their ids into the list of their queue. A script, because each
-# argument costs the client more time than it costs Redis: those that all deliveries share are sent once.
-_PUSH = """
-local shared = {unpack(ARGV, 2, ARGV[1] + 1)}
+# argument costs the client more time than it costs Redis: it gets none twice, and none that never changes.
+_PUSH = f"""
+local data, origin, moment = unpack(ARGV, 1, 3)
 redis.call('SADD', KEYS[1], KEYS[2])
-for at = ARGV[1] + 2, #ARGV, 5 do
+local waiting
+for at = 4, #ARGV, 5 do
     local push, id, key, description, timeout = unpack(ARGV, at, at + 4)
-    redis.call('HSET', key, 'description', description, 'timeout', timeout, unpack(shared))
-    redis.call(push, KEYS[2], id)
+    redis.call('HSET', key, 'data', data, 'origin', origin, 'created_at', moment, 'enqueued_at', moment,
+        'description', description, 'timeout', timeout,
+        {", ".join(f"'{name}', '{value}'" for name, value in _FIXED_FIELDS.items())})
+    waiting = redis.call(push, KEYS[2], id)
 end
-return redis.call('LLEN', KEYS[2])
+return waiting
 """
 
 
@@ -86,6 +96,62 @@ def parse_rq_id(text: str) -> tuple[int, int] | None:
     return found if found and max(found) <= _LARGEST and rq_id(*found) == text else None
 
 
+class SentPush:
+    """A push that was sent, and whose answer may not have been read. Used by one thread at a time.
+
+    It bypasses the client, which waits for each answer, and needs more time for a call than Redis does.
+    """
+
+    def __init__(
+        self,
+        queue: str,
+        deliveries: Sequence[Delivery],
+        pool: ConnectionPool,
+        command: bytes,
+    ) -> None:
+        """Send the command. Raises `RedisError`."""
+        self.queue = queue
+        self.deliveries = deliveries
+        self._pool = pool
+        self._connection = pool.get_connection()
+        self._answer: int | RedisError | None = None
+        try:
+            self._connection.send_packed_command([command])
+        except BaseException:
+            pool.release(self._connection)
+            raise
+
+    def has_answer(self) -> bool:
+        """Return whether `read` returns or raises at once. Does not wait."""
+        try:
+            return self._answer is not None or bool(self._connection.can_read())
+        except RedisError:
+            return True
+
+    def read(self) -> int:
+        """Wait for the answer: how many ids the list of the queue holds now, those of plain RQ jobs included.
+
+        Raises `RedisError` when Redis did not take the deliveries. A second call does the same at once.
+        """
+        if self._answer is None:
+            try:
+                self._answer = int(self._connection.read_response())
+            except RedisError as error:
+                self._answer = error
+            finally:
+                self._pool.release(self._connection)
+        if isinstance(self._answer, RedisError):
+            raise self._answer
+        return self._answer
+
+    def give_up(self) -> None:
+        """Give the connection back without its answer. Does nothing after `read`."""
+        if self._answer is None:
+            self._answer = RedisError("the answer was given up")
+            self._connection.disconnect()
+            self._pool.release(self._connection)
+
+
 class Broker:
     """Calls RQ for the rest of the package. Methods raise `redis.RedisError` when Redis does not answer."""
 
@@ -101,26 +167,35 @@ class Broker:
         wire = self.connections.wire(name, quick=quick)
         return Queue(name, connection=wire.redis, serializer=WriteOnlySerializer(wire.serializer))
 
-    def push(self, deliveries: Iterable[Delivery], *, quick: bool = False) -> dict[str, int]:
+    def push(self, deliveries: Iterable[Delivery], *, quick: bool = False) -> None:
         """Push deliveries to RQ, queue by queue, in the given order; priority 0 goes to the front.
 
-        Return how many ids the list of each queue holds now, plain RQ jobs included.
-
-        Commit the rows first: an idle worker claims within 0.1 ms. `quick` limits each call to 0.2 s, for a
-        request of the host.
+        Commit the rows first: an idle worker claims within 0.1 ms. `quick` limits each wait for Redis to
+        0.2 s, for a request of the host.
         """
-        waiting = {}
+        if (sent := self.send(deliveries, quick=quick)) is not None:
+            sent.read()
+
+    def send(self, deliveries: Iterable[Delivery], *, quick: bool = False) -> SentPush | None:
+        """Push as `push`, but do not wait for the last answer: the caller reads it, sooner or later.
+
+        Many deliveries, or those of several queues, need several commands. Each of them but the last is
+        answered before the next is sent, so they keep their order. None when there is nothing to push.
+        """
+        sent = None
         for name, group in groupby(sorted(deliveries, key=_queue_name), key=_queue_name):
             wire = self.connections.wire(name, quick=quick)
             keys = (Queue.redis_queues_keys, Queue.redis_queue_namespace_prefix + name)
-            shared = list(chain(*_shared_fields(name, wire.serializer).items()))
-            arguments = [_push_arguments(delivery) for delivery in group]
-            for start in range(0, len(arguments), _AT_ONCE):
-                own = chain(*arguments[start : start + _AT_ONCE])
-                waiting[name] = int(
-                    wire.redis.eval(_PUSH, len(keys), *keys, len(shared), *shared, *own)
-                )
-        return waiting
+            shared = (*keys, _data(wire.serializer), name, utcformat(now()))
+            rest = list(group)
+            while rest:
+                if sent is not None:
+                    sent.read()
+                some, rest = rest[:_AT_ONCE], rest[_AT_ONCE:]
+                own = chain.from_iterable(map(_push_arguments, some))
+                command = _pack_push(*shared, *own)
+                sent = SentPush(name, some, wire.redis.connection_pool, command)
+        return sent
 
     def forget(self, queue_name: str, rq_ids: Iterable[str], *, quick: bool = False) -> None:
         """Remove deliveries and their hashes from RQ: from list, intermediate list and failed registry."""
@@ -153,25 +228,37 @@ def _queue_name(delivery: Delivery) -> str:
 
 
 def make_hash(delivery: Delivery, serializer: Serializer | None) -> dict[Any, Any]:
-    """Return the fields that RQ's enqueue writes and its workers read.
+    """Return the fields that RQ's enqueue writes and its workers read, as `push` writes them.
 
     Leaving out empty fields halves the time.
     """
-    return _shared_fields(delivery.queue, serializer) | _own_fields(delivery)
-
-
-def _shared_fields(queue: str, serializer: Serializer | None) -> dict[str, Any]:
-    """Return the fields that are the same for all deliveries that are pushed to a queue now."""
     moment = utcformat(now())
     return {
-        "data": _data(serializer or DefaultSerializer),  # type: ignore[arg-type]  # it is hashable
-        "status": JobStatus.QUEUED.value,
-        "origin": queue,
+        "data": _data(serializer),
+        "origin": delivery.queue,
         "created_at": moment,
         "enqueued_at": moment,
-        "result_ttl": 0,
-        "failure_ttl": _FAILURE_TTL_SECONDS,
+        **_own_fields(delivery),
+        **_FIXED_FIELDS,
     }
+
+
+def _pack_push(*arguments: bytes | str | int) -> bytes:
+    """Return the call of the script in Redis' protocol. redis-py needs several times as long for it."""
+    return b"*%d\r\n%b%b" % (
+        len(_PUSH_HEAD) + len(arguments),
+        _PACKED_PUSH_HEAD,
+        b"".join(map(_pack, arguments)),
+    )
+
+
+def _pack(argument: bytes | str | int) -> bytes:
+    raw = argument if isinstance(argument, bytes) else str(argument).encode()
+    return b"$%d\r\n%b\r\n" % (len(raw), raw)
+
+
+_PUSH_HEAD: tuple[str | int, ...] = ("EVAL", _PUSH, 2)
+_PACKED_PUSH_HEAD = b"".join(map(_pack, _PUSH_HEAD))
 
 
 def _push_arguments(delivery: Delivery) -> tuple[Any, ...]:
@@ -190,20 +277,27 @@ def _own_fields(delivery: Delivery) -> dict[str, Any]:
     }
 
 
+def _data(serializer: Serializer | None) -> bytes:
+    return _data_by(serializer or DefaultSerializer)  # type: ignore[arg-type]  # it is hashable
+
+
 @cache
-def _data(serializer: Serializer) -> bytes:
+def _data_by(serializer: Serializer) -> bytes:
     # RQ's (function, instance, args, kwargs): the same for all deliveries, because they carry no arguments.
     return zlib.compress(serializer.dumps((FUNCTION, None, (), {})))
 
 
-def request_heartbeat(broker: Broker, queue: str, worker: str) -> None:
-    """Ask the worker for a heartbeat now. Raises `RedisError`. A worker that is not subscribed misses it."""
-    send_command(broker.queue(queue, quick=True).connection, worker, _COMMAND)
+def announce_stop(broker: Broker, queue: str, worker: str) -> None:
+    """Tell the worker that one of its jobs shall stop. Raises `RedisError`.
+
+    A worker that is not subscribed misses it.
+    """
+    send_command(broker.queue(queue, quick=True).connection, worker, STOP_ANNOUNCED)
 
 
-def try_request_heartbeat(broker: Broker, queue: str, worker: str) -> None:
-    """Call `request_heartbeat`, but only log when Redis does not answer: the regular heartbeat follows."""
+def try_announce_stop(broker: Broker, queue: str, worker: str) -> None:
+    """Call `announce_stop`, but only log when Redis does not answer: the next heartbeat tells it too."""
     try:
-        request_heartbeat(broker, queue, worker)
+        announce_stop(broker, queue, worker)
     except RedisError as error:
-        _log.info("worker %s was not asked for a heartbeat (%s)", worker, type(error).__name__)
+        _log.info("worker %s was not told to stop a job (%s)", worker, type(error).__name__)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from flask import Flask
@@ -36,11 +37,11 @@ READS = frozenset().union(
     {"INFO", "PING", "TIME"},
     {"EXISTS", "PTTL", "SCAN", "TTL", "TYPE"},
     {"GET", "MGET"},
-    {"HEXISTS", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET"},
+    {"HEXISTS", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "HSTRLEN"},
     {"LINDEX", "LLEN", "LPOS", "LRANGE"},
     {"SCARD", "SISMEMBER", "SMEMBERS"},
     {"ZCARD", "ZCOUNT", "ZRANGE", "ZRANGEBYSCORE", "ZRANK", "ZREVRANGE", "ZSCORE"},
-    {"XLEN", "XRANGE"},
+    {"XLEN", "XRANGE", "XREVRANGE"},
 )
 
 
@@ -78,20 +79,25 @@ class Wire:
 class RedisConnections:
     """The wires of one app, made at first use, and made again in a forked child."""
 
-    def __init__(self, app: Flask, url: str | None) -> None:
+    def __init__(
+        self, app: Flask, url: str | None, labelled_urls: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self._extensions = app.extensions
         self._app = app
         self._url = url
-        # Held by each client while it connects.
+        self._labelled_urls = labelled_urls
+        self._labelled: dict[tuple[str, bool], Redis] = {}
+        # Held by each client while it makes a socket.
         self._connect_lock: AbstractContextManager[object] = nullcontext()
         self._lock = threading.Lock()
         self._wires: dict[tuple[str, bool], Wire] = {}
         self._pid = os.getpid()
 
     def connect_with(self, lock: AbstractContextManager[object]) -> None:
-        """Let all clients hold this lock while they connect, also those of wires that were made before.
+        """Let all clients hold this lock while they make a socket, also those of wires that were made before.
 
-        To connect takes locks of the C library and of imports, which must be free when a process forks.
+        To find an address takes locks of the C library, which must be free when a process forks. They do not
+        hold it while Redis lets them wait for its first answer: nobody could fork, log or connect meanwhile.
         """
         self._connect_lock = lock
         self.forget()
@@ -100,11 +106,28 @@ class RedisConnections:
         """Return the wire of a queue. A call takes at most 5 s, with `quick` 0.2 s, and is not retried."""
         with self._lock:
             if self._pid != os.getpid():
-                self._wires, self._pid = {}, os.getpid()
+                self._wires, self._labelled, self._pid = {}, {}, os.getpid()
             key = (queue, quick)
             if key not in self._wires:
                 self._wires[key] = self._make(queue, quick)
             return self._wires[key]
+
+    def labelled(self, label: str, *, quick: bool = False) -> Redis:
+        """Return a client of the Redis with this label in `OPSJOBS_RQ_REDIS_URLS`, as limited as a wire."""
+        with self._lock:
+            key = (label, quick)
+            if key not in self._labelled:
+                client = Redis.from_url(self._labelled_urls[label])
+                self._labelled[key] = _with_limits(client, _seconds(quick), self._connect_lock)
+            return self._labelled[key]
+
+    def list_flask_rq_queues(self) -> list[str]:
+        """Return the names of the queues that Flask-RQ has; none when `OPSJOBS_REDIS_URL` counts instead."""
+        extension = self._extensions.get("rq") if self._url is None else None
+        if extension is None:
+            return []
+        with self._app.app_context():
+            return sorted(extension.queues)
 
     def make_wire(self, queue: str) -> Wire:
         """Return a wire that nobody else uses."""
@@ -113,7 +136,7 @@ class RedisConnections:
     def forget(self) -> None:
         """Forget all wires, in a forked child: another thread may have held the lock at the fork."""
         self._lock = threading.Lock()
-        self._wires, self._pid = {}, os.getpid()
+        self._wires, self._labelled, self._pid = {}, {}, os.getpid()
 
     def require_answer(self, queue: str) -> None:
         """Ping the Redis of a queue. Raises `EngineUnavailable` with its address when it does not answer."""
@@ -131,7 +154,7 @@ class RedisConnections:
     def _make(self, queue: str, quick: bool) -> Wire:
         like, serializer = self._of_flask_rq(queue) if self._url is None else (None, None)
         client = like if like is not None else Redis.from_url(self._url or _DEFAULT_URL)
-        return Wire(_with_limits(client, 0.2 if quick else 5.0, self._connect_lock), serializer)
+        return Wire(_with_limits(client, _seconds(quick), self._connect_lock), serializer)
 
     def _of_flask_rq(self, queue: str) -> tuple[Redis | None, Serializer | None]:
         extension = self._extensions.get("rq")
@@ -149,6 +172,10 @@ class RedisConnections:
         return found.connection, found.serializer
 
 
+def _seconds(quick: bool) -> float:
+    return 0.2 if quick else 5.0
+
+
 def _with_limits(
     client: Redis, seconds: float, connect_lock: AbstractContextManager[object]
 ) -> Redis:
@@ -157,9 +184,9 @@ def _with_limits(
 
     class LockedConnection(pool.connection_class):  # type: ignore[name-defined,misc]
         @override
-        def connect(self) -> None:
+        def _connect(self) -> Any:
             with connect_lock:
-                super().connect()
+                return super()._connect()
 
     kwargs = {
         # Leaves out the pool's internal entries: they would tie the new pool to the old one.

@@ -49,6 +49,14 @@ class FoundDeliveries:
     intermediate: frozenset[str]
     running: frozenset[str]
 
+    def place_of(self, rq_id: str) -> str:
+        """Where this id is: `listed`, `running`, `parked` or `nowhere`."""
+        if rq_id in self.listed:
+            return "listed"
+        if rq_id in self.running:
+            return "running"
+        return "parked" if rq_id in self.intermediate else "nowhere"
+
 
 def find_deliveries(queue: Queue, rq_ids: Collection[str], now: datetime) -> FoundDeliveries:
     """Return which ids are in the queue's list, in its intermediate list, or in RQ's started registry.
@@ -113,6 +121,18 @@ def _find_in_list(queue: Queue, rq_ids: list[str]) -> set[str]:
             pipe.lpos(queue.key, rq_id)
         positions = pipe.execute()
     return {rq_id for rq_id, at in zip(rq_ids, positions, strict=True) if at is not None}
+
+
+def read_ids(queue: Queue) -> set[str]:
+    """Return the ids in a queue's list, in its intermediate list and in RQ's started registry."""
+    redis, ids = queue.connection, set(read_running(queue))
+    found = {StartedJobRegistry.parse_job_id(entry) for entry in ids}
+    for key in (queue.key, queue.intermediate_queue_key):
+        start = 0
+        while page := redis.lrange(key, start, start + _LONGEST_READ - 1):
+            found |= {_text(rq_id) for rq_id in page}
+            start += len(page)
+    return found
 
 
 def read_running(queue: Queue) -> list[str]:

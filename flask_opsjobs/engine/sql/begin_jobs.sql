@@ -3,6 +3,7 @@
 -- process. A job that is left out has ended already, or is no longer the worker's.
 -- With %(is_durable)s the commit is synchronous: such a job is sent only after it, because it may end the
 -- machine. Without, a crash of Postgres may forget the start of a job that runs; its outcome is accepted.
+-- Rows: opsjobs, by origin.
 -- Run by a worker's taker, for jobs that run for more than a moment. Index: jobs_pkey.
 WITH hurried AS MATERIALIZED (
     SELECT set_config('synchronous_commit', CASE WHEN %(is_durable)s THEN 'on' ELSE 'off' END, true)
@@ -14,7 +15,7 @@ WITH hurried AS MATERIALIZED (
             AS b(id, dispatch_no, ago, pid)
 ), locked AS MATERIALIZED (
     SELECT j.id, j.dispatch_no, j.state, b.began_at, b.pid FROM opsjobs.jobs j JOIN begun b USING (id)
-    WHERE j.dispatch_no = b.dispatch_no
+    WHERE j.dispatch_no = b.dispatch_no AND j.origin = 'opsjobs'
         AND (j.state = 'queued' AND j.reserved_by = %(worker_id)s
             OR j.state = 'started' AND j.worker_id = %(worker_id)s)
     ORDER BY j.id FOR UPDATE OF j

@@ -4,6 +4,7 @@
 -- bucket first. The commit is asynchronous. A crash of Postgres may lose the claim, and nothing breaks:
 -- `retry_or_end_jobs.sql` accepts a `queued` job with the same dispatch number, and recall or rescue find
 -- the others.
+-- Rows: opsjobs, by origin.
 -- Run by a worker's parent before the fork. Index: jobs_pkey.
 WITH hurried AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true)
@@ -15,7 +16,7 @@ WITH hurried AS MATERIALIZED (
            -- the process was frozen: the job may have been rescued meanwhile. The job has started already, so
            -- its deadline no longer matters here; the code that performs it checks the deadline.
            (%(is_retry)s AND state = 'started' AND worker_id = %(worker_id)s) AS is_ours
-    FROM opsjobs.jobs WHERE id = %(id)s FOR UPDATE
+    FROM opsjobs.jobs WHERE id = %(id)s AND origin = 'opsjobs' FOR UPDATE
 ), taken AS (
     UPDATE opsjobs.jobs j
     SET state = 'started', attempt = j.attempt + (NOT l.is_ours)::int, started_at = m.now,

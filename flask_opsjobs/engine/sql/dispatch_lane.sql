@@ -12,6 +12,7 @@
 -- plain one nobody knows the run times. In limited lanes it counts with 20 x: their limiters bound them, no
 -- worker takes them past Redis, and many may have one job each. What a worker has reserved is not in Redis.
 -- The lane is a range, as in take_jobs.sql.
+-- Rows: opsjobs, by origin.
 -- Run by the hook after a host's commit, by the dispatch loop, by a worker's recorder for lanes in which a
 -- job ended or was given back, and by its taker while Redis is away. Indexes: jobs_due, jobs_queued,
 -- workers_alive.
@@ -24,7 +25,7 @@ WITH prefetch AS MATERIALIZED (
 ), in_redis AS MATERIALIZED (
     SELECT count(*) AS n FROM (
         SELECT 1 FROM opsjobs.jobs
-        WHERE queue = %(queue)s AND state = 'queued' AND reserved_by IS NULL
+        WHERE queue = %(queue)s AND state = 'queued' AND reserved_by IS NULL AND origin = 'opsjobs'
         LIMIT (SELECT size FROM prefetch)) AS seen
 ), room AS MATERIALIZED (
     SELECT CASE WHEN size > 0 THEN coalesce(%(number)s::bigint, greatest(0, size - n)) ELSE 0 END AS free

@@ -1,7 +1,8 @@
 -- Finds the lanes that have due jobs. Returns (lane, queue, weight) once per lane, ordered by the first job
 -- of each lane. `weight` is the weight of that first job in its limiter, NULL when it has no limiter.
--- %(queue)s restricts the search to one queue; NULL means all queues. Jumps from lane to lane along the index
--- and does not read every due job, so a lane costs one jump however many jobs wait in it. Locks nothing.
+-- Jumps from lane to lane along the index and does not read every due job, so a lane costs one jump however
+-- many jobs wait in it. Locks nothing.
+-- Rows: opsjobs, since no other is available.
 -- Run by the dispatch loop. Index: jobs_due.
 WITH RECURSIVE found AS (
     (SELECT lane, queue, weight, priority, due_at, id FROM opsjobs.jobs
@@ -12,5 +13,4 @@ WITH RECURSIVE found AS (
         WHERE state = 'available' AND lane > found.lane ORDER BY lane, priority, due_at, id LIMIT 1) AS next
 )
 SELECT lane, queue, weight FROM found
-WHERE %(queue)s::text IS NULL OR queue = %(queue)s
 ORDER BY priority, due_at, id

@@ -2,6 +2,7 @@
 -- number, queue; of one queue or of all. Such jobs remain when a dispatcher read the queue before the pause
 -- was committed. Locks nothing: the recall that follows is fenced by the dispatch number. Reads one queue at
 -- a time, because an order by id would tempt the planner to walk all jobs.
+-- Rows: opsjobs, by origin.
 -- Run after a pause, and by the recall loop. Indexes: queues_pkey, jobs_queued.
 SELECT j.id, j.dispatch_no, j.queue
 FROM opsjobs.queues q CROSS JOIN LATERAL (

@@ -1,5 +1,6 @@
 -- Lists jobs as they are stored, each with its output, oldest first: all jobs, some ids, one task, or ids of
 -- one task. Locks nothing. Has no limit, because the database of a host's test is small.
+-- Rows: opsjobs, by origin.
 -- Run by a host's tests. Indexes: jobs_pkey, jobs_by_task.
 SELECT j.id, j.task, j.queue, j.state, j.args, j.priority, j.tags, j.meta, j.attempt,
        j.due_at, j.ended_by, j.error, o.value AS output

@@ -15,6 +15,7 @@ ORDER BY name
 ON CONFLICT (name) DO UPDATE SET
     heartbeat_no = w.heartbeat_no + 1, heartbeat_at = excluded.heartbeat_at, state = excluded.state,
     ended_at = CASE WHEN excluded.state = 'stopped' THEN coalesce(w.ended_at, excluded.ended_at) END,
+    forgotten_at = CASE WHEN excluded.state = 'stopped' THEN w.forgotten_at END,
     queues = CASE WHEN excluded.queues = '{}' THEN w.queues ELSE excluded.queues END,
     version = coalesce(excluded.version, w.version), counts = w.counts || excluded.counts
 WHERE w.kind = 'plain'

@@ -2,6 +2,7 @@
 -- recalled ones.
 -- Leaves reserved jobs to their workers. Fenced by the dispatch number. Locks in id order, so that two
 -- recalls cannot deadlock.
+-- Rows: opsjobs, by origin.
 -- Run by a dispatcher whose push failed, by the recall loop, and by a worker's taker. Index: jobs_pkey.
 WITH named AS MATERIALIZED (
     SELECT id, dispatch_no FROM unnest(%(ids)s::bigint[], %(dispatch_nos)s::bigint[]) AS n(id, dispatch_no)

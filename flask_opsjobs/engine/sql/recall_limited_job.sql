@@ -1,5 +1,6 @@
 -- Recalls a job to `available` when its bucket had no room at the claim; no attempt was made. Fenced by the
 -- dispatch number. The caller has locked the job.
+-- Rows: opsjobs, by their limiters.
 -- Run by the claim of a limited job. Index: jobs_pkey.
 WITH recalled AS (
     UPDATE opsjobs.jobs SET state = 'available', dispatched_at = NULL

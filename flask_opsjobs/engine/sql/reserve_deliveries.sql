@@ -3,6 +3,7 @@
 -- when a child is idle. Accepts what the worker itself has reserved already, because the answer of an
 -- earlier call may have been lost. Commits asynchronously: the number of a delivery is durable, and a
 -- reservation that a crash forgets is a delivery that is recalled.
+-- Rows: opsjobs, by origin.
 -- Run by a worker's taker. Index: jobs_pkey.
 WITH hurried AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true)
@@ -14,7 +15,7 @@ WITH hurried AS MATERIALIZED (
 ), locked AS MATERIALIZED (
     SELECT j.id, j.limiter IS NOT NULL AS is_limited
     FROM opsjobs.jobs j JOIN popped p USING (id)
-    WHERE j.dispatch_no = p.dispatch_no AND j.state = 'queued'
+    WHERE j.dispatch_no = p.dispatch_no AND j.state = 'queued' AND j.origin = 'opsjobs'
         AND coalesce(j.reserved_by, %(worker_id)s) = %(worker_id)s
     ORDER BY j.id FOR UPDATE OF j
 ), reserved AS (
@@ -31,5 +32,6 @@ SELECT p.id AS popped_id, p.dispatch_no AS popped_no, coalesce(l.is_limited, fal
         WHEN j.dispatch_no <> p.dispatch_no THEN 'dispatched_again' ELSE 'not_queued' END AS why_not,
     r.id, r.dispatch_no, r.queue, r.task, r.args, r.meta, r.tags, r.priority, r.due_at, r.attempt,
     r.max_attempts, r.timeout_seconds, r.deadline_at, r.created_at, r.lost_reservations, r.taken_at
-FROM popped p LEFT JOIN locked l USING (id) LEFT JOIN opsjobs.jobs j USING (id)
+FROM popped p LEFT JOIN locked l USING (id)
+LEFT JOIN (SELECT * FROM opsjobs.jobs WHERE origin = 'opsjobs') AS j USING (id)
 LEFT JOIN reserved r USING (id)

@@ -1,6 +1,7 @@
 -- Moves scheduled and retryable jobs that have become due to `available`, longest due first. Returns their
 -- lanes, each with its queue and its number of jobs.
 -- SKIP LOCKED: another transaction stages, cancels or expires that job.
+-- Rows: opsjobs, by origin.
 -- Run by the stage loop. Index: jobs_to_stage.
 WITH due AS MATERIALIZED (
     SELECT id FROM opsjobs.jobs

@@ -8,6 +8,7 @@
 -- twice. The lane is a range and not an equality: with statistics from before a backlog came, the planner
 -- would read and sort all of it.
 -- SKIP LOCKED: another worker or a dispatcher takes that job.
+-- Rows: opsjobs, by origin.
 -- Run by a worker's taker. Indexes: jobs_due, queues_pkey.
 WITH durable AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'on', true)

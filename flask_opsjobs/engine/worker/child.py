@@ -7,12 +7,15 @@ import contextvars
 import gc
 import logging
 import os
-import random
 import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+
+# As in `recycling`: without an enum for each number, which a new process would make anew.
+from _signal import SIG_DFL, SIG_IGN  # type: ignore[import-not-found]
+from _signal import signal as set_handler
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,10 +27,10 @@ from ...jobs.perform.perform import Report, perform
 from ..redis.broker import broker_of
 from .forking import ChildPools, die_with
 from .frames import (
-    RQ_WORK_ID,
     ChildChannel,
     ChildWord,
     JobOrder,
+    Key,
     Order,
     PlainDeath,
     PlainRun,
@@ -40,8 +43,10 @@ from .frames import (
 from .hygiene import ConnectionHygiene
 from .left_children import LeaveReason
 from .page import Page
+from .plain_runs import PlainRunRecord
 from .recycling import Recycling, RecyclingRules
 from .rq_slots import SlotWorker, slot_name
+from .work_socket import WorkSocket
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -51,7 +56,7 @@ _log = logging.getLogger("flask_opsjobs.worker")
 
 _INTERRUPTED = LeaveReason("timed_out", "interrupted a job that reached its time limit")
 # Linux, short of memory, kills a child rather than its parent.
-_OOM_SCORE = "500"
+_OOM_SCORE = b"500"
 
 
 @dataclass(frozen=True)
@@ -64,26 +69,33 @@ class ChildSetup:
     queues: Sequence[str]
     worker: str
     pools: ChildPools
+    # A fresh process per job uses its connections for one job.
+    hygiene: ConnectionHygiene | None
     # How long a thread may run before another one may, as the host has it.
     switch_seconds: float = field(default_factory=sys.getswitchinterval)
 
 
+@dataclass(frozen=True)
+class ChildLine:
+    """What connects a child with its parent: what it says, its orders, and the page that both see."""
+
+    words: socket.socket
+    orders: WorkSocket
+    page: Page
+
+
 def run_child(
-    setup: ChildSetup,
-    number: int,
-    sock: socket.socket,
-    page: Page,
-    parent_pid: int,
-    of_parent: Iterable[int],
+    setup: ChildSetup, number: int, line: ChildLine, parent_pid: int, of_parent: Iterable[int]
 ) -> None:
-    """Perform jobs until the parent closes the socket, or until this process is not fit for another job.
+    """Perform jobs until the parent ends the orders, or until this process is not fit for another job.
 
     Called right after the fork; never returns. `number` is the child's place, and `of_parent` are the
     descriptors that belong to the parent.
     """
     try:
         _become_child(parent_pid, setup, of_parent)
-        _Child(setup, number, sock, page).run()
+        line.orders.leave_to_parent()
+        _Child(setup, number, line).run()
     except BaseException:
         _log.exception("a child of the worker broke off")
     finally:
@@ -93,29 +105,32 @@ def run_child(
 
 
 class _Child:
-    def __init__(self, setup: ChildSetup, number: int, sock: socket.socket, page: Page) -> None:
+    def __init__(self, setup: ChildSetup, number: int, line: ChildLine) -> None:
         self._setup = setup
         self._number = number
         self._slots: dict[int, SlotWorker] = {}
         self._app = setup.app
         self._host = setup.host
         self._tasks = setup.host.performable
-        self._channel = ChildChannel(sock)
-        self._page = page
+        self._channel = ChildChannel(line.words)
+        self._orders = line.orders
+        self._page = line.page
         self._pid = os.getpid()
         # Why it is not fit for another job, as far as the job's outcome says so.
         self._unfit: LeaveReason | None = None
 
     def run(self) -> None:
         hooks = self._host.child_hooks
-        # A fresh process per job uses its connections for one job.
-        hygiene = ConnectionHygiene() if self._setup.rules.jobs != 1 else None
-        if hooks.started is not None:
-            hooks.started()
+        if hooks.started is not None and not self._start(hooks.started):
+            return
         # After the hook: what it started may stay.
-        recycling = Recycling(self._setup.rules, hygiene)
+        recycling = Recycling(self._setup.rules, self._setup.hygiene)
         self._channel.say(ChildWord.READY)
-        while (order := self._channel.wait_for_order()) is not None:
+        # The next order is received only here, so the child never has two: all others may be taken back.
+        while (order := self._orders.receive()) is not None:
+            if order[0] == Order.PING:
+                self._channel.say(ChildWord.HERE)
+                continue
             # Each job has a copy of the context variables, so the next one sees none that it set.
             task = contextvars.copy_context().run(self._perform, *order)
             reasons = [*self._clean_up(task), *recycling.find_reasons(task or None)]
@@ -126,6 +141,18 @@ class _Child:
         if hooks.leaving is not None:
             hooks.leaving()
 
+    def _start(self, hook: Callable[[], object]) -> bool:
+        """Let the host prepare this process; False, and say so, when it fails."""
+        try:
+            hook()
+        except BaseException:  # it may call `sys.exit`
+            _log.exception("the hook child_started raised")
+            self._channel.leaving(
+                [LeaveReason("hook", "could not start: the hook child_started raised")]
+            )
+            return False
+        return True
+
     def _clean_up(self, task: str | None) -> Iterator[LeaveReason]:
         """Let the host clean up after a job. Yield why the process is not fit for another one."""
         if self._unfit is not None:
@@ -135,13 +162,13 @@ class _Child:
             return
         try:
             hook()
-        except Exception:
+        except BaseException:  # it may call `sys.exit`
             _log.exception("the hook after_each_job raised")
             yield LeaveReason(
                 "hook", "could not clean up: the hook after_each_job raised", task or None
             )
 
-    def _perform(self, kind: int, body: bytes) -> str | None:
+    def _perform(self, kind: int, key: Key, body: bytes) -> str | None:
         """Perform a job, or do other work of RQ.
 
         Return the task of the job, "" for a plain RQ job, and None when no job ran.
@@ -150,32 +177,40 @@ class _Child:
             order = read_job_order(body)
             self._perform_job(order)
             return order.task
-        number, work = read_rq_order(body)
-        self._page.begin((RQ_WORK_ID, number), steady_seconds())
+        work = read_rq_order(body)
+        self._page.begin(key, steady_seconds())
+        run = None
         try:
-            self._work_for_rq(work)
+            run = self._work_for_rq(work)
         except Exception:  # such as an outage of Redis
             _log.exception("%s failed", work)
         self._leave_if_forked()
-        self._channel.say(ChildWord.DONE)
-        return "" if isinstance(work, PlainRun) else None
+        self._channel.done(run)
+        if not isinstance(work, PlainRun):
+            return None
+        self._slot(self._number).rest()
+        return ""
 
     def _leave_if_forked(self) -> None:
         """End a process that a function forked and that has come out of it. The job is not its own."""
         if os.getpid() != self._pid:
             os._exit(0)
 
-    def _work_for_rq(self, work: RQWork) -> None:
+    def _work_for_rq(self, work: RQWork) -> PlainRunRecord | None:
+        """Do it; return how a plain job ended that was part of it."""
         match work:
             case PlainRun():
-                if self._slot(self._number).run_job(work, self._channel.limit):
+                run = self._slot(self._number).run_job(work, self._page)
+                if run is not None and run.outcome == "timed_out":
                     self._unfit = _INTERRUPTED
+                return run
             case PlainDeath(place=place):
-                self._slot(place).settle_death(work)
+                return self._slot(place).settle_death(work)
             case RQMaintenance():
                 self._slot(self._number).maintain()
             case RQSchedule():
                 self._slot(self._number).schedule_once()
+        return None
 
     def _slot(self, number: int) -> SlotWorker:
         """Return what the child at a place is for RQ. It is made when it is needed first."""
@@ -210,7 +245,7 @@ class _Child:
         self._unfit = _why_unfit(order.task, outcome)
         try:
             context.pop()
-        except Exception:
+        except BaseException:
             _log.exception("job %d: a teardown function of the app raised", order.id)
 
 
@@ -228,18 +263,19 @@ def _become_child(parent_pid: int, setup: ChildSetup, of_parent: Iterable[int]) 
     die_with(parent_pid)
     signal.set_wakeup_fd(-1)
     # Ctrl-C in a terminal reaches all processes. The child ignores it and finishes its job.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    set_handler(signal.SIGINT, SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGHUP, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_DFL)
+        set_handler(number, SIG_DFL)
     _let_go(of_parent)
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
         file.write(_OOM_SCORE)
     # What the parent has made stays shared: the collector writes into none of it.
     gc.freeze()
     sys.setswitchinterval(setup.switch_seconds)
-    random.seed()
     # Another thread of the parent may have held the locks of these.
     setup.pools.take()
+    if setup.hygiene is not None:
+        setup.hygiene.forget()
     setup.host.spare.forget()
     broker_of(setup.host).connections.forget()
 

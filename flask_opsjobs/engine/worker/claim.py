@@ -1,17 +1,19 @@
 """Claims a delivery: for a plain worker, for `drain`, and for a child of ours that gets a limited job.
 
-A limited job is claimed in a transaction that also takes tokens and a lease. The process of a plain worker
+A limited job is claimed in a transaction that also takes tokens and a lease. Where a place of its limiter has
+become free, a worker of ours claims the next one without a delivery. The process of a plain worker
 may be frozen after the claim. So `Confirm` checks an old claim again, right before the function is called.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
+from psycopg import Cursor, Pipeline
 from psycopg.rows import dict_row
 
 from ... import endings
@@ -22,7 +24,8 @@ from ...host import Host
 from ...jobs.perform.current import Claimed
 from ...jobs.perform.outcomes import Outcome
 from ...limits import bucket, stored_buckets
-from ...limits.bucket import Admission
+from ...limits.bucket import Admission, BucketLevel, Shape
+from ...limits.limit import bucket_of
 from ...limits.stored_buckets import BucketSeen, Key
 
 
@@ -126,47 +129,155 @@ def claim_limited(
     """
     job_id, dispatch_no = delivery
     parameters: dict[str, Any] = {"id": job_id, "dispatch_no": dispatch_no}
-    with connection.pipeline(), connection.transaction():
-        job, seen = _lock_and_read(connection, parameters, key)
+    with connection.pipeline() as pipeline, connection.transaction():
+        lock = sql.load("lock_job_to_claim")
+        jobs, seen = _lock_and_read(connection, pipeline, lock, parameters, key)
+        job = jobs[0] if jobs else None
         if job is None or job["state"] != "queued" or job["dispatch_no"] != dispatch_no:
             return "not_queued", {}
         if job["is_overdue"]:
             return "deadline", {}
         moment = now or seen.now
-        verdict = _judge(seen, job["weight"], moment)
-        parameters |= {"now": moment, "wait": verdict.wait_seconds, "tokens": verdict.tokens}
+        verdict = _judge(seen.shape, seen.level, job["weight"], moment)
         if not verdict.is_admitted:
-            connection.execute(sql.load("recall_limited_job"), parameters)
+            connection.execute(sql.load("recall_limited_job"), {**parameters, "now": moment})
             return "limited", {}
-        parameters |= {"worker_id": worker_id, "worker": worker}
-        cursor = connection.cursor(row_factory=dict_row)
-        cursor.execute(sql.load("claim_limited_job"), parameters)
+        cursor = _start(connection, {job_id: verdict}, moment, worker_id, worker)
     taken = cursor.fetchone()
     assert taken is not None, "the row is locked and was judged under the lock"
     return None, {**taken, "wait_seconds": verdict.wait_seconds}
 
 
+class LimitedLane(NamedTuple):
+    """A lane whose jobs have a limiter, and the queue of its jobs."""
+
+    lane: str
+    queue: str
+
+
+@dataclass(frozen=True)
+class ClaimedNext:
+    """The jobs that were claimed, in their order, and whether more of the lane may be dispatched now."""
+
+    jobs: Sequence[Claimed] = ()
+    has_more: bool = False
+
+
+def claim_next(
+    connection: Connection,
+    lane: LimitedLane,
+    number: int,
+    worker_id: int,
+    worker: str,
+    now: datetime | None = None,
+) -> ClaimedNext:
+    """Claim the first due jobs of a limited lane, at most `number`, past Redis.
+
+    Admits what a dispatch would, so it leaves the room of deliveries to these. Jobs whose deadline has passed
+    end, and count in `number`. Locks and commits as `claim_limited` does, whatever the number.
+    """
+    key = bucket_of(lane.lane)
+    assert key is not None, "the lane has a limiter"
+    asked_at = steady_seconds()
+    parameters = {**lane._asdict(), "limiter": key[0], "number": number}
+    with connection.pipeline() as pipeline, connection.transaction():
+        lock = sql.load("pick_limited_jobs")
+        picked, seen = _lock_and_read(connection, pipeline, lock, parameters, key, lane.queue)
+        moment = now or seen.now
+        due = [job for job in picked if not job["is_overdue"]]
+        admitted, is_full = _admit_in_order(due, seen, moment)
+        if admitted:
+            cursor = _start(connection, admitted, moment, worker_id, worker)
+    rows = {row["id"]: row for row in (cursor.fetchall() if admitted else ())}
+    if overdue := [job["id"] for job in picked if job["is_overdue"]]:
+        endings.expire(connection, moment, ids=overdue)
+    jobs = [
+        _claimed(
+            {**rows[job_id], "wait_seconds": verdict.wait_seconds},
+            job_id,
+            rows[job_id]["dispatch_no"],
+            asked_at,
+        )
+        for job_id, verdict in admitted.items()
+    ]
+    return ClaimedNext(jobs, has_more=len(picked) == number and not is_full)
+
+
+def _admit_in_order(
+    jobs: Sequence[dict[str, Any]], seen: BucketSeen, moment: datetime
+) -> tuple[dict[int, Admission], bool]:
+    """Return those of these jobs that may start now, by id, and whether the bucket is full then.
+
+    None passes another one, and each counts for those behind it.
+    """
+    admitted: dict[int, Admission] = {}
+    if seen.shape is None:
+        return admitted, True
+    level, room = seen.level, bucket.room(seen.shape, seen.level, moment)
+    for job in jobs:
+        verdict = _judge(seen.shape, level, job["weight"], moment)
+        if not verdict.is_admitted or (room is not None and room < job["weight"]):
+            return admitted, True
+        admitted[job["id"]] = verdict
+        room = None if room is None else room - job["weight"]
+        level = replace(
+            level,
+            tokens=verdict.tokens,
+            refilled_at=None if verdict.tokens is None else moment,
+            in_use=level.in_use + job["weight"],
+        )
+    return admitted, room == 0
+
+
+def _start(
+    connection: Connection,
+    admitted: Mapping[int, Admission],
+    now: datetime,
+    worker_id: int,
+    worker: str,
+) -> Cursor[dict[str, Any]]:
+    """Claim jobs of one bucket, in the order in which they were admitted."""
+    parameters = {
+        "ids": list(admitted),
+        "waits": [verdict.wait_seconds for verdict in admitted.values()],
+        "tokens": list(admitted.values())[-1].tokens,
+        "now": now,
+        "worker_id": worker_id,
+        "worker": worker,
+    }
+    cursor = connection.cursor(row_factory=dict_row)
+    return cursor.execute(sql.load("claim_limited_jobs"), parameters)
+
+
 def _lock_and_read(
-    connection: Connection, parameters: dict[str, Any], key: Key
-) -> tuple[dict[str, Any] | None, BucketSeen]:
-    """Lock and return the job and its bucket.
+    connection: Connection,
+    pipeline: Pipeline,
+    lock: str,
+    parameters: Mapping[str, Any],
+    key: Key,
+    queue: str | None = None,
+) -> tuple[list[dict[str, Any]], BucketSeen]:
+    """Lock and return jobs and their bucket, which is read as dispatch on `queue` sees it, if given.
 
     Each statement sees what was committed while the statement before it waited.
     """
     cursor = connection.cursor(row_factory=dict_row)
-    job = cursor.execute(sql.load("lock_job_to_claim"), parameters)
+    jobs = cursor.execute(lock, parameters)
     while True:
         bucket_row = stored_buckets.lock_bucket(connection, key)
-        sent = stored_buckets.ask_bucket(connection, key)
+        sent = stored_buckets.ask_bucket(connection, key, queue)
+        # To fetch would ask for the answers too. But Postgres counts how long a transaction stands still only
+        # from a sync on.
+        pipeline.sync()
         if bucket_row.fetchone() is not None:
-            return job.fetchone(), stored_buckets.read_bucket(sent)
+            return jobs.fetchall(), stored_buckets.read_bucket(sent)
         stored_buckets.make_bucket(connection, key)
 
 
-def _judge(seen: BucketSeen, weight: int, moment: datetime) -> Admission:
-    if seen.shape is None:
+def _judge(shape: Shape | None, level: BucketLevel, weight: int, moment: datetime) -> Admission:
+    if shape is None:
         return Admission((bucket.BucketBlock(bucket.UNKNOWN),))
-    return bucket.admit(seen.shape, seen.level, weight, moment)
+    return bucket.admit(shape, level, weight, moment)
 
 
 class Confirm:

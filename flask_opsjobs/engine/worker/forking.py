@@ -8,9 +8,10 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Pool
 
 from ...core.db import Connection, connect_apart
 from ...host import Host
@@ -26,10 +27,28 @@ fork_lock = threading.Lock()
 os.register_at_fork(after_in_child=fork_lock._at_fork_reinit)  # type: ignore[attr-defined]
 
 _PR_SET_PDEATHSIG = 1
+_MADV_COLLAPSE = 25
+_LARGE_PAGE_BYTES = 2**21
 # Found here once, because each child would need 0.3 ms for it.
-_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+_prctl = None if _libc is None else _libc.prctl
 # Postgres gets at least so long for an answer, and no longer when the worker stops.
 PATIENCE_SECONDS = 2.0
+
+
+# The main thread waits no longer for the lock.
+_FORK_SECONDS = 0.01
+
+
+@contextlib.contextmanager
+def fork_lock_if_free() -> Iterator[bool]:
+    """Hold the fork lock if it is free. Whoever holds it may wait for a server: the main thread does not."""
+    is_free = fork_lock.acquire(timeout=_FORK_SECONDS)
+    try:
+        yield is_free
+    finally:
+        if is_free:
+            fork_lock.release()
 
 
 def connect_while_forking(host: Host) -> Connection:
@@ -59,6 +78,25 @@ def die_with(parent_pid: int) -> None:
             os._exit(1)
 
 
+def use_large_pages() -> None:
+    """Move the memory of this process into large pages, as far as Linux can: a fork copies an entry for each.
+
+    A child that writes into a large page gets a copy of 4 kB of it, as it does of a small one.
+    """
+    if _libc is None:
+        return
+    with open("/proc/self/maps") as maps:
+        ranges = [line.split() for line in maps]
+    for addresses, access, _, _, inode, *name in ranges:
+        if access != "rw-p" or inode != "0" or name not in ([], ["[heap]"]):
+            continue
+        start, end = (int(address, 16) for address in addresses.split("-"))
+        start = -(-start // _LARGE_PAGE_BYTES) * _LARGE_PAGE_BYTES
+        if (size := (end - start) // _LARGE_PAGE_BYTES * _LARGE_PAGE_BYTES) > 0:
+            # An older Linux refuses, and one that is short of memory: then the pages stay as they are.
+            _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), _MADV_COLLAPSE)
+
+
 def close_idle_connections(app: Flask) -> None:
     """Close the pooled database connections of a worker before it forks: its parent needs none."""
     for engine in _engines(app):
@@ -74,10 +112,13 @@ class ChildPools:
 
     def __init__(self, app: Flask) -> None:
         self._pools = [(engine, engine.pool.recreate()) for engine in _engines(app)]
+        # Those of the parent. To free them would cost each child copies of the memory that it shares.
+        self._of_parent: list[Pool] = []
 
     def take(self) -> None:
         """Let the engines use these pools. The connections of the parent stay open."""
         for engine, pool in self._pools:
+            self._of_parent.append(engine.pool)
             engine.pool = pool
 
 

@@ -1,4 +1,4 @@
-"""Defines what a worker's parent and its children say to each other, as frames over a socket pair."""
+"""Defines what a worker's parent orders, and what its children say, as frames over a socket pair."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pickle
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from typing_extensions import override
 from ...jobs.perform.current import Claimed
 from ...jobs.perform.outcomes import RETURNED, Outcome
 from .left_children import LeaveReason
+from .plain_runs import PlainRunRecord
 
 Key = tuple[int, int]
 
@@ -26,7 +27,8 @@ class Order(IntEnum):
     """What a parent sends."""
 
     JOB = 1  # a `JobOrder`, marshalled: parent and child are the same program
-    RQ_WORK = 2  # (number, `RQWork`), pickled
+    RQ_WORK = 2  # an `RQWork`, pickled
+    PING = 3  # to say that it is there
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,13 @@ class PlainDeath:
     words: str
     was_stopped: bool
     may_call_host: bool = True
+    # What its worker knows of the run: how it ended, and its last lines. See `Outcome`.
+    pid: int = 0
+    outcome: str = "died"
+    cause_of_death: str | None = None
+    death: str = "unknown"
+    death_facts: dict[str, Any] = field(default_factory=dict)
+    log_tail: str | None = None
 
     @override
     def __str__(self) -> str:
@@ -81,7 +90,7 @@ class RQSchedule:
 # own, since they may hang.
 Errand = PlainDeath | RQMaintenance | RQSchedule
 RQWork = PlainRun | Errand
-# The page of a child shows the number of such work beside this instead of the id of a job.
+# The key of such work has a number beside this instead of the id of a job.
 RQ_WORK_ID = 2**64 - 1
 
 
@@ -93,9 +102,9 @@ class ChildWord(IntEnum):
     OUTCOME = 3  # the same, and the outcome as JSON
     LATE = 4  # id, dispatch number: the job was not begun, since its reservation had ended
     PROGRESS = 5  # id, dispatch number, and JSON: done, total, note
-    DONE = 6  # the work of RQ is done
+    DONE = 6  # the work of RQ is done; after a plain job or its death, the `PlainRunRecord` as JSON
     LEAVING = 7  # JSON: the values of each `LeaveReason`; the child ends
-    LIMIT = 8  # JSON: the seconds that the plain job may take, its callbacks included
+    HERE = 8  # the answer to a ping
 
 
 # A plain outcome is most of what is sent: it is no JSON.
@@ -159,13 +168,13 @@ def make_frame(kind: int, body: bytes = b"") -> bytes:
 
 
 def make_job_order(order: JobOrder) -> bytes:
-    """Return the frame that gives a job to a child."""
-    return make_frame(Order.JOB, marshal.dumps(tuple(order)))
+    """Return the text of the order that gives a job to a child."""
+    return marshal.dumps(tuple(order))
 
 
-def make_rq_order(number: int, work: RQWork) -> bytes:
-    """Return the frame that gives work of RQ to a child."""
-    return make_frame(Order.RQ_WORK, pickle.dumps((number, work)))
+def make_rq_order(work: RQWork) -> bytes:
+    """Return the text of the order that gives work of RQ to a child."""
+    return pickle.dumps(work)
 
 
 class FrameReader:
@@ -181,21 +190,15 @@ class FrameReader:
 
         A half frame of a child that died is never yielded.
         """
-        while self.is_open and self._receive(socket.MSG_DONTWAIT):
+        while self.is_open and self._receive():
             pass
         while (frame := self._cut()) is not None:
             yield frame
 
-    def wait_for_one(self) -> tuple[int, bytes] | None:
-        """Return the next frame; None when the other end is closed."""
-        while (frame := self._cut()) is None and self.is_open:
-            self._receive(0)
-        return frame
-
-    def _receive(self, flags: int) -> bool:
+    def _receive(self) -> bool:
         """Read once; return whether more may be waiting."""
         try:
-            piece = self._sock.recv(_READ_BYTES, flags)
+            piece = self._sock.recv(_READ_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         except OSError:
@@ -225,10 +228,10 @@ def read_job_order(body: bytes) -> JobOrder:
     return JobOrder(*marshal.loads(body))
 
 
-def read_rq_order(body: bytes) -> tuple[int, RQWork]:
-    """Return the number and the work of an order."""
-    number, work = pickle.loads(body)
-    return number, work
+def read_rq_order(body: bytes) -> RQWork:
+    """Return the work of an order."""
+    work: RQWork = pickle.loads(body)
+    return work
 
 
 @dataclass(slots=True)
@@ -269,15 +272,10 @@ def read_leaving(body: bytes) -> list[LeaveReason]:
 
 
 class ChildChannel:
-    """The child's end. Its writes wait until the parent has read, so an outcome may have any size."""
+    """What a child says. It waits until the parent has read, so an outcome may have any size."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._reader = FrameReader(sock)
-
-    def wait_for_order(self) -> tuple[int, bytes] | None:
-        """Return the next order; None when the parent wants the child to leave."""
-        return self._reader.wait_for_one()
 
     def say(self, word: ChildWord, body: bytes = b"") -> None:
         """Send a frame."""
@@ -299,10 +297,10 @@ class ChildChannel:
         else:
             self.say(ChildWord.OUTCOME, head + json.dumps(asdict(outcome)).encode())
 
-    def limit(self, seconds: float) -> None:
-        """Say how long the plain job may take."""
-        self.say(ChildWord.LIMIT, json.dumps(seconds).encode())
+    def done(self, run: PlainRunRecord | None) -> None:
+        """Say that the work of RQ is done, and how a plain job ended that was part of it."""
+        self.say(ChildWord.DONE, b"" if run is None else run.to_json())
 
     def leaving(self, reasons: Iterable[LeaveReason]) -> None:
         """Say why the child ends now."""
-        self.say(ChildWord.LEAVING, json.dumps([astuple(each) for each in reasons]).encode())
+        self.say(ChildWord.LEAVING, json.dumps([each.values for each in reasons]).encode())

@@ -1,13 +1,15 @@
-"""Sends heartbeats, which report the jobs that a worker holds and tell it which of them shall stop."""
+"""Sends heartbeats, which report the jobs that a worker holds and tell it what somebody asked of it."""
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from ... import endings
 from ...core import sql
@@ -16,11 +18,17 @@ from ...core.reading import read_clock
 from ...lifeline.disown import rescue_disowned
 from ...workers import transitions as workers
 from ...workers.pool_report import PoolReport
+from .forking import fork_lock
 from .left_children import LeftChildren
+
+_log = logging.getLogger("flask_opsjobs.worker")
 
 # The reasons why a job of this worker shall stop.
 CANCELED = "canceled"
 LOST = "its job was rescued while this worker was silent"
+_RECORDED = (
+    "job %d: its end was recorded %.3f s after this worker knew that somebody wished to stop it"
+)
 
 
 @dataclass(frozen=True)
@@ -46,8 +54,15 @@ class Heartbeat:
     threads of the worker share it. Safe in threads.
     """
 
-    def __init__(self, worker_id: int, heartbeat_seconds: float) -> None:
+    def __init__(
+        self,
+        worker_id: int,
+        heartbeat_seconds: float,
+        look_at_loops: Callable[[Connection, datetime], None] = lambda _connection, _now: None,
+    ) -> None:
+        """`look_at_loops` is called after each heartbeat, with the time that it bears."""
         self.worker_id = worker_id
+        self._look_at_loops = look_at_loops
         self._heartbeat_seconds = heartbeat_seconds
         self._lock = threading.Lock()
         self._heartbeat_no = 0
@@ -58,9 +73,15 @@ class Heartbeat:
         self.left_children = LeftChildren()
         self._pool = PoolReport()
         self._wanted: dict[tuple[int, int], str] = {}
+        # Whether somebody said that a job shall stop, and which one was not read yet.
+        self.is_stop_announced = False
+        # Since when this process has known that somebody wishes to stop a job, by the monotonic clock.
+        self._known_at: dict[tuple[int, int], float] = {}
         # Whether jobs shall stop since `stops_wanted` was asked last.
         self.has_new_stops = False
         self._suspects: set[tuple[int, int]] = set()
+        # Whether somebody asked the worker to leave.
+        self.is_drained = False
 
     def reserve(self, deliveries: Iterable[tuple[int, int]]) -> None:
         """Note that the worker holds these: from their reservation until their end is written."""
@@ -81,10 +102,16 @@ class Heartbeat:
 
     def release(self, deliveries: Iterable[tuple[int, int]]) -> None:
         """Note that their ends are written, or that they were given back."""
+        told: dict[tuple[int, int], float] = {}
         with self._lock:
             for delivery in deliveries:
                 self._held.pop(delivery, None)
                 self._wanted.pop(delivery, None)
+                if (known_at := self._known_at.pop(delivery, None)) is not None:
+                    told[delivery] = time.monotonic() - known_at
+        for (job_id, _), seconds in told.items():
+            with fork_lock:
+                _log.info(_RECORDED, job_id, seconds)
 
     def holds(self, delivery: tuple[int, int]) -> bool:
         """Return whether the worker holds this delivery."""
@@ -114,6 +141,28 @@ class Heartbeat:
         with self._lock:
             self._be_due_now()
 
+    def look_for_stops(self, connection: Connection, wake: Callable[[], None]) -> None:
+        """Read which jobs shall stop, when that was announced. Calls `wake` as `beat_if_due` does.
+
+        It is told without a heartbeat, because that is a write. When it cannot be read, it stays announced.
+        """
+        if not self.is_stop_announced:
+            return
+        # In this order: what is announced after the question is asked again.
+        self.is_stop_announced = False
+        try:
+            asked = workers.read_requests(connection, self.worker_id)
+        except BaseException:
+            self.is_stop_announced = True
+            raise
+        with self._lock:
+            why = self._wanted | dict.fromkeys(asked.stops, CANCELED)
+            if any(key not in self._held for key in asked.stops):
+                # Another thread has just reserved it, and has not noted it yet.
+                self._be_due_now()
+        self._want_stops(why, wake)
+        self._note_drain(asked, wake)
+
     def due_in(self) -> float:
         """Return the seconds until the next heartbeat; below 0 while an overdue one is not yet written."""
         with self._lock:
@@ -142,7 +191,7 @@ class Heartbeat:
             reserved = [f"{job_id}-{number}" for job_id, number in self._held]
             running = [delivery for delivery, runs in self._held.items() if runs]
             counts = dict(self._counts)
-        wanted = workers.record_heartbeat(
+        asked = workers.record_heartbeat(
             connection,
             self.worker_id,
             workers.HeartbeatReport(
@@ -155,17 +204,30 @@ class Heartbeat:
             ),
             now,
         )
-        why = dict.fromkeys(wanted, CANCELED)
+        why = dict.fromkeys(asked.stops, CANCELED)
         self._want_stops(why, wake)  # what follows may take a while
+        self._note_drain(asked, wake)
         lost = workers.find_lost(connection, self.worker_id, running)
         self._want_stops(why | dict.fromkeys(lost, LOST), wake)
         self._suspects = rescue_disowned(connection, self.worker_id, reserved, self._suspects, now)
+        self._look_at_loops(connection, now)
 
     def _want_stops(self, why: Mapping[tuple[int, int], str], wake: Callable[[], None]) -> None:
         with self._lock:
             self._wanted = {key: why[key] for key in why if key in self._held}
+            now = time.monotonic()
+            self._known_at = {
+                key: self._known_at.get(key, now)
+                for key, reason in self._wanted.items()
+                if reason == CANCELED
+            }
             self.has_new_stops = bool(self._wanted)
         if self.has_new_stops:
+            wake()
+
+    def _note_drain(self, asked: workers.Requests, wake: Callable[[], None]) -> None:
+        if asked.is_drained and not self.is_drained:
+            self.is_drained = True
             wake()
 
     def _be_due_now(self) -> None:
@@ -174,7 +236,7 @@ class Heartbeat:
     def stop(self, connection: Connection) -> None:
         """Record that the worker has stopped, and rescue the jobs that it still has. Commits."""
         now = read_clock(connection)
-        endings.rescue(connection, [self.worker_id], now, "its worker stopped")
+        endings.rescue(connection, [self.worker_id], now, endings.WORKER_STOPPED)
         endings.rescue_reserved(connection, [self.worker_id], now, now)
         workers.stop(connection, self.worker_id, now)
 

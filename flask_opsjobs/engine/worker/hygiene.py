@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -29,9 +30,33 @@ class ConnectionHygiene:
 
     It sees connections of psycopg 3 that a pool of SQLAlchemy gave out. A host's own `psycopg.connect` is
     unseen, and so is a setting that is changed inside a function of the database.
+
+    It is made and begins to watch before the children of a worker are forked, since to begin would cost each
+    of them a millisecond.
     """
 
     def __init__(self) -> None:
+        self._watched: list[tuple[type, str, Callable[..., None]]] = [
+            (Pool, "checkout", self._note_checkout),
+            (Pool, "checkin", self._note_checkin),
+            (Pool, "detach", self._note_detach),
+            (Engine, "before_cursor_execute", self._note_statement),
+        ]
+        self.forget()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch all pools of this process and of those that it forks."""
+        for each in self._watched:
+            event.listen(*each)
+        try:
+            yield
+        finally:
+            for each in self._watched:
+                event.remove(*each)
+
+    def forget(self) -> None:
+        """Forget what was seen: a forked child has no connection yet."""
         # Connections that are not in their pool now.
         self._out: WeakSet[psycopg.Connection[Any]] = WeakSet()
         self._may_stay: WeakSet[psycopg.Connection[Any]] = WeakSet()
@@ -39,10 +64,6 @@ class ConnectionHygiene:
         self._returned: WeakKeyDictionary[Any, ConnectionPoolEntry] = WeakKeyDictionary()
         # Connections whose settings a job has changed.
         self._changed: WeakSet[psycopg.Connection[Any]] = WeakSet()
-        event.listen(Pool, "checkout", self._note_checkout)
-        event.listen(Pool, "checkin", self._note_checkin)
-        event.listen(Pool, "detach", self._note_detach)
-        event.listen(Engine, "before_cursor_execute", self._note_statement)
 
     def clean(self) -> bool:
         """Clean what came back. Return whether all did: somebody may keep one."""

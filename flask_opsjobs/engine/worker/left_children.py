@@ -28,6 +28,11 @@ class LeaveReason:
     sentence: str
     task: str | None = None
 
+    @property
+    def values(self) -> tuple[str, str, str | None]:
+        """Return what it is made from."""
+        return self.kind, self.sentence, self.task
+
 
 class LeftChildren:
     """Counts by reason and task the children that left on the current day, in UTC. Safe in threads.

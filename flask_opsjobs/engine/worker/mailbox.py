@@ -26,6 +26,11 @@ class Mailbox(Generic[T]):
         """Return the ends of the pipe: one to poll, one to write into."""
         return self._read_fd, self._write_fd
 
+    @property
+    def has_news(self) -> bool:
+        """Return whether there are news that were not read."""
+        return bool(self._news)
+
     def tell(self, news: T) -> None:
         """Leave news, and wake the main thread."""
         self._news.append(news)
@@ -42,12 +47,14 @@ class Mailbox(Generic[T]):
             with suppress(BlockingIOError):  # the pipe is full of wake-ups already
                 os.write(self._write_fd, b"!")
 
+    def hush(self) -> None:
+        """Take the wake-up out of the pipe, when the poll says that it is there."""
+        with suppress(BlockingIOError):
+            os.read(self._read_fd, 65_536)
+        # In this order: who saw the flag before left its news before, and they are read now.
+        self._is_woken = False
+
     def empty(self) -> Iterator[T]:
         """Yield the news that have come."""
-        if self._is_woken:
-            with suppress(BlockingIOError):
-                os.read(self._read_fd, 65_536)
-            # In this order: who saw the flag before left its news before, and they are read now.
-            self._is_woken = False
         while self._news:
             yield self._news.popleft()

@@ -2,70 +2,82 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ...core.outage import Backoff
 from ...core.steady_clock import steady_seconds
+from ...jobs.failure_key import key_of_end
 from ...jobs.perform.backoff import backoff_seconds
 from ...jobs.perform.outcomes import Outcome
 from ...jobs.record.declaration import TaskDeclaration
 from .children import ChildProcess, Death
-from .frames import RQ_WORK_ID, JobOrder, Key, PlainRun, RQWork
+from .claim import LimitedLane
+from .frames import RQ_WORK_ID, Errand, JobOrder, Key, PlainRun, RQWork
 from .heartbeat import CANCELED, LOST, Progress
 from .left_children import LeaveReason
 from .reserved import ReservedJob
 from .rq_link import ShownPlace
 
+# What costs more is sent only to a child that has nothing, and nothing is sent behind it. In microseconds.
+MOST_AHEAD = 10_000
+# What an order costs that must be alone, or of which nothing is known.
+ALONE = 10**9
 
-@dataclass
+
+@dataclass(slots=True)
 class Sent:
-    """What a child was given: a managed job, or work of RQ with its number.
+    """What a child was sent: a managed job, or work of RQ with its number.
 
-    `is_written`: its start was handed to the taker. `is_started`: the row of the job says so, and `progress`
-    waits for that. `limit_seconds`: how long the work of RQ may take. `why_killed`: why its child was killed.
+    `cost` is how long it is expected to run, in microseconds. `is_written`: its start was handed to the
+    taker. `is_started`: the row of the job says so, and `progress` waits for that. `limit_seconds`: how long
+    an errand may take. `why_killed`: why its child was killed.
     """
 
     at: float
     job: ReservedJob | None = None
     rq_work: RQWork | None = None
     number: int = 0
-    limit_seconds: float | None = None
+    cost: int = ALONE
+    limit_seconds: float = math.inf
     is_written: bool = False
     is_started: bool = False
     progress: Progress | None = None
     why_killed: str | None = None
 
     @property
-    def key(self) -> Key | None:
-        """Return the delivery of a managed job."""
-        return self.job.key if self.job is not None else None
+    def key(self) -> Key:
+        """Return the delivery of a managed job, or what stands for it."""
+        return self.job.key if self.job is not None else (RQ_WORK_ID, self.number)
 
     @property
     def plain(self) -> PlainRun | None:
         """Return the plain RQ job, if it is one."""
         return self.rq_work if isinstance(self.rq_work, PlainRun) else None
 
-    def for_rq(self, child: ChildProcess, begun_before: float) -> PlainRun | JobOrder | None:
-        """Return the job that RQ's records show: a managed one only if it began before this moment."""
-        if self.job is None:
-            return self.plain
-        began = self.began(child)
-        return self.job.order if began is not None and began < begun_before else None
+    @property
+    def errand(self) -> Errand | None:
+        """Return the errand, if it is one."""
+        return None if isinstance(self.rq_work, PlainRun) else self.rq_work
 
-    def began(self, child: ChildProcess) -> float | None:
-        """Return when the child began it; None while it has not."""
-        page = child.page.read()
-        key = self.key or (RQ_WORK_ID, self.number)
-        return page[1] if page is not None and page[0] == key else None
+    @property
+    def begin_after(self) -> float:
+        """Return when it may begin."""
+        return self.job.order.begin_after if self.job is not None else 0.0
 
 
 @dataclass
 class Place:
     """A place for a child. The child that replaces another has the same number.
 
-    `promised` is a job that is claimed for the child and not sent yet. `leaving` are the reasons why the
-    child takes no more jobs. `ended_at` is when it ended its last job; the host's teardown may still run.
+    `sent` are the orders that the child has not ended, in order; it has received at most the first of them
+    that was not taken back. `load` is their cost. `owes_since` is since when the child should have said
+    something; 0 when it has nothing to do. `is_silent`: it needs too long, so it is sent nothing more.
+
+    `promised` is a job that is claimed for the child and not sent yet, or the lane of which it gets the next
+    job. `leaving` are the reasons why the child takes no more jobs. `ended_at` is when it ended its last job;
+    the host's teardown may still run.
     `fork_at` is when the next child is forked, after one that did not become ready; else 0.
     `finished` and `failed` are the managed jobs that ended here.
     """
@@ -73,8 +85,11 @@ class Place:
     number: int
     child: ChildProcess | None = None
     is_ready: bool = False
-    sent: Sent | None = None
-    promised: Key | None = None
+    sent: dict[Key, Sent] = field(default_factory=dict)
+    load: int = 0
+    owes_since: float = 0.0
+    is_silent: bool = False
+    promised: Key | LimitedLane | None = None
     leaving: list[LeaveReason] | None = None
     leaving_at: float = 0.0
     alone_until: float = 0.0
@@ -87,12 +102,68 @@ class Place:
     @property
     def is_idle(self) -> bool:
         """Return whether its child waits for a job."""
-        return self.is_ready and self.leaving is None and not self.is_busy
+        return self._is_open and not self.owes_since and not self.is_busy
 
     @property
     def is_busy(self) -> bool:
         """Return whether its child has a job, or gets the one that is claimed for it."""
-        return self.sent is not None or self.promised is not None
+        return bool(self.sent) or self.promised is not None
+
+    @property
+    def takes_more(self) -> bool:
+        """Return whether another order may be sent behind those that the child has."""
+        return self._is_open and bool(self.sent) and self.load < MOST_AHEAD
+
+    @property
+    def _is_open(self) -> bool:
+        """Return whether the child may be sent anything."""
+        is_going = self.leaving is not None or self.child is None or self.child.is_killed
+        return self.is_ready and not self.is_silent and not is_going
+
+    @property
+    def has_special(self) -> bool:
+        """Return whether its child's only order is more than a reserved job, which others could have."""
+        only = next(iter(self.sent.values())) if len(self.sent) == 1 else None
+        return only is not None and (only.job is None or only.is_started)
+
+    def add(self, sent: Sent) -> None:
+        """Note that an order was sent."""
+        if not self.owes_since:
+            self.owes_since = max(sent.at, sent.begin_after)
+        self.sent[sent.key] = sent
+        self.load += sent.cost
+
+    def remove(self, key: Key) -> Sent | None:
+        """Note that an order has ended, or was taken back; None when it was not here."""
+        sent = self.sent.pop(key, None)
+        if sent is not None:
+            self.load -= sent.cost
+        return sent
+
+    def hear(self, now: float) -> None:
+        """Note that the child has come further."""
+        self.owes_since = now if self.sent else 0.0
+        self.is_silent = False
+
+    def current(self) -> tuple[Sent | None, float | None]:
+        """Return the order that the child runs and since when, or else the first that it has not begun."""
+        if not self.sent or self.child is None:
+            return None, None
+        page = self.child.page.read()
+        if page is not None and (running := self.sent.get(page[0])) is not None:
+            return running, page[1]
+        return next(iter(self.sent.values())), None
+
+    def began(self, key: Key) -> float | None:
+        """Return when its child began this order; None while it has not."""
+        page = self.child.page.read() if self.child is not None else None
+        return page[1] if page is not None and page[0] == key else None
+
+    def forget_child(self) -> None:
+        """Note that the child is gone, and everything that was sent to it."""
+        self.child, self.is_ready, self.leaving = None, False, None
+        self.sent, self.load = {}, 0
+        self.owes_since, self.is_silent = 0.0, False
 
     def count(self, outcome: Outcome) -> None:
         """Count a managed job that has ended here."""
@@ -103,9 +174,10 @@ class Place:
 
     def for_rq(self, begun_before: float) -> ShownPlace:
         """Return what RQ's records show of the place."""
-        sent, job = self.sent, None
-        if sent is not None and self.child is not None:
-            job = sent.for_rq(self.child, begun_before)
+        sent, began = self.current()
+        job: PlainRun | JobOrder | None = sent.plain if sent is not None else None
+        if sent is not None and sent.job is not None and began is not None and began < begun_before:
+            job = sent.job.order
         return ShownPlace(self.is_busy, job, self.finished, self.failed)
 
     @property
@@ -115,10 +187,8 @@ class Place:
 
     def in_teardown_since(self) -> float | None:
         """Return since when the host's teardown after the last job has been running; None when it is not."""
-        if self.child is None or self.child.page.read() is None:
-            return None
-        has_begun = self.sent is not None and self.sent.began(self.child) is not None
-        return None if has_begun else self.ended_at
+        page = self.child.page.read() if self.child is not None else None
+        return None if page is None or page[0] in self.sent else self.ended_at
 
 
 def outcome_of_death(
@@ -126,23 +196,37 @@ def outcome_of_death(
 ) -> Outcome:
     """Return the outcome of a managed job whose child ended in the middle of it."""
     outcome = _outcome(sent, death, tasks)
-    return replace(outcome, log_tail=log_tail, max_rss_kb=death.max_rss_kb)
+    told = sent.progress
+    progress = None if told is None else (told.done, told.total, told.note)
+    return replace(outcome, log_tail=log_tail, progress=progress, max_rss_kb=death.max_rss_kb)
 
 
 def _outcome(sent: Sent, death: Death, tasks: Mapping[str, TaskDeclaration]) -> Outcome:
-    why, words = sent.why_killed, death.words
+    why, words, facts = sent.why_killed, death.words, death.facts
     if why == LOST:
         return Outcome(kind="lost", error=f"its process was killed: {LOST}")
     if why == CANCELED:
         reason = "stopped while it ran"
-        return Outcome(kind="canceled", reason=reason, error=reason, cause_of_death=words)
+        outcome = Outcome(kind="canceled", reason=reason, error=reason, cause_of_death=words)
+        return replace(outcome, death="stopped", death_facts=facts | {"by": "an operator"})
     assert sent.job is not None
     order = sent.job.order
     delay = backoff_seconds(tasks.get(order.task), order.attempt)
     if why == "timed_out":
         error = f"ran longer than {order.timeout_seconds} s and its time limit could not stop it"
-        cause = f"time-out, {words}"
-        return Outcome("timed_out", error, cause_of_death=cause, delay_seconds=delay)
-    known = why or ("out of memory" if death.is_out_of_memory else "unknown")
-    error, cause = f"its process died: {words}", f"{known}, {words}"
-    return Outcome("died", error, cause_of_death=cause, delay_seconds=delay)
+        cause, kind, word = f"time-out, {words}", "timed_out", "timed_out"
+        facts = facts | {"limit_seconds": order.timeout_seconds}
+    else:
+        known = why or ("out of memory" if death.is_out_of_memory else "unknown")
+        error, cause, kind = f"its process died: {words}", f"{known}, {words}", "died"
+        word = "stopped" if why else death.cause
+        facts = facts | {"by": why} if why else facts
+    return Outcome(
+        kind,
+        error,
+        delay_seconds=delay,
+        cause_of_death=cause,
+        death=word,
+        death_facts=facts,
+        failure_key=key_of_end(order.task, kind, word),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -28,14 +29,18 @@ from ...endings.pending_runs import PendingRuns
 from ...host import Host
 from ...jobs.perform.outcomes import Outcome
 from ..dispatch.dispatch import Refill
+from .claim import LimitedLane
 from .forking import PATIENCE_SECONDS, connect_while_forking, fork_lock
 from .heartbeat import Heartbeat, Progress, write_progress
+from .plain_runs import PlainRuns
 
 _log = logging.getLogger("flask_opsjobs.worker")
 
 # The first outcome is written at once, later ones are collected for this long: an outcome costs 0.73 ms
 # alone, and 0.03 ms in a batch of fifty.
 _LINGER_SECONDS = 0.02
+# So many outcomes are written at once: in a larger batch each costs no less.
+_ENOUGH = 100
 # Backpressure: a worker takes another job only while its unwritten outcomes are younger than this. A job
 # whose outcome is never written is performed again by another worker, which counts as an attempt.
 _OLDEST_UNWRITTEN_SECONDS = 5.0
@@ -62,10 +67,14 @@ class Recorder(threading.Thread):
         outage: Outage,
         wake: Callable[[], None],
         written: Callable[[int], None] = lambda _number: None,
+        offer: Callable[[Sequence[LimitedLane]], None] | None = None,
+        plain_runs: PlainRuns | None = None,
     ) -> None:
         """`wake` is called when a job of the worker shall stop, and when outcomes were written in a hurry.
 
-        `written` is called when outcomes were written.
+        `written` is called when outcomes were written. `offer` gets the lanes in which a limiter has room
+        again, once for each job that ended; who gets them claims the next jobs, or passes them to
+        `dispatch_lanes`. Without it they are dispatched. Without `plain_runs`, those are not kept.
         """
         super().__init__(name="opsjobs-recorder", daemon=True)
         self._host = host
@@ -75,17 +84,23 @@ class Recorder(threading.Thread):
         self._last_failure: type[Exception] | None = None
         self._wake = wake
         self._written = written
+        self._offer = offer
         self._connection: Connection | None = None
         self._changed = threading.Condition()
+        self._collected: list[EndedAttempt] = []
+        self._is_collected_urgent = False
         # Outcomes to write, and when each was submitted, by the monotonic clock.
         self._pending: deque[tuple[EndedAttempt, float]] = deque()
+        # How many of the first of these are being written now.
+        self._writing = 0
         self._progress: dict[tuple[int, int], Progress] = {}
+        self._plain_runs = plain_runs
         self._given_back: list[MovedJob] = []
-        self._recalled: list[tuple[str, str]] = []
+        self._to_dispatch: list[tuple[str, str]] = []
         # Whether somebody waits until all is written.
         self.is_hurried = False
-        # Whether a place of a limiter is free as soon as the outcomes are written.
-        self._frees_place = False
+        # Set while something does not linger: a stop, or an outcome that somebody waits for.
+        self._is_urgent = threading.Event()
         self._stopping = threading.Event()
         self._has_asked = False
         self._refiller = Refill(host, self._say_whether_dispatched)
@@ -96,19 +111,36 @@ class Recorder(threading.Thread):
             PendingBatches(only_last=True),
         )
 
-    def submit(self, endings: Sequence[EndedAttempt], *, frees_place: bool = False) -> None:
-        """Queue outcomes to be written. Until they are written, the worker holds their jobs.
+    def collect(self, ending: EndedAttempt, *, is_urgent: bool = False) -> None:
+        """Keep an outcome for the next `submit`. For one thread only; it costs no lock for each job.
 
-        `frees_place`: other jobs may wait for the place of one of them in a limiter, so it does not linger.
+        `is_urgent`: it does not linger. Somebody wished this end, or other jobs may wait for its place in a
+        limiter.
         """
+        self._collected.append(ending)
+        self._is_collected_urgent = self._is_collected_urgent or is_urgent
+
+    def submit(self) -> None:
+        """Queue what was collected to be written. Until it is written, the worker holds the jobs."""
+        if not self._collected:
+            return
         now = time.monotonic()
+        endings, self._collected = self._collected, []
         with self._changed:
-            self._frees_place = self._frees_place or frees_place
             for ending in endings:
                 self._pending.append((ending, now))
                 if self._progress:
                     self._progress.pop((ending.id, ending.dispatch_no), None)
+            if self._is_collected_urgent or len(self._pending) - self._writing >= _ENOUGH:
+                self._is_urgent.set()
             self._changed.notify_all()
+        self._is_collected_urgent = False
+
+    def keep_plain_run(self, run: bytes) -> None:
+        """Keep the record of how a plain RQ job ended, to be written later. Nobody waits for it."""
+        if self._plain_runs is not None and self._plain_runs.add(run):
+            with self._changed:
+                self._changed.notify_all()
 
     def note_given_back(self, moved: Sequence[MovedJob]) -> None:
         """Queue jobs that were given back: their lanes are dispatched, since other workers may be idle."""
@@ -116,16 +148,28 @@ class Recorder(threading.Thread):
             self._given_back += moved
             self._changed.notify_all()
 
-    def note_recalled(self, lanes: Sequence[tuple[str, str]]) -> None:
-        """Queue (lane, queue) pairs in which limited jobs are due again, to be dispatched."""
+    def dispatch_lanes(self, lanes: Sequence[tuple[str, str]]) -> None:
+        """Queue (lane, queue) pairs in which limited jobs may be due, to be dispatched."""
         with self._changed:
-            self._recalled += lanes
+            self._to_dispatch += lanes
             self._changed.notify_all()
+
+    def offer_no_more(self) -> None:
+        """Dispatch the lanes in which a limiter has room again."""
+        with self._changed:
+            self._offer = None
 
     def tell(self, progress: Progress) -> None:
         """Queue the progress of a job. Only the newest is written, with the next flush."""
         with self._changed:
             self._progress[progress.key] = progress
+            self._changed.notify_all()
+
+    def announce_stop(self) -> None:
+        """Read at once which jobs of the worker shall stop."""
+        with self._changed:
+            self._heartbeat.is_stop_announced = True
+            self._is_urgent.set()
             self._changed.notify_all()
 
     def beat_now(self) -> None:
@@ -137,7 +181,7 @@ class Recorder(threading.Thread):
     @property
     def has_unwritten(self) -> bool:
         """Return whether outcomes are not written yet."""
-        return bool(self._pending)
+        return bool(self._collected or self._pending)
 
     def keeps_up(self) -> bool:
         """Return whether the worker may take more: not while an outcome or a heartbeat is over 5 s late."""
@@ -153,6 +197,7 @@ class Recorder(threading.Thread):
         """Write what is left, record the stop, and end the thread. Returns False after `timeout` seconds."""
         with self._changed:
             self._stopping.set()
+            self._is_urgent.set()
             if self._connection is not None:
                 set_patience(self._connection, PATIENCE_SECONDS)
             self._changed.notify_all()
@@ -167,12 +212,21 @@ class Recorder(threading.Thread):
             self._wait_for_work(flushed_at)
             asked_at = time.monotonic()
             had_work = False
+            with self._changed:
+                is_urgent = self._is_urgent.is_set()
+                if not self._stopping.is_set():
+                    self._is_urgent.clear()
             try:
+                # First: a job that shall stop runs until then.
+                self._heartbeat.look_for_stops(self._connected(), self._wake)
                 had_work = self._flush()
+                if had_work and (is_urgent or self.is_hurried):
+                    self._wake()
                 self._heartbeat.beat_if_due(self._connected(), self._wake)
                 self._advance()
                 self._dispatch_given_back()
                 self._dispatch_rest()
+                self._write_plain_runs()
             except LookupError as error:
                 self._ask_to_stop(error)
                 self._pause()
@@ -189,33 +243,48 @@ class Recorder(threading.Thread):
 
     def _wait_for_work(self, flushed_at: float) -> None:
         with self._changed:
-            self._changed.wait_for(
-                lambda: (
-                    self._pending
-                    or self._progress
-                    or self._given_back
-                    or self._recalled
-                    or self._stopping.is_set()
-                    or self._heartbeat.due_in() <= 0
-                ),
-                max(
-                    0.0,
-                    min(
-                        self._heartbeat.due_in(),
-                        self._refiller.due_in(),
-                        *(pending.due_in() for pending in self._to_advance),
-                    ),
-                ),
-            )
-        is_urgent = self.is_hurried or self._frees_place
-        if not is_urgent and self._heartbeat.due_in() > 0:
+            while not self._has_work():
+                # What comes meanwhile may be due sooner than all that was known before.
+                if not self._changed.wait(self._idle_seconds()):
+                    break
+        if not self.is_hurried and self._heartbeat.due_in() > 0:
             # Outcomes that come now wake nobody: the main thread would wait for a thread that waits on.
-            self._stopping.wait(max(0.0, flushed_at + _LINGER_SECONDS - time.monotonic()))
+            self._is_urgent.wait(max(0.0, flushed_at + _LINGER_SECONDS - time.monotonic()))
+
+    def _has_work(self) -> bool:
+        return bool(
+            self._pending
+            or self._progress
+            or self._given_back
+            or self._to_dispatch
+            or self._heartbeat.is_stop_announced
+            or self._stopping.is_set()
+            or self._heartbeat.due_in() <= 0
+            or self._plain_due_in() <= 0
+        )
+
+    def _idle_seconds(self) -> float:
+        """Return when there is work even if nothing comes."""
+        due = (
+            self._heartbeat.due_in(),
+            self._refiller.due_in(),
+            self._plain_due_in(),
+            *(pending.due_in() for pending in self._to_advance),
+        )
+        return max(0.0, min(due))
+
+    def _write_plain_runs(self) -> None:
+        """Write how runs of plain jobs ended, last of all."""
+        if self._plain_due_in() <= 0 and self._plain_runs is not None:
+            self._plain_runs.write(self._connected())
+
+    def _plain_due_in(self) -> float:
+        return math.inf if self._plain_runs is None else self._plain_runs.due_in()
 
     def _flush(self) -> bool:
         with self._changed:
             batch = [ending for ending, _ in self._pending]
-            self._frees_place = False
+            self._writing = len(batch)
             has_progress = bool(self._progress)
         if not batch and not has_progress:
             return False
@@ -225,17 +294,26 @@ class Recorder(threading.Thread):
         now = read_clock(connection)
         self._write_progress(connection)
         ended = self._write(connection, batch, _Moment(now, steady_now)) if batch else []
+        offered = self._offer_lanes(ended)
         with self._changed:
             for _ in batch:
                 self._pending.popleft()
+            self._writing = 0
         self._heartbeat.release((ending.id, ending.dispatch_no) for ending in batch)
         self._written(len(batch))
-        if self.is_hurried:
-            self._wake()
-        self._refiller.refill(connection, ended, now)
+        self._refiller.refill(connection, ended, now, offered)
         for pending in self._to_advance:
             pending.note(ended)
         return True
+
+    def _offer_lanes(self, ended: Sequence[MovedJob]) -> Sequence[LimitedLane]:
+        """Offer the lanes in which a limiter has a place. When the jobs are released, a burst may end."""
+        lanes = [LimitedLane(job.lane, job.queue) for job in ended if job.is_limited]
+        with self._changed:
+            if not lanes or self._offer is None:
+                return ()
+            self._offer(lanes)
+            return lanes
 
     def _advance(self) -> None:
         """Advance runs and fold batches, after outcomes and heartbeats; not when the worker stops."""
@@ -251,7 +329,7 @@ class Recorder(threading.Thread):
         """Dispatch the lanes of jobs that wait again; some that were given back may have ended instead."""
         with self._changed:
             moved, self._given_back = self._given_back, []
-            lanes, self._recalled = dict.fromkeys(self._recalled), []
+            lanes, self._to_dispatch = dict.fromkeys(self._to_dispatch), []
         if not moved and not lanes:
             return
         for pending in self._to_advance:
@@ -378,6 +456,8 @@ class Recorder(threading.Thread):
 
     def _leave(self) -> None:
         try:
+            if self._plain_runs is not None:
+                self._plain_runs.write_all(self._connected())
             self._heartbeat.stop(self._connected())
             self._connected().close()
         except psycopg.Error as error:

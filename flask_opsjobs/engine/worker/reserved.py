@@ -17,8 +17,9 @@ _RISE, _FALL = 0.2, 0.05
 # A mean below this is no more than the cost of a job itself; with a process per job, of a fork.
 SHORTEST_SECONDS = 20e-6
 FRESH_SECONDS = 0.01
-# A child that runs its job for longer than this, and than twice its mean, is stuck in it.
-_STUCK_SECONDS, _STUCK_MEANS = 0.02, 2.0
+# A child that runs its job for longer than this, and than so many times its mean, is stuck in it.
+STUCK_SECONDS = 0.02
+_LATE_MEANS = 2.0
 
 
 Rank = tuple[int, int, float, int, int]
@@ -73,6 +74,11 @@ class WaitingJobs:
         heapq.heappush(self._heap, (job.rank, job))
         self.bytes += job.size
 
+    @property
+    def first(self) -> ReservedJob:
+        """Return the first job."""
+        return self._heap[0][1]
+
     def pop(self) -> ReservedJob:
         """Return the first job, which waits no more."""
         _, job = heapq.heappop(self._heap)
@@ -112,13 +118,13 @@ class RunTimes:
         """Return the mean of a task; while it is unknown, that of its queue; None when both are."""
         return self._of_task.get(task, self._of_queue.get(queue))
 
-    def is_stuck(self, order: JobOrder | None, seconds: float) -> bool:
-        """Return whether a child that runs this job for so long lets others wait too long.
+    def is_over(self, order: JobOrder | None, seconds: float, least: float) -> bool:
+        """Return whether a child needs `seconds` for this job, over `least` and over twice what is expected.
 
         Of a plain RQ job, None, nothing is known.
         """
         expected = (order and self.expected(order.task, order.queue)) or 0.0
-        return seconds > max(_STUCK_SECONDS, _STUCK_MEANS * expected)
+        return seconds > max(least, _LATE_MEANS * expected)
 
 
 def _moved(mean: float | None, seconds: float) -> float:

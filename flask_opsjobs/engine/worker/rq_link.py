@@ -41,7 +41,8 @@ _AWAY_SECONDS = 2.0
 # The lists of the queues in their order, each with its intermediate list: pops deliveries of ours from the
 # front, and stops before anything else. A plain RQ job is popped only as the first of its list, when a child
 # is idle for it, and moved to RQ's intermediate list if there is one. Returns the place of the list beside
-# each id.
+# each id. Any client of Redis may write an id that only looks like ours: all but the last that is returned
+# are surely ours, since an id of 28 bytes has no number that is too large for a bigint.
 _POP = """
 local found = {}
 for at = 1, #KEYS, 2 do
@@ -49,7 +50,7 @@ for at = 1, #KEYS, 2 do
     while #found < tonumber(ARGV[1]) do
         local id = redis.call('LINDEX', KEYS[at], 0)
         if not id then break end
-        local is_ours = string.sub(id, 1, #ARGV[2]) == ARGV[2]
+        local is_ours = #id <= 28 and string.find(id, ARGV[2])
         if not is_ours and not (is_first and ARGV[3] == '1') then break end
         if not is_ours and ARGV[4] == '1' then
             redis.call('LMOVE', KEYS[at], KEYS[at + 1], 'LEFT', 'RIGHT')
@@ -61,6 +62,23 @@ for at = 1, #KEYS, 2 do
 end
 return found
 """
+# Takes the first plain RQ job of the lists out of them, also from behind deliveries of ours.
+_POP_PLAIN = """
+for at = 1, #KEYS, 2 do
+    for _, id in ipairs(redis.call('LRANGE', KEYS[at], 0, ARGV[1] - 1)) do
+        if #id > 28 or not string.find(id, ARGV[2]) then
+            redis.call('LREM', KEYS[at], 1, id)
+            if ARGV[3] == '1' then redis.call('RPUSH', KEYS[at + 1], id) end
+            return {(at - 1) / 2, id}
+        end
+    end
+end
+return false
+"""
+# It looks behind so many deliveries. The prefetch is mostly smaller.
+_MOST_DELIVERIES = 1_000
+# A delivery of ours, as a pattern of Lua.
+_OURS = f"^{PREFIX.replace('-', '%-')}[1-9]%d*%-[1-9]%d*$"
 # The hashes of popped deliveries are removed with the next pop, or after so long.
 _FORGET_SECONDS = 0.02
 
@@ -103,6 +121,7 @@ class ShownPlace:
 class _Wanted:
     number: int = 0
     may_block: bool = False
+    only_plain: bool = False
 
 
 class RQLink(threading.Thread):
@@ -120,7 +139,8 @@ class RQLink(threading.Thread):
     ) -> None:
         """`scheduler` puts plain jobs into their queues; None when this worker does not run one.
 
-        RQ's records are written anew every `heartbeat_seconds`. `wake` is called when `is_suspended` changes.
+        RQ's records are written anew every `heartbeat_seconds`. `wake` is called when `is_suspended` changes,
+        and when a pop that did not wait found nothing.
         """
         super().__init__(name="opsjobs-rq-link", daemon=True)
         self._records_seconds = heartbeat_seconds
@@ -169,6 +189,13 @@ class RQLink(threading.Thread):
             self._is_called_off = False
             self._changed.notify()
 
+    def want_plain(self) -> None:
+        """Allow one pop of a plain job: nothing else can be taken, since Postgres does not answer."""
+        with self._changed:
+            self._wanted = _Wanted(1, only_plain=True)
+            self._is_called_off = False
+            self._changed.notify()
+
     def call_off(self) -> None:
         """Pop nothing more. What a pop that is under way brings is put back."""
         with self._changed:
@@ -214,12 +241,19 @@ class RQLink(threading.Thread):
                 self._serve()
                 self._note_answer()
             except RedisError as error:
-                self._is_popping = False
                 self._note_silence(error)
-                with self._changed:
-                    self._changed.wait_for(lambda: self._is_stopping, self._backoff.next_seconds())
+                self._pause()
+            except Exception:
+                with fork_lock:
+                    _log.exception("what was read from Redis makes no sense; it is read again")
+                self._pause()
         commands.stop()
         self._leave()
+
+    def _pause(self) -> None:
+        self._is_popping = False
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_stopping, self._backoff.next_seconds())
 
     def _note_silence(self, error: RedisError) -> None:
         if self.is_suspended is None:
@@ -255,18 +289,7 @@ class RQLink(threading.Thread):
         with self._changed:
             wanted, self._wanted = self._wanted, _Wanted()
         if wanted.number and self.is_suspended is False:
-            try:
-                popped = self._pop(wanted)
-            except RedisError:
-                self._put_back_want(wanted)
-                raise
-            self._has_plain = self._has_plain or popped.plain is not None
-            if popped.deliveries or popped.plain:
-                self._hand_over(popped)
-            else:
-                self.empty_pops += 1
-                if wanted.may_block:
-                    self._put_back_want(wanted)
+            self._take(wanted)
         else:
             with self._changed:
                 is_wanted = self._changed.wait_for(
@@ -283,6 +306,26 @@ class RQLink(threading.Thread):
             if not is_wanted:
                 self._forget_all_taken()
 
+    def _take(self, wanted: _Wanted) -> None:
+        """Pop once. It stays wanted when that fails, or brings only what is no text."""
+        popped = None
+        try:
+            popped = self._pop(wanted)
+        finally:
+            if popped is None:
+                self._put_back_want(wanted)
+        if popped is None:
+            return
+        self._has_plain = self._has_plain or popped.plain is not None
+        if popped.deliveries or popped.plain:
+            self._hand_over(popped)
+        elif not wanted.only_plain:
+            self.empty_pops += 1
+            if wanted.may_block:
+                self._put_back_want(wanted)
+            else:
+                self._wake()  # a burst may be over
+
     def _hand_over(self, popped: Popped) -> None:
         """Tell what was popped. A plain job that was called off meanwhile is put back."""
         with self._changed:
@@ -297,9 +340,12 @@ class RQLink(threading.Thread):
             if not self._wanted.number and not self._is_called_off:
                 self._wanted = wanted
 
-    def _pop(self, wanted: _Wanted) -> Popped:
-        keys = [key for each in self._queues for key in (each.key, each.intermediate_queue_key)]
-        flags = (PREFIX, int(not self._has_plain), int(len(self._queues) == 1))
+    def _pop(self, wanted: _Wanted) -> Popped | None:
+        """Return what came, perhaps nothing; None if it was nothing but an id that is no text."""
+        if wanted.only_plain:
+            return self._pop_plain()
+        keys = self._keys()
+        flags = (_OURS, int(not self._has_plain), int(len(self._queues) == 1))
         with self._redis.pipeline(transaction=False) as pipe:
             forgotten = self._forget_taken(pipe)
             pipe.eval(_POP, len(keys), *keys, wanted.number, *flags)
@@ -308,23 +354,43 @@ class RQLink(threading.Thread):
         self._answered_at = time.monotonic()
         deliveries: list[Key] = []
         for place, raw in found:
-            rq_id, queue = as_text(raw), self._queues[place].name
+            queue = self._queues[place]
+            if (rq_id := self._read_id(raw, queue)) is None:
+                return Popped(deliveries) if deliveries else None
             if (key := parse_rq_id(rq_id)) is None:
-                return Popped(deliveries, PlainRun(rq_id, queue))
+                return Popped(deliveries, PlainRun(rq_id, queue.name))
             deliveries.append(key)
-            self._taken.append((queue, key))
+            self._taken.append((queue.name, key))
         if deliveries or self._has_plain or not wanted.may_block or self._is_stopping:
             return Popped(deliveries)
         return self._wait_for_one()
 
-    def _wait_for_one(self) -> Popped:
+    def _keys(self) -> list[str]:
+        return [key for each in self._queues for key in (each.key, each.intermediate_queue_key)]
+
+    def _pop_plain(self) -> Popped | None:
+        if self._has_plain:
+            return Popped()
+        keys = self._keys()
+        flags = (_MOST_DELIVERIES, _OURS, int(len(self._queues) == 1))
+        found: Any = self._redis.eval(_POP_PLAIN, len(keys), *keys, *flags)
+        self._answered_at = time.monotonic()
+        if found is None:
+            return Popped()
+        queue = self._queues[found[0]]
+        rq_id = self._read_id(found[1], queue)
+        return None if rq_id is None else Popped(plain=PlainRun(rq_id, queue.name))
+
+    def _wait_for_one(self) -> Popped | None:
         self._is_popping = True
         popped = self._block()
         self._is_popping = False
         self._answered_at = time.monotonic()
         if popped is None:
             return Popped()
-        rq_id, queue = popped
+        raw, queue = popped
+        if (rq_id := self._read_id(raw, queue)) is None:
+            return None
         if self._is_called_off:
             self._put_back(rq_id, queue)
             return Popped()
@@ -333,14 +399,25 @@ class RQLink(threading.Thread):
         self._taken.append((queue.name, key))
         return Popped([key])
 
-    def _block(self) -> tuple[str, Queue] | None:
+    def _block(self) -> tuple[Any, Queue] | None:
         if len(self._queues) == 1:
             queue = self._queues[0]
             found: Any = self._redis.blmove(queue.key, queue.intermediate_queue_key, _BLOCK_SECONDS)
-            return (as_text(found), queue) if found is not None else None
+            return (found, queue) if found is not None else None
         by_key = {queue.key: queue for queue in self._queues}
         popped: Any = self._redis.blpop(list(by_key), _BLOCK_SECONDS)
-        return None if popped is None else (as_text(popped[1]), by_key[as_text(popped[0])])
+        return None if popped is None else (popped[1], by_key[as_text(popped[0])])
+
+    def _read_id(self, raw: Any, queue: Queue) -> str | None:
+        """Return an id that was popped as text. One that is no text is nobody's job: it is dropped."""
+        try:
+            return as_text(raw)
+        except UnicodeDecodeError:
+            with fork_lock:
+                said = "an id in the list of queue %s is no text and is dropped: %s"
+                _log.error(said, queue.name, repr(raw))
+            self._redis.lrem(queue.intermediate_queue_key, 1, raw)
+            return None
 
     def put_back(self, job: PlainRun) -> None:
         """Put a plain RQ job back to the front of its list, because no child is idle for it."""

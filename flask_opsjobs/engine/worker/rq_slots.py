@@ -7,8 +7,10 @@ import os
 import socket
 import uuid
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from redis import RedisError
 from redis.client import Pipeline
 from rq import Queue
 from rq.callbacks import execute_stopped_callback
@@ -16,26 +18,29 @@ from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job as RQJob
 from rq.job import JobStatus
 from rq.logutils import blue, green
-from rq.timeouts import JobTimeoutException
 from rq.utils import as_text, now, utcformat
 from rq.worker import BaseWorker, SimpleWorker, WorkerStatus
 from rq.worker_registration import register
 from typing_extensions import override
 
+from ...core.display import Display
 from ...core.visible_text import on_one_line
 from ..redis.broker import WORKER_FIELD, Delivery, make_hash
 from ..redis.broker import rq_id as make_rq_id
 from .frames import JobOrder, PlainDeath, PlainRun
+from .plain_runs import PlainRunRecord
 from .rq_jobs import fetch_job
 from .rq_scheduler import make_scheduler
+from .run_notes import RunNotes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from flask import Flask
     from redis import Redis
 
     from ..redis.connections import Wire
+    from .page import Page
 
 _log = logging.getLogger("flask_opsjobs.worker")
 # RQ's tools show a worker until its key expires. It is written at each heartbeat.
@@ -56,6 +61,9 @@ class SlotWorker(SimpleWorker):
     sends nothing to Redis.
     """
 
+    # Of the plain job that runs here now.
+    _notes: RunNotes | None = None
+
     def __init__(
         self,
         app: Flask,
@@ -75,7 +83,6 @@ class SlotWorker(SimpleWorker):
         self.birth_date = self.last_heartbeat = now()
         # The managed jobs that RQ's record counts.
         self._counted = [0, 0]
-        self._was_interrupted = False
 
     @override
     def _set_connection(self, connection: Redis) -> Redis:
@@ -179,42 +186,91 @@ class SlotWorker(SimpleWorker):
 
     # --- in a child ---
 
-    def run_job(self, plain: PlainRun, tell_limit: Callable[[float], None]) -> bool:
-        """Run a plain RQ job as RQ does; return whether its time limit interrupted it.
+    def run_job(self, plain: PlainRun, page: Page) -> PlainRunRecord | None:
+        """Run a plain RQ job as RQ does; return how that ended, None when RQ has no such job.
 
-        `tell_limit` gets the seconds after which RQ would kill it.
+        `page` gets the job's log lines, and the seconds after which RQ would kill it.
         """
         queue = self._queue(plain.queue)
         job = fetch_job(plain.rq_id, queue, self)
         if job is None:
-            return False
-        self._was_interrupted = False
-        call = blue(on_one_line(str(job.description)))
-        self.log.info("Worker %s: %s: %s (%s)", self.name, green(queue.name), call, job.id)
+            return None
+        if self.log.isEnabledFor(logging.INFO):
+            call = blue(on_one_line(str(job.description)))
+            self.log.info("Worker %s: %s: %s (%s)", self.name, green(queue.name), call, job.id)
         os.environ["RQ_WORKER_ID"], os.environ["RQ_JOB_ID"] = self.name, job.id
         timeout = job.timeout or Queue.DEFAULT_TIMEOUT
         if timeout > 0:
-            tell_limit(timeout + _OVERDUE_SECONDS)
+            page.limit(timeout + _OVERDUE_SECONDS)
+        notes = self._notes = RunNotes(job, page.ring)
+        try:
+            self._execute(job, queue, notes)
+            return notes.record(page.log_tail(), self._hides)
+        finally:
+            # What the function raised holds on to what the function had, such as its connections.
+            self._notes = notes.error = None
+
+    def _execute(self, job: RQJob, queue: Queue, notes: RunNotes) -> None:
+        """Execute a job. When RQ's own code breaks off, such as without Redis, let RQ fail the job."""
         try:
             self.execute_job(job, queue)
         except Exception as error:
             _log.exception("RQ did not end its job %s", job.id)
+            notes.error, notes.is_told = notes.error or error, False
             words = f"RQ did not end it: {type(error).__name__}"
-            self._settle(job, PlainDeath(plain, 0, words, was_stopped=False))
-        return self._was_interrupted
+            try:
+                self._settle(
+                    job, PlainDeath(PlainRun(job.id, queue.name), 0, words, was_stopped=False)
+                )
+                notes.is_told = True
+            except RedisError:
+                _log.exception("RQ does not know that its job %s has ended", job.id)
+
+    def rest(self) -> None:
+        """Record that the child is idle, after a plain job."""
+        try:
+            self.set_state(WorkerStatus.IDLE)
+        except RedisError as error:  # the next heartbeat records it
+            _log.warning("RQ's record of %s says busy: %s", self.name, type(error).__name__)
+
+    @override
+    def execute_job(self, job: RQJob, queue: Queue) -> None:
+        """Execute a plain job as SimpleWorker does, but for the state "idle": `rest` records it."""
+        execution = self.prepare_execution(job)
+        if self._notes is not None:
+            self._notes.execution_id = execution.id
+        self.perform_job(job, queue, execution)
+
+    @override
+    def handle_execution_ended(self, job: RQJob, queue: Queue, heartbeat_ttl: int) -> None:
+        """Note when the function ended. Its success is written at once, with this heartbeat in it."""
+        has_failed = job.get_status(refresh=False) is JobStatus.FAILED
+        if has_failed or job._success_callback_name:
+            super().handle_execution_ended(job, queue, heartbeat_ttl)
+        else:
+            job.ended_at = job.last_heartbeat = now()
 
     @override
     def handle_exception(self, job: RQJob, *exc_info: Any) -> None:
-        """Handle an exception of the job, and note whether it was its time limit."""
-        self._was_interrupted = isinstance(exc_info[1], JobTimeoutException)
+        """Handle an exception of the job, or of its callback, and note it for the record of the run."""
+        if self._notes is not None:
+            self._notes.error = exc_info[1]
         super().handle_exception(job, *exc_info)
 
-    def settle_death(self, death: PlainDeath) -> None:
-        """Do what RQ does after the process of a plain job died: retry or fail it, tell callbacks."""
+    def settle_death(self, death: PlainDeath) -> PlainRunRecord | None:
+        """Do what RQ does after the process of a plain job died: retry or fail it, tell callbacks.
+
+        Return how the run ended; None when RQ has no such job, or knows its end.
+        """
         job = fetch_job(death.job.rq_id, self._queue(death.job.queue), self)
-        if job is not None:
-            with self._app.app_context():
-                self._settle(job, death)
+        if job is None:
+            return None
+        execution = next(iter(self._running(job.id)), None)
+        notes = RunNotes(job)
+        notes.execution_id = None if execution is None else execution.id
+        with self._app.app_context():
+            self._settle(job, death)
+        return notes.record_death(death)
 
     def _settle(self, job: RQJob, death: PlainDeath) -> None:
         self.set_state(WorkerStatus.IDLE)
@@ -231,6 +287,10 @@ class SlotWorker(SimpleWorker):
                 self._tell_stop(job)
         queue, execution = self._queue(death.job.queue), next(iter(self._running(job.id)), None)
         self.handle_job_failure(job, queue=queue, exc_string=words, execution=execution)
+
+    def _hides(self, key: str) -> str | None:
+        """Return what is stored in place of the value of a key that the host hides."""
+        return Display(self._app.extensions["opsjobs"].display, may_see=True).hides(key)
 
     def maintain(self) -> None:
         """Do RQ's maintenance. It may run code of the host, and reads jobs that may be unreadable."""
@@ -262,10 +322,15 @@ class SlotWorker(SimpleWorker):
         context.push()
         # Clears the value of an earlier execution. RQ sets it again when the function has ended.
         job.ended_at = None
+        if self._notes is not None:
+            perform = partial(self._notes.perform, job.perform)
+            job.perform = perform  # type: ignore[method-assign]
         try:
             return super().perform_job(job, queue, execution)
         finally:
+            # Without the circle, the job and its arguments are gone at once.
+            vars(job).pop("perform", None)
             try:
                 context.pop()
-            except Exception:
+            except BaseException:
                 _log.exception("RQ job %s: a teardown function of the app raised", job.id)

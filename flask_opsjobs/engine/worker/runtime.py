@@ -9,23 +9,29 @@ import socket
 import sys
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from ...core.db import Connection, connect_apart
 from ...core.outage import Outage
 from ...core.reading import read_clock
+from ...failures import deploys
 from ...host import Host
 from ...limits import transitions as limit_transitions
 from ...workers import transitions as workers
 from ...workers.process_identity import identify
+from ..adopted.places import name_place
 from ..redis.broker import broker_of
 from .child import ChildSetup
-from .forking import ChildPools, close_idle_connections, fork_lock
+from .forking import ChildPools, close_idle_connections, fork_lock, use_large_pages
 from .heartbeat import Heartbeat
+from .hygiene import ConnectionHygiene
+from .loops_watch import LoopsWatch
 from .mailbox import Mailbox
-from .parent import News, Parent, Threads, WorkerOptions
+from .parent import FreePlaces, News, Parent, Threads, WorkerOptions
+from .plain_runs import PlainRuns
 from .recorder import Recorder
 from .recycling import RecyclingRules
 from .rq_link import Command, Popped, RQLink, StartScheduler
@@ -57,14 +63,25 @@ class WorkerRuntime:
 
     def __init__(self, app: Flask, queues: Sequence[str], options: WorkerOptions) -> None:
         self._app = app
+        self._options = options
         host: Host = app.extensions["opsjobs"]
         # A new suffix at each start, because RQ blocks the name of a killed worker for minutes.
         self.name = f"{process_name()}-{uuid.uuid4().hex[:6]}"
         worker_id = _register(host, self.name, queues, options.processes)
         mailbox: Mailbox[News] = Mailbox()
         self._outage = Outage(_log, "jobs and outcomes are kept", log_lock=fork_lock)
-        heartbeat = Heartbeat(worker_id, host.settings.heartbeat_seconds)
-        self._recorder = Recorder(host, heartbeat, self._outage, mailbox.wake)
+        watch = LoopsWatch(host, self.name)
+        heartbeat = Heartbeat(worker_id, host.settings.heartbeat_seconds, watch.look)
+        self._recorder = Recorder(
+            host,
+            heartbeat,
+            self._outage,
+            mailbox.wake,
+            offer=lambda lanes: mailbox.tell(FreePlaces(lanes)),
+            plain_runs=PlainRuns(name_place(host, queues[0]), self.name, worker_id)
+            if host.settings.adopt
+            else None,
+        )
         self._taker = Taker(
             host,
             self.name,
@@ -82,15 +99,6 @@ class WorkerRuntime:
             for number in range(1, options.places + 1)
         ]
 
-        def tell(news: Popped | Command | StartScheduler) -> None:
-            if isinstance(news, Popped) and news.deliveries:
-                self._taker.accept(news.deliveries)
-            if isinstance(news, Popped) and news.plain is None:
-                # The taker wakes the main thread when it has reserved them.
-                mailbox.leave(news)
-            else:
-                mailbox.tell(news)
-
         # A burst schedules once, by an errand.
         has_scheduler = options.with_scheduler and not options.burst
         self._scheduler = (
@@ -100,7 +108,7 @@ class WorkerRuntime:
             wire,
             queues,
             slots,
-            tell,
+            partial(tell_of_redis, mailbox, self._taker),
             self._scheduler,
             host.settings.heartbeat_seconds,
             mailbox.wake,
@@ -108,9 +116,10 @@ class WorkerRuntime:
         rules = RecyclingRules(
             options.jobs_per_process, options.max_memory_mb, host.settings.may_stay
         )
+        self._hygiene = ConnectionHygiene() if options.jobs_per_process != 1 else None
         self._parent = Parent(
             self.name,
-            ChildSetup(app, host, rules, queues, self.name, ChildPools(app)),
+            ChildSetup(app, host, rules, queues, self.name, ChildPools(app), self._hygiene),
             options,
             mailbox,
             Threads(heartbeat, self._recorder, self._taker, self._link),
@@ -127,9 +136,15 @@ class WorkerRuntime:
         `tell_ready` is called when a signal stops the worker and no longer ends the process.
         """
         close_idle_connections(self._app)
-        # The collector writes into each object that it looks at, and copies the page that children share.
-        gc.collect()
+        with self._hygiene.watching() if self._hygiene is not None else nullcontext():
+            return self._run(tell_ready)
+
+    def _run(self, tell_ready: Callable[[], None]) -> bool:
+        # The collector writes into each object that it looks at, and copies the page that children share. It
+        # does not run before: children would first write into the memory that it had freed.
         gc.freeze()
+        if self._options.jobs_per_process == 1:
+            use_large_pages()
         # The first children are forked while there is no other thread.
         self._parent.fill_places()
         for thread in (self._recorder, self._taker, self._link):
@@ -150,21 +165,35 @@ class WorkerRuntime:
         return has_ended[1] and has_ended[2]
 
 
+def tell_of_redis(
+    mailbox: Mailbox[News], taker: Taker, news: Popped | Command | StartScheduler
+) -> None:
+    """Tell the main thread what came from Redis, and let the taker reserve the jobs of deliveries."""
+    if isinstance(news, Popped) and taker.accept(news.deliveries) and news.plain is None:
+        # The taker wakes the main thread when it has reserved them.
+        mailbox.leave(news)
+    else:
+        mailbox.tell(news)
+
+
 def _register(host: Host, name: str, queues: Sequence[str], processes: int) -> int:
     identity = identify(os.getpid())
-    process = workers.WorkerProcess(
-        name=name,
-        host=socket.gethostname(),
-        pid=identity.pid,
-        version=version("flask-opsjobs"),
-        queues=list(queues),
-        processes=processes,
-        boot_id=identity.boot_id,
-        pid_namespace=identity.pid_namespace,
-        pid_started_at=identity.started_at,
-    )
     with closing(connect_apart(host.engine)) as connection:
-        return workers.register(connection, process, read_clock(connection))
+        now = read_clock(connection)
+        process = workers.WorkerProcess(
+            name=name,
+            host=socket.gethostname(),
+            pid=identity.pid,
+            version=version("flask-opsjobs"),
+            deploy_version=host.settings.version,
+            deploy_id=deploys.find_or_mark(connection, host.settings.version, now),
+            queues=list(queues),
+            processes=processes,
+            boot_id=identity.boot_id,
+            pid_namespace=identity.pid_namespace,
+            pid_started_at=identity.started_at,
+        )
+        return workers.register(connection, process, now)
 
 
 def declare_limiters(host: Host, process: str) -> None:

@@ -21,7 +21,7 @@ class Systemd:
         is_ours = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         limit = environ.get("WATCHDOG_USEC", "") if is_ours else ""
         # How often to feed: a third of the limit, so that one late turn does not end the worker.
-        self.feed_seconds = int(limit) / 3e6 if limit.isdigit() else inf
+        self.feed_seconds = (int(limit) / 3e6 if limit.isdecimal() else 0) or inf
         self._fed_at = -inf
 
     def tell_ready(self) -> None:

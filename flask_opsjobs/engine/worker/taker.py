@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import psycopg
 from psycopg.rows import dict_row
 from typing_extensions import override
 
@@ -23,8 +22,9 @@ from ...core.reading import read_clock
 from ...core.steady_clock import steady_seconds
 from ...host import Host
 from ...jobs.perform.current import Claimed
+from ...lifeline.disown import list_started
 from ..dispatch.dispatch import recall_lanes, take_limited
-from .claim import NotClaimed, claim
+from .claim import ClaimedNext, LimitedLane, NotClaimed, claim, claim_next
 from .forking import PATIENCE_SECONDS, connect_while_forking, fork_lock
 from .frames import JobOrder, Key
 from .heartbeat import Heartbeat
@@ -33,6 +33,8 @@ from .reserved import ReservedJob
 
 _log = logging.getLogger("flask_opsjobs.worker")
 _THREAD = "taker"
+# Postgres counts as away when it owes an answer for so long.
+_LATE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,16 @@ class Begun:
 
 @dataclass(frozen=True)
 class ClaimAnswer:
-    """A job that was claimed alone: its row says `started`. None when it was not claimed."""
+    """Jobs that were claimed, in order, for so many children as `asked`: their rows say `started`.
 
-    key: Key
-    job: ReservedJob | None
+    `promise` is what was asked for: one job, or the next ones of a lane. `has_more`: the limiter of the lane
+    has room for more, and more are due.
+    """
+
+    promise: Key | LimitedLane
+    asked: int
+    jobs: Sequence[ReservedJob]
+    has_more: bool = False
 
 
 News = Taken | Begun | ClaimAnswer
@@ -95,6 +103,8 @@ class _Requests:
     deliveries: list[Key] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
     claims: list[LimitedDelivery | ReservedJob] = field(default_factory=list)
+    # For how many places.
+    lanes: dict[LimitedLane, int] = field(default_factory=dict)
     back: dict[Key, None] = field(default_factory=dict)
     recalls: list[Key] = field(default_factory=list)
 
@@ -105,6 +115,7 @@ class _Requests:
             or self.deliveries
             or self.starts
             or self.claims
+            or self.lanes
             or self.back
             or self.recalls
         )
@@ -141,8 +152,13 @@ class Taker(threading.Thread):
         self._mean_size = 1.0
         self._suspects: set[Key] = set()
         self._look_at = 0.0
+        # Since when Postgres owes an answer, by the monotonic clock; 0 when it owes none.
+        self._owed_since = 0.0
+        # Whether jobs of a lane may be claimed of which no answer has come.
+        self._is_claiming = False
         self._is_closed = self._is_stopping = self._has_failed_at_stop = False
         self._backoff = Backoff()
+        self._last_failure: type[Exception] | None = None
 
     # --- what the main thread asks for ---
 
@@ -156,14 +172,22 @@ class Taker(threading.Thread):
             self._requests.wanted_limited = limited
             self._changed.notify()
 
-    def accept(self, deliveries: Sequence[Key]) -> None:
-        """Reserve the jobs of deliveries that were popped from RQ.
+    def accept(self, deliveries: Sequence[Key]) -> bool:
+        """Reserve the jobs of deliveries that were popped from RQ. Return whether it tells of some later.
 
         One that the worker holds comes again from a Redis that was set back: it is not taken twice.
         """
         with self._changed:
-            self._requests.deliveries += self._heartbeat.reserve_new(deliveries)
+            new = self._heartbeat.reserve_new(deliveries)
+            self._requests.deliveries += new
             self._changed.notify()
+        return bool(new)
+
+    @property
+    def is_late(self) -> bool:
+        """Return whether Postgres has not answered for a while."""
+        owed_since = self._owed_since
+        return owed_since > 0 and time.monotonic() - owed_since > _LATE_SECONDS
 
     @property
     def has_popped(self) -> bool:
@@ -180,6 +204,12 @@ class Taker(threading.Thread):
         """Claim a job before it is sent: one that is limited, or that must be alone."""
         with self._changed:
             self._requests.claims.append(what)
+            self._changed.notify()
+
+    def claim_next(self, lane: LimitedLane) -> None:
+        """Claim the next due job of a lane for a child that is idle; the limiter may have a place."""
+        with self._changed:
+            self._requests.lanes[lane] = self._requests.lanes.get(lane, 0) + 1
             self._changed.notify()
 
     def give_back(self, keys: Sequence[Key]) -> None:
@@ -218,9 +248,10 @@ class Taker(threading.Thread):
         """Serve requests until stopped. What fails because Postgres is away is tried again."""
         while self._wait():
             asked_at = time.monotonic()
+            self._owed_since = self._owed_since or asked_at
             try:
                 self._serve()
-            except psycopg.Error as error:
+            except Exception as error:  # such as one file too many
                 self._lose_connection(error, asked_at)
                 if self._has_failed_at_stop:
                     break
@@ -228,8 +259,10 @@ class Taker(threading.Thread):
                 with self._changed:
                     self._changed.wait_for(lambda: self._is_stopping, self._backoff.next_seconds())
             else:
+                self._owed_since = 0.0
                 self._outage.end(_THREAD)
                 self._backoff.reset()
+                self._last_failure = None
         if self._connection is not None:
             self._connection.close()
 
@@ -244,6 +277,7 @@ class Taker(threading.Thread):
         self._begin()
         self._give_back()
         self._claim()
+        self._claim_next()
         self._reserve()
         self._take_limited()
         self._take()
@@ -282,7 +316,7 @@ class Taker(threading.Thread):
             with self._changed:
                 del self._requests.recalls[: len(keys)]
             self._heartbeat.release(keys)
-            self._recorder.note_recalled(lanes)
+            self._recorder.dispatch_lanes(lanes)
 
     def _write_back(self, keys: Sequence[Key]) -> None:
         connection = self._connected()
@@ -299,7 +333,7 @@ class Taker(threading.Thread):
             )
             with self._changed:
                 del self._requests.claims[0]
-            self._tell(ClaimAnswer(what.key, job))
+            self._tell(ClaimAnswer(what.key, 1, [] if job is None else [job]))
 
     def _claim_alone(self, job: ReservedJob) -> ReservedJob | None:
         """Write the start of a job before it begins: a worker died with it before, and may again."""
@@ -319,6 +353,39 @@ class Taker(threading.Thread):
             return None
         order = _order_of_claimed(found, asked_at + self._reserved_seconds)
         return ReservedJob(order, place=0, priority=0, due_at=0.0)
+
+    def _claim_next(self) -> None:
+        """Claim jobs of lanes: as many as were asked for meanwhile at once."""
+        while self._requests.lanes:
+            lane, number = next(iter(self._requests.lanes.items()))
+            asked_at = steady_seconds()
+            found = self._find_claimed()
+            if not found.jobs:
+                self._is_claiming = True
+                ours = self._worker_id, self._worker
+                found = claim_next(self._connected(), lane, number, *ours)
+            until = asked_at + self._reserved_seconds
+            jobs = [ReservedJob(_order_of_claimed(one, until), 0, 0, 0.0) for one in found.jobs]
+            self._heartbeat.reserve([job.key for job in jobs])
+            self._is_claiming = False
+            with self._changed:
+                self._requests.lanes[lane] -= number
+                if not self._requests.lanes[lane]:
+                    del self._requests.lanes[lane]
+            self._tell(ClaimAnswer(lane, number, jobs, found.has_more))
+
+    def _find_claimed(self) -> ClaimedNext:
+        """Return the jobs of a claim that was committed and whose answer was lost."""
+        if not self._is_claiming:
+            return ClaimedNext()
+        connection, ours = self._connected(), (self._worker_id, self._worker)
+        unknown = [
+            key
+            for key in list_started(connection, self._worker_id)
+            if not self._heartbeat.holds(key)
+        ]
+        found = [claim(connection, key, *ours, is_retry=True) for key in unknown]
+        return ClaimedNext([each for each in found if isinstance(each, Claimed)], has_more=True)
 
     def _reserve(self) -> None:
         popped = self._requests.deliveries[:]
@@ -443,15 +510,17 @@ class Taker(threading.Thread):
             self._look_at = 0.0
         return self._connection
 
-    def _lose_connection(self, error: psycopg.Error, asked_at: float) -> None:
+    def _lose_connection(self, error: Exception, asked_at: float) -> None:
+        """Close the connection, and log the error once. What is asked for is kept."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
         if is_away(error):
             self._outage.begin(_THREAD, error, asked_at)
-        else:
+        elif type(error) is not self._last_failure:
             with fork_lock:
                 _log.error("the taker failed and tries again", exc_info=error)
+        self._last_failure = type(error)
 
     def descriptors(self) -> list[int]:
         """Return the descriptor of its connection, which a child must let go."""

@@ -48,13 +48,13 @@ class Tally:
 
 
 def _report(place: Place, now: float) -> ChildReport | None:
-    child, sent = place.child, place.sent
+    child, (sent, began) = place.child, place.current()
     if child is None:
         return None
     report = ChildReport(child.pid, child.jobs, place.is_ready and place.leaving is None)
     if sent is None:
         return report
-    report = replace(report, seconds=round(now - (sent.began(child) or sent.at), 3))
+    report = replace(report, seconds=round(now - (began or sent.at), 3))
     if sent.job is not None:
         return replace(report, job_id=sent.job.order.id, task=sent.job.order.task)
     if sent.plain is not None:

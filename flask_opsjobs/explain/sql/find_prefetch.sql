@@ -1,6 +1,7 @@
 -- Finds the prefetch of one queue, for the jobs of one lane, and how many jobs of the queue are in Redis,
 -- counted up to the prefetch: size, used. Computes as dispatch_lane.sql does, except that it ignores a pause;
 -- a test compares them. Locks nothing.
+-- Rows: opsjobs, by origin.
 -- Run by explain/queries.py. Indexes: queues_pkey, workers_alive, jobs_queued.
 WITH prefetch AS MATERIALIZED (
     SELECT coalesce(q.prefetch, %(prefetch)s::int, greatest(2, (
@@ -11,6 +12,6 @@ WITH prefetch AS MATERIALIZED (
 SELECT size, (
     SELECT count(*) FROM (
         SELECT 1 FROM opsjobs.jobs
-        WHERE queue = %(queue)s AND state = 'queued' AND reserved_by IS NULL
+        WHERE queue = %(queue)s AND state = 'queued' AND reserved_by IS NULL AND origin = 'opsjobs'
         LIMIT (SELECT size FROM prefetch)) AS seen) AS used
 FROM prefetch

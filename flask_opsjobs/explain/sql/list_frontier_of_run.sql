@@ -2,6 +2,7 @@
 -- first, each with the first step that waits for it. %(states)s are the states of unfinished steps in that
 -- order; steps that wait to be released come last. LATERAL and OFFSET 0 make each step look at its own rows.
 -- Locks nothing.
+-- Rows: opsjobs, by their runs.
 -- Run by explanations. Indexes: jobs_of_run, steps_pkey, edges_by_target, edges_pkey, jobs_pkey.
 SELECT j.id, step.name, (
     SELECT w.name FROM opsjobs.edges e JOIN opsjobs.steps w ON w.job_id = e.to_id

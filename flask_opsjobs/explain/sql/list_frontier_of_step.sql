@@ -1,5 +1,6 @@
 -- Lists unfinished steps that a step waits for, over any number of steps, and that wait for no other step.
 -- LATERAL and OFFSET 0 let the limit end the search early. Locks nothing.
+-- Rows: opsjobs, by their runs.
 -- Run by explanations. Indexes: edges_by_target, jobs_pkey, steps_pkey.
 WITH RECURSIVE before (id) AS (
     SELECT e.from_id FROM opsjobs.edges e JOIN opsjobs.jobs j ON j.id = e.from_id AND j.ended_at IS NULL

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...core.db import Connection
 from ...errors import OpsJobsError
@@ -19,8 +19,7 @@ from . import current_queries
 from .current_queries import CurrentBatch, CurrentWorkflow
 
 
-@dataclass(frozen=True)
-class Claimed:
+class Claimed(NamedTuple):
     """The claimed job. `attempt` counts from 1.
 
     Every later write of this attempt names its `dispatch_no` (a fencing token): it changes nothing once the
@@ -44,11 +43,6 @@ class Claimed:
     claimed_at: datetime
     wait_seconds: float = 0.0
     asked_at: float = 0.0
-
-    @property
-    def reserved_as(self) -> str:
-        """The name of the reserved job in a heartbeat: `id-dispatch_no`."""
-        return f"{self.id}-{self.dispatch_no}"
 
 
 _log = logging.getLogger("flask_opsjobs.jobs")
@@ -177,9 +171,6 @@ class Teller:
             _log.exception("the progress of the job could not be passed on")
 
 
-_running: ContextVar[CurrentJob] = ContextVar("opsjobs_current_job")
-
-
 def current_delivery() -> tuple[int, int]:
     """The delivery of the job that is running here: (job id, dispatch number)."""
     job = current_job()
@@ -200,37 +191,59 @@ def current_job() -> CurrentJob:
     1
     """
     try:
-        return _running.get()
+        return _running.get().job
     except LookupError:
         raise OpsJobsError(
             "no job is running here: current_job() is for code that a job's function calls, in its own thread"
         ) from None
 
 
-@contextmanager
-def running(claimed: Claimed, tell: Tell, connect: Connect | None = None) -> Iterator[CurrentJob]:
-    """A block in which `current_job()` returns the claimed job. Passes on its held progress at the end."""
-    teller = Teller(tell)
-    job = CurrentJob(
-        id=claimed.id,
-        attempt=claimed.attempt,
-        max_attempts=claimed.max_attempts,
-        task=claimed.task,
-        queue=claimed.queue,
-        meta=claimed.meta,
-        tags=tuple(claimed.tags),
-        created_at=claimed.created_at,
-        deadline_at=claimed.deadline_at,
-        _dispatch_no=claimed.dispatch_no,
-        _teller=teller,
-        _connect=connect,
-    )
-    token = _running.set(job)
-    try:
-        yield job
-    finally:
-        _running.reset(token)
-        teller.tell_held()
+class Running:
+    """A block in which `current_job()` returns the claimed job. Passes on its held progress at the end.
+
+    Most functions never ask for their job, so it is made when it is first asked for.
+    """
+
+    __slots__ = ("_claimed", "_connect", "_job", "_tell", "_token")
+
+    def __init__(self, claimed: Claimed, tell: Tell, connect: Connect | None = None) -> None:
+        self._claimed = claimed
+        self._tell = tell
+        self._connect = connect
+        self._job: CurrentJob | None = None
+
+    def __enter__(self) -> Running:
+        self._token = _running.set(self)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        _running.reset(self._token)
+        if self._job is not None:
+            self._job._teller.tell_held()
+
+    @property
+    def job(self) -> CurrentJob:
+        """The job."""
+        if self._job is None:
+            claimed = self._claimed
+            self._job = CurrentJob(
+                id=claimed.id,
+                attempt=claimed.attempt,
+                max_attempts=claimed.max_attempts,
+                task=claimed.task,
+                queue=claimed.queue,
+                meta=claimed.meta,
+                tags=tuple(claimed.tags),
+                created_at=claimed.created_at,
+                deadline_at=claimed.deadline_at,
+                _dispatch_no=claimed.dispatch_no,
+                _teller=Teller(self._tell),
+                _connect=self._connect,
+            )
+        return self._job
+
+
+_running: ContextVar[Running] = ContextVar("opsjobs_current_job")
 
 
 def _count(name: str, value: int | None) -> Any:

@@ -62,12 +62,17 @@ def message(error: BaseException) -> str:
 
 
 def traceback_of(error: BaseException) -> str:
-    """The traceback as Python prints it, with causes and groups; beyond 32 kB its middle is left out.
+    """The traceback as Python prints it, with causes and groups; beyond 32 kB its middle is left out."""
+    return shorten_traceback("".join(_lines(error, set())))
+
+
+def shorten_traceback(text: str) -> str:
+    """A traceback that can be stored; beyond 32 kB its middle is left out.
 
     Cuts at the ends of lines where possible: half a line may hold half a secret, which a display policy
     cannot detect.
     """
-    raw = clean_text("".join(_lines(error, set()))).encode()
+    raw = clean_text(text).encode()
     if len(raw) <= MOST_TRACEBACK_BYTES:
         return raw.decode()
     left_out = f"\n  … {len(raw) - MOST_TRACEBACK_BYTES} bytes left out …\n"

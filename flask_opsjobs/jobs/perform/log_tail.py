@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import struct
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 
 from ..record.json_storage import clean_text
@@ -112,15 +110,18 @@ class TailHandler(logging.Handler):
         return text
 
 
-@contextmanager
-def capture(ring: Ring | None) -> Iterator[None]:
+class Capture:
     """A block in which every record of the root logger is also written to the ring; None writes nothing."""
-    if ring is None:
-        yield
-        return
-    root = logging.getLogger()
-    root.addHandler(ring.handler)
-    try:
-        yield
-    finally:
-        root.removeHandler(ring.handler)
+
+    __slots__ = ("_ring",)
+
+    def __init__(self, ring: Ring | None) -> None:
+        self._ring = ring
+
+    def __enter__(self) -> None:
+        if self._ring is not None:
+            logging.getLogger().addHandler(self._ring.handler)
+
+    def __exit__(self, *_error: object) -> None:
+        if self._ring is not None:
+            logging.getLogger().removeHandler(self._ring.handler)

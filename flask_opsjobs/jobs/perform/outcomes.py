@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 
 class Cancel(Exception):
@@ -97,7 +98,8 @@ class Outcome:
     `ended_by` is set when the job must end now, even when attempts are left (`deadline`, `unrecordable`), or
     when it must end after workers handed it back for ten minutes (`invalid_args`, `unknown_task`). `output`
     is JSON text, or None when nothing is stored; `output_bytes` is the size of the full JSON;
-    `output_omitted` is why it is not stored.
+    `output_omitted` is why it is not stored. `failure_key` groups failures, `death` is one of
+    `lifecycle.DEATHS`, and `death_facts` are what is known of it.
     """
 
     kind: str
@@ -111,6 +113,9 @@ class Outcome:
     output_omitted: str | None = None
     log_tail: str | None = None
     cause_of_death: str | None = None
+    death: str | None = None
+    death_facts: dict[str, Any] | None = None
+    failure_key: str | None = None
     max_rss_kb: int | None = None
     progress: tuple[int | None, int | None, str | None] | None = None
 

@@ -18,13 +18,14 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from ...errors import InvalidArgs
+from .. import failure_key, host_code
 from ..record import json_storage
 from ..record.declaration import TaskDeclaration
 from ..record.json_storage import clean_text
 from ..record.options import seconds_of
 from . import backoff as retry
 from . import describe_error, log_tail
-from .current import Claimed, Connect, CurrentJob, Stopped, Tell, running
+from .current import Claimed, Connect, Running, Stopped, Tell
 from .outcomes import RETURNED, Cancel, Discard, EndedBy, Outcome, RetryIn, Snooze
 
 _log = logging.getLogger("flask_opsjobs.jobs")
@@ -77,7 +78,7 @@ def perform(
     """
     task = tasks.get(claimed.task)
     try:
-        with log_tail.capture(report.log_tail):
+        with log_tail.Capture(report.log_tail):
             outcome = _why_not_run(task, claimed) or _perform(
                 task, claimed, report, confirm or (lambda: claimed)
             )
@@ -117,10 +118,10 @@ def _perform(
     except InvalidArgs as error:
         reason = _text(error)
         return Outcome(kind="not_run", error=reason, reason=reason, ended_by="invalid_args")
-    with running(claimed, report.progress, report.connect) as job:
+    with Running(claimed, report.progress, report.connect) as running:
         # A request to cancel has an effect only until the function has ended.
         try:
-            if (not_run := _start(task, job, confirm)) is not None:
+            if (not_run := _start(task, running, confirm)) is not None:
                 return not_run
             value = _call(task, arguments, claimed.timeout_seconds)
             _require_done(task, value)
@@ -133,15 +134,16 @@ def _perform(
             hook, observed = "on_success", value
         if hook is not None:
             with contextlib.suppress(Stopped):
-                _observe(task, hook, job, observed)
+                _observe(task, hook, running, observed)
         return outcome
 
 
-def _start(task: TaskDeclaration, job: CurrentJob, confirm: Confirm) -> Outcome | None:
+def _start(task: TaskDeclaration, running: Running, confirm: Confirm) -> Outcome | None:
     """Call the hook `on_start`; the outcome when the function must not be called, else None."""
-    if (not_run := _why_not_run_now(task, confirm)) is not None:
+    not_run = _why_not_run_now(task, confirm)
+    if not_run is not None or task.on_start is None:
         return not_run
-    _observe(task, "on_start", job)
+    _observe(task, "on_start", running)
     # Confirm again: the host's hook may have taken a long time.
     return _why_not_run_now(task, confirm)
 
@@ -152,15 +154,21 @@ def _why_not_run_now(task: TaskDeclaration, confirm: Confirm) -> Outcome | None:
 
 
 def _call(task: TaskDeclaration, arguments: dict[str, Any], seconds: int | None) -> Any:
+    if seconds is None:
+        return _call_now(task, arguments)
     limit = TimeLimit(seconds)
     try:
         with limit:
-            if task.is_async:
-                return asyncio.run(task.function(**arguments))
-            return task.function(**arguments)
+            return _call_now(task, arguments)
     finally:
         # Disarm again: the alarm may have been raised while the block was being left.
         limit.disarm()
+
+
+def _call_now(task: TaskDeclaration, arguments: dict[str, Any]) -> Any:
+    if task.is_async:
+        return asyncio.run(task.function(**arguments))
+    return task.function(**arguments)
 
 
 def _require_done(task: TaskDeclaration, value: Any) -> None:
@@ -182,13 +190,13 @@ def _require_done(task: TaskDeclaration, value: Any) -> None:
     )
 
 
-def _observe(task: TaskDeclaration, name: str, *values: Any) -> None:
-    """Call a hook, if there is one. Its errors are logged and change nothing."""
+def _observe(task: TaskDeclaration, name: str, running: Running, *values: Any) -> None:
+    """Call a hook with the job, if there is one. Its errors are logged and change nothing."""
     hook = getattr(task, name)
     if hook is None:
         return
     try:
-        hook(*values)
+        hook(running.job, *values)
     except Stopped:
         raise
     except BaseException:
@@ -216,15 +224,23 @@ def _judge(task: TaskDeclaration, claimed: Claimed, error: BaseException) -> Out
             return Outcome(kind="canceled", reason=_text(error.reason))
         case Discard():
             reason = _text(error.reason)
-            return Outcome("discarded", reason, _why(error), reason)
+            key = _key(task, claimed, error)
+            return Outcome("discarded", reason, _why(error), reason, failure_key=key)
         case EndedBy():
-            kind = "not_run" if error.ended_by == "unknown_task" else "discarded"
             reason = _text(error.reason)
-            return Outcome(kind, reason, reason=reason, ended_by=error.ended_by)
+            if error.ended_by == "unknown_task":
+                return Outcome("not_run", reason, reason=reason, ended_by=error.ended_by)
+            key = _key(task, claimed, error)
+            by = error.ended_by
+            return Outcome("discarded", reason, reason=reason, ended_by=by, failure_key=key)
         case Snooze() | RetryIn():
             return _again(task, claimed, error)
         case JobTimedOut():
-            return _failed("timed_out", task, claimed, error)
+            # Where the alarm came says little, so all time-outs of a task are one failure.
+            key = failure_key.key_of_end(claimed.task, "timed_out", "timed_out")
+            facts = {"limit_seconds": claimed.timeout_seconds}
+            failed = _failed("timed_out", task, claimed, error)
+            return replace(failed, failure_key=key, death="timed_out", death_facts=facts)
         case _:
             return _failed("raised", task, claimed, error)
 
@@ -240,7 +256,8 @@ def _again(task: TaskDeclaration, claimed: Claimed, error: Snooze | RetryIn) -> 
     if isinstance(error, Snooze):
         return Outcome(kind="snoozed", reason=reason, delay_seconds=seconds)
     sentence = reason or f"asked for another attempt in {seconds:g} s"
-    return Outcome("retry_in", sentence, _why(error), reason, seconds)
+    key = _key(task, claimed, error)
+    return Outcome("retry_in", sentence, _why(error), reason, seconds, failure_key=key)
 
 
 def _failed(
@@ -248,7 +265,18 @@ def _failed(
 ) -> Outcome:
     line, traceback = describe_error.describe_error(error)
     delay = retry.backoff_seconds(task, claimed.attempt)
-    return Outcome(kind=kind, error=line, traceback=traceback, delay_seconds=delay)
+    key = _key(task, claimed, error)
+    return Outcome(kind=kind, error=line, traceback=traceback, delay_seconds=delay, failure_key=key)
+
+
+def _key(task: TaskDeclaration | None, claimed: Claimed, error: BaseException) -> str:
+    """The failure key of an error, or without memory or stack that of any failure of its type."""
+    package = "" if task is None else host_code.package_of(task.function)
+    given = None if task is None else task.failure_key
+    try:
+        return failure_key.key_of_error(claimed.task, error, package, given)
+    except (MemoryError, RecursionError):
+        return failure_key.key_of_end(claimed.task, "raised", None)
 
 
 def _stopped(error: Stopped) -> Outcome:
@@ -288,9 +316,9 @@ def dump_output(value: Any, max_bytes: int) -> Kept:
             return Kept(None, len(raw), f"{len(raw)} bytes, more than {limit}: {way_out}")
         json_storage.check_readable(raw)
     except json_storage.NotStorable as why:
-        return Kept(None, 0, f"{type(value).__name__}: {why}")
+        return Kept(None, 0, f"the result {why}")
     except (MemoryError, RecursionError) as error:
-        return Kept(None, 0, f"{type(value).__name__}: {type(error).__name__} while it became JSON")
+        return Kept(None, 0, f"the result did not become JSON: {type(error).__name__}")
     return Kept(raw.decode(), len(raw))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...errors import DeclarationError
 from ...limits.limit import Limit
+from ..failure_key import FailureKey
 from .arguments import Arguments
 from .options import Options, Unique, fault_of_name, seconds_of
 
@@ -22,7 +23,8 @@ class TaskDeclaration:
     Raises `DeclarationError` with every fault and its fix. `timeout` is in seconds. `backoff` is a number of
     seconds, or a function of the attempt, which counts from 1. The hooks `on_start(job)`,
     `on_success(job, value)` and `on_failure(job, error)` are called in the process that runs the job. They
-    only observe: their errors are logged.
+    only observe: their errors are logged. `failure_key(error)` returns a text that is equal for failures with
+    the same cause, or None for the default.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class TaskDeclaration:
         on_start: Hook | None = None,
         on_success: Hook | None = None,
         on_failure: Hook | None = None,
+        failure_key: FailureKey | None = None,
     ) -> None:
         if not callable(function) or isinstance(function, type):
             raise DeclarationError(f"a task is a function, got {function!r}")
@@ -55,6 +58,7 @@ class TaskDeclaration:
         self.backoff = backoff
         self.record_output = record_output
         self.on_start, self.on_success, self.on_failure = on_start, on_success, on_failure
+        self.failure_key = failure_key
         self.declared = Options(
             queue=queue,
             priority=priority,
@@ -83,7 +87,7 @@ class TaskDeclaration:
                 "backoff must be a function of the attempt that returns seconds, or seconds from 0 "
                 f"to 100 years, got {self.backoff!r}"
             )
-        for hook in ("on_start", "on_success", "on_failure"):
+        for hook in ("on_start", "on_success", "on_failure", "failure_key"):
             if getattr(self, hook) is not None and not callable(getattr(self, hook)):
                 faults.append(f"{hook} must be a function")
         if not isinstance(self.record_output, bool):

@@ -65,7 +65,6 @@ def enqueue(
     Raises `InvalidArgs` when the arguments are invalid, and `LimitReached` when a full limiter rejects the
     call; then no job was written.
     """
-    host.require_schema(or_newer=True)
     values = task.arguments.validate(args, kwargs)
     row = parameters(task, options, host)
     job_limit = None
@@ -75,7 +74,7 @@ def enqueue(
     row["args"] = task.arguments.dump(values, host.settings.max_args_bytes).decode()
     session, bind = find_session(host, options.session)
     with without_values():
-        connection = join(session, bind)
+        connection = join(host, session, bind)
         if options.unique is not None:
             row |= unique_lock(options.unique)
             row["keys"] = keys(task, options.unique, host, values)
@@ -83,7 +82,7 @@ def enqueue(
             reject = RejectWhenFull(task, options, host, session)
             _require_room(connection, reject, job_limit, row.get("keys"))
         if options.unique is None:
-            enqueued = insert(connection, row, _first_number(options, host))
+            enqueued = insert(connection, row, options, _first_number(options, host))
         else:
             enqueued = Enqueued(*unique_locks.find_or_take(partial(run_sql, connection), row))
     if not enqueued.conflict:
@@ -107,14 +106,16 @@ def _require_room(
         raise reject.make_error(rejection)
 
 
-def insert(connection: Connection, row: Mapping[str, Any], dispatch_no: int = 0) -> Enqueued:
+def insert(
+    connection: Connection, row: Mapping[str, Any], options: Options, dispatch_no: int = 0
+) -> Enqueued:
     """Insert a job that is not unique.
 
-    With a `dispatch_no` a due job becomes `queued`, and the caller pushes it.
+    With a `dispatch_no` a job that is due and has no limit becomes `queued`, and the caller pushes it.
     """
-    found = connection.exec_driver_sql(
-        sql.load("enqueue_job"), {**row, "dispatch_no": dispatch_no}
-    ).one()
+    is_plain = options.is_due_now and options.limit is None
+    statement = sql.load("enqueue_due_job" if is_plain else "enqueue_job")
+    found = connection.exec_driver_sql(statement, {**row, "dispatch_no": dispatch_no}).one()
     return Enqueued(found[0], found[1])
 
 
@@ -212,7 +213,7 @@ def enqueue_detached(
     row = parameters(task, task.declared, host)
     if (limit := task.declared.limit) is not None:
         row |= columns_of(task.declared.queue, job_limit_of(task, limit, host, values))
-    row |= {"cron_entry": cron_entry, "is_deferred": is_deferred, "dispatch_no": 0}
+    row |= {"cron_entry": cron_entry, "is_deferred": is_deferred}
     row["args"] = task.arguments.dump(values, host.settings.max_args_bytes).decode()
     run = partial(_run_sql, connection)
     unique = task.declared.unique
@@ -272,11 +273,11 @@ def find_session(host: Host, given: AnySession | None) -> tuple[Session, Engine 
     )
 
 
-def join(session: Session, bind: Engine | Connection) -> Connection:
+def join(host: Host, session: Session, bind: Engine | Connection) -> Connection:
     """The session's connection in its transaction. Begins the transaction when there is none.
 
     Call it again inside `begin_nested()`: SQLAlchemy sets the savepoint when the connection is asked for.
-    Raises `WrongSession` when the connection is in AUTOCOMMIT.
+    Raises `WrongSession` when the connection is in AUTOCOMMIT, and `SchemaBehind`.
     """
     connection = session.connection(bind_arguments={"bind": bind})
     driver = connection.connection.driver_connection
@@ -284,6 +285,8 @@ def join(session: Session, bind: Engine | Connection) -> Connection:
         raise WrongSession(
             "session= is in AUTOCOMMIT: there is no transaction that a job could join; use one without it"
         )
+    # On the same connection: the host's pool may have no other one.
+    host.require_schema(connection, or_newer=True)
     return connection
 
 

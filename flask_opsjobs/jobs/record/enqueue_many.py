@@ -59,14 +59,13 @@ def enqueue_many(
     the transaction stays usable.
     """
     require_rows(task, rows)
-    host.require_schema(or_newer=True)
     common = parameters(task, options, host)
     session, bind = find_session(host, options.session)
     with without_values():
-        join(session, bind)  # before the savepoint, which a session in AUTOCOMMIT cannot have
+        join(host, session, bind)  # before the savepoint, which a session in AUTOCOMMIT cannot have
     with session.begin_nested() as savepoint, without_values():
         rows = _guarded(rows, savepoint)
-        connection = join(session, bind)
+        connection = join(host, session, bind)
         common |= connection.exec_driver_sql(sql.load("moment_of_many"), common).mappings().one()
         limits = _LimitColumns(
             task, options, host, RejectWhenFull(task, options, host, session), connection

@@ -34,7 +34,7 @@ def dump(value: Any, to_json: Callable[[Any], bytes] = to_json) -> bytes:
     try:
         raw = to_json(value)
     except Exception as error:
-        reason = _reason(error)
+        reason = _reason(error, type(value).__name__)
     else:
         require_storable(raw)
         return raw
@@ -110,12 +110,14 @@ def _can_be_read(raw: bytes) -> bool:
     return True
 
 
-def _reason(error: Exception) -> NotStorable:
+def _reason(error: Exception, kind: str) -> NotStorable:
+    """Why a value whose type has this name became no JSON."""
     message = str(error)
     if "surrogates not allowed" in message:
         return NotStorable("surrogate", SURROGATE)
     if found := _UNKNOWN_TYPE.search(message):
-        return NotStorable("not_json", f"has a value of type {found[1]}, which JSON does not know")
+        has = "is" if found[1] == kind else "has a value"
+        return NotStorable("not_json", f"{has} of type {found[1]}, which JSON does not know")
     if "depth exceeded" in message or "Circular reference" in message:
         return NotStorable("not_json", "is nested too deep or contains itself")
     return NotStorable("not_json", f"cannot be stored as JSON ({type(error).__name__})")

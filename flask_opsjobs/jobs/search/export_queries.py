@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Text, cast, select
 from sqlalchemy.orm import Session
 
+from ..adopted.queries import list_arguments
 from ..models import Job
 from ..queries import range_of
 from .filter import JobFilter
@@ -35,6 +36,9 @@ class ExportRow:
     started_at: datetime | None
     ended_at: datetime | None
     ended_by: str | None
+    rq_place: str | None
+    rq_id: str | None
+    rq_status: str | None
     run_again_from: int | None
     ended_reason: str | None
     error: str | None
@@ -58,7 +62,7 @@ def batch_of_jobs(
     """
     found = range_of(session, wanted, now).narrowed(before, None)
     rows = session.execute(scan_index(select(*_COLUMNS), wanted, found).limit(size))
-    return [ExportRow(*row) for row in rows]
+    return _with_arguments(session, [ExportRow(*row) for row in rows])
 
 
 def list_jobs_in_full(
@@ -71,4 +75,11 @@ def list_jobs_in_full(
     # Queries by id alone: with another condition, the planner might scan another index.
     rows = session.execute(select(*_COLUMNS).where(Job.id.in_(ids)))
     found = {row[0]: ExportRow(*row) for row in rows}
-    return [row for job_id in ids if (row := found.get(job_id)) and is_match(wanted, row)]
+    fitting = [row for job_id in ids if (row := found.get(job_id)) and is_match(wanted, row)]
+    return _with_arguments(session, fitting)
+
+
+def _with_arguments(session: Session, rows: Sequence[ExportRow]) -> Sequence[ExportRow]:
+    """The rows; those of adopted jobs with the text of their arguments, which has a table of its own."""
+    texts = list_arguments(session, [row.id for row in rows if row.origin == "rq"])
+    return [replace(row, args=texts[row.id]) if row.id in texts else row for row in rows]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from ..lifecycle import STATES
+from ..lifecycle import DEATHS, STATES
 from . import terms as search_terms
 from .terms import Argument, BadFilter, Term
 
@@ -24,6 +24,9 @@ QUALIFIERS = (
     "workflow",
     "step",
     "batch",
+    "failure",
+    "death",
+    "deploy",
 )
 ORIGINS = ("opsjobs", "rq")
 LIMITS = (25, 50, 100)
@@ -68,6 +71,10 @@ class JobFilter:
     workflow: int | str | None = None
     step: str | None = None
     batch: int | str | None = None
+    # The id of a failure, a cause of death, and the version of a deploy: of one attempt.
+    failure: int | None = None
+    death: str | None = None
+    deploy: str | None = None
     args: tuple[Argument, ...] = ()
     limit: int = LIMITS[0]
 
@@ -135,7 +142,12 @@ class JobFilter:
     def is_search(self) -> bool:
         """Whether no index has these jobs in the order of a list: then a limited number is examined."""
         is_named = any(one is not None for one in (self.id, self.workflow, self.batch))
-        return bool(self.args or self.tag or self.error or is_named)
+        return bool(self.args or self.tag or self.error or is_named or self.is_by_attempts)
+
+    @property
+    def is_by_attempts(self) -> bool:
+        """Whether it is about an attempt: `failure:`, `death:` or `deploy:`."""
+        return any(one is not None for one in (self.failure, self.death, self.deploy))
 
     @property
     def needs_payload(self) -> bool:
@@ -200,6 +212,14 @@ def _group(qualifier: str, value: str) -> int | str:
     return search_terms.check_text(qualifier, text) if number is None else number
 
 
+def _failure(value: str) -> int:
+    """The id of a failure, from a text such as `58` or `failure/58`."""
+    found = search_terms.read_own(value.strip().removeprefix("failure/"))
+    if found is None:
+        raise BadFilter("failure", f"{value[:40]!r} is no id of a failure; write failure:58")
+    return found
+
+
 def _limit(value: str) -> int:
     if value not in {str(limit) for limit in LIMITS}:
         raise BadFilter("limit", f"a page has {', '.join(map(str, LIMITS))} jobs, not {value[:40]}")
@@ -218,5 +238,8 @@ _PARSERS = {
     "workflow": lambda value: _group("workflow", value),
     "step": lambda value: search_terms.check_text("step", value),
     "batch": lambda value: _group("batch", value),
+    "failure": _failure,
+    "death": lambda value: _one_of("death", value.strip().replace(" ", "_"), tuple(DEATHS)),
+    "deploy": lambda value: search_terms.check_text("deploy", value),
     "limit": _limit,
 }

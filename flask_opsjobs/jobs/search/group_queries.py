@@ -52,42 +52,63 @@ def find_members(session: Session, wanted: JobFilter, found: Range) -> Members:
     A search that has no other condition with an index gets them listed: the newest of each state, in the
     order of an index, however many jobs a batch has.
     """
-    groups: list[tuple[Any, Sequence[int]]] = []
-    is_cut = False
-    for what, qualified in (
-        (_WORKFLOWS, wanted.workflow),
-        (_BATCHES, wanted.batch),
-    ):
-        if qualified is not None:
-            ids = _find_groups(session, what.by_name, qualified)
-            is_cut |= len(ids) > MOST_GROUPS
-            groups.append((what.key, ids[:MOST_GROUPS]))
+    groups, is_cut = _find_all_groups(session, wanted)
     if not groups:
         return Members()
     if not all(ids for _, ids in groups):
         return Members(jobs=())
-    conditions = tuple(is_one_of(key, ids) for key, ids in groups)
-    if wanted.step is not None:
-        params = {"workflows": list(groups[0][1]), "name": wanted.step}
-        steps = session.connection().exec_driver_sql(sql.load("list_jobs_of_step"), params)
-        conditions = (*conditions[1:], is_one_of(Job.id, list(steps.scalars())))
-    elif not (wanted.args or wanted.tag or wanted.id is not None):
+    conditions = _conditions_of_groups(session, wanted, groups)
+    if wanted.step is None and not (wanted.args or wanted.tag or wanted.id is not None):
         (key, ids), *_ = groups
-        jobs, has_more = _list_jobs(session, wanted, found, key, ids, conditions[1:])
+        others = conditions[1:]
+        jobs, has_more = _list_jobs(session, wanted, found, getattr(Job, key), ids, others)
         return Members(jobs, is_cut=is_cut or has_more)
     return Members(conditions=conditions, is_cut=is_cut)
 
 
+def find_conditions(session: Session, wanted: JobFilter, table: Any) -> Members:
+    """The same as conditions on the columns of a subquery, without a list."""
+    groups, is_cut = _find_all_groups(session, wanted)
+    return Members(conditions=_conditions_of_groups(session, wanted, groups, table), is_cut=is_cut)
+
+
+Groups = Sequence[tuple[str, Sequence[int]]]
+
+
+def _find_all_groups(session: Session, wanted: JobFilter) -> tuple[Groups, bool]:
+    """The ids of the searched workflows and batches, by the column of jobs, and whether there are more."""
+    groups = []
+    is_cut = False
+    for what, qualified in ((_WORKFLOWS, wanted.workflow), (_BATCHES, wanted.batch)):
+        if qualified is not None:
+            ids = _find_groups(session, what.by_name, qualified)
+            is_cut |= len(ids) > MOST_GROUPS
+            groups.append((what.key, ids[:MOST_GROUPS]))
+    return groups, is_cut
+
+
+def _conditions_of_groups(
+    session: Session, wanted: JobFilter, groups: Groups, table: Any = Job
+) -> tuple[ColumnElement[bool], ...]:
+    """The conditions that a row of `table` is a job of these groups, and of the searched step."""
+    conditions = tuple(is_one_of(getattr(table, key), ids) for key, ids in groups)
+    if wanted.step is None:
+        return conditions
+    params = {"workflows": list(groups[0][1]), "name": wanted.step}
+    steps = session.connection().exec_driver_sql(sql.load("list_jobs_of_step"), params)
+    return (*conditions[1:], is_one_of(table.id, list(steps.scalars())))
+
+
 @dataclass(frozen=True)
 class _Group:
-    """The column that says to which group a job belongs, and the statement that finds groups by name."""
+    """The name of the column of a job's group, and the statement that finds groups by name."""
 
-    key: Any
+    key: str
     by_name: str
 
 
-_WORKFLOWS = _Group(Job.workflow_id, "list_workflows_of_name")
-_BATCHES = _Group(Job.batch_id, "list_batches_of_name")
+_WORKFLOWS = _Group("workflow_id", "list_workflows_of_name")
+_BATCHES = _Group("batch_id", "list_batches_of_name")
 
 
 def find_newest_of(session: Session, qualifier: str, name: str) -> int | None:

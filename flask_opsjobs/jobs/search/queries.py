@@ -32,8 +32,9 @@ from .. import queries
 from ..lifecycle import STATES
 from ..models import Job
 from ..rows import Count, JobPage
+from .attempt_queries import MOST_ATTEMPTS, find_jobs_of_attempts
 from .filter import JobFilter
-from .group_queries import find_members, has_other_terms, is_one_of
+from .group_queries import find_conditions, find_members, has_other_terms, is_one_of
 from .index_scan import PLAIN, Range, conditions_of, is_match
 
 IsShown = Callable[[str], bool]
@@ -99,6 +100,8 @@ def list_jobs(
 def find_hits(session: Session, wanted: JobFilter, now: datetime, is_shown: IsShown) -> Hits:
     """The jobs that a search finds within its limits."""
     found = queries.range_of(session, wanted, now)
+    if wanted.is_by_attempts:
+        return _find_by_attempts(session, wanted, found, is_shown)
     if is_by_errors(wanted):
         return _find_by_errors(session, wanted, found, is_shown)
     members = find_members(session, wanted, found)
@@ -153,6 +156,38 @@ def _find_by_errors(session: Session, wanted: JobFilter, found: Range, is_shown:
     return Hits(shown[:MOST_HITS], Searched(stopped, has_older))
 
 
+def _find_by_attempts(session: Session, wanted: JobFilter, found: Range, is_shown: IsShown) -> Hits:
+    """The jobs of the newest attempts that fit. All other conditions filter these jobs.
+
+    The jobs are read by id alone: with another condition, the planner might scan another index.
+    """
+    failed = find_jobs_of_attempts(session, wanted, found)
+    if not failed.ids:
+        return Hits((), Searched(stopped_at_attempts=failed.is_cut))
+    columns = [*(getattr(Job, name) for name in PLAIN), *_columns_of(wanted)]
+    read = select(Job.id, *columns).where(is_one_of(Job.id, failed.ids), *found.conditions)
+    jobs = read.cte("jobs_of_attempts").prefix_with("MATERIALIZED", dialect="postgresql").c
+    members = find_conditions(session, wanted, jobs)
+    error: ColumnElement[Any] = jobs.error if wanted.error else null()
+    conditions = [*conditions_of(wanted, jobs), *members.conditions, *_indexed(wanted, jobs)]
+    conditions += [error.is_not(None)] if wanted.error else []
+    fitting = select(jobs.id, jobs.state, error).where(*conditions).order_by(jobs.id.desc())
+    searched = Searched(stopped_at_attempts=failed.is_cut, stopped_at_groups=members.is_cut)
+    return _show(session.execute(fitting.limit(MOST_ATTEMPTS)).all(), is_shown, searched)
+
+
+def _columns_of(wanted: JobFilter) -> list[Any]:
+    """The further columns that the conditions of the filter are about."""
+    columns: dict[Any, object] = {
+        Job.args: wanted.args,
+        Job.tags: wanted.tag,
+        Job.error: wanted.error,
+        Job.workflow_id: wanted.workflow,
+        Job.batch_id: wanted.batch,
+    }
+    return [column for column, value in columns.items() if value not in (None, ())]
+
+
 def _with_the_newest(
     session: Session, wanted: JobFilter, found: Range, everyone: Range, rows: Sequence[Any]
 ) -> Sequence[Any]:
@@ -199,16 +234,20 @@ NEWEST_ERRORS = 20_000
 
 @dataclass(frozen=True)
 class Searched:
-    """Whether a search examined all jobs, or stopped at its limit of hits, errors, workflows or batches."""
+    """Whether a search examined all jobs, or stopped at its limit of hits, errors, groups or attempts.
+
+    Groups are workflows and batches.
+    """
 
     stopped_at_hits: bool = False
     stopped_at_errors: bool = False
     stopped_at_groups: bool = False
+    stopped_at_attempts: bool = False
 
     @property
     def is_all(self) -> bool:
         """Whether all jobs were examined."""
-        return not (self.stopped_at_hits or self.stopped_at_errors or self.stopped_at_groups)
+        return not any(vars(self).values())
 
 
 def is_by_errors(wanted: JobFilter) -> bool:
@@ -269,18 +308,18 @@ def newest_errors(wanted: JobFilter, found: Range) -> Select[int, str, str | Non
     return statement.where(*conditions).order_by(seen.id.desc())
 
 
-def _indexed(wanted: JobFilter) -> list[ColumnElement[bool]]:
+def _indexed(wanted: JobFilter, table: Any = Job) -> list[ColumnElement[bool]]:
     """The conditions that have an index: on the arguments, the tags and the id."""
     found: list[ColumnElement[bool]] = []
     for argument in wanted.args:
         shapes = (cast(literal(shape, Text), JSONB) for shape in argument.shapes)
-        found.append(or_(*(Job.args.contains(shape) for shape in shapes)))
+        found.append(or_(*(table.args.contains(shape) for shape in shapes)))
     if wanted.tag is not None:
-        tagged = Job.tags.bool_op("@>")(cast([wanted.tag], ARRAY(Text)))
+        tagged = table.tags.bool_op("@>")(cast([wanted.tag], ARRAY(Text)))
         # The index is partial, without jobs that have no tags: the planner uses it only with this condition.
-        found += [tagged, Job.tags != literal_column("'{}'::text[]")]
+        found += [tagged, table.tags != literal_column("'{}'::text[]")]
     if wanted.id is not None:
-        found.append(Job.id == wanted.id)
+        found.append(table.id == wanted.id)
     return found
 
 

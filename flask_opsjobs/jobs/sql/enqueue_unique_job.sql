@@ -4,6 +4,7 @@
 -- transaction commits, this statement finds its lock and enqueues nothing; if the other rolls back, this
 -- statement continues. Inserts the keys in order, so that two calls cannot deadlock. Does not lock the row of
 -- an existing unique lock: the end of that job must not wait for the host's transaction.
+-- Rows: opsjobs, which it inserts.
 -- Run in the host's transaction by `enqueue`. Index: unique_locks_pkey.
 WITH moment AS MATERIALIZED (
     SELECT clock_timestamp() AS now, nextval('opsjobs.jobs_id_seq') AS id

@@ -2,6 +2,7 @@
 -- holds it; state is null when the row of that job was deleted. No row means that the lock was released or
 -- has expired. Ignores the unique locks of %(id)s: while secret keys are rotated, a call that met another job
 -- under one key has just taken its other key for %(id)s, and enqueues no job. Locks nothing.
+-- Rows: opsjobs, by their unique keys.
 -- Run in the host's transaction, after an insert that met a lock, or before one. Indexes: unique_locks_pkey,
 -- jobs_pkey.
 SELECT u.job_id, j.state

@@ -1,6 +1,7 @@
 -- Enqueues each gathered call that gets all its unique locks. Returns the number of enqueued jobs. Of rows
 -- with the same keys the first wins. Inserts the keys in order, so that two calls cannot deadlock. The insert
 -- of a unique lock waits for another transaction that inserts the same key, as in enqueue_unique_job.
+-- Rows: opsjobs, which it inserts.
 -- Run in the host's transaction, in a savepoint, by `enqueue_many`. Index: unique_locks_pkey.
 WITH first AS MATERIALIZED (
     SELECT DISTINCT ON (k.key) decode(k.key, 'hex') AS key, c.id

@@ -4,6 +4,7 @@
 -- the locked rows of one kind before it looks at the next. Returns empty rows: the caller reads the jobs with
 -- the next statement, which sees commits made while this one waited. Does not wait for transactions that add
 -- members to a batch.
+-- Rows: both.
 -- Run by actions, in the transaction of an execution. Indexes: jobs_pkey, workflows_pkey, batches_pkey.
 WITH runs AS MATERIALIZED (
     SELECT FROM opsjobs.workflows

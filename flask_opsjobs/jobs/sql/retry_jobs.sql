@@ -3,6 +3,7 @@
 -- end of a member of a batch, by an appended row with a negative number. A batch that has ended is reopened:
 -- it ends once more, and a request to cancel it is over. The caller has locked the rows, and before them
 -- their batches.
+-- Rows: opsjobs, by origin.
 -- Run by actions. Indexes: jobs_pkey, batches_pkey.
 WITH ended AS MATERIALIZED (
     SELECT batch_id, state, ended_by FROM opsjobs.jobs
@@ -22,4 +23,4 @@ SET state = 'available', due_at = %(now)s, max_attempts = greatest(max_attempts,
     deadline_at = CASE WHEN deadline_at > %(now)s THEN deadline_at END, dispatched_at = NULL,
     ended_at = NULL, ended_by = NULL, ended_reason = NULL,
     cancel_requested_at = NULL, cancel_requested_by = NULL, cancel_reason = NULL
-WHERE id = ANY (%(ids)s::bigint[]) AND state = ANY (%(sources)s::text[])
+WHERE id = ANY (%(ids)s::bigint[]) AND state = ANY (%(sources)s::text[]) AND origin = 'opsjobs'

@@ -1,6 +1,7 @@
 -- Enqueues a new job, due now, for each final job: the same call with the same options but no deadline, and a
 -- link to the old job. Returns (new id, old id). New jobs of %(guarded)s need a unique lock, which the caller
 -- takes next. The caller has locked the old rows. Counts the new jobs as enqueued, for the integrity check.
+-- Rows: opsjobs, by origin.
 -- Run by actions. Index: jobs_pkey.
 WITH inserted AS (
     INSERT INTO opsjobs.jobs (task, queue, lane, state, priority, args, meta, tags,
@@ -11,7 +12,7 @@ WITH inserted AS (
         CASE WHEN id = ANY (%(guarded)s::bigint[]) THEN unique_until END, id,
         limiter, partition, weight
     FROM opsjobs.jobs
-    WHERE id = ANY (%(ids)s::bigint[]) AND state = ANY (%(sources)s::text[])
+    WHERE id = ANY (%(ids)s::bigint[]) AND state = ANY (%(sources)s::text[]) AND origin = 'opsjobs'
     ORDER BY id
     RETURNING id, run_again_from, queue
 ), counted AS (

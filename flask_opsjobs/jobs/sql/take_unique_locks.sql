@@ -1,6 +1,7 @@
 -- Takes the unique locks of jobs that have a unique key; an existing lock stays as it is. `lifetime` is how
 -- long each lock lasts, or null. Inserts the keys in order and waits for calls that are being enqueued, as
 -- in enqueue_unique_job.
+-- Rows: opsjobs, by their unique keys.
 -- Run by actions, after the jobs were locked or enqueued in the same transaction. Indexes: jobs_pkey,
 -- unique_locks_pkey.
 INSERT INTO opsjobs.unique_locks (key, job_id, until, expires_at, created_at)

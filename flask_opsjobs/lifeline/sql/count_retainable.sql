@@ -1,8 +1,12 @@
 -- Counts the rows that retention would remove now, as (what, how many), with the conditions of the files
 -- retain_*.sql.
+-- Rows: both.
 -- Run by `flask opsjobs retain --dry-run`. Indexes: jobs_alone_to_retain,
 -- outputs_to_retain, unique_locks_to_retain, previews_to_retain, cron_slots_to_retain, workflows_to_retain,
--- jobs_of_run, batches_to_retain, jobs_of_batch, jobs_open_of_batch, signals_to_retain.
+-- jobs_of_run, batches_to_retain, jobs_of_batch, jobs_open_of_batch, signals_to_retain,
+-- incidents_to_retain, evidence_to_retain,
+-- failure_minutes_to_retain, failure_hours_to_retain, task_ends_to_retain, task_deaths_to_retain,
+-- failures_to_retain.
 SELECT 'outputs', count(*) FROM opsjobs.outputs o WHERE created_at < %(outputs)s AND NOT EXISTS (
     SELECT FROM opsjobs.jobs j JOIN opsjobs.workflows w ON w.id = j.workflow_id AND w.ended_at IS NULL
     WHERE j.id = o.job_id)
@@ -12,9 +16,9 @@ UNION ALL
 SELECT 'workers', count(*) FROM opsjobs.workers w
 WHERE started_at < %(workers)s AND ended_at < %(workers)s
     AND NOT EXISTS (
-        SELECT FROM opsjobs.jobs j WHERE j.worker_id = w.id AND j.state = 'started')
+        SELECT FROM opsjobs.jobs j WHERE j.worker_id = w.id AND j.state = 'started' AND j.origin = 'opsjobs')
     AND NOT EXISTS (
-        SELECT FROM opsjobs.jobs j WHERE j.reserved_by = w.id AND j.state = 'queued')
+        SELECT FROM opsjobs.jobs j WHERE j.reserved_by = w.id AND j.state = 'queued' AND j.origin = 'opsjobs')
 UNION ALL
 SELECT 'loop_runs', count(*) FROM opsjobs.loop_runs WHERE last_at < %(loop_runs)s
 UNION ALL
@@ -37,6 +41,30 @@ WHERE b.last_used_at < %(buckets)s AND (b.cooldown_until IS NULL OR b.cooldown_u
         OR b.tokens + extract(epoch FROM %(now)s::timestamptz - b.refilled_at) * l.rate / l.per_seconds
             >= l.burst)
 UNION ALL
+SELECT 'rq_places', count(*) FROM opsjobs.rq_places WHERE looked_at < %(rq_places)s
+UNION ALL
+SELECT 'incidents', count(*) FROM opsjobs.incidents WHERE resolved_at < %(incidents)s
+UNION ALL
+SELECT 'evidence', count(*) FROM opsjobs.evidence e WHERE last_at < %(evidence)s AND NOT EXISTS (
+    SELECT FROM opsjobs.incidents i WHERE i.id = e.incident_id AND i.resolved_at < %(incidents)s)
+UNION ALL
+SELECT 'pending_findings', count(*) FROM opsjobs.pending_findings WHERE seen_at < %(pending_findings)s
+UNION ALL
+SELECT 'failure_minutes', count(*) FROM opsjobs.failure_minutes WHERE minute < %(failure_minutes)s
+UNION ALL
+SELECT 'failure_hours', count(*) FROM opsjobs.failure_hours WHERE hour < %(failure_hours)s
+UNION ALL
+SELECT 'task_ends', count(*) FROM opsjobs.task_ends WHERE quarter < %(task_ends)s
+UNION ALL
+SELECT 'task_deaths', count(*) FROM opsjobs.task_deaths WHERE day < %(task_deaths)s
+UNION ALL
+SELECT 'deploys', count(*) FROM opsjobs.deploys d
+WHERE at < %(deploys)s AND id < (SELECT max(id) FROM opsjobs.deploys) AND NOT EXISTS (
+    SELECT FROM opsjobs.failures f
+    WHERE d.id IN (f.first_deploy, f.last_deploy, f.resolved_in, f.resolved_after, f.regressed_in))
+UNION ALL
+SELECT 'failures', count(*) FROM opsjobs.failures WHERE last_at < %(failures)s
+UNION ALL
 SELECT 'finished jobs', count(*) FROM opsjobs.jobs
 WHERE state = 'finished' AND ended_at < %(finished)s AND workflow_id IS NULL AND batch_id IS NULL
 UNION ALL
@@ -45,6 +73,9 @@ WHERE state = 'canceled' AND ended_at < %(canceled)s AND workflow_id IS NULL AND
 UNION ALL
 SELECT 'failed jobs', count(*) FROM opsjobs.jobs
 WHERE state = 'failed' AND ended_at < %(failed)s AND workflow_id IS NULL AND batch_id IS NULL
+UNION ALL
+SELECT 'unknown jobs', count(*) FROM opsjobs.jobs
+WHERE state = 'unknown' AND ended_at < %(unknown)s AND workflow_id IS NULL AND batch_id IS NULL
 UNION ALL
 SELECT 'jobs of ' || k.state || ' workflows', coalesce(sum(n.number), 0)
 FROM (

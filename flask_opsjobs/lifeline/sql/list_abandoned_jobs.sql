@@ -1,6 +1,7 @@
 -- Lists the workers that have ended or are unknown but still have `started` or reserved jobs: one row each,
 -- with the numbers of both. Few jobs are `started` or `queued` at a time, so all of them are read. Locks
 -- nothing: the rescue that follows checks again.
+-- Rows: opsjobs, by origin.
 -- Run by the watch loop. Indexes: jobs_started, jobs_queued, workers_pkey.
 SELECT j.worker_id, w.name, w.kind, w.state, w.heartbeat_at, w.ended_at, count(j.started_at) AS jobs,
     count(j.reserved_at) AS reserved, max(j.started_at) AS last_claim_at

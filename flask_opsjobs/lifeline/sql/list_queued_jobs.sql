@@ -2,6 +2,7 @@
 -- number, queue. A dispatch time in the future is from before the clock was stepped back, and counts as old.
 -- Few jobs are queued at a time, a prefetch for each queue; reads at most %(limit)s, with ids above
 -- %(after)s. Locks nothing.
+-- Rows: opsjobs, by origin.
 -- Run by the recall loop. Index: jobs_queued.
 SELECT id, dispatch_no, queue FROM opsjobs.jobs
 WHERE state = 'queued' AND reserved_by IS NULL AND id > %(after)s AND origin = 'opsjobs'

@@ -2,6 +2,7 @@
 -- number of the heartbeat that lacks the job; NULL when its worker has ended or is unknown. Ignores
 -- heartbeats sent before the claim or the reservation, and plain RQ workers, which never report their jobs.
 -- Few jobs are `started` at a time; at most %(limit)s are read. Locks nothing.
+-- Rows: opsjobs, by origin.
 -- Run by the check_integrity loop, which counts a job only when two passes find it. Indexes: jobs_started,
 -- jobs_queued, workers_pkey.
 SELECT j.id, j.dispatch_no, j.queue, CASE WHEN w.ended_at IS NULL THEN w.heartbeat_no END AS heartbeat_no

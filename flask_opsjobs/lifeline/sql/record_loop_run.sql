@@ -8,16 +8,18 @@ WITH hurried AS MATERIALIZED (
 ), extended AS (
     UPDATE opsjobs.loop_runs r
     SET last_at = %(now)s, passes = r.passes + 1, took_seconds = %(took_seconds)s,
-        report = %(report)s, error = %(error)s
+        report = %(report)s, error = %(error)s,
+        failed_in_a_row = CASE WHEN %(error)s::text IS NULL THEN 0 ELSE r.failed_in_a_row + 1 END
     FROM hurried
     WHERE r.id = %(id)s AND %(now)s::timestamptz >= r.last_at
         AND %(now)s::timestamptz < r.last_at + 3 * %(every_seconds)s::float8 * interval '1 s'
     RETURNING r.id
 ), begun AS (
     INSERT INTO opsjobs.loop_runs
-        (loop, process, started_at, last_at, every_seconds, took_seconds, report, error)
+        (loop, process, started_at, last_at, every_seconds, took_seconds, report, error,
+            failed_in_a_row)
     SELECT %(loop)s, %(process)s, %(now)s, %(now)s, %(every_seconds)s, %(took_seconds)s, %(report)s,
-        %(error)s
+        %(error)s, (%(error)s::text IS NOT NULL)::int
     FROM hurried WHERE NOT EXISTS (SELECT FROM extended)
     RETURNING id
 )

@@ -4,6 +4,7 @@
 -- still hold those that were removed: then the rest stays.
 -- SKIP LOCKED: somebody retries a member of that batch right now. Locks the batches, then members in id
 -- order. The removal is counted, for the integrity check.
+-- Rows: opsjobs, by their batches.
 -- Run by the retain loop and by `flask opsjobs retain`. Indexes: batches_to_retain, jobs_of_batch,
 -- jobs_open_of_batch, jobs_pkey, callbacks_pkey, batch_end_events_by_batch.
 WITH old AS MATERIALIZED (

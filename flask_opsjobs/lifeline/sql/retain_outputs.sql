@@ -1,6 +1,7 @@
 -- Removes the oldest outputs made before %(before)s, at most %(limit)s. Keeps their jobs. An output of a step
 -- stays until its run has ended: a step that still waits may need it. A subquery per output, because a join
 -- would read all steps of open runs.
+-- Rows: both.
 -- Run by the retain loop and by `flask opsjobs retain`. Indexes: outputs_to_retain, jobs_pkey.
 WITH old AS MATERIALIZED (
     SELECT job_id FROM opsjobs.outputs o WHERE created_at < %(before)s AND (

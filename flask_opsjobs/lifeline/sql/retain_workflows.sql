@@ -4,6 +4,7 @@
 -- SKIP LOCKED: somebody retries a step of that run right now. Such a run is no longer final after that. Locks
 -- the runs, then their jobs in id order. A run with a job that has not ended stays.
 -- The removal is counted, for the integrity check.
+-- Rows: opsjobs, by their runs.
 -- Run by the retain loop and by `flask opsjobs retain`. Indexes: workflows_to_retain, jobs_of_run,
 -- steps_name_key, edges_pkey, callbacks_pkey, workflow_end_events_by_run.
 WITH old AS MATERIALIZED (

@@ -1,6 +1,7 @@
 -- Lists the leases of a limiter, or only of its partition %(partition)s when that is not NULL, at most
 -- %(limit)s, each with its job and the worker that runs it. Ordered by partition, the oldest first. Locks
 -- nothing.
+-- Rows: opsjobs, by their limiters.
 -- Run by limits/queries.py. Indexes: leases_by_bucket, jobs_pkey, workers_pkey.
 SELECT x.job_id, x.partition, x.weight, x.taken_at, j.task, j.state, w.name AS worker
 FROM (SELECT * FROM opsjobs.leases WHERE limiter = %(limiter)s

@@ -2,6 +2,7 @@
 -- %(most)s). First counts roughly, up to %(rough)s, the jobs of the first %(walked)s partitions with waiting
 -- jobs (a loose index scan, one probe each). Then counts the %(counted)s partitions with the largest numbers
 -- up to %(most)s. `walked` is the number of partitions that were counted roughly. Locks nothing.
+-- Rows: opsjobs, by their limiters.
 -- Run by limits/queries.py. Index: jobs_limited.
 WITH RECURSIVE names (partition) AS (
     (SELECT partition FROM opsjobs.jobs WHERE limiter = %(limiter)s AND state IN ('available', 'queued')

@@ -1,6 +1,7 @@
 -- Lists limiters with their last declaration: the one named %(name)s, or all (NULL), at most %(limit)s.
 -- Counts for each its waiting jobs, queued jobs, leases and cooling partitions (each up to %(most)s), and
 -- sums up the counts per minute since %(since)s. Locks nothing.
+-- Rows: opsjobs, by their limiters.
 -- Run by limits/queries.py. Indexes: limiters_pkey, jobs_limited, leases_by_bucket, buckets_cooling,
 -- limit_minutes_pkey.
 SELECT l.*,

@@ -1,6 +1,7 @@
 -- Lists the jobs that start next from a bucket, in the order of their lanes, at most %(limit)s. Leaves out
 -- jobs that weigh more than %(heaviest)s (NULL: none). Each queue has a lane of its own for the bucket: reads
 -- at most 200 queues, with one probe each. Locks nothing.
+-- Rows: both.
 -- Run by limits/queries.py. Indexes: jobs_by_queue, jobs_due.
 WITH RECURSIVE queues (name) AS (
     (SELECT queue FROM opsjobs.jobs ORDER BY queue LIMIT 1)

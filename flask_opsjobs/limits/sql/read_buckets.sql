@@ -4,6 +4,7 @@
 -- only: their queue may have no worker, or only busy ones, and must not block this queue meanwhile. If too
 -- much is dispatched, the claim returns the rest. Locks nothing: dispatch and reject read without a lock, and
 -- the claim has locked the bucket before.
+-- Rows: opsjobs, by their limiters.
 -- Run by dispatch, claim, enqueue and explain. Indexes: limiters_pkey, buckets_pkey, leases_by_bucket,
 -- jobs_limited.
 SELECT n.limiter, n.partition, l.name, l.rate, l.per_seconds, l.burst, l.concurrency, b.tokens, b.refilled_at,

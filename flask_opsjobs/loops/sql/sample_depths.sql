@@ -2,6 +2,7 @@
 -- nothing when the minute is recorded already. Reads at most %(most)s jobs of a state, oldest first; when a
 -- state has that many, all numbers of the minute are lower bounds. The state is a range and not an equality,
 -- so that only the index jobs_by_state offers the order. Locks nothing.
+-- Rows: both.
 -- Run by the roll_up loop once a minute. Indexes: jobs_by_state, depths_pkey.
 WITH counted AS MATERIALIZED (
     SELECT states.state, job.queue, count(*) AS number

@@ -1,5 +1,6 @@
 -- Lists the queue names that occur in jobs, at most %(limit)s, in order. Returns one text column. A loose
 -- index scan of jobs_by_queue: one probe per name, however many jobs there are. Locks nothing.
+-- Rows: both.
 -- Run by queues/queries.py for choices and suggestions.
 WITH RECURSIVE names (name) AS (
     (SELECT queue FROM opsjobs.jobs ORDER BY queue LIMIT 1)

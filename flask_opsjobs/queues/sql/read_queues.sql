@@ -3,6 +3,7 @@
 -- queue: the planner would run an EXISTS as a scan of the table, which reads all of it for an unknown name. A
 -- worker that went silent a moment ago still counts here: this statement tells which queues exist,
 -- listeners.sql tells who listens.
+-- Rows: both.
 -- Run by actions, first for the preview and again under the lock. Indexes: queues_pkey, jobs_by_queue,
 -- workers_alive.
 SELECT n.name, coalesce(q.is_paused, false) AS is_paused, coalesce(q.is_draining, false) AS is_draining,

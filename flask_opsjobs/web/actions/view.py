@@ -21,12 +21,14 @@ from ...actions.shapes import Change, Plan, Preview, Receipt, Skip
 from ...batches import actions as batch_actions
 from ...core.reading import Reading
 from ...errors import ActionRefused
+from ...failures import actions as failure_actions
 from ...jobs import actions as job_actions
 from ...jobs.lifecycle import ENDED_BY, STATES
 from ...jobs.queries import list_rows
 from ...jobs.rows import Count
 from ...jobs.search.queries import list_jobs
-from ...limits.actions import make_target, split_target
+from ...lifeline import actions as incident_actions
+from ...limits.actions import make_target
 from ...workflows import actions as workflow_actions
 from ...workflows.actions import RESULT
 from ..app import access, links, pages, problems, references, shell
@@ -39,10 +41,13 @@ _STATUS = {None: 200, "unauthorized": 403, "reason_too_short": 422, "reason_too_
 _HERE = {
     "job": "jobs",
     "queue": "queues",
+    "worker": "workers",
     "workflow": "workflows",
     "batch": "batches",
     "cron": "cron",
     "limiter": "limiters",
+    "incident": "lifeline",
+    "failure": "lifeline",
 }
 _NAMES_OF_STEPS = ("step", "wait")
 _PAYLOAD_PARAMS = ("args", "result", "payload")
@@ -53,6 +58,7 @@ _REFUSALS = {
     "unauthorized": "a permission is missing",
     "illegal": "nothing is left that it could be done to",
     "unknown_target": "it is not there any more",
+    "still_true": "it is still true",
 }
 # A change with more different values than this, or with a different one per target, shows only their number.
 _MOST_PAIRS = 3
@@ -110,6 +116,30 @@ def on_batch(action: Action[Any]) -> Callable[[str], Response]:
         target = batch_actions.read_target(f"batch/{batch_id}")
         if target is None:
             raise problems.no_such_batch(batch_id)
+        return start(action, [target])
+
+    return view
+
+
+def on_incident(action: Action[Any]) -> Callable[[str], Response]:
+    """A view that starts the action on one incident."""
+
+    def view(incident_id: str) -> Response:
+        target = incident_actions.read_target(f"incident/{incident_id}")
+        if target is None:
+            raise problems.no_such_incident(incident_id)
+        return start(action, [target])
+
+    return view
+
+
+def on_failure(action: Action[Any]) -> Callable[[str], Response]:
+    """A view that starts the action on one failure."""
+
+    def view(failure_id: str) -> Response:
+        target = failure_actions.read_target(f"failure/{failure_id}")
+        if target is None:
+            raise problems.no_such_failure(failure_id)
         return start(action, [target])
 
     return view
@@ -438,15 +468,7 @@ class PreviewView:
         if self.action.domain == "job":
             picked = [("job", name) for name in names]
             return url_for(f"opsjobs.jobs_{short_name}"), [*picked, *fields]
-        if self.action.domain == "workflow":
-            return url_for(f"opsjobs.workflow_{short_name}", workflow_id=names[0]), fields
-        if self.action.domain == "batch":
-            return url_for(f"opsjobs.batch_{short_name}", batch_id=names[0]), fields
-        if self.action.domain == "limiter":
-            limiter, partition = split_target(self.plan.targets[0])
-            url = url_for(f"opsjobs.limiter_{short_name}", limiter=limiter, partition=partition)
-            return url, fields
-        return url_for(f"opsjobs.{self.action.domain}_{short_name}", name=names[0]), fields
+        return links.to_action(self.action, self.plan.targets[0]), fields
 
     def _phrase(self, targets: Sequence[str]) -> str:
         several = f"{len(targets)} {self.action.plural}"

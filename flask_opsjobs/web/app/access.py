@@ -12,7 +12,9 @@ from flask import g, request
 from ... import policy
 from ...actions.registry import ACTIONS
 from ...batches import actions as batch_actions
+from ...failures import actions as failure_actions
 from ...jobs import actions as job_actions
+from ...lifeline import actions as incident_actions
 from ...limits.actions import make_target
 from ...workflows import actions as workflow_actions
 from . import links, problems, references
@@ -25,7 +27,11 @@ _log = logging.getLogger("flask_opsjobs")
 # and logs stay hidden.
 PAYLOAD = "payload.view"
 # All that the access policy is asked for.
-PERMISSIONS = (*(item.permission for item in NAVIGATION), PAYLOAD, *ACTIONS)
+PERMISSIONS = (
+    *(item.permission for item in NAVIGATION),
+    PAYLOAD,
+    *dict.fromkeys(action.permission for action in ACTIONS.values()),
+)
 
 
 def actor() -> str | None:
@@ -92,6 +98,12 @@ def subject() -> str | None:
     if "batch_id" in arguments:
         target = f"batch/{arguments['batch_id']}"
         return batch_actions.read_target(target) or target
+    if "incident_id" in arguments:
+        target = f"incident/{arguments['incident_id']}"
+        return incident_actions.read_target(target) or target
+    if "failure_id" in arguments:
+        target = f"failure/{arguments['failure_id']}"
+        return failure_actions.read_target(target) or target
     if "limiter" in arguments:
         return make_target(arguments["limiter"], references.asked_partition())
     if "name" not in arguments:

@@ -10,7 +10,7 @@ from itertools import groupby
 from ...overview.pace_queries import Pace, PaceStep
 
 # In units of the drawing. The labels are to the right of the plot and below it.
-_WIDTH, _TOP, _BOTTOM = 256.0, 8.0, 104.0
+WIDTH, _TOP, _BOTTOM = 256.0, 8.0, 104.0
 _NICE = (1, 2, 4, 6, 8, 10)
 _AXIS = {"hour": timedelta(minutes=15), "day": timedelta(hours=6)}
 # The width that a label needs; the last one before `now` needs more.
@@ -20,8 +20,21 @@ Values = Sequence[float | None]
 
 
 @dataclass(frozen=True)
+class Flag:
+    """A deploy in a chart. `label` is empty where there is no room; `is_right`: it is near the right edge."""
+
+    x: float
+    version: str
+    label: str
+    is_right: bool
+
+
+@dataclass(frozen=True)
 class Chart:
-    """One chart. `value` and `says` are shown above it; `finding` describes it for screen readers."""
+    """One chart. `value` and `says` are shown above it; `finding` describes it for screen readers.
+
+    `context` are grey bars behind the others.
+    """
 
     key: str
     title: str
@@ -35,7 +48,9 @@ class Chart:
     trace: str = ""
     second: str = ""
     bars: str = ""
+    context: str = ""
     dot: tuple[float, float] | None = None
+    flags: Sequence[Flag] = ()
 
 
 def make_charts(pace: Pace) -> list[Chart]:
@@ -69,7 +84,7 @@ def rate_chart(
         finding,
         scale.grid(short),
         _ticks(pace),
-        _uncounted(values),
+        find_gaps(values),
         area="" if bars else scale.area(values),
         trace="" if bars else scale.trace(values),
         bars=scale.bars(values) if bars else "",
@@ -95,7 +110,7 @@ def _run_time(pace: Pace) -> Chart:
         finding,
         scale.grid(seconds),
         _ticks(pace),
-        _uncounted(counted),
+        find_gaps(counted),
         trace=scale.trace(medians),
         second=scale.trace(highs),
         dot=scale.dot(medians),
@@ -117,7 +132,7 @@ def _depth(pace: Pace, values: Values, is_capped: bool) -> Chart:
         finding,
         scale.grid(short),
         _ticks(pace),
-        _uncounted(values),
+        find_gaps(values),
         area=scale.area(values),
         trace=scale.trace(values),
         dot=scale.dot(values),
@@ -163,7 +178,7 @@ class Scale:
 
     def bars(self, values: Values) -> str:
         """A bar for each value above 0."""
-        wide = _WIDTH / self.number * 0.7
+        wide = WIDTH / self.number * 0.7
         return "".join(
             f"M{_n(self._x(at) - wide / 2)} {_n(_BOTTOM)}V{_n(self._y(value))}h{_n(wide)}V{_n(_BOTTOM)}z"
             for part in _parts(values)
@@ -182,7 +197,7 @@ class Scale:
         return [f"{_n(self._x(at))} {_n(self._y(value))}" for at, value in part]
 
     def _x(self, at: int) -> float:
-        return (at + 0.5) * _WIDTH / self.number
+        return (at + 0.5) * WIDTH / self.number
 
     def _y(self, value: float) -> float:
         return _BOTTOM - (_BOTTOM - _TOP) * min(1.0, value / self.top)
@@ -196,9 +211,9 @@ def _parts(values: Values) -> list[list[tuple[int, float]]]:
     ]
 
 
-def _uncounted(values: Values) -> list[tuple[float, float]]:
+def find_gaps(values: Values) -> list[tuple[float, float]]:
     """The gaps without known values, as (left edge, width)."""
-    wide = _WIDTH / max(1, len(values))
+    wide = WIDTH / max(1, len(values))
     grouped = groupby(enumerate(values), lambda pair: pair[1] is None)
     gaps = [[at for at, _ in part] for is_gap, part in grouped if is_gap]
     return [(round(gap[0] * wide, 1), round(len(gap) * wide, 1)) for gap in gaps]
@@ -212,11 +227,11 @@ def _ticks(pace: Pace) -> list[tuple[float, str, datetime | str]]:
     at = midnight + ((first - midnight) // every + 1) * every
     ticks: list[tuple[float, str, datetime | str]] = []
     while at < first + span:
-        x = (at - first) / span * _WIDTH
-        if x <= _WIDTH - _LAST_LABEL:
+        x = (at - first) / span * WIDTH
+        if x <= WIDTH - _LAST_LABEL:
             ticks.append((round(x, 1), "start" if x < _LABEL / 2 else "middle", at))
         at += every
-    return [*ticks, (_WIDTH, "end", "now")]
+    return [*ticks, (WIDTH, "end", "now")]
 
 
 # --- in words

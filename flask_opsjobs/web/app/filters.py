@@ -144,10 +144,10 @@ def short_names(text: str) -> Markup:
 
 
 def code(text: str) -> Markup:
-    """A sentence of ours in which text between backticks becomes `<code>`."""
-    parts = re.split(r"`([^`]*)`", visible(text))
+    """A sentence of ours, or markup of one, in which text between backticks becomes `<code>`."""
+    parts = re.split(r"`([^`]*)`", escape(written(text)))
     marked = (
-        Markup("<code>{}</code>").format(part) if at % 2 else escape(part)
+        Markup("<code>{}</code>").format(Markup(part)) if at % 2 else Markup(part)
         for at, part in enumerate(parts)
     )
     return Markup("").join(marked)

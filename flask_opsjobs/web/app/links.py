@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
 
 from flask import request, url_for
 
-from ...actions.domain import name_in
+from ...actions.domain import Action, name_in
 from ...limits.actions import split_target
 from .host import host
 
@@ -25,10 +26,28 @@ def to_target(target: str) -> str:
         return url_for("opsjobs.workflow", workflow_id=name)
     if domain == "batch":
         return url_for("opsjobs.batch", batch_id=name)
+    if domain == "failure":
+        return url_for("opsjobs.failure", failure_id=name)
+    if domain == "worker":
+        return url_for("opsjobs.workers")
+    if domain == "incident":
+        return url_for("opsjobs.incident", incident_id=name)
     if domain == "limiter":
         limiter, partition = split_target(target)
         return url_for("opsjobs.limiter", limiter=limiter, partition=partition)
     return url_for("opsjobs.cron_entry" if domain == "cron" else f"opsjobs.{domain}", name=name)
+
+
+def to_action(action: Action[Any], target: str) -> str:
+    """The address to which the button of an action on one target is sent."""
+    endpoint, name = f"opsjobs.{action.domain}_{action.short_name}", name_in(target)
+    if action.domain in ("job", "workflow", "batch", "incident", "failure"):
+        values: dict[str, Any] = {f"{action.domain}_id": name}
+        return url_for(endpoint, **values)
+    if action.domain == "limiter":
+        limiter, partition = split_target(target)
+        return url_for(endpoint, limiter=limiter, partition=partition)
+    return url_for(endpoint, name=name)
 
 
 def here() -> str:

@@ -143,6 +143,26 @@ def no_such_preview() -> Problem:
     )
 
 
+def no_such_failure(failure_id: str) -> Problem:
+    """No failure has this id; it may have been removed."""
+    return Problem(
+        404,
+        "No such failure",
+        f"There is no failure {failure_id[:40]}.",
+        "A failure that did not happen for long is removed after its retention time; ids are whole numbers.",
+    )
+
+
+def no_such_incident(incident_id: str) -> Problem:
+    """No incident has this id; it may have been removed."""
+    return Problem(
+        404,
+        "No such incident",
+        f"There is no incident {incident_id[:40]}.",
+        "Resolved incidents are removed after their retention time; ids are whole numbers.",
+    )
+
+
 def no_such_batch(batch_id: str) -> Problem:
     """No batch has this id; it may have been removed."""
     return Problem(
@@ -150,6 +170,16 @@ def no_such_batch(batch_id: str) -> Problem:
         "No such batch",
         f"There is no batch {batch_id[:40]}.",
         "Ended batches are removed after their retention time; ids are whole numbers.",
+    )
+
+
+def no_jobs_of_worker(name: str) -> Problem:
+    """No worker of this name has a job; somebody has rescued them, or they ended."""
+    return Problem(
+        404,
+        "No job to rescue",
+        f"The worker {name[:40]} has no job, or there is no such worker.",
+        "Its jobs were rescued, or they have ended. The page Workers shows what became of them.",
     )
 
 

@@ -49,6 +49,7 @@ NAVIGATION = (
     NavigationItem("batches", "Batches", "batches.view", "b"),
     NavigationItem("cron", "Cron", "cron.view", "c"),
     NavigationItem("limiters", "Limiters", "limiters.view", "l"),
+    NavigationItem("lifeline", "Lifeline", "lifeline.view", "i"),
     NavigationItem("audit", "Audit", "audit.view", "a"),
 )
 

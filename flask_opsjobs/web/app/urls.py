@@ -11,10 +11,13 @@ from ..actions import view as actions
 from ..audit import view as audit
 from ..batches import view as batches
 from ..cron import view as cron
+from ..failures import view as failures
 from ..job import view as job
 from ..jobs import exports as job_exports
 from ..jobs import saved_views
 from ..jobs import view as jobs
+from ..lifeline import incident
+from ..lifeline import view as lifeline
 from ..limiters import simulate
 from ..limiters import view as limiters
 from ..overview import view as overview
@@ -95,6 +98,22 @@ def _batch_actions() -> Iterator[Url]:
         yield Url(rule, endpoint, actions.on_batch(action), "action", action.permission)
 
 
+def _incident_actions() -> Iterator[Url]:
+    """Each action on an incident."""
+    for action in (action for action in ACTIONS.values() if action.domain == "incident"):
+        rule = f"/lifeline/incidents/<incident_id>/{action.short_name}"
+        endpoint = f"incident_{action.short_name}"
+        yield Url(rule, endpoint, actions.on_incident(action), "action", action.permission)
+
+
+def _failure_actions() -> Iterator[Url]:
+    """Each action on a failure."""
+    for action in (action for action in ACTIONS.values() if action.domain == "failure"):
+        rule = f"/lifeline/failures/<failure_id>/{action.short_name}"
+        endpoint = f"failure_{action.short_name}"
+        yield Url(rule, endpoint, actions.on_failure(action), "action", action.permission)
+
+
 URLS = (
     Url("", "overview", overview.page, "page", "overview.view"),
     Url("/live", "overview_live", overview.live, "fragment", "overview.view"),
@@ -117,6 +136,8 @@ URLS = (
     *_actions_of("queue", "/queues/<path:name>"),
     Url("/workers", "workers", workers.page, "page", "workers.view"),
     Url("/workers/live", "workers_live", workers.live, "fragment", "workers.view"),
+    *_actions_of("worker", "/workers/<path:name>"),
+    Url("/workers/<path:name>/rescue", "worker_rescue", workers.rescue, "action", "job.rescue"),
     Url("/workflows", "workflows", workflows.page, "page", "workflows.view"),
     Url("/workflows/live", "workflows_live", workflows.live, "fragment", "workflows.view"),
     Url("/workflows/<workflow_id>", "workflow", workflows.workflow_page, "page", "workflows.view"),
@@ -181,6 +202,40 @@ URLS = (
         "limiters.view",
     ),
     *_limiter_actions(),
+    Url("/lifeline", "lifeline", lifeline.page, "page", "lifeline.view"),
+    Url("/lifeline/live", "lifeline_live", lifeline.live, "fragment", "lifeline.view"),
+    Url(
+        "/lifeline/incidents/<incident_id>",
+        "incident",
+        incident.incident_page,
+        "page",
+        "lifeline.view",
+    ),
+    Url(
+        "/lifeline/incidents/<incident_id>/live",
+        "incident_live",
+        incident.incident_live,
+        "fragment",
+        "lifeline.view",
+    ),
+    *_incident_actions(),
+    Url("/lifeline/failures", "failures", failures.page, "page", "lifeline.view"),
+    Url("/lifeline/failures/live", "failures_live", failures.live, "fragment", "lifeline.view"),
+    Url(
+        "/lifeline/failures/<failure_id>",
+        "failure",
+        failures.failure_page,
+        "page",
+        "lifeline.view",
+    ),
+    Url(
+        "/lifeline/failures/<failure_id>/live",
+        "failure_live",
+        failures.failure_live,
+        "fragment",
+        "lifeline.view",
+    ),
+    *_failure_actions(),
     Url("/audit", "audit", audit.page, "page", "audit.view"),
     Url("/audit/live", "audit_live", audit.live, "fragment", "audit.view"),
     Url("/audit.csv", "audit_csv", audit.csv, "file", "audit.view"),

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from ...audit.queries import EventRow
 from ...core.words import span
+from ...jobs.adopted.queries import AdoptedRow
 from ...jobs.lifecycle import ENDED_BY, FINAL
 from ...jobs.rows import AttemptRow, JobInFull
 
@@ -47,7 +48,12 @@ def outcome_of(attempt: AttemptRow, job: JobInFull) -> Word:
 # The source of what no process reported.
 _INFERRED = "nobody: inferred"
 # Who ends a job, by `ended_by`.
-_ENDERS = {"deadline": "dispatcher", "undeliverable": "dispatcher", "discarded": "operator"}
+_ENDERS = {
+    "deadline": "dispatcher",
+    "undeliverable": "dispatcher",
+    "discarded": "operator",
+    "unseen": "observer",
+}
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,8 @@ class Event:
     payload: str | None = None
     label: str | None = None
     audit: int | None = None
+    # For a time that nobody saw: the last look before it.
+    after: datetime | None = None
 
     @property
     def is_inferred(self) -> bool:
@@ -69,10 +77,17 @@ class Event:
 
 
 def list_history(
-    job: JobInFull, attempts: Sequence[AttemptRow], events: Sequence[EventRow]
+    job: JobInFull,
+    attempts: Sequence[AttemptRow],
+    events: Sequence[EventRow],
+    rq: AdoptedRow | None = None,
 ) -> Sequence[Event]:
-    """All known events, newest first. A job's row keeps only the time of its last dispatch."""
-    found = [*_of_job(job, attempts), *_of_attempts(job, attempts), *map(_of_audit, events)]
+    """All known events, newest first. A job's row keeps only the time of its last dispatch.
+
+    `rq` is what RQ says of an adopted job.
+    """
+    of_job = _of_job(job, attempts) if rq is None else _of_adopted_job(job, rq)
+    found = [*of_job, *_of_attempts(job, attempts), *map(_of_audit, events)]
     # The sort is stable: a job's end stays above the end of its attempt at the same time.
     return sorted(found, key=lambda event: event.at, reverse=True)
 
@@ -92,6 +107,22 @@ def _of_job(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Event]:
         yield Event(job.dispatched_at, "queued", text, "dispatcher")
     again = f", to run job {job.run_again_from} again" if job.run_again_from else ""
     yield Event(job.created_at, "available", f"Enqueued{again}", "operator" if again else "host")
+
+
+def _of_adopted_job(job: JobInFull, rq: AdoptedRow) -> Iterator[Event]:
+    """The times of the row, each as its source reported it: an interval where nobody saw it."""
+    how = ENDED_BY.get(job.ended_by or "", "")
+    end = job.state.capitalize() + ("" if how in ("", job.state) else f": {how}")
+    for moment, state, text, source, after in (
+        (job.ended_at, job.state, end, rq.ended_source, rq.ended_after),
+        (job.dispatched_at, "queued", "Queued by RQ", rq.dispatched_source, rq.dispatched_after),
+        (job.created_at, "deferred", "Created in RQ", rq.created_source, rq.created_after),
+    ):
+        if moment is not None and source is not None:
+            yield Event(moment, state, text, source, after=after)
+    if job.cancel_requested_at is not None:
+        text = f"{job.cancel_requested_by or 'somebody'} asked to cancel it"
+        yield Event(job.cancel_requested_at, "canceled", text, "operator", label=job.cancel_reason)
 
 
 def _ender(job: JobInFull, attempts: Sequence[AttemptRow]) -> str:
@@ -116,13 +147,17 @@ def _of_attempts(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Eve
                 payload=error,
                 label=attempt.cause_of_death,
             )
-        text = f"Attempt {attempt.number} begun by {attempt.worker}"
-        yield Event(attempt.started_at, "started", text, "worker")
+        by = f" by {attempt.worker}" if attempt.worker else ""
+        source = "rq" if source_of(attempt) == "rq" else "worker"
+        yield Event(attempt.started_at, "started", f"Attempt {attempt.number} begun{by}", source)
 
 
 def source_of(attempt: AttemptRow) -> str:
-    """Who reported the end of an attempt: its worker; that of a lost attempt the watch loop inferred."""
-    return _INFERRED if attempt.outcome == "lost" else "worker"
+    """Who reported the end of an attempt: its worker, or RQ; that of a lost attempt a loop inferred."""
+    if attempt.outcome == "lost":
+        return _INFERRED
+    # Only RQ's own results name no worker of ours.
+    return "worker" if attempt.worker_id is not None or attempt.execution_id is None else "rq"
 
 
 def _of_audit(event: EventRow) -> Event:

@@ -9,9 +9,9 @@ from typing import Any
 from flask import Response, request, url_for
 from markupsafe import Markup
 
-from ...actions.domain import Action, Request
+from ...actions.domain import Action, Request, name_in
 from ...actions.planning import make_plan
-from ...actions.registry import ACTIONS, actions_of
+from ...actions.registry import ACTIONS
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.display import NO_PAYLOAD
@@ -21,7 +21,10 @@ from ...cron.queries import find_slot_of
 from ...engine.explain_with_redis import explain
 from ...explain.reason_kinds import Explanation, Reason
 from ...jobs import queries
-from ...jobs.lifecycle import ENDED_BY, FINAL, MEANINGS
+from ...jobs.actions import actions_of_job
+from ...jobs.adopted.chain_queries import find_dependents, find_parents
+from ...jobs.adopted.queries import find_adopted
+from ...jobs.lifecycle import DEATHS, ENDED_BY, FINAL, MEANINGS
 from ...jobs.rows import AttemptRow, JobInFull
 from ...jobs.search import terms
 from ...limits.actions import make_target, split_target
@@ -29,6 +32,7 @@ from ...queues.queries import list_paused_queues
 from ...workers.queries import WorkerRow, find_worker
 from ...workflows.queries import find_run_of_callback, find_step_of
 from ..app import access, pages, problems
+from ..app.deaths import say_death, say_facts
 from ..app.host import host, reading
 from ..cron.slots import shape_of
 from ..workflows.run import STEP_ACTIONS
@@ -97,13 +101,18 @@ def _full(read: Reading, job: JobInFull) -> Markup:
     broken = next((attempt for attempt in attempts if attempt.error), None)
     declared = host().tasks.get(job.task)
     names_partition = access.may_see_partition(job.limiter, job.partition)
+    rq = find_adopted(read.session, job.id) if job.origin == "rq" else None
     why = explain(host(), read.session, job.id, read.now, names_partition=names_partition)
     return pages.part(
         "job/_live.html",
         read.now,
         job=job,
+        rq=rq,
         attempts=attempts,
         outcome=outcome_of,
+        meanings_of_deaths=DEATHS,
+        say_death=say_death,
+        say_facts=say_facts,
         source=source_of,
         line=draw_timeline(attempts, job, read.now),
         shown=shown,
@@ -113,8 +122,10 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         condense=condense,
         output=queries.find_output(read.session, job.id),
         worker=_worker(read, job),
-        history=list_history(job, attempts, events),
+        history=list_history(job, attempts, events, rq),
         relations=queries.find_relations(read.session, job),
+        parents=find_parents(read.session, job.id) if job.origin == "rq" else (),
+        dependents=find_dependents(read.session, job.id) if job.origin == "rq" else (),
         slot=find_slot_of(read.session, job.id),
         step=find_step_of(read.session, job.id) if job.workflow_id else None,
         step_actions=STEP_ACTIONS,
@@ -146,8 +157,9 @@ def _actions(read: Reading, job: JobInFull) -> dict[Action[Any], str | None]:
 
     Those that ask for a value have forms of their own.
     """
-    actions = [action for action in actions_of("job", job.state) if not action.params]
-    return {action: _find_refusal(read, job, action) for action in actions}
+    actions = [action for action in actions_of_job(job.origin, job.state) if not action.params]
+    found = {action: _find_refusal(read, job, action) for action in actions}
+    return {action: why for action, why in found.items() if not (action.is_repair and why)}
 
 
 def _find_refusal(
@@ -196,6 +208,7 @@ _PLACES: Mapping[str, tuple[str, str, str]] = {
         ("limit_cooldown", "limit_tokens", "limit_concurrency", "limit_weight", "limit_behind"),
         ("limiter", "Its limiter", "limiters.view"),
     ),
+    "no_child": ("workers", "Workers", "workers.view"),
     "handed_back": ("workers", "Workers", "workers.view"),
     "worker_silent": ("workers", "Workers", "workers.view"),
     "reserved": ("workers", "Workers", "workers.view"),
@@ -252,7 +265,8 @@ def _action_url(action: Action[Any], reason: Reason, job: JobInFull) -> str:
         return url_for(f"opsjobs.queue_{action.short_name}", name=job.queue)
     if action.domain == "workflow":
         return url_for(f"opsjobs.workflow_{action.short_name}", workflow_id=job.workflow_id)
-    return url_for(f"opsjobs.job_{action.short_name}", job_id=job.id)
+    job_id = int(name_in(reason.target or f"job/{job.id}"))
+    return url_for(f"opsjobs.job_{action.short_name}", job_id=job_id)
 
 
 def _more_about(reason: Reason, job: JobInFull) -> tuple[str, str] | None:

@@ -9,7 +9,7 @@ from typing import Any
 from flask import Response
 
 from ...core.display import Display
-from ...jobs.search import group_queries
+from ...jobs.search import attempt_queries, group_queries
 from ...jobs.search import queries as search_queries
 from ...jobs.search.export_queries import ExportRow, batch_of_jobs, list_jobs_in_full
 from ...jobs.search.filter import JobFilter
@@ -88,6 +88,11 @@ def _tell(found: Hits) -> str:
         return (
             f"Searched the newest {group_queries.MOST_GROUPS} workflows or batches, and of each the "
             f"newest {group_queries.MOST_JOBS} jobs of each state; {search_queries.MOST_HITS} jobs in all."
+        )
+    if found.searched.stopped_at_attempts:
+        return (
+            f"Searched the newest {attempt_queries.MOST_ATTEMPTS} attempts of the failure, the death or the "
+            "deploy."
         )
     if found.searched.stopped_at_errors:
         return f"Searched the newest {search_queries.NEWEST_ERRORS} jobs with an error."

@@ -147,6 +147,7 @@ def _require_searchable(wanted: JobFilter) -> None:
         "workflow": wanted.workflow,
         "step": wanted.step,
         "batch": wanted.batch,
+        "deploy": wanted.deploy,
     }
     for name, text in texts.items():
         if isinstance(text, str) and display.clean(text) != text:

@@ -9,8 +9,9 @@ from sqlalchemy.orm import Session
 
 from ...batches.queries import list_recent_batches
 from ...core.display import Display
+from ...failures.queries import list_recent_versions
 from ...jobs import queries
-from ...jobs.lifecycle import STATES
+from ...jobs.lifecycle import DEATHS, STATES
 from ...jobs.search.filter import ORIGINS, QUALIFIERS
 from ...jobs.search.terms import LONGEST, write_term
 from ...queues.queries import list_queue_names
@@ -19,7 +20,13 @@ from ..app import access
 from ..app.host import host
 
 _MOST = 12
-_SPANS = ("<1h", "<1d", "<7d", ">1h", ">1d", ">7d")
+# The values of the qualifiers that have only these, and those of which any other may be typed.
+_FIXED = {
+    "state": STATES,
+    "origin": ORIGINS,
+    "created": ("<1h", "<1d", "<7d", ">1h", ">1d", ">7d"),
+    "death": tuple(DEATHS),
+}
 
 
 def suggest(session: Session, box: str) -> Sequence[str]:
@@ -56,13 +63,9 @@ def _terms(session: Session, last: str) -> Iterator[str]:
 
 
 def _values(session: Session, qualifier: str) -> Iterable[str]:
+    if qualifier in _FIXED:
+        return _FIXED[qualifier]
     match qualifier:
-        case "state":
-            return STATES
-        case "origin":
-            return ORIGINS
-        case "created":
-            return _SPANS
         case "queue":
             return list_queue_names(session)
         case "task":
@@ -73,6 +76,8 @@ def _values(session: Session, qualifier: str) -> Iterable[str]:
             return _shown(list_recent_workflows(session))
         case "batch" if access.may("batches.view"):
             return _shown(list_recent_batches(session))
+        case "deploy" if access.may("lifeline.view"):
+            return _shown(list_recent_versions(session))
     return ()
 
 

@@ -15,9 +15,9 @@ from werkzeug import Response as AnyResponse
 from ...actions.registry import actions_of
 from ...core.reading import Reading
 from ...jobs import queries
-from ...jobs.lifecycle import MEANINGS, STATES
+from ...jobs.lifecycle import DEATHS, MEANINGS, STATES
 from ...jobs.rows import Count
-from ...jobs.search import group_queries, terms
+from ...jobs.search import attempt_queries, group_queries, terms
 from ...jobs.search import queries as search_queries
 from ...jobs.search.filter import LIMITS, ORIGINS, JobFilter
 from ...jobs.search.queries import list_jobs
@@ -33,8 +33,10 @@ from .list_request import ListRequest
 
 # The qualifiers that name a workflow or a batch, and the permission to see them.
 _GROUPS = {"workflow": "workflows.view", "batch": "batches.view"}
-# Those that ask for a value have a form on the page of one job.
-_JOB_ACTIONS = [action for action in actions_of("job") if not action.params]
+# Those that ask for a value have a form on the page of one job, and a repair is offered where the fault is.
+_JOB_ACTIONS = [
+    action for action in actions_of("job") if not action.params and not action.is_repair
+]
 
 
 def page() -> AnyResponse:
@@ -83,6 +85,7 @@ def _around(read: Reading, wanted: JobFilter) -> dict[str, Any]:
         "tasks": queries.list_task_names(read.session),
         "states": STATES,
         "origins": ORIGINS,
+        "deaths": tuple(DEATHS),
         "typed": request.args.get("q", ""),
     }
 
@@ -124,6 +127,7 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
         searched=found.searched,
         most=search_queries,
         group_queries=group_queries,
+        attempt_queries=attempt_queries,
         older=asked.cursor("before", found.page),
         newer=asked.cursor("after", found.page),
         limits=LIMITS,

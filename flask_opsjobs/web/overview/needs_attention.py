@@ -8,12 +8,12 @@ from datetime import datetime
 
 from ...core.redis_facts import PlainJobs
 from ...core.words import agree, counted, span
-from ...jobs.lifecycle import ENDED_BY
 from ...jobs.rows import Count
 from ...overview.blocks import Block, Split
+from ...overview.failure_queries import FailureSummary
 from ...overview.headline import PageLink
 from ...overview.pace_queries import Pace
-from ...overview.queries import Failures, Overview, Resolved, StateDepth
+from ...overview.queries import Overview, Resolved, StateDepth
 from ...workflows.lifecycle import NEEDS
 from ...workflows.queries import RunRow
 
@@ -59,6 +59,7 @@ _DONE = {
     "job.discard": "discarded",
     "job.reschedule": "rescheduled",
     "job.delete": "deleted",
+    "job.recall": "recalled from Redis",
     "job.rescue": "rescued from a worker that is gone",
 }
 
@@ -68,24 +69,25 @@ class AttentionFacts:
     """The facts from which the cards are made."""
 
     overview: Overview
-    failures: Failures
     resolved: Resolved
     pace: Pace
     plain_jobs: PlainJobs
     split: Split
     # Because Redis or a loop does not answer.
     is_pace_unknown: bool = False
+    # Whether plain RQ jobs get rows here.
+    adopts: bool = True
 
 
 def make_cards(seen: AttentionFacts) -> list[Card]:
     """The six cards; those that need an operator come first."""
     return [
-        _review(seen.failures, seen.overview.stuck),
-        _blocked(seen.split),
+        _review(seen.overview),
+        _blocked(seen.split, is_all_held=seen.overview.is_all_held),
         _waiting(seen.overview),
         _runnable(seen),
-        _plain_jobs(seen.plain_jobs),
-        _resolved(seen.resolved),
+        _plain_jobs(seen.plain_jobs, adopts=seen.adopts),
+        _resolved(seen.resolved, seen.overview.cleared),
     ]
 
 
@@ -93,50 +95,60 @@ def _jobs(text: str, **values: str | int) -> PageLink:
     return PageLink(text, "jobs", values)
 
 
-def _review(failures: Failures, stuck: Sequence[tuple[RunRow, str]]) -> Card:
-    groups, number = failures.groups, failures.count.number
-    runs = [_of_run(run, why) for run, why in stuck[:_EXAMPLES]]
-    need = (
-        f"{counted(len(stuck), 'run')} of workflows {agree(len(stuck), 'needs', 'need')} a person."
-    )
-    if not groups and runs:
-        says = f"No job failed, but {need}"
+def _review(seen: Overview) -> Card:
+    """Failed jobs that wait for a decision, jobs whose worker is gone, and runs that cannot go on."""
+    failed, gone, runs = seen.failed, seen.abandoned, seen.stuck
+    count = Count.sum([failed, Count(gone), Count(len(runs))])
+    says = []
+    if runs:
+        needs = agree(len(runs), "needs", "need")
+        says.append(f"{counted(len(runs), 'run')} of workflows {needs} a person.")
+    if gone:
+        wait = agree(gone, "waits", "wait")
+        says.append(f"{counted(gone, 'job')} of missing workers {wait} for a rescue.")
+    if failed.number or seen.failures.to_review or not says:
+        says.append(_say_failed(seen))
+    others = [*([_of_abandoned(seen)] if gone else ()), *(_of_run(run, why) for run, why in runs)]
+    failures = [_of_failure(each) for each in seen.failures.to_review]
+    # One line is kept for what is no failure.
+    examples = [*failures[: _EXAMPLES - len(others[:1])], *others][:_EXAMPLES]
+    go = _jobs("Browse failed jobs", state="failed")
+    if failed.number:
+        go = _jobs(f"Review {_many(failed, 'failed job')}", state="failed")
+    elif gone:
+        go = PageLink("See the workers", "workers", {})
+    elif runs:
         go = PageLink("See the runs", "workflows", {})
-        return Card("review", "review", "Needs review", Count(len(stuck)), says, go, runs)
-    if not groups:
-        go = _jobs("Browse failed jobs", state="failed")
-        return Card(
-            "resolved",
-            "finished",
-            "Needs review",
-            Count(0),
-            "No failed job waits for a decision.",
-            go,
-        )
-    largest = groups[0]
-    if largest.number > 1:
-        jobs = "the jobs" if stuck else "them"
-        says = f"{largest.number:,} of {jobs} failed with the same error in `{largest.task}`"
-    elif number == 1:
-        says = f"{'The job' if stuck else 'It'} failed in `{largest.task}`"
-    else:
-        says = f"No two {'jobs ' if stuck else ''}have the same error; the first failed in `{largest.task}`"
-    examples = [
-        Example(
-            PageLink(str(group.job_id), "job", {"job_id": group.job_id}),
-            f"{group.number:,} with the same error" if group.number > 1 else "alone",
-            payload=group.error or ENDED_BY[group.ended_by],
-            moment=group.since,
-        )
-        for group in groups
-    ]
-    if stuck:
-        says = f"{need} {says}"
-    examples = [*examples[: _EXAMPLES - len(runs[:1])], *runs[:1]]
-    go = _jobs(f"Review {_many(failures.count, 'failed job')}", state="failed")
-    why = largest.error or ENDED_BY[largest.ended_by]
-    count = Count.sum([failures.count, Count(len(stuck))])
-    return Card("review", "review", "Needs review", count, says, go, examples, why)
+    is_quiet = not count.number and not failures
+    look = ("resolved", "finished") if is_quiet else ("review", "review")
+    return Card(*look, "Needs review", count, " ".join(says), go, examples)
+
+
+def _say_failed(seen: Overview) -> str:
+    """What most of the failed jobs have in common."""
+    worst = seen.failures.to_review
+    if not worst:
+        if seen.failed.number:
+            wait = agree(seen.failed.number, "waits", "wait")
+            return f"{_many(seen.failed, 'failed job')} {wait} for a decision."
+        return "No failed job waits for a decision."
+    many = _many(seen.failures.open, "failure")
+    is_open = agree(seen.failures.open.number, "is", "are")
+    jobs = counted(worst[0].jobs, "job")
+    fresh = "" if worst[0].is_fresh else " None is new."
+    return f"{many} {is_open} open; the worst: {jobs} of `{worst[0].task}`.{fresh}"
+
+
+def _of_failure(failure: FailureSummary) -> Example:
+    link = PageLink(failure.task, "lifeline", {}, target=f"failure/{failure.id}")
+    return Example(link, counted(failure.jobs, "job"), failure.name, failure.last_at)
+
+
+def _of_abandoned(seen: Overview) -> Example:
+    gone = [worker for worker in seen.workers if worker.state == "missing"]
+    since = min((worker.ended_at for worker in gone if worker.ended_at), default=None)
+    link = PageLink("left by missing workers", "workers", {})
+    return Example(link, counted(seen.abandoned, "job"), moment=since)
 
 
 def _of_run(run: RunRow, why: str) -> Example:
@@ -144,12 +156,18 @@ def _of_run(run: RunRow, why: str) -> Example:
     return Example(link, NEEDS[why], moment=run.created_at)
 
 
-def _blocked(found: Split) -> Card:
+def _blocked(found: Split, *, is_all_held: bool) -> Card:
     blocks = found.blocks
+    unknown = Count(0, "exact" if is_all_held else "at_least")
+    count = Count.sum([unknown, *(block.count for block in blocks)])
+    if not blocks and not is_all_held:
+        says = "None of the oldest due jobs is held. Younger ones were not examined for limiters."
+        go = PageLink("See the limiters", "limiters", {})
+        return Card("waiting", "blocked", "Blocked", count, says, go)
     if not blocks:
         says = "No due job is held: every queue with due jobs is open, and a worker listens to it."
         go = PageLink("See the queues", "queues", {})
-        return Card("waiting", "blocked", "Blocked", Count(0), says, go)
+        return Card("waiting", "blocked", "Blocked", count, says, go)
     largest = blocks[0]
     others = len(blocks) - 1
     more = f" {others} more {agree(others, 'holds', 'hold')} jobs too." if others else ""
@@ -158,7 +176,6 @@ def _blocked(found: Split) -> Card:
         Example(_link(block, block.name), _NOTES[block.kind], moment=block.since, count=block.count)
         for block in blocks[:_EXAMPLES]
     ]
-    count = Count.sum(block.count for block in blocks)
     # A person's reason ends the sentence.
     says = f"{_many(largest.count, 'job')} {_verb(largest)}{'' if quote else '.' + more}"
     go = _link(largest, "See what blocks them")
@@ -267,8 +284,10 @@ def _of_state(state: str, depth: StateDepth, word: str) -> Example:
     )
 
 
-def _plain_jobs(plain_jobs: PlainJobs) -> Card:
+def _plain_jobs(plain_jobs: PlainJobs, *, adopts: bool) -> Card:
     title, go = "Bridge-only follow-up", PageLink("See their queues", "queues", {})
+    if adopts:
+        go = _jobs("See plain RQ jobs", origin="rq")
     if plain_jobs.problem is not None:
         says = f"{plain_jobs.problem}, so it is not known which jobs are only in RQ."
         return Card("missing", "bridge", title, None, says, go)
@@ -291,6 +310,8 @@ def _plain_jobs(plain_jobs: PlainJobs) -> Card:
         )
     failed = plain_jobs.by_status.get("failed", 0)
     says = "They were enqueued with RQ itself and have no row here: you can see them, but not change them."
+    if adopts:
+        says = "They were enqueued with RQ itself. RQ runs them; each gets a row here within two passes."
     says += f" {failed:,} failed." if failed else ""
     says += (
         f" The Redis of {_names(plain_jobs.unreachable)} does not answer."
@@ -318,7 +339,7 @@ def _names(queues: Sequence[str]) -> str:
     return " and ".join(f"`{name}`" for name in queues[:2]) + more
 
 
-def _resolved(resolved: Resolved) -> Card:
+def _resolved(resolved: Resolved, cleared: Count) -> Card:
     parts = [
         f"{number:,} {_DONE.get(action, action)}"
         for action, number in sorted(resolved.by_action.items(), key=lambda pair: -pair[1])
@@ -336,6 +357,9 @@ def _resolved(resolved: Resolved) -> Card:
         )
         for action in resolved.actions
     ]
+    if cleared.number:
+        ended = PageLink("ended by themselves", "lifeline", {"state": "ended"})
+        examples = [*examples[: _EXAMPLES - 1], Example(ended, _many(cleared, "incident"))]
     go = PageLink("See what was done", "audit", {})
     return Card(
         "resolved", "finished", "Resolved", resolved.count, says, go, examples, tag="last 24 h"

@@ -1,4 +1,4 @@
-"""Shows the overview: what is wrong, what needs an operator, how fast jobs run, and the integrity check."""
+"""Shows the overview: what is wrong, what needs an operator, what fails, and how fast jobs run."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from ...engine.plain_jobs import find_plain_jobs
 from ...engine.redis.broker import broker_of
 from ...engine.redis.connections import find_unreachable
 from ...overview.blocks import split_blocks
-from ...overview.headline import find_wrong, say_well
+from ...overview.headline import find_wrong, say_whole
 from ...overview.pace_queries import WINDOWS, Pace, find_pace
-from ...overview.queries import find_failures, find_overview, find_resolved
-from ..app import access, pages
+from ...overview.queries import find_overview, find_resolved
+from ..app import access, links, pages
 from ..app.charts import make_charts, seconds, short
 from ..app.host import host, reading
 from ..app.shell import NAVIGATION
+from ..lifeline.steps import first_step
 from .needs_attention import AttentionFacts, make_cards
+from .trend_svg import draw_trend
 
 _RESOLVED = timedelta(days=1)
 # The endpoints that cards link to, by the navigation entry whose permission they need.
@@ -56,7 +58,6 @@ def _window() -> str:
 def _part() -> tuple[Markup, datetime]:
     with reading() as read:
         overview = find_overview(read.session, read.now, host().settings.late_seconds)
-        failures = find_failures(read.session)
         resolved = find_resolved(read.session, read.now - _RESOLVED)
         pace = find_pace(read.session, _window(), read.now)
     # After the transaction, so that no database connection waits for Redis.
@@ -76,16 +77,19 @@ def _part() -> tuple[Markup, datetime]:
         read.now,
         seen=overview,
         wrong=wrong,
-        well=say_well(overview),
+        whole=say_whole(overview),
+        first_step=first_step,
+        to_target=links.to_target,
+        draw_trend=draw_trend,
         cards=make_cards(
             AttentionFacts(
                 overview,
-                failures,
                 resolved,
                 pace,
                 plain_jobs,
                 due,
                 bool(lost) or not is_checked_now,
+                host().settings.adopt,
             )
         ),
         unreachable=unreachable,

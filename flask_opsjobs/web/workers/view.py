@@ -5,20 +5,27 @@ Also plain RQ workers, and the queues that have due jobs and no worker.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from flask import Response
 from markupsafe import Markup
+from werkzeug import Response as WerkzeugResponse
 
+from ...actions.planning import MOST_TARGETS
 from ...actions.registry import ACTIONS
 from ...engine.redis.broker import broker_of
 from ...engine.redis.connections import find_unreachable
+from ...failures.deploys import Marker, find_newest
+from ...lifeline.watch import list_abandoned
 from ...overview.queries import find_queues
 from ...queues.queries import list_decisions
 from ...workers import queries
 from ...workers.queries import WorkerRow
-from ..app import pages
+from ..actions import view as actions
+from ..app import pages, problems
 from ..app.host import host, reading
 
 _MISSING_SHOWN = 20
@@ -35,6 +42,15 @@ def live() -> Response:
     return pages.fragment(_part()[0])
 
 
+def rescue(name: str) -> WerkzeugResponse:
+    """Start the rescue of the jobs that a worker has left, at most as many as one plan may have."""
+    with reading() as read:
+        ids = queries.list_jobs_of(read.session, name, MOST_TARGETS)
+    if not ids:
+        raise problems.no_jobs_of_worker(name)
+    return actions.start(ACTIONS["job.rescue"], [f"job/{id}" for id in ids])
+
+
 def _part() -> tuple[Markup, datetime]:
     with reading() as read:
         workers = queries.list_workers(read.session, read.now, host().settings.late_seconds)
@@ -44,6 +60,11 @@ def _part() -> tuple[Markup, datetime]:
         current = [*late, *(one for one in workers if one.state == "alive")]
         reserved = queries.list_reserved(read.session, [*shown, *current])
         stopped = queries.list_stopped(read.session, read.now)
+        driver: Any = read.session.connection().connection.driver_connection
+        left = Counter(
+            {each.worker_id: each.jobs + each.reserved for each in list_abandoned(driver)}
+        )
+        newest = find_newest(driver)
         queues = find_queues(read.session, workers, list_decisions(read.session))
     plain = [one for one in current if one.kind == "plain"]
     made = pages.part(
@@ -62,10 +83,22 @@ def _part() -> tuple[Markup, datetime]:
             worker.id: queries.list_children(worker, reserved[worker.id]) for worker in current
         },
         stopped=stopped,
+        older={worker.id for worker in workers if _is_older(worker, newest)},
+        left=left,
         cancel=ACTIONS["job.cancel"],
+        rescue=ACTIONS["job.rescue"],
+        drain=ACTIONS["worker.drain"],
+        forget=ACTIONS["worker.forget"],
         settings=host().settings,
     )
     return made, read.now
+
+
+def _is_older(worker: WorkerRow, newest: Marker | None) -> bool:
+    """Return whether a deploy of another version came after that of the worker, by the order of markers."""
+    if newest is None or worker.deploy_id is None or worker.deploy_version == newest.version:
+        return False
+    return worker.deploy_id < newest.id
 
 
 def _find_unknown(plain: Sequence[WorkerRow]) -> Mapping[int, datetime]:

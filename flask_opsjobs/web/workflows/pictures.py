@@ -15,7 +15,6 @@ from ...core.words import counted, took
 from ...jobs.lifecycle import FINAL
 from ...workflows.graph import DrawnNode
 from ...workflows.queries import Attempt, StepRow, list_attempts_of_steps
-from ..app.host import host
 from .graph_svg import draw_graph
 from .run import RunView
 from .timeline_svg import RanFor, TimelineRow, draw_run_timeline
@@ -27,9 +26,8 @@ _SHORTEST_MOVE = 60
 _NARROW = 0.05
 
 
-def draw_run(view: RunView) -> Markup:
+def draw_run(view: RunView, display: Display) -> Markup:
     """The graph of a run. Each node is a link that chooses its step."""
-    display = Display(host().display, may_see=True)
     drawing = view.steps.drawing
     nodes = tuple(replace(node, name=display.clean(node.name)) for node in drawing.nodes)
     steps = view.steps.by_id
@@ -63,7 +61,7 @@ def _detail(view: RunView, step: StepRow) -> str | None:
     return None
 
 
-def draw_timeline_of(read: Reading, view: RunView) -> Markup:
+def draw_timeline_of(read: Reading, view: RunView, display: Display) -> Markup:
     """The timeline of a run to its end, or to about now. The members of a map share its row."""
     run, steps = view.run.row, view.steps
     end = run.ended_at or _round_up(run.created_at, view.now)
@@ -72,7 +70,6 @@ def draw_timeline_of(read: Reading, view: RunView) -> Markup:
         if step.map_of is not None and step.map_of in steps.by_id:
             members[step.map_of].append(step)
     attempts = list_attempts_of_steps(read.session, sorted(step.id for step in steps.in_timeline))
-    display = Display(host().display, may_see=True)
     shortest = (end - run.created_at).total_seconds() * _NARROW
 
     def row(step: StepRow) -> TimelineRow:

@@ -242,6 +242,14 @@ class RunView:
         address = url_for("opsjobs.workflow", **values)
         return f"{address}{'&' if '?' in address else '?'}"
 
+    def job_url(self, step: StepRow) -> str:
+        """The address of the page of its job."""
+        return f"{self._url_of_jobs}{step.id}"
+
+    @cached_property
+    def _url_of_jobs(self) -> str:
+        return url_for("opsjobs.job", job_id=0).removesuffix("0")
+
     def display_of_step(self) -> PageDisplay:
         """The display policy for the error and the result of the chosen step.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from functools import lru_cache
 
 from ...core.visible_text import on_one_line
 
@@ -35,6 +36,7 @@ def cut(text: str, most: int) -> str:
     return kept.rstrip("\u200d\ufe0f ") + "…"
 
 
+@lru_cache(4_096)
 def units(value: float) -> str:
     """A length in units of the drawing, to a tenth: `12.5`, `12`."""
     return f"{value:.1f}".removesuffix(".0")

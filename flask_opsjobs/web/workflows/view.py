@@ -24,6 +24,7 @@ from ...workflows.held_up import Doing, doing_of, how_it_ended, say_needs
 from ...workflows.lifecycle import MEANINGS, NEEDS, STATES
 from ...workflows.queries import HeldUpBy, RunPage, RunRow
 from ..app import access, pages, problems, references
+from ..app.display import PageDisplay
 from ..app.host import host, reading
 from .compare import compare_with_last_good
 from .pictures import draw_run, draw_timeline_of
@@ -231,16 +232,20 @@ def _find(read: Reading, workflow_id: str) -> RunView:
 
 def _one(read: Reading, view: RunView) -> Markup:
     run = view.run.row
+    # One for all that is drawn, so that a name is cleaned once.
+    display = PageDisplay(host().display, may_see=access.may_see_payload())
     return pages.part(
         "workflow/_live.html",
         read.now,
+        display=display,
         view=view,
         run=run,
         step_url=view.step_url,
+        job_url=view.job_url,
         good=compare_with_last_good(read, run, view.steps.rows),
         held_by=_find_reason(read, view),
-        graph=draw_run(view),
-        timeline=draw_timeline_of(read, view),
+        graph=draw_run(view, display),
+        timeline=draw_timeline_of(read, view, display),
         usual=queries.find_usual_seconds(read.session, [run.name]).get(run.name),
         callbacks=queries.list_callbacks(read.session, run.id),
         meaning=MEANINGS[run.state],

@@ -2,6 +2,7 @@
 -- now. Returns worker_id, job_id, task, queue, state, attempt, since, outcome, pid, is_cancel_wanted. A
 -- heartbeat names a delivery "<id>-<dispatch_no>"; `outcome` is the outcome of that attempt, NULL while it
 -- runs. Locks nothing.
+-- Rows: both.
 -- Run by workers/queries.py for the Workers page. Indexes: workers_pkey, jobs_started, jobs_pkey,
 -- attempts_pkey.
 SELECT worker.id AS worker_id, job.id AS job_id, job.task, job.queue, job.state, attempt.attempt,

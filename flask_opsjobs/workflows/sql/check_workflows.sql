@@ -1,11 +1,15 @@
 -- Finds what contradicts the invariants of runs and callbacks; no row when everything is well. Meant for a
 -- moment in which no process advances: a run that is being advanced right now may be listed.
+-- Rows: opsjobs, by their runs.
 -- Run by the doctor and by tests, read-only. Indexes: steps_name_key, edges_by_target, jobs_pkey.
 WITH chosen AS MATERIALIZED (
     SELECT * FROM opsjobs.workflows WHERE %(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[])
 ), step AS MATERIALIZED (
     SELECT s.*, j.state, w.state AS run_state FROM chosen w JOIN opsjobs.steps s ON s.workflow_id = w.id
     LEFT JOIN opsjobs.jobs j ON j.id = s.job_id
+), event AS MATERIALIZED (
+    SELECT w.id AS workflow_id, unnest(e.job_ids) AS job_id
+    FROM chosen w JOIN opsjobs.workflow_end_events e ON e.workflow_id = w.id
 ), holding AS MATERIALIZED (
     SELECT e.to_id, count(*) AS number FROM step t JOIN opsjobs.edges e ON e.to_id = t.job_id
     LEFT JOIN opsjobs.steps f ON f.job_id = e.from_id
@@ -24,14 +28,12 @@ UNION ALL
 SELECT 'not_settled', s.workflow_id, s.name,
     'its job is ' || s.state || ', but no end event is left to settle it'
 FROM step s WHERE s.settled IS NULL AND s.state IN ('finished', 'failed', 'canceled')
-    AND NOT EXISTS (SELECT FROM opsjobs.workflow_end_events e
-        WHERE e.workflow_id = s.workflow_id AND e.job_id = s.job_id)
+    AND NOT EXISTS (SELECT FROM event e WHERE e.workflow_id = s.workflow_id AND e.job_id = s.job_id)
 UNION ALL
 SELECT 'not_passed_on', s.workflow_id, s.name,
     'its end was not passed on to all steps behind it, but no end event is left to do so'
 FROM step s WHERE s.passed_to IS NOT NULL
-    AND NOT EXISTS (SELECT FROM opsjobs.workflow_end_events e
-        WHERE e.workflow_id = s.workflow_id AND e.job_id = s.job_id)
+    AND NOT EXISTS (SELECT FROM event e WHERE e.workflow_id = s.workflow_id AND e.job_id = s.job_id)
 UNION ALL
 SELECT 'counts', w.id, NULL, 'its row counts ' || w.steps || ' steps, ' || w.finished || ' finished, '
     || w.failed || ' failed, ' || w.canceled || ' canceled; its steps are ' || n.steps || ', ' || n.finished

@@ -1,6 +1,7 @@
 -- Finds the steps because of which each of these steps was canceled, over any number of steps: they failed,
 -- or were canceled themselves. Returns the id of a canceled step and the names of at most five.
 -- LATERAL and OFFSET 0 read each edge by its key, as in find_doomed_steps. Locks nothing.
+-- Rows: opsjobs, by their runs.
 -- Run by actions. Indexes: edges_by_target, jobs_pkey, steps_pkey.
 WITH RECURSIVE before (of, id, ended_by) AS (
     SELECT j.id, j.id, j.ended_by FROM opsjobs.jobs j

@@ -2,6 +2,7 @@
 -- step stays canceled when another step before it did not finish either, or is lost. Returns ids.
 -- LATERAL and OFFSET 0 read each edge by its key, as in find_doomed_steps.
 -- The caller holds the run's lock.
+-- Rows: opsjobs, by their runs.
 -- Run by actions. Indexes: edges_pkey, edges_by_target, jobs_pkey, steps_pkey.
 WITH RECURSIVE behind (id) AS (
     SELECT unnest(%(ids)s::bigint[])

@@ -1,6 +1,7 @@
 -- Finds for each of these runs one released step that has not ended, the one that is most likely to hold the
 -- run up, with a step that waits for it, and how many there are. %(states)s are the states of such steps in
 -- that order. At most %(examined)s of the jobs and as many of the waits of a run are examined. Locks nothing.
+-- Rows: opsjobs, by their runs.
 -- Run by the page of workflows. Indexes: jobs_of_run, steps_open_waits_of_run, jobs_pkey, steps_pkey,
 -- edges_pkey.
 SELECT run.id AS run, step.id, step.name, step.kind, step.state, step.attempt, step.max_attempts, step.due_at,

@@ -1,5 +1,6 @@
 -- Lists those of these steps that are unique until they end, each with the key of its unique lock, and with
 -- the job that holds the lock unexpired, null when it is free. Locks nothing.
+-- Rows: opsjobs, by their unique keys.
 -- Run by actions, first for the preview and again under the lock. Indexes: jobs_pkey, unique_locks_pkey,
 -- steps_pkey.
 SELECT j.id, s.name, j.unique_key AS key, u.job_id AS holder

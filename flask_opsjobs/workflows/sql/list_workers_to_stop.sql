@@ -1,5 +1,6 @@
 -- Lists the workers that run or have reserved steps of canceled runs, each once, with a queue whose Redis
 -- they listen on.
+-- Rows: opsjobs, by their runs.
 -- Run after an action, outside of its transaction. Indexes: jobs_of_run, workers_pkey.
 SELECT DISTINCT ON (w.name) j.queue, w.name
 FROM opsjobs.jobs j

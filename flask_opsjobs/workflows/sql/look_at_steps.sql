@@ -1,5 +1,6 @@
 -- Reads steps of a run for the decision about an operator's action: the step of that name, or without a name
 -- all steps that did not finish by themselves. Locks nothing.
+-- Rows: opsjobs, by their runs.
 -- Run by actions, first for the preview and again under the lock. Indexes: steps_name_key, jobs_pkey.
 SELECT s.job_id AS id, s.name, s.kind, s.released_at IS NOT NULL AND s.kind <> 'wait' AS is_released,
     s.opened_at, s.signals, s.key, j.state, j.ended_by, j.dispatch_no, j.lane, j.queue

@@ -3,6 +3,7 @@
 -- one may be for something else. It is ambiguous when waits of several runs could have taken it. Looks at the
 -- newest %(most)s late signals since %(since)s. Skips locked signals: a later pass of the advance loop takes
 -- them.
+-- Rows: opsjobs, by their runs.
 -- Run by actions that reopen steps, and by the advance loop. Indexes: signals_by_outcome, signals_pkey,
 -- steps_waits_left, steps_waits, workflows_pkey, jobs_pkey.
 WITH late AS MATERIALIZED (

@@ -33,6 +33,7 @@ from flask_opsjobs.engine.redis.connections import RedisConnections, Wire, _with
 from flask_opsjobs.engine.worker import child, runtime
 from flask_opsjobs.engine.worker.forking import fork_lock
 from flask_opsjobs.engine.worker.parent import WorkerOptions
+from flask_opsjobs.engine.worker.plain_runs import PlainRunRecord
 from flask_opsjobs.engine.worker.rq_scheduler import make_scheduler
 from flask_opsjobs.engine.worker.rq_slots import SlotWorker
 from flask_opsjobs.engine.worker.runtime import WorkerRuntime
@@ -136,7 +137,7 @@ class OurWorker(Child, rq.Worker):
             queue.push_job_id(job.id, at_front=True)
             self._run([queue.name], max_jobs=1)
 
-    def run_job(self, *args: Any) -> bool:
+    def run_job(self, *args: Any) -> PlainRunRecord | None:
         self._is_in_child = True
         return super().run_job(*args)
 
@@ -149,7 +150,7 @@ class OurWorker(Child, rq.Worker):
             ours = WorkerRuntime(self.app, queues, WorkerOptions(**options))
             # Before the first job, as RQ does; ours does it beside the first jobs.
             self.maintain()
-            ours._parent._maintained_at = math.inf
+            ours._parent._errands._maintained_at = math.inf
             if with_scheduler:
                 self.scheduler = make_scheduler(self.queues, self.connection, self.serializer)
             ours.run(tell_ready=lambda: None)

@@ -42,11 +42,11 @@ def start(place: Path) -> Iterator[Start]:
     """Starts the demo with its data in the test's folder; kills what is left of it at the end."""
     started: list[Child] = []
 
-    def start(*words: str) -> Child:
+    def start(*words: str, **env: str) -> Child:
         child = Child(
             [sys.executable, "-m", "tools.demo", *words],
             place / f"demo-{len(started)}.log",
-            {"TMPDIR": str(place)},
+            {"TMPDIR": str(place), **env},
         )
         started.append(child)
         return child
@@ -88,7 +88,7 @@ def test_check_sees_a_run_a_retry_a_workflow_with_a_signal_and_a_rescue(
     start: Start, place: Path
 ) -> None:
     child = start("--check")
-    assert child.wait(timeout=120) == 0, child.log
+    assert child.wait(timeout=240) == 0, child.log
     for sentence in (
         "signed in as ops-demo",
         "its page shows the result R-000001",
@@ -97,6 +97,8 @@ def test_check_sees_a_run_a_retry_a_workflow_with_a_signal_and_a_rescue(
         "waited for its payment, got it, sent three parcels and finished",
         "failed, a step was skipped, it went on and finished",
         "3 of 200 rows failed, and its callback told the shop",
+        "and what waited for it, and the pages show it",
+        "led to its repair, and is resolved",
         "was rescued, and",
         "all is well",
     ):
@@ -120,7 +122,7 @@ def test_it_lives_ends_and_comes_back_on_its_data(start: Start, place: Path) -> 
     assert "worker.1 | " in output.read_text()
     assert " | " not in first.log
     assert first.terminate() == 0
-    assert "stopping web, worker.1, worker.2, loops, feeder\nstopping Valkey\n" in first.log
+    assert "stopping web, worker.1, worker.2, loops, rq, feeder\nstopping Valkey\n" in first.log
     wait_until(lambda: left_over(place) == {}, 10, what="nothing of it to be left")
 
     second = start(*words)
@@ -144,6 +146,43 @@ def test_it_lives_ends_and_comes_back_on_its_data(start: Start, place: Path) -> 
     assert third.wait(timeout=30) == 1
     assert "Valkey ended by itself: everything stops" in third.log
     wait_until(lambda: left_over(place) == {}, 10, what="nothing of it to be left")
+
+
+# What Lifeline says of what goes wrong by itself.
+COMES_TO_SHOW = (
+    r"Nobody serves the queue letters",
+    r"Job \d+ kills its process",
+    r"resize_avatar fails again: UnknownFormat",
+    r"import_price fails: ValueError",
+    r"plain jobs? waits? for ever behind job \d+ \(flask_host.plain_jobs.collect\)",
+)
+
+
+@pytest.mark.chaos
+def test_it_begins_healthy_and_comes_to_show_what_is_wrong(start: Start, place: Path) -> None:
+    """The feeder is told to wait until the first page was read, and not to wait between two troubles."""
+    words = ("--data-dir", str(place / "data"), "--port", str(free_port()))
+    child = start(*words, FLASK_FEED_INCIDENT_AFTER="20", FLASK_FEED_APART="0.5")
+    site = root_of(child)
+    sign_in(site)
+    healthy = text_of(site.get("/ops/jobs/lifeline"))
+    assert "No incident needs a person. 1 is acknowledged." in healthy
+    assert "The supplier sends the second half next week" in healthy
+    assert "cleared by itself" in text_of(site.get("/ops/jobs/lifeline?state=ended"))
+    for title in COMES_TO_SHOW:
+        wait_until(
+            lambda title=title: re.search(title, text_of(site.get("/ops/jobs/lifeline"))),
+            120,
+            what=title,
+        )
+    plain = "/ops/jobs/jobs?q=origin:rq+state:"
+    for state, step in (("finished", "announce"), ("failed", "collect"), ("deferred", "pack")):
+        wait_until(
+            lambda state=state, step=step: f"plain_jobs.{step}" in site.get(plain + state),
+            120,
+            what=f"{step}, {state}",
+        )
+    assert child.terminate(timeout=60) == 0
 
 
 # What it prints before each step of its start.

@@ -89,6 +89,22 @@ def test_a_day_is_lived_once_and_ends_well(
     assert repaired == [("finished", 2)]
     assert rows("SELECT 1 FROM pg_namespace WHERE nspname = 'demo_clock'") == []
 
+    # Two deploys, and a bug that came with the first and went with the second.
+    assert [version for (version,) in rows("SELECT version FROM opsjobs.deploys ORDER BY id")] == [
+        "v2.41",
+        "v2.42",
+    ]
+    mended = "SELECT state, decided_by FROM opsjobs.failures WHERE type = 'UnknownFormat'"
+    assert rows(mended) == [("resolved", "ops-demo")]
+    assert app.config.get("OPSJOBS_VERSION") is None
+    undecided = "SELECT title FROM opsjobs.failures WHERE state = 'open' AND jobs > 0"
+    assert rows(undecided) == []
+    # Nothing needs a person: what was wrong is over, and what is wrong is acknowledged.
+    incidents = rows("SELECT class, state FROM opsjobs.incidents ORDER BY id")
+    assert {state for _, state in incidents} == {"acknowledged", "resolved"}, incidents
+    assert ("batch_overdue", "acknowledged") in incidents
+    assert ("cron_missed", "resolved") in incidents
+
     sign_in(visitor, "admin")
     queue = visitor.get("/ops/jobs/queues/newsletter").text
     assert "Prices are being changed" in queue

@@ -1,0 +1,142 @@
+"""Shows one incident, acknowledges it or resolves it: `flask opsjobs incident …`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from flask.cli import AppGroup
+from typing_extensions import override
+
+from ..core.display import Display
+from ..core.reading import read_snapshot
+from ..lifeline.queries import (
+    EvidenceRow,
+    find_incident,
+    list_episodes,
+    list_evidence,
+    list_followers,
+)
+from ..lifeline.repairs import repairs_of
+from . import _operate, current_host, plain, to_json
+from .incidents import as_object, say_incident
+
+
+class _ByNumber(AppGroup):
+    """A group in which a number instead of a command shows the incident with that number."""
+
+    @override
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0].isdecimal():
+            args = ["show", *args]
+        return super().resolve_command(ctx, args)
+
+
+incident = _ByNumber(
+    "incident", help="Show an incident: `incident 7`. Acknowledge incidents, or resolve them."
+)
+
+
+@incident.command("show", short_help="Show an incident with its evidence.")
+@click.argument("id", type=click.IntRange(min=1, max=2**63 - 1))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def show(id: int, as_json: bool) -> None:
+    """Print the incident ID with its evidence, its episodes and its repairs.
+
+    Reads only. Exits 0; 1 when there is no such incident; 2 when the database does not answer.
+    """
+    host = current_host()
+    host.require_schema()
+    clean = Display(host.display, may_see=True).clean
+    with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
+        found = find_incident(read.session, id)
+        if found is None:
+            click.echo(f"Error: there is no incident {id}", err=True)
+            sys.exit(1)
+        evidence = list_evidence(read.session, id, found.episode)
+        episodes = list_episodes(read.session, found)
+        followers = list_followers(read.session, id)
+    repairs = repairs_of(found.class_, found.facts)
+    if as_json:
+        about = {
+            **as_object(found, clean),
+            "evidence": [_evidence_as_object(each, clean) for each in evidence],
+            "episodes": [
+                {
+                    "number": each.number,
+                    "began_at": each.began_at.isoformat(),
+                    "ended_at": None if each.ended_at is None else each.ended_at.isoformat(),
+                    "ended_by": each.ended_by,
+                }
+                for each in episodes
+            ],
+            "followers": [each.id for each in followers],
+            "repairs": [{"action": each.action, "targets": list(each.targets)} for each in repairs],
+        }
+        click.echo(to_json(about, indent=2))
+        return
+    lines = [*say_incident(found, read.now, clean)]
+    if found.next_step:
+        lines.append(f"    {clean(found.next_step)}")
+    lines += ["", f"evidence of episode {found.episode}:", *_say_evidence(evidence, clean)]
+    lines += [f"also follows from it: {each.id}  {clean(each.title)}" for each in followers]
+    lines += [f"repair: {each.action} {' '.join(each.targets)}".rstrip() for each in repairs]
+    click.echo(plain(*lines))
+
+
+def _say_evidence(evidence: Sequence[EvidenceRow], clean: Callable[[str], str]) -> Iterator[str]:
+    for row in evidence:
+        facts = ", ".join(f"{name} {value}" for name, value in row.facts.items())
+        times = f" ({row.count:,} times)" if row.count > 1 else ""
+        yield f"  {_moment(row.last_at)}  {row.kind}{times}, by {row.source}: {clean(facts)}"
+
+
+def _evidence_as_object(row: EvidenceRow, clean: Callable[[str], str]) -> dict[str, Any]:
+    return {
+        "kind": row.kind,
+        "source": row.source,
+        "first_at": row.first_at.isoformat(),
+        "last_at": row.last_at.isoformat(),
+        "count": row.count,
+        "facts": {
+            name: clean(value) if isinstance(value, str) else value
+            for name, value in row.facts.items()
+        },
+    }
+
+
+def _moment(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+@incident.command("acknowledge", short_help="Acknowledge incidents until a time.")
+@click.argument("ids", nargs=-1, required=True, type=click.IntRange(min=1))
+@click.option(
+    "--until", required=True, help="A span such as 30m, 2h or 3d, or a time in UTC as ISO 8601."
+)
+@_operate.options
+def acknowledge(ids: tuple[int, ...], until: str, **options: Any) -> None:
+    """Acknowledge the incidents with these IDS: they show no badge and call nobody until then."""
+    targets = [f"incident/{id}" for id in ids]
+    _operate.run_action("incident.acknowledge", targets, params={"until": until}, **options)
+
+
+@incident.command("unacknowledge", short_help="Take acknowledgements back.")
+@click.argument("ids", nargs=-1, required=True, type=click.IntRange(min=1))
+@_operate.options
+def unacknowledge(ids: tuple[int, ...], **options: Any) -> None:
+    """Take the acknowledgement of the incidents with these IDS back."""
+    _operate.run_action("incident.unacknowledge", [f"incident/{id}" for id in ids], **options)
+
+
+@incident.command("resolve", short_help="Resolve incidents that are over.")
+@click.argument("ids", nargs=-1, required=True, type=click.IntRange(min=1))
+@_operate.options
+def resolve(ids: tuple[int, ...], **options: Any) -> None:
+    """Resolve the incidents with these IDS. Refused (still_true) while a detector finds them."""
+    _operate.run_action("incident.resolve", [f"incident/{id}" for id in ids], **options)

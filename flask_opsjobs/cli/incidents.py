@@ -1,0 +1,111 @@
+"""Lists what is wrong: `flask opsjobs incidents`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+import click
+from flask.cli import with_appcontext
+
+from ..core.display import Display
+from ..core.reading import read_snapshot
+from ..core.words import counted, span
+from ..lifeline.detectors import DETECTORS
+from ..lifeline.lifecycle import SEVERITIES, STATES
+from ..lifeline.queries import IncidentFilter, IncidentRow, page_of_incidents
+from . import current_host, plain, to_json
+
+MOST = 200
+
+
+@click.command("incidents")
+@click.option("--class", "class_", type=click.Choice(sorted(DETECTORS)), default=None)
+@click.option("--severity", type=click.Choice(SEVERITIES), default=None)
+@click.option(
+    "--state",
+    type=click.Choice(("active", *STATES)),
+    default="active",
+    show_default=True,
+    help="active: open or acknowledged.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@with_appcontext
+def incidents(class_: str | None, severity: str | None, state: str, as_json: bool) -> None:
+    """Print the incidents that are not resolved, the most severe first.
+
+    Reads only. Exits 1 when a critical one is open, that is, nobody has acknowledged it and it does not
+    follow from another one; 0 when none is; 2 when the database does not answer. So a monitor can ask.
+    """
+    host = current_host()
+    host.require_schema()
+    wanted = IncidentFilter(class_ or "", severity or "", state)
+    with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
+        page = page_of_incidents(read.session, wanted, limit=MOST)
+        critical = page_of_incidents(
+            read.session, IncidentFilter(severity="critical", state="open"), limit=MOST
+        )
+    rows = sorted(page.rows, key=lambda row: SEVERITIES.index(row.severity))
+    clean = Display(host.display, may_see=True).clean
+    if as_json:
+        found = [as_object(row, clean) for row in rows]
+        click.echo(to_json({"incidents": found, "has_more": page.older is not None}, indent=2))
+    else:
+        for row in rows:
+            click.echo(plain(*say_incident(row, read.now, clean)))
+        if page.older is not None:
+            click.echo(f"and more: these are the newest {MOST}")
+        if not rows:
+            click.echo("no such incident")
+    sys.exit(1 if any(not row.has_cause for row in critical.rows) else 0)
+
+
+def say_incident(row: IncidentRow, now: datetime, clean: Callable[[str], str]) -> Iterator[str]:
+    """An incident in two lines: what and since when; why."""
+    since = f"for {span((now - row.opened_at).total_seconds())}"
+    if row.resolved_at is not None:
+        since = f"resolved {span((now - row.resolved_at).total_seconds())} ago ({row.resolved_by})"
+    parts = [row.severity, row.state, since]
+    if row.affected:
+        parts.append(f"{row.affected:,} affected")
+    if row.episode > 1:
+        parts.append(counted(row.episode, "episode"))
+    if row.has_cause:
+        parts.append(f"follows from incident {row.because_of}")
+    yield f"{row.id}  {clean(row.title)}  ({', '.join(parts)})"
+    yield f"    {clean(row.why)}"
+    if row.acknowledged_until is not None:
+        yield (
+            f"    acknowledged by {clean(row.acknowledged_by or '')} until "
+            f"{row.acknowledged_until:%Y-%m-%d %H:%M} UTC: {clean(row.acknowledged_reason or '')}"
+        )
+
+
+def as_object(row: IncidentRow, clean: Callable[[str], str]) -> dict[str, Any]:
+    """An incident as JSON, with its words, as the display policy shows them."""
+    return {
+        "id": row.id,
+        "class": row.class_,
+        "subject": clean(row.subject),
+        "title": clean(row.title),
+        "why": clean(row.why),
+        "next_step": clean(row.next_step),
+        "severity": row.severity,
+        "state": row.state,
+        "episode": row.episode,
+        "first_at": row.first_at.isoformat(),
+        "opened_at": row.opened_at.isoformat(),
+        "seen_at": row.seen_at.isoformat(),
+        "affected": row.affected,
+        "acknowledged_by": None if row.acknowledged_by is None else clean(row.acknowledged_by),
+        "acknowledged_until": _moment(row.acknowledged_until),
+        "resolved_at": _moment(row.resolved_at),
+        "resolved_by": row.resolved_by,
+        "because_of": row.because_of if row.has_cause else None,
+    }
+
+
+def _moment(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()

@@ -1,0 +1,65 @@
+"""Finds out whether a Redis has lost what it held: it is another one than before, or older, or it evicts "
+"keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+from rq import Queue
+
+# After a restart, so many keys that never expire must be missing, or a whole queue.
+_FEWEST_LOST = 100
+
+
+@dataclass(frozen=True)
+class RedisIdentity:
+    """What tells one life of a Redis from another.
+
+    `keys` counts those that never expire: others vanish by themselves. `histories` are the names of the
+    replication history, the own and the one before; `offset` is how far it has come in it.
+    """
+
+    run_id: str
+    keys: int
+    queues: frozenset[bytes]
+    evicted: int
+    histories: tuple[str, str]
+    offset: int
+
+
+def identify_redis(redis: Redis) -> RedisIdentity:
+    """Ask a Redis who it is, in one round trip. Raises `RedisError`."""
+    with redis.pipeline(transaction=False) as pipe:
+        pipe.info()
+        pipe.smembers(Queue.redis_queues_keys)
+        info, queues = pipe.execute()
+    database = redis.connection_pool.connection_kwargs.get("db") or 0
+    keyspace: dict[str, Any] = info.get(f"db{database}", {})
+    return RedisIdentity(
+        run_id=str(info.get("run_id", "")),
+        keys=keyspace.get("keys", 0) - keyspace.get("expires", 0),
+        queues=frozenset(queues),
+        evicted=int(info.get("evicted_keys", 0)),
+        histories=(str(info.get("master_replid", "")), str(info.get("master_replid2", ""))),
+        offset=int(info.get("master_repl_offset", 0)),
+    )
+
+
+def find_loss(before: RedisIdentity, now: RedisIdentity) -> str | None:
+    """What a Redis has lost since the look before, as a sentence; None when nothing shows that.
+
+    After a restart that read everything from its disk it has all queues. Within one history its offset never
+    goes back.
+    """
+    if before.run_id == now.run_id:
+        evicted = now.evicted - before.evicted
+        return f"It evicted {evicted:,} keys, because its memory is full" if evicted > 0 else None
+    if before.histories[0] in now.histories and now.offset < before.offset:
+        gone = before.offset - now.offset
+        return f"It was started again from an older state: {gone:,} bytes of writes are gone"
+    queues, keys = len(before.queues - now.queues), before.keys - now.keys
+    if queues or (keys >= _FEWEST_LOST and 2 * now.keys < before.keys):
+        return f"It was started again with {now.keys:,} of {before.keys:,} lasting keys"
+    return None

@@ -1,0 +1,1 @@
+"""Keeps plain RQ jobs as rows of ours, without ever changing them in RQ."""

@@ -1,0 +1,1 @@
+"""Serves the list of failures, and the page of one failure."""

@@ -1,0 +1,324 @@
+"""Shows the list of failures, and the page of one: sample, trend, deploys, jobs, and what they share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from flask import Response, request, url_for
+from markupsafe import Markup
+
+from ...actions.registry import ACTIONS
+from ...audit.queries import list_events_of
+from ...audit.verify import find_chain_fault
+from ...core.display import Display
+from ...core.reading import Reading
+from ...core.words import agree, counted, moment
+from ...failures import actions as failure_actions
+from ...failures import queries
+from ...failures.count import HELD_FOR, find_package
+from ...failures.frames import TracebackFrame, read_frames
+from ...failures.lifecycle import MEANINGS, STATES
+from ...failures.queries import FailedJob, FailureRow
+from ...jobs.lifecycle import DEATHS
+from ...lifeline.queries import IncidentRow, list_incidents_about
+from ...overview.pace_queries import find_counted_until
+from ..app import access, links, pages, problems
+from ..app.charts import Chart
+from ..app.deaths import say_death, say_facts, say_memory
+from ..app.display import PageDisplay
+from ..app.host import host, reading
+from .shared_arguments import ArgumentComparison, compare_arguments
+from .trend import begin_of_days, begin_of_quarters, draw_day, draw_month
+
+_MOST_FRAMES = 20
+_MOST_SHOWN = 10
+_LONGEST_TASK = 200
+# For how long the buttons ignore a failure.
+_SPANS = {
+    "in 4 hours": timedelta(hours=4),
+    "in a day": timedelta(days=1),
+    "in a week": timedelta(days=7),
+    "in 30 days": timedelta(days=30),
+}
+# Where the next page of a list begins: microseconds since 1970, and id of the last row before it.
+_AFTER = re.compile(r"([0-9]{1,17})-([0-9]{1,18})")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def page() -> Response:
+    """The document of all failures."""
+    query = _read_query()
+    with reading() as read:
+        made = _list(read, query)
+    return pages.page(
+        "failures/page.html", "lifeline", "Failures", read.now, live=made, query=query
+    )
+
+
+def live() -> Response:
+    """The fragment of it that refreshes."""
+    query = _read_query()
+    with reading() as read:
+        made = _list(read, query)
+    return pages.fragment(made)
+
+
+def failure_page(failure_id: str) -> Response:
+    """The document of one failure."""
+    query = _read_sample_query()
+    with reading() as read:
+        failure = _find(read, failure_id)
+        made = _one(read, failure, query)
+    minute = read.now.astimezone(UTC).replace(second=0, microsecond=0)
+    return pages.page(
+        "failure/page.html",
+        "lifeline",
+        f"Failure {failure.id}",
+        read.now,
+        live=made,
+        query=query,
+        failure=failure,
+        ignore=ACTIONS["failure.ignore"],
+        times=[(words, minute + span) for words, span in _SPANS.items()],
+    )
+
+
+def failure_live(failure_id: str) -> Response:
+    """The fragment of it that refreshes."""
+    query = _read_sample_query()
+    with reading() as read:
+        made = _one(read, _find(read, failure_id), query)
+    return pages.fragment(made)
+
+
+# --- the list
+
+
+def _read_query() -> Mapping[str, str]:
+    """The tab, the task and the place in the list, as the address has them."""
+    query = {
+        name: value for name in ("state", "task", "after") if (value := request.args.get(name))
+    }
+    if "state" in query and query["state"] not in STATES:
+        raise problems.unreadable(f"state: there is no state {query['state'][:40]!r}.")
+    if "task" in query and ("\0" in query["task"] or len(query["task"]) > _LONGEST_TASK):
+        raise problems.unreadable(f"task: a name has at most {_LONGEST_TASK} characters.")
+    if "after" in query and not _AFTER.fullmatch(query["after"]):
+        raise problems.unreadable(f"after: {query['after'][:40]!r} is no place in a list.")
+    return query
+
+
+def _list(read: Reading, query: Mapping[str, str]) -> Markup:
+    state, task = query.get("state", "open"), query.get("task")
+    found = queries.page_of_failures(
+        read.session, state, task=task, older_than=_place(query.get("after", ""))
+    )
+    older = None if found.older is None else _write_place(*found.older)
+    named = set().union(*(row.deploys for row in found.rows))
+    return pages.part(
+        "failures/_live.html",
+        read.now,
+        rows=found.rows,
+        state=state,
+        states=STATES,
+        meanings=MEANINGS,
+        task=task,
+        counts=queries.count_failures_by_state(read.session),
+        versions=queries.find_versions(read.session, named),
+        older=older,
+        is_first="after" not in query,
+    )
+
+
+def _place(after: str) -> tuple[datetime, int] | None:
+    found = _AFTER.fullmatch(after)
+    return None if found is None else (_EPOCH + int(found[1]) * _MICROSECOND, int(found[2]))
+
+
+def _write_place(at: datetime, failure_id: int) -> str:
+    return f"{(at - _EPOCH) // _MICROSECOND}-{failure_id}"
+
+
+# --- one
+
+
+@dataclass(frozen=True)
+class Say:
+    """The sentence of the page: status and shape, what is so, and what follows from it."""
+
+    status: str
+    shape: str
+    fact: str
+    rest: str
+
+
+def _read_sample_query() -> Mapping[str, str]:
+    """Of which job the sample is, as the address has it."""
+    sample = request.args.get("sample")
+    if not sample:
+        return {}
+    if not (sample.isascii() and sample.isdigit() and len(sample) < 19):
+        raise problems.unreadable(f"sample: {sample[:40]!r} is no id of a job.")
+    return {"sample": sample}
+
+
+def _find(read: Reading, failure_id: str) -> FailureRow:
+    target = failure_actions.read_target(f"failure/{failure_id}")
+    failure = None
+    if target is not None:
+        failure = queries.find_failure(read.session, int(target.removeprefix("failure/")))
+    if failure is None:
+        raise problems.no_such_failure(failure_id)
+    return failure
+
+
+def _one(read: Reading, failure: FailureRow, query: Mapping[str, str]) -> Markup:
+    session, target = read.session, f"failure/{failure.id}"
+    sample = queries.find_sample(session, failure, int(query["sample"]) if query else None)
+    deploys = queries.list_deploys(session, failure, begin_of_days(read.now))
+    versions = queries.find_versions(session, failure.deploys)
+    jobs = queries.list_failed_jobs(session, failure) if access.may("jobs.view") else ()
+    compared = _compare(read, failure, jobs)
+    incidents = list_incidents_about(session, target)
+    may_audit = access.may("audit.view")
+    return pages.part(
+        "failure/_live.html",
+        read.now,
+        failure=failure,
+        say=_say(failure, versions),
+        is_new=bool(deploys) and failure.first_deploy == deploys[0].id,
+        newest=deploys[0] if deploys else None,
+        versions=versions,
+        sample=sample,
+        sample_display=sample and _display_of(target, sample.job_id),
+        frames_of=partial(_frames_of, failure.task),
+        meanings_of_deaths=DEATHS,
+        say_death=say_death,
+        say_facts=say_facts,
+        say_memory=say_memory,
+        charts=_charts(read, failure),
+        deploys=deploys,
+        deaths=queries.list_deaths(session, failure.task, begin_of_days(read.now)),
+        jobs=jobs[:_MOST_SHOWN],
+        display_of=partial(_display_of, target),
+        redacted=_redacted_of(failure.task),
+        compared=compared,
+        most_looked_at=queries.MOST_LOOKED_AT,
+        others=queries.list_other_failures(session, failure),
+        incidents=incidents,
+        runbook=_find_runbook(incidents),
+        search=_search(failure) if access.may("jobs.view") else None,
+        resolve=ACTIONS["failure.resolve"],
+        ignore=ACTIONS["failure.ignore"],
+        to_action=links.to_action,
+        target=target,
+        held_days=HELD_FOR.days,
+        events=list_events_of(session, target) if may_audit else None,
+        chain_fault=find_chain_fault(session) if may_audit else None,
+    )
+
+
+def _charts(read: Reading, failure: FailureRow) -> Sequence[Chart]:
+    session, month, day = read.session, begin_of_days(read.now), begin_of_quarters(read.now)
+    display = Display(host().display, may_see=True)
+    marks = [
+        replace(mark, version=display.clean(mark.version))
+        for mark in queries.list_marks(session, month)
+    ]
+    quarters = queries.count_quarters(session, failure, day)
+    ends = queries.list_ends(session, failure.task, day)
+    counted_until = find_counted_until(session)
+    return (
+        draw_day(quarters, ends, marks, counted_until, read.now),
+        draw_month(queries.count_days(session, failure, month), marks, read.now),
+    )
+
+
+def _compare(
+    read: Reading, failure: FailureRow, jobs: Sequence[FailedJob]
+) -> ArgumentComparison | None:
+    """What the arguments of its jobs share.
+
+    None for who may not see them, and when the arguments of no job are known as JSON.
+    """
+    managed = [job for job in jobs if job.origin == "opsjobs"]
+    if not managed or not access.may_see_payload():
+        return None
+    finished = queries.list_finished_args(read.session, failure, managed[0].id)
+    display = Display(host().display, may_see=True)
+    failed = [job.args for job in managed]
+    return compare_arguments(failed, finished, display, _redacted_of(failure.task))
+
+
+def _display_of(target: str, job_id: int) -> PageDisplay:
+    """The display policy for what a job of a failure holds: payload of both."""
+    may_see = access.may_see_payload(target, f"job/{job_id}")
+    return PageDisplay(host().display, may_see=may_see)
+
+
+def _redacted_of(task: str) -> Collection[str]:
+    """The parameters of the task whose values are never stored."""
+    declared = host().tasks.get(task)
+    return declared.redact if declared else ()
+
+
+def _frames_of(task: str, traceback: str) -> Sequence[TracebackFrame]:
+    return read_frames(traceback, find_package(host(), task))[-_MOST_FRAMES:]
+
+
+def _find_runbook(incidents: Sequence[IncidentRow]) -> str | None:
+    runbooks = host().settings.runbooks
+    urls = (links.of_the_host(runbooks.get(incident.class_)) for incident in incidents)
+    return next((url for url in urls if url), None)
+
+
+def _search(failure: FailureRow) -> str:
+    """The search for its jobs."""
+    return url_for("opsjobs.jobs", q=f"failure:{failure.id}")
+
+
+def _say(failure: FailureRow, versions: Mapping[int, str]) -> Say:
+    if failure.state == "resolved":
+        rest = "It is open again when it fails on a worker that has the fix."
+        return Say("healthy", "finished", f"It is resolved {_where(failure, versions)}.", rest)
+    if failure.state == "ignored":
+        return Say(
+            "waiting", "paused", f"It is ignored {_until(failure)}.", "Nobody is told of it."
+        )
+    number = counted(failure.number, "attempt")
+    jobs = counted(failure.jobs, "job")
+    is_one = agree(failure.jobs, "has", "have")
+    rest = f"{number} failed so, and {jobs} {is_one} no attempt left." if failure.jobs else ""
+    rest = rest or f"{number} failed so. No job has ended failed by it."
+    if failure.is_regressed:
+        version = versions.get(failure.regressed_in or 0)
+        where = f" in deploy {version}" if version else ""
+        return Say("failed", "failed", f"It was resolved, and failed again{where}.", rest)
+    version = versions.get(failure.first_deploy or 0)
+    since = f"{failure.task} fails so since deploy {version}." if version else ""
+    return Say("failed", "failed", since or f"{failure.task} fails so.", rest)
+
+
+def _where(failure: FailureRow, versions: Mapping[int, str]) -> str:
+    """In which deploy somebody said that it is fixed."""
+    if failure.resolved_in:
+        return f"in deploy {versions.get(failure.resolved_in, failure.resolved_in)}"
+    if failure.resolved_after is not None:
+        return "in the next deploy"
+    return "in the workers that started since"
+
+
+def _until(failure: FailureRow) -> str:
+    """How long it is ignored, when that is not a time."""
+    if failure.ignored_until_number is not None:
+        left = max(0, failure.ignored_until_number - failure.number)
+        return f"until {counted(left, 'more attempt')} failed"
+    if failure.ignored_rate is not None:
+        return f"until more than {counted(failure.ignored_rate, 'attempt')} fail in an hour"
+    assert failure.ignored_until is not None
+    return f"until {moment(failure.ignored_until)}"

@@ -1,0 +1,1 @@
+"""Serves the pages of Lifeline: incidents, and what watches for them."""

@@ -1,0 +1,134 @@
+"""Shows one incident: diagnosis, episodes, what changed before, evidence, affected jobs, and repairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from flask import Response, url_for
+from markupsafe import Markup
+
+from ...actions.registry import ACTIONS
+from ...audit.queries import list_events_of
+from ...audit.verify import find_chain_fault
+from ...core.reading import Reading
+from ...jobs.queries import list_rows
+from ...lifeline import actions as incident_actions
+from ...lifeline import queries
+from ...lifeline.detectors import DETECTORS, detector_of
+from ...lifeline.queries import IncidentRow
+from ...lifeline.repairs import MOST_JOBS
+from ..app import access, links, pages, problems
+from ..app.host import host, reading
+from .episodes_svg import draw_episodes
+from .steps import steps_of
+
+_MOST_SHOWN = 20
+_MORNING = 8
+
+
+def incident_page(incident_id: str) -> Response:
+    """The document."""
+    with reading() as read:
+        row = _find(read, incident_id)
+        made = _part(read, row)
+    return pages.page(
+        "incident/page.html",
+        "lifeline",
+        f"Incident {row.id}",
+        read.now,
+        live=made,
+        row=row,
+        detector=detector_of(row.class_),
+        is_declared=row.class_ in DETECTORS,
+        acknowledge=ACTIONS["incident.acknowledge"],
+        morning=_next_morning(read.now),
+    )
+
+
+def incident_live(incident_id: str) -> Response:
+    """The fragment that refreshes."""
+    with reading() as read:
+        made = _part(read, _find(read, incident_id))
+    return pages.fragment(made)
+
+
+def _next_morning(now: datetime) -> datetime:
+    """The next time that it is 8 o'clock in UTC, at least an hour from now."""
+    morning = now.astimezone(UTC).replace(hour=_MORNING, minute=0, second=0, microsecond=0)
+    return morning if morning - now >= timedelta(hours=1) else morning + timedelta(days=1)
+
+
+def _find(read: Reading, incident_id: str) -> IncidentRow:
+    target = incident_actions.read_target(f"incident/{incident_id}")
+    row = None
+    if target is not None:
+        row = queries.find_incident(read.session, int(target.removeprefix("incident/")))
+    if row is None:
+        raise problems.no_such_incident(incident_id)
+    return row
+
+
+def _part(read: Reading, row: IncidentRow) -> Markup:
+    episodes = queries.list_episodes(read.session, row)
+    may_audit = access.may("audit.view")
+    changes = [
+        change
+        for change in queries.list_changes_before(read.session, row)
+        if may_audit or change.kind != "decision"
+    ]
+    events = list_events_of(read.session, f"incident/{row.id}") if may_audit else None
+    decided = [change.at for change in changes if change.kind == "decision"]
+    decided += [event.at for event in events or ()]
+    jobs = [int(job) for job in row.facts.get("jobs") or ()][:_MOST_SHOWN]
+    cause = queries.find_incident(read.session, row.because_of) if row.because_of else None
+    return pages.part(
+        "incident/_live.html",
+        read.now,
+        row=row,
+        detector=detector_of(row.class_),
+        runbook=links.of_the_host(host().settings.runbooks.get(row.class_)),
+        steps=steps_of(row),
+        acknowledge=ACTIONS["incident.acknowledge"],
+        unacknowledge=ACTIONS["incident.unacknowledge"],
+        resolve=ACTIONS["incident.resolve"],
+        to_action=links.to_action,
+        target=f"incident/{row.id}",
+        episodes=episodes,
+        drawn=draw_episodes(episodes, decided, read.now) if episodes else "",
+        changes=changes,
+        evidence=queries.list_evidence(read.session, row.id, row.episode),
+        jobs=list_rows(read.session, jobs) if jobs and access.may("jobs.view") else (),
+        many_jobs=len(row.facts.get("jobs") or ()),
+        most_jobs=MOST_JOBS,
+        search=_search(row.facts) if access.may("jobs.view") else None,
+        places=list(_places(row.facts)),
+        cause=cause,
+        followers=queries.list_followers(read.session, row.id),
+        events=events,
+        chain_fault=find_chain_fault(read.session) if may_audit else None,
+    )
+
+
+def _search(facts: Mapping[str, Any]) -> str | None:
+    """The search for the affected jobs, as far as a search can say it."""
+    if facts.get("batch"):
+        return url_for("opsjobs.jobs", q=f"batch:{facts['batch']}")
+    query = {name: facts[name] for name in ("queue", "task") if facts.get(name)}
+    return url_for("opsjobs.jobs", **query) if query else None
+
+
+# The subjects that have a page, by the name of the fact.
+_PAGES = ("queue", "worker", "cron", "limiter", "workflow", "batch")
+_PERMISSIONS = {name: f"{name}s.view" for name in _PAGES} | {
+    "cron": "cron.view",
+    "batch": "batches.view",
+}
+
+
+def _places(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """What the incident is about: the kind, its name, and the address of its page."""
+    for name in _PAGES:
+        if facts.get(name) and access.may(_PERMISSIONS[name]):
+            yield name, str(facts[name]), links.to_target(f"{name}/{facts[name]}")

@@ -1,0 +1,216 @@
+"""Shows Lifeline: the incidents that need a person, then workers, loops and the integrity check."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from flask import Response, request
+from markupsafe import Markup
+
+from ...core.reading import Reading
+from ...core.words import agree, counted
+from ...lifeline import queries
+from ...lifeline.detectors import DETECTORS, detector_of
+from ...lifeline.integrity import IntegrityRow, list_integrity_checks
+from ...lifeline.lifecycle import MEANINGS_OF_SEVERITIES, SEVERITIES
+from ...lifeline.loop_runs import LoopRow, Watch, list_watches
+from ...lifeline.queries import IncidentCounts, IncidentFilter, IncidentPage, IncidentRow, Repaired
+from ...lifeline.watch import list_abandoned
+from ...workers.queries import list_workers
+from ..app import pages, problems
+from ..app.host import host, reading
+from .loops_svg import begin_of_day, draw_loops
+from .steps import first_step
+
+# The tabs, with the state of the incidents that each lists.
+TABS = {"open": "open", "acknowledged": "acknowledged", "ended": "resolved"}
+_MOST_ACKNOWLEDGED = 20
+_MOST_WORKERS = 12
+# Where the next page of a list begins: severity, microseconds since 1970, and id of the last row before it.
+_AFTER = re.compile(rf"({'|'.join(SEVERITIES)})-([0-9]{{1,17}})-([0-9]{{1,18}})")
+
+
+def page() -> Response:
+    """The document."""
+    query = _read_query()
+    with reading() as read:
+        made = _part(read, query)
+    return pages.page(
+        "lifeline/page.html", "lifeline", "Lifeline", read.now, live=made, query=query
+    )
+
+
+def live() -> Response:
+    """The fragment that refreshes."""
+    query = _read_query()
+    with reading() as read:
+        made = _part(read, query)
+    return pages.fragment(made)
+
+
+def _read_query() -> Mapping[str, str]:
+    """The tab, the filters and the place in the list, as the address has them."""
+    names = ("state", "class", "severity", "after")
+    query = {name: value for name in names if (value := request.args.get(name))}
+    for name, known in (("state", TABS), ("class", DETECTORS), ("severity", SEVERITIES)):
+        if name in query and query[name] not in known:
+            raise problems.unreadable(f"{name}: there is no {name} {query[name][:40]!r}.")
+    if "after" in query and not _AFTER.fullmatch(query["after"]):
+        raise problems.unreadable(f"after: {query['after'][:40]!r} is no place in a list.")
+    return query
+
+
+def _place(query: Mapping[str, str]) -> tuple[str, datetime, int] | None:
+    found = _AFTER.fullmatch(query.get("after", ""))
+    if found is None:
+        return None
+    moment = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(found[2]))
+    return found[1], moment, int(found[3])
+
+
+def _place_after(row: IncidentRow) -> str:
+    micros = (row.opened_at - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
+    return f"{row.severity}-{micros}-{row.id}"
+
+
+def _part(read: Reading, query: Mapping[str, str]) -> Markup:
+    tab = query.get("state", "open")
+    is_first = "after" not in query
+    rows, has_more = _rows(read, query)
+    tally = queries.count_incidents(read.session)
+    watches = list_watches(read.session, begin_of_day(read.now), read.now)
+    checks = list_integrity_checks(read.session)
+    midnight = read.now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    repaired = queries.count_repaired(read.session, midnight)
+    is_whole = tab == "open" and is_first and not (query.keys() & {"class", "severity"})
+    notices: Sequence[IncidentRow] = ()
+    if is_whole and tally.open["notice"]:
+        only = IncidentFilter(severity="notice")
+        notices, _ = queries.page_of_open_incidents(read.session, only, limit=10)
+    known = IncidentFilter(state="acknowledged")
+    return pages.part(
+        "lifeline/_live.html",
+        read.now,
+        tab=tab,
+        tabs=TABS,
+        query=query,
+        is_first=is_first,
+        classes=DETECTORS,
+        severities=SEVERITIES,
+        meanings=MEANINGS_OF_SEVERITIES,
+        groups=_groups(rows) if tab == "open" else [(tab, rows)],
+        acknowledged=queries.page_of_incidents(read.session, known, limit=_MOST_ACKNOWLEDGED).rows
+        if is_whole
+        else (),
+        following=queries.list_following(read.session) if is_whole else (),
+        notices=notices,
+        repaired=repaired,
+        repaired_words=_say_repaired(repaired),
+        is_whole=is_whole,
+        older=_place_after(rows[-1]) if has_more else None,
+        first_step=first_step,
+        tally=tally,
+        say=_say(tally, watches, checks),
+        watches=watches,
+        drawn=draw_loops(watches, read.now),
+        integrity=checks,
+        is_checked_now=_runs(watches, "check_integrity"),
+        adopted=queries.count_adopted(read.session),
+        **_workers(read),
+    )
+
+
+def _rows(read: Reading, query: Mapping[str, str]) -> tuple[Sequence[IncidentRow], bool]:
+    tab, place = query.get("state", "open"), _place(query)
+    wanted = IncidentFilter(query.get("class", ""), query.get("severity", ""), TABS[tab])
+    if tab == "open":
+        return queries.page_of_open_incidents(read.session, wanted, after=place)
+    older_than = None if place is None else place[1:]
+    found: IncidentPage = queries.page_of_incidents(read.session, wanted, older_than=older_than)
+    return found.rows, found.older is not None
+
+
+def _groups(rows: Sequence[IncidentRow]) -> list[tuple[str, Sequence[IncidentRow]]]:
+    """The rows by severity, the worst first."""
+    by_severity = [(each, [row for row in rows if row.severity == each]) for each in SEVERITIES]
+    return [(severity, found) for severity, found in by_severity if found]
+
+
+def _workers(read: Reading) -> dict[str, Any]:
+    """The workers that are missing, late and alive, in this order, and how many jobs each left."""
+    found = list_workers(read.session, read.now, host().settings.late_seconds)
+    order = {"missing": 0, "late": 1}
+    workers = sorted(found, key=lambda worker: order.get(worker.state, 2))
+    driver: Any = read.session.connection().connection.driver_connection
+    left = Counter({each.worker_id: each.jobs + each.reserved for each in list_abandoned(driver)})
+    return {
+        "workers": workers[:_MOST_WORKERS],
+        "many_workers": Counter(worker.state for worker in workers),
+        "left": left,
+        "rescue": host().settings.rescue,
+    }
+
+
+# --- in words
+
+
+def _runs(watches: Sequence[Watch], name: str) -> bool:
+    loop = _find_loop(watches, name)
+    return loop is not None and loop.is_running
+
+
+def _find_loop(watches: Sequence[Watch], name: str) -> LoopRow | None:
+    return next((watch.loop for watch in watches if watch.loop.loop == name), None)
+
+
+def _say(
+    tally: IncidentCounts, watches: Sequence[Watch], checks: Sequence[IntegrityRow]
+) -> tuple[str, str, str, datetime | None]:
+    """Status and shape, the sentence, what follows it, and since when nobody looks."""
+    number, critical = tally.unattended, tally.open["critical"]
+    whole = _say_whole(watches, checks)
+    if not _runs(watches, "detect"):
+        loop = _find_loop(watches, "detect")
+        known = (
+            f" {counted(number, 'incident')} {agree(number, 'was', 'were')} open then."
+            if number
+            else ""
+        )
+        fact = "Nobody looks for incidents: the loop `detect` does not run."
+        rest = f"What began since is not known.{known} Start `flask opsjobs run`."
+        return "open", fact, rest, loop.last_at if loop else None
+    if number:
+        worst = (
+            f", {critical:,} of them {agree(critical, 'is', 'are')} critical" if critical else ""
+        )
+        if critical == number:
+            worst = f", and {agree(number, 'it is', 'all are')} critical"
+        fact = f"{counted(number, 'incident')} {agree(number, 'needs', 'need')} a person{worst}."
+        return "open" if critical else "warned", fact, whole, None
+    rest = whole
+    if tally.acknowledged:
+        is_known = agree(tally.acknowledged, "is", "are")
+        rest = f"{tally.acknowledged:,} {is_known} acknowledged. {whole}"
+    return "healthy", "No incident needs a person.", rest, None
+
+
+def _say_whole(watches: Sequence[Watch], checks: Sequence[IntegrityRow]) -> str:
+    if not checks:
+        return ""
+    if not _runs(watches, "check_integrity"):
+        return "Whether a job is lost is not known: no integrity check is made."
+    if any(check.difference for check in checks):
+        return "The integrity check shows a difference."
+    return "No job is lost: the integrity check shows no difference."
+
+
+def _say_repaired(repaired: Sequence[Repaired]) -> str:
+    parts = [
+        f"{each.incidents:,} of the class {detector_of(each.class_).title.lower()}"
+        for each in repaired
+    ]
+    return ", ".join(parts)

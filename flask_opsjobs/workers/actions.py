@@ -1,0 +1,134 @@
+"""Decides and applies the actions on workers, with the writes of `workers`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+
+from ..actions.domain import (
+    Action,
+    Request,
+    cannot,
+    exact,
+    make_item,
+    make_skip,
+    name_in,
+    say_target,
+)
+from ..actions.effects import AnnounceDrain, Effect
+from ..actions.shapes import Change, Item, Skip
+from ..core.db import Connection
+from ..core.words import counted
+from . import transitions as worker_transitions
+from .lifecycle import sources_of
+from .transitions import WorkerForDecision
+
+_TARGET = re.compile(r"worker/[^\0\ud800-\udfff]{1,500}", re.DOTALL)
+
+
+# --- targets and rows
+
+
+def read_target(text: str) -> str | None:
+    """The target unchanged, such as `worker/web-1-7-c0ffee`; None when the text names no worker."""
+    return text if _TARGET.fullmatch(text) else None
+
+
+def lock_rows(connection: Connection, _request: Request, targets: Collection[str]) -> None:
+    """Lock the rows of these workers until the commit. Their heartbeats wait meanwhile."""
+    worker_transitions.lock(connection, map(name_in, targets))
+
+
+def find_rows(
+    connection: Connection, _request: Request, targets: Collection[str]
+) -> dict[str, WorkerForDecision]:
+    """Those of these workers that exist."""
+    found = worker_transitions.read(connection, map(name_in, targets))
+    return {worker.target: worker for worker in found.values()}
+
+
+def say_unknown(target: str) -> str:
+    """The sentence about a worker that does not exist."""
+    return f"there is no {say_target(target)}"
+
+
+def forbid(worker: WorkerForDecision, request: Request) -> Skip | None:
+    """Why the worker's state forbids the action; None when it allows it."""
+    if worker.state in request.action.sources:
+        return None
+    return cannot(worker, request, f"it is {worker.state}")
+
+
+def list_facts(worker: WorkerForDecision, _now: datetime) -> dict[str, Any]:
+    """The values that must not have changed since the preview. Not its jobs: they change all the time."""
+    return {
+        "state": worker.state,
+        "drain_requested_at": exact(worker.drain_requested_at),
+        "forgotten_at": exact(worker.forgotten_at),
+    }
+
+
+# --- drain
+
+
+def _decide_drain(worker: WorkerForDecision, request: Request) -> Item | Skip:
+    if worker.kind == "plain":
+        return cannot(worker, request, "it is a plain rq worker: stop it as you started it")
+    if worker.drain_requested_at is not None:
+        says = f"{worker.drain_requested_by} has already asked worker {worker.name} to leave"
+        return make_skip(worker, "already", says)
+    note = f"it has {counted(worker.jobs, 'job')} now; what it has not begun goes back to its queue"
+    return make_item(
+        worker, Change("state", worker.state, "stopped, when its jobs have ended"), note=note
+    )
+
+
+def _apply_drain(
+    connection: Connection, request: Request, workers: Sequence[WorkerForDecision]
+) -> list[Effect | Item]:
+    ids = [worker.id for worker in workers]
+    worker_transitions.drain(connection, ids, request.actor, request.now)
+    return [AnnounceDrain(worker.queues[0], worker.name) for worker in workers if worker.queues]
+
+
+# --- forget
+
+
+def _decide_forget(worker: WorkerForDecision, request: Request) -> Item | Skip:
+    if worker.jobs:
+        return cannot(worker, request, f"it left {counted(worker.jobs, 'job')}: rescue them first")
+    if worker.forgotten_at is not None:
+        return make_skip(worker, "already", f"worker {worker.name} is forgotten already")
+    return make_item(worker, Change("shown", "yes", "no"))
+
+
+def _apply_forget(
+    connection: Connection, request: Request, workers: Sequence[WorkerForDecision]
+) -> list[Effect | Item]:
+    worker_transitions.forget(connection, [worker.id for worker in workers], request.now)
+    return []
+
+
+# In the order of their buttons.
+ACTIONS: tuple[Action[WorkerForDecision], ...] = (
+    Action(
+        name="worker.drain",
+        title="Drain",
+        sources=sources_of("drain"),
+        risk="It takes no more jobs, ends those that it runs, and stops. What starts workers again after "
+        "their end, such as systemd, starts a new one.",
+        decide=_decide_drain,
+        apply=_apply_drain,
+    ),
+    Action(
+        name="worker.forget",
+        title="Forget",
+        sources=sources_of("forget"),
+        risk="No page and no badge shows the worker any more. If it sends a heartbeat again, it is shown "
+        "again.",
+        decide=_decide_forget,
+        apply=_apply_forget,
+    ),
+)

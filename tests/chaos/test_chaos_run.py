@@ -1,0 +1,394 @@
+"""Jobs of all kinds run while everything is killed, stopped, emptied and set back; then nothing is amiss.
+
+`--chaos-jobs 20000` makes the long run; `--seed` makes the same faults again.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import math
+import random
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from rq import Queue, SimpleWorker
+from rq.intermediate_queue import IntermediateQueue
+from rq.job import Dependency
+from rq.job import Job as RQJob
+from rq.registry import StartedJobRegistry
+
+from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.core.db import connect_apart
+from flask_opsjobs.core.reading import read_clock
+from flask_opsjobs.loops import adopt, check_integrity, detect, observe, recall, roll_up, watch
+from flask_opsjobs.loops.loop import Loop, Runner
+from flask_opsjobs.testing.postgres import TemporaryPostgres
+from tests.support import host as host_module
+from tests.support.host import note_start, note_start_of_three
+from tests.support.waiting import wait_until
+
+from .conftest import Site
+from .storm import EVERYBODY, WHY, Storm
+
+pytestmark = [pytest.mark.chaos, pytest.mark.slow]
+
+# The queue of plain jobs.
+PLAIN = "mail"
+# What is enqueued between two faults: jobs of ours, of a limiter, that fail at first; runs of three steps;
+# plain jobs, and pairs of one that depends on the other.
+MANAGED, LIMITED, RETRIED, RUNS, PLAIN_JOBS, PAIRS = 38, 10, 8, 3, 7, 4
+A_TURN = MANAGED + LIMITED + RETRIED + 3 * RUNS + PLAIN_JOBS + 2 * PAIRS
+CRONS = 5
+# The start of a job that runs for less is never written. Beyond that the worker must look, and Postgres must
+# have written it: the machine may be busy.
+SHORT_SECONDS, BUSY_SECONDS = 0.05, 1.0
+# In these passes everything that was wrong is over: `worker_missing` is found for five minutes.
+CALM_PASSES, PASS_SECONDS = 75, 5
+# Adopted jobs that have not ended, and where RQ has them.
+UNSETTLED = """SELECT id, rq_id, state, rq_status, depends_on, changed_at, structure
+    FROM opsjobs.jobs JOIN opsjobs.rq_facts ON job_id = id WHERE origin = 'rq' AND ended_at IS NULL"""
+# Incidents that are not over, although the last look did not find them.
+UNTRUE = """SELECT class, subject, state, facts FROM opsjobs.incidents
+    WHERE state <> 'resolved' AND missed_passes > 0"""
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[TemporaryPostgres]:
+    """It tracks the time of commits."""
+    with TemporaryPostgres(durable=True, settings={"track_commit_timestamp": "on"}) as server:
+        yield server
+
+
+@pytest.fixture
+def count(request: pytest.FixtureRequest) -> int:
+    """How many jobs the run has."""
+    number = int(request.config.getoption("chaos_jobs"))
+    if number > 5_000:
+        faulthandler.cancel_dump_traceback_later()  # it ends a test after five minutes
+    return number
+
+
+class Passes:
+    """Makes passes of loops in this process, one loop after the other."""
+
+    def __init__(self, site: Site, *loops: Loop) -> None:
+        host = site.app.extensions["opsjobs"]
+        self._connection = connect_apart(host.engine)
+        self._runners = [Runner(loop, host, "calm") for loop in loops]
+
+    def make(self, after: timedelta = timedelta()) -> None:
+        """Make a pass of each, as if it were so much later."""
+        for runner in self._runners:
+            while runner.run_once(self._connection, read_clock(self._connection) + after):
+                pass
+            assert runner.last_error is None
+
+    def close(self) -> None:
+        """Leave the database."""
+        self._connection.close()
+
+
+class Start(NamedTuple):
+    """That a function began, as it has written itself."""
+
+    job: int
+    attempt: int
+    pid: int
+    worker: int
+    at: float
+
+
+@dataclass
+class Mix:
+    """Jobs of all kinds, and the file in which each says that it begins."""
+
+    site: Site
+    dice: random.Random
+    path: Path
+    managed: int = 0
+    plain: int = 0
+    crons: list[str] = field(default_factory=list)
+
+    def enqueue(self) -> None:
+        """Enqueue the jobs of one turn."""
+        with self.site.app.app_context():
+            calls = [{"path": str(self.path), "seconds": self._seconds()} for _ in range(MANAGED)]
+            note_start.enqueue_many(calls)
+            note_start_of_three.enqueue_many(calls[:LIMITED])
+            note_start.enqueue_many([{**call, "fails": 2} for call in calls[:RETRIED]])
+            for _ in range(RUNS):
+                self._start_run()
+            host_module.db.session.commit()
+            host_module.db.engine.dispose()
+            operator = Operator(self.site.app.extensions["opsjobs"])
+            entry = Path(self.dice.choice(self.crons)).name
+            operator.run(
+                "cron.run_now", [f"cron/{entry}"], **WHY
+            )  # skipped while the last one runs
+        self.managed += MANAGED + LIMITED + RETRIED + 3 * RUNS
+        self._enqueue_plain()
+
+    def _seconds(self) -> float:
+        """Most jobs run for a moment, some for so long that their start is written."""
+        return self.dice.choice((0, 0, 0, 0, 0, 0.01, 0.03, 0.1, 0.3))
+
+    def _start_run(self) -> None:
+        flow = host_module.opsjobs.workflow("three")
+        first = flow.step("first", note_start, path=str(self.path))
+        second = flow.step("second", note_start, after=[first], path=str(self.path), fails=1)
+        flow.step("third", note_start, after=[first, second], path=str(self.path))
+        flow.start()
+
+    def _enqueue_plain(self) -> None:
+        call = "tests.support.host.note_plainly"
+        path = str(self.path.with_name("plain"))
+        with self.site.valkey.client() as redis:
+            queue = Queue(PLAIN, connection=redis)
+            for number in range(PLAIN_JOBS):
+                queue.enqueue(call, path, str(number))
+            for number in range(PAIRS):
+                parent = queue.enqueue(call, path, f"parent {number}")
+                waits = Dependency([parent], allow_failure=number % 2 == 0)
+                queue.enqueue(call, path, f"child {number}", depends_on=waits)
+        self.plain += PLAIN_JOBS + 2 * PAIRS
+
+    def starts(self) -> list[Start]:
+        """What began, in order."""
+        found = []
+        for path in (self.path, *map(Path, self.crons)):
+            for line in path.read_text().splitlines() if path.exists() else ():
+                job, attempt, pid, worker, at = line.split()
+                found.append(Start(int(job), int(attempt), int(pid), int(worker), float(at)))
+        return sorted(found, key=lambda start: start.at)
+
+
+def test_nothing_is_amiss_after_everything_has_gone_wrong(
+    site: Site, tmp_path: Path, count: int, pytestconfig: pytest.Config
+) -> None:
+    seed = pytestconfig.getoption("seed") or random.SystemRandom().randrange(1_000_000)
+    print(f"--chaos-jobs {count} --seed {seed}")
+    dice, turns = random.Random(seed), math.ceil(count / A_TURN)
+    crons = [str(tmp_path / f"each-minute-{number}") for number in range(CRONS)]
+    mix = Mix(site, dice, tmp_path / "ran", crons=crons)
+    storm, began = Storm(site, dice, plain=PLAIN, STARTS_EACH_MINUTE=crons), time.monotonic()
+    weather(storm, mix, dice, turns)
+    storm.end_faults()
+    wait_until(lambda: open_jobs(site) == 0, 180, what="all managed jobs have ended")
+    wait_until_nobody_runs_plain_jobs(site)
+    storm.stop()
+    took = time.monotonic() - began
+    settle_plain_jobs(site)
+    calm_down(site)
+    print(
+        f"{mix.managed} managed jobs and {mix.plain} plain ones, {len(mix.starts())} starts in {took:.0f} s;"
+        f" struck {storm.struck.total()} times: {dict(storm.struck.most_common())}"
+    )
+    assert_no_managed_job_was_lost(site, mix)
+    assert_none_ran_after_its_end(site, mix.starts())
+    assert_each_start_has_its_attempt(site, mix.starts(), storm)
+    assert_adopted_jobs_have_ended(site)
+    assert_incidents_are_over_or_still_true(site)
+
+
+def weather(storm: Storm, mix: Mix, dice: random.Random, turns: int) -> None:
+    """Enqueue jobs, and let one fault after the other strike while they run; first each of them once."""
+    site, first = mix.site, dice.sample(storm.faults, len(storm.faults))
+    entries = "SELECT 1 FROM opsjobs.cron_entries"
+    wait_until(
+        lambda: len(site.rows(entries)) >= CRONS, 60, what="the loops have declared the entries"
+    )
+    for _ in range(turns):
+        storm.save_redis()
+        mix.enqueue()
+        for fault in (storm.kill_child, first.pop() if first else dice.choice(storm.faults)):
+            before = ended_jobs(site)
+            storm.strike(fault)
+            wait_until(
+                lambda before=before: (
+                    storm.go_on() or ended_jobs(site) > before + 10 or open_jobs(site) == 0
+                ),
+                60,
+                every=0.01,
+                what="jobs end",
+            )
+
+
+# --- until it is calm
+
+
+def open_jobs(site: Site) -> int:
+    """How many managed jobs have not ended; -1 while Postgres does not answer."""
+    return _count(site, "ended_at IS NULL")
+
+
+def ended_jobs(site: Site) -> int:
+    """How many managed jobs have ended; -1 while Postgres does not answer."""
+    return _count(site, "ended_at IS NOT NULL")
+
+
+def _count(site: Site, condition: str) -> int:
+    rows = site.rows(f"SELECT count(*) FROM opsjobs.jobs WHERE origin = 'opsjobs' AND {condition}")
+    return int(rows[0][0]) if rows else -1
+
+
+def wait_until_nobody_runs_plain_jobs(site: Site) -> None:
+    with site.valkey.client() as redis:
+        queue = Queue(PLAIN, connection=redis)
+        wait_until(lambda: queue.count == 0, 60, what="all plain jobs were begun")
+
+
+def settle_plain_jobs(site: Site) -> None:
+    """Let RQ do what it does when the executions of dead workers expire, and cancel what waits for ever."""
+    with site.valkey.client() as redis, closing(Passes(site, adopt.LOOP)) as passes:
+        queue = Queue(PLAIN, connection=redis)
+
+        def is_settled() -> bool:
+            let_executions_expire(queue)
+            if queue.count:
+                assert site.worker("--burst", PLAIN).wait(60) == 0
+            passes.make()
+            if stuck := ids_of(site, "state = 'deferred'"):
+                Operator(site.app.extensions["opsjobs"]).cancel(stuck[:100], **WHY)
+            # What a job wrote of itself after Redis was emptied is in no list: RQ never looks at it again.
+            for _, rq_id, *_, structure in site.rows(UNSETTLED):
+                if structure is None:
+                    redis.delete(RQJob.key_for(rq_id))
+            return not ids_of(site, "ended_at IS NULL")
+
+        try:
+            wait_until(is_settled, 60)
+        except AssertionError:
+            raise AssertionError(site.rows(UNSETTLED)) from None
+
+
+def let_executions_expire(queue: Queue) -> None:
+    """As RQ's maintenance does it: at first what was started, then what was popped and never started."""
+    StartedJobRegistry(queue=queue).cleanup(time.time() + 1e9)
+    popped = IntermediateQueue(queue.key, queue.connection)
+    for rq_id in popped.get_job_ids():
+        queue.connection.set(popped.get_first_seen_key(rq_id), 0)
+    popped.cleanup(SimpleWorker([queue], connection=queue.connection), queue)
+
+
+def ids_of(site: Site, condition: str) -> list[int]:
+    """The adopted jobs of which this is true."""
+    rows = site.rows(f"SELECT id FROM opsjobs.jobs WHERE origin = 'rq' AND {condition}")
+    return [id_ for (id_,) in rows]
+
+
+def calm_down(site: Site) -> None:
+    """Look for six minutes, which pass in the arguments of the loops; for longer while something that is no
+    longer found is not cleared yet.
+    """
+    loops = (watch, recall, observe, adopt, roll_up, check_integrity, detect)
+    with closing(Passes(site, *(module.LOOP for module in loops))) as passes:
+        number = 0
+        while number < CALM_PASSES or (number < 4 * CALM_PASSES and site.rows(UNTRUE)):
+            passes.make(timedelta(seconds=PASS_SECONDS * number))
+            number += 1
+
+
+# --- what must hold then
+
+
+def assert_no_managed_job_was_lost(site: Site, mix: Mix) -> None:
+    """Each has a row and has finished, each run too, and the integrity check finds no difference."""
+    states = dict(
+        site.rows("SELECT state, count(*) FROM opsjobs.jobs WHERE origin = 'opsjobs' GROUP BY 1")
+    )
+    ((by_cron,),) = site.rows("SELECT count(*) FROM opsjobs.jobs WHERE cron_entry IS NOT NULL")
+    assert by_cron > 0
+    assert states == {"finished": mix.managed + by_cron}
+    begun = {start.job for start in mix.starts()}
+    assert begun == {
+        id_ for (id_,) in site.rows("SELECT id FROM opsjobs.jobs WHERE origin = 'opsjobs'")
+    }
+    assert site.rows("SELECT id, state FROM opsjobs.workflows WHERE state <> 'finished'") == []
+    checks = site.rows(
+        "SELECT queue, enqueued - deleted - stored, queued_nowhere, started_unreserved, orphan_deliveries"
+        " FROM opsjobs.integrity_checks"
+    )
+    assert checks
+    assert [check for check in checks if any(check[1:])] == []
+    print(f"jobs of cron: {by_cron}")
+
+
+def assert_none_ran_after_its_end(site: Site, starts: list[Start]) -> None:
+    """None ended twice, and none began after the commit that recorded its end."""
+    ends = site.rows(
+        "SELECT job_id, extract(epoch FROM pg_xact_commit_timestamp(a.xmin))::float8 FROM opsjobs.attempts a"
+        " JOIN opsjobs.jobs j ON j.id = job_id WHERE outcome = 'returned' AND origin = 'opsjobs'"
+    )
+    ended = dict(ends)
+    assert len(ended) == len(ends), "0 double ends"
+    assert [start for start in starts if start.at > ended[start.job]] == []
+
+
+def assert_each_start_has_its_attempt(site: Site, starts: list[Start], storm: Storm) -> None:
+    """Each attempt has its outcome and its cause; each start has an attempt, unless its worker could write
+    nothing so soon.
+    """
+    assert (
+        site.rows(
+            "SELECT job_id, dispatch_no, outcome FROM opsjobs.attempts a JOIN opsjobs.jobs j ON j.id = job_id"
+            " WHERE origin = 'opsjobs' AND (outcome IS NULL OR outcome <> 'returned'"
+            " AND coalesce(death, cause_of_death, a.error) IS NULL)"
+        )
+        == []
+    )
+    rows = site.rows("SELECT job_id, attempt, pid FROM opsjobs.attempts")
+    recorded = {(job, attempt, pid) for job, attempt, pid in rows}
+    gaps, unexplained = [], []
+    for start in starts:
+        if not recorded.isdisjoint(
+            [(start.job, start.attempt, start.pid), (start.job, start.attempt, None)]
+        ):
+            continue
+        since = [
+            stands.began - start.at
+            for stands in storm.standstills
+            if stands.pid in (start.worker, EVERYBODY) and start.at <= stands.ended
+        ]
+        gap = min((each for each in since), default=math.inf)
+        gaps.append(gap)
+        if gap > SHORT_SECONDS + BUSY_SECONDS:
+            unexplained.append((start, gap))
+    print(
+        f"{len(starts)} starts, {len(gaps)} without an attempt; before a standstill: {sorted(gaps)[-5:]}"
+    )
+    assert unexplained == []
+
+
+def assert_adopted_jobs_have_ended(site: Site) -> None:
+    """Where nobody saw the end, it lies between two looks."""
+    rows = site.rows(
+        "SELECT state, count(*), count(*) FILTER (WHERE ended_at IS NULL), count(*) FILTER ("
+        "WHERE state = 'unknown' AND (ended_after IS NULL OR ended_after > ended_at))"
+        " FROM opsjobs.jobs JOIN opsjobs.rq_facts ON job_id = id WHERE origin = 'rq' GROUP BY 1"
+    )
+    print(f"adopted: { {state: number for state, number, *_ in rows} }")
+    assert sum(number for _, number, *_ in rows) > 0
+    assert [row for row in rows if row[2] or row[3]] == []
+
+
+def assert_incidents_are_over_or_still_true(site: Site) -> None:
+    """The last look has found each of those that are not resolved; each episode has evidence."""
+    classes = site.rows(
+        "SELECT class, count(*), sum(episode)::int, count(*) FILTER (WHERE state <> 'resolved')"
+        " FROM opsjobs.incidents GROUP BY 1 ORDER BY 1"
+    )
+    print(f"incidents (class, number, episodes, not over): {classes}")
+    assert "worker_missing" in [class_ for class_, *_ in classes]
+    assert "audit_broken" not in [class_ for class_, *_ in classes]
+    assert site.rows(UNTRUE) == []
+    bare = site.rows(
+        "SELECT i.class, i.subject, e FROM opsjobs.incidents i, generate_series(1, episode) e"
+        " WHERE NOT EXISTS (SELECT FROM opsjobs.evidence WHERE incident_id = i.id AND episode = e)"
+    )
+    assert bare == []
