@@ -240,7 +240,7 @@ def test_a_child_holds_no_socket_of_another_one(new_site: Site, tmp_path: Path) 
     site, path = new_site, tmp_path / "ran"
     worker = site.worker("--processes", "4", "default")
     enqueue_runs(site, path, 4)
-    # From now on it is connected. A fork while it connects would inherit that socket.
+    # From now on it is connected.
     site.wait_until_all("finished", 4)
     children = wait_until(lambda: len(found := worker.job_children()) == 4 and found)
     children[0].kill()

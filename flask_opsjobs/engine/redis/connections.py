@@ -138,6 +138,12 @@ class RedisConnections:
         self._lock = threading.Lock()
         self._wires, self._labelled, self._pid = {}, {}, os.getpid()
 
+    def descriptors(self) -> list[int]:
+        """Return the descriptors of all open connections, which a forked child must let go."""
+        clients = [wire.redis for wire in list(self._wires.values())]
+        clients += list(self._labelled.values())
+        return [each for client in clients for each in descriptors_of_pool(client)]
+
     def require_answer(self, queue: str) -> None:
         """Ping the Redis of a queue. Raises `EngineUnavailable` with its address when it does not answer."""
         redis = self.wire(queue).redis
@@ -186,7 +192,9 @@ def _with_limits(
         @override
         def _connect(self) -> Any:
             with connect_lock:
-                return super()._connect()
+                # Noted under the lock: a child that is forked next must know this socket, to let it go.
+                self._sock = super()._connect()
+                return self._sock
 
     kwargs = {
         # Leaves out the pool's internal entries: they would tie the new pool to the old one.
@@ -205,6 +213,17 @@ def _with_limits(
         connection_class=LockedConnection, max_connections=pool.max_connections, **kwargs
     )
     return Redis(connection_pool=own_pool)
+
+
+def descriptors_of_pool(redis: Redis) -> list[int]:
+    """Return the descriptors of a client's open connections, of which redis-py tells nothing."""
+    pool = redis.connection_pool
+    connections = [
+        *getattr(pool, "_available_connections", ()),
+        *getattr(pool, "_in_use_connections", ()),
+    ]
+    socks = [getattr(connection, "_sock", None) for connection in connections]
+    return [sock.fileno() for sock in socks if sock is not None and sock.fileno() >= 0]
 
 
 class WriteRefused(RuntimeError):

@@ -54,12 +54,13 @@ def fork_lock_if_free() -> Iterator[bool]:
 def connect_while_forking(host: Host) -> Connection:
     """Open a connection in a thread of a process that forks.
 
+    The caller holds `fork_lock`, because the resolver and the driver take locks that must be free at a fork.
+    It holds it until it has noted the connection, so that a child that is forked next lets the socket go.
+
     It fails when an answer does not come: the thread then asks on a new one, long before its worker counts as
     missing.
     """
-    # The resolver and the driver take locks that must be free at a fork.
-    with fork_lock:
-        return connect_apart(host.engine, max(PATIENCE_SECONDS, host.settings.missing_seconds / 4))
+    return connect_apart(host.engine, max(PATIENCE_SECONDS, host.settings.missing_seconds / 4))
 
 
 def set_group(pid: int) -> None:

@@ -378,6 +378,7 @@ class Parent:
             *self._taker.descriptors(),
             *self._recorder.descriptors(),
             *self._link.descriptors(),
+            *broker.broker_of(self._setup.host).connections.descriptors(),
         ]
 
     def _hear_all(self, timeout_ms: float) -> None:

@@ -418,7 +418,8 @@ class Recorder(threading.Thread):
 
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:
-            self._connection = connect_while_forking(self._host)
+            with fork_lock:
+                self._connection = connect_while_forking(self._host)
         return self._connection
 
     def _lose_connection(self, error: Exception, asked_at: float) -> None:

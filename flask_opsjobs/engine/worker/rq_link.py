@@ -23,7 +23,7 @@ from typing_extensions import override
 from ...core.outage import Backoff
 from ..redis.broker import PREFIX, parse_rq_id
 from ..redis.broker import rq_id as make_rq_id
-from ..redis.connections import Wire
+from ..redis.connections import Wire, descriptors_of_pool
 from .forking import fork_lock
 from .frames import JobOrder, Key, PlainRun
 from .rq_scheduler import OpsScheduler
@@ -227,7 +227,8 @@ class RQLink(threading.Thread):
 
     def descriptors(self) -> list[int]:
         """Return the descriptors of its connections, which a child must let go."""
-        return descriptors_of_pool(self._redis)
+        of_scheduler = [] if self._scheduler is None else self._scheduler.descriptors()
+        return [*descriptors_of_pool(self._redis), *of_scheduler]
 
     # --- the thread ---
 
@@ -582,14 +583,3 @@ class _Commands(threading.Thread):
     def _runs(self, place: int | None, *execution: object) -> bool:
         """Return whether a place runs this execution: an older one of the same job is over."""
         return place is not None and self._slots[place - 1].runs(*map(str, execution))
-
-
-def descriptors_of_pool(redis: Redis) -> list[int]:
-    """Return the descriptors of a client's open connections, of which redis-py tells nothing."""
-    pool = redis.connection_pool
-    connections = [
-        *getattr(pool, "_available_connections", ()),
-        *getattr(pool, "_in_use_connections", ()),
-    ]
-    socks = [getattr(connection, "_sock", None) for connection in connections]
-    return [sock.fileno() for sock in socks if sock is not None and sock.fileno() >= 0]

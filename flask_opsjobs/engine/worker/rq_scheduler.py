@@ -21,6 +21,7 @@ from rq.utils import current_timestamp
 from typing_extensions import override
 
 from ...core.outage import Backoff
+from ..redis.connections import descriptors_of_pool
 from .forking import die_with
 from .rq_jobs import fail_unreadable
 
@@ -37,7 +38,13 @@ class OpsScheduler(RQScheduler):
     def start(self) -> Any:
         """Start the process. The caller holds `fork_lock`, so that it inherits no lock of another thread."""
         self._worker_pid = os.getpid()
+        # RQ forgets this client and leaves its socket open: each later child would inherit it.
+        self.connection.connection_pool.disconnect()
         return super().start()
+
+    def descriptors(self) -> list[int]:
+        """Return the descriptors of its connections, which another child must let go."""
+        return [] if self._connection is None else descriptors_of_pool(self._connection)
 
     @property
     def is_running(self) -> bool:

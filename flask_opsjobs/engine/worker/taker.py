@@ -506,7 +506,8 @@ class Taker(threading.Thread):
 
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:
-            self._connection = connect_while_forking(self._host)
+            with fork_lock:
+                self._connection = connect_while_forking(self._host)
             self._look_at = 0.0
         return self._connection
 
