@@ -1,4 +1,4 @@
-"""Measures managed jobs beside all loops, and beside the loops that were there before plain jobs had rows.
+"""Measures managed jobs beside all loops, and beside those that were there before adopting and incidents.
 
 Run by `tools/bench/run.py`, each measurement in a process of its own. Plain jobs rest in Redis in both.
 """
@@ -71,26 +71,41 @@ def latency(kind: str, count: int) -> float:
 
 @contextmanager
 def _loops(kind: str) -> Iterator[None]:
+    """Run the loops beside plain jobs that rest in Redis and have rows: an empty table would be faster."""
     from tools.bench.adopting import put_resting
     from tools.bench.host import create_app, db
 
     with Redis.from_url(os.environ["BENCH_REDIS_URL"]) as redis:
         put_resting(redis, "canceled", _RESTING)
-    left_out = _NEW if kind == "before" else ()
+    with _run_loops(), create_app().app_context():
+
+        def is_adopted() -> bool:
+            db.session.rollback()
+            count = db.session.scalar(text("SELECT count(*) FROM opsjobs.jobs"))
+            return bool(count == _RESTING)
+
+        wait_until(is_adopted, 120, what="the loops have adopted what rests")
+        db.session.remove()
+        # Autovacuum does it within a minute.
+        with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("VACUUM (ANALYZE) opsjobs.jobs"))
+        db.engine.dispose()
+    with _run_loops(*(_NEW if kind == "before" else ())), create_app().app_context():
+
+        def have_run() -> bool:
+            db.session.rollback()
+            runs = text("SELECT count(*) FROM opsjobs.loop_runs WHERE loop = 'dispatch'")
+            return bool(db.session.scalar(runs) > 1)
+
+        wait_until(have_run, 60, what="the loops have started")
+        db.session.remove()
+        yield
+
+
+@contextmanager
+def _run_loops(*left_out: str) -> Iterator[None]:
     loops = subprocess.Popen([sys.executable, "-c", _RUN, *left_out])
     try:
-        with create_app().app_context():
-
-            def are_ready() -> bool:
-                db.session.rollback()
-                names = db.session.scalar(
-                    text("SELECT count(DISTINCT loop) FROM opsjobs.loop_runs")
-                )
-                rows = db.session.scalar(text("SELECT count(*) FROM opsjobs.jobs"))
-                return bool(names) and rows == (0 if left_out else _RESTING)
-
-            wait_until(are_ready, 120, what="the loops have adopted what rests")
-            db.session.remove()
         yield
     finally:
         loops.send_signal(signal.SIGTERM)
