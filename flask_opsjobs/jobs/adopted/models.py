@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import (
     ARRAY,
@@ -15,6 +16,7 @@ from sqlalchemy import (
     Text,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ...core.db import Base, one_of
@@ -99,14 +101,17 @@ class StoredView(Base):
 
 
 class RqPlace(Base):
-    """One Redis whose plain jobs are adopted.
+    """One Redis that the loops look at.
 
-    Each of its structures was read at `looked_at` or later. `walked_at` is when all of its keys had last been
-    walked through, for jobs that are in no structure.
+    Of the loop `adopt`: each structure of it was read at `looked_at` or later. `walked_at` is when all of its
+    keys had last been walked through, for jobs that are in no structure. Of the loop `observe`: `identity` is
+    what tells one life of the Redis from another, as it was at `seen_at`.
     """
 
     __tablename__ = "rq_places"
 
     name: Mapped[str] = mapped_column(Text, primary_key=True)
-    looked_at: Mapped[datetime] = mapped_column(MOMENT)
+    looked_at: Mapped[datetime | None] = mapped_column(MOMENT)
     walked_at: Mapped[datetime | None] = mapped_column(MOMENT)
+    seen_at: Mapped[datetime | None] = mapped_column(MOMENT)
+    identity: Mapped[dict[str, Any] | None] = mapped_column(JSONB)

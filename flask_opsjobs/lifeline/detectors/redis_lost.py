@@ -64,7 +64,8 @@ DETECTOR = Detector(
     found_when="a Redis was started again without some of its queues or with fewer than half of its "
     "lasting keys; "
     "its replication offset went back; it evicts keys; or it has plain jobs queued that have ended",
-    near_miss="a restart that reads everything from the disk; a plain job that is repeated or requeued",
+    near_miss="a restart that reads everything from the disk; one with fewer keys after a time in which no "
+    "loop ran; a plain job that is repeated or requeued",
     say=_say,
     found_by="observe",
     quiet_after=timedelta(minutes=5),

@@ -41,7 +41,8 @@ WHERE b.last_used_at < %(buckets)s AND (b.cooldown_until IS NULL OR b.cooldown_u
         OR b.tokens + extract(epoch FROM %(now)s::timestamptz - b.refilled_at) * l.rate / l.per_seconds
             >= l.burst)
 UNION ALL
-SELECT 'rq_places', count(*) FROM opsjobs.rq_places WHERE looked_at < %(rq_places)s
+SELECT 'rq_places', count(*) FROM opsjobs.rq_places
+WHERE greatest(looked_at, seen_at) < %(rq_places)s
 UNION ALL
 SELECT 'incidents', count(*) FROM opsjobs.incidents WHERE resolved_at < %(incidents)s
 UNION ALL

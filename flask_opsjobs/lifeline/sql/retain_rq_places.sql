@@ -2,4 +2,4 @@
 -- have no foreign key to it. Locks the removed rows.
 -- Run by the retain loop and by `flask opsjobs retain`. The table has one row for each Redis.
 DELETE FROM opsjobs.rq_places WHERE name IN (
-    SELECT name FROM opsjobs.rq_places WHERE looked_at < %(before)s LIMIT %(limit)s)
+    SELECT name FROM opsjobs.rq_places WHERE greatest(looked_at, seen_at) < %(before)s LIMIT %(limit)s)
