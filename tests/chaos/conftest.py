@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from flask import Flask
 from sqlalchemy import text
 
 from flask_opsjobs.core.db import SpareConnections, connect_apart
+from flask_opsjobs.core.reading import read_clock
+from flask_opsjobs.loops.loop import Loop, Runner
 from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.testing.valkey import Valkey
 from tests.support import host as host_module
@@ -140,6 +143,26 @@ class Site:
             late = ask(f"SELECT id, at - ended_at {began} WHERE at > ended_at")
             assert late == [], "0 begun after their end was recorded"
             assert ask("SELECT id FROM opsjobs.jobs WHERE ended_by = 'exhausted'") == []
+
+
+class Passes:
+    """Makes passes of loops in this process, one loop after the other."""
+
+    def __init__(self, site: Site, *loops: Loop) -> None:
+        host = site.app.extensions["opsjobs"]
+        self._connection = connect_apart(host.engine)
+        self._runners = [Runner(loop, host, "calm") for loop in loops]
+
+    def make(self, after: timedelta = timedelta()) -> None:
+        """Make a pass of each, as if it were so much later."""
+        for runner in self._runners:
+            while runner.run_once(self._connection, read_clock(self._connection) + after):
+                pass
+            assert runner.last_error is None
+
+    def close(self) -> None:
+        """Leave the database."""
+        self._connection.close()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -24,16 +24,13 @@ from rq.job import Job as RQJob
 from rq.registry import StartedJobRegistry
 
 from flask_opsjobs.actions.operator import Operator
-from flask_opsjobs.core.db import connect_apart
-from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.loops import adopt, check_integrity, detect, observe, recall, roll_up, watch
-from flask_opsjobs.loops.loop import Loop, Runner
 from flask_opsjobs.testing.postgres import TemporaryPostgres
 from tests.support import host as host_module
 from tests.support.host import note_start, note_start_of_three
 from tests.support.waiting import wait_until
 
-from .conftest import Site
+from .conftest import Passes, Site
 from .storm import EVERYBODY, WHY, Storm
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
@@ -72,26 +69,6 @@ def count(request: pytest.FixtureRequest) -> int:
     if number > 5_000:
         faulthandler.cancel_dump_traceback_later()  # it ends a test after five minutes
     return number
-
-
-class Passes:
-    """Makes passes of loops in this process, one loop after the other."""
-
-    def __init__(self, site: Site, *loops: Loop) -> None:
-        host = site.app.extensions["opsjobs"]
-        self._connection = connect_apart(host.engine)
-        self._runners = [Runner(loop, host, "calm") for loop in loops]
-
-    def make(self, after: timedelta = timedelta()) -> None:
-        """Make a pass of each, as if it were so much later."""
-        for runner in self._runners:
-            while runner.run_once(self._connection, read_clock(self._connection) + after):
-                pass
-            assert runner.last_error is None
-
-    def close(self) -> None:
-        """Leave the database."""
-        self._connection.close()
 
 
 class Start(NamedTuple):

@@ -96,10 +96,11 @@ def _start_and_kill(scene: Scene, *options: str) -> RQJob:
 
 
 def _be_orphaned(scene: Scene) -> None:
-    job = _start_and_kill(scene)
+    """RQ's keys of the worker and of its run expire."""
+    job = _start_and_kill(scene, "--worker-class", "tests.support.plain.ForgottenSoon")
     job.refresh()
-    # Its time to live is over.
-    job.connection.delete(f"{BaseWorker.redis_worker_namespace_prefix}{job.worker_name}")
+    key = f"{BaseWorker.redis_worker_namespace_prefix}{job.worker_name}"
+    wait_until(lambda: not job.connection.exists(key))
     scene.run("adopt")
 
 

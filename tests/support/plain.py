@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from rq import Retry
+from rq import Retry, Worker
 from rq.job import Job as RQJob
 
 from .engine import Bench
@@ -40,6 +40,16 @@ def die_plain() -> None:
 
 def take_plain(*_values: Any, **_named: Any) -> None:
     """Takes anything."""
+
+
+class ForgottenSoon(Worker):
+    """RQ's own worker, of which RQ's keys expire after a second, not after a minute and a half."""
+
+    def heartbeat(self, _timeout: int | None = None, pipeline: Any = None) -> None:
+        super().heartbeat(1, pipeline)
+
+    def get_heartbeat_ttl(self, *_: Any, **_named: Any) -> int:
+        return 1
 
 
 class Canary:
