@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from ...core.display import Display
@@ -14,6 +15,8 @@ _MOST_ROWS = 8
 _DEEPEST = 3
 _MOST_VALUES = 60
 _LONGEST = 100
+
+_Path = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -71,19 +74,25 @@ def compare_arguments(
 
     Otherwise the numbers would tell which jobs have the same hidden value.
     """
-    of_failed, failures = _count(failed, display, redacted)
-    of_finished, successes = _count(finished, display, redacted)
+
+    @cache
+    def hides(path: _Path) -> bool:
+        return path[0] in redacted or any(map(display.hides, path))
+
+    of_failed, failures = _count(failed, hides)
+    of_finished, successes = _count(finished, hides)
+    # The policy is asked about the texts of the few that may be shown, since it takes long.
     rows = [
         SharedArgument(*key, number, of_finished[key], failures, successes)
         for key, number in of_failed.items()
-        if number * 2 >= failures
+        if number * 2 >= failures and all(display.clean(text) == text for text in key)
     ]
     rows.sort(key=lambda row: (not row.is_shared, -row.difference, -row.failed, row.text))
     return ArgumentComparison(rows[:_MOST_ROWS], failures, successes)
 
 
 def _count(
-    texts: Iterable[str | None], display: Display, redacted: Collection[str]
+    texts: Iterable[str | None], hides: Callable[[_Path], bool]
 ) -> tuple[Counter[tuple[str, str]], int]:
     """How many have each argument, and how many there are."""
     found: Counter[tuple[str, str]] = Counter()
@@ -91,11 +100,11 @@ def _count(
     for text in texts:
         number += 1
         if text is not None:
-            found.update(_arguments(text, display, redacted))
+            found.update(_arguments(text, hides))
     return found, number
 
 
-def _arguments(text: str, display: Display, redacted: Collection[str]) -> set[tuple[str, str]]:
+def _arguments(text: str, hides: Callable[[_Path], bool]) -> set[tuple[str, str]]:
     try:
         given = json.loads(text)
     except (ValueError, RecursionError):
@@ -104,17 +113,13 @@ def _arguments(text: str, display: Display, redacted: Collection[str]) -> set[tu
     for path, value in _values(given, ()):
         if len(found) == _MOST_VALUES:
             break
-        if path[0] in redacted or any(map(display.hides, path)):
-            continue
-        written = json.dumps(value, ensure_ascii=False)
-        name = ".".join(path)
-        is_plain = len(written) <= _LONGEST and display.clean(written) == written
-        if is_plain and display.clean(name) == name:
-            found.add((name, written))
+        written = "" if hides(path) else json.dumps(value, ensure_ascii=False)
+        if 0 < len(written) <= _LONGEST:
+            found.add((".".join(path), written))
     return found
 
 
-def _values(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _values(value: Any, path: _Path) -> Iterator[tuple[_Path, Any]]:
     """The plain values in nested objects, with their paths."""
     if isinstance(value, dict) and len(path) < _DEEPEST:
         for key, one in value.items():
