@@ -173,16 +173,16 @@ def test_a_cancel_ends_its_own_job_only(
     )
     median, most = took[len(took) // 2][0], took[-1][0]
     print(f"{dict(kinds)}; from the wish to the end, median {median:.3f} s, at most {most:.3f} s")
-    assert median < (0.1 if is_long else 1.0)
     known = sorted(seconds for job_id, seconds in recorded_after(worker) if job_id in jobs)
     stopped = sum(kinds[kind] for kind in kinds if kind.endswith("['canceled']"))
     assert len(known) >= stopped > 0, "the worker says it of each that it stopped"
-    median, most = known[len(known) // 2], known[-1]
+    late = sum(seconds > 0.1 for seconds in known)
     print(
-        f"{len(known)} of them: from the wish known to the record, median {median:.3f} s,"
-        f" at most {most:.3f} s"
+        f"{len(known)} of them: from the wish known to the record, median"
+        f" {known[len(known) // 2]:.3f} s, at most {known[-1]:.3f} s, {late} over 0.1 s"
     )
-    assert most < (0.1 if is_long else 1.0)
+    assert median < (0.1 if is_long else 1.0)
+    assert known[-1] < (0.1 if is_long else 1.0)
 
 
 def test_a_time_limit_ends_its_own_job_only(

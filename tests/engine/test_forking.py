@@ -17,7 +17,7 @@ from flask_opsjobs.engine.worker.parent import WorkerOptions
 from flask_opsjobs.testing.valkey import Valkey
 from tests.engine.site import rows
 from tests.support.busy_parent import enqueue_another
-from tests.support.host import db
+from tests.support.host import db, give
 from tests.support.processes import Children
 from tests.support.waiting import wait_until
 
@@ -37,6 +37,42 @@ def test_no_child_hangs_in_a_lock_that_a_thread_of_the_host_held_at_the_fork(
     assert worker.wait(30) == 0
     assert rows("SELECT outcome, count(*) FROM opsjobs.attempts GROUP BY 1") == [("returned", JOBS)]
     assert rows("SELECT state, count(*) FROM opsjobs.jobs WHERE queue = 'other' GROUP BY 1") != []
+
+
+CANNOT_BE_FLUSHED = """
+import os, sys
+from flask_opsjobs.cli.worker import run
+from flask_opsjobs.engine.worker.parent import WorkerOptions
+from tests.support.host import create_app
+
+class Stream:
+    write = sys.stdout.write
+    parent = os.getpid()
+
+    def flush(self):
+        if os.getpid() != self.parent:
+            raise RuntimeError("this stream cannot be flushed")
+
+app = create_app()
+sys.stdout = Stream()
+with app.app_context():
+    options = WorkerOptions(jobs_per_process=1, burst=True, with_scheduler=False)
+    sys.exit(run(app, ["default"], options))
+"""
+
+
+@pytest.mark.processes
+def test_a_child_whose_last_step_raises_does_not_go_on_as_its_parent(
+    site: Flask, children: Children
+) -> None:
+    """It would release the fork lock, which it does not hold, and end the worker's other children."""
+    site.extensions["opsjobs"].dispatcher = None
+    give.enqueue_many({"value": number} for number in range(5))
+    db.session.commit()
+    worker = children.python("-c", CANNOT_BE_FLUSHED)
+    assert worker.wait(30) == 0
+    assert rows("SELECT outcome, count(*) FROM opsjobs.attempts GROUP BY 1") == [("returned", 5)]
+    assert "release unlocked lock" not in worker.log
 
 
 class CountingLock:

@@ -89,8 +89,8 @@ def run_child(
 ) -> None:
     """Perform jobs until the parent ends the orders, or until this process is not fit for another job.
 
-    Called right after the fork; never returns. `number` is the child's place, and `of_parent` are the
-    descriptors that belong to the parent.
+    Called right after the fork; the process must exit when it returns or raises. `number` is the child's
+    place, and `of_parent` are the descriptors that belong to the parent.
     """
     try:
         _become_child(parent_pid, setup, of_parent)
@@ -100,8 +100,6 @@ def run_child(
         _log.exception("a child of the worker broke off")
     finally:
         _flush_streams()
-        # SystemExit would run the parent's atexit handlers and finally blocks in the child.
-        os._exit(0)
 
 
 class _Child:

@@ -82,9 +82,14 @@ class ChildProcess:
                 sock.close()
             raise
         if self.pid == 0:
-            ours.close()
-            line = ChildLine(its, self.orders, self.page)
-            run_child(setup, number, line, parent_pid, of_parent)
+            try:
+                ours.close()
+                line = ChildLine(its, self.orders, self.page)
+                run_child(setup, number, line, parent_pid, of_parent)
+            finally:
+                # An error that came out of here, SystemExit too, would run the parent's `finally` blocks in
+                # the child, and release the lock that it does not hold.
+                os._exit(0)
         its.close()
         set_group(self.pid)
         self._sock = ours
