@@ -267,6 +267,53 @@ def test_progress_is_seen_while_it_runs(site: Any, children: Children, tmp_path:
     wait_until(lambda: state_of(job_id) == "finished", 20)
 
 
+PUSHES_LATE_WHAT_IT_GIVES_BACK = """
+import sys
+from flask_opsjobs.cli.worker import run
+from flask_opsjobs.engine.redis.broker import Broker
+from flask_opsjobs.engine.worker.parent import Parent, WorkerOptions
+from tests.support.host import create_app
+from tests.support.waiting import wait_until
+
+parents, pushed, push, take_in = [], [], Broker.push, Parent._take_in
+
+def give_back_what_was_taken(self, news):
+    take_in(self, news)
+    if not parents and news.jobs:
+        parents.append(self)
+        self._give_back_all()
+        wait_until(lambda: pushed)
+
+def push_late(self, deliveries, **options):
+    pushed.append(deliveries)
+    link = parents[0]._link
+    before = link.empty_pops
+    wait_until(lambda: link.empty_pops > before + 1 or parents[0].has_left)
+    push(self, deliveries, **options)
+
+def end_children(self):
+    self.has_left = True
+    end(self)
+
+end, Parent.has_left = Parent._end_children, False
+Parent._take_in, Parent._end_children, Broker.push = give_back_what_was_taken, end_children, push_late
+app = create_app()
+with app.app_context():
+    sys.exit(run(app, ["default"], WorkerOptions(burst=True, with_scheduler=False)))
+"""
+
+
+def test_a_burst_does_not_end_while_jobs_that_it_gave_back_are_on_their_way(
+    site: Any, children: Children
+) -> None:
+    """They are not due any more, and not in Redis yet."""
+    site.extensions["opsjobs"].dispatcher = None
+    add.enqueue_many({"a": number, "b": 1} for number in range(2))
+    host_module.db.session.commit()
+    assert children.python("-c", PUSHES_LATE_WHAT_IT_GIVES_BACK).wait(30) == 0
+    assert rows("SELECT state, count(*) FROM opsjobs.jobs GROUP BY 1") == [("finished", 2)]
+
+
 def test_a_stopped_worker_exits_0_and_says_so(site: Any, children: Children) -> None:
     worker = children.flask("opsjobs", "worker")
     worker.wait_for("listens to")

@@ -207,6 +207,8 @@ class Parent:
         # Jobs that are killed because somebody wished it, and until when a fork waits for the record of each.
         self._wished_ends: dict[Key, float] = {}
         self._given = 0
+        # How often the recorder had dispatched at the last look.
+        self._dispatches = 0
 
     # --- running ---
 
@@ -270,8 +272,19 @@ class Parent:
         is_empty = not self._waiting and not self._special and not self._heartbeat.count_held()
         # In this order: news that come with the end of a job are there before it is released.
         is_empty = is_empty and not self._mailbox.has_news
-        is_idle = self._link.is_suspended or self._demand.found_nothing()
-        return self._options.burst and is_empty and is_idle
+        if not self._options.burst or not is_empty or self._is_dispatching():
+            return False
+        return bool(self._link.is_suspended or self._demand.found_nothing())
+
+    def _is_dispatching(self) -> bool:
+        """Return whether given back jobs are on their way, or were at the last look: then ask for them."""
+        # In this order: when it has just ended, it is counted.
+        is_under_way, before = self._recorder.has_to_dispatch, self._dispatches
+        self._dispatches = self._recorder.dispatches
+        if is_under_way or self._dispatches != before:
+            self._demand.renew()
+            return True
+        return False
 
     def _is_awaited(self, place: Place) -> bool:
         """Return whether a child's job must end first. A stop does not wait long for one to be claimed."""

@@ -97,6 +97,9 @@ class Recorder(threading.Thread):
         self._plain_runs = plain_runs
         self._given_back: list[MovedJob] = []
         self._to_dispatch: list[tuple[str, str]] = []
+        self._is_dispatching = False
+        # How often the jobs of these two were dispatched.
+        self.dispatches = 0
         # Whether somebody waits until all is written.
         self.is_hurried = False
         # Set while something does not linger: a stop, or an outcome that somebody waits for.
@@ -182,6 +185,11 @@ class Recorder(threading.Thread):
     def has_unwritten(self) -> bool:
         """Return whether outcomes are not written yet."""
         return bool(self._collected or self._pending)
+
+    @property
+    def has_to_dispatch(self) -> bool:
+        """Return whether jobs wait to be dispatched: some may be neither due nor in Redis right now."""
+        return bool(self._is_dispatching or self._given_back or self._to_dispatch)
 
     def keeps_up(self) -> bool:
         """Return whether the worker may take more: not while an outcome or a heartbeat is over 5 s late."""
@@ -328,15 +336,21 @@ class Recorder(threading.Thread):
     def _dispatch_given_back(self) -> None:
         """Dispatch the lanes of jobs that wait again; some that were given back may have ended instead."""
         with self._changed:
+            self._is_dispatching = bool(self._given_back or self._to_dispatch)
             moved, self._given_back = self._given_back, []
             lanes, self._to_dispatch = dict.fromkeys(self._to_dispatch), []
         if not moved and not lanes:
             return
-        for pending in self._to_advance:
-            pending.note(moved)
-        lanes |= dict.fromkeys((job.lane, job.queue) for job in moved if not job.is_final)
-        connection = self._connected()
-        self._refiller.dispatch(connection, lanes, read_clock(connection))
+        try:
+            for pending in self._to_advance:
+                pending.note(moved)
+            lanes |= dict.fromkeys((job.lane, job.queue) for job in moved if not job.is_final)
+            connection = self._connected()
+            self._refiller.dispatch(connection, lanes, read_clock(connection))
+        finally:
+            self.dispatches += 1
+            self._is_dispatching = False
+            self._wake()  # a burst may be over
 
     def _dispatch_rest(self) -> None:
         """Dispatch limited lanes of queues in which jobs ended; not when the worker stops."""
