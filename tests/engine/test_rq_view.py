@@ -100,7 +100,11 @@ def test_rq_info_shows_each_place_and_what_it_runs(
     gate.touch()
     plain_gate.touch()
     wait_until(lambda: not StartedJobRegistry(queue=queue).get_job_ids(), 20)
-    wait_until(lambda: not queue.connection.keys("rq:*opsjobs-*"), 20, what="no trace of our job")
+
+    def traces() -> Any:
+        return queue.connection.keys("rq:*opsjobs-*")
+
+    wait_until(lambda: not traces(), 20, what=lambda: f"no trace of our job: {traces()}")
     wait_until(lambda: "1 finished, 0 failed" in rq("info", "--raw"), 20)
     assert state_of(job_id) == "finished"
     assert worker.terminate() == 0
