@@ -317,6 +317,19 @@ def _succeed_mostly(scene: Scene) -> None:
     )
 
 
+def _succeed_just_now(scene: Scene) -> None:
+    """The minutes in which the others ended are not counted yet."""
+    _storm(scene)
+    scene.bench.connection.execute(
+        """INSERT INTO opsjobs.jobs
+                (task, queue, lane, state, args, max_attempts, attempt, created_at, due_at,
+                    ended_at, ended_by)
+            SELECT 'note', 'default', 'default', 'finished', '{}', 1, 1, %(now)s, %(now)s, %(now)s, 'returned'
+            FROM generate_series(1, 500)""",
+        {"now": scene.now},
+    )
+
+
 def _operate(scene: Scene) -> None:
     """An operator retries a hundred jobs, and most of them fail again."""
     _repeat(scene, 100, 1)
@@ -338,6 +351,7 @@ RETRY_STORM = Case(
     {
         "one job with many tries": _try_one_job_often,
         "most attempts are first ones": _succeed_mostly,
+        "most attempts are first ones, in the last minutes": _succeed_just_now,
         "an operator retries": _operate,
     },
 )

@@ -109,7 +109,7 @@ _CASES: dict[str, tuple[set[str], dict[str, Any]]] = {
     "detect_overdue_batches": ({"batches_by_state", "jobs_of_batch"}, {}),
     "detect_overdue_waits": (set(), {}),
     "detect_poison": ({"attempts_by_death", "jobs_pkey"}, {}),
-    "detect_retry_storms": ({"attempts_repeated"}, {}),
+    "detect_retry_storms": ({"attempts_repeated", "jobs_to_retain"}, {}),
     "detect_silent_loops": ({"loop_runs_latest"}, {"grace_seconds": 5}),
     "detect_starving_lanes": ({"jobs_due"}, {}),
     "detect_stuck_dependents": (

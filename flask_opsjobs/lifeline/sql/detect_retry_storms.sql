@@ -1,9 +1,11 @@
 -- Finds queues in which over half of the attempts that ended within ten minutes are repeats, 100 or more of
 -- 20 jobs or more, among the 5,000 repeats that ended last. How many first attempts ended is known from the
--- jobs that ended and from the second attempts. What operators retried within half an hour is subtracted; a
--- batch or a workflow counts as many.
+-- jobs that ended and from the second attempts. The jobs that ended are known by the minute, and those of the
+-- last minutes, which are not counted yet, from their rows: of each state the newest 10,000. What operators
+-- retried within half an hour is subtracted; a batch or a workflow counts as many.
 -- Rows: opsjobs, by origin.
--- Run by the loop detect. Indexes: attempts_repeated, jobs_pkey, rollups_pkey, audit_by_action.
+-- Run by the loop detect. Indexes: attempts_repeated, jobs_pkey, rollups_pkey, jobs_to_retain,
+-- audit_by_action.
 WITH repeats AS MATERIALIZED (
     SELECT j.queue, count(*) AS number, count(DISTINCT a.job_id) AS jobs,
         count(*) FILTER (WHERE a.attempt = 2) AS firsts,
@@ -17,6 +19,18 @@ WITH repeats AS MATERIALIZED (
     JOIN opsjobs.jobs j ON j.id = a.job_id AND j.origin = 'opsjobs'
     GROUP BY j.queue
     HAVING count(*) >= 100 AND count(DISTINCT a.job_id) >= 20
+), uncounted AS MATERIALIZED (
+    SELECT last.queue, count(*) AS number
+    FROM (
+        SELECT greatest(max(counted_until), %(now)s::timestamptz - interval '10 min') AS at
+        FROM opsjobs.rollup_position) AS since,
+    (VALUES ('finished'), ('failed'), ('canceled')) AS of(state),
+    LATERAL (
+        SELECT queue FROM opsjobs.jobs
+        WHERE state = of.state AND ended_at >= since.at AND origin = 'opsjobs'
+        ORDER BY ended_at DESC LIMIT 10000) AS last
+    WHERE EXISTS (SELECT FROM repeats)
+    GROUP BY last.queue
 ), asked AS (
     SELECT coalesce(sum(CASE action WHEN 'job.retry' THEN cardinality(targets) ELSE 10000 END), 0) AS number
     FROM (
@@ -30,8 +44,10 @@ WITH repeats AS MATERIALIZED (
 SELECT r.queue, r.task, r.number, r.jobs, ended.number AS ended
 FROM repeats r CROSS JOIN asked
 CROSS JOIN LATERAL (
-    SELECT coalesce(sum(finished + failed + canceled), 0) AS number FROM opsjobs.rollups
-    WHERE minute > %(now)s::timestamptz - interval '11 min' AND queue = r.queue
+    SELECT coalesce((
+            SELECT sum(finished + failed + canceled) FROM opsjobs.rollups
+            WHERE minute > %(now)s::timestamptz - interval '11 min' AND queue = r.queue), 0)
+        + coalesce((SELECT number FROM uncounted WHERE queue = r.queue), 0) AS number
 ) AS ended
 WHERE r.number - asked.number >= 100
     AND 2 * (r.number - asked.number) > ended.number + r.firsts + r.not_final
