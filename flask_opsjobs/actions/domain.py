@@ -12,6 +12,7 @@ from ..core import words
 from ..core.db import LARGEST_ID, Connection
 from ..core.redis_facts import DeliveryPlace
 from ..host import Host
+from ..jobs.record.options import LAST_YEAR
 from .effects import Effect
 from .shapes import Change, Item, Skip
 
@@ -227,6 +228,23 @@ def moment_in_words(value: datetime | None) -> str | None:
 def exact(value: datetime | None) -> str | None:
     """A time for comparison, to the microsecond."""
     return None if value is None else value.astimezone(UTC).isoformat()
+
+
+def read_moment(value: Any) -> str | None:
+    """The time as `exact` writes it, given as a datetime with an offset or as ISO 8601, else in UTC.
+
+    None for anything else, and for a time after the year `LAST_YEAR`.
+    """
+    moment = value
+    try:
+        if isinstance(value, str):
+            moment = datetime.fromisoformat(value.strip())
+            moment = moment.replace(tzinfo=moment.tzinfo or UTC)
+        if isinstance(moment, datetime) and moment.tzinfo and moment.year <= LAST_YEAR:
+            return exact(moment)
+    except (ValueError, OverflowError):
+        pass
+    return None
 
 
 def whole(value: Any) -> int | None:

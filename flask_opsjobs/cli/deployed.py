@@ -28,9 +28,9 @@ def deployed(version: str, note: str | None, actor: str | None, *, as_json: bool
     when it is marked, also when it was before; 2 when it cannot be marked.
     """
     host = current_host()
-    deploys.require_legal(version, note)
-    host.require_schema()
     who = (actor or "").strip() or _operate.find_user()
+    deploys.require_legal(version, who, note)
+    host.require_schema()
     with closing(connect_apart(host.engine)) as connection:
         now = read_clock(connection)
         marker, is_new = deploys.mark(connection, version, now, actor=who, note=note)

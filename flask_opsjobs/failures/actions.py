@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from ..actions.domain import (
@@ -16,6 +16,7 @@ from ..actions.domain import (
     moment_in_words,
     name_in,
     read_id_target,
+    read_moment,
     read_whole,
     say_target,
 )
@@ -24,14 +25,14 @@ from ..actions.shapes import Change, Item, Skip
 from ..core.db import Connection
 from ..core.words import counted, show_value
 from ..host import Host
+from ..jobs.record.options import LAST_YEAR
 from . import transitions
 from .count import HELD_FOR
-from .deploys import find_newest
+from .deploys import find_newest, is_version
 from .lifecycle import sources_of
 from .transitions import Decided, FailureForDecision, IgnoredUntil
 
 _MOST = 1_000_000_000
-_LAST_YEAR = 9000
 # What `deploy` may be besides the version of a deploy.
 THIS, NEXT = "this", "next"
 _UNTIL = ("until", "more", "rate")
@@ -83,7 +84,7 @@ def list_facts(failure: FailureForDecision, _now: datetime) -> dict[str, Any]:
 
 def _read_deploy(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
     value = given["deploy"]
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not is_version(value.strip()):
         raise ValueError(
             f"deploy is {THIS}, {NEXT} or the version of a deploy; got {show_value(value)}"
         )
@@ -150,23 +151,12 @@ def _read_until(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
         of = {"more": "further failures", "rate": "failures an hour"}[name]
         value: Any = read_whole(said[name], _MOST, f"{name} is {{}}: the number of {of}")
         return dict.fromkeys(_UNTIL) | {name: value}
-    return dict.fromkeys(_UNTIL) | {"until": _read_moment(said["until"])}
-
-
-def _read_moment(value: Any) -> str | None:
-    moment = value
-    try:
-        if isinstance(value, str):
-            moment = datetime.fromisoformat(value.strip())
-            moment = moment.replace(tzinfo=moment.tzinfo or UTC)
-        if isinstance(moment, datetime) and moment.tzinfo and moment.year <= _LAST_YEAR:
-            return exact(moment)
-    except (ValueError, OverflowError):
-        pass
-    raise ValueError(
-        f"until is a time up to the year {_LAST_YEAR} such as 2026-11-26T09:00, in UTC unless it has an "
-        f"offset; got {show_value(value)}"
-    )
+    if (moment := read_moment(said["until"])) is None:
+        raise ValueError(
+            f"until is a time up to the year {LAST_YEAR} such as 2026-11-26T09:00, in UTC unless it has an "
+            f"offset; got {show_value(said['until'])}"
+        )
+    return dict.fromkeys(_UNTIL) | {"until": moment}
 
 
 def _until(request: Request) -> IgnoredUntil:

@@ -14,7 +14,10 @@ from psycopg.rows import class_row
 from ..core import sql
 from ..core.db import Connection
 from ..errors import InvalidDeploy
+from ..jobs.record.json_storage import complain
 from .models import LONGEST_NOTE, LONGEST_VERSION
+
+_LONGEST_ACTOR = 200
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,9 @@ def mark(
     """Mark that this version is being deployed; return the marker, and whether it is new. Commits.
 
     When the newest marker has this version already, such as one of a worker that was faster, it stays, and
-    gets the actor and the note. Raises `InvalidDeploy` for a version or a note that cannot be stored.
+    gets the actor and the note. Raises `InvalidDeploy` for a text that cannot be stored.
     """
-    require_legal(version, note)
+    require_legal(version, actor, note)
     with connection.transaction():
         connection.execute(sql.load("lock_deploys"))
         newest = find_newest(connection)
@@ -67,19 +70,30 @@ def find_or_mark(connection: Connection, version: str | None, now: datetime) -> 
         return (found or _insert(connection, version, now, "worker", None, None)).id
 
 
-def require_legal(version: str, note: str | None) -> None:
-    """Raise `InvalidDeploy` unless both can be stored and shown."""
-    is_plain = version.isprintable() and version == version.strip()
-    if not is_plain or not 1 <= len(version) <= LONGEST_VERSION:
+def is_version(text: str) -> bool:
+    """Whether it can be the version of a deploy: short, printable, without spaces around it."""
+    is_plain = text.isprintable() and text == text.strip()
+    return is_plain and 1 <= len(text) <= LONGEST_VERSION
+
+
+def require_legal(version: str, actor: str | None, note: str | None) -> None:
+    """Raise `InvalidDeploy` unless all of them can be stored and shown."""
+    if not is_version(version):
         raise InvalidDeploy(
             f"the deploy cannot be marked: a version is printable text of 1 to {LONGEST_VERSION} characters "
             f"without spaces around it, and this one has {len(version):,}"
         )
-    if note is not None and ("\0" in note or len(note) > LONGEST_NOTE):
-        raise InvalidDeploy(
-            f"the deploy cannot be marked: a note has at most {LONGEST_NOTE:,} characters, and this one has "
-            f"{len(note):,}"
-        )
+    for what, text, longest in (
+        ("an actor", actor, _LONGEST_ACTOR),
+        ("a note", note, LONGEST_NOTE),
+    ):
+        if text is not None and len(text) > longest:
+            raise InvalidDeploy(
+                f"the deploy cannot be marked: {what} has at most {longest:,} characters, and this one has "
+                f"{len(text):,}"
+            )
+        if text is not None and (why := complain(text)) is not None:
+            raise InvalidDeploy(f"the deploy cannot be marked: {what} {why}")
 
 
 def find_newest(connection: Connection, version: str | None = None) -> Marker | None:

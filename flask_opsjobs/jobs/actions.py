@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from .. import endings
@@ -20,6 +20,7 @@ from ..actions.domain import (
     moment_in_words,
     name_in,
     read_id_target,
+    read_moment,
     say_target,
 )
 from ..actions.effects import Advance, AnnounceStop, Dispatch, Effect, Forget
@@ -436,17 +437,11 @@ def _apply_recall(
 
 def _read_due_at(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
     """The due time in UTC as ISO 8601, or `now`."""
-    value = moment = given["due_at"]
+    value = given["due_at"]
     if value in (None, "now"):
         return {"due_at": "now"}
-    try:
-        if isinstance(value, str):
-            moment = datetime.fromisoformat(value.strip())
-            moment = moment.replace(tzinfo=moment.tzinfo or UTC)
-        if isinstance(moment, datetime) and moment.tzinfo and moment.year <= LAST_YEAR:
-            return {"due_at": exact(moment)}
-    except (ValueError, OverflowError):
-        pass
+    if (moment := read_moment(value)) is not None:
+        return {"due_at": moment}
     raise ValueError(
         f"due_at is now, or a time up to the year {LAST_YEAR} such as 2026-11-26T09:00, "
         f"in UTC unless it has an offset; got {show_value(value)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from ..actions.domain import (
@@ -17,6 +17,7 @@ from ..actions.domain import (
     moment_in_words,
     name_in,
     read_id_target,
+    read_moment,
     say_target,
 )
 from ..actions.effects import AnnounceResolved, Effect
@@ -107,20 +108,13 @@ def _note(
 
 def _read_until(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
     """A span such as `2h`, or a time in UTC as ISO 8601."""
-    value = moment = given["until"]
-    if isinstance(value, str):
-        text = value.strip()
-        if (found := re.fullmatch(r"([1-9][0-9]{0,4})([mhd])", text)) is not None:
-            if int(found[1]) * _UNITS[found[2]] <= LONGEST:
-                return {"until": text}
-        else:
-            try:
-                moment = datetime.fromisoformat(text)
-                moment = moment.replace(tzinfo=moment.tzinfo or UTC)
-            except ValueError:
-                moment = None
-    if isinstance(moment, datetime) and moment.tzinfo:
-        return {"until": exact(moment)}
+    value = given["until"]
+    text = value.strip() if isinstance(value, str) else ""
+    if (found := re.fullmatch(r"([1-9][0-9]{0,4})([mhd])", text)) is not None:
+        if int(found[1]) * _UNITS[found[2]] <= LONGEST:
+            return {"until": text}
+    elif (moment := read_moment(value)) is not None:
+        return {"until": moment}
     raise ValueError(
         "until is a span such as 30m, 2h or 3d, or a time such as 2026-11-26T09:00, in UTC unless it has an "
         f"offset, and at most {LONGEST.days} days from now; got {show_value(value)}"
@@ -146,8 +140,8 @@ def _decide_acknowledge(incident: IncidentForDecision, request: Request) -> Item
         before = (
             f"until {moment_in_words(incident.acknowledged_until)}, by {incident.acknowledged_by}"
         )
-    worse = [] if incident.severity == "critical" else ["or it turns critical"]
-    worse += [f"or it affects {2 * max(incident.affected, 1):,}"]
+    worse = [] if incident.severity == "critical" else ["until it turns critical"]
+    worse += [f"or until it affects {2 * max(incident.affected, 1):,}"]
     return make_item(
         incident,
         Change("acknowledged", before, f"until {moment_in_words(until)}"),

@@ -93,6 +93,7 @@ def test_without_a_deploy_it_is_resolved_from_now_on(
         ({"more": 0}, "more is a whole number"),
         ({"rate": "many"}, "rate is a whole number"),
         ({"until": "tomorrow"}, "until is a time"),
+        ({"until": "9999-12-31T23:59-14:00"}, "until is a time"),
         ({"until": "2020-01-01T00:00"}, "the time has passed"),
     ],
 )
@@ -102,6 +103,14 @@ def test_what_cannot_be_meant_is_refused(
     with pytest.raises(ActionRefused, match=says):
         operator.ignore_failure(failed, **until, **WHY)
     assert failing.failure()["state"] == "open"
+
+
+@pytest.mark.parametrize("version", ["", " ", "a\0", "\udcff", "a\nb", "v" * 201])
+def test_what_cannot_be_a_version_is_refused(
+    operator: Operator, failed: int, version: str
+) -> None:
+    with pytest.raises(ActionRefused, match="deploy is this, next or the version of a deploy"):
+        operator.resolve_failure(failed, version, **WHY)
 
 
 def test_it_is_ignored_until_a_time(failing: FailureBench, operator: Operator, failed: int) -> None:

@@ -90,10 +90,19 @@ def test_a_version_that_cannot_be_shown_is_refused(bench: Bench, version: str) -
     assert rows(bench) == []
 
 
-@pytest.mark.parametrize("note", ["x" * 10_000, "a\0"])
-def test_a_note_that_is_too_long_is_refused(bench: Bench, note: str) -> None:
-    with pytest.raises(InvalidDeploy, match="at most 1,000 characters"):
-        mark(bench, "1", note=note)
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        ({"note": "x" * 10_000}, "a note has at most 1,000 characters"),
+        ({"note": "a\0"}, "a note has a NUL character"),
+        ({"note": "\udcff"}, "a note has one half of a surrogate pair"),
+        ({"actor": "x" * 10_000}, "an actor has at most 200 characters"),
+        ({"actor": "\udcff"}, "an actor has one half of a surrogate pair"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused(bench: Bench, said: dict[str, str], says: str) -> None:
+    with pytest.raises(InvalidDeploy, match=says):
+        mark(bench, "1", **said)
     assert rows(bench) == []
 
 
@@ -116,6 +125,8 @@ def test_the_command(app: Flask, bench: Bench) -> None:
     refused = call("x" * 10_000)
     assert refused.exit_code == 2
     assert "this one has 10,000" in refused.output
+    refused = call("2026.11.4", "--note", "\udcff")  # as Python reads a byte that is no UTF-8
+    assert (refused.exit_code, "surrogate" in refused.output) == (2, True)
     assert rows(bench)[0][:2] == ("2026.11.3", "command")
     assert len(rows(bench)) == 1
 

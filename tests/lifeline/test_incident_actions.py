@@ -79,7 +79,8 @@ def test_an_acknowledgement_says_who_until_when_and_how_bad_it_was(
     assert (row["acknowledged_severity"], row["acknowledged_affected"]) == ("warning", 4)
     note = receipt.done[0].note
     assert (
-        note == "it stays open and calls nobody until then, or it turns critical, or it affects 8"
+        note == "it stays open and calls nobody until then, until it turns critical, "
+        "or until it affects 8"
     )
     # Again: it lasts longer.
     operator.acknowledge_incident(news.id, row["acknowledged_at"] + timedelta(hours=5), **WHY)
@@ -87,7 +88,11 @@ def test_an_acknowledgement_says_who_until_when_and_how_bad_it_was(
 
 
 @pytest.mark.parametrize(
-    "until", ["", "2", "2x", "0h", "-2h", "31d", "99999d", "soon", 7, None, "2026-13-01"]
+    "until",
+    [
+        *("", "2", "2x", "0h", "-2h", "31d", "99999d", "soon", 7, None, "2026-13-01"),
+        *("9999-12-31T23:59-14:00", "0001-01-01T00:00+14:00", "9001-01-01"),
+    ],
 )
 def test_an_acknowledgement_without_a_good_end_is_refused(
     passes: Passes, operator: Operator, until: Any
