@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from redis import RedisError
@@ -18,6 +18,7 @@ from rq.suspension import WORKERS_SUSPENDED
 from ..core.redis_facts import PlainJob, PlainJobs
 from .redis.broker import Broker, is_ours
 from .redis.connections import by_redis, read_only_queue
+from .redis.reads import read_time
 
 # Read at most 500 ids of each list or registry, in at most 50 queues: this bounds the cost of a page.
 _MOST_IDS = 500
@@ -117,18 +118,10 @@ def _read_examples(found: Sequence[tuple[Queue, _Found]]) -> list[PlainJob]:
         # RQ's description is the whole call: the function is the part before the parenthesis.
         function = description.partition("(")[0] if description else None
         examples.append(
-            PlainJob(rq_id, queue.name, status, function, _moment(ended_at or created_at))
+            PlainJob(rq_id, queue.name, status, function, read_time(ended_at or created_at))
         )
     return examples
 
 
 def _text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
-
-
-def _moment(text: str) -> datetime | None:
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)

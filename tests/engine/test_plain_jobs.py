@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from flask import Flask
 from redis import Redis
 from rq import Queue, SimpleWorker
@@ -57,11 +58,14 @@ def test_jobs_of_the_host_are_counted_and_ours_are_not(
     assert "hunter2" not in repr(found)
 
 
-def test_a_poisoned_payload_is_never_read(bench: Bench, redis_client: Redis) -> None:
+@pytest.mark.parametrize("created_at", ["nonsense", "9999-12-31T23:59:59-14:00"])
+def test_a_poisoned_payload_is_never_read(
+    bench: Bench, redis_client: Redis, created_at: str
+) -> None:
     queue = Queue("default", connection=redis_client)
     job = queue.enqueue(boom, "x")
     redis_client.hset(
-        job.key, mapping={"data": b"cos\nsystem\n(S'exit 1'\ntR.", "created_at": "nonsense"}
+        job.key, mapping={"data": b"cos\nsystem\n(S'exit 1'\ntR.", "created_at": created_at}
     )
     redis_client.hdel(job.key, "description")
     (example,) = look(bench).examples

@@ -106,9 +106,7 @@ def test_what_cannot_be_meant_is_refused(
 
 
 @pytest.mark.parametrize("version", ["", " ", "a\0", "\udcff", "a\nb", "v" * 201])
-def test_what_cannot_be_a_version_is_refused(
-    operator: Operator, failed: int, version: str
-) -> None:
+def test_what_cannot_be_a_version_is_refused(operator: Operator, failed: int, version: str) -> None:
     with pytest.raises(ActionRefused, match="deploy is this, next or the version of a deploy"):
         operator.resolve_failure(failed, version, **WHY)
 

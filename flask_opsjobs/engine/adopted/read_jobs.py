@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import MINYEAR, UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 
@@ -17,6 +17,8 @@ from rq.results import Result
 from ...jobs.adopted.seen import WORDS, SeenJob, SeenRun
 from ...jobs.perform import describe_error
 from ...jobs.record.json_storage import clean_text
+from ...jobs.record.options import LAST_YEAR
+from ..redis.reads import read_time
 from .look import Structure, execution_of
 from .memory import Memory
 from .pickle_view import MOST_BYTES, Hides, view_job
@@ -155,10 +157,10 @@ def _make(rq_id: bytes, memory: Memory, fields: Mapping[str, Any], score: Any) -
         structure=None if place is None else place.kind,
         word=word if word in _WORDS else "created",
         queue=_name(fields["origin"]) or (place and place.queue) or "default",
-        created_at=_moment(fields["created_at"]),
-        enqueued_at=_moment(fields["enqueued_at"]),
-        started_at=_moment(fields["started_at"]),
-        ended_at=_moment(fields["ended_at"]),
+        created_at=read_time(fields["created_at"]),
+        enqueued_at=read_time(fields["enqueued_at"]),
+        started_at=read_time(fields["started_at"]),
+        ended_at=read_time(fields["ended_at"]),
         scheduled_for=_moment_of(score),
         worker=_name(fields["worker_name"]) or "",
         timeout_seconds=_number(fields["timeout"], least=1),
@@ -269,21 +271,14 @@ def _float(value: Any) -> float | None:
         return None
 
 
-def _moment(value: Any) -> datetime | None:
-    try:
-        found = datetime.fromisoformat(_text(value))
-    except ValueError:
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
 def _moment_of(seconds: Any) -> datetime | None:
     if not isinstance(seconds, int | float):
         return None
     try:
-        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+        found = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
     except (OverflowError, ValueError):
         return None
+    return found if MINYEAR < found.year <= LAST_YEAR else None
 
 
 def _moment_of_entry(entry_id: Any) -> datetime | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import MINYEAR, UTC, datetime
 from typing import Any
 
 from redis import Redis, RedisError, ResponseError
@@ -16,6 +16,7 @@ from rq.registry import StartedJobRegistry
 
 from ...errors import EngineUnavailable
 from ...jobs.record.json_storage import clean_text
+from ...jobs.record.options import LAST_YEAR
 from .broker import PREFIX, WORKER_FIELD, Broker, parse_rq_id
 from .connections import by_redis
 
@@ -240,6 +241,19 @@ def _worker(name: str, values: list[Any], ttl: int) -> RQWorker:
 def one_queue_per_redis(broker: Broker, names: Iterable[str]) -> list[Queue]:
     """Return one queue for each Redis that these queues live on, to read data that belongs to no queue."""
     return [queues[0] for queues in by_redis(map(broker.queue, names))]
+
+
+def read_time(value: Any) -> datetime | None:
+    """Return a time as RQ writes it, in UTC; None for anything else, also for the first and the last years.
+
+    With another offset these are times that neither Python nor psycopg can hold.
+    """
+    try:
+        found = datetime.fromisoformat(_text(value))
+        found = (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+    return found if MINYEAR < found.year <= LAST_YEAR else None
 
 
 def _text(value: Any) -> str:

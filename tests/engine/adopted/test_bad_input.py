@@ -146,7 +146,11 @@ def test_lists_without_hashes_are_no_jobs(adopter: Adopter, queue: Queue) -> Non
 
 
 @pytest.mark.parametrize(
-    "value", ["", "tomorrow", "9999-12-31T23:59:59.999999Z", "0001-01-01T00:00:00Z", "1e9", "\0"]
+    "value",
+    [
+        *("", "tomorrow", "9999-12-31T23:59:59.999999Z", "0001-01-01T00:00:00Z", "1e9", "\0"),
+        *("9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"),
+    ],
 )
 @pytest.mark.parametrize("field", ["created_at", "enqueued_at", "started_at", "ended_at"])
 def test_empty_and_future_times(
