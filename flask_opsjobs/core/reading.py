@@ -28,12 +28,14 @@ def read_snapshot(
 ) -> Iterator[Reading]:
     """Yield the snapshot, and close the connection at the end. No statement may take longer than `seconds`.
 
-    `settings` are further settings of Postgres, which last as long as the transaction.
+    Its times are in UTC, whatever zone the database has. `settings` are further settings of Postgres, which
+    last as long as the transaction.
     """
     options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     with connection.execution_options(**options):
         # `set_config(…, true)` is SET LOCAL: all settings in one round trip, until the transaction ends.
-        chosen = {"statement_timeout": f"{int(seconds * 1000)}", **(settings or {})}
+        limit = f"{int(seconds * 1000)}"
+        chosen = {"statement_timeout": limit, "TimeZone": "UTC", **(settings or {})}
         wanted = [func.set_config(name, value, True) for name, value in chosen.items()]
         now = connection.execute(select(func.clock_timestamp(), *wanted)).one()[0]
         with Session(connection, autoflush=False) as session:
