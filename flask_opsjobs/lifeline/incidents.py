@@ -118,8 +118,16 @@ class _Changes:
 
 
 def words_of(class_: str, facts: Mapping[str, Any]) -> Words:
-    """How an incident of this class with these facts is shown."""
-    return detector_of(class_).say(facts)
+    """How an incident of this class with these facts is shown, also when another version wrote the facts."""
+    detector = detector_of(class_)
+    try:
+        return detector.say(facts)
+    except (LookupError, TypeError, ValueError):
+        return Words(
+            title=f"{detector.title}: facts of another version",
+            why="Another version of flask-opsjobs wrote its facts, and this one cannot read them.",
+            next_step="Read its evidence. The next look that finds it writes its facts anew.",
+        )
 
 
 def list_classes_at_work(connection: Connection) -> set[str]:
@@ -454,7 +462,7 @@ def _resolve(
             incident.subject,
             incident.severity,
             incident.episode,
-            detector.say(incident.facts).title,
+            words_of(detector.class_, incident.facts).title,
         )
         for incident, _ in to_resolve
     ]

@@ -98,6 +98,16 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- open, refresh, reopen, clear
 
 
+def test_one_with_facts_of_another_version_is_cleared(passes: Passes) -> None:
+    passes.look(finding())
+    passes.bench.rows("UPDATE opsjobs.incidents SET facts = '{}' RETURNING id")
+    (news,) = passes.quiet().resolved
+    assert (passes.row["state"], news.title) == (
+        "resolved",
+        "Failing loops: facts of another version",
+    )
+
+
 def test_a_finding_opens_an_incident_once(passes: Passes) -> None:
     (news,) = passes.look(finding(affected=3)).opened
     first = passes.row
