@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.lifeline import queries
-from flask_opsjobs.lifeline.detectors import DETECTORS
+from flask_opsjobs.lifeline.detectors import DETECTORS, rq_dependents_stuck
 from flask_opsjobs.lifeline.finding import Detector
 from flask_opsjobs.lifeline.models import LoopRun
 from flask_opsjobs.overview.badges import find_badges
@@ -228,6 +228,46 @@ def test_an_incident_of_a_class_that_no_detector_declares_is_shown(
     resolve = page.find("button", string="Resolve…")
     answer = client.post(resolve["formaction"], headers={"Sec-Fetch-Site": "same-origin"})
     assert "still true" not in client.get(answer.location).text
+
+
+def test_facts_of_another_version_are_no_error(get: Get, session: Session) -> None:
+    """As in a deploy that changed what a detector writes: the pages of both versions work."""
+    incident = make_incident(session, "cron_missed", facts={"of": "another version"})
+    session.commit()
+    assert "Missed slots: facts of another version" in get("/lifeline").text
+    page = soup(get(f"/lifeline/incidents/{incident.id}").text)
+    assert "this one cannot read them" in page.select_one(".say").text
+
+
+def test_the_search_finds_the_jobs_of_a_failure(get: Get, session: Session) -> None:
+    facts = {"failure": 7, "task": "tasks.render", "type": None, "raised_in": None}
+    new = make_incident(session, "failure_new", facts={**facts, "failed_jobs": 2}, affected=2)
+    session.commit()
+    page = soup(get(f"/lifeline/incidents/{new.id}").text)
+    jobs = page.select_one('[aria-labelledby="jobs"]')
+    assert jobs.a["href"] == "/ops/jobs/jobs?q=failure:7"
+    about = page.select_one('[aria-labelledby="facts"]')
+    assert about.find("a", string="7")["href"] == "/ops/jobs/lifeline/failures/7"
+
+
+def test_the_jobs_behind_a_parent_are_not_sought_by_the_parents_task(
+    get: Get, session: Session
+) -> None:
+    parent = make_job(session, "failed", origin="rq", task="mail.parent")
+    child = make_job(session, "deferred", origin="rq", task="mail.child")
+    row = {"rq_id": "a", "rq_place": "default", "parent": parent.id, "task": parent.task}
+    found = rq_dependents_stuck._finding(
+        {**row, "state": "failed", "ended_at": ago(), "dependents": [child.id]}
+    )
+    facts = dict(found.facts)
+    incident = make_incident(session, "rq_dependents_stuck", facts=facts, affected=250)
+    session.commit()
+    page = soup(get(f"/lifeline/incidents/{incident.id}").text)
+    jobs = page.select_one('[aria-labelledby="jobs"]')
+    assert "mail.child" in jobs.text
+    assert "1 of 250 shown" in jobs.text
+    assert "task=" not in str(jobs.select("header a"))
+    assert f"behind job {parent.id} (mail.parent)" in page.h1.text
 
 
 def test_what_was_deployed_just_before_is_listed(get: Get, session: Session) -> None:

@@ -51,7 +51,7 @@ def _finding(row: Mapping[str, Any]) -> Finding:
         facts={
             "rq_id": row["rq_id"],
             "parent": parent,
-            "task": row["task"],
+            "parent_task": row["task"],
             "state": row["state"],
             "number": len(dependents),
             "jobs": dependents[:100],
@@ -64,7 +64,7 @@ def _finding(row: Mapping[str, Any]) -> Finding:
 
 def _say(facts: Mapping[str, Any]) -> Words:
     jobs = counted(facts["number"], "plain job")
-    parent = f"job {facts['parent']} ({facts['task']})"
+    parent = f"job {facts['parent']} ({facts['parent_task']})"
     if facts["parent"] is None:
         parent = f"the job {facts['rq_id']} of RQ"
     can_retry = bool(facts["jobs_of"]["job.retry"])

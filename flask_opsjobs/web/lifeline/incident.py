@@ -100,7 +100,7 @@ def _part(read: Reading, row: IncidentRow) -> Markup:
         changes=changes,
         evidence=queries.list_evidence(read.session, row.id, row.episode),
         jobs=list_rows(read.session, jobs) if jobs and access.may("jobs.view") else (),
-        many_jobs=len(row.facts.get("jobs") or ()),
+        many_jobs=max(row.affected, len(row.facts.get("jobs") or ())),
         most_jobs=MOST_JOBS,
         search=_search(row.facts) if access.may("jobs.view") else None,
         places=list(_places(row.facts)),
@@ -113,15 +113,17 @@ def _part(read: Reading, row: IncidentRow) -> Markup:
 
 def _search(facts: Mapping[str, Any]) -> str | None:
     """The search for the affected jobs, as far as a search can say it."""
-    if facts.get("batch"):
-        return url_for("opsjobs.jobs", q=f"batch:{facts['batch']}")
+    for name in ("failure", "batch"):
+        if facts.get(name):
+            return url_for("opsjobs.jobs", q=f"{name}:{facts[name]}")
     query = {name: facts[name] for name in ("queue", "task") if facts.get(name)}
     return url_for("opsjobs.jobs", **query) if query else None
 
 
 # The subjects that have a page, by the name of the fact.
-_PAGES = ("queue", "worker", "cron", "limiter", "workflow", "batch")
+_PAGES = ("failure", "queue", "worker", "cron", "limiter", "workflow", "batch")
 _PERMISSIONS = {name: f"{name}s.view" for name in _PAGES} | {
+    "failure": "lifeline.view",
     "cron": "cron.view",
     "batch": "batches.view",
 }
