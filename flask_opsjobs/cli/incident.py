@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ import click
 from flask.cli import AppGroup
 from typing_extensions import override
 
+from ..actions.registry import ACTIONS
 from ..core.display import Display
 from ..core.reading import read_snapshot
 from ..lifeline.queries import (
@@ -20,7 +21,7 @@ from ..lifeline.queries import (
     list_evidence,
     list_followers,
 )
-from ..lifeline.repairs import repairs_of
+from ..lifeline.repairs import Repair, repairs_of
 from . import _operate, current_host, plain, to_json
 from .incidents import as_object, say_incident
 
@@ -85,8 +86,14 @@ def show(id: int, as_json: bool) -> None:
         lines.append(f"    {clean(found.next_step)}")
     lines += ["", f"evidence of episode {found.episode}:", *_say_evidence(evidence, clean)]
     lines += [f"also follows from it: {each.id}  {clean(each.title)}" for each in followers]
-    lines += [f"repair: {each.action} {' '.join(each.targets)}".rstrip() for each in repairs]
+    lines += map(_say_repair, repairs)
     click.echo(plain(*lines))
+
+
+def _say_repair(repair: Repair) -> str:
+    if repair.action not in ACTIONS:
+        return f"repair: {repair.action} comes with a later version"
+    return f"repair: {repair.action} {' '.join(repair.targets)}".rstrip()
 
 
 def _say_evidence(evidence: Sequence[EvidenceRow], clean: Callable[[str], str]) -> Iterator[str]:
@@ -103,11 +110,17 @@ def _evidence_as_object(row: EvidenceRow, clean: Callable[[str], str]) -> dict[s
         "first_at": row.first_at.isoformat(),
         "last_at": row.last_at.isoformat(),
         "count": row.count,
-        "facts": {
-            name: clean(value) if isinstance(value, str) else value
-            for name, value in row.facts.items()
-        },
+        "facts": _clean_texts(row.facts, clean),
     }
+
+
+def _clean_texts(value: Any, clean: Callable[[str], str]) -> Any:
+    """The value as JSON, with each text in it as the display policy shows it."""
+    if isinstance(value, Mapping):
+        return {name: _clean_texts(one, clean) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_clean_texts(one, clean) for one in value]
+    return clean(value) if isinstance(value, str) else value
 
 
 def _moment(at: datetime) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +16,8 @@ from ..core.reading import read_snapshot
 from ..core.words import counted, span
 from ..lifeline.detectors import DETECTORS
 from ..lifeline.lifecycle import SEVERITIES, STATES
-from ..lifeline.queries import IncidentFilter, IncidentRow, page_of_incidents
+from ..lifeline.loop_runs import list_loops
+from ..lifeline.queries import IncidentFilter, IncidentRow, count_unattended, page_of_incidents
 from . import current_host, plain, to_json
 
 MOST = 200
@@ -34,32 +36,42 @@ MOST = 200
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @with_appcontext
 def incidents(class_: str | None, severity: str | None, state: str, as_json: bool) -> None:
-    """Print the incidents that are not resolved, the most severe first.
+    """Print the incidents that are not resolved, the most severe first, of each severity the newest.
 
     Reads only. Exits 1 when a critical one is open, that is, nobody has acknowledged it and it does not
-    follow from another one; 0 when none is; 2 when the database does not answer. So a monitor can ask.
+    follow from another one, and when the loop detect does not run, so that nobody looks for incidents; else
+    0; 2 when the database does not answer. So a monitor can ask.
     """
     host = current_host()
     host.require_schema()
     wanted = IncidentFilter(class_ or "", severity or "", state)
     with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
-        page = page_of_incidents(read.session, wanted, limit=MOST)
-        critical = page_of_incidents(
-            read.session, IncidentFilter(severity="critical", state="open"), limit=MOST
-        )
-    rows = sorted(page.rows, key=lambda row: SEVERITIES.index(row.severity))
+        pages = [
+            page_of_incidents(read.session, replace(wanted, severity=each), limit=MOST)
+            for each in ([severity] if severity else SEVERITIES)
+        ]
+        unattended = count_unattended(read.session)
+        loops = list_loops(read.session, read.now)
+    is_watched = any(loop.loop == "detect" and loop.is_running for loop in loops)
+    rows = [row for page in pages for row in page.rows]
+    has_more = len(rows) > MOST or any(page.older for page in pages)
+    rows = rows[:MOST]
     clean = Display(host.display, may_see=True).clean
     if as_json:
         found = [as_object(row, clean) for row in rows]
-        click.echo(to_json({"incidents": found, "has_more": page.older is not None}, indent=2))
+        about = {"incidents": found, "has_more": has_more, "is_watched": is_watched}
+        click.echo(to_json(about, indent=2))
     else:
         for row in rows:
             click.echo(plain(*say_incident(row, read.now, clean)))
-        if page.older is not None:
-            click.echo(f"and more: these are the newest {MOST}")
+        if has_more:
+            click.echo(f"and more: these are the first {MOST}")
         if not rows:
-            click.echo("no such incident")
-    sys.exit(1 if any(not row.has_cause for row in critical.rows) else 0)
+            is_any = wanted == IncidentFilter(state="active")
+            click.echo("no incident is open" if is_any else "no such incident")
+        if not is_watched:
+            click.echo("nobody looks for incidents: start `flask opsjobs run`")
+    sys.exit(1 if unattended.critical or not is_watched else 0)
 
 
 def say_incident(row: IncidentRow, now: datetime, clean: Callable[[str], str]) -> Iterator[str]:

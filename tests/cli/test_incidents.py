@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from datetime import UTC, timedelta
 from typing import Any
 
 import pytest
 from click.testing import Result
 from flask import Flask
+from typing_extensions import override
 
+from flask_opsjobs.cli import incidents as cli
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.lifeline import incidents
+from flask_opsjobs.lifeline.detectors.redis_away import find_silent_redis
 from flask_opsjobs.lifeline.finding import DetectorPass, Finding, Observation
+from flask_opsjobs.lifeline.loop_runs import Note, note_pass
+from tests.conftest import MakeApp
 from tests.support.engine import Bench
+from tests.support.policies import ShowAll
 
 WHY = ("--reason", "known to all of us")
 
 
+@pytest.fixture(autouse=True)
+def watched(bench: Bench) -> None:
+    """The loop detect has just made a pass."""
+    note = Note("detect", "web-1:17", 5, 0.01, "nothing to do")
+    note_pass(bench.connection, None, note, read_clock(bench.connection))
+
+
 @pytest.fixture
 def site(app: Flask, bench: Bench) -> Flask:
-    """An app in which a critical and a less severe incident are open."""
+    """An app in which a critical incident is open."""
     facts = {"loop": "cron", "process": "p", "last_at": "2026-11-25T14:02:10+00:00"}
     seen = (Observation("last_pass", "loop_runs", {"process": "p"}),)
     _find(bench, "loop_silent", Finding("loop/cron", facts=facts, evidence=seen))
@@ -60,6 +75,51 @@ def test_a_warning_exits_with_0_and_filters_hide_no_critical_one(site: Flask, be
     assert (run.exit_code, "(warning, open, for 0 s, 3 affected)" in run.output) == (0, True)
 
 
+def test_many_others_hide_no_critical_one(
+    app: Flask, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cause of many is older than they are, and it alone is unattended."""
+    monkeypatch.setattr(cli, "MOST", 3)
+    since = read_clock(bench.connection) - timedelta(minutes=5)
+    silent = find_silent_redis("mail", "no", has_plain_workers=True)
+    _find(bench, "redis_away", dataclasses.replace(silent, since=since))
+    facts = {"queue": "mail", "number": 1, "due_at": "2026-11-25T14:02:10+00:00"}
+    unserved = [Finding(f"queue/{each}", since, facts=facts) for each in range(5)]
+    _find(bench, "queue_unserved", *unserved)
+    follows = [row["because_of"] for row in bench.rows("SELECT because_of FROM opsjobs.incidents")]
+    assert follows.count(None) == 1
+    facts = {"loop": "stage", "failed": 5, "process": "p", "error": "no"}
+    _find(bench, "loop_failing", *(Finding(f"loop/{each}", facts=facts) for each in range(5)))
+    run = _run(app, "incidents")
+    assert run.exit_code == 1
+    assert run.output.count("(critical,") == 3
+    assert run.output.endswith("and more: these are the first 3\n")
+
+
+def test_without_an_incident_it_says_so(app: Flask) -> None:
+    run = _run(app, "incidents")
+    assert (run.exit_code, run.output) == (0, "no incident is open\n")
+
+
+def test_without_the_loop_that_looks_nothing_is_called_well(app: Flask, bench: Bench) -> None:
+    bench.connection.execute("UPDATE opsjobs.loop_runs SET last_at = last_at - interval '1 min'")
+    run = _run(app, "incidents")
+    assert run.exit_code == 1
+    assert "nobody looks for incidents: start `flask opsjobs run`\n" in run.output
+    assert json.loads(_run(app, "incidents", "--json").stdout)["is_watched"] is False
+
+
+def test_times_are_in_utc_whatever_the_database_says(site: Flask, bench: Bench) -> None:
+    name = bench.row("SELECT current_database() AS name")["name"]
+    bench.connection.execute(f"ALTER DATABASE \"{name}\" SET timezone = 'Asia/Kathmandu'")
+    until = read_clock(bench.connection) + timedelta(hours=2)
+    assert (
+        _run(site, "incident", "acknowledge", "1", "--until", until.isoformat(), *WHY).exit_code
+        == 0
+    )
+    assert f"until {until.astimezone(UTC):%Y-%m-%d %H:%M} UTC" in _run(site, "incidents").output
+
+
 def test_as_json(site: Flask) -> None:
     run = _run(site, "incidents", "--json")
     (found,) = json.loads(run.stdout)["incidents"]
@@ -77,6 +137,30 @@ def test_one_incident_with_its_evidence(site: Flask) -> None:
     assert [each["number"] for each in about["episodes"]] == [1]
     missing = _run(site, "incident", "7")
     assert (missing.exit_code, missing.stderr) == (1, "Error: there is no incident 7\n")
+
+
+class HideHunter(ShowAll):
+    """Hides one word."""
+
+    @override
+    def clean_text(self, text: str) -> str:
+        return text.replace("hunter2", "[hidden]")
+
+
+def test_texts_in_evidence_pass_the_display_policy(make_app: MakeApp, bench: Bench) -> None:
+    """Also those in a list. What this version cannot do is not offered."""
+    app = make_app(display=HideHunter())
+    facts = {"workflow": 7, "broken": ["pay: password=hunter2"], "number": 1}
+    seen = (Observation("broken", "detect", {"says": facts["broken"]}),)
+    since = read_clock(bench.connection) - timedelta(minutes=5)
+    _find(bench, "workflow_stuck", Finding("workflow/7", since, facts=facts, evidence=seen))
+    facts = {"failure": 7, "failed_jobs": 1, "task": "t", "type": None, "raised_in": None}
+    _find(bench, "failure_new", Finding("failure/7", facts=facts))
+    for words in (("incident", "1"), ("incident", "1", "--json"), ("incidents",)):
+        assert "hunter2" not in _run(app, *words).output
+    assert (
+        "repair: operation.retry comes with a later version\n" in _run(app, "incident", "2").output
+    )
 
 
 def test_what_is_still_true_is_not_resolved(site: Flask) -> None:
