@@ -227,6 +227,19 @@ def test_jobs_whose_deliveries_wait_in_redis_are_unserved_too(scene: Scene, clas
     assert words_of(class_, found["facts"]).why.startswith("3 jobs due")
 
 
+@pytest.mark.parametrize("class_", ["queue_unserved"])
+def test_limited_jobs_of_a_queue_that_nobody_serves_are_counted(scene: Scene, class_: str) -> None:
+    for number in range(5):
+        job = scene.get("record_job")(queue="mail")
+        limited = """UPDATE opsjobs.jobs SET limiter = 'api', partition = %s, weight = 1, lane = %s
+            WHERE id = %s RETURNING id"""
+        scene.bench.rows(limited, f"{number % 2}", f"mail|api|{number % 2}", job)
+    scene.look(passes_until(DETECTORS[class_].open_after))
+    (found,) = scene.incidents()
+    assert found["affected"] == 5
+    assert words_of(class_, found["facts"]).why.startswith("5 jobs due")
+
+
 @pytest.mark.parametrize(("class_", "name"), NEAR_MISSES)
 def test_a_near_miss_stays_silent(scene: Scene, class_: str, name: str) -> None:
     with near_miss_of(CASES[class_], name, scene):

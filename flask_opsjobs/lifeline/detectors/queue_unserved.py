@@ -27,7 +27,7 @@ def _finding(row: Mapping[str, Any]) -> Finding:
 
 def _say(facts: Mapping[str, Any]) -> Words:
     more = "+" if facts["number"] >= 1000 else ""
-    jobs = counted(max(facts["number"], 1), "job", more=more)
+    jobs = counted(facts["number"], "job", more=more)
     return Words(
         title=f"Nobody serves the queue {facts['queue']}",
         why=f"{jobs} due, and no live worker listens to the queue.",
