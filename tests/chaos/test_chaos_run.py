@@ -21,7 +21,7 @@ from rq import Queue, SimpleWorker
 from rq.intermediate_queue import IntermediateQueue
 from rq.job import Dependency
 from rq.job import Job as RQJob
-from rq.registry import StartedJobRegistry
+from rq.registry import ReadyJobRegistry, StartedJobRegistry
 
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.loops import adopt, check_integrity, detect, observe, recall, roll_up, watch
@@ -245,12 +245,16 @@ def settle_plain_jobs(site: Site) -> None:
 
 
 def let_executions_expire(queue: Queue) -> None:
-    """As RQ's maintenance does it: at first what was started, then what was popped and never started."""
+    """As RQ's maintenance does it: at first what was started, then what was popped and never started.
+
+    Who ended a job may have died before it put those into their queue that waited for it.
+    """
     StartedJobRegistry(queue=queue).cleanup(time.time() + 1e9)
     popped = IntermediateQueue(queue.key, queue.connection)
     for rq_id in popped.get_job_ids():
         queue.connection.set(popped.get_first_seen_key(rq_id), 0)
     popped.cleanup(SimpleWorker([queue], connection=queue.connection), queue)
+    ReadyJobRegistry(queue=queue).cleanup()
 
 
 def ids_of(site: Site, condition: str) -> list[int]:
