@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from flask import Flask
 from psycopg.rows import dict_row
+from redis import Redis
+from rq import Queue, SimpleWorker
 
 from flask_opsjobs import endings
 from flask_opsjobs.actions.operator import Operator
@@ -288,6 +290,34 @@ def test_a_worker_that_asked_for_a_plain_job_hears_of_managed_ones_again(
         bench.dispatch_all()
         wait_until(lambda: told, 20, what="the delivery")
         assert [key for popped in told for key in popped.deliveries] == [(job, 1)]
+    finally:
+        assert link.stop(20)
+
+
+def test_nothing_is_left_in_redis_of_a_popped_delivery(
+    app: Flask, bench: Bench, host: Host, record_job: RecordJob, redis_client: Redis
+) -> None:
+    """Although RQ's maintenance looks when it is popped, and notes that it saw it."""
+    wire = broker_of(host).connections.make_wire("default")
+    slots = [SlotWorker(app, ["default"], slot_name(bench.name, 1), wire)]
+    queue = Queue("default", connection=redis_client)
+    maintaining = SimpleWorker([queue], connection=redis_client)
+    seen: list[Any] = []
+
+    def maintain(_: object) -> None:
+        queue.intermediate_queue.cleanup(maintaining, queue)
+        seen.append(queue.intermediate_queue.get_first_seen(f"opsjobs-{job}-1"))
+
+    link = RQLink(wire, ["default"], slots, maintain, None, 60, lambda: None)
+    link.want(1, may_block=True)
+    link.start()
+    try:
+        wait_until(lambda: link._is_popping, what="it waits for a delivery")
+        job = record_job()
+        bench.dispatch_all()
+        wait_until(lambda: seen, 20, what="the delivery")
+        assert seen != [None]
+        wait_until(lambda: not redis_client.keys("rq:*opsjobs-*"), what="no trace of it")
     finally:
         assert link.stop(20)
 

@@ -208,8 +208,13 @@ class Broker:
                 pipe.lrem(queue.key, 0, rq_id)
                 pipe.lrem(queue.intermediate_queue_key, 0, rq_id)
                 pipe.zrem(queue.failed_job_registry.key, rq_id)
-                pipe.delete(RQJob.key_for(rq_id))
+                pipe.delete(*keys_of_delivery(queue, rq_id))
             pipe.execute()
+
+
+def keys_of_delivery(queue: Queue, rq_id: str) -> tuple[str, str]:
+    """Return the keys of a delivery in RQ: its hash, and when RQ's maintenance saw it popped first."""
+    return RQJob.key_for(rq_id), queue.intermediate_queue.get_first_seen_key(rq_id)
 
 
 def broker_of(host: Host) -> Broker:

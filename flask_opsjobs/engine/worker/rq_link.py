@@ -15,13 +15,12 @@ from redis.client import Pipeline
 from rq import Queue
 from rq.command import PUBSUB_CHANNEL_TEMPLATE
 from rq.executions import Execution
-from rq.job import Job as RQJob
 from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import as_text
 from typing_extensions import override
 
 from ...core.outage import Backoff
-from ..redis.broker import PREFIX, parse_rq_id
+from ..redis.broker import PREFIX, keys_of_delivery, parse_rq_id
 from ..redis.broker import rq_id as make_rq_id
 from ..redis.connections import Wire, descriptors_of_pool
 from .forking import fork_lock
@@ -443,14 +442,14 @@ class RQLink(threading.Thread):
             pipe.execute()
 
     def _forget_taken(self, pipe: Pipeline) -> int:
-        """Remove hashes of popped deliveries: their jobs are reserved, or not to be run any more.
+        """Remove what RQ has of popped deliveries: their jobs are reserved, or not to be run any more.
 
         Return how many; whoever executes the pipeline takes them from the list.
         """
-        for queue, (job_id, number) in self._taken:
-            rq_id = make_rq_id(job_id, number)
-            pipe.lrem(self._queue(queue).intermediate_queue_key, 1, rq_id)
-            pipe.delete(RQJob.key_for(rq_id))
+        for name, (job_id, number) in self._taken:
+            rq_id, queue = make_rq_id(job_id, number), self._queue(name)
+            pipe.lrem(queue.intermediate_queue_key, 1, rq_id)
+            pipe.delete(*keys_of_delivery(queue, rq_id))
         return len(self._taken)
 
     def _forget_all_taken(self) -> None:
