@@ -80,8 +80,8 @@ def say_incident(row: IncidentRow, now: datetime, clean: Callable[[str], str]) -
     if row.resolved_at is not None:
         since = f"resolved {span((now - row.resolved_at).total_seconds())} ago ({row.resolved_by})"
     parts = [row.severity, row.state, since]
-    if row.affected:
-        parts.append(f"{row.affected:,} affected")
+    if row.affects:
+        parts.append(f"{row.affects} affected")
     if row.episode > 1:
         parts.append(counted(row.episode, "episode"))
     if row.has_cause:

@@ -101,7 +101,8 @@ class Detector:
 
     A finding becomes an incident when it has been so for `open_after`. An incident is cleared when two
     complete passes and `quiet_after` have passed without it. `repairs` are names of actions. While an
-    incident of this class is active, new ones of the classes in `hides` follow from it.
+    incident of this class is active, new ones of the classes in `hides` follow from it. `affects` names what
+    `affected` of a finding counts, as one and as several.
     """
 
     class_: str
@@ -116,6 +117,7 @@ class Detector:
     quiet_after: timedelta = timedelta(seconds=30)
     repairs: tuple[str, ...] = ()
     hides: tuple[str, ...] = ()
+    affects: tuple[str, str] = ("job", "jobs")
 
 
 def fingerprint_of(class_: str, subject: str) -> str:

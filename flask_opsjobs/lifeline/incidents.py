@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -222,6 +222,9 @@ def _begin(
 ) -> bool:
     """Open or reopen an incident if it has been so for long enough, else keep the finding as pending."""
     since = _since(finding, pending, now)
+    if incident is not None and incident.resolved_at is not None and since <= incident.resolved_at:
+        # It began in the last episode, which ended; so it began again when it was first found since.
+        since = _since(replace(finding, since=None), pending, now)
     if now - since < detector.open_after or not has_room:
         changes.still_pending.append((fingerprint_of(detector.class_, finding.subject), since))
         return False

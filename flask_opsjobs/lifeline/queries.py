@@ -12,11 +12,12 @@ from sqlalchemy import ColumnElement, Select, and_, case, func, not_, or_, selec
 from sqlalchemy.orm import Session, aliased
 
 from ..audit.models import AuditEvent
+from ..core.words import counted
 from ..failures.models import Deploy
 from ..jobs.models import Job
 from ..jobs.rows import Count
 from ..workers.models import Worker
-from .detectors import DETECTORS
+from .detectors import DETECTORS, detector_of
 from .finding import fingerprint_of
 from .incidents import words_of
 from .lifecycle import ACTIVE, SEVERITIES
@@ -34,6 +35,11 @@ MOST_COUNTED = 1_000
 MOST_DECISIONS = 2_000
 # What happened so long before an incident may have caused it.
 BEFORE = timedelta(minutes=30)
+_ENDS = {
+    "cleared": "It cleared by itself",
+    "operator": "A person resolved it",
+    "expired": "Nobody could look for it for a day, so it was closed",
+}
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,16 @@ class IncidentRow:
     def next_step(self) -> str:
         """What a person does next; empty when the repairs say it."""
         return words_of(self.class_, self.facts).next_step
+
+    @property
+    def affects(self) -> str:
+        """How many of what it affects, as `4 jobs`; empty when that is not counted."""
+        return counted(self.affected, *detector_of(self.class_).affects) if self.affected else ""
+
+    @property
+    def how_it_ended(self) -> str:
+        """How one that is resolved ended, before the time; empty while it is active."""
+        return _ENDS.get(self.resolved_by or "", "")
 
     @property
     def is_active(self) -> bool:

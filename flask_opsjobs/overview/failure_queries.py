@@ -48,6 +48,11 @@ class FailureSummary:
     hours: Sequence[int] = ()
 
     @property
+    def is_regressed(self) -> bool:
+        """Whether it is open because it failed again after it was resolved."""
+        return self.state == "open" and self.regressed_at is not None
+
+    @property
     def name(self) -> str:
         """The type of its exception; its title when none was raised."""
         return self.type.rpartition(".")[2] if self.type else self.title

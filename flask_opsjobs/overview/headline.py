@@ -258,7 +258,7 @@ def _failures(seen: Overview) -> Iterator[Wrong]:
         yield Wrong("failed", fact, f"{worst.jobs:,} {jobs} failed with it.", since, go)
         return
     names = list(dict.fromkeys(each.task for each in fresh))
-    fact = f"{len(fresh)} failures are new or back: {_list(names)}."
+    fact = f"{len(fresh)} failures are new or regressed: {_list(names)}."
     jobs = agree(worst.jobs, "job", "jobs")
     rest = f"The worst: {worst.jobs:,} {jobs} of {worst.task}."
     yield Wrong("failed", fact, rest, min(each.regressed_at or each.first_at for each in fresh), go)

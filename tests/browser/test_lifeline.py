@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from flask_opsjobs.lifeline.detectors import DETECTORS
 from flask_opsjobs.lifeline.finding import Detector
 from tests.support.browser import barriers, is_sideways
-from tests.web.rows import make_incident, make_job
+from tests.web.rows import ago, make_incident, make_job, make_worker
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -46,6 +46,21 @@ def test_repair_and_acknowledge_are_on_the_first_screen_of_a_phone(
         page.goto(address)
         assert not is_sideways(page)
         assert barriers(page) == []
+
+
+def test_what_changed_on_another_day_is_readable(page: Any, live_url: str, app: Flask) -> None:
+    """The date of a change stands above its time, and not over what changed."""
+    with Session(app.extensions["opsjobs"].engine) as session:
+        make_worker(session, started_at=ago(days=2, minutes=5))
+        found = make_incident(session, first_at=ago(days=2), opened_at=ago(days=2)).id
+        session.commit()
+    page.goto(f"/ops/jobs/lifeline/incidents/{found}")
+    for width in (1440, 360):
+        page.set_viewport_size({"width": width, "height": 800})
+        time, words = (page.locator(f".line li {part}").first for part in ("time", "p"))
+        box = time.bounding_box()
+        assert " " in time.text_content()
+        assert box["x"] + time.evaluate("it => it.scrollWidth") <= words.bounding_box()["x"]
 
 
 def test_an_incident_is_acknowledged_and_repaired_from_its_page(

@@ -64,8 +64,22 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
         incident = rows.make_incident(
             session, "queue_unserved", subject=f"queue/{queue}", facts=facts
         )
-        rows.make_deploy(session, _name("version", request.param), at=rows.ago(minutes=12))
-        rows.make_failure(session, task, title=f"KeyError: {task}", created_at=rows.ago(minutes=5))
+        deploy = rows.make_deploy(
+            session, _name("version", request.param), at=rows.ago(minutes=12), actor=actor
+        )
+        failure = rows.make_counted_failure(
+            session,
+            [jobs["failed"]],
+            deploy,
+            type=_name("type", request.param),
+            title=f"KeyError: {task}",
+            raised_in=f"{task} in {_name('module', request.param)}",
+        )
+        missing = rows.make_incident(
+            session,
+            "worker_missing",
+            facts={"worker": _name("missing", request.param), "jobs": [jobs["started"].id]},
+        )
         rows.make_entry(session, jobs["queued"])
         session.add(
             Queue(name=queue, created_at=rows.ago(days=1), **rows.paused() | {"paused_by": actor})
@@ -111,6 +125,9 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
         "simulate": f"/limiters/{limiter}/simulate?live=yes&concurrency=4",
         "lifeline": "/lifeline",
         "incident": f"/lifeline/incidents/{incident.id}",
+        "incident of a worker": f"/lifeline/incidents/{missing.id}",
+        "failures": "/lifeline/failures",
+        "failure": f"/lifeline/failures/{failure.id}",
         "workflows": "/workflows",
         "workflow": f"/workflows/{run.id}",
         "workflow that waits": f"/workflows/{run.id}?step={wait.id}",
@@ -170,6 +187,18 @@ def test_a_shortened_name_keeps_its_end_and_has_the_whole_in_its_title(
         assert page.evaluate(_BELOW_OTHERS) == [], name
 
 
+def test_what_is_cut_in_a_table_is_whole_in_its_title(page: Any, paths: dict[str, str]) -> None:
+    page.set_viewport_size({"width": 1280, "height": 800})
+    titles: dict[str, list[str]] = {}
+    for name, path in paths.items():
+        page.goto(f"/ops/jobs{path}")
+        titles[name] = page.evaluate(_TITLES_OF_CUT)
+    assert titles["overview"]
+    assert [name for name, found in titles.items() if "" in found] == []
+
+
+_TITLES_OF_CUT = """[...document.querySelectorAll(".rows .fill, .ex p")]
+    .filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => one.title.trim())"""
 # Tables that run out of the panel around them, below what stands beside it.
 _BELOW_OTHERS = """[...document.querySelectorAll(".panel .rows")]
     .filter((rows) => rows.offsetWidth > rows.parentElement.clientWidth + 1

@@ -32,11 +32,11 @@ pytestmark = pytest.mark.chaos
 
 # How the first attempt ends, and what is said of it.
 ENDS = {
-    "exit": ("died", "unknown, exited with 3 before its function returned"),
-    "kill": ("died", "unknown, killed by SIGKILL"),
-    "real-time signal": ("died", "unknown, killed by signal 35"),
-    "segfault": ("died", "unknown, killed by SIGSEGV"),
-    "abort": ("died", "unknown, killed by SIGABRT"),
+    "exit": ("died", "exited with 3 before its function returned"),
+    "kill": ("died", "killed by SIGKILL"),
+    "real-time signal": ("died", "killed by signal 35"),
+    "segfault": ("died", "killed by SIGSEGV"),
+    "abort": ("died", "killed by SIGABRT"),
     "memory": ("raised", "MemoryError"),
     "files": ("raised", "OSError: [Errno 24] Too many open files: '/dev/null'"),
     "fork": ("returned", None),

@@ -73,7 +73,7 @@ def test_a_warning_exits_with_0_and_filters_hide_no_critical_one(site: Flask, be
     facts = {"loop": "stage", "failed": 5, "process": "p", "error": "no"}
     _find(bench, "loop_failing", Finding("loop/stage", facts=facts, affected=3))
     run = _run(site, "incidents")
-    assert (run.exit_code, "(warning, open, for 0 s, 3 affected)" in run.output) == (0, True)
+    assert (run.exit_code, "(warning, open, for 0 s, 3 jobs affected)" in run.output) == (0, True)
 
 
 def test_many_others_hide_no_critical_one(

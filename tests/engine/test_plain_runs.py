@@ -128,7 +128,7 @@ def test_a_child_that_dies_is_recorded_with_its_cause(queue: Queue, work: Run) -
     assert (row["state"], row["rq_status"]) == ("failed", "failed")
     assert (run["outcome"], run["death"]) == ("died", "signal")
     assert run["death_facts"]["signal"] == "SIGKILL"
-    assert run["cause_of_death"] == "unknown, killed by SIGKILL"
+    assert run["cause_of_death"] == "killed by SIGKILL"
     assert "WARNING tests.support.plain: about to die" in run["log_tail"]
     (result,) = job.results()
     assert run["execution_id"] == result.execution_id

@@ -164,12 +164,11 @@ def test_what_nobody_could_look_for_during_a_day_is_given_up(passes: Passes) -> 
 def test_the_same_finding_reopens_it_as_the_next_episode(passes: Passes) -> None:
     (opened,) = passes.look(finding()).opened
     passes.quiet()
-    resolved_at = passes.row["resolved_at"]
     (news,) = passes.look(finding(since=passes.now - timedelta(hours=3), affected=9)).reopened
     row = passes.row
     assert (row["id"], row["state"], row["episode"], news.episode) == (opened.id, "open", 2, 2)
-    # An episode does not begin before the last one ended.
-    assert (row["opened_at"], row["resolved_at"]) == (resolved_at, None)
+    # That time is of the last episode: this one began when it was first found since.
+    assert (row["opened_at"], row["resolved_at"]) == (passes.now, None)
     assert (row["first_at"] < row["opened_at"], row["affected"]) == (True, 9)
 
 

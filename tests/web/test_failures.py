@@ -260,6 +260,43 @@ def test_the_trend_draws_each_quarter_and_day_with_deploys(get: Get, session: Se
     assert "2 attempts failed on the last day" in day.desc.text
 
 
+def test_a_label_of_a_deploy_never_stands_under_the_flag_of_another(
+    get: Get, session: Session
+) -> None:
+    """The newest flag is at the right edge, and its label would stand where the older flag is."""
+    make_deploy(session, "2026.11.2", at=ago(hours=26))
+    failure = make_counted_failure(session, _fail(session), make_deploy(session))
+    session.commit()
+    page = soup(get(f"/lifeline/failures/{failure.id}").text)
+    day, month = page.select('[aria-labelledby="trend"] svg')
+    labels = {
+        chart: [text.text for text in chart.select(".deploy + text")] for chart in (day, month)
+    }
+    assert labels[day] == ["2026.11.3"]
+    assert len(month.select(".deploy")) == 2
+    assert labels[month] == ["2026.11.2"]
+
+
+def test_a_state_is_red_only_while_somebody_must_decide(get: Get, session: Session) -> None:
+    make_counted_failure(session, _fail(session), last_at=ago(minutes=2))
+    make_counted_failure(session, last_at=ago(minutes=3), regressed_at=ago(minutes=3))
+    make_counted_failure(session, last_at=ago(minutes=4))
+    session.commit()
+    chips = soup(get("/lifeline/failures").text).select("tr[data-row] .chip")
+    assert [(chip.text, chip["data-is"]) for chip in chips] == [
+        ("open", "failed"),
+        ("regressed", "failed"),
+        ("open", "waiting"),
+    ]
+    # The overview says the same of the same failures.
+    chips = soup(get("").text).select('[aria-labelledby="failures"] .chip')
+    assert {(chip.text, chip["data-is"]) for chip in chips} == {
+        ("new", "failed"),
+        ("regressed", "failed"),
+        ("open", "waiting"),
+    }
+
+
 def test_what_nobody_counted_is_hatched(get: Get, session: Session) -> None:
     _count_until(session, ago(hours=5))
     at = ago(hours=7)

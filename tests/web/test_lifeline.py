@@ -16,7 +16,7 @@ from flask_opsjobs import OpsJobs
 from flask_opsjobs.lifeline import queries
 from flask_opsjobs.lifeline.detectors import DETECTORS, rq_dependents_stuck
 from flask_opsjobs.lifeline.finding import Detector
-from flask_opsjobs.lifeline.models import LoopRun
+from flask_opsjobs.lifeline.models import EvidenceRecord, LoopRun
 from flask_opsjobs.overview.badges import find_badges
 from flask_opsjobs.web.app.host import reading
 from tests.web.conftest import Access
@@ -334,7 +334,7 @@ def test_repairs_are_buttons_where_they_can_be(
     access: Access,
     repairs: Callable[..., None],
 ) -> None:
-    repairs("job.cancel", "queue.pause", "queue.set_prefetch", "lease.release")
+    repairs("lease.release", "job.cancel", "queue.pause", "queue.set_prefetch")
     jobs = [make_job(session, queue="mail") for _ in range(2)]
     facts = {"jobs": [job.id for job in jobs], "queue": "mail"}
     incident = make_incident(session, facts=facts, affected=2)
@@ -349,10 +349,13 @@ def test_repairs_are_buttons_where_they_can_be(
     pause = page.find("button", string="Pause queue…")
     assert pause["formaction"] == "/ops/jobs/queues/mail/pause"
     assert page.find("a", string="Set prefetch…")["href"] == "/ops/jobs/queues/mail"
-    assert "lease.release comes with a later version" in page.select_one(".actions").text
+    # What is only named comes after all buttons of repairs.
+    said = _words(page.select_one(".actions"))
+    assert said.index("Set prefetch…") < said.index("lease.release comes with a later version")
     shown = page.select_one('[aria-labelledby="jobs"]')
     assert [row.text.strip() for row in shown.select("tbody th")] == sent
-    assert shown.select_one('a[href="/ops/jobs/jobs?queue=mail"]') is not None
+    # All are listed, and a search would find others too.
+    assert shown.select_one("header a") is None
     # What the button sends is a plan for both jobs.
     answer = client.post(
         cancel["formaction"], data={"job": sent}, headers={"Sec-Fetch-Site": "same-origin"}
@@ -363,6 +366,76 @@ def test_repairs_are_buttons_where_they_can_be(
     assert row.select_one(".step a")["href"] == f"/ops/jobs{path}"
     access.held.discard("job.cancel")
     assert "needs job.cancel" in soup(get(path).text).select_one(".actions button[disabled]").text
+
+
+@pytest.mark.parametrize(
+    ("facts", "search"),
+    [
+        ({"failure": 7}, "jobs of this failure /ops/jobs/jobs?q=failure:7"),
+        ({"batch": 7}, "jobs of this batch /ops/jobs/jobs?q=batch:7"),
+        ({"queue": "mail"}, "jobs of this queue /ops/jobs/jobs?queue=mail"),
+        (
+            {"jobs": [1], "task": "t", "queue": "mail"},
+            "jobs of this task in this queue /ops/jobs/jobs?task=t&queue=mail",
+        ),
+    ],
+)
+def test_a_search_finds_the_jobs_that_are_not_listed(
+    get: Get, session: Session, facts: dict[str, Any], search: str
+) -> None:
+    incident = make_incident(session, facts=facts, affected=2)
+    session.commit()
+    link = soup(get(f"/lifeline/incidents/{incident.id}").text).select_one("#jobs ~ .push a")
+    assert f"{_words(link)} {link['href'].replace('%3A', ':')}" == f"Search the {search}"
+
+
+def test_it_leads_to_what_it_is_about(get: Get, session: Session) -> None:
+    facts = {"failure": 7, "parent": 41, "queue": "mail"}
+    incident = make_incident(session, facts=facts)
+    session.commit()
+    facts_ = soup(get(f"/lifeline/incidents/{incident.id}").text).select_one("#facts").parent.parent
+    links = {link["href"].removeprefix("/ops/jobs") for link in facts_.select("dd a")}
+    assert links == {"/lifeline/failures/7", "/jobs/41", "/queues/mail"}
+
+
+def test_evidence_shows_times_as_times_and_nothing_that_is_not_known(
+    get: Get, session: Session
+) -> None:
+    incident = make_incident(session)
+    seen = {"due_at": "2026-11-25T14:02:10.123456+00:00", "trouble": None, "jobs": [3, 4]}
+    evidence = EvidenceRecord(
+        incident_id=incident.id,
+        episode=1,
+        kind="first_due",
+        first_at=ago(),
+        last_at=ago(),
+        source="detect",
+        facts=seen,
+    )
+    session.add(evidence)
+    session.commit()
+    rows = soup(get(f"/lifeline/incidents/{incident.id}").text).select("#evidence ~ * th, tbody th")
+    (row,) = [row for row in rows if "First due" in row.text]
+    assert _words(row) == "First due jobs 3, 4, due at 2026-11-25 14:02:10"
+    assert row.time["datetime"] == "2026-11-25T14:02:10Z"
+
+
+def test_a_moment_in_a_sentence_follows_the_chosen_zone(get: Get, session: Session) -> None:
+    incident = make_incident(session, "worker_missing")
+    session.commit()
+    for path in ("/lifeline", f"/lifeline/incidents/{incident.id}", ""):
+        sentence = soup(get(path).text).find("time", datetime="2026-11-25T14:00:00Z")
+        assert sentence["data-as"] == "clock", path
+
+
+def test_an_incident_says_what_it_affects(get: Get, session: Session) -> None:
+    facts = {"cron": "close_day", "slots": 3, "last_at": "2026-11-25T14:00:00+00:00", "why": ""}
+    incident = make_incident(session, "cron_missed", facts=facts, affected=3)
+    session.commit()
+    assert "3 slots affected" in _words(
+        soup(get(f"/lifeline/incidents/{incident.id}").text).select_one(".lead")
+    )
+    assert "3 slots" in _words(soup(get("/lifeline").text).select_one("tr[data-row]"))
 
 
 def test_more_jobs_than_one_plan_takes_are_named(
@@ -404,6 +477,9 @@ def test_one_that_is_over_has_no_buttons(get: Get, session: Session) -> None:
     assert page.select("#part .head button") == []
     assert page.select_one('[aria-labelledby="acknowledge"]') is None
     assert "resolved" in page.select_one(".chip.big").text
+    say = _words(page.select_one("#part > .say"))
+    assert say.startswith("It cleared by itself ")
+    assert "While it was open: Its last 5 passes in process web-1:17 failed" in say
 
 
 @pytest.mark.parametrize("id_", ["0", "987654", "x", "9" * 30])

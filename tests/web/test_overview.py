@@ -230,7 +230,7 @@ def test_a_failure_that_is_new_or_back_is_said_unless_an_incident_says_it(
     back = make_failure(session, regressed_at=ago(minutes=3), regressed_in=deploy.id)
     session.commit()
     (fact,) = _facts(get)
-    assert fact == "2 failures are new or back: render and send_invoice."
+    assert fact == "2 failures are new or regressed: render and send_invoice."
     about = {"task": "render", "failed_jobs": 312, "error": "x", "type": None, "raised_in": None}
     told = make_incident(session, "failure_new", subject=f"failure/{new.id}", facts=about)
     session.commit()
@@ -352,7 +352,7 @@ def test_the_waiting_card_says_when_its_first_job_is_due(session: Session, get: 
     session.commit()
     diagnosis = _cards(get)["Waiting"].select_one(".diag")
     assert _words(diagnosis) == (
-        "Nothing to do: scheduled, waiting for retry, or waiting for another job."
+        "Nothing to do: they wait for a time or another job."
         f" The first is due at {clock(first.due_at)} UTC ."
     )
     assert diagnosis.time["data-as"] == "due"
@@ -374,7 +374,7 @@ def test_failed_jobs_are_reviewed_by_failure(session: Session, get: Get) -> None
     assert _words(card.select_one(".count")) == "3"
     assert (
         _words(card.select_one(".diag"))
-        == "4 failures are open; the worst: 312 jobs of process_invoice . None is new."
+        == "4 failures ended jobs, none is new. Look first at process_invoice ."
     )
     lines = [_words(line) for line in card.select(".ex li")]
     assert [line.partition(" · ")[0] for line in lines] == [
@@ -430,7 +430,7 @@ def test_jobs_of_paused_and_unserved_queues_are_blocked(session: Session, get: G
     assert _words(cards["Blocked"].select_one(".count")) == "5"
     assert (
         _words(cards["Blocked"].select_one(".diag"))
-        == "3 jobs wait: reports has no live worker. 1 more holds jobs too."
+        == "3 jobs wait: reports has no live worker. 1 more holds jobs."
     )
     assert [
         re.sub(r" since.*| \d+ min", "", _words(line)) for line in cards["Blocked"].select(".ex li")
@@ -630,7 +630,7 @@ def test_jobs_beyond_a_limit_are_blocked_and_the_others_are_not(session: Session
     session.commit()
     cards = _cards(get)
     assert _words(cards["Blocked"].select_one(".count")) == "3"
-    assert "customer-api , which allows no more now" in _words(cards["Blocked"].select_one(".diag"))
+    assert "customer-api , which is full" in _words(cards["Blocked"].select_one(".diag"))
     assert _words(cards["Runnable"].select_one(".count")) == "4"  # two of 7, one of 8, one started
 
 
@@ -658,7 +658,7 @@ def test_no_job_is_called_free_of_a_limit_that_was_not_examined(
     fill(session, queue="default", available=5_001)
     make_limiter(session, rate=None, per_seconds=None, burst=None, concurrency=1)
     session.commit()
-    says = "No due job is held: every queue with due jobs is open, and a worker listens to it."
+    says = "No due job is held: their queues are open and have workers."
     assert _words(_cards(get)["Blocked"].select_one(".diag")) == says
     make_limited(session, "7", "started")
     make_limited(session, "7")

@@ -56,7 +56,7 @@ class Errands:
     def settle_death(self, job: PlainRun, place: Place, sent: Sent, death: Death) -> None:
         """Let RQ settle a plain job whose child died at a place."""
         why, child = sent.why_killed, place.child
-        known = why or ("out of memory" if death.is_out_of_memory else "unknown")
+        known = why or ("out of memory" if death.is_out_of_memory else None)
         self._waiting.append(
             PlainDeath(
                 job,
@@ -65,7 +65,7 @@ class Errands:
                 was_stopped=why == BY_COMMAND,
                 pid=0 if child is None else child.pid,
                 outcome=_OUTCOMES.get(why or "", "died"),
-                cause_of_death=f"{known}, {death.words}",
+                cause_of_death=f"{known}, {death.words}" if known else death.words,
                 death=_DEATHS.get(why, "stopped") if why else death.cause,
                 death_facts=death.facts | ({"by": why} if why else {}),
                 log_tail=None if child is None else child.page.log_tail(),

@@ -217,8 +217,9 @@ def _outcome(sent: Sent, death: Death, tasks: Mapping[str, TaskDeclaration]) -> 
         cause, kind, word = f"time-out, {words}", "timed_out", "timed_out"
         facts = facts | {"limit_seconds": order.timeout_seconds}
     else:
-        known = why or ("out of memory" if death.is_out_of_memory else "unknown")
-        error, cause, kind = f"its process died: {words}", f"{known}, {words}", "died"
+        known = why or ("out of memory" if death.is_out_of_memory else None)
+        error, kind = f"its process died: {words}", "died"
+        cause = f"{known}, {words}" if known else words
         word = "stopped" if why else death.cause
         facts = facts | {"by": why} if why else facts
     return Outcome(

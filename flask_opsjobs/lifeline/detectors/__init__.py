@@ -81,6 +81,7 @@ def detector_of(class_: str) -> Detector:
         found_when="another version of flask-opsjobs found it; this one does not know the class",
         near_miss="",
         say=lambda _facts: _say_undeclared(class_),
+        affects=("thing", "things"),
     )
 
 

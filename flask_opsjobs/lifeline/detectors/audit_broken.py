@@ -40,4 +40,5 @@ DETECTOR = Detector(
     say=_say,
     found_by="verify_audit",
     quiet_after=timedelta(seconds=60),
+    affects=("row", "rows"),
 )

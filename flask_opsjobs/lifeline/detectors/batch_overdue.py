@@ -60,4 +60,5 @@ DETECTOR = Detector(
     detect=_detect,
     open_after=timedelta(minutes=1),
     repairs=("batch.close", "batch.retry", "batch.cancel"),
+    affects=("batch", "batches"),
 )

@@ -50,4 +50,5 @@ DETECTOR = Detector(
     detect=_detect,
     quiet_after=timedelta(seconds=10),
     repairs=("cron.catch_up",),
+    affects=("slot", "slots"),
 )

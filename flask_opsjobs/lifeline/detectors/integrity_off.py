@@ -68,4 +68,5 @@ DETECTOR = Detector(
     say=_say,
     found_by="check_integrity",
     quiet_after=timedelta(seconds=5),
+    affects=("difference", "differences"),
 )

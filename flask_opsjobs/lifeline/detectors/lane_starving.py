@@ -107,21 +107,19 @@ def _say(facts: Mapping[str, Any]) -> Words:
     if facts["limiter"] is not None:
         lane += f", limiter {facts['limiter']}"
     return Words(
-        title=f"A lane of the queue {lane} starves",
-        why=f"Its first job has been due since {since}, while other jobs of the queue start. Usually a "
-        f"job waits "
+        title=f"The first job of the queue {lane} does not start",
+        why=f"It has been due since {since}, while other jobs of the queue start. Usually a job waits "
         f"{span(facts['usual_seconds'])}.",
     )
 
 
 DETECTOR = Detector(
     class_="lane_starving",
-    title="Starving lanes",
+    title="Jobs that others overtake",
     severity="warning",
-    found_when="the first due job of a lane has waited for a minute and for ten times the median of a "
-    "day, its "
-    "limiter admits it, and other jobs of its queue start",
-    near_miss="a limiter at its declared rate; a long lane that moves; a cooldown; a paused queue",
+    found_when="the first due job of a queue, or of a partition of it, has waited for a minute and for ten "
+    "times the median of a day, its limiter admits it, and other jobs of its queue start",
+    near_miss="a limiter at its declared rate; a long queue that moves; a cooldown; a paused queue",
     say=_say,
     detect=_detect,
     open_after=timedelta(seconds=30),

@@ -51,4 +51,5 @@ DETECTOR = Detector(
     open_after=timedelta(seconds=5),
     quiet_after=timedelta(seconds=10),
     repairs=("lease.release",),
+    affects=("lease", "leases"),
 )

@@ -43,4 +43,5 @@ DETECTOR = Detector(
     found_by="recall",
     quiet_after=timedelta(seconds=60),
     repairs=("delivery.remove",),
+    affects=("delivery", "deliveries"),
 )

@@ -46,4 +46,5 @@ DETECTOR = Detector(
     say=_say,
     detect=_detect,
     repairs=("workflow.signal", "workflow.give_signal", "workflow.skip"),
+    affects=("wait", "waits"),
 )

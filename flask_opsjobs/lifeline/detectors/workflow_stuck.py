@@ -98,4 +98,5 @@ DETECTOR = Detector(
     detect=_detect,
     open_after=timedelta(seconds=60),
     repairs=("workflow.retry", "workflow.cancel"),
+    affects=("workflow", "workflows"),
 )

@@ -16,6 +16,9 @@ from ...core.words import agree, counted, took
 from ...jobs.rows import Count
 from .host import host
 
+# As `core.words.moment` writes it.
+_MOMENT = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC")
+
 
 @pass_context
 def ago(context: Context, moment: datetime | None) -> Markup:
@@ -73,7 +76,7 @@ def roughly_ago(context: Context, moment: datetime) -> Markup:
     """
     if (context["now"] - moment).total_seconds() > 60:
         return ago(context, moment)
-    return Markup("less than a minute ago")
+    return Markup("under 1 min ago")
 
 
 def _time(
@@ -93,6 +96,17 @@ def _time(
     return Markup(
         f'<time datetime="{date}T{time}Z" title="{date} {time} UTC" data-as="{words}">{shown}</time>'
     )
+
+
+@pass_context
+def with_times(context: Context, text: str) -> Markup:
+    """A sentence of ours, or markup of one, in which each moment to the second becomes a `clock`."""
+
+    def show(found: re.Match[str]) -> str:
+        return clock(context, datetime.fromisoformat(f"{found[1]}+00:00"))
+
+    # Digits have nothing to escape.
+    return Markup(_MOMENT.sub(show, escape(text)))
 
 
 def number(value: int) -> str:
@@ -187,6 +201,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "heartbeat": heartbeat,
     "lasting": lasting,
     "roughly_ago": roughly_ago,
+    "with_times": with_times,
     "middle": middle,
     "short_names": short_names,
     "number": number,

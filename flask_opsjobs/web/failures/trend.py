@@ -112,12 +112,17 @@ def _flags(marks: Sequence[DeployMark], start: datetime, window: timedelta) -> S
     """The deploys in the window, the newest first; a label only where there is room for it."""
     flags: list[Flag] = []
     room = WIDTH
-    for mark in sorted(marks, key=lambda mark: mark.at, reverse=True):
-        x = (mark.at - start) / window * WIDTH
-        if not 0 <= x <= WIDTH:
-            continue
+    places = [((mark.at - start) / window * WIDTH, mark) for mark in marks]
+    shown = sorted(
+        ((x, mark) for x, mark in places if 0 <= x <= WIDTH),
+        key=lambda place: place[0],
+        reverse=True,
+    )
+    for number, (x, mark) in enumerate(shown):
         is_right = x > WIDTH - _FLAG_WIDTH
-        has_room = (x if is_right else x + _FLAG_WIDTH) <= room
+        # A label on the left must end where the next older flag stands.
+        older = shown[number + 1][0] if number + 1 < len(shown) else 0.0
+        has_room = older <= x - _FLAG_WIDTH and x <= room if is_right else x + _FLAG_WIDTH <= room
         label = _shorten(mark.version) if has_room else ""
         if has_room:
             room = x - _FLAG_WIDTH if is_right else x

@@ -138,14 +138,16 @@ def _of_attempts(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Eve
     for attempt in attempts:
         if attempt.ended_at is not None:
             word = outcome_of(attempt, job)
-            error = None if attempt.cause_of_death else attempt.error  # the error repeats the cause
+            cause = attempt.cause_of_death
+            error = None if cause else attempt.error  # the error repeats the cause
+            how = "" if cause and cause.startswith(word.text) else f", {word.text}"
             yield Event(
                 attempt.ended_at,
                 word.is_,
-                f"Attempt {attempt.number} ended, {word.text}",
+                f"Attempt {attempt.number} ended{how}",
                 source_of(attempt),
                 payload=error,
-                label=attempt.cause_of_death,
+                label=cause,
             )
         by = f" by {attempt.worker}" if attempt.worker else ""
         source = "rq" if source_of(attempt) == "rq" else "worker"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,7 +19,6 @@ from ...lifeline import actions as incident_actions
 from ...lifeline import queries
 from ...lifeline.detectors import DETECTORS, detector_of
 from ...lifeline.queries import IncidentRow
-from ...lifeline.repairs import MOST_JOBS
 from ..app import access, links, pages, problems
 from ..app.host import host, reading
 from .episodes_svg import draw_episodes
@@ -26,6 +26,8 @@ from .steps import steps_of
 
 _MOST_SHOWN = 20
 _MORNING = 8
+# A time in JSON, as Python writes it.
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00")
 
 
 def incident_page(incident_id: str) -> Response:
@@ -81,7 +83,10 @@ def _part(read: Reading, row: IncidentRow) -> Markup:
     events = list_events_of(read.session, f"incident/{row.id}") if may_audit else None
     decided = [change.at for change in changes if change.kind == "decision"]
     decided += [event.at for event in events or ()]
-    jobs = [int(job) for job in row.facts.get("jobs") or ()][:_MOST_SHOWN]
+    known = [int(job) for job in row.facts.get("jobs") or ()]
+    may_jobs = access.may("jobs.view")
+    jobs = list_rows(read.session, known[:_MOST_SHOWN]) if known and may_jobs else ()
+    is_whole = max(1, row.affected, len(known)) == len(known) <= _MOST_SHOWN
     cause = queries.find_incident(read.session, row.because_of) if row.because_of else None
     return pages.part(
         "incident/_live.html",
@@ -99,10 +104,10 @@ def _part(read: Reading, row: IncidentRow) -> Markup:
         drawn=draw_episodes(episodes, decided, read.now) if episodes else "",
         changes=changes,
         evidence=queries.list_evidence(read.session, row.id, row.episode),
-        jobs=list_rows(read.session, jobs) if jobs and access.may("jobs.view") else (),
-        many_jobs=max(row.affected, len(row.facts.get("jobs") or ())),
-        most_jobs=MOST_JOBS,
-        search=_search(row.facts) if access.may("jobs.view") else None,
+        list_facts=_list_facts,
+        jobs=jobs,
+        many_jobs=None if is_whole else max(row.affected, len(known)),
+        search=_search(row.facts) if may_jobs and not is_whole else None,
         places=list(_places(row.facts)),
         cause=cause,
         followers=queries.list_followers(read.session, row.id),
@@ -111,26 +116,44 @@ def _part(read: Reading, row: IncidentRow) -> Markup:
     )
 
 
-def _search(facts: Mapping[str, Any]) -> str | None:
-    """The search for the affected jobs, as far as a search can say it."""
+def _search(facts: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Whose jobs a search can find where the page does not list all, and the address of that search."""
     for name in ("failure", "batch"):
         if facts.get(name):
-            return url_for("opsjobs.jobs", q=f"{name}:{facts[name]}")
-    query = {name: facts[name] for name in ("queue", "task") if facts.get(name)}
-    return url_for("opsjobs.jobs", **query) if query else None
+            return f"this {name}", url_for("opsjobs.jobs", q=f"{name}:{facts[name]}")
+    query = {name: facts[name] for name in ("task", "queue") if facts.get(name)}
+    whose = " in ".join(f"this {name}" for name in query)
+    return (whose, url_for("opsjobs.jobs", **query)) if query else None
 
 
-# The subjects that have a page, by the name of the fact.
-_PAGES = ("failure", "queue", "worker", "cron", "limiter", "workflow", "batch")
-_PERMISSIONS = {name: f"{name}s.view" for name in _PAGES} | {
-    "failure": "lifeline.view",
-    "cron": "cron.view",
-    "batch": "batches.view",
+# The facts that have a page: how each is called, what it is, and the permission to see it.
+_PLACES = {
+    "failure": ("Failure", "failure", "lifeline.view"),
+    "parent": ("Waits for", "job", "jobs.view"),
+    "queue": ("Queue", "queue", "queues.view"),
+    "worker": ("Worker", "worker", "workers.view"),
+    "cron": ("Cron", "cron", "cron.view"),
+    "limiter": ("Limiter", "limiter", "limiters.view"),
+    "workflow": ("Workflow", "workflow", "workflows.view"),
+    "batch": ("Batch", "batch", "batches.view"),
 }
 
 
 def _places(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """What the incident is about: the kind, its name, and the address of its page."""
-    for name in _PAGES:
-        if facts.get(name) and access.may(_PERMISSIONS[name]):
-            yield name, str(facts[name]), links.to_target(f"{name}/{facts[name]}")
+    """What the incident is about: how that is called, its name, and the address of its page."""
+    for name, (called, domain, permission) in _PLACES.items():
+        if facts.get(name) and access.may(permission):
+            yield called, str(facts[name]), links.to_target(f"{domain}/{facts[name]}")
+
+
+def _list_facts(facts: Mapping[str, Any]) -> Iterator[tuple[str, str | datetime]]:
+    """What was seen, by name: times as such, anything else as text. Leaves out what is not known."""
+    for name, value in facts.items():
+        if isinstance(value, str) and _TIME.fullmatch(value):
+            yield name, datetime.fromisoformat(value)
+        elif isinstance(value, bool):
+            yield name, "yes" if value else "no"
+        elif isinstance(value, list):
+            yield name, ", ".join(map(str, value)) or "none"
+        elif value is not None:
+            yield name, str(value)

@@ -46,23 +46,25 @@ class NextStep:
 
 
 def steps_of(incident: IncidentRow) -> Sequence[NextStep]:
-    """The repairs of an incident that is not resolved, the best first; none of one that is."""
+    """The repairs of an incident that is not resolved, the best first; none of one that is.
+
+    Those that are only named come last.
+    """
     if not incident.is_active:
         return ()
-    return list(_steps(incident))
+    return sorted(_steps(incident), key=lambda step: step.action is None)
 
 
 def first_step(incident: IncidentRow) -> NextStep | None:
-    """The best repair that can be done here; else the best that is only named; None without a repair."""
-    steps = steps_of(incident)
-    return next((step for step in steps if step.action is not None), steps[0] if steps else None)
+    """The best repair; None without one."""
+    return next(iter(steps_of(incident)), None)
 
 
 def _steps(incident: IncidentRow) -> Iterator[NextStep]:
     for repair in repairs_of(incident.class_, incident.facts):
         action = ACTIONS.get(repair.action)
         if action is None:
-            yield NextStep(f"{repair.action} comes with a later version")
+            yield NextStep(f"The action {repair.action} comes with a later version.")
         elif not repair.targets:
             yield from _too_many(incident, action)
         elif action.params:

@@ -133,10 +133,8 @@ def _say_failed(seen: Overview) -> str:
             return f"{_many(seen.failed, 'failed job')} {wait} for a decision."
         return "No failed job waits for a decision."
     many = _many(seen.failures.open, "failure")
-    is_open = agree(seen.failures.open.number, "is", "are")
-    jobs = counted(worst[0].jobs, "job")
-    fresh = "" if worst[0].is_fresh else " None is new."
-    return f"{many} {is_open} open; the worst: {jobs} of `{worst[0].task}`.{fresh}"
+    fresh = "" if worst[0].is_fresh else ", none is new"
+    return f"{many} ended jobs{fresh}. Look first at `{worst[0].task}`."
 
 
 def _of_failure(failure: FailureSummary) -> Example:
@@ -165,12 +163,12 @@ def _blocked(found: Split, *, is_all_held: bool) -> Card:
         go = PageLink("See the limiters", "limiters", {})
         return Card("waiting", "blocked", "Blocked", count, says, go)
     if not blocks:
-        says = "No due job is held: every queue with due jobs is open, and a worker listens to it."
+        says = "No due job is held: their queues are open and have workers."
         go = PageLink("See the queues", "queues", {})
         return Card("waiting", "blocked", "Blocked", count, says, go)
     largest = blocks[0]
     others = len(blocks) - 1
-    more = f" {others} more {agree(others, 'holds', 'hold')} jobs too." if others else ""
+    more = f" {others} more {agree(others, 'holds', 'hold')} jobs." if others else ""
     quote = _quote(largest)
     examples = [
         Example(_link(block, block.name), _NOTES[block.kind], moment=block.since, count=block.count)
@@ -205,7 +203,7 @@ def _verb(block: Block) -> str:
         "paused": f"{verb}: `{block.name}` is paused",
         "draining": f"{verb}: `{block.name}` is draining",
         "cooldown": f"{verb} for the limiter `{block.name}`, which cools down{until}",
-        "limit": f"{verb} for the limiter `{block.name}`, which allows no more now",
+        "limit": f"{verb} for the limiter `{block.name}`, which is full",
     }[block.kind]
 
 
@@ -227,7 +225,7 @@ def _link(block: Block, text: str) -> PageLink:
 def _waiting(seen: Overview) -> Card:
     count = Count.sum(seen.live[state].count for state in WAITS)
     is_still = any(loop.loop == "stage" and not loop.is_running for loop in seen.loops)
-    says = "Nothing to do: scheduled, waiting for retry, or waiting for another job."
+    says = "Nothing to do: they wait for a time or another job."
     if is_still or not seen.loops:
         says = "None of them becomes due: the loop `stage` is silent."
     if not count.number:
@@ -295,9 +293,7 @@ def _plain_jobs(plain_jobs: PlainJobs, *, adopts: bool) -> Card:
     count = Count(plain_jobs.number, "at_least" if is_part else "exact")
     if not count.number and plain_jobs.unreachable:
         names = _names(plain_jobs.unreachable)
-        says = (
-            f"The Redis of {names} does not answer. The other queues hold only jobs enqueued here."
-        )
+        says = f"The Redis of {names} does not answer. The other queues hold no plain job."
         return Card("missing", "bridge", title, count, says, go)
     if not count.number:
         return Card(
@@ -305,13 +301,13 @@ def _plain_jobs(plain_jobs: PlainJobs, *, adopts: bool) -> Card:
             "bridge",
             title,
             count,
-            "RQ holds only jobs that were enqueued here.",
+            "RQ holds no plain job.",
             go,
         )
     failed = plain_jobs.by_status.get("failed", 0)
-    says = "They were enqueued with RQ itself and have no row here: you can see them, but not change them."
+    says = "Enqueued with RQ itself, without a row here: you can see them, but not change them."
     if adopts:
-        says = "They were enqueued with RQ itself. RQ runs them; each gets a row here within two passes."
+        says = "Enqueued with RQ itself: RQ runs them, and each gets a row here."
     says += f" {failed:,} failed." if failed else ""
     says += (
         f" The Redis of {_names(plain_jobs.unreachable)} does not answer."
