@@ -21,6 +21,7 @@ from ..errors import EngineUnavailable
 from ..host import Host
 from . import planning
 from .domain import ChangedMeanwhile, NothingWritten, Request, Who, say_target
+from .effects import AskRq, Effect
 from .planning import PREVIEW_MINUTES
 from .registry import ACTIONS, DOMAINS
 from .shapes import Change, Item, Plan, Preview, Receipt, Skip
@@ -143,7 +144,7 @@ class Execution:
             outcome="done",
             action=request.action.name,
             code=None,
-            says=_say_done(request, plan),
+            says=_say_done(request, plan, effects),
             audit_sequence=None,
             done=tuple(_as_made(item, made.get(item.target)) for item in plan.items),
             skipped=plan.skipped,
@@ -240,12 +241,17 @@ def _as_made(item: Item, made: Item | None) -> Item:
     return replace(item, changes=made.changes, note=made.note or item.note)
 
 
-def _say_done(request: Request, plan: Plan) -> str:
+def _say_done(request: Request, plan: Plan, effects: Sequence[Effect]) -> str:
+    # RQ is asked after the commit, and may refuse. What is deleted is gone from here in any case.
+    is_asked = bool(effects) and all(
+        isinstance(effect, AskRq) and effect.what != "delete" for effect in effects
+    )
+    done = "asked of RQ" if is_asked else "done"
     if len(plan.targets) == 1:
         words = request.action.on(say_target(plan.targets[0]))
-        return f"{words[0].upper()}{words[1:]}: done"
+        return f"{words[0].upper()}{words[1:]}: {done}"
     skipped = f", {len(plan.skipped)} skipped" if plan.skipped else ""
-    return f"{request.action.title}: {len(plan.items)} done{skipped}"
+    return f"{request.action.title}: {len(plan.items)} {done}{skipped}"
 
 
 def find_long_reason(reason: str) -> Refused | None:

@@ -85,7 +85,7 @@ def test_rq_does_what_it_is_asked_for(
 ) -> None:
     job_id = adopt_row(bench, waiting, "queued")
     receipt = operator.cancel(job_id, **WHY)
-    assert receipt.says == f"Cancel job {job_id}: done"
+    assert receipt.says == f"Cancel job {job_id}: asked of RQ"
     assert "RQ is asked once" in (receipt.done[0].note or "")
     assert waiting.get_status() is JobStatus.CANCELED
     bench.rows(
@@ -107,7 +107,9 @@ def test_what_rq_refuses_is_in_the_receipt_and_nothing_is_repeated(
     receipt = operator.cancel(job_id, **WHY)
     assert receipt.is_done
     why = "RQ says that it is canceled already"
-    assert receipt.says == f"Cancel job {job_id}: done; RQ did not cancel job {job_id}: {why}"
+    assert (
+        receipt.says == f"Cancel job {job_id}: asked of RQ; RQ did not cancel job {job_id}: {why}"
+    )
     again = operator.cancel(job_id, **WHY)
     assert "anna asked to cancel it before, " in (again.done[0].note or "")
 
