@@ -17,7 +17,7 @@ from ..core.words import counted, span
 from ..lifeline.detectors import DETECTORS
 from ..lifeline.lifecycle import SEVERITIES, STATES
 from ..lifeline.loop_runs import list_loops
-from ..lifeline.queries import IncidentFilter, IncidentRow, count_unattended, page_of_incidents
+from ..lifeline.queries import IncidentFilter, IncidentRow, count_incidents, page_of_incidents
 from . import current_host, plain, to_json
 
 MOST = 200
@@ -50,7 +50,7 @@ def incidents(class_: str | None, severity: str | None, state: str, as_json: boo
             page_of_incidents(read.session, replace(wanted, severity=each), limit=MOST)
             for each in ([severity] if severity else SEVERITIES)
         ]
-        unattended = count_unattended(read.session)
+        critical = count_incidents(read.session).open["critical"]
         loops = list_loops(read.session, read.now)
     is_watched = any(loop.loop == "detect" and loop.is_running for loop in loops)
     rows = [row for page in pages for row in page.rows]
@@ -71,7 +71,7 @@ def incidents(class_: str | None, severity: str | None, state: str, as_json: boo
             click.echo("no incident is open" if is_any else "no such incident")
         if not is_watched:
             click.echo("nobody looks for incidents: start `flask opsjobs run`")
-    sys.exit(1 if unattended.critical or not is_watched else 0)
+    sys.exit(1 if critical or not is_watched else 0)
 
 
 def say_incident(row: IncidentRow, now: datetime, clean: Callable[[str], str]) -> Iterator[str]:

@@ -172,19 +172,6 @@ class ChangeRow:
 
 
 @dataclass(frozen=True)
-class Unattended:
-    """How many incidents need a person: open, and not following from another one. Notices do not count."""
-
-    critical: int
-    warning: int
-
-    @property
-    def total(self) -> int:
-        """The number of the badge."""
-        return self.critical + self.warning
-
-
-@dataclass(frozen=True)
 class IncidentCounts:
     """How many incidents there are. `open` is by severity, without those that follow from an active one."""
 
@@ -454,24 +441,6 @@ def _decisions(session: Session, since: datetime, until: datetime, target: str) 
         ChangeRow(at, "decision", action, actor, subject, reason, sequence)
         for at, action, actor, subject, reason, sequence in session.execute(chosen)
     ]
-
-
-def count_unattended(session: Session) -> Unattended:
-    """How many open incidents need a person: critical ones and warnings without a cause that is active."""
-    chosen = (
-        select(IncidentRecord.severity, func.count())
-        .where(
-            _IS_ACTIVE,
-            IncidentRecord.state == "open",
-            IncidentRecord.severity.in_(("critical", "warning")),
-            _HAS_NO_CAUSE,
-        )
-        .group_by(IncidentRecord.severity)
-    )
-    found: Counter[str] = Counter()
-    for severity, number in session.execute(chosen):
-        found[severity] = number
-    return Unattended(found["critical"], found["warning"])
 
 
 def count_incidents(session: Session) -> IncidentCounts:

@@ -151,8 +151,8 @@ _WORKER: tuple[Any, ...] = (
 # Built once, as in jobs/queries.py.
 _MISSING = (
     select(*_WORKER)
-    .where(Worker.started_at > bindparam("started"), Worker.state == "missing")
-    .where(Worker.ended_at > bindparam("ended"), Worker.forgotten_at.is_(None))
+    .where(Worker.state == "missing", Worker.forgotten_at.is_(None))
+    .where(Worker.ended_at > bindparam("ended"))
     .order_by(Worker.ended_at.desc())
     .limit(_MOST_MISSING)
 )
@@ -161,7 +161,7 @@ _LIVE = select(*_WORKER).where(Worker.ended_at.is_(None)).order_by(Worker.name).
 
 def list_workers(session: Session, now: datetime, late_seconds: float) -> Sequence[WorkerRow]:
     """Return at most 500 workers that went missing within a day, then at most 200 that have not ended."""
-    since = {"started": now - timedelta(days=7), "ended": now - timedelta(days=1)}
+    since = {"ended": now - timedelta(days=1)}
     parameters = {"now": now, "late_seconds": late_seconds}
     rows_alive = session.connection().exec_driver_sql(sql.load("alive_workers"), parameters)
     alive = {row.id for row in rows_alive}
@@ -186,8 +186,8 @@ def list_stopped(session: Session, now: datetime) -> Sequence[WorkerRow]:
     """Return the last ten workers that stopped by themselves within a day, latest first."""
     stopped = (
         select(*_WORKER)
-        .where(Worker.started_at > now - timedelta(days=90), Worker.state == "stopped")
-        .where(Worker.ended_at > now - timedelta(days=1), Worker.forgotten_at.is_(None))
+        .where(Worker.state == "stopped", Worker.forgotten_at.is_(None))
+        .where(Worker.ended_at > now - timedelta(days=1))
         .order_by(Worker.ended_at.desc())
         .limit(_MOST_STOPPED)
     )

@@ -71,7 +71,7 @@ SILENT = Case(
 )
 
 
-def _fail(scene: Scene, times: int = 5) -> None:
+def fail(scene: Scene, times: int = 5, after: float = 2) -> None:
     """Passes of `expire` fail: it may not end the job whose deadline is over."""
     scene.bench.connection.execute(
         """ALTER TABLE opsjobs.jobs
@@ -79,7 +79,7 @@ def _fail(scene: Scene, times: int = 5) -> None:
     )
     scene.get("record_job")(deadline=timedelta(milliseconds=1))
     for _ in range(times):
-        scene.wait(2)
+        scene.wait(after)
         scene.run("expire")
 
 
@@ -89,17 +89,17 @@ def _mend(scene: Scene) -> None:
 
 
 def _fail_four_times(scene: Scene) -> None:
-    _fail(scene, 4)
+    fail(scene, 4)
 
 
 def _succeed_elsewhere(scene: Scene) -> None:
-    _fail(scene)
+    fail(scene)
     scene.bench.connection.execute("ALTER TABLE opsjobs.jobs DROP CONSTRAINT no_expiry")
     scene.run("expire", "two")
 
 
 FAILING = Case(
-    _fail,
+    fail,
     _mend,
     {
         "four failed passes": _fail_four_times,

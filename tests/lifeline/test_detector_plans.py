@@ -105,7 +105,7 @@ _CASES: dict[str, tuple[set[str], dict[str, Any]]] = {
     "detect_leaked_leases": (set(), {}),
     "detect_missed_slots": ({"cron_slots_missed"}, {}),
     "detect_missing_code": ({"jobs_to_stage", "jobs_to_retain"}, {}),
-    "detect_missing_workers": ({"workers_by_start"}, {}),
+    "detect_missing_workers": ({"jobs_started"}, {}),
     "detect_overdue_batches": ({"batches_by_state", "jobs_of_batch"}, {}),
     "detect_overdue_waits": (set(), {}),
     "detect_poison": ({"attempts_by_death", "jobs_pkey"}, {}),

@@ -240,6 +240,27 @@ def test_limited_jobs_of_a_queue_that_nobody_serves_are_counted(scene: Scene, cl
     assert words_of(class_, found["facts"]).why.startswith("5 jobs due")
 
 
+@pytest.mark.parametrize("class_", ["worker_missing"])
+def test_a_worker_that_ran_for_months_may_be_missing_too(scene: Scene, class_: str) -> None:
+    CASES[class_].make(scene)
+    scene.bench.rows(
+        """UPDATE opsjobs.workers SET started_at = started_at - interval '100 days'
+            WHERE state = 'missing' RETURNING id"""
+    )
+    scene.look(1)
+    (found,) = scene.incidents()
+    assert found["state"] == "open"
+
+
+@pytest.mark.parametrize("class_", ["loop_failing"])
+def test_failed_passes_that_each_take_long_are_counted(scene: Scene, class_: str) -> None:
+    """A pass begins 20 s after the last one, because Redis lets it wait: more than three intervals."""
+    detecting_loops.fail(scene, after=20)
+    scene.look(1, after=1)
+    (found,) = scene.incidents()
+    assert (found["subject"], found["facts"]["failed"]) == ("loop/expire", 5)
+
+
 @pytest.mark.parametrize(("class_", "name"), NEAR_MISSES)
 def test_a_near_miss_stays_silent(scene: Scene, class_: str, name: str) -> None:
     with near_miss_of(CASES[class_], name, scene):

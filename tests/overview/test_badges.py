@@ -64,7 +64,7 @@ def test_paused_and_unserved_queues_share_a_badge(session: Session) -> None:
 
 
 def test_missing_workers_count_for_a_day(session: Session) -> None:
-    make_worker(session, "missing", ended_at=ago(hours=23))
+    make_worker(session, "missing", started_at=ago(days=100), ended_at=ago(hours=23))
     make_worker(session, "missing", ended_at=ago(hours=25))
     make_worker(session, "late")
     assert _badges(session) == {"workers": Badge(1, "missing", "worker missing")}

@@ -90,6 +90,16 @@ class Plans:
         return {node["Node Type"] for _, nodes in self.seen for node in nodes}
 
     @property
+    def read_whole(self) -> set[str]:
+        """The tables that were read from the beginning to the end."""
+        return {
+            node["Relation Name"]
+            for _, nodes in self.seen
+            for node in nodes
+            if node["Node Type"] == "Seq Scan"
+        }
+
+    @property
     def most_rows(self) -> int:
         """The most rows that any scan read, those that it threw away included."""
         return max(

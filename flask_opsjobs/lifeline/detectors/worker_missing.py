@@ -43,7 +43,8 @@ def _finding(row: Mapping[str, Any]) -> Finding:
 def _say(facts: Mapping[str, Any]) -> Words:
     last = moment(datetime.fromisoformat(facts["last_at"]))
     jobs = len(facts["jobs"])
-    left = f"It left {counted(jobs, 'job')}, which are started and do not run."
+    more = "+" if facts["has_more_jobs"] else ""
+    left = f"It left {counted(jobs, 'job', more=more)}, which are started and do not run."
     if not jobs:
         left = "It left no job, or its jobs were rescued."
     if facts["is_deploy"]:

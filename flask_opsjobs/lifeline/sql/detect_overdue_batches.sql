@@ -1,6 +1,6 @@
 -- Finds open batches to which nothing was added for a day, and closed ones with open members of which none
--- runs, none waits for a time, a limit or a paused queue, and the first has been due for an hour. The newest
--- and the open members are found by one probe for each state.
+-- runs, none waits for a time, a limit or a paused queue, and the newest that is due has been so for an hour.
+-- Of each state only the newest member is read.
 -- Rows: opsjobs, by their batches.
 -- Run by the loop detect. Indexes: batches_by_state, jobs_of_batch, jobs_open_of_batch.
 SELECT b.id, b.name, b.state, b.trouble, b.enqueued, b.lost, members.newest_at, members.due_at

@@ -1,6 +1,7 @@
 -- Records a pass of a loop: extends the stretch in which the loop ran. Begins a new stretch after a gap
--- of three intervals, or when the clock was stepped back. Returns the id of the stretch. `is_idle` makes the
--- commit asynchronous, because nothing depends on a pass that did nothing.
+-- of three intervals, or when the clock was stepped back. Failed passes in a row are counted across such a
+-- gap, since one that waits for Redis may itself take as long. Returns the id of the stretch. `is_idle`
+-- makes the commit asynchronous, because nothing depends on a pass that did nothing.
 -- Run by each loop after each pass, in the transaction of the pass when it has one. Index: loop_runs_pkey.
 WITH hurried AS MATERIALIZED (
     SELECT CASE WHEN %(is_idle)s::bool
@@ -19,7 +20,8 @@ WITH hurried AS MATERIALIZED (
         (loop, process, started_at, last_at, every_seconds, took_seconds, report, error,
             failed_in_a_row)
     SELECT %(loop)s, %(process)s, %(now)s, %(now)s, %(every_seconds)s, %(took_seconds)s, %(report)s,
-        %(error)s, (%(error)s::text IS NOT NULL)::int
+        %(error)s, CASE WHEN %(error)s::text IS NULL THEN 0
+            ELSE 1 + coalesce((SELECT failed_in_a_row FROM opsjobs.loop_runs WHERE id = %(id)s), 0) END
     FROM hurried WHERE NOT EXISTS (SELECT FROM extended)
     RETURNING id
 )

@@ -5,7 +5,7 @@
 -- do not follow from an active one. Queues are found by loose index scans, one probe each, at most
 -- %(most_lanes)s. Locks nothing.
 -- Rows: both.
--- Run by overview/badges.py. Indexes: jobs_to_retain, jobs_due, jobs_queued, workers_alive, workers_by_start,
+-- Run by overview/badges.py. Indexes: jobs_to_retain, jobs_due, jobs_queued, workers_alive,
 -- cron_slots_missed, limiters_pkey, buckets_cooling, workflows_with_trouble, workflows_to_retain,
 -- signals_by_outcome, steps_waits_left, steps_open_waits_of_run,
 -- incidents_active, incidents_pkey.
@@ -42,8 +42,7 @@ SELECT
     (SELECT count(*) FROM judged WHERE NOT is_paused AND NOT is_listened) AS unserved,
     (SELECT count(*) FROM (
         SELECT ended_at FROM opsjobs.workers
-        WHERE started_at > %(now)s::timestamptz - interval '7 days' AND state = 'missing'
-            AND forgotten_at IS NULL LIMIT 1000
+        WHERE state = 'missing' AND forgotten_at IS NULL LIMIT 1000
     ) AS gone WHERE ended_at > %(now)s::timestamptz - interval '1 day') AS missing,
     (SELECT coalesce(sum(slots), 0) FROM (
         SELECT slots, until_at FROM opsjobs.cron_slots
