@@ -229,6 +229,24 @@ def test_a_job_that_rq_deletes_at_once_keeps_its_arguments(queue: Queue, work: R
     assert row["arguments"] == '{"*args": [1], "password": "s3cr3t"}'
 
 
+def test_a_time_that_rq_did_not_note_has_no_source(queue: Queue, work: Run) -> None:
+    """Somebody pushed the job past RQ's `enqueue`, so RQ has no time of its enqueue."""
+    job = queue.create_job(take_plain)
+    job.save()
+    queue.push_job_id(job.id)
+    work()
+    (row,) = rows(
+        """SELECT j.state, j.dispatched_at, f.dispatched_source FROM opsjobs.jobs j
+           JOIN opsjobs.rq_facts f ON f.job_id = j.id WHERE rq_id = :id""",
+        id=job.id,
+    )
+    assert (row["state"], row["dispatched_at"], row["dispatched_source"]) == (
+        "finished",
+        None,
+        None,
+    )
+
+
 def test_an_id_that_is_used_again_is_another_job(queue: Queue, work: Run) -> None:
     first = queue.enqueue(take_plain, job_id="daily", result_ttl=0)
     work()

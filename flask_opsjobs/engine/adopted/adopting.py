@@ -56,14 +56,13 @@ def adopt_jobs(
         found = look(place.redis, memory.starts(), memory.tops, memory.cursor)
         memory.keep(found, now)
         report.left_out = found.left_out
-    memory.before = transitions.find_look_before(connection, place.name)
+    before = transitions.find_look_before(connection, place.name)
     # At the start of the process, and once in each walk.
     if memory.read_since is not None and (not memory.has_swept or (has_looked and is_new_walk)):
         _note_vanished(connection, place, memory)
     looked_at = memory.looked_at or now
-    written = _write_waiting(
-        connection, place, memory, hides, Moment(looked_at, now, memory.before)
-    )
+    moment = Moment(looked_at, now, before)
+    written = _write_waiting(connection, place, memory, hides, moment)
     report.adopted, report.changed = written.adopted, written.changed
     report.unseen, report.refused = written.unseen, written.refused
     report.again = written.again

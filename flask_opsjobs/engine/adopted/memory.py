@@ -29,12 +29,10 @@ class _Turns:
 class Memory:
     """What one process knows of one Redis. It begins empty, so the first looks read every job again.
 
-    `looked_at`: when the last look began. `before`: every structure was read then or later, and what was
-    found is written; None before the first.
+    `looked_at`: when the last look began; None before the first.
     """
 
     looked_at: datetime | None = None
-    before: datetime | None = None
     cursor: int = 0
     cron: dict[bytes, str] = field(default_factory=dict)
     has_swept: bool = False
@@ -130,13 +128,15 @@ class Memory:
         turns.seen.update(found.ids)
         self._add(structure, [entry for entry in found.ids if entry not in turns.before])
         turns.start = 0 if found.is_rest else found.start + len(found.ids)
-        if found.is_rest:
+        if not found.is_rest:
+            return
+        if found.start:
             self._remove(structure, turns.before - turns.seen)
-            if found.start:
-                turns.before, turns.seen, turns.read_since = turns.seen, set(), turns.began_at
-            else:  # it became short: the next look reads it whole
-                self._orders[structure] = found.ids
-                del self._turns[structure]
+            turns.before, turns.seen, turns.read_since = turns.seen, set(), turns.began_at
+        else:  # it became short, or its queue was deleted: the next look reads it whole
+            self._remove(structure, (turns.before | turns.seen).difference(found.ids))
+            self._orders[structure] = found.ids
+            del self._turns[structure]
 
     def _keep_whole(self, structure: Structure, entries: list[bytes]) -> None:
         old = self._orders.get(structure, [])

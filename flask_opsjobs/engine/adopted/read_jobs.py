@@ -201,10 +201,13 @@ def _with_runs(job: SeenJob, entries: Sequence[Any], hides: Hides) -> SeenJob:
 
 def _run(entry_id: Any, fields: Mapping[bytes, Any], job: SeenJob) -> SeenRun | None:
     kind = _number(fields.get(b"type"))
-    started_at = _moment_of(_float(fields.get(b"execution_started_at"))) or job.started_at
+    started_at = _moment_of(_float(fields.get(b"execution_started_at")))
     ended_at = _moment_of(_float(fields.get(b"execution_ended_at"))) or _moment_of_entry(entry_id)
     if kind not in _OUTCOMES or ended_at is None:
         return None
+    if started_at is None and job.started_at is not None and job.started_at <= ended_at:
+        # RQ before 3 kept only the start of the newest run, with the job.
+        started_at = job.started_at
     raised = fields.get(b"exc_string")
     traceback = view_job({"exc_string": raised}, lambda _: None).error if raised else None
     error = _last_line(traceback or "")

@@ -11,10 +11,10 @@ WITH runs AS MATERIALIZED (
         max_attempts, timeout_seconds, created_at, due_at, dispatched_at, started_at, rq_status)
     SELECT 'rq', %(place)s, rq_id, created_at, function, queue, queue, 'started', '{}', 1,
         CASE WHEN timeout_seconds >= 1 THEN least(timeout_seconds, 2147483647)::integer END, created_at,
-        coalesce(enqueued_at, created_at), coalesce(enqueued_at, created_at), started_at, 'started'
+        coalesce(enqueued_at, created_at), enqueued_at, started_at, 'started'
     FROM runs ORDER BY created_at, rq_id
     ON CONFLICT (rq_place, rq_id, rq_created_at) WHERE origin = 'rq' DO NOTHING
-    RETURNING j.id, j.rq_id, j.rq_created_at
+    RETURNING j.id, j.rq_id, j.rq_created_at, j.dispatched_at
 ), views AS (
     INSERT INTO opsjobs.rq_views (job_id, function, arguments)
     SELECT new.id, runs.function, runs.arguments
@@ -22,4 +22,4 @@ WITH runs AS MATERIALIZED (
     WHERE runs.arguments IS NOT NULL
 )
 INSERT INTO opsjobs.rq_facts (job_id, created_source, dispatched_source, started_source, changed_at)
-SELECT id, 'rq', 'rq', 'worker', clock_timestamp() FROM new
+SELECT id, 'rq', CASE WHEN dispatched_at IS NOT NULL THEN 'rq' END, 'worker', clock_timestamp() FROM new

@@ -16,6 +16,7 @@ from redis import Redis
 from rq import Queue
 from rq.job import JobStatus
 from rq.registry import FailedJobRegistry, FinishedJobRegistry
+from rq.results import Result
 
 from flask_opsjobs.engine.adopted import look as looking
 from flask_opsjobs.engine.adopted.adopting import adopt_jobs
@@ -217,6 +218,44 @@ def test_turns_follow_what_moves(
         adopter.step()
     states = [adopter.job(f"job-{number}")["state"] for number in range(11)]
     assert [number for number in range(11) if states[number] == "queued"] == [2, 9]
+
+
+def test_a_run_without_a_start_of_its_own_does_not_get_that_of_a_later_run(
+    adopter: Adopter, queue: Queue, work: Callable[[], None]
+) -> None:
+    """RQ before 3 kept no start with a result. That in the record of the job is of its newest run."""
+    job = queue.enqueue(fail)
+    work()
+    FailedJobRegistry(queue=queue).requeue(job.id)
+    work()
+    redis, key = queue.connection, Result.get_key(job.id)
+    entries: Any = redis.xrange(key)
+    redis.delete(key)
+    for entry_id, fields in entries:
+        del fields[b"execution_started_at"]
+        redis.xadd(key, fields, id=entry_id)
+    adopter.step()
+    assert adopter.job(job.id)["attempt"] == 2
+    (run,) = adopter.runs(job.id)
+    assert run["attempt"] == 2, "the first one counts, and is not shown"
+    assert run["started_at"] <= run["ended_at"]
+
+
+def test_a_queue_that_is_deleted_while_it_is_read_in_turns_leaves_no_open_job(
+    adopter: Adopter, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs that were read in this round are forgotten too: otherwise nobody would look for their records."""
+    monkeypatch.setattr(looking, "MOST_IDS", 4)
+    for number in range(11):
+        queue.enqueue(return_it, job_id=f"job-{number}")
+    adopter.step()
+    assert adopter.memory.read_since is None, "the first round is not over"
+    queue.delete(delete_jobs=True)
+    while adopter.step().waiting:
+        pass
+    assert {job["state"] for number in range(11) for job in adopter.jobs(f"job-{number}")} == {
+        "unknown"
+    }
 
 
 def test_two_redis_servers_with_the_same_ids(
