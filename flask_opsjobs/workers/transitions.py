@@ -20,6 +20,10 @@ from .pool_report import PoolReport
 DeliveryKey = tuple[int, int]
 
 
+class WorkerRemoved(Exception):
+    """The row of a worker is gone, so its process must be restarted."""
+
+
 @dataclass(frozen=True)
 class WorkerProcess:
     """A worker of ours as it registers. `processes` is how many children perform jobs at once.
@@ -112,8 +116,7 @@ def record_heartbeat(
 ) -> Requests:
     """Record a heartbeat; return what somebody asked of the worker. Commits.
 
-    Raises `LookupError` when retention has removed the worker after a week without a heartbeat: the process
-    must be restarted.
+    Raises `WorkerRemoved` when retention has removed the worker after a week without a heartbeat.
     """
     parameters = {
         **vars(report),
@@ -126,7 +129,7 @@ def record_heartbeat(
     }
     rows = connection.execute(sql.load("record_heartbeat"), parameters).fetchall()
     if not rows:
-        raise LookupError(f"worker {worker_id} was removed after a long silence: restart it")
+        raise WorkerRemoved(f"worker {worker_id} was removed after a long silence: restart it")
     return _requests(rows)
 
 

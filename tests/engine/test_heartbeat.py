@@ -4,19 +4,25 @@ those that it lost while it was silent shall stop.
 
 from __future__ import annotations
 
+import logging
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
 
 from flask_opsjobs import endings
 from flask_opsjobs.core.db import Connection, connect_apart
+from flask_opsjobs.core.outage import Outage
 from flask_opsjobs.core.reading import read_clock
+from flask_opsjobs.endings import EndedAttempt
 from flask_opsjobs.engine.worker.heartbeat import CANCELED, LOST, Heartbeat
+from flask_opsjobs.engine.worker.recorder import Recorder
 from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.support.engine import Bench
+from tests.support.waiting import wait_until
 
 RecordJob = Callable[..., int]
 
@@ -167,3 +173,46 @@ def test_heartbeats_that_race_claims_and_ends_find_nothing_lost(
             is_over.set()
         recorder.join(60)
     assert (ended, woken) == (jobs, [])
+
+
+@pytest.fixture
+def stops() -> Iterator[list[int]]:
+    """How often this process was asked to stop."""
+    found: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: found.append(number))
+    yield found
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_worker_whose_row_was_removed_is_asked_to_stop(bench: Bench, stops: list[int]) -> None:
+    """Nobody would rescue its jobs, so it must register anew."""
+    bench.rows("DELETE FROM opsjobs.workers WHERE id = %s RETURNING id", bench.worker_id)
+    heartbeat = Heartbeat(bench.worker_id, 0.01)
+    recorder = Recorder(bench.host, heartbeat, Outage(logging.getLogger(), ""), lambda: None)
+    recorder.start()
+    wait_until(lambda: stops == [signal.SIGTERM], what="the signal")
+    assert recorder.stop(20)
+
+
+def test_another_error_of_the_recorder_does_not_stop_the_worker(
+    bench: Bench, stops: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A KeyError says nothing of the worker's row, though it is a LookupError too."""
+
+    def break_once(_number: int) -> None:
+        if "the recorder failed" not in caplog.text:
+            raise KeyError("lane")
+
+    heartbeat = Heartbeat(bench.worker_id, 60)
+    recorder = Recorder(
+        bench.host, heartbeat, Outage(logging.getLogger(), ""), lambda: None, break_once
+    )
+    recorder.start()
+    outcome = Outcome(kind="returned")
+    recorder.collect(EndedAttempt(1, 1, bench.worker_id, bench.name, outcome))
+    recorder.submit()
+    wait_until(
+        lambda: stops or "the recorder failed and tries again" in caplog.text, what="the failure"
+    )
+    assert recorder.stop(20)
+    assert stops == []

@@ -77,7 +77,7 @@ def test_one_that_has_stopped_stays_stopped(bench: Bench) -> None:
 
 def test_a_forgotten_worker_is_told_to_start_anew(bench: Bench) -> None:
     bench.rows("DELETE FROM opsjobs.workers WHERE id = %s RETURNING id", bench.worker_id)
-    with pytest.raises(LookupError, match="restart it"):
+    with pytest.raises(workers.WorkerRemoved, match="restart it"):
         beat(bench, 1)
 
 

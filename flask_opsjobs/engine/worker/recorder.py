@@ -28,6 +28,7 @@ from ...endings.pending_batches import PendingBatches
 from ...endings.pending_runs import PendingRuns
 from ...host import Host
 from ...jobs.perform.outcomes import Outcome
+from ...workers.transitions import WorkerRemoved
 from ..dispatch.dispatch import Refill
 from .claim import LimitedLane
 from .forking import PATIENCE_SECONDS, connect_while_forking, fork_lock
@@ -235,7 +236,7 @@ class Recorder(threading.Thread):
                 self._dispatch_given_back()
                 self._dispatch_rest()
                 self._write_plain_runs()
-            except LookupError as error:
+            except WorkerRemoved as error:
                 self._ask_to_stop(error)
                 self._pause()
             except Exception as error:
@@ -458,7 +459,7 @@ class Recorder(threading.Thread):
         self._backoff.reset()
         self._last_failure = None
 
-    def _ask_to_stop(self, error: LookupError) -> None:
+    def _ask_to_stop(self, error: WorkerRemoved) -> None:
         # Sent only once: a second signal would kill the running job.
         if not self._has_asked:
             self._has_asked = True
