@@ -17,6 +17,7 @@ from ..engine.reconcile.remove_deliveries import (
     try_remove_deliveries,
 )
 from ..engine.redis.broker import broker_of
+from ..engine.redis.connections import redis_name_of
 from ..engine.redis.reads import answering, one_queue_per_redis
 from ..errors import EngineUnavailable
 from ..lifeline import incidents
@@ -159,13 +160,14 @@ def _remove_orphan_deliveries(
     context: Pass, errors: list[EngineUnavailable], silent: dict[str, str]
 ) -> list[str]:
     broker = broker_of(context.host)
-    scans: dict[int, OrphanScan] = context.memory.setdefault("scans", {})
+    scans: dict[str, OrphanScan] = context.memory.setdefault("scans", {})
     removed: list[str] = []
-    for number, queue in enumerate(one_queue_per_redis(broker, context.queue_names())):
-        scan = scans.get(number, OrphanScan())
+    for queue in one_queue_per_redis(broker, context.queue_names()):
+        name = redis_name_of(queue.connection)
+        scan = scans.get(name, OrphanScan())
         try:
             with answering():
-                scans[number], gone = remove_orphan_deliveries(
+                scans[name], gone = remove_orphan_deliveries(
                     context.connection, broker, queue, scan, context.now
                 )
             removed += gone

@@ -26,7 +26,7 @@ from flask_opsjobs.endings import EndedAttempt
 from flask_opsjobs.engine.dispatch.dispatch import recall
 from flask_opsjobs.engine.redis.broker import broker_of
 from flask_opsjobs.engine.worker import recorder as recorders
-from flask_opsjobs.engine.worker.demand import Demand, InHand
+from flask_opsjobs.engine.worker.demand import Demand, WorkerJobs
 from flask_opsjobs.engine.worker.heartbeat import Heartbeat
 from flask_opsjobs.engine.worker.mailbox import Mailbox
 from flask_opsjobs.engine.worker.parent import News
@@ -277,7 +277,7 @@ def test_a_worker_that_asked_for_a_plain_job_hears_of_managed_ones_again(
     link = RQLink(wire, ["default"], slots, told.append, None, 60, lambda: None)
     budget = ReserveBudget(children=1, seconds=0.1, most=400)
     demand = Demand(taker, link, budget, has_limits=False, may_block=True)
-    idle = InHand(sent=0, waiting=0, free=1, held=0, bytes=0, mean=None)
+    idle = WorkerJobs(sent=0, waiting=0, free=1, held=0, bytes=0, mean=None)
     link.start()
     try:
         demand.note_answer(is_empty=True)

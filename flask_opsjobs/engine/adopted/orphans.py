@@ -1,5 +1,4 @@
-"""Finds started plain jobs of which RQ has heard nothing for two minutes and whose worker is gone: "
-"orphans."""
+"""Finds orphans: started plain jobs whose worker is gone and of which RQ has heard nothing for 2 min."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Finds out whether a Redis has lost what it held: it is another one than before, or older, or it evicts "
-"keys."""
+"""Finds out whether a Redis has lost what it held: it is another one, or an older one, or it evicts keys."""
 
 from __future__ import annotations
 

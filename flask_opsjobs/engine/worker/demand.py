@@ -18,8 +18,8 @@ _ASK_AGAIN_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
-class InHand:
-    """What a worker has.
+class WorkerJobs:
+    """The jobs that a worker has.
 
     `sent` jobs have a child, `waiting` ones have none, and `free` children could get one now; `held` are
     all jobs whose end is not written, and `bytes` the arguments of those that wait. `mean` is how long a job
@@ -39,7 +39,8 @@ class InHand:
 class Demand:
     """What was asked of Postgres and Redis. For the main thread only.
 
-    `_is_dry`: Postgres had nothing due, so Redis tells of the next job. `_has_bell`: Redis was asked to.
+    `_has_none_due`: Postgres had nothing due, so Redis tells of the next job. `_has_asked_redis`: whether it
+    was asked to.
     """
 
     def __init__(
@@ -54,10 +55,10 @@ class Demand:
         """`may_block`: whether Redis may wait for the next job."""
         self._taker, self._link, self._budget = taker, link, budget
         self._has_limits, self._may_block = has_limits, may_block
-        self._is_asking = self._is_dry = self._has_bell = False
+        self._is_asking = self._has_none_due = self._has_asked_redis = False
         # Whether the worker takes fewer jobs until outcomes are written.
         self.is_full = False
-        self._dry_at = 0.0
+        self._answered_at = 0.0
         self._plain_asked_at = 0.0
         self._empty_pops: int | None = None
 
@@ -69,45 +70,50 @@ class Demand:
         now = steady_seconds()
         if now - self._plain_asked_at >= WITHOUT_POSTGRES_SECONDS:
             self._plain_asked_at = now
-            self._has_bell = False
+            self._has_asked_redis = False
             self._link.want_plain()
 
     @property
     def waits_for_answer(self) -> bool:
         """Return whether the answer of Postgres is on its way."""
-        return self._is_asking and not self._is_dry
+        return self._is_asking and not self._has_none_due
 
-    def ask(self, hand: InHand | None) -> None:
+    def ask(self, jobs: WorkerJobs | None) -> None:
         """Ask for what the worker has room for; for nothing with None."""
         self.is_full = False
-        room = 0 if hand is None else self._room(hand)
-        if hand is None or not room:
-            if self._has_bell:
-                self._has_bell = False
+        room = 0 if jobs is None else self._room(jobs)
+        if jobs is None or not room:
+            if self._has_asked_redis:
+                self._has_asked_redis = False
                 self._link.call_off()
             return
         if self._is_due():
-            self._is_asking, self._has_bell = True, False
+            self._is_asking, self._has_asked_redis = True, False
             # Both in turn, so that neither starves the other: Redis holds no more than the prefetch.
             from_redis = min(room, 2 * self._budget.children)
             # Limited jobs come through Redis, and past it only while it is away.
             limited = from_redis if self._link.is_away and self._has_limits else 0
-            self._taker.want(max(1, room - from_redis), MOST_BYTES - hand.bytes, limited)
+            self._taker.want(max(1, room - from_redis), MOST_BYTES - jobs.bytes, limited)
             self._link.want(from_redis, may_block=False)
-        elif hand.free and self._is_dry and not self._has_bell and not self._taker.has_popped:
-            self._has_bell, self._empty_pops = True, self._link.empty_pops
-            self._link.want(min(room, hand.free), may_block=self._may_block)
+        elif (
+            jobs.free
+            and self._has_none_due
+            and not self._has_asked_redis
+            and not self._taker.has_popped
+        ):
+            self._has_asked_redis, self._empty_pops = True, self._link.empty_pops
+            self._link.want(min(room, jobs.free), may_block=self._may_block)
 
-    def _room(self, hand: InHand) -> int:
+    def _room(self, jobs: WorkerJobs) -> int:
         """Return how many jobs to take now."""
-        if hand.is_stuck or hand.bytes >= MOST_BYTES:
-            room = hand.free - hand.waiting
+        if jobs.is_stuck or jobs.bytes >= MOST_BYTES:
+            room = jobs.free - jobs.waiting
         else:
-            in_hand = hand.sent + hand.waiting
-            room = self._budget.missing(in_hand, hand.waiting, hand.free, hand.mean)
-        if hand.left is not None:
-            room = min(room, hand.left - hand.waiting)
-        left = MOST_HELD - hand.held
+            number = jobs.sent + jobs.waiting
+            room = self._budget.missing(number, jobs.waiting, jobs.free, jobs.mean)
+        if jobs.left is not None:
+            room = min(room, jobs.left - jobs.waiting)
+        left = MOST_HELD - jobs.held
         self.is_full = room > left
         # When outcomes are written, there is room for many at once.
         return 0 if room > 2 * left else max(0, min(room, left))
@@ -116,31 +122,33 @@ class Demand:
         """Return whether to ask Postgres now."""
         if self._is_asking:
             return False
-        is_again = self._link.is_away and steady_seconds() - self._dry_at >= WITHOUT_REDIS_SECONDS
-        return not self._is_dry or is_again
+        is_again = (
+            self._link.is_away and steady_seconds() - self._answered_at >= WITHOUT_REDIS_SECONDS
+        )
+        return not self._has_none_due or is_again
 
     def note_answer(self, *, is_empty: bool) -> None:
         """Note that Postgres has answered."""
-        self._is_asking, self._is_dry = False, is_empty
-        self._dry_at = steady_seconds()
+        self._is_asking, self._has_none_due = False, is_empty
+        self._answered_at = steady_seconds()
 
     def note_pop(self) -> None:
         """Note that Redis has answered."""
-        self._has_bell = False
+        self._has_asked_redis = False
 
     def renew(self, *, is_of_rq: bool = False) -> None:
         """Note that a job has ended: another may be due.
 
         After a plain RQ job Postgres is asked only now and then, since Redis tells of what has come.
         """
-        is_recent = steady_seconds() - self._dry_at < _ASK_AGAIN_SECONDS
-        self._is_dry = self._is_dry and is_of_rq and is_recent
+        is_recent = steady_seconds() - self._answered_at < _ASK_AGAIN_SECONDS
+        self._has_none_due = self._has_none_due and is_of_rq and is_recent
         self._plain_asked_at = 0.0
-        self._has_bell = False
+        self._has_asked_redis = False
         self._empty_pops = None
 
     def found_nothing(self) -> bool:
         """Return whether nothing is due in Postgres and in Redis."""
-        if not self._is_dry or self._empty_pops is None:
+        if not self._has_none_due or self._empty_pops is None:
             return False
         return self._link.empty_pops > self._empty_pops or self._link.is_away

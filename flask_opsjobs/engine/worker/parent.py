@@ -27,7 +27,7 @@ from ..redis.broker import rq_id as make_rq_id
 from .child import ChildSetup
 from .children import ChildProcess, Death
 from .claim import LimitedLane
-from .demand import WITHOUT_POSTGRES_SECONDS, WITHOUT_REDIS_SECONDS, Demand, InHand
+from .demand import WITHOUT_POSTGRES_SECONDS, WITHOUT_REDIS_SECONDS, Demand, WorkerJobs
 from .errands import BY_COMMAND, ERRAND_SECONDS, OVERDUE, Errands
 from .forking import fork_lock_if_free
 from .frames import (
@@ -898,8 +898,8 @@ class Parent:
 
     def _send_ahead(self) -> None:
         """Send jobs ahead: each child gets its share of what waits, in their order."""
-        in_hand = len(self._waiting) + sum(len(place.sent) for place in self._places)
-        share = min(self._most_ahead, math.ceil(in_hand / self._options.processes))
+        number = len(self._waiting) + sum(len(place.sent) for place in self._places)
+        share = min(self._most_ahead, math.ceil(number / self._options.processes))
         for place in self._places:
             while place.takes_more and len(place.sent) < share and not self._is_spent():
                 if not self._waiting or not self._send_behind(place):
@@ -1067,7 +1067,7 @@ class Parent:
     def _ask(self) -> None:
         if not self._demand.waits_for_answer:
             may_take = self._may_take and not self._has_no_child()
-            self._demand.ask(self._in_hand() if may_take else None)
+            self._demand.ask(self._count_jobs() if may_take else None)
             has_lonely = any(isinstance(what, ReservedJob) for what in self._special)
             self._recorder.is_hurried = has_lonely or self._demand.is_full
         if self._is_without_postgres and self._may_run_plain():
@@ -1079,20 +1079,20 @@ class Parent:
 
     def _may_run_plain(self) -> bool:
         """Return whether a child could get a plain RQ job now."""
-        hand = self._in_hand()
-        has_left = hand.left is None or hand.left > 0
-        return not self._stops and self._link.is_suspended is False and hand.free > 0 and has_left
+        jobs = self._count_jobs()
+        has_left = jobs.left is None or jobs.left > 0
+        return not self._stops and self._link.is_suspended is False and jobs.free > 0 and has_left
 
     @property
     def _may_take(self) -> bool:
         """Return whether the worker may take more jobs."""
         return not self._stops and self._takes_jobs and self._link.is_suspended is False
 
-    def _in_hand(self) -> InHand:
+    def _count_jobs(self) -> WorkerJobs:
         busy = sum(place.is_busy for place in self._places)
         idle = sum(place.is_idle for place in self._places)
         most = self._options.max_jobs
-        return InHand(
+        return WorkerJobs(
             sent=sum(len(place.sent) or place.is_busy for place in self._places),
             waiting=self._count_waiting(),
             # A spare child waits until a running one has gone.

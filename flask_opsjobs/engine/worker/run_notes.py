@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from rq import Retry
@@ -29,21 +27,14 @@ _UNSEEN_SECONDS = 30
 _TOO_MANY_RETRIES = "it returned an rq.Retry more often than that allows"
 
 
-@dataclass(frozen=True)
-class _Given:
-    """What RQ changes when it tries a job again, as it was when the run began."""
-
-    created_at: datetime
-    enqueued_at: datetime | None
-
-
 class RunNotes:
     """What is noted of one run. RQ may change the job itself, or delete it, before the run is recorded."""
 
     def __init__(self, job: RQJob, ring: Ring | None = None) -> None:
         """`ring` gets the log lines of the function."""
         self._job, self._ring = job, ring
-        self._given = _Given(job.created_at, job.enqueued_at)
+        # RQ changes both when it tries a job again.
+        self._created_at, self._enqueued_at = job.created_at, job.enqueued_at
         # RQ's name of the run; None until RQ knows of one.
         self.execution_id: str | None = None
         # What the function raised, or RQ for it.
@@ -101,15 +92,15 @@ class RunNotes:
     def _make_record(self, function: str, outcome: str, **known: Any) -> PlainRunRecord | None:
         if self.execution_id is None:
             return None
-        job, given = self._job, self._given
+        job, enqueued_at = self._job, self._enqueued_at
         ended_at = job.ended_at or now()
         status = job.get_status(refresh=False) if self.is_told else JobStatus.STARTED
         return PlainRunRecord(
             rq_id=job.id,
             queue=job.origin,
             function=function,
-            created_at=given.created_at.isoformat(),
-            enqueued_at=None if given.enqueued_at is None else given.enqueued_at.isoformat(),
+            created_at=self._created_at.isoformat(),
+            enqueued_at=None if enqueued_at is None else enqueued_at.isoformat(),
             execution_id=self.execution_id,
             started_at=(job.started_at or ended_at).isoformat(),
             ended_at=ended_at.isoformat(),

@@ -63,21 +63,21 @@ def write_look(
     except (psycopg.DataError, psycopg.IntegrityError):
         pass
     # One job spoils the others: write each alone.
-    sum_ = Written()
+    total = Written()
     for job in seen:
         try:
             one = _write(connection, place, [job], (), moment)
         except (psycopg.DataError, psycopg.IntegrityError) as error:
             _log.error("plain job %s of %s: %s", job.rq_id, place, say_without_values(error))
             one = Written(refused=1)
-        sum_.adopted += one.adopted
-        sum_.changed += one.changed
-        sum_.unseen += one.unseen
-        sum_.overtaken += one.overtaken
-        sum_.refused += one.refused
-        sum_.again += one.again
-    sum_.unseen += _write(connection, place, (), gone, moment).unseen
-    return sum_
+        total.adopted += one.adopted
+        total.changed += one.changed
+        total.unseen += one.unseen
+        total.overtaken += one.overtaken
+        total.refused += one.refused
+        total.again += one.again
+    total.unseen += _write(connection, place, (), gone, moment).unseen
+    return total
 
 
 def _write(
