@@ -249,6 +249,46 @@ def test_a_hook_that_raises_or_hangs_ends_only_its_process(
 
 
 @pytest.mark.processes
+def test_the_child_of_an_errand_ends_in_its_own_time(
+    site: object, children: Children, tmp_path: Path
+) -> None:
+    """The first child that leaves is the one in which RQ did its maintenance. Its hook may take a while."""
+    begun, gate, ended = (tmp_path / name for name in ("begun", "gate", "ended"))
+    worker = children.python("-c", MAINTAINS, str(begun), str(gate), str(ended), env=HEARTBEAT)
+    wait_until(begun.exists, 30)
+    for number in range(3):  # the parent goes on, and looks at its children
+        assert outputs([enqueue(give, value=number)]) == [number]
+    gate.touch()
+    wait_until(ended.exists, 10)
+    assert worker.terminate() == 0
+
+
+MAINTAINS = """
+import sys
+from pathlib import Path
+from flask_opsjobs.cli.worker import run
+from flask_opsjobs.engine.worker import parent
+from flask_opsjobs.engine.worker.parent import WorkerOptions
+from flask_opsjobs.host import ChildHooks
+from tests.support.leftovers import create_app
+from tests.support.waiting import wait_until
+
+parent._GRACE_SECONDS = 60.0
+begun, gate, ended = map(Path, sys.argv[1:])
+
+def leave():
+    begun.touch()
+    wait_until(gate.exists, 60)
+    ended.touch()
+
+app = create_app()
+app.extensions["opsjobs"].child_hooks = ChildHooks(leaving=leave)
+app.app_context().push()
+sys.exit(run(app, ["default"], WorkerOptions(with_scheduler=False)))
+"""
+
+
+@pytest.mark.processes
 def test_a_hook_that_exits_is_named_as_the_reason(site: object, children: Children) -> None:
     """SystemExit is no `Exception`. It ends neither the worker nor silently its child."""
     worker = children.python("-c", EXITS_IN_ITS_HOOKS, env=HEARTBEAT)

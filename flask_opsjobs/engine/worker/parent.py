@@ -465,7 +465,7 @@ class Parent:
         self._go_on(place, is_of_rq=True)
         if place is self._errands.place and not self._errands.are_waiting:
             child.orders.end()
-            place.leaving = []
+            place.leaving, place.leaving_at = [], steady_seconds()
 
     def _record(
         self,
