@@ -72,6 +72,8 @@ def test_without_the_loop_that_looks_nothing_is_called_well(get: Get, session: S
     status, says = _say(get)
     assert status == "open"
     assert says.startswith("Nobody looks for incidents: the loop detect does not run.")
+    empty = soup(get("/lifeline").text).select_one('[aria-labelledby="incidents"] .empty')
+    assert _words(empty) == "No open incident is stored, and nobody looks for new ones."
 
 
 def test_rows_by_severity_with_the_next_step(get: Get, session: Session) -> None:
