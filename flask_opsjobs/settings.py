@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -370,6 +370,11 @@ class Settings:
     keep_incidents_days: float
     page_timeout_seconds: float
     page_connections: int
+
+    @property
+    def loops_off(self) -> Collection[str]:
+        """The names of the loops that these settings turn off: no process runs them."""
+        return () if self.adopt else ("adopt",)
 
 
 def read_settings(config: Mapping[str, Any]) -> Settings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -80,10 +80,15 @@ class LoopRow:
     is_running: bool
 
 
-def list_loops(session: Session, now: datetime) -> Sequence[LoopRow]:
-    """Return the last stretch of every loop that ever ran, ordered by name."""
+def list_loops(
+    session: Session, now: datetime, loops_off: Collection[str] = ()
+) -> Sequence[LoopRow]:
+    """Return the last stretch of every loop that ever ran, ordered by name.
+
+    `loops_off` are left out: a loop that the settings turn off is not silent.
+    """
     rows = session.connection().exec_driver_sql(sql.load("list_latest_loop_runs")).all()
-    return [LoopRow(*(*row, _is_running(row, now))) for row in rows]
+    return [LoopRow(*(*row, _is_running(row, now))) for row in rows if row.loop not in loops_off]
 
 
 @dataclass(frozen=True)
@@ -97,12 +102,14 @@ class Watch:
     windows: Sequence[tuple[datetime, datetime | None]]
 
 
-def list_watches(session: Session, since: datetime, now: datetime) -> Sequence[Watch]:
+def list_watches(
+    session: Session, since: datetime, now: datetime, loops_off: Collection[str] = ()
+) -> Sequence[Watch]:
     """Return every loop with the windows since then in which it did not run, ordered by name.
 
     A gap that is no longer than a silent loop's is none. Of each loop the last 200 stretches are read.
     """
-    loops = list_loops(session, now)
+    loops = list_loops(session, now, loops_off)
     rows = session.connection().exec_driver_sql(sql.load("list_loop_stretches"), {"since": since})
     stretches: dict[str, list[tuple[datetime, datetime]]] = {}
     for loop, started_at, last_at in rows:

@@ -113,4 +113,4 @@ def _say(place: RedisPlace, found: Adopted) -> list[str]:
     return [words for number, words in parts if number]
 
 
-LOOP = Loop("adopt", every(10), run, is_alone=False, is_on=lambda settings: settings.adopt)
+LOOP = Loop("adopt", every(10), run, is_alone=False)

@@ -84,8 +84,6 @@ def list_known_queues(host: Host, connection: Connection) -> list[str]:
 class Loop:
     """One background loop. `run` returns a short report of its pass, `IDLE` when it did nothing.
 
-    `is_on`: whether the settings ask for it; without, no process runs it.
-
     `is_alone`: the pass is one transaction behind an advisory lock, so only one of all copies makes it at a
     time. Loops that talk to Redis are not alone, because no lock of Postgres may be held during a call to
     Redis, and a lock that outlives a transaction does not work through PgBouncer. Their writes are fenced
@@ -96,7 +94,6 @@ class Loop:
     every_seconds: Callable[[Settings], float]
     run: Callable[[Pass], str]
     is_alone: bool
-    is_on: Callable[[Settings], bool] = lambda _: True
 
 
 def every(seconds: float) -> Callable[[Settings], float]:

@@ -161,7 +161,7 @@ class LoopsProcess:
         self._threads = [
             LoopThread(Runner(loop, host), self._stop, self._outage, surround)
             for loop in loops
-            if loop.is_on(host.settings)
+            if loop.name not in host.settings.loops_off
         ]
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -130,8 +130,13 @@ class Overview:
         return served_by(self.workers)
 
 
-def find_overview(session: Session, now: datetime, late_seconds: float) -> Overview:
-    """The numbers of the overview page as of `now`. Their cost does not grow with the number of jobs."""
+def find_overview(
+    session: Session, now: datetime, late_seconds: float, loops_off: Collection[str] = ()
+) -> Overview:
+    """The numbers of the overview page as of `now`. Their cost does not grow with the number of jobs.
+
+    `loops_off` are the loops that the settings turn off.
+    """
     workers = worker_queries.list_workers(session, now, late_seconds)
     sample = _sample(session)
     incidents, has_more = incident_queries.page_of_open_incidents(
@@ -153,7 +158,7 @@ def find_overview(session: Session, now: datetime, late_seconds: float) -> Overv
         cooling=list_cooldowns(session, now),
         abandoned=count_abandoned(session),
         workers=workers,
-        loops=list_loops(session, now),
+        loops=list_loops(session, now, loops_off),
         integrity=list_integrity_checks(session),
         stuck=_list_stuck(session, now),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -186,6 +187,22 @@ def test_a_loop_that_is_silent_alone_says_what_stands_still(
     assert said.startswith(
         "The loop stage is silent. Scheduled and retryable jobs do not become due."
     )
+
+
+def test_a_loop_that_the_settings_turn_off_is_not_silent(
+    session: Session, get: Callable[..., Any], host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ran until yesterday; since then `OPSJOBS_ADOPT` is off."""
+    monkeypatch.setattr(host, "settings", replace(host.settings, adopt=False))
+    make_loops(session)
+    session.execute(update(LoopRun).where(LoopRun.loop == "adopt").values(last_at=ago(hours=20)))
+    session.commit()
+    assert soup(get("/queues").text).select("#sources li") == []
+    for path in ("", "/lifeline"):
+        assert "adopt is silent" not in get(path).text
+    loops = [_words(row) for row in soup(get("/lifeline").text).select("th[scope=row]")]
+    assert any("stage" in words for words in loops)
+    assert not any("adopt" in words for words in loops)
 
 
 def test_nothing_is_said_while_all_answer(session: Session, get: Callable[..., Any]) -> None:

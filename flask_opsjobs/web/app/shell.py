@@ -145,7 +145,7 @@ def _read() -> Sources:
     try:
         with reading(_MOST_SECONDS) as read:
             badges = find_badges(read.session, read.now, host().settings.late_seconds)
-            loops = list_loops(read.session, read.now)
+            loops = list_loops(read.session, read.now, host().settings.loops_off)
             is_wrong = unreachable or not all(loop.is_running for loop in loops)
             due = count_due(read.session) if is_wrong else {}
             late_seconds = host().settings.late_seconds

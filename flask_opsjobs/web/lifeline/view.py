@@ -82,7 +82,8 @@ def _part(read: Reading, query: Mapping[str, str]) -> Markup:
     is_first = "after" not in query
     rows, has_more = _rows(read, query)
     tally = queries.count_incidents(read.session)
-    watches = list_watches(read.session, begin_of_day(read.now), read.now)
+    loops_off = host().settings.loops_off
+    watches = list_watches(read.session, begin_of_day(read.now), read.now, loops_off)
     checks = list_integrity_checks(read.session)
     midnight = read.now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     repaired = queries.count_repaired(read.session, midnight)

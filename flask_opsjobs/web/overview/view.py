@@ -57,7 +57,8 @@ def _window() -> str:
 
 def _part() -> tuple[Markup, datetime]:
     with reading() as read:
-        overview = find_overview(read.session, read.now, host().settings.late_seconds)
+        settings = host().settings
+        overview = find_overview(read.session, read.now, settings.late_seconds, settings.loops_off)
         resolved = find_resolved(read.session, read.now - _RESOLVED)
         pace = find_pace(read.session, _window(), read.now)
     # After the transaction, so that no database connection waits for Redis.
