@@ -141,6 +141,7 @@ def list_facts(job: JobForDecision, now: datetime) -> dict[str, Any]:
         "cancel_requested_at": exact(job.cancel_requested_at),
         **({"worker": job.worker} if job.is_with_worker else {}),
         **({} if job.step is None else {"workflow_state": job.workflow_state}),
+        **({} if job.origin == "opsjobs" else adopted_actions.name_in_rq(job)),
     }
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
 
+from flask_opsjobs.core import sql
 from flask_opsjobs.core.db import Connection
+from flask_opsjobs.core.reading import read_clock
 from tests.support import sources
 from tests.support.plans import Nodes, explain, explain_prepared
 
@@ -37,6 +39,12 @@ INSERT INTO opsjobs.attempts (job_id, dispatch_no, attempt, worker, started_at, 
 SELECT id, a, a, 'w', now(), CASE WHEN state = 'finished' THEN now() END,
     CASE WHEN state = 'finished' THEN 'returned' END
 FROM opsjobs.jobs, generate_series(1, 2) AS a;
+INSERT INTO opsjobs.audit_events (sequence, at, actor, via, action, subject, outcome, before, canonical,
+    key_id, previous_hash, hash)
+SELECT n, now() - (20000 - n) * interval '1 min', 'anna', 'page',
+    CASE n % 20 WHEN 0 THEN 'job.delete' ELSE 'job.retry' END, 'job/1', 'done',
+    '{"job/1": {"rq_place": "default", "rq_id": "job-1", "rq_created_at": null}}', '{}', 'key', '', 'x'
+FROM generate_series(1, 20000) AS n;
 """
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _PLACE = {"place": "default"}
@@ -120,6 +128,19 @@ def test_whether_there_are_open_ones_is_asked_of_their_index(filled: Connection)
     nodes = explain(filled, "has_plain_rq", {})
     assert "jobs_open_of_rq" in _walked(nodes)
     assert _read_whole(nodes) == set()
+
+
+@pytest.mark.parametrize("make_plan", [explain, explain_prepared])
+def test_what_was_deleted_is_read_from_the_end_of_the_audit(
+    filled: Connection, make_plan: Any
+) -> None:
+    parameters = {**_PLACE, "since": read_clock(filled) - timedelta(minutes=90)}
+    assert len(filled.execute(sql.load("list_deleted_adopted_jobs"), parameters).fetchall()) == 5
+    nodes = make_plan(filled, "list_deleted_adopted_jobs", parameters)
+    assert _walked(nodes) <= {"audit_by_action", "audit_events_pkey"}
+    assert "Seq Scan" not in {node["Node Type"] for node in nodes}
+    # Of 20,000 events, one a minute.
+    assert max(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) for node in nodes) < 150
 
 
 def test_every_statement_about_adopted_jobs_is_in_the_tables() -> None:

@@ -6,8 +6,9 @@ The row of the job keeps its state: the adopting loop changes it when RQ has don
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from ...actions.domain import Request, cannot, make_item, moment_in_words
+from ...actions.domain import Request, cannot, exact, make_item, moment_in_words
 from ...actions.effects import AskRq, Effect
 from ...actions.shapes import Change, Item, Skip
 from ...core.db import Connection
@@ -32,6 +33,15 @@ def forbid(job: JobForDecision, request: Request) -> Skip | None:
         way_out = "; cancel it instead" if job.state in ASKED_OF_RQ["cancel"] else ""
         return cannot(job, request, f"it is {job.state}{way_out if name == 'discard' else ''}")
     return None
+
+
+def name_in_rq(job: JobForDecision) -> dict[str, Any]:
+    """Facts that name the job in RQ. The adopt loop reads in the audit which jobs were deleted."""
+    return {
+        "rq_place": job.rq_place,
+        "rq_id": job.rq_id,
+        "rq_created_at": exact(job.rq_created_at),
+    }
 
 
 def decide(job: JobForDecision, request: Request) -> Item | Skip:

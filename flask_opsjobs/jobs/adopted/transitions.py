@@ -7,7 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import psycopg
@@ -19,6 +19,8 @@ from .merge import AdoptedJob, AdoptedRun, Merged, Moment, came_back, merge
 from .seen import SeenJob, SeenRun
 
 _log = logging.getLogger("flask_opsjobs.lifeline")
+# RQ is asked within this time after a job was deleted here. What it still has later was not deleted there.
+_ASKED_WITHIN = timedelta(seconds=60)
 
 
 class OpenJob(NamedTuple):
@@ -90,13 +92,15 @@ def _write(
     written = Written()
     with connection.transaction():
         current, former = _lock(connection, place, seen, gone)
+        new = [job for job in seen if job.rq_id not in current]
+        deleted = _list_deleted(connection, place, moment) if new else frozenset()
         merged: list[tuple[SeenJob, AdoptedJob | None, Merged]] = []
         for job in seen:
             stored = current.get(job.rq_id)
             if stored is not None and stored.changed_at > moment.looked_at:
                 written.overtaken.append(job.rq_id)
                 continue
-            if stored is None and job.arguments is None:
+            if stored is None and (job.arguments is None or (job.rq_id, job.created_at) in deleted):
                 written.overtaken.append(job.rq_id)  # somebody has deleted its row
                 continue
             merged.append((job, stored, merge(job, stored, moment)))
@@ -136,6 +140,18 @@ def _lock(
         elif row["ended_at"] is None:
             former.append(row["id"])
     return current, former
+
+
+def _list_deleted(
+    connection: Connection, place: str, moment: Moment
+) -> Collection[tuple[str, datetime | None]]:
+    """The jobs, by RQ id and creation, that an operator has deleted since RQ was read, or shortly before.
+
+    Of those the look has seen what RQ was not yet asked to delete.
+    """
+    parameters = {"place": place, "since": moment.looked_at - _ASKED_WITHIN}
+    rows = connection.execute(sql.load("list_deleted_adopted_jobs"), parameters)
+    return {(rq_id, created_at) for rq_id, created_at in rows}
 
 
 def _list_runs(connection: Connection, ids: Sequence[int]) -> Mapping[int, Sequence[AdoptedRun]]:
