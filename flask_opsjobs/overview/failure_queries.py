@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ..core import sql
 from ..failures.models import FailureHour
+from ..failures.queries import DeployMark, floor, list_marks
 from ..jobs.rows import Count
 
 MOST_FAILURES = 5
 HOURS = 24
+_HOUR = timedelta(hours=1)
 # Of each state so many are ranked: those that failed last.
 _EXAMINED = 200
 # A failure is new, or back, for so long.
-_FRESH = timedelta(hours=1)
+_FRESH = _HOUR
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,15 @@ class FailureSummary:
 
 @dataclass(frozen=True)
 class Failures:
-    """The worst failures, and how many are open by which jobs failed."""
+    """The worst failures, and how many are open by which jobs failed. Their hours begin at `since`.
+
+    `deploys` are those in these hours; none without failures.
+    """
 
     worst: Sequence[FailureSummary]
     open: Count
+    since: datetime
+    deploys: Sequence[DeployMark] = ()
 
     @property
     def to_review(self) -> Sequence[FailureSummary]:
@@ -78,25 +85,26 @@ def find_failures(session: Session, now: datetime) -> Failures:
     """
     params = {"most": MOST_FAILURES, "examined": _EXAMINED, "fresh_since": now - _FRESH}
     rows = session.connection().exec_driver_sql(sql.load("list_worst_failures"), params).all()
+    since = floor(now, _HOUR) - (HOURS - 1) * _HOUR
     if not rows:
-        return Failures([], Count(0))
+        return Failures([], Count(0), since)
     many = rows[0].many
     found = [FailureSummary(*row[:-1]) for row in rows]
-    hours = _list_hours(session, [each.id for each in found], now)
+    hours = _list_hours(session, [each.id for each in found], since)
     worst = [replace(each, hours=hours[each.id]) for each in found]
-    return Failures(worst, Count(many, "at_least" if many >= _EXAMINED else "exact"))
+    number = Count(many, "at_least" if many >= _EXAMINED else "exact")
+    return Failures(worst, number, since, list_marks(session, since))
 
 
 def _list_hours(
-    session: Session, failures: Sequence[int], now: datetime
+    session: Session, failures: Sequence[int], since: datetime
 ) -> Mapping[int, Sequence[int]]:
     """The attempts of each failure by hour."""
-    hour = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    first = hour - timedelta(hours=HOURS - 1)
     found = {id: [0] * HOURS for id in failures}
     chosen = select(FailureHour.failure_id, FailureHour.hour, FailureHour.number).where(
-        FailureHour.failure_id.in_(failures), FailureHour.hour.between(first, hour)
+        FailureHour.failure_id.in_(failures),
+        FailureHour.hour.between(since, since + (HOURS - 1) * _HOUR),
     )
     for id, at, number in session.execute(chosen):
-        found[id][(at - first) // timedelta(hours=1)] = number
+        found[id][(at - since) // _HOUR] = number
     return found

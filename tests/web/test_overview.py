@@ -248,7 +248,8 @@ def test_a_failure_that_is_new_or_back_is_said_unless_an_incident_says_it(
 
 
 def test_failures_are_grouped_with_state_and_hours(session: Session, get: Get) -> None:
-    deploy = make_deploy(session, "2026.11.3")
+    make_deploy(session, "2026.11.2", at=ago(days=2))
+    deploy = make_deploy(session, "2026.11.3", at=ago(hours=12))
     made = [
         make_failure(
             session, "ignored", state="ignored", ignored_until=ago(days=-3), jobs=900, **_BY
@@ -273,8 +274,10 @@ def test_failures_are_grouped_with_state_and_hours(session: Session, get: Get) -
         .endswith("/lifeline/failures")
     )
     drawn = rows[0].select_one("svg.spark")
-    assert drawn["aria-label"] == "1 failed attempt in 24 hours"
+    assert drawn["aria-label"] == "1 failed attempt in 24 hours, 1 deploy"
     assert drawn.select_one(".bars")["d"].startswith("M92 20")
+    (line,) = re.findall(r"M([0-9.]+) 0V20", str(drawn.select_one(".deploy")["d"]))
+    assert 44 <= float(line) <= 48  # of 96, on which this hour begins at 92
 
 
 _BY = {"decided_at": ago(hours=2), "decided_by": "k.lind"}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
+from ...failures.queries import DeployMark
 from ...overview.pace_queries import Pace, PaceStep
 
 # In units of the drawing. The labels are to the right of the plot and below it.
@@ -51,6 +52,15 @@ class Chart:
     context: str = ""
     dot: tuple[float, float] | None = None
     flags: Sequence[Flag] = ()
+
+
+def place_deploys(
+    marks: Sequence[DeployMark], start: datetime, window: timedelta, width: float
+) -> list[tuple[float, DeployMark]]:
+    """The deploys in a window of time, the newest first, each with its place in a drawing of this width."""
+    newest_first = sorted(marks, key=lambda mark: mark.at, reverse=True)
+    placed = (((mark.at - start) / window * width, mark) for mark in newest_first)
+    return [(x, mark) for x, mark in placed if 0 <= x <= width]
 
 
 def make_charts(pace: Pace) -> list[Chart]:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from ...core.words import counted
 from ...failures.queries import DAY, MONTH, QUARTER, DeployMark, Ends, floor
-from ..app.charts import WIDTH, Chart, Flag, Scale, find_gaps, short
+from ..app.charts import WIDTH, Chart, Flag, Scale, find_gaps, place_deploys, short
 
 _QUARTERS = DAY // QUARTER
 _DAYS = MONTH // DAY
@@ -112,12 +112,7 @@ def _flags(marks: Sequence[DeployMark], start: datetime, window: timedelta) -> S
     """The deploys in the window, the newest first; a label only where there is room for it."""
     flags: list[Flag] = []
     room = WIDTH
-    places = [((mark.at - start) / window * WIDTH, mark) for mark in marks]
-    shown = sorted(
-        ((x, mark) for x, mark in places if 0 <= x <= WIDTH),
-        key=lambda place: place[0],
-        reverse=True,
-    )
+    shown = place_deploys(marks, start, window, WIDTH)
     for number, (x, mark) in enumerate(shown):
         is_right = x > WIDTH - _FLAG_WIDTH
         # A label on the left must end where the next older flag stands.
