@@ -515,12 +515,14 @@ class Operator:
         self,
         failures: int | Iterable[int],
         *,
-        until: datetime | None = None,
+        until: str | datetime | None = None,
         more: int | None = None,
         rate: int | None = None,
         **why: Unpack[Why],
     ) -> Receipt:
         """Ignore these failures: until a time, until so many more, or until more than `rate` an hour.
+
+        `until` is a time, or a span such as `2h`.
 
         >>> operator.ignore_failure(failure, more=100, **why).outcome
         'done'

@@ -21,6 +21,8 @@ Exits with 0 when all was done (or can be, with --dry-run), 3 when some targets 
 refused and nothing was changed, 2 when it could not be requested: a wrong command line, or Postgres does not
 answer.
 """
+# The help of an option that takes what `actions.times.read_until` reads.
+UNTIL = "A span such as 30m, 2h or 3d, or a time such as 2026-11-26T09:00, in UTC unless it has an offset."
 _DONE, _REFUSED, _NOT_ASKED, _SKIPPED = 0, 1, 2, 3
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -31,11 +31,11 @@ def resolve(ids: tuple[int, ...], deploy: str, **options: Any) -> None:
 @failure.command(
     "ignore",
     short_help="Ignore failures for a while.",
-    help="Ignore the failures with these IDS: until a time, until so many more attempts have failed, or "
-    f"until more than so many fail in an hour. Give one of the three.\n{_operate.EXITS}",
+    help="Ignore the failures with these IDS: for a span or until a time, until so many more attempts have "
+    f"failed, or until more than so many fail in an hour. Give one of the three.\n{_operate.EXITS}",
 )
 @_ids
-@click.option("--until", help="A time such as 2026-11-26T09:00, in UTC unless it has an offset.")
+@click.option("--until", help=_operate.UNTIL)
 @click.option("--more", help="So many further failures.")
 @click.option("--rate", help="More failures an hour than this.")
 @_operate.options

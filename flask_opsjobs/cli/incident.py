@@ -129,9 +129,7 @@ def _moment(at: datetime) -> str:
 
 @incident.command("acknowledge", short_help="Acknowledge incidents until a time.")
 @click.argument("ids", nargs=-1, required=True, type=click.IntRange(min=1))
-@click.option(
-    "--until", required=True, help="A span such as 30m, 2h or 3d, or a time in UTC as ISO 8601."
-)
+@click.option("--until", required=True, help=_operate.UNTIL)
 @_operate.options
 def acknowledge(ids: tuple[int, ...], until: str, **options: Any) -> None:
     """Acknowledge the incidents with these IDS: they show no badge and call nobody until then."""

@@ -16,16 +16,15 @@ from ..actions.domain import (
     moment_in_words,
     name_in,
     read_id_target,
-    read_moment,
     read_whole,
     say_target,
 )
 from ..actions.effects import Effect
 from ..actions.shapes import Change, Item, Skip
+from ..actions.until import find_until, read_until
 from ..core.db import Connection
 from ..core.words import counted, show_value
 from ..host import Host
-from ..jobs.record.options import LAST_YEAR
 from . import transitions
 from .count import HELD_FOR
 from .deploys import find_newest, is_version
@@ -139,30 +138,26 @@ def _decided(request: Request) -> Decided:
 
 
 def _read_until(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
-    """A time in UTC as ISO 8601, a number of further attempts, or a number of attempts an hour."""
+    """A span or a time, a number of further attempts, or a number of attempts an hour."""
     said = {name: given.get(name) for name in _UNTIL}
     named = [name for name, value in said.items() if value not in (None, "")]
     if len(named) != 1:
         raise ValueError(
-            "say one of: until (a time), more (so many further failures), rate (more than so many an hour)"
+            "say one of: until (a span or a time), more (so many further failures), rate (more than so many "
+            "an hour)"
         )
     (name,) = named
     if name != "until":
         of = {"more": "further failures", "rate": "failures an hour"}[name]
         value: Any = read_whole(said[name], _MOST, f"{name} is {{}}: the number of {of}")
         return dict.fromkeys(_UNTIL) | {name: value}
-    if (moment := read_moment(said["until"])) is None:
-        raise ValueError(
-            f"until is a time up to the year {LAST_YEAR} such as 2026-11-26T09:00, in UTC unless it has an "
-            f"offset; got {show_value(said['until'])}"
-        )
-    return dict.fromkeys(_UNTIL) | {"until": moment}
+    return dict.fromkeys(_UNTIL) | {"until": read_until(said["until"])}
 
 
 def _until(request: Request) -> IgnoredUntil:
     params = request.params
     until = params["until"]
-    moment = None if until is None else datetime.fromisoformat(until)
+    moment = None if until is None else find_until(until, request.now)
     return IgnoredUntil(moment, params["more"], params["rate"])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,13 +16,12 @@ from ..actions.domain import (
     moment_in_words,
     name_in,
     read_id_target,
-    read_moment,
     say_target,
 )
 from ..actions.effects import AnnounceResolved, Effect
 from ..actions.shapes import Change, Item, Skip
+from ..actions.until import find_until, read_until
 from ..core.db import Connection
-from ..core.words import show_value
 from ..host import Host
 from . import transitions
 from .finding import Observation
@@ -31,7 +29,6 @@ from .incidents import NewEvidence
 from .lifecycle import ACTIVE
 from .transitions import IncidentForDecision
 
-_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 LONGEST = timedelta(days=30)
 
 
@@ -107,25 +104,11 @@ def _note(
 
 
 def _read_until(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
-    """A span such as `2h`, or a time in UTC as ISO 8601."""
-    value = given["until"]
-    text = value.strip() if isinstance(value, str) else ""
-    if (found := re.fullmatch(r"([1-9][0-9]{0,4})([mhd])", text)) is not None:
-        if int(found[1]) * _UNITS[found[2]] <= LONGEST:
-            return {"until": text}
-    elif (moment := read_moment(value)) is not None:
-        return {"until": moment}
-    raise ValueError(
-        "until is a span such as 30m, 2h or 3d, or a time such as 2026-11-26T09:00, in UTC unless it has an "
-        f"offset, and at most {LONGEST.days} days from now; got {show_value(value)}"
-    )
+    return {"until": read_until(given["until"], LONGEST)}
 
 
 def _until(request: Request) -> datetime:
-    asked = request.params["until"]
-    if (found := re.fullmatch(r"(\d+)([mhd])", asked)) is not None:
-        return request.now + int(found[1]) * _UNITS[found[2]]
-    return datetime.fromisoformat(asked)
+    return find_until(request.params["until"], request.now)
 
 
 def _decide_acknowledge(incident: IncidentForDecision, request: Request) -> Item | Skip:

@@ -92,8 +92,9 @@ def test_without_a_deploy_it_is_resolved_from_now_on(
         ({"more": 1, "rate": 1}, "say one of"),
         ({"more": 0}, "more is a whole number"),
         ({"rate": "many"}, "rate is a whole number"),
-        ({"until": "tomorrow"}, "until is a time"),
-        ({"until": "9999-12-31T23:59-14:00"}, "until is a time"),
+        ({"until": "tomorrow"}, "until is a span such as 30m, 2h or 3d, or a time"),
+        ({"until": "0h"}, "until is a span"),
+        ({"until": "9999-12-31T23:59-14:00"}, "until is a span"),
         ({"until": "2020-01-01T00:00"}, "the time has passed"),
     ],
 )
@@ -115,6 +116,14 @@ def test_it_is_ignored_until_a_time(failing: FailureBench, operator: Operator, f
     until = failing.now + timedelta(hours=1)
     operator.ignore_failure(failed, until=until, **WHY)
     assert failing.failure()["ignored_until"] == until
+
+
+def test_it_is_ignored_for_a_span(failing: FailureBench, operator: Operator, failed: int) -> None:
+    receipt = operator.ignore_failure(failed, until="90d", **WHY)
+    row = failing.failure()
+    assert row["ignored_until"] == row["decided_at"] + timedelta(days=90)
+    until = f"{row['ignored_until']:%Y-%m-%d %H:%M:%S} UTC"
+    assert receipt.done[0].changes[0].after == f"ignored until {until}"
 
 
 def test_a_plan_is_drifted_by_another_decision(operator: Operator, failed: int) -> None:

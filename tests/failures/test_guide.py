@@ -37,6 +37,7 @@ def test_every_command_runs_and_prints_what_the_guide_shows(
         ("resolved", None, None),
         ("resolved", 1, None),
         ("ignored", None, None),
+        ("ignored", None, None),
         ("ignored", None, 10),
     ]
 

@@ -359,6 +359,7 @@ def test_decisions_and_incidents_are_shown(get: Get, session: Session, access: A
         ("ignore", {"more": "100"}, "ignored until 100 more attempts failed"),
         ("ignore", {"rate": "10"}, "more than 10 attempts fail in an hour"),
         ("ignore", {"until": "2199-01-01T00:00:00+00:00"}, "ignored until 2199-01-01"),
+        ("ignore", {"until": "4h"}, "ignored until 20"),
     ],
 )
 def test_a_decision_leads_to_its_preview(
@@ -387,6 +388,8 @@ def test_the_buttons_need_their_permissions(get: Get, session: Session, access: 
     (button,) = page.find_all("button", string="Resolve in next deploy…")
     assert button["formaction"] == f"/ops/jobs{path}/resolve"
     assert (button["name"], button["value"]) == ("deploy", "next")
+    spans = page.select('button[name="until"]')
+    assert [button["value"] for button in spans] == ["4h", "1d", "7d", "30d"]
     access.held -= {"failure.resolve", "failure.ignore"}
     page = soup(get(path).text)
     assert "needs failure.resolve" in _words(page.select_one(".head .actions"))

@@ -37,13 +37,6 @@ from .trend import begin_of_days, begin_of_quarters, draw_day, draw_month
 _MOST_FRAMES = 20
 _MOST_SHOWN = 10
 _LONGEST_TASK = 200
-# For how long the buttons ignore a failure.
-_SPANS = {
-    "in 4 hours": timedelta(hours=4),
-    "in a day": timedelta(days=1),
-    "in a week": timedelta(days=7),
-    "in 30 days": timedelta(days=30),
-}
 # Where the next page of a list begins: microseconds since 1970, and id of the last row before it.
 _AFTER = re.compile(r"([0-9]{1,17})-([0-9]{1,18})")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -74,7 +67,6 @@ def failure_page(failure_id: str) -> Response:
     with reading() as read:
         failure = _find(read, failure_id)
         made = _one(read, failure, query)
-    minute = read.now.astimezone(UTC).replace(second=0, microsecond=0)
     return pages.page(
         "failure/page.html",
         "lifeline",
@@ -84,7 +76,6 @@ def failure_page(failure_id: str) -> Response:
         query=query,
         failure=failure,
         ignore=ACTIONS["failure.ignore"],
-        times=[(words, minute + span) for words, span in _SPANS.items()],
     )
 
 
