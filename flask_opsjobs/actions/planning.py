@@ -20,7 +20,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ..core import sql
-from ..core.db import Connection
+from ..core.db import Connection, say_too_large
 from ..core.signing import is_signed, sign
 from ..core.words import show_value
 from ..errors import ActionRefused
@@ -78,9 +78,15 @@ def _canonical(action: Action[Any], target: object) -> str:
     if isinstance(target, str):
         found = DOMAINS[action.domain].read_target(target)
     if found is None:
-        sentence = f"{show_value(target)} is not a target of {action.name}: write {action.domain}/…"
-        raise _unreadable(action.name, sentence)
+        raise _unreadable(action.name, _say_no_target(action, target))
     return found
+
+
+def _say_no_target(action: Action[Any], text: object) -> str:
+    domain, _, name = text.partition("/") if isinstance(text, str) else ("", "", "")
+    if domain == action.domain and (too_large := say_too_large(domain, name)):
+        return too_large
+    return f"{show_value(text)} is not a target of {action.name}: write {action.domain}/…"
 
 
 def _canonical_params(host: Host, action: Action[Any], given: Mapping[str, Any]) -> dict[str, Any]:

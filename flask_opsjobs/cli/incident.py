@@ -12,6 +12,7 @@ from flask.cli import AppGroup
 from typing_extensions import override
 
 from ..actions.registry import ACTIONS
+from ..core.db import say_too_large
 from ..core.display import Display
 from ..core.reading import read_snapshot
 from ..lifeline.queries import (
@@ -44,13 +45,17 @@ incident = _ByNumber(
 
 
 @incident.command("show", short_help="Show an incident with its evidence.")
-@click.argument("id", type=click.IntRange(min=1, max=2**63 - 1))
+@click.argument("id", type=click.IntRange(min=1))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(id: int, as_json: bool) -> None:
     """Print the incident ID with its evidence, its episodes and its repairs.
 
-    Reads only. Exits 0; 1 when there is no such incident; 2 when the database does not answer.
+    Reads only. Exits 0; 1 when there is no such incident; 2 when ID cannot be an id, or the database does not
+    answer.
     """
+    if too_large := say_too_large("incident", str(id)):
+        click.echo(f"Error: {too_large}", err=True)
+        sys.exit(2)
     host = current_host()
     host.require_schema()
     clean = Display(host.display, may_see=True).clean

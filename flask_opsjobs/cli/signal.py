@@ -8,6 +8,7 @@ from typing import Any
 import click
 from flask.cli import with_appcontext
 
+from ..core.db import say_too_large
 from ..errors import InvalidSignal
 from ..workflows.send_signal import Signal, Signaled, send_signal
 from . import current_host, plain, to_json
@@ -30,6 +31,8 @@ def signal(
 
     Exits with 0 when it is stored, also when it was sent before; 2 when it cannot be sent.
     """
+    if run is not None and (too_large := say_too_large("workflow", str(run))):
+        raise InvalidSignal(f"the signal cannot be sent: {too_large}")
     host = current_host()
     host.require_schema()
     sent = send_signal(host, Signal(name, key, _parse(payload), dedupe, run, by="the command line"))

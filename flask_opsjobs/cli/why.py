@@ -9,6 +9,7 @@ from typing import NoReturn
 import click
 from flask.cli import with_appcontext
 
+from ..core.db import say_too_large
 from ..core.display import Display
 from ..engine.explain_with_redis import explain_apart
 from ..errors import UnknownBatch, UnknownJob, UnknownWorkflow
@@ -56,6 +57,9 @@ def _explain(host: Host, text: str) -> AnyExplanation:
         return explain_apart(host, job)
     if terms.read_subject(text) is not None:
         return explain_apart(host, text)
+    kind, _, id = text.rpartition("/")
+    if kind in ("", "workflow", "batch") and (too_large := say_too_large(kind or "job", id)):
+        _stop(2, too_large)
     _stop(
         2,
         f"{text!r} is neither the id of a job, nor an RQ id such as opsjobs-42-1,"

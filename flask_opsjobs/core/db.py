@@ -47,6 +47,17 @@ def is_id(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_ID
 
 
+def say_too_large(kind: str, text: str) -> str | None:
+    """Why there can be no row of a kind, such as `job`, with this number; None for any other text.
+
+    >>> say_too_large("job", "9223372036854775808")
+    'there is no job 9223372036854775808: an id is at most 9223372036854775807'
+    """
+    if not re.fullmatch(r"[0-9]{1,100}", text) or int(text) <= LARGEST_ID:
+        return None
+    return f"there is no {kind} {int(text)}: an id is at most {LARGEST_ID}"
+
+
 def one_of(column: str, words: Sequence[str]) -> str:
     """The text of a CHECK that `column` holds one of `words`."""
     return f"{column} IN ({', '.join(repr(word) for word in words)})"

@@ -132,6 +132,32 @@ def test_what_cannot_be_an_id_could_not_be_asked_for(
     assert call(*words.split(), "987654", *REASON).exit_code == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (("failure", "resolve", *REASON), "failure"),
+        (("failure", "ignore", "--until", "2h", *REASON), "failure"),
+        (("incident", "acknowledge", "--until", "2h", *REASON), "incident"),
+        (("incident", "show"), "incident"),
+        (("incident",), "incident"),
+        (("job", "cancel", *REASON), "job"),
+        (("batch", "close", *REASON), "batch"),
+        (("workflow", "cancel", *REASON), "workflow"),
+        (("workflow", "skip", "--step", "a", *REASON), "workflow"),
+        (("signal", "payment", "--run"), "workflow"),
+        (("why",), "job"),
+    ],
+)
+def test_an_id_that_is_too_large_names_nothing_and_says_why(
+    graph: Graph, call: Any, words: tuple[str, ...], kind: str
+) -> None:
+    done = call(*words, "9" * 20)
+    assert done.exit_code == 2
+    why = f"there is no {kind} {'9' * 20}: an id is at most 9223372036854775807"
+    assert why in done.output
+    assert "is not a target" not in done.output
+
+
 def test_a_signal_is_sent_once_and_counted_again(graph: Graph, bench: Bench, call: Any) -> None:
     words = (
         "signal",
@@ -172,7 +198,10 @@ def test_a_signal_is_sent_once_and_counted_again(graph: Graph, bench: Bench, cal
         (("payment", "--key", "x" * 2_000), "are allowed"),
         (("payment", "--dedupe", ""), "dedupe is empty"),
         (("payment", "--run", "0"), "not in the range"),
-        (("payment", "--run", str(2**63)), "run must be the id of a workflow"),
+        (
+            ("payment", "--run", str(2**63)),
+            "there is no workflow 9223372036854775808: an id is at most 9223372036854775807",
+        ),
         (
             ("payment", "--run", "99999"),
             "there is no workflow 99999: give as run the id of a workflow",

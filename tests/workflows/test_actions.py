@@ -751,7 +751,9 @@ def test_bad_input_is_refused_in_a_sentence(
     assert graph.states() == before
 
 
-@pytest.mark.parametrize("target", ["workflow/", "workflow/x", "workflow/-1", f"workflow/{2**63}"])
+@pytest.mark.parametrize(
+    "target", ["workflow/", "workflow/x", "workflow/-1", "workflow/" + "9" * 101]
+)
 def test_what_names_no_workflow_is_no_target(operator: Operator, target: str) -> None:
     with pytest.raises(Exception, match="is not a target"):
         operator.plan("workflow.cancel", [target], actor="anna")
