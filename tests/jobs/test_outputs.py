@@ -73,8 +73,8 @@ def test_what_has_none_is_omitted_with_the_reason(value: Any, words: str) -> Non
 def test_too_much_is_omitted_with_its_size() -> None:
     kept = dump_output("x" * 100, 101)
     words = (
-        "102 bytes, more than OPSJOBS_MAX_OUTPUT_BYTES = 101: store it elsewhere and return a reference "
-        "to it"
+        "the result is 102 bytes as JSON, more than OPSJOBS_MAX_OUTPUT_BYTES = 101: store it elsewhere and "
+        "return a reference to it"
     )
     assert kept == Kept(None, 102, words)
     assert dump_output("x" * 99, 101).value is not None

@@ -226,8 +226,8 @@ def test_an_awaited_coroutine_and_a_list_of_a_generator_are_values() -> None:
         (
             "x" * 1_000,
             1_002,
-            "1002 bytes, more than OPSJOBS_MAX_OUTPUT_BYTES = 1000: store it elsewhere and return a "
-            "reference to it",
+            "the result is 1002 bytes as JSON, more than OPSJOBS_MAX_OUTPUT_BYTES = 1000: store it elsewhere "
+            "and return a reference to it",
         ),
         (object(), 0, "the result is of type object, which JSON does not know"),
         ("\0", 0, "the result has a NUL character, which Postgres cannot store"),

@@ -75,8 +75,8 @@ def _no_json() -> NoJson:
     [
         pytest.param(
             lambda: "x" * 50_000_000,
-            "it was not kept: 50000002 bytes, more than OPSJOBS_MAX_OUTPUT_BYTES = 256000: store it "
-            "elsewhere and return a reference to it",
+            "it was not kept: the result is 50000002 bytes as JSON, more than OPSJOBS_MAX_OUTPUT_BYTES = "
+            "256000: store it elsewhere and return a reference to it",
             id="50 MB",
         ),
         pytest.param(

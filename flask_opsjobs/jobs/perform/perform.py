@@ -313,7 +313,8 @@ def dump_output(value: Any, max_bytes: int) -> Kept:
         if len(raw) > max_bytes:
             limit = f"OPSJOBS_MAX_OUTPUT_BYTES = {max_bytes}"
             way_out = "store it elsewhere and return a reference to it"
-            return Kept(None, len(raw), f"{len(raw)} bytes, more than {limit}: {way_out}")
+            too_large = f"the result is {len(raw)} bytes as JSON, more than {limit}: {way_out}"
+            return Kept(None, len(raw), too_large)
         json_storage.check_readable(raw)
     except json_storage.NotStorable as why:
         return Kept(None, 0, f"the result {why}")
