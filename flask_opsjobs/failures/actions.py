@@ -23,6 +23,7 @@ from ..actions.effects import Effect
 from ..actions.shapes import Change, Item, Skip
 from ..actions.until import find_until, read_until
 from ..core.db import Connection
+from ..core.display import Display
 from ..core.words import counted, show_value
 from ..host import Host
 from . import transitions
@@ -131,7 +132,8 @@ def _apply_resolve(
 
 
 def _decided(request: Request) -> Decided:
-    return Decided(request.actor, request.reason, request.now)
+    reason = Display(request.host.display, may_see=True).clean(request.reason)
+    return Decided(request.actor, reason, request.now)
 
 
 # --- ignore

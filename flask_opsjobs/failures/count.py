@@ -17,6 +17,7 @@ from psycopg.rows import class_row
 
 from ..core import sql
 from ..core.db import Connection
+from ..core.display import Display
 from ..host import Host
 from ..jobs import host_code
 from ..jobs.failure_key import key_of_others, merge_messages
@@ -178,7 +179,8 @@ def _write(
     connection: Connection, host: Host, groups: Sequence[_Group], now: datetime
 ) -> Mapping[bytes, int]:
     samples = _read_samples(connection, groups)
-    rows = [_row(host, group, samples.get(group.newest)) for group in groups]
+    display = Display(host.display, may_see=True)
+    rows = [_row(host, display, group, samples.get(group.newest)) for group in groups]
     parameters = {"failures": json.dumps(rows, default=str), "now": now}
     return dict(connection.execute(sql.load("count_failures"), parameters).fetchall())
 
@@ -200,7 +202,8 @@ def _read_samples(
     }
 
 
-def _row(host: Host, group: _Group, sample: _Sample | None) -> dict[str, Any]:
+def _row(host: Host, display: Display, group: _Group, sample: _Sample | None) -> dict[str, Any]:
+    """The failure as it is stored: what pages hide is hidden before."""
     attempts, newest = group.attempts, group.newest
     error, traceback = sample or _Sample(None, None)
     last = [attempt.ended_at for attempt in attempts if attempt.is_last]
@@ -209,8 +212,8 @@ def _row(host: Host, group: _Group, sample: _Sample | None) -> dict[str, Any]:
         "key": group.key.hex(),
         "task": newest.task,
         "type": None if group.is_other else _type_of(newest, error),
-        "title": _title(group, error),
-        "raised_in": None if group.is_other else _place(host, newest.task, traceback),
+        "title": _title(display, group, error),
+        "raised_in": None if group.is_other else _place(host, display, newest.task, traceback),
         "job_id": newest.job_id,
         "dispatch_no": newest.dispatch_no,
         "number": len(attempts),
@@ -223,7 +226,7 @@ def _row(host: Host, group: _Group, sample: _Sample | None) -> dict[str, Any]:
     }
 
 
-def _title(group: _Group, error: str | None) -> str:
+def _title(display: Display, group: _Group, error: str | None) -> str:
     newest = group.newest
     if group.is_other:
         return f"other failures: more than {NEW_PER_HOUR} were new in an hour"
@@ -234,8 +237,10 @@ def _title(group: _Group, error: str | None) -> str:
             if group.known
             else f"{newest.outcome}: {newest.death.replace('_', ' ')}"
         )
-    title = (error or newest.outcome)[:_LONGEST_TITLE]
-    return title if group.known is None else merge_messages(group.known.title, title)
+    title = display.start(error or newest.outcome, _LONGEST_TITLE)
+    if group.known is None:
+        return title
+    return merge_messages(display.start(group.known.title, _LONGEST_TITLE), title)
 
 
 def _type_of(attempt: FailedAttempt, error: str | None) -> str | None:
@@ -246,8 +251,9 @@ def _type_of(attempt: FailedAttempt, error: str | None) -> str | None:
     return name if all(part.isidentifier() for part in name.split(".")) else None
 
 
-def _place(host: Host, task: str, traceback: str | None) -> str | None:
-    return say_where(read_frames(traceback, find_package(host, task)))
+def _place(host: Host, display: Display, task: str, traceback: str | None) -> str | None:
+    place = say_where(read_frames(traceback, find_package(host, task)))
+    return None if place is None else display.clean(place)
 
 
 def find_package(host: Host, task: str) -> str:

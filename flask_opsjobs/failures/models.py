@@ -53,6 +53,8 @@ class Deploy(Base):
 class Failure(Base):
     """Attempts that failed with the same failure key. `roll_up` counts them.
 
+    What the host's display policy hides is not stored here; the error of each attempt is stored as raised.
+
     `title` is the error as far as it is the same in all attempts that were looked at. `raised_in` is the
     innermost function of the host's code. The sample is the newest attempt. `number` counts attempts, `jobs`
     counts the jobs that ended `failed` by one of them, the last at `job_failed_at`.

@@ -10,6 +10,8 @@ import pytest
 
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.failures.count import count_failures
+from flask_opsjobs.host import Host
+from flask_opsjobs.install.starters.opsjobs_display import HostDisplay
 from flask_opsjobs.jobs.failure_key import key_of_end
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.conftest import MakeBench
@@ -82,6 +84,12 @@ class FailureBench:
         """The only failure."""
         (row,) = self.failures()
         return row
+
+
+@pytest.fixture
+def hiding(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host hides what the display policy that is installed hides."""
+    monkeypatch.setattr(host, "display", HostDisplay())
 
 
 def make_key(name: str) -> str:

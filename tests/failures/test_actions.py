@@ -118,6 +118,14 @@ def test_it_is_ignored_until_a_time(failing: FailureBench, operator: Operator, f
     assert failing.failure()["ignored_until"] == until
 
 
+@pytest.mark.usefixtures("hiding")
+def test_the_reason_is_kept_as_pages_show_it(
+    failing: FailureBench, operator: Operator, failed: int
+) -> None:
+    operator.ignore_failure(failed, more=5, actor="anna", reason="see https://ada:pw@example.com")
+    assert failing.failure()["decided_reason"] == "see https://[hidden]@example.com"
+
+
 def test_it_is_ignored_for_a_span(failing: FailureBench, operator: Operator, failed: int) -> None:
     receipt = operator.ignore_failure(failed, until="90d", **WHY)
     row = failing.failure()

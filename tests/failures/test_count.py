@@ -83,6 +83,38 @@ def test_values_that_differ_leave_the_title(failing: FailureBench) -> None:
     assert failing.failure()["title"] == "ValueError: 'ada' in line …"
 
 
+@pytest.mark.usefixtures("hiding")
+def test_what_pages_hide_is_not_in_the_title(failing: FailureBench) -> None:
+    url = "https://ada:sesame-{}@mail.example.com"
+    failing.fail(error=f"ConnectionError: no answer from {url.format(1)} in 5 s")
+    failing.count()
+    title = "ConnectionError: no answer from https://[hidden]@mail.example.com in 5 s"
+    assert failing.failure()["title"] == title
+    failing.fail(error=f"ConnectionError: no answer from {url.format(2)} in 6 s")
+    failing.count()
+    assert failing.failure()["title"] == title.replace("5 s", "… s")
+    # A secret is not cut in two before it is looked for.
+    failing.fail("long", error=f"ValueError: {'x' * 170} {url.format(3)}")
+    failing.count()
+    long = failing.failures()[1]["title"]
+    assert len(long) == 200
+    assert "ada" not in long
+
+
+@pytest.mark.usefixtures("hiding")
+def test_a_title_that_was_stored_before_is_hidden_when_it_fails_again(
+    failing: FailureBench,
+) -> None:
+    error = "ValueError: no answer from https://ada:sesame@mail.example.com"
+    failing.fail(error=error)
+    failing.count()
+    failing.bench.rows("UPDATE opsjobs.failures SET title = %s RETURNING 1", error)
+    failing.fail(error=error)
+    failing.count()
+    title = "ValueError: no answer from https://[hidden]@mail.example.com"
+    assert failing.failure()["title"] == title
+
+
 def test_deaths_are_named_and_summed_by_task(failing: FailureBench) -> None:
     for peak in (700, 900):
         failing.fail(
