@@ -16,20 +16,16 @@ from ...actions.domain import Action, name_in, say_target
 from ...actions.execution import LONGEST_REASON
 from ...actions.operator import Operator
 from ...actions.planning import MOST_TARGETS, find_preview
-from ...actions.registry import ACTIONS
+from ...actions.registry import ACTIONS, DOMAINS
 from ...actions.shapes import Change, Plan, Preview, Receipt, Skip
-from ...batches import actions as batch_actions
 from ...core.reading import Reading
 from ...errors import ActionRefused
-from ...failures import actions as failure_actions
 from ...jobs import actions as job_actions
 from ...jobs.lifecycle import ENDED_BY, STATES
 from ...jobs.queries import list_rows
 from ...jobs.rows import Count
 from ...jobs.search.queries import list_jobs
-from ...lifeline import actions as incident_actions
 from ...limits.actions import make_target
-from ...workflows import actions as workflow_actions
 from ...workflows.actions import RESULT
 from ..app import access, links, pages, problems, references, shell
 from ..app.display import PageDisplay
@@ -76,25 +72,14 @@ def on_picked(action: Action[Any]) -> Callable[[], Response]:
     return view
 
 
-def on_job(action: Action[Any]) -> Callable[[str], Response]:
-    """A view that starts the action on one job."""
+def on_id(action: Action[Any]) -> Callable[..., Response]:
+    """A view that starts the action on one job, workflow, batch, incident or failure, by its id."""
 
-    def view(job_id: str) -> Response:
-        target = job_actions.read_target(f"job/{job_id}")
+    def view(**address: str) -> Response:
+        (id_,) = address.values()
+        target = DOMAINS[action.domain].read_target(f"{action.domain}/{id_}")
         if target is None:
-            raise problems.no_such_job(job_id)
-        return start(action, [target])
-
-    return view
-
-
-def on_workflow(action: Action[Any]) -> Callable[[str], Response]:
-    """A view that starts the action on one workflow."""
-
-    def view(workflow_id: str) -> Response:
-        target = workflow_actions.read_target(f"workflow/{workflow_id}")
-        if target is None:
-            raise problems.no_such_workflow(workflow_id)
+            raise problems.no_such_row(action.domain, id_)
         return start(action, [target])
 
     return view
@@ -105,42 +90,6 @@ def on_named(action: Action[Any]) -> Callable[[str], Response]:
 
     def view(name: str) -> Response:
         return start(action, [f"{action.domain}/{name}"])
-
-    return view
-
-
-def on_batch(action: Action[Any]) -> Callable[[str], Response]:
-    """A view that starts the action on one batch."""
-
-    def view(batch_id: str) -> Response:
-        target = batch_actions.read_target(f"batch/{batch_id}")
-        if target is None:
-            raise problems.no_such_batch(batch_id)
-        return start(action, [target])
-
-    return view
-
-
-def on_incident(action: Action[Any]) -> Callable[[str], Response]:
-    """A view that starts the action on one incident."""
-
-    def view(incident_id: str) -> Response:
-        target = incident_actions.read_target(f"incident/{incident_id}")
-        if target is None:
-            raise problems.no_such_incident(incident_id)
-        return start(action, [target])
-
-    return view
-
-
-def on_failure(action: Action[Any]) -> Callable[[str], Response]:
-    """A view that starts the action on one failure."""
-
-    def view(failure_id: str) -> Response:
-        target = failure_actions.read_target(f"failure/{failure_id}")
-        if target is None:
-            raise problems.no_such_failure(failure_id)
-        return start(action, [target])
 
     return view
 

@@ -143,34 +143,19 @@ def no_such_preview() -> Problem:
     )
 
 
-def no_such_failure(failure_id: str) -> Problem:
-    """No failure has this id; it may have been removed."""
-    return Problem(
-        404,
-        "No such failure",
-        f"There is no failure {failure_id[:40]}.",
-        "A failure that did not happen for long is removed after its retention time; ids are whole numbers.",
-    )
+_REMOVED = {
+    "job": "Ended jobs are removed after their retention time",
+    "workflow": "Ended workflows are removed after their retention time",
+    "batch": "Ended batches are removed after their retention time",
+    "incident": "Resolved incidents are removed after their retention time",
+    "failure": "A failure that did not happen for long is removed after its retention time",
+}
 
 
-def no_such_incident(incident_id: str) -> Problem:
-    """No incident has this id; it may have been removed."""
-    return Problem(
-        404,
-        "No such incident",
-        f"There is no incident {incident_id[:40]}.",
-        "Resolved incidents are removed after their retention time; ids are whole numbers.",
-    )
-
-
-def no_such_batch(batch_id: str) -> Problem:
-    """No batch has this id; it may have been removed."""
-    return Problem(
-        404,
-        "No such batch",
-        f"There is no batch {batch_id[:40]}.",
-        "Ended batches are removed after their retention time; ids are whole numbers.",
-    )
+def no_such_row(kind: str, id_: str) -> Problem:
+    """No job, workflow, batch, incident or failure (`kind`) has this id; it may have been removed."""
+    says = f"There is no {kind} {id_[:40]}."
+    return Problem(404, f"No such {kind}", says, f"{_REMOVED[kind]}; ids are whole numbers.")
 
 
 def no_jobs_of_worker(name: str) -> Problem:
@@ -200,26 +185,6 @@ def no_such_limiter(name: str) -> Problem:
         "No such limiter",
         f"No process has declared a limiter {name[:60]}.",
         "A limiter appears when a worker or the loops start with code that declares it.",
-    )
-
-
-def no_such_job(job_id: str) -> Problem:
-    """No job has this id; it may have been removed."""
-    return Problem(
-        404,
-        "No such job",
-        f"There is no job {job_id[:40]}.",
-        "Ended jobs are removed after their retention time; ids are whole numbers.",
-    )
-
-
-def no_such_workflow(workflow_id: str) -> Problem:
-    """No workflow has this id; it may have been removed."""
-    return Problem(
-        404,
-        "No such workflow",
-        f"There is no workflow {workflow_id[:40]}.",
-        "Ended workflows are removed after their retention time; ids are whole numbers.",
     )
 
 

@@ -5,12 +5,14 @@ policy cleans them. The reference is the partition's text, encrypted with a key 
 `SECRET_KEY`. The same partition always has the same reference, so that a page stays the same text.
 `docs/decisions/0025` says why there is no table of references.
 
-A cursor is signed, and says where a page of a list begins.
+A cursor is signed, and says where a page of a list begins. A place says the same openly, by time and id.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
@@ -24,6 +26,9 @@ LONGEST_PARTITION = 200
 _PARTITION_MAC = 16
 # Texts are padded to a multiple of this, so that a reference reveals little about the length of its text.
 _BLOCK = 32
+# Microseconds since 1970, and an id.
+_PLACE = re.compile(r"([0-9]{1,17})-([0-9]{1,18})")
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
 def make_reference(secret: bytes, limiter: str, partition: str) -> str:
@@ -112,3 +117,14 @@ def read_cursor(keys: Sequence[bytes], purpose: str, word: str) -> int:
 
 def _signed_text(purpose: str, packed: bytes) -> bytes:
     return purpose.encode() + b"\n" + packed
+
+
+def write_place(at: datetime, id_: int) -> str:
+    """The place behind a row in a list that is ordered by a time and an id."""
+    return f"{(at - _EPOCH) // _MICROSECOND}-{id_}"
+
+
+def read_place(text: str) -> tuple[datetime, int] | None:
+    """Time and id of the row before a place; None when the text is no place."""
+    found = _PLACE.fullmatch(text)
+    return None if found is None else (_EPOCH + int(found[1]) * _MICROSECOND, int(found[2]))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ...actions.domain import Action
 from ...actions.registry import ACTIONS
 from ..actions import view as actions
 from ..audit import view as audit
@@ -50,68 +51,27 @@ class Url:
         return ("POST",) if self.kind == "action" else ("GET",)
 
 
-def _job_actions() -> Iterator[Url]:
-    """Two URLs per job action: on the jobs selected in a list, and on one job."""
-    for action in (action for action in ACTIONS.values() if action.domain == "job"):
-        short_name, needs = action.short_name, action.permission
-        yield Url(
-            f"/jobs/{short_name}", f"jobs_{short_name}", actions.on_picked(action), "action", needs
-        )
-        yield Url(
-            f"/jobs/<job_id>/{short_name}",
-            f"job_{short_name}",
-            actions.on_job(action),
-            "action",
-            needs,
-        )
+def _actions_of(
+    domain: str,
+    page: str,
+    start: Callable[[Action[Any]], Callable[..., Any]] = actions.on_named,
+    **own: Callable[..., Any],
+) -> Iterator[Url]:
+    """Each action on one subject. `page` is its page's path, `own` are views of their own.
 
-
-def _actions_of(domain: str, page: str, **own: Callable[..., Any]) -> Iterator[Url]:
-    """Each action on one subject that has a name. `page` is its page's path, `own` are views of their own."""
+    `start` makes the view of each other action.
+    """
     for action in (action for action in ACTIONS.values() if action.domain == domain):
         rule, endpoint = f"{page}/{action.short_name}", f"{domain}_{action.short_name}"
-        view = own.get(action.short_name) or actions.on_named(action)
+        view = own.get(action.short_name) or start(action)
         yield Url(rule, endpoint, view, "action", action.permission)
 
 
-def _workflow_actions() -> Iterator[Url]:
-    """Each action on one workflow."""
-    for action in (action for action in ACTIONS.values() if action.domain == "workflow"):
-        rule, endpoint = (
-            f"/workflows/<workflow_id>/{action.short_name}",
-            f"workflow_{action.short_name}",
-        )
-        yield Url(rule, endpoint, actions.on_workflow(action), "action", action.permission)
-
-
-def _limiter_actions() -> Iterator[Url]:
-    """Each action on a limiter, or on the partition of it that the address names."""
-    for action in (action for action in ACTIONS.values() if action.domain == "limiter"):
-        rule, endpoint = f"/limiters/<limiter>/{action.short_name}", f"limiter_{action.short_name}"
-        yield Url(rule, endpoint, actions.on_limiter(action), "action", action.permission)
-
-
-def _batch_actions() -> Iterator[Url]:
-    """Each action on a batch."""
-    for action in (action for action in ACTIONS.values() if action.domain == "batch"):
-        rule, endpoint = f"/batches/<batch_id>/{action.short_name}", f"batch_{action.short_name}"
-        yield Url(rule, endpoint, actions.on_batch(action), "action", action.permission)
-
-
-def _incident_actions() -> Iterator[Url]:
-    """Each action on an incident."""
-    for action in (action for action in ACTIONS.values() if action.domain == "incident"):
-        rule = f"/lifeline/incidents/<incident_id>/{action.short_name}"
-        endpoint = f"incident_{action.short_name}"
-        yield Url(rule, endpoint, actions.on_incident(action), "action", action.permission)
-
-
-def _failure_actions() -> Iterator[Url]:
-    """Each action on a failure."""
-    for action in (action for action in ACTIONS.values() if action.domain == "failure"):
-        rule = f"/lifeline/failures/<failure_id>/{action.short_name}"
-        endpoint = f"failure_{action.short_name}"
-        yield Url(rule, endpoint, actions.on_failure(action), "action", action.permission)
+def _actions_of_picked_jobs() -> Iterator[Url]:
+    """Each action on the jobs selected in a list."""
+    for action in (action for action in ACTIONS.values() if action.domain == "job"):
+        rule, endpoint = f"/jobs/{action.short_name}", f"jobs_{action.short_name}"
+        yield Url(rule, endpoint, actions.on_picked(action), "action", action.permission)
 
 
 URLS = (
@@ -127,7 +87,8 @@ URLS = (
     Url("/jobs/<job_id>", "job", job.page, "page", "jobs.view"),
     Url("/jobs/<job_id>/live", "job_live", job.live, "fragment", "jobs.view"),
     Url("/jobs/<job_id>/raw", "job_raw", job.raw, "page", "jobs.view"),
-    *_job_actions(),
+    *_actions_of_picked_jobs(),
+    *_actions_of("job", "/jobs/<job_id>", actions.on_id),
     Url("/queues", "queues", queues.page, "page", "queues.view"),
     Url("/queues/<path:name>", "queue", queues.queue_page, "page", "queues.view"),
     # A queue may be called live: what refreshes does not lie below its name.
@@ -155,14 +116,14 @@ URLS = (
         "page",
         "workflows.view",
     ),
-    *_workflow_actions(),
+    *_actions_of("workflow", "/workflows/<workflow_id>", actions.on_id),
     Url("/signals", "signals", signals.page, "page", "workflows.view"),
     Url("/signals/live", "signals_live", signals.live, "fragment", "workflows.view"),
     Url("/batches", "batches", batches.page, "page", "batches.view"),
     Url("/batches/live", "batches_live", batches.live, "fragment", "batches.view"),
     Url("/batches/<batch_id>", "batch", batches.batch_page, "page", "batches.view"),
     Url("/batches/<batch_id>/live", "batch_live", batches.batch_live, "fragment", "batches.view"),
-    *_batch_actions(),
+    *_actions_of("batch", "/batches/<batch_id>", actions.on_id),
     Url("/cron", "cron", cron.page, "page", "cron.view"),
     Url("/cron/<path:name>", "cron_entry", cron.entry_page, "page", "cron.view"),
     # An entry may be called live or new, as a queue may.
@@ -201,7 +162,7 @@ URLS = (
         "action",
         "limiters.view",
     ),
-    *_limiter_actions(),
+    *_actions_of("limiter", "/limiters/<limiter>", actions.on_limiter),
     Url("/lifeline", "lifeline", lifeline.page, "page", "lifeline.view"),
     Url("/lifeline/live", "lifeline_live", lifeline.live, "fragment", "lifeline.view"),
     Url(
@@ -218,7 +179,7 @@ URLS = (
         "fragment",
         "lifeline.view",
     ),
-    *_incident_actions(),
+    *_actions_of("incident", "/lifeline/incidents/<incident_id>", actions.on_id),
     Url("/lifeline/failures", "failures", failures.page, "page", "lifeline.view"),
     Url("/lifeline/failures/live", "failures_live", failures.live, "fragment", "lifeline.view"),
     Url(
@@ -235,7 +196,7 @@ URLS = (
         "fragment",
         "lifeline.view",
     ),
-    *_failure_actions(),
+    *_actions_of("failure", "/lifeline/failures/<failure_id>", actions.on_id),
     Url("/audit", "audit", audit.page, "page", "audit.view"),
     Url("/audit/live", "audit_live", audit.live, "fragment", "audit.view"),
     Url("/audit.csv", "audit_csv", audit.csv, "file", "audit.view"),

@@ -201,7 +201,7 @@ def _find(read: Reading, batch_id: str) -> BatchView:
     if target is not None:
         row = queries.find_batch(read.session, int(target.removeprefix("batch/")))
     if row is None:
-        raise problems.no_such_batch(batch_id)
+        raise problems.no_such_row("batch", batch_id)
     return BatchView(row, read.now)
 
 

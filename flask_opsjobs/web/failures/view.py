@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from flask import Response, request, url_for
@@ -26,7 +24,7 @@ from ...failures.queries import FailedJob, FailureRow
 from ...jobs.lifecycle import DEATHS
 from ...lifeline.queries import IncidentRow, list_incidents_about
 from ...overview.pace_queries import find_counted_until
-from ..app import access, links, pages, problems
+from ..app import access, links, pages, problems, references
 from ..app.charts import Chart
 from ..app.deaths import say_death, say_facts, say_memory
 from ..app.display import PageDisplay
@@ -37,10 +35,6 @@ from .trend import begin_of_days, begin_of_quarters, draw_day, draw_month
 _MOST_FRAMES = 20
 _MOST_SHOWN = 10
 _LONGEST_TASK = 200
-# Where the next page of a list begins: microseconds since 1970, and id of the last row before it.
-_AFTER = re.compile(r"([0-9]{1,17})-([0-9]{1,18})")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 def page() -> Response:
@@ -99,7 +93,7 @@ def _read_query() -> Mapping[str, str]:
         raise problems.unreadable(f"state: there is no state {query['state'][:40]!r}.")
     if "task" in query and ("\0" in query["task"] or len(query["task"]) > _LONGEST_TASK):
         raise problems.unreadable(f"task: a name has at most {_LONGEST_TASK} characters.")
-    if "after" in query and not _AFTER.fullmatch(query["after"]):
+    if "after" in query and references.read_place(query["after"]) is None:
         raise problems.unreadable(f"after: {query['after'][:40]!r} is no place in a list.")
     return query
 
@@ -107,9 +101,9 @@ def _read_query() -> Mapping[str, str]:
 def _list(read: Reading, query: Mapping[str, str]) -> Markup:
     state, task = query.get("state", "open"), query.get("task")
     found = queries.page_of_failures(
-        read.session, state, task=task, older_than=_place(query.get("after", ""))
+        read.session, state, task=task, older_than=references.read_place(query.get("after", ""))
     )
-    older = None if found.older is None else _write_place(*found.older)
+    older = None if found.older is None else references.write_place(*found.older)
     named = set().union(*(row.deploys for row in found.rows))
     return pages.part(
         "failures/_live.html",
@@ -124,15 +118,6 @@ def _list(read: Reading, query: Mapping[str, str]) -> Markup:
         older=older,
         is_first="after" not in query,
     )
-
-
-def _place(after: str) -> tuple[datetime, int] | None:
-    found = _AFTER.fullmatch(after)
-    return None if found is None else (_EPOCH + int(found[1]) * _MICROSECOND, int(found[2]))
-
-
-def _write_place(at: datetime, failure_id: int) -> str:
-    return f"{(at - _EPOCH) // _MICROSECOND}-{failure_id}"
 
 
 # --- one
@@ -164,7 +149,7 @@ def _find(read: Reading, failure_id: str) -> FailureRow:
     if target is not None:
         failure = queries.find_failure(read.session, int(target.removeprefix("failure/")))
     if failure is None:
-        raise problems.no_such_failure(failure_id)
+        raise problems.no_such_row("failure", failure_id)
     return failure
 
 

@@ -75,7 +75,7 @@ def raw(job_id: str) -> Response:
     with reading() as read:
         job = None if number is None else queries.find_stored(read.session, number)
         if job is None:
-            raise problems.no_such_job(job_id)
+            raise problems.no_such_row("job", job_id)
         attempts = queries.list_stored_attempts(read.session, job["id"])
     declared = host().tasks.get(job["task"])
     redacted = declared.redact if declared else ()
@@ -90,7 +90,7 @@ def _find(read: Reading, job_id: str) -> JobInFull:
     number = terms.read_own(job_id)
     job = None if number is None else queries.find_job(read.session, number)
     if job is None:
-        raise problems.no_such_job(job_id)
+        raise problems.no_such_row("job", job_id)
     return job
 
 

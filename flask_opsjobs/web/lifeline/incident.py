@@ -68,7 +68,7 @@ def _find(read: Reading, incident_id: str) -> IncidentRow:
     if target is not None:
         row = queries.find_incident(read.session, int(target.removeprefix("incident/")))
     if row is None:
-        raise problems.no_such_incident(incident_id)
+        raise problems.no_such_row("incident", incident_id)
     return row
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from flask import Response, request
@@ -21,7 +20,7 @@ from ...lifeline.loop_runs import LoopRow, Watch, list_watches
 from ...lifeline.queries import IncidentCounts, IncidentFilter, IncidentPage, IncidentRow, Repaired
 from ...lifeline.watch import list_abandoned
 from ...workers.queries import list_workers
-from ..app import pages, problems
+from ..app import pages, problems, references
 from ..app.host import host, reading
 from .loops_svg import begin_of_day, draw_loops
 from .steps import first_step
@@ -30,8 +29,6 @@ from .steps import first_step
 TABS = {"open": "open", "acknowledged": "acknowledged", "ended": "resolved"}
 _MOST_ACKNOWLEDGED = 20
 _MOST_WORKERS = 12
-# Where the next page of a list begins: severity, microseconds since 1970, and id of the last row before it.
-_AFTER = re.compile(rf"({'|'.join(SEVERITIES)})-([0-9]{{1,17}})-([0-9]{{1,18}})")
 
 
 def page() -> Response:
@@ -59,22 +56,20 @@ def _read_query() -> Mapping[str, str]:
     for name, known in (("state", TABS), ("class", DETECTORS), ("severity", SEVERITIES)):
         if name in query and query[name] not in known:
             raise problems.unreadable(f"{name}: there is no {name} {query[name][:40]!r}.")
-    if "after" in query and not _AFTER.fullmatch(query["after"]):
+    if "after" in query and _place(query) is None:
         raise problems.unreadable(f"after: {query['after'][:40]!r} is no place in a list.")
     return query
 
 
 def _place(query: Mapping[str, str]) -> tuple[str, datetime, int] | None:
-    found = _AFTER.fullmatch(query.get("after", ""))
-    if found is None:
-        return None
-    moment = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(found[2]))
-    return found[1], moment, int(found[3])
+    """Where the page begins: severity, time and id of the last row before it."""
+    severity, _, place = query.get("after", "").partition("-")
+    found = references.read_place(place) if severity in SEVERITIES else None
+    return None if found is None else (severity, *found)
 
 
 def _place_after(row: IncidentRow) -> str:
-    micros = (row.opened_at - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
-    return f"{row.severity}-{micros}-{row.id}"
+    return f"{row.severity}-{references.write_place(row.opened_at, row.id)}"
 
 
 def _part(read: Reading, query: Mapping[str, str]) -> Markup:

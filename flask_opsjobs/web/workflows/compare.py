@@ -76,7 +76,7 @@ def _find(read: Reading, workflow_id: str) -> RunRow:
     number = terms.read_own(workflow_id.strip().removeprefix("workflow/"))
     run = None if number is None else queries.list_runs(read.session, [number]).get(number)
     if run is None:
-        raise problems.no_such_workflow(workflow_id)
+        raise problems.no_such_row("workflow", workflow_id)
     return run
 
 

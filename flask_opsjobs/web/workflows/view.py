@@ -226,7 +226,7 @@ def _find(read: Reading, workflow_id: str) -> RunView:
     number = terms.read_own(workflow_id)
     run = None if number is None else queries.find_run(read.session, number)
     if run is None:
-        raise problems.no_such_workflow(workflow_id)
+        raise problems.no_such_row("workflow", workflow_id)
     return read_run(read, run)
 
 
