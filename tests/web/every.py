@@ -39,7 +39,14 @@ def good(url: Url) -> int:
 
 def form_of(url: Url, job: Job) -> dict[str, str]:
     """What an action is sent."""
-    form = {"job": str(job.id), "name": "mine", "count": "1", "minutes": "5", "due_at": "now"}
+    form = {
+        "job": str(job.id),
+        "worker": "web-1",
+        "name": "mine",
+        "count": "1",
+        "minutes": "5",
+        "due_at": "now",
+    }
     form |= {
         "step": "fetch",
         "result": "",

@@ -25,7 +25,7 @@ from flask_opsjobs.jobs.models import Job, UniqueLock
 from tests.support.waiting import wait_until
 from tests.web.conftest import Access
 from tests.web.every import soup
-from tests.web.rows import EXPIRE_PREVIEWS, ago, make_job, make_loops
+from tests.web.rows import EXPIRE_PREVIEWS, ago, make_job, make_loops, make_worker
 
 REASON = "the vendor answers again, OPS-2291"
 # A repair has a button only where its fault is: tests/actions/test_rescue.py and test_recall.py.
@@ -484,14 +484,49 @@ def test_many_are_told_once_and_the_skipped_with_their_reason(
     assert all(_state(session, job) != "failed" for job in fit)
 
 
+def test_selected_workers_are_drained_by_one_plan(
+    get: Any, post: Post, preview: Any, session: Session
+) -> None:
+    for name in ("web-1", "web-2", "web-3"):
+        make_worker(session, name=name)
+    make_worker(session, name="web-4", drain_requested_at=ago(seconds=9), drain_requested_by="anna")
+    session.commit()
+    page = soup(get("/workers").text)
+    boxes = page.select('#part input[name="worker"]')
+    assert [(box["value"], box["data-pick"]) for box in boxes] == [
+        ("web-1", "alive"),
+        ("web-2", "alive"),
+        ("web-3", "alive"),
+    ]
+    button = page.select_one(".head .actions button")
+    assert button.text.strip() == "Drain many…"
+    assert (button["formaction"], button["data-bulk"]) == ("/ops/jobs/workers/drain", "alive late")
+    path = preview("/workers/drain", worker=["web-1", "web-2", "web-4"])
+    shown = get(path)
+    assert "Drain 3 workers" in _words(shown)
+    assert "anna has already asked worker web-4 to leave" in _words(shown)
+    url, form = _sent(shown)
+    done = post(url, 200, script=True, **form | {"reason": REASON})
+    assert "2 done, 1 skipped" in _words(done)
+    drained = text("SELECT name FROM opsjobs.workers WHERE drain_requested_at IS NOT NULL")
+    session.rollback()
+    assert set(session.scalars(drained)) == {"web-1", "web-2", "web-4"}
+    # The same preview again: it was used. Another one asks for the same workers.
+    spent = _dialog_page(post(url, 409, script=True, **form | {"reason": REASON}))
+    (again,) = spent.select('form[action="/ops/jobs/workers/drain"]')
+    fields = [field["value"] for field in again.select('[name="worker"]')]
+    assert fields == ["web-1", "web-2", "web-4"]
+    assert "No worker is picked." in _words(post("/workers/drain", 422))
+
+
 @pytest.mark.parametrize(
     ("picked", "said"),
     [
         ([], "No job is picked."),
-        (["1", "seven"], "job: 'seven' is not the id of a job."),
-        (["-1"], "is not the id of a job"),
-        (["9" * 30], "is not the id of a job"),
-        (["1 OR 1=1"], "is not the id of a job"),
+        (["1", "seven"], "job: 'seven' names no job."),
+        (["-1"], "names no job"),
+        (["9" * 30], "names no job"),
+        (["1 OR 1=1"], "names no job"),
         ([str(number) for number in range(1, 102)], "At most 100 jobs at once; 101 are picked."),
     ],
 )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from flask import redirect, request, url_for
+from flask import current_app, redirect, request, url_for
 from werkzeug import Response
 
 from ...actions.domain import Action, name_in, say_target
@@ -64,10 +64,10 @@ _MOST_PAIRS = 3
 
 
 def on_picked(action: Action[Any]) -> Callable[[], Response]:
-    """A view that starts the action on all jobs selected in a list."""
+    """A view that starts the action on all rows selected in a list."""
 
     def view() -> Response:
-        return start(action, _picked())
+        return start(action, _picked(action))
 
     return view
 
@@ -103,16 +103,19 @@ def on_limiter(action: Action[Any]) -> Callable[[str], Response]:
     return view
 
 
-def _picked() -> Sequence[str]:
-    texts = list(dict.fromkeys(request.form.getlist("job")))
+def _picked(action: Action[Any]) -> Sequence[str]:
+    kind = action.domain
+    texts = list(dict.fromkeys(request.form.getlist(kind)))
     if not texts:
-        raise problems.unreadable("No job is picked.")
+        raise problems.unreadable(f"No {kind} is picked.")
     if len(texts) > MOST_TARGETS:
-        raise problems.unreadable(f"At most {MOST_TARGETS} jobs at once; {len(texts)} are picked.")
-    targets = [job_actions.read_target(f"job/{text}") for text in texts]
+        raise problems.unreadable(
+            f"At most {MOST_TARGETS} {action.plural} at once; {len(texts)} are picked."
+        )
+    targets = [DOMAINS[kind].read_target(f"{kind}/{text}") for text in texts]
     if None in targets:
         wrong = texts[targets.index(None)]
-        raise problems.unreadable(f"job: {wrong[:40]!r} is not the id of a job.")
+        raise problems.unreadable(f"{kind}: {wrong[:40]!r} names no {kind}.")
     return [target for target in targets if target is not None]
 
 
@@ -411,13 +414,13 @@ class PreviewView:
     @property
     def again(self) -> tuple[str, Sequence[tuple[str, str]]]:
         """How to request the same preview again: the address, and the fields to send."""
-        short_name = self.action.short_name
-        names = [name_in(target) for target in self.plan.targets]
+        action, targets = self.action, self.plan.targets
         fields = [(key, _typed(value)) for key, value in self.plan.params.items()]
-        if self.action.domain == "job":
-            picked = [("job", name) for name in names]
-            return url_for(f"opsjobs.jobs_{short_name}"), [*picked, *fields]
-        return links.to_action(self.action, self.plan.targets[0]), fields
+        for_picked = f"opsjobs.{action.plural}_{action.short_name}"
+        if for_picked not in current_app.view_functions:
+            return links.to_action(action, targets[0]), fields
+        picked = [(action.domain, name_in(target)) for target in targets]
+        return url_for(for_picked), [*picked, *fields]
 
     def _phrase(self, targets: Sequence[str]) -> str:
         several = f"{len(targets)} {self.action.plural}"

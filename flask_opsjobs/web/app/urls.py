@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ...actions.domain import Action
-from ...actions.registry import ACTIONS
+from ...actions.registry import ACTIONS, actions_of
 from ..actions import view as actions
 from ..audit import view as audit
 from ..batches import view as batches
@@ -61,16 +61,16 @@ def _actions_of(
 
     `start` makes the view of each other action.
     """
-    for action in (action for action in ACTIONS.values() if action.domain == domain):
+    for action in actions_of(domain):
         rule, endpoint = f"{page}/{action.short_name}", f"{domain}_{action.short_name}"
         view = own.get(action.short_name) or start(action)
         yield Url(rule, endpoint, view, "action", action.permission)
 
 
-def _actions_of_picked_jobs() -> Iterator[Url]:
-    """Each action on the jobs selected in a list."""
-    for action in (action for action in ACTIONS.values() if action.domain == "job"):
-        rule, endpoint = f"/jobs/{action.short_name}", f"jobs_{action.short_name}"
+def _actions_on_picked(page: str, picked: Iterable[Action[Any]]) -> Iterator[Url]:
+    """These actions on the rows selected in the list of a page."""
+    for action in picked:
+        rule, endpoint = f"{page}/{action.short_name}", f"{action.plural}_{action.short_name}"
         yield Url(rule, endpoint, actions.on_picked(action), "action", action.permission)
 
 
@@ -87,7 +87,7 @@ URLS = (
     Url("/jobs/<job_id>", "job", job.page, "page", "jobs.view"),
     Url("/jobs/<job_id>/live", "job_live", job.live, "fragment", "jobs.view"),
     Url("/jobs/<job_id>/raw", "job_raw", job.raw, "page", "jobs.view"),
-    *_actions_of_picked_jobs(),
+    *_actions_on_picked("/jobs", actions_of("job")),
     *_actions_of("job", "/jobs/<job_id>", actions.on_id),
     Url("/queues", "queues", queues.page, "page", "queues.view"),
     Url("/queues/<path:name>", "queue", queues.queue_page, "page", "queues.view"),
@@ -97,6 +97,7 @@ URLS = (
     *_actions_of("queue", "/queues/<path:name>"),
     Url("/workers", "workers", workers.page, "page", "workers.view"),
     Url("/workers/live", "workers_live", workers.live, "fragment", "workers.view"),
+    *_actions_on_picked("/workers", [ACTIONS["worker.drain"]]),
     *_actions_of("worker", "/workers/<path:name>"),
     Url("/workers/<path:name>/rescue", "worker_rescue", workers.rescue, "action", "job.rescue"),
     Url("/workflows", "workflows", workflows.page, "page", "workflows.view"),

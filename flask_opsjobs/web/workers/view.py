@@ -34,7 +34,9 @@ _MISSING_SHOWN = 20
 def page() -> Response:
     """The document."""
     made, now = _part()
-    return pages.page("workers/page.html", "workers", "Workers", now, live=made)
+    return pages.page(
+        "workers/page.html", "workers", "Workers", now, live=made, drain=ACTIONS["worker.drain"]
+    )
 
 
 def live() -> Response:
