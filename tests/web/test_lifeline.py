@@ -430,6 +430,13 @@ def test_a_moment_in_a_sentence_follows_the_chosen_zone(get: Get, session: Sessi
         assert sentence["data-as"] == "clock", path
 
 
+def test_a_command_in_a_sentence_is_code(get: Get, session: Session) -> None:
+    incident = make_incident(session, "redis_away", facts={"has_plain_workers": True})
+    session.commit()
+    for path in ("/lifeline", f"/lifeline/incidents/{incident.id}"):
+        assert soup(get(path).text).find("code", string="rq worker") is not None, path
+
+
 def test_an_incident_says_what_it_affects(get: Get, session: Session) -> None:
     facts = {"cron": "close_day", "slots": 3, "last_at": "2026-11-25T14:00:00+00:00", "why": ""}
     incident = make_incident(session, "cron_missed", facts=facts, affected=3)
