@@ -4,7 +4,6 @@ of a job, or of the worker.
 
 from __future__ import annotations
 
-import time
 from datetime import timedelta
 from typing import Any
 
@@ -18,7 +17,7 @@ from rq.scheduler import RQScheduler
 
 from flask_opsjobs.engine.worker.rq_scheduler import OpsScheduler
 from flask_opsjobs.testing.valkey import Valkey
-from tests.support.processes import Child, Children, leads_its_group
+from tests.support.processes import Child, Children, is_alive
 from tests.support.waiting import wait_until
 
 KINDS = [(), ("--jobs-per-process", "1")]
@@ -32,24 +31,15 @@ def queue(site: Any, redis_client: Redis) -> Queue:
     return Queue("default", connection=redis_client)
 
 
-def schedulers_of(worker: Child) -> list[psutil.Process]:
-    """The processes of the worker that perform no jobs: its scheduler, if it has one.
-
-    A child that performs jobs leads its own group a moment after its fork.
-    """
-    born_before = time.time() - 0.2
-    return [
-        process
-        for process in worker.children()
-        if not leads_its_group(process)
-        and process.create_time() < born_before
-        and process.is_running()
-    ]
+def schedulers_of(worker: Child, redis: Redis) -> list[psutil.Process]:
+    """The processes of the worker that have registered as RQ's scheduler: one at most."""
+    pids = {int(redis.hget(key, "pid") or 0) for key in redis.keys("rq:scheduler:*")}
+    return [process for process in worker.children() if process.pid in pids and is_alive(process)]
 
 
-def scheduler_of(worker: Child) -> psutil.Process:
+def scheduler_of(worker: Child, redis: Redis) -> psutil.Process:
     """The process of the worker's scheduler."""
-    (found,) = wait_until(lambda: schedulers_of(worker), 20, what="a scheduler")
+    (found,) = wait_until(lambda: schedulers_of(worker, redis), 20, what="a scheduler")
     return found
 
 
@@ -83,7 +73,7 @@ def test_a_burst_runs_what_is_due(children: Children, queue: Queue) -> None:
 def test_it_can_be_left_out(children: Children, queue: Queue) -> None:
     worker = children.flask("opsjobs", "worker", "default", "--no-scheduler")
     worker.wait_for("listens to")
-    assert (schedulers_of(worker), queue.connection.exists(LOCK)) == ([], 0)
+    assert (schedulers_of(worker, queue.connection), queue.connection.exists(LOCK)) == ([], 0)
 
 
 def test_it_leaves_a_queue_to_another_scheduler(children: Children, queue: Queue) -> None:
@@ -91,7 +81,7 @@ def test_it_leaves_a_queue_to_another_scheduler(children: Children, queue: Queue
     assert other.acquire_locks() == {"default"}
     worker = children.flask("opsjobs", "worker", "default")
     worker.wait_for("listens to")
-    assert schedulers_of(worker) == []
+    assert schedulers_of(worker, queue.connection) == []
     assert queue.connection.get(LOCK) == other.name.encode()
 
 
@@ -110,7 +100,7 @@ def test_it_stops_at_once(queue: Queue) -> None:
 @pytest.mark.chaos
 def test_it_dies_with_its_worker(children: Children, queue: Queue) -> None:
     worker = children.flask("opsjobs", "worker", "default")
-    scheduler = scheduler_of(worker)
+    scheduler = scheduler_of(worker, queue.connection)
     worker.kill()
     wait_until(lambda: not scheduler.is_running(), 10)
 
@@ -132,28 +122,31 @@ with app.app_context():
 @pytest.mark.chaos
 def test_another_worker_takes_over(children: Children, queue: Queue) -> None:
     first = children.flask("opsjobs", "worker", "default")
-    scheduler_of(first)
+    scheduler_of(first, queue.connection)
     second = children.python("-c", LOOKS_OFTEN)
     second.wait_for("listens to", 30)
-    assert schedulers_of(second) == []
+    assert schedulers_of(second, queue.connection) == []
     first.kill_all()
     queue.connection.delete(LOCK)  # What its expiry leaves after a minute.
-    scheduler_of(second).kill()
-    wait_until(lambda: len(schedulers_of(second)) == 1, 20, what="a new one after a kill")
+    killed = scheduler_of(second, queue.connection)
+    killed.kill()
+    wait_until(lambda: not is_alive(killed), 10)
+    scheduler_of(second, queue.connection)  # A new one.
     wait_until_finished(queue.enqueue_in(SOON, "os.getpid", result_ttl=60))
 
 
 @pytest.mark.chaos
 def test_it_outlasts_redis(site: Any, children: Children, own_valkey: Valkey) -> None:
     worker = children.flask("opsjobs", "worker", "default", OPSJOBS_REDIS_URL=own_valkey.url)
-    scheduler = scheduler_of(worker)
+    with own_valkey.client() as redis:
+        scheduler = scheduler_of(worker, redis)
     own_valkey.kill()
     worker.wait_for("RQ's scheduler waits for Redis", 20)
     own_valkey.start()
     with own_valkey.client() as redis:
         job = Queue("default", connection=redis).enqueue_in(SOON, "os.getpid", result_ttl=60)
         wait_until_finished(job)
-    assert scheduler in schedulers_of(worker), "it never ended"
+        assert scheduler_of(worker, redis) == scheduler, "it never ended"
     assert worker.log.count("RQ's scheduler waits for Redis") == 1
     assert worker.terminate() == 0
 
