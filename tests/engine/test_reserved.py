@@ -322,6 +322,20 @@ def test_nothing_is_left_in_redis_of_a_popped_delivery(
         assert link.stop(20)
 
 
+def test_maintenance_leaves_no_note_of_a_delivery_that_was_taken_meanwhile(
+    app: Flask, bench: Bench, host: Host, redis_client: Redis
+) -> None:
+    """It reads the list of popped jobs first, and notes each a moment later."""
+    wire = broker_of(host).connections.make_wire("default")
+    (queue,) = SlotWorker(app, ["default"], slot_name(bench.name, 1), wire).queues
+    popped = queue.intermediate_queue
+    redis_client.rpush(popped.key, "opsjobs-1-1")
+    assert [popped.set_first_seen(name) for name in ("opsjobs-1-1", "opsjobs-2-1")] == [True, True]
+    assert redis_client.keys("rq:*first_seen*") == [
+        popped.get_first_seen_key("opsjobs-1-1").encode()
+    ]
+
+
 def test_a_taker_without_file_descriptors_goes_on(
     bench: Bench, host: Host, record_job: RecordJob, caplog: pytest.LogCaptureFixture
 ) -> None:

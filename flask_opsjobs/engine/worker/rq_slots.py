@@ -15,6 +15,7 @@ from redis.client import Pipeline
 from rq import Queue
 from rq.callbacks import execute_stopped_callback
 from rq.executions import Execution, ExecutionRegistry
+from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job as RQJob
 from rq.job import JobStatus
 from rq.logutils import blue, green
@@ -54,6 +55,28 @@ def slot_name(worker: str, slot: int) -> str:
     return f"{worker}.{slot}"
 
 
+class _PoppedJobs(IntermediateQueue):
+    """The jobs that were popped from a queue and are in no worker's record yet."""
+
+    @override
+    def set_first_seen(self, job_id: str) -> bool:
+        """Note when maintenance saw a job here first, but leave no note of a job that has left meanwhile."""
+        is_first = super().set_first_seen(job_id)
+        if is_first and self.connection.lpos(self.key, job_id) is None:
+            self.connection.delete(self.get_first_seen_key(job_id))
+        return is_first
+
+
+class _Queue(Queue):
+    """A queue as maintenance reads it."""
+
+    @property
+    @override
+    def intermediate_queue(self) -> IntermediateQueue:
+        """Return the jobs that were popped from it."""
+        return _PoppedJobs(self.key, connection=self.connection)
+
+
 class SlotWorker(SimpleWorker):
     """RQ's view of one place for a child.
 
@@ -61,6 +84,7 @@ class SlotWorker(SimpleWorker):
     sends nothing to Redis.
     """
 
+    queue_class = _Queue
     # Of the plain job that runs here now.
     _notes: RunNotes | None = None
 
