@@ -88,15 +88,14 @@ def _recall_paused(context: Pass) -> list[str]:
 
 def _recall(context: Pass, errors: list[EngineUnavailable]) -> list[str]:
     settings = context.host.settings
-    with answering():
-        found = recall_lost(
-            context.connection,
-            broker_of(context.host),
-            context.now,
-            context.memory.get("suspects", Suspects()),
-            settings.recall_seconds,
-            settings.late_seconds,
-        )
+    found = recall_lost(
+        context.connection,
+        broker_of(context.host),
+        context.now,
+        context.memory.get("suspects", Suspects()),
+        settings.recall_seconds,
+        settings.late_seconds,
+    )
     context.memory["suspects"] = found.suspects
     _report_lost(context, [job_id for job_id, _ in found.recalled], found.error is None)
     errors += [found.error] if found.error is not None else []
@@ -105,8 +104,9 @@ def _recall(context: Pass, errors: list[EngineUnavailable]) -> list[str]:
         report.append(
             f"recalled {counted(len(found.recalled), 'lost delivery', 'lost deliveries')}"
         )
-        why = "their delivery was lost" if found.error is None else "Redis does not answer"
-        _log.warning("recalled jobs %s: %s", _ids(found.recalled), why)
+        _log.warning("recalled jobs %s: their delivery was lost", _ids(found.recalled))
+    if found.without_redis:
+        _log.warning("recalled jobs %s: Redis does not answer", _ids(found.without_redis))
     if found.failed:
         report.append(
             f"{counted(len(found.failed), 'delivery', 'deliveries')} failed by RQ workers"
@@ -122,8 +122,7 @@ def _report_lost(context: Pass, recalled: list[int], is_complete: bool) -> None:
     series = context.memory.setdefault("lost", EventSeries[int]())
     series.add(recalled, context.now)
     found = []
-    # While Redis does not answer, jobs are recalled for workers that take them from Postgres.
-    if recalled and is_complete:
+    if recalled:
         found = [
             delivery_lost.find_lost_deliveries(series.total, series.in_last_minute, series.newest)
         ]

@@ -15,6 +15,7 @@ from rq.job import Job as RQJob
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.reconcile.recall import Recalled, Suspects, recall_lost
 from flask_opsjobs.engine.redis.broker import Broker, broker_of, rq_id
+from flask_opsjobs.engine.redis.reads import read_hashes
 from flask_opsjobs.engine.worker.claim import NotClaimed
 from flask_opsjobs.errors import EngineUnavailable
 from flask_opsjobs.jobs.perform.current import Claimed
@@ -259,11 +260,11 @@ def test_without_redis_our_workers_take_what_is_queued(
     own_valkey.kill()
     found = recaller.passes(10, broker=away)
     assert isinstance(found.error, EngineUnavailable)
-    assert (found.recalled, bench.job(queued)["state"]) == ([], "queued")
-    assert recaller.passes(4, broker=away).recalled == [], "it was silent for 4 s"
+    assert (found.without_redis, bench.job(queued)["state"]) == ([], "queued")
+    assert recaller.passes(4, broker=away).without_redis == [], "it was silent for 4 s"
     found = recaller.passes(1, broker=away)
     assert isinstance(found.error, EngineUnavailable)
-    assert found.recalled == [(queued, 1)]
+    assert (found.recalled, found.without_redis) == ([], [(queued, 1)])
     assert bench.job(queued)["state"] == "available"
     assert bench.claim(queued, 1) == NotClaimed("not_queued"), "its delivery is outdated"
 
@@ -275,7 +276,8 @@ def test_one_pass_without_an_answer_recalls_nothing(
     found = recaller.passes(60, broker=away)
     own_valkey.thaw()
     assert isinstance(found.error, EngineUnavailable)
-    assert (found.recalled, bench.job(queued)["state"]) == ([], "queued")
+    assert (found.recalled, found.without_redis) == ([], [])
+    assert bench.job(queued)["state"] == "queued"
 
 
 def test_without_redis_what_a_worker_holds_stays(
@@ -286,7 +288,7 @@ def test_without_redis_what_a_worker_holds_stays(
     workers.record_heartbeat(bench.connection, bench.worker_id, report, recaller.now)
     own_valkey.kill()
     for _ in range(3):
-        assert recaller.passes(6, broker=away).recalled == []
+        assert recaller.passes(6, broker=away).without_redis == []
 
 
 @pytest.mark.parametrize("listener", ["nobody", "plain", "late", "elsewhere"])
@@ -309,7 +311,7 @@ def test_without_redis_jobs_stay_to_which_none_of_our_workers_listens(
     own_valkey.kill()
     for _ in range(3):
         found = recaller.passes(6, broker=away)
-        assert found.recalled == []
+        assert found.without_redis == []
         assert isinstance(found.error, EngineUnavailable)
     assert bench.job(queued)["state"] == "queued"
     own_valkey.start()
@@ -337,6 +339,37 @@ def test_one_redis_away_does_not_stop_the_recall_of_another(
     assert found.recalled == [(queued, 1)]
     assert isinstance(found.error, EngineUnavailable)
     assert bench.job(other)["state"] == "queued", "nobody listens there"
+
+
+def test_a_redis_that_breaks_in_the_middle_of_a_pass_does_not_stop_the_recall_of_another(
+    bench: Bench,
+    record_job: RecordJob,
+    recaller: Recaller,
+    away: Broker,
+    own_valkey: Valkey,
+    redis_client: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is killed between the two questions of a pass: where a delivery is, and whether RQ failed it."""
+    there, here = record_job(queue="elsewhere"), record_job()
+    bench.dispatch("elsewhere")
+    bench.dispatch()
+    redis_client.flushall()
+    both = Broker(TwoRedis(broker_of(bench.host), away))
+    recaller.passes(6, broker=both)
+
+    def break_first(*args: Any) -> Any:
+        own_valkey.kill()
+        return read_hashes(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flask_opsjobs.engine.reconcile.recall.read_hashes", break_first)
+        found = recaller.passes(6, broker=both)
+    assert isinstance(found.error, EngineUnavailable)
+    assert found.recalled == [(here, 1)]
+    assert bench.job(there)["state"] == "queued"
+    own_valkey.start()
+    assert recaller.passes(6, broker=both).recalled == [(there, 1)], "its Redis answers again"
 
 
 def test_a_clock_that_jumps_back_neither_hurries_nor_stops_recall(

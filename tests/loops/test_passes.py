@@ -257,6 +257,40 @@ class TestWhatTheyDo:
         assert bench.job(job_id)["state"] == "available"
         assert runs(bench)[0]["report"] == "recalled 1 lost delivery"
 
+    def test_recall_reports_what_one_redis_lost_while_another_is_away(
+        self,
+        bench: Bench,
+        record_job: RecordJob,
+        make_app: Any,
+        opsjobs: Any,
+        note: Any,
+        own_valkey: Any,
+        redis_client: Redis,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """Those of the other, which workers take from Postgres meanwhile, are not lost."""
+        bench.rows("UPDATE opsjobs.workers SET queues = '{elsewhere}' RETURNING id")
+        away = make_app(opsjobs=opsjobs, OPSJOBS_REDIS_URL=own_valkey.url)
+        bench.host.broker = Broker(
+            TwoRedis(broker_of(bench.host), broker_of(away.extensions["opsjobs"]))
+        )
+        there, here = record_job(queue="elsewhere"), record_job()
+        bench.dispatch("elsewhere")
+        bench.dispatch()
+        redis_client.flushall()
+        own_valkey.kill()
+        passes, now = runner(bench, "recall"), read_clock(bench.connection)
+        for seconds in (6, 8, 10, 12):
+            passes.run_once(bench.connection, now + timedelta(seconds=seconds))
+        assert [bench.job(job_id)["state"] for job_id in (there, here)] == ["available"] * 2
+        assert "Redis does not answer" in runs(bench)[-1]["error"]
+        found = {row["class"]: row for row in bench.rows("SELECT * FROM opsjobs.incidents")}
+        assert sorted(found) == ["delivery_lost", "redis_away"]
+        assert found["delivery_lost"]["affected"] == 1
+        said = {record.getMessage() for record in caplog.records}
+        assert f"recalled jobs {here}: their delivery was lost" in said
+        assert f"recalled jobs {there}: Redis does not answer" in said
+
     def test_recall_removes_orphan_deliveries(
         self, bench: Bench, record_job: RecordJob, redis_client: Redis
     ) -> None:

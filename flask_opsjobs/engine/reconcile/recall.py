@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -45,13 +45,14 @@ class Suspects:
 class Recalled:
     """The result of a pass, and the suspects that the next pass gets.
 
-    `recalled` and `failed` are deliveries (id, dispatch_no): those that were recalled, and those that RQ
-    marked as failed. `error` tells that a Redis did not answer.
+    The lists are of deliveries (id, dispatch_no): `recalled` were lost, RQ marked `failed` as failed, and
+    `without_redis` were recalled because their Redis does not answer. `error` tells that one did not.
     """
 
     suspects: Suspects
     recalled: list[Key]
     failed: list[Key]
+    without_redis: list[Key] = field(default_factory=list)
     error: EngineUnavailable | None = None
 
 
@@ -106,6 +107,7 @@ def recall_lost(
 
     A pass also misses a delivery when its Redis does not answer. Such a job is recalled if one of our workers
     listens to its queue: the worker takes it from Postgres. If the delivery appears again, it is outdated.
+    The jobs of other Redis servers are recalled all the same.
 
     No lock is held during a call to Redis. The writes are fenced by `dispatch_no`, so any number of processes
     may recall at the same time. `late_seconds` tells which workers listen.
@@ -127,8 +129,11 @@ def recall_lost(
         unknown = {row.key for row in rows if row.key in unknown and row.queue in queues}
     lost_rows = [row for row in rows if row.key in lost]
     found = _recall_lost_rows(connection, broker, lost_rows, seen, now)
-    found.recalled.extend(recall(connection, sorted(unknown)) if unknown else [])
-    return replace(found, error=missed.error)
+    return replace(
+        found,
+        without_redis=recall(connection, sorted(unknown)) if unknown else [],
+        error=missed.error or found.error,
+    )
 
 
 def _list_queues_of_pools(connection: Connection, now: datetime, late_seconds: float) -> set[str]:
@@ -201,16 +206,32 @@ def _by_queue(rows: Iterable[QueuedJob]) -> dict[str, list[QueuedJob]]:
 def find_missed(broker: Broker, rows: list[QueuedJob], now: datetime) -> MissedJobs:
     """Return the rows that are not in the lists of their queues, and that RQ does not run."""
     missed = MissedJobs()
+    unasked, missed.error = _ask(
+        broker, rows, lambda queue, there: _look_for(queue, there, now, missed)
+    )
+    missed.unknown = {row.key for row in unasked}
+    return missed
+
+
+def _ask(
+    broker: Broker, rows: Iterable[QueuedJob], ask: Callable[[Queue, list[QueuedJob]], None]
+) -> tuple[set[QueuedJob], EngineUnavailable | None]:
+    """Call `ask` for each queue of these rows; return the rows of those whose Redis does not answer.
+
+    It is asked no more in this pass; the others are.
+    """
+    unasked: set[QueuedJob] = set()
+    error = None
     by_queue = _by_queue(rows)
     for queues in by_redis(map(broker.queue, by_queue)):
         for at, queue in enumerate(queues):
             try:
-                _look_for(queue, by_queue[queue.name], now, missed)
-            except RedisError as error:
-                missed.error = unavailable(error)
-                missed.unknown |= {row.key for left in queues[at:] for row in by_queue[left.name]}
+                ask(queue, by_queue[queue.name])
+            except RedisError as silence:
+                error = unavailable(silence)
+                unasked |= {row for left in queues[at:] for row in by_queue[left.name]}
                 break
-    return missed
+    return unasked, error
 
 
 def _look_for(queue: Queue, rows: list[QueuedJob], now: datetime, missed: MissedJobs) -> None:
@@ -249,16 +270,19 @@ def _overdue(
 def _recall_lost_rows(
     connection: Connection, broker: Broker, rows: list[QueuedJob], seen: Suspects, now: datetime
 ) -> Recalled:
+    """Recall these rows, or count them as failed. One whose Redis falls silent now stays a suspect."""
     failed: list[Key] = []
     if not rows:
         return Recalled(seen, [], [])
-    for name, group in _by_queue(rows).items():
-        failed += _failed_by_rq(broker.queue(name), group)
+    unasked, error = _ask(
+        broker, rows, lambda queue, there: failed.extend(_failed_by_rq(queue, there))
+    )
     counted = [
         (job.id, job.dispatch_no)
         for job in endings.count_failed_deliveries(connection, failed, now)
     ]
-    recalled = recall(connection, [row.key for row in rows if row.key not in set(failed)])
+    lost = [row.key for row in rows if row not in unasked and row.key not in set(failed)]
+    recalled = recall(connection, lost)
     gone = {*counted, *recalled}
     try_remove_deliveries(broker, [(row.queue, *row.key) for row in rows if row.key in gone])
     left = replace(
@@ -266,7 +290,7 @@ def _recall_lost_rows(
         absent={key: since for key, since in seen.absent.items() if key not in gone},
         parked={key: since for key, since in seen.parked.items() if key not in gone},
     )
-    return Recalled(left, recalled, counted)
+    return Recalled(left, recalled, counted, error=error)
 
 
 def _failed_by_rq(queue: Queue, rows: list[QueuedJob]) -> list[Key]:
