@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from ..core.db import is_away
 from ..core.display import Display
 from ..core.words import counted
 from ..engine.adopted.adopting import Adopted, adopt_jobs
@@ -12,7 +13,6 @@ from ..engine.adopted.memory import Memory
 from ..engine.adopted.orphans import find_orphan_jobs
 from ..engine.adopted.places import RedisPlace, list_places
 from ..engine.redis.reads import answering
-from ..errors import EngineUnavailable
 from ..lifeline import incidents
 from ..lifeline.detectors import redis_lost, rq_orphan
 from ..lifeline.finding import DetectorPass, Finding
@@ -25,9 +25,10 @@ _log = logging.getLogger("flask_opsjobs.lifeline")
 def run(context: Pass) -> str:
     """Make one pass over each Redis; the next one at once while more jobs wait to be read.
 
-    What is wrong with plain jobs becomes incidents, after Redis was asked.
+    What is wrong with plain jobs becomes incidents, after Redis was asked. What goes wrong at one Redis, also
+    an error of ours, is told after the others had their pass.
     """
-    errors: list[EngineUnavailable] = []
+    errors: list[Exception] = []
     report: list[str] = []
     orphans: list[Finding] = []
     again: list[Finding] = []
@@ -37,7 +38,9 @@ def run(context: Pass) -> str:
             with answering():
                 adopted = _adopt(context, place)
                 found, is_whole = _find_orphans(context, place)
-        except EngineUnavailable as error:
+        except Exception as error:
+            if is_away(error):
+                raise
             errors.append(error)
             continue
         report += _say(place, adopted)

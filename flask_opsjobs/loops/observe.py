@@ -17,6 +17,7 @@ from ..engine.reconcile.redis_lost import (
 from ..engine.redis.broker import broker_of
 from ..engine.redis.reads import answering
 from ..errors import EngineUnavailable
+from ..jobs.perform.describe_error import one_line
 from ..lifeline import incidents
 from ..lifeline.detectors import redis_lost
 from ..lifeline.finding import DetectorPass
@@ -55,6 +56,10 @@ def _report_lost_redis(context: Pass) -> None:
             with answering():
                 now = seen[place.name] = identify_redis(place.redis)
         except EngineUnavailable:
+            is_complete = False
+            continue
+        except Exception as error:  # such as an address that is none: the others are looked at
+            context.fail(f"Redis {place.name} cannot be asked: {one_line(error)}", error)
             is_complete = False
             continue
         if (before := known.get(place.name)) is None:

@@ -303,6 +303,24 @@ class TestWhatTheyDo:
         assert runs(bench)[0]["report"] == "removed 1 orphan delivery"
         assert not [key for key in redis_client.keys("*") if b"opsjobs-" in key]
 
+    def test_adopt_and_observe_go_on_after_a_redis_that_fails_in_another_way(
+        self, bench: Bench, make_app: Any, opsjobs: Any, note: Any, own_valkey: Any
+    ) -> None:
+        """The address of the first is none: Python cannot encode it, so no error of Redis comes of it."""
+        urls = {"broken": "redis://mail..example:6379/0", "well": own_valkey.url}
+        app = make_app(opsjobs=opsjobs, OPSJOBS_RQ_REDIS_URLS=urls)
+        with own_valkey.client() as redis:
+            Queue("mail", connection=redis).enqueue(print)
+        for name in ("adopt", "observe"):
+            passes = Runner(BY_NAME[name], app.extensions["opsjobs"], "one")
+            passes.run_once(bench.connection)
+            assert "label empty or too long" in runs(bench)[-1]["error"], name
+        assert bench.row("SELECT rq_place FROM opsjobs.jobs WHERE origin = 'rq'") == {
+            "rq_place": "well"
+        }
+        places = bench.rows("SELECT name FROM opsjobs.rq_places WHERE identity IS NOT NULL")
+        assert {row["name"] for row in places} == {"default", "well"}
+
 
 class TestAround:
     def test_of_two_copies_one_makes_the_pass(self, make_bench: MakeBench) -> None:
