@@ -113,8 +113,8 @@ def test_what_has_not_changed_answers_304_ten_seconds_later(
 ) -> None:
     paths = [path for url, path in reads(jobs) if url.kind == "fragment"]
     assert "/ops/jobs/live" in paths
-    # Drawings move on in steps: of the loops every 300 s, of the incident's episodes every 64 s.
-    while any(clock.now.timestamp() % step >= step - 10 for step in (64, 300)):
+    # Drawings move on in steps: of the loops every 300 s, of the incident's episodes every 32 s.
+    while any(clock.now.timestamp() % step >= step - 10 for step in (32, 300)):
         clock.forward(seconds=10)
     first = {path: client.get(path) for path in paths}
     clock.forward(seconds=10)

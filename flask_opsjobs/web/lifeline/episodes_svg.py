@@ -25,10 +25,15 @@ _LABEL = 90.0
 def draw_episodes(
     episodes: Sequence[EpisodeRow], decided: Sequence[datetime], now: datetime
 ) -> Markup:
-    """The episodes as an `<svg>`, the last one until now if it goes on. `decided` are times of decisions."""
+    """The episodes as an `<svg>`, the last one until now if it goes on. `decided` are times of decisions.
+
+    Now moves on in steps of 8 s or of a sixteenth of the time shown, so that the drawing seldom changes.
+    """
     begin = episodes[0].began_at
     end = max(_end_of(episode, episodes, now) for episode in episodes)
-    begin, end = _widen(begin, end)
+    step = _step_of(end - begin)
+    now = _floor(now, step)
+    begin, end = _widen(begin, end, step)
     seconds = (end - begin).total_seconds()
 
     def x(moment: datetime) -> float:
@@ -59,14 +64,22 @@ def _end_of(episode: EpisodeRow, episodes: Sequence[EpisodeRow], now: datetime) 
     return min(later, default=now)
 
 
-def _widen(begin: datetime, end: datetime) -> tuple[datetime, datetime]:
-    """The window of the drawing: a little longer, and in steps, so that it seldom changes with the time."""
-    span = max(60.0, (end - begin).total_seconds())
-    step = 16.0
-    while step * 16 < span:
+def _step_of(span: timedelta) -> timedelta:
+    step = timedelta(seconds=8)
+    while step * 32 < span:
         step *= 2
-    last = datetime.fromtimestamp((end.timestamp() // step + 1) * step, UTC)
-    last = max(last, begin + timedelta(seconds=60))
+    return step
+
+
+def _floor(moment: datetime, step: timedelta) -> datetime:
+    return datetime.fromtimestamp(
+        moment.timestamp() // step.total_seconds() * step.total_seconds(), UTC
+    )
+
+
+def _widen(begin: datetime, end: datetime, step: timedelta) -> tuple[datetime, datetime]:
+    """The window of the drawing: a little longer, and a minute at least."""
+    last = max(_floor(end, step) + step, begin + timedelta(seconds=60))
     return begin - (last - begin) / 20, last
 
 
@@ -76,7 +89,7 @@ def _bars(
     free = 0.0
     for episode in episodes:
         is_open = episode is episodes[-1] and episode.ended_at is None
-        left, right = x(episode.began_at), _RIGHT if is_open else x(_end_of(episode, episodes, now))
+        left, right = x(episode.began_at), x(_end_of(episode, episodes, now))
         width = max(_NARROWEST, right - left)
         look = "ep" if is_open else "ep ended"
         yield (
