@@ -26,13 +26,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
+from ..core import sql
 from ..core.db import LARGEST_ID
 from ..jobs.models import Attempt, Job
 from ..jobs.rows import Count
 from ..jobs.search.filter import JobFilter
 from ..jobs.search.index_scan import Range, scan_index
 from .lifecycle import STATES
-from .models import Deploy, Failure, FailureDeploy, FailureHour, FailureMinute, TaskDeath, TaskEnd
+from .models import Deploy, Failure, FailureHour, FailureMinute, TaskDeath, TaskEnd
 
 MOST_FAILURES = 50
 MOST_OTHERS = 10
@@ -395,35 +396,17 @@ def list_deploys(session: Session, failure: FailureRow, since: datetime) -> Sequ
 
     How many jobs finished is counted for those since `since`.
     """
-    newest = select(Deploy.id, Deploy.version, Deploy.at).order_by(Deploy.id.desc())
-    marks = [DeployMark(*row) for row in session.execute(newest.limit(MOST_DEPLOYS))]
+    params = {
+        "failure_id": failure.id,
+        "task": failure.task,
+        "since": since,
+        "most": MOST_DEPLOYS,
+    }
+    found = session.connection().exec_driver_sql(sql.load("list_deploys_of_failure"), params)
+    rows = [DeployRow(*row) for row in found]
     first = failure.first_deploy or 0
-    before = next((at for at, mark in enumerate(marks) if mark.id < first), len(marks))
-    marks = marks[: before + 1]
-    of_failure = select(FailureDeploy.deploy_id, FailureDeploy.number).where(
-        FailureDeploy.failure_id == failure.id,
-        FailureDeploy.deploy_id.in_([mark.id for mark in marks]),
-    )
-    failed = dict(iter(session.execute(of_failure).all()))
-    oldest = min((mark.at for mark in marks if mark.at >= since), default=since)
-    ends = list_ends(session, failure.task, oldest)
-    rows = []
-    until: datetime | None = None
-    for mark in marks:
-        finished = None if mark.at < since else _count_finished(ends, mark.at, until)
-        number = failed.get(mark.id, 0)
-        rows.append(DeployRow(mark.id, mark.version, mark.at, number, finished, until is None))
-        until = mark.at
-    return rows
-
-
-def _count_finished(ends: Mapping[datetime, Ends], since: datetime, until: datetime | None) -> int:
-    """How many finished in the quarters that lie in this time as a whole."""
-    return sum(
-        each.finished
-        for quarter, each in ends.items()
-        if quarter >= since and (until is None or quarter + QUARTER <= until)
-    )
+    before = next((at for at, row in enumerate(rows) if row.id < first), len(rows))
+    return rows[: before + 1]
 
 
 def list_deaths(session: Session, task: str, since: datetime) -> Sequence[DeathRow]:
