@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.failures import queries
+from flask_opsjobs.failures.models import TaskEnd
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.overview.models import RollupPosition
 from tests.web.conftest import Access
@@ -129,6 +130,29 @@ def test_a_failure_says_since_when_how_often_and_where(get: Get, session: Sessio
     assert deploys[0].split()[-3:-2] == ["3"]
     assert "2026.11.2" in deploys[1]
     assert _panel(page, "deaths").endswith("out of memory 2 510.0 MB of 536.9 MB")
+
+
+def test_what_finished_in_a_deploy_is_counted_in_whole_quarters_until_the_next(
+    get: Get, session: Session
+) -> None:
+    quarter = queries.floor(ago(hours=3), queries.QUARTER)
+    make_deploy(session, "long ago", at=ago(days=40))
+    old = make_deploy(session, "old", at=quarter - timedelta(minutes=5))
+    make_deploy(session, "new", at=quarter + timedelta(minutes=40))
+    failure = make_counted_failure(session, _fail(session), old)
+    # Before the deploy, two whole quarters, one that the next deploy cuts, and one after it; of another task.
+    for number, steps in ((1, -1), (20, 0), (300, 1), (4_000, 2), (50_000, 3)):
+        at = quarter + steps * queries.QUARTER
+        session.add(TaskEnd(task=failure.task, quarter=at, finished=number, failed=7))
+    session.add(TaskEnd(task="another", quarter=quarter, finished=600_000, failed=0))
+    session.commit()
+    page = soup(get(f"/lifeline/failures/{failure.id}").text)
+    rows = page.select('[aria-labelledby="deploys"] tbody tr')
+    assert [_words(row).split()[-2:] for row in rows] == [
+        ["≥", "50,000"],
+        ["≥", "320"],
+        ["0", "–"],
+    ]
 
 
 def test_the_frames_of_the_host_are_marked(get: Get, session: Session) -> None:
