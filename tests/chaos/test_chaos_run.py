@@ -292,6 +292,7 @@ def assert_no_managed_job_was_lost(site: Site, mix: Mix) -> None:
     )
     ((by_cron,),) = site.rows("SELECT count(*) FROM opsjobs.jobs WHERE cron_entry IS NOT NULL")
     assert by_cron > 0
+    print(f"{mix.managed + by_cron - sum(states.values())} lost")
     assert states == {"finished": mix.managed + by_cron}
     begun = {start.job for start in mix.starts()}
     assert begun == {
@@ -302,9 +303,12 @@ def assert_no_managed_job_was_lost(site: Site, mix: Mix) -> None:
         "SELECT queue, enqueued - deleted - stored, queued_nowhere, started_unreserved, orphan_deliveries"
         " FROM opsjobs.integrity_checks"
     )
+    differ = [check for check in checks if any(check[1:])]
+    print(
+        f"{by_cron} jobs of cron; {states}; {len(differ)} of {len(checks)} integrity checks differ"
+    )
     assert checks
-    assert [check for check in checks if any(check[1:])] == []
-    print(f"jobs of cron: {by_cron}")
+    assert differ == []
 
 
 def assert_none_ran_after_its_end(site: Site, starts: list[Start]) -> None:
@@ -314,8 +318,12 @@ def assert_none_ran_after_its_end(site: Site, starts: list[Start]) -> None:
         " JOIN opsjobs.jobs j ON j.id = job_id WHERE outcome = 'returned' AND origin = 'opsjobs'"
     )
     ended = dict(ends)
+    late = [start for start in starts if start.at > ended[start.job]]
+    print(
+        f"{len(ends)} ends, {len(ends) - len(ended)} of them double; {len(late)} starts after an end"
+    )
     assert len(ended) == len(ends), "0 double ends"
-    assert [start for start in starts if start.at > ended[start.job]] == []
+    assert late == []
 
 
 def assert_each_start_has_its_attempt(site: Site, starts: list[Start], storm: Storm) -> None:

@@ -47,7 +47,10 @@ def ran_once(path: Path, jobs: Sequence[int]) -> bool:
 
 @contextmanager
 def standing(site: Site, condition: str) -> Iterator[None]:
-    """Let a session of Postgres stand still: its client waits for an answer."""
+    """Let a session of Postgres stand still: its client waits for an answer, and gives it up.
+
+    Then it goes on, does what it was asked for, and ends.
+    """
     find = (
         "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle'"
         f" AND pid <> pg_backend_pid() AND {condition}"
@@ -59,6 +62,7 @@ def standing(site: Site, condition: str) -> Iterator[None]:
     finally:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: not site.rows("SELECT FROM pg_stat_activity WHERE pid = %s", pid))
 
 
 # What the two of them ask when nothing is to do.
@@ -88,9 +92,10 @@ def test_a_take_whose_answer_is_lost(shared_site: Site, tmp_path: Path, is_long:
 
 
 def test_the_connection_of_the_recorder_stands_still(
-    shared_site: Site, tmp_path: Path, jobs_of_pool: int
+    shared_site: Site, tmp_path: Path, jobs_of_pool: int, is_long: bool
 ) -> None:
-    path = tmp_path / "ran"
+    """Until all jobs have ended, in the long form for three minutes."""
+    path, began = tmp_path / "ran", time.monotonic()
     worker = shared_site.worker("--processes", "2", "default", OPSJOBS_MISSING_SECONDS=24)
     most = 0
 
@@ -106,6 +111,13 @@ def test_the_connection_of_the_recorder_stands_still(
         # More than it may hold, and so few that they are enqueued before it asks on another connection.
         jobs = enqueue_notes(shared_site, path, min(jobs_of_pool, 2000))
         wait_until(have_ended, 60)
+        if is_long:
+            wait_until(lambda: time.monotonic() > began + 180, 190, every=1)
+            jobs += enqueue_notes(shared_site, path, 500)
+            wait_until(have_ended, 20)
+    print(
+        f"{len(jobs)} jobs beside a recorder that waits; at most {most} were taken and not recorded"
+    )
     assert 400 < most <= 800, "what it has taken, also what has run and is not recorded"
     assert ran_once(path, jobs)
     assert all_returned(shared_site, jobs)
