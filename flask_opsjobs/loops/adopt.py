@@ -32,12 +32,11 @@ def run(context: Pass) -> str:
     report: list[str] = []
     orphans: list[Finding] = []
     again: list[Finding] = []
-    is_complete = not context.was_asleep
     for place in list_places(context.host, context.queue_names()):
         try:
             with answering():
                 adopted = _adopt(context, place)
-                found, is_whole = _find_orphans(context, place)
+                found = _find_orphans(context, place)
         except Exception as error:
             if is_away(error):
                 raise
@@ -45,9 +44,8 @@ def run(context: Pass) -> str:
             continue
         report += _say(place, adopted)
         orphans += found
-        is_complete = is_complete and is_whole
         again += _name_jobs_again(context, place, adopted.again)
-    _report(context, "rq_orphan", orphans, is_complete and not errors)
+    _report(context, "rq_orphan", orphans, not (errors or context.was_asleep))
     if again:
         # The loop `observe` looks for this class, and clears it.
         _report(context, "redis_lost", again, is_complete=False)
@@ -66,8 +64,7 @@ def _adopt(context: Pass, place: RedisPlace) -> Adopted:
     return found
 
 
-def _find_orphans(context: Pass, place: RedisPlace) -> tuple[list[Finding], bool]:
-    found, is_whole = find_orphan_jobs(context.connection, place, context.now)
+def _find_orphans(context: Pass, place: RedisPlace) -> list[Finding]:
     return [
         rq_orphan.find_orphan(
             each.job.id,
@@ -77,8 +74,8 @@ def _find_orphans(context: Pass, place: RedisPlace) -> tuple[list[Finding], bool
             each.worker,
             each.heard_until.isoformat() if each.heard_until else None,
         )
-        for each in found
-    ], is_whole
+        for each in find_orphan_jobs(context.connection, place, context.now)
+    ]
 
 
 def _name_jobs_again(context: Pass, place: RedisPlace, jobs: Sequence[int]) -> list[Finding]:

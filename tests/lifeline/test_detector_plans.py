@@ -122,7 +122,10 @@ _CASES: dict[str, tuple[set[str], dict[str, Any]]] = {
     "list_classes_at_work": ({"incidents_active"}, {}),
     "list_next_plain_jobs": ({"jobs_open_of_rq"}, {"place": "", "after": 0}),
     "list_runs_to_check": ({"workflows_by_state"}, {"after": 0, "steps": 300}),
-    "list_started_adopted": ({"jobs_by_state", "attempts_pkey"}, {"place": "default"}),
+    "list_started_adopted": (
+        {"jobs_by_state", "attempts_pkey"},
+        {"place": "default", "after": 0},
+    ),
     "sum_waits_of_queues": ({"rollups_pkey"}, {"queues": ["queue_1"]}),
     "lock_incidents_of_class": (
         {"incidents_active", "incidents_fingerprint_key"},

@@ -18,8 +18,8 @@ from ...core import sql
 from ...core.db import Connection
 from .places import RedisPlace
 
-# So many started jobs of a place are looked at. More of them make the look incomplete.
-MOST = 500
+# So many started jobs of a place are looked at at once.
+_AT_ONCE = 500
 # RQ's own clean-up, by any worker of the queue, comes within minutes of the expiry.
 _GRACE_SECONDS = 120.0
 
@@ -46,21 +46,26 @@ class Orphan:
     heard_until: datetime | None
 
 
-def find_orphan_jobs(
-    connection: Connection, place: RedisPlace, now: datetime
-) -> tuple[Sequence[Orphan], bool]:
-    """The orphans of a place, and whether all its started jobs were looked at. Raises `RedisError`.
+def find_orphan_jobs(connection: Connection, place: RedisPlace, now: datetime) -> Sequence[Orphan]:
+    """The orphans among all started jobs of a place. Raises `RedisError`.
 
     A job is none while RQ has a key of its worker: a SimpleWorker sends no heartbeats during a job, but its
     key lives as long as the job may run.
     """
+    found: list[Orphan] = []
+    after = 0
+    while jobs := _list_started(connection, place, after, now):
+        found += _without_worker(place.redis, _find_silent(place.redis, jobs, now))
+        after = jobs[-1].id
+    return found
+
+
+def _list_started(
+    connection: Connection, place: RedisPlace, after: int, now: datetime
+) -> Sequence[StartedJob]:
+    values = {"place": place.name, "now": now, "after": after, "limit": _AT_ONCE}
     with connection.cursor(row_factory=class_row(StartedJob)) as cursor:
-        values = {"place": place.name, "now": now, "limit": MOST}
-        jobs = cursor.execute(sql.load("list_started_adopted"), values).fetchall()
-    if not jobs:
-        return (), True
-    silent = _find_silent(place.redis, jobs, now)
-    return _without_worker(place.redis, silent), len(jobs) < MOST
+        return cursor.execute(sql.load("list_started_adopted"), values).fetchall()
 
 
 def _find_silent(

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from redis import Redis
 from rq import Queue, SimpleWorker
+from rq.executions import Execution
+from rq.job import Job as RQJob
 
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.adopted import adopting
@@ -25,6 +27,22 @@ def return_it(value: Any = None) -> Any:
 
 def fail(message: str = "no") -> None:
     raise ValueError(message)
+
+
+def start_plain(queue: Queue, rq_id: str) -> RQJob:
+    """A job that was started by a worker of RQ that is gone."""
+    job = queue.enqueue(return_it, job_id=rq_id)
+    queue.remove(job)
+    start_run(job)
+    return job
+
+
+def start_run(job: RQJob) -> None:
+    """Start a run of a job, as a worker of RQ does."""
+    with job.connection.pipeline() as pipe:
+        job.prepare_for_execution("gone", pipe)
+        Execution.create(job, ttl=60, pipeline=pipe, worker_name="gone")
+        pipe.execute()
 
 
 @dataclass
