@@ -273,7 +273,9 @@ class Attempt(Base):
 
     RQ does not number the runs of an adopted job: `dispatch_no` and `attempt` are both the number of the run,
     from 1, and `execution_id` is RQ's name of it. Attempts that RQ no longer kept when the job was adopted
-    have no row. `worker_id` is NULL when RQ reported the run and not a worker of ours.
+    have no row. `worker_id` is NULL when RQ reported the run and not a worker of ours. When nobody saw the
+    end of such a run, `ended_at` is the look that missed it, and `ended_after` in `death_facts` the last one
+    before.
     """
 
     __tablename__ = "attempts"

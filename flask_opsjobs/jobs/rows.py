@@ -138,6 +138,12 @@ class AttemptRow:
     execution_id: str | None
     has_log: bool
 
+    @property
+    def ended_after(self) -> datetime | None:
+        """For the end of a plain run that nobody saw: the last look before it."""
+        after = (self.death_facts or {}).get("ended_after")
+        return None if after is None else datetime.fromisoformat(after)
+
 
 @dataclass(frozen=True)
 class OutputRow:

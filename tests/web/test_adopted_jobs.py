@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -60,6 +61,23 @@ def test_a_time_that_nobody_saw_is_an_interval(get: Get, session: Session) -> No
     assert "Unknown: RQ's record of it was gone before anybody saw its end" in history
     assert " to " in history
     assert "observer" in history
+
+
+def test_the_end_of_a_run_that_nobody_saw_is_an_interval(get: Get, session: Session) -> None:
+    job = adopt(session, "unknown", ended_source="observer", ended_after=ago(minutes=15))
+    start, minute = ago(minutes=20), timedelta(minutes=1)
+    seen = {"ended_after": (start + 5 * minute).isoformat()}
+    times = {"started_at": start, "ended_at": start + 10 * minute}
+    make_attempt(
+        session, job, "lost", **times, worker_id=None, execution_id="run", death_facts=seen
+    )
+    session.commit()
+    attempts = words_of(get, job, "attempts")
+    assert "5 min 0 s to 10 min 0 s" in attempts
+    page = soup(get(f"/jobs/{job.id}").text)
+    ends = [li for li in page.select("[aria-labelledby=history] li") if "Attempt" in li.text]
+    times_shown = [len(li.select("time")) for li in ends if "ended" in li.text]
+    assert times_shown == [2], "from the last look before to the first after"
 
 
 def test_a_time_without_a_look_before_has_no_begin(get: Get, session: Session) -> None:

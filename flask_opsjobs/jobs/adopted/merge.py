@@ -46,6 +46,7 @@ class AdoptedRun:
 
     number: int
     key: str | None
+    started_at: datetime
     ended_at: datetime | None
     is_ours: bool
 
@@ -234,8 +235,15 @@ def _number_runs(
     keys = {run.key for run in runs}
     for old in known.values():
         if old.is_open and not old.is_ours and old.key not in keys:
-            found.append((old.number, SeenRun(old.key or "", "lost", "", None, moment.now)))
+            found.append((old.number, _lose(old, moment)))
     return found
+
+
+def _lose(run: AdoptedRun, moment: Moment) -> SeenRun:
+    """The run whose end nobody saw."""
+    end = moment.interval(run.started_at)
+    after = end.after or min(run.started_at, moment.now)
+    return SeenRun(run.key or "", "lost", "", None, end.at, ended_after=after)
 
 
 def _is_same_end(run: AdoptedRun, retried: SeenRun) -> bool:

@@ -39,7 +39,7 @@ STATES_OF_WORDS = {
 class SeenRun:
     """One run of a job: an entry of its result stream, or, without an outcome, the run that goes on.
 
-    `key` is RQ's id of the run.
+    `key` is RQ's id of the run. `ended_after` is the last look before an end that nobody saw.
     """
 
     key: str
@@ -49,6 +49,7 @@ class SeenRun:
     ended_at: datetime | None
     error: str | None = None
     traceback: str | None = None
+    ended_after: datetime | None = None
 
 
 @dataclass(frozen=True)

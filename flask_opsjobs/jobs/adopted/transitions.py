@@ -228,6 +228,7 @@ def _run(job_id: int, number: int, run: SeenRun) -> dict[str, Any]:
         "outcome": run.outcome,
         "error": run.error,
         "traceback": run.traceback,
+        "death_facts": {"ended_after": run.ended_after} if run.ended_after else None,
     }
 
 

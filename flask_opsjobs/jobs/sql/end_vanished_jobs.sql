@@ -11,7 +11,9 @@ WITH gone AS (
     WHERE f.job_id = ANY (%(ids)s::bigint[]) AND f.changed_at <= %(looked_at)s AND j.id = f.job_id
     RETURNING f.job_id
 ), runs AS (
-    UPDATE opsjobs.attempts a SET ended_at = %(now)s, outcome = 'lost' FROM gone
+    UPDATE opsjobs.attempts a SET ended_at = %(now)s, outcome = 'lost', death_facts = jsonb_build_object(
+        'ended_after', least(%(now)s, greatest(%(before)s::timestamptz, a.started_at)))
+    FROM gone
     WHERE a.job_id = gone.job_id AND a.ended_at IS NULL AND a.worker_id IS NULL
 )
 UPDATE opsjobs.jobs j SET state = 'unknown', ended_at = %(now)s, ended_by = 'unseen' FROM gone

@@ -148,6 +148,7 @@ def _of_attempts(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Eve
                 source_of(attempt),
                 payload=error,
                 label=cause,
+                after=attempt.ended_after,
             )
         by = f" by {attempt.worker}" if attempt.worker else ""
         source = "rq" if source_of(attempt) == "rq" else "worker"

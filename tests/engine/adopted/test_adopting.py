@@ -12,7 +12,7 @@ from rq import Queue
 from rq.job import Dependency, JobStatus, Retry
 from rq.registry import FailedJobRegistry
 
-from tests.engine.adopted.conftest import Adopter, fail, return_it
+from tests.engine.adopted.conftest import Adopter, fail, return_it, start_plain, start_run
 
 
 def test_a_queued_job_is_adopted(adopter: Adopter, queue: Queue) -> None:
@@ -78,6 +78,34 @@ def test_an_end_that_nobody_saw_is_unknown_between_two_looks(
     assert (row["state"], row["ended_by"]) == ("unknown", "unseen")
     assert (row["ended_after"], row["ended_at"]) == (before, adopter.now)
     assert (row["ended_source"], row["structure"]) == ("observer", None)
+
+
+def test_a_run_that_vanished_with_its_job_ended_between_two_looks(
+    adopter: Adopter, queue: Queue
+) -> None:
+    job = start_plain(queue, "brief")
+    adopter.step()
+    before = adopter.now
+    job.delete()
+    assert adopter.step().unseen == 1
+    (run,) = adopter.runs("brief")
+    assert (run["outcome"], run["ended_at"]) == ("lost", adopter.now)
+    assert datetime.fromisoformat(run["death_facts"]["ended_after"]) == before
+
+
+def test_a_run_that_another_followed_ended_between_two_looks(
+    adopter: Adopter, queue: Queue
+) -> None:
+    job = start_plain(queue, "again")
+    adopter.step()
+    before = adopter.now
+    queue.connection.delete(job.started_job_registry.key)
+    start_run(job)
+    adopter.step()
+    lost, now = adopter.runs("again")
+    assert (lost["outcome"], lost["ended_at"]) == ("lost", adopter.now)
+    assert datetime.fromisoformat(lost["death_facts"]["ended_after"]) == before
+    assert (now["outcome"], now["death_facts"]) == (None, None)
 
 
 def test_an_end_is_never_before_what_is_known(
