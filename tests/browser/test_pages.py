@@ -76,6 +76,7 @@ def _open(page: Any, running: Site, path: str) -> None:
     page.goto("/ops/jobs" + path.format(**running.jobs))
 
 
+@pytest.mark.slow(100)
 def test_no_page_has_a_barrier_or_complains_in_either_theme_at_either_size(
     page: Any, live_url: str, noise: list[str], running: Site
 ) -> None:

@@ -33,7 +33,7 @@ from tests.support.waiting import wait_until
 from .conftest import Passes, Site
 from .storm import EVERYBODY, WHY, Storm
 
-pytestmark = [pytest.mark.chaos, pytest.mark.slow]
+pytestmark = [pytest.mark.chaos, pytest.mark.slow(70)]
 
 # The queue of plain jobs.
 PLAIN = "mail"

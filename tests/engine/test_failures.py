@@ -13,7 +13,7 @@ from tests.support import host as host_module
 from tests.support.processes import Child, Children
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(40)
 
 # Another task `fail`. Its message says which of twenty bugs it meets, with which value, and for which file it
 # waits first. A bug is one of ten functions and one of two exceptions. `{moved}` moves its lines.

@@ -12,7 +12,7 @@ from tests.support.engine import Bench
 from tests.support.processes import Children
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.processes, pytest.mark.slow]
+pytestmark = [pytest.mark.processes, pytest.mark.slow(45)]
 JOBS = 600
 
 

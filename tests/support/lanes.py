@@ -14,7 +14,7 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Generator
-from itertools import chain, groupby, islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -43,32 +43,44 @@ def slow_first(items: list[pytest.Item]) -> None:
     So nobody has a long test left at the end. The last process begins with short tests: they need the
     processors while the slow tests of the others wait for processes.
     The modules of a folder stay together, since they share what takes long to start: a browser, a site, an
-    installation. xdist gives each process an equal run of the list, and who is done takes from the end of
-    another's run.
+    installation. The longest folder goes first, and each to the process with the least to do; in it the
+    longest test goes first. xdist gives each process an equal run of the list, and who is done takes from
+    the end of another's run.
     """
-
-    of_module: dict[Path, list[pytest.Item]] = defaultdict(list)
-    for item in items:
-        of_module[item.path].append(item)
-
-    def keep(mark: str) -> set[Path]:
-        return {item.path for item in items if item.get_closest_marker(mark)}
-
-    slow, starting = keep("slow"), keep("processes")
-    folders = {path.parent for path in slow}
-    long = sorted(
-        slow | starting,
-        key=lambda path: (path.parent not in folders, path.parent, path not in slow, path),
-    )
     number = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    folders: dict[Path, list[pytest.Item]] = defaultdict(list)
+    long = {item.path for item in items if _seconds(item) >= 1}
+    for item in items:
+        if item.path in long:
+            folders[item.path.parent].append(item)
+
     runs: list[list[pytest.Item]] = [[] for _ in range(number)]
-    for place, (_, paths) in enumerate(groupby(long, key=lambda path: path.parent)):
-        for path in paths:
-            runs[place % max(number - 1, 1)] += of_module[path]
-    short = iter([item for item in items if item.path not in slow | starting])
+    for folder in sorted(folders.values(), key=_total, reverse=True):
+        modules = defaultdict(list)
+        for item in folder:
+            modules[item.path].append(item)
+        least = min(runs[: max(number - 1, 1)], key=_total)
+        for module in sorted(modules.values(), key=_longest, reverse=True):
+            least += module
+    short = iter([item for item in items if item.path not in long])
     for run in runs:
         run += islice(short, max(len(items) // number - len(run), 0))
     items[:] = [*chain.from_iterable(runs), *short]
+
+
+def _seconds(item: pytest.Item) -> float:
+    """About how long a test takes among others: what its mark `slow` says, or what such tests mostly take."""
+    if slow := item.get_closest_marker("slow"):
+        return slow.args[0] if slow.args else 10
+    return 1 if item.get_closest_marker("processes") else 0.1
+
+
+def _total(items: list[pytest.Item]) -> float:
+    return sum(map(_seconds, items))
+
+
+def _longest(items: list[pytest.Item]) -> float:
+    return max(map(_seconds, items))
 
 
 def mark_processes(item: pytest.Item) -> None:

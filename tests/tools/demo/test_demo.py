@@ -84,6 +84,7 @@ def sign_in(site: Site) -> None:
 
 
 @pytest.mark.chaos
+@pytest.mark.slow(50)
 def test_check_sees_a_run_a_retry_a_workflow_with_a_signal_and_a_rescue(
     start: Start, place: Path
 ) -> None:
@@ -108,6 +109,7 @@ def test_check_sees_a_run_a_retry_a_workflow_with_a_signal_and_a_rescue(
 
 
 @pytest.mark.chaos
+@pytest.mark.slow(100)
 def test_it_lives_ends_and_comes_back_on_its_data(start: Start, place: Path) -> None:
     words = ("--data-dir", str(place / "data"), "--port", str(free_port()))
     first = start(*words)
@@ -159,6 +161,7 @@ COMES_TO_SHOW = (
 
 
 @pytest.mark.chaos
+@pytest.mark.slow(130)
 def test_it_begins_healthy_and_comes_to_show_what_is_wrong(start: Start, place: Path) -> None:
     """The feeder is told to wait until the first page was read, and not to wait between two troubles."""
     words = ("--data-dir", str(place / "data"), "--port", str(free_port()))

@@ -34,7 +34,7 @@ def lived(app: Flask, db: Any, shop: ModuleType) -> datetime:
     return datetime.now(UTC)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(40)
 def test_a_day_is_lived_once_and_ends_well(
     lived: datetime, app: Flask, db: Any, visitor: FlaskClient
 ) -> None:
