@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .errors import ConfigError
+from .failures.lifecycle import NEXT, THIS
 
 PREFIX = "OPSJOBS_"
 _LABEL = re.compile(r"[A-Za-z0-9._-]{1,50}")
@@ -49,6 +50,10 @@ def _version(value: Any) -> str | None:
         raise ValueError(
             "None, or printable text of 1 to 200 characters without spaces around it; one that looks like a "
             "number needs quotes in the environment: FLASK_OPSJOBS_VERSION='\"2026.11\"'"
+        )
+    if text in (THIS, NEXT):
+        raise ValueError(
+            "another word, because failures are resolved in `this` deploy or in the `next` one"
         )
     return str(text)
 

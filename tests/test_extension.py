@@ -171,6 +171,7 @@ def test_an_unknown_key_is_named_beside_the_known_ones() -> None:
         ("OPSJOBS_VERSION", " 1", "without spaces around it"),
         ("OPSJOBS_VERSION", 2026.1, "needs quotes in the environment"),
         ("OPSJOBS_VERSION", True, "printable text"),
+        ("OPSJOBS_VERSION", "next", "another word, because failures are resolved in"),
         ("OPSJOBS_MAY_STAY", "sentry", "a list of non-empty strings"),
         ("OPSJOBS_RESERVE_MOST", 801, "a whole number from 1 to 800"),
         ("OPSJOBS_RESERVE_SECONDS", float("nan"), "a number from 0 to 60"),

@@ -16,7 +16,7 @@ from ..core.reading import read_snapshot
 from ..core.words import counted, span
 from ..lifeline.detectors import DETECTORS
 from ..lifeline.lifecycle import SEVERITIES, STATES
-from ..lifeline.loop_runs import list_loops
+from ..lifeline.loop_runs import find_loop
 from ..lifeline.queries import IncidentFilter, IncidentRow, count_incidents, page_of_incidents
 from . import current_host, plain, to_json
 
@@ -51,8 +51,8 @@ def incidents(class_: str | None, severity: str | None, state: str, as_json: boo
             for each in ([severity] if severity else SEVERITIES)
         ]
         critical = count_incidents(read.session).open["critical"]
-        loops = list_loops(read.session, read.now)
-    is_watched = any(loop.loop == "detect" and loop.is_running for loop in loops)
+        loop = find_loop(read.session, read.now, "detect")
+    is_watched = loop is not None and loop.is_running
     rows = [row for page in pages for row in page.rows]
     has_more = len(rows) > MOST or any(page.older for page in pages)
     rows = rows[:MOST]

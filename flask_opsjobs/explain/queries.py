@@ -17,7 +17,7 @@ from ..jobs.adopted.models import RqFacts
 from ..jobs.lifecycle import FINAL
 from ..jobs.models import Attempt, Job
 from ..jobs.rows import Count
-from ..lifeline.loop_runs import LoopRow, list_loops
+from ..lifeline.loop_runs import LoopRow, find_loop, list_loops
 from ..limits import stored_buckets
 from ..limits.models import Bucket, Lease, Limiter
 from ..queues.models import Queue
@@ -173,7 +173,7 @@ def find_batch_evidence(
     evidence = [find_evidence(session, member, now, settings) for member in members]
     return replace(
         found,
-        fold=_loops(session, now).get("fold"),
+        fold=find_loop(session, now, "fold"),
         last_added_at=batch_queries.find_last_added(session, id),
         members=[each for each in evidence if each is not None],
     )

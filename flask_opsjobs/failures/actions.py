@@ -29,12 +29,10 @@ from ..host import Host
 from . import transitions
 from .count import HELD_FOR
 from .deploys import find_newest, is_version
-from .lifecycle import sources_of
+from .lifecycle import NEXT, THIS, sources_of
 from .transitions import Decided, FailureForDecision, IgnoredUntil
 
 _MOST = 1_000_000_000
-# What `deploy` may be besides the version of a deploy.
-THIS, NEXT = "this", "next"
 _UNTIL = ("until", "more", "rate")
 
 

@@ -15,6 +15,7 @@ from ..core import sql
 from ..core.db import Connection
 from ..errors import InvalidDeploy
 from ..jobs.record.json_storage import complain
+from .lifecycle import NEXT, THIS
 from .models import LONGEST_NOTE, LONGEST_VERSION
 
 _LONGEST_ACTOR = 200
@@ -82,6 +83,11 @@ def require_legal(version: str, actor: str | None, note: str | None) -> None:
         raise InvalidDeploy(
             f"the deploy cannot be marked: a version is printable text of 1 to {LONGEST_VERSION} characters "
             f"without spaces around it, and this one has {len(version):,}"
+        )
+    if version in (THIS, NEXT):
+        raise InvalidDeploy(
+            f"the deploy cannot be marked: no version is called {version!r}, because failures are resolved "
+            f"in {THIS!r} deploy or in the {NEXT!r} one"
         )
     for what, text, longest in (
         ("an actor", actor, _LONGEST_ACTOR),

@@ -11,6 +11,8 @@ MEANINGS = {
 }
 STATES = tuple(MEANINGS)
 
+# A failure is resolved in this deploy or in the next one: so no version is called so.
+THIS, NEXT = "this", "next"
 # Who may have marked a deploy.
 SOURCES = ("command", "worker")
 

@@ -91,6 +91,11 @@ def list_loops(
     return [LoopRow(*(*row, _is_running(row, now))) for row in rows if row.loop not in loops_off]
 
 
+def find_loop(session: Session, now: datetime, name: str) -> LoopRow | None:
+    """Return the last stretch of this loop; None when it never ran."""
+    return next((loop for loop in list_loops(session, now) if loop.loop == name), None)
+
+
 @dataclass(frozen=True)
 class Watch:
     """When a loop ran: `windows` are the times in which no copy of it did, the oldest first.

@@ -29,6 +29,7 @@ WORDS = {
     "audit verify": ("--json",),
     "incident show": ("1", "--json"),
     "incidents": ("--json",),
+    "failures": ("--json",),
     "deployed": ("2026.11.3", "--json"),
     "limiter explain": ("api", "--json"),
     "limiter list": ("--json",),

@@ -90,6 +90,13 @@ def test_a_version_that_cannot_be_shown_is_refused(bench: Bench, version: str) -
     assert rows(bench) == []
 
 
+@pytest.mark.parametrize("version", ["this", "next"])
+def test_a_version_that_means_another_deploy_is_refused(bench: Bench, version: str) -> None:
+    with pytest.raises(InvalidDeploy, match=f"no version is called '{version}', because failures"):
+        mark(bench, version)
+    assert rows(bench) == []
+
+
 @pytest.mark.parametrize(
     ("said", "says"),
     [

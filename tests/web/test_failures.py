@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import update
+from sqlalchemy import delete, update
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.failures import queries
-from flask_opsjobs.failures.models import TaskEnd
+from flask_opsjobs.failures.models import Failure, TaskEnd
 from flask_opsjobs.jobs.models import Job
+from flask_opsjobs.lifeline.models import LoopRun
 from flask_opsjobs.overview.models import RollupPosition
 from tests.web.conftest import Access
 from tests.web.every import soup
@@ -28,6 +29,7 @@ from tests.web.rows import (
     make_event,
     make_incident,
     make_job,
+    make_loops,
     make_numbers_of_task,
 )
 
@@ -57,6 +59,8 @@ def _count_until(session: Session, moment: datetime) -> None:
 
 
 def test_the_list_shows_open_failures_and_the_others_in_tabs(get: Get, session: Session) -> None:
+    make_loops(session)
+    session.commit()
     assert "No failure is open" in get("/lifeline/failures").text
     deploy = make_deploy(session)
     first = make_counted_failure(session, _fail(session), deploy, last_at=ago(minutes=2))
@@ -77,6 +81,32 @@ def test_the_list_shows_open_failures_and_the_others_in_tabs(get: Get, session: 
         (link,) = page.select("tr[data-row] th a")
         assert link["href"] == f"/ops/jobs/lifeline/failures/{failure.id}"
     assert "/lifeline/failures" in get("/lifeline").text
+
+
+def test_pages_say_that_nobody_counts_failures(get: Get, session: Session) -> None:
+    failure = make_counted_failure(session)
+    session.commit()
+    paths = ("/lifeline/failures", f"/lifeline/failures/{failure.id}")
+    for path in paths:
+        assert "roll_up does not run. It has never run." in _said(get, path)
+    make_loops(session)
+    session.execute(update(LoopRun).where(LoopRun.loop == "roll_up").values(last_at=ago(hours=3)))
+    session.commit()
+    for path in paths:
+        said = _said(get, path)
+        assert f"What failed since {ago(hours=3):%H:%M}" in said
+        assert "is not here yet. Start flask opsjobs run" in said
+    session.execute(delete(Failure))
+    session.commit()
+    assert "No failure was open when they were counted last." in get(paths[0]).text
+    session.execute(update(LoopRun).values(last_at=ago()))
+    session.commit()
+    assert "does not run" not in get(paths[0]).text
+    assert "counted here within seconds" in get(paths[0]).text
+
+
+def _said(get: Get, path: str) -> str:
+    return " ".join(_words(each) for each in soup(get(path).text).select("#part > .say"))
 
 
 def test_the_list_of_a_task(get: Get, session: Session) -> None:

@@ -36,6 +36,7 @@ from tests.web.rows import (
     clock,
     make_attempt,
     make_chain,
+    make_incident,
     make_job,
     make_output,
     make_worker,
@@ -64,6 +65,18 @@ def test_each_cause_of_an_end_is_said(ended_by: str, get: Get, session: Session)
     words = _words(get, job)
     assert f"{ENDED_BY[ended_by].capitalize()}." in words
     assert "for a reason" in words
+
+
+def test_the_incident_about_a_job_is_linked(get: Get, session: Session, access: Access) -> None:
+    job, other = make_job(session, "retryable"), make_job(session, "retryable")
+    incident = make_incident(session, "poison", subject=f"job/{job.id}")
+    session.commit()
+    link = _section(get, job, "relations").select_one('a[href*="/incidents/"]')
+    assert link["href"] == f"/ops/jobs/lifeline/incidents/{incident.id}"
+    assert link.parent.text.split() == [str(incident.id), "warning"]
+    assert "Incident" not in _section(get, other, "relations").text
+    access.held.discard("lifeline.view")
+    assert "Incident" not in _section(get, job, "relations").text
 
 
 def test_that_a_job_is_canceled_is_said_once(get: Get, session: Session) -> None:

@@ -25,7 +25,7 @@ from ...cron.expression import BadSchedule, read_schedule
 from ...cron.lifecycle import CATCH_UPS, MEANINGS, OVERLAPS, RESULTS
 from ...cron.queries import CronEntryRow, MissedSlots, SlotRow
 from ...jobs.record.options import fault_of_name
-from ...lifeline.loop_runs import LoopRow, list_loops
+from ...lifeline.loop_runs import LoopRow, find_loop
 from ..actions import view as actions
 from ..app import access, pages, problems
 from ..app.host import host, reading
@@ -235,7 +235,7 @@ def _all() -> tuple[Markup, datetime]:
         entries = queries.list_entries(read.session)
         strips = queries.list_strips(read.session, [entry.name for entry in entries])
         missed = queries.list_missed_lately(read.session, read.now)
-        cron_loop = _cron_loop(read)
+        cron_loop = find_loop(read.session, read.now, "cron")
         rows = [
             EntryView(entry, strips[entry.name], missed.get(entry.name), read.now, cron_loop)
             for entry in entries
@@ -252,16 +252,12 @@ def _all() -> tuple[Markup, datetime]:
     return made, read.now
 
 
-def _cron_loop(read: Reading) -> LoopRow | None:
-    """The cron loop that ran most recently; None when none ever ran."""
-    return next((one for one in list_loops(read.session, read.now) if one.loop == "cron"), None)
-
-
 def _one(read: Reading, name: str) -> Markup:
     entry = _find(read, name)
     slots = queries.list_slots(read.session, name, read.now)
     missed = queries.list_missed_lately(read.session, read.now).get(name)
-    row = EntryView(entry, slots[: queries.STRIP_ROWS], missed, read.now, _cron_loop(read))
+    cron_loop = find_loop(read.session, read.now, "cron")
+    row = EntryView(entry, slots[: queries.STRIP_ROWS], missed, read.now, cron_loop)
     zone = row.zone_info or ZoneInfo("UTC")
     events = fault = None
     if access.may("audit.view"):

@@ -22,6 +22,7 @@ from ...failures.frames import TracebackFrame, read_frames
 from ...failures.lifecycle import MEANINGS, STATES
 from ...failures.queries import FailedJob, FailureRow
 from ...jobs.lifecycle import DEATHS
+from ...lifeline.loop_runs import find_loop
 from ...lifeline.queries import IncidentRow, list_incidents_about
 from ...overview.pace_queries import find_counted_until
 from ..app import access, links, pages, problems, references
@@ -35,6 +36,8 @@ from .trend import begin_of_days, begin_of_quarters, draw_day, draw_month
 _MOST_FRAMES = 20
 _MOST_SHOWN = 10
 _LONGEST_TASK = 200
+# The loop that counts failed attempts into failures.
+_COUNTER = "roll_up"
 
 
 def page() -> Response:
@@ -117,6 +120,7 @@ def _list(read: Reading, query: Mapping[str, str]) -> Markup:
         versions=queries.find_versions(read.session, named),
         older=older,
         is_first="after" not in query,
+        counter=find_loop(read.session, read.now, _COUNTER),
     )
 
 
@@ -166,6 +170,7 @@ def _one(read: Reading, failure: FailureRow, query: Mapping[str, str]) -> Markup
         "failure/_live.html",
         read.now,
         failure=failure,
+        counter=find_loop(session, read.now, _COUNTER),
         say=_say(failure, versions),
         is_new=bool(deploys) and failure.first_deploy == deploys[0].id,
         newest=deploys[0] if deploys else None,

@@ -27,6 +27,7 @@ from ...jobs.adopted.queries import find_adopted
 from ...jobs.lifecycle import DEATHS, ENDED_BY, FINAL, MEANINGS
 from ...jobs.rows import AttemptRow, JobInFull
 from ...jobs.search import terms
+from ...lifeline.queries import list_incidents_about
 from ...limits.actions import make_target, split_target
 from ...queues.queries import list_paused_queues
 from ...workers.queries import WorkerRow, find_worker
@@ -130,6 +131,9 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         step=find_step_of(read.session, job.id) if job.workflow_id else None,
         step_actions=STEP_ACTIONS,
         reported=find_run_of_callback(read.session, job.id),
+        incidents=list_incidents_about(read.session, f"job/{job.id}")
+        if access.may("lifeline.view")
+        else (),
         results=RESULTS,
         shape_of=shape_of,
         events=events,
