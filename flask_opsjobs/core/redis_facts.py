@@ -62,9 +62,11 @@ class DeliveryPlace:
 class UnreachableRedis:
     """A Redis that does not answer, and the queues in question that it holds.
 
-    `answered_at` is its last answer, `since` when this process first got none: it stopped in between.
+    `place` is its name in incidents. `answered_at` is its last answer, `since` when this process first got
+    none: it stopped in between.
     """
 
+    place: str
     queues: tuple[str, ...]
     since: datetime
     answered_at: datetime | None

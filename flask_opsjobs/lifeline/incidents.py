@@ -305,7 +305,7 @@ def _write(connection: Connection, detector: Detector, changes: _Changes, now: d
     _lapse(connection, changes.to_lapse, now, evidence)
     if changes.missed:
         ids = [incident.id for incident in changes.missed]
-        connection.execute(sql.load("count_missed_passes"), {"ids": ids})
+        connection.execute(sql.load("count_missed_passes"), {"ids": ids, "now": now})
     resolved = _resolve(connection, detector, changes.to_resolve, now, evidence)
     keep_evidence(connection, evidence)
     return Applied(opened, reopened, resolved)

@@ -99,7 +99,10 @@ class IncidentRow:
     @property
     def affects(self) -> str:
         """How many of what it affects, as `4 jobs`; empty when that is not counted."""
-        return counted(self.affected, *detector_of(self.class_).affects) if self.affected else ""
+        if not self.affected:
+            return ""
+        more = "+" if self.facts.get("is_least") else ""
+        return counted(self.affected, *detector_of(self.class_).affects, more=more)
 
     @property
     def how_it_ended(self) -> str:

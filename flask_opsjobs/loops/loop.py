@@ -47,7 +47,11 @@ class Pass:
 
     @property
     def was_asleep(self) -> bool:
-        """Return whether the loop has made no pass for so long that it does not know what happened since."""
+        """Return whether the loop has made no pass for so long that it does not know what happened since.
+
+        So it is also after a pass that took that long itself, since a process that was stopped in its pass
+        looks the same. Such a look clears no incident; the two complete ones after it do.
+        """
         return self.elapsed_seconds > 3 * self.every_seconds + loop_runs.GRACE_SECONDS
 
     def after_commit(self, effect: Callable[[], None]) -> None:

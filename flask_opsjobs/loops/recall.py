@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from ..core import sql
 from ..core.words import counted
+from ..engine.adopted.places import name_place
 from ..engine.reconcile.recall import Suspects, recall_lost, recall_paused
 from ..engine.reconcile.remove_deliveries import (
     OrphanScan,
@@ -141,7 +142,7 @@ def _report_silent_redis(context: Pass, silent: dict[str, str]) -> None:
     if silent:
         has_plain = context.connection.execute(sql.load("has_plain_rq")).fetchone() == (True,)
         found = [
-            redis_away.find_silent_redis(queue, why, has_plain) for queue, why in silent.items()
+            redis_away.find_silent_redis(place, why, has_plain) for place, why in silent.items()
         ]
     _apply(context, "redis_away", found, is_complete=True)
 
@@ -172,7 +173,7 @@ def _remove_orphan_deliveries(
             removed += gone
         except EngineUnavailable as error:
             errors.append(error)
-            silent[queue.name] = str(error)
+            silent[name_place(context.host, queue.name)] = str(error)
     _report_orphans(context, removed, is_complete=not silent)
     number = len(removed)
     return [f"removed {counted(number, 'orphan delivery', 'orphan deliveries')}"] if number else []

@@ -169,10 +169,9 @@ def find_wrong(
         rest = "The loop detect has never run. Restart the loops, so that they know it: `flask opsjobs run`."
         found.append(Wrong("critical", fact, rest, go=_LIFELINE))
     by_subject = {row.subject: row for row in seen.incidents}
-    for place, one in enumerate(unreachable):
-        told = [row for name in one.queues if (row := by_subject.get(f"redis/{name}"))]
-        if told:
-            found[place] = replace(found[place], go=_to_incident(told[0]))
+    for number, one in enumerate(unreachable):
+        if (told := by_subject.get(f"redis/{one.place}")) is not None:
+            found[number] = replace(found[number], go=_to_incident(told))
     incidents = _without_said(seen, unreachable)
     found += _incidents([each for each in incidents if each.severity == "critical"], seen)
     found += _failures(seen)
@@ -198,7 +197,7 @@ def _due(queue: QueueDepth) -> Count:
 
 def _without_said(seen: Overview, unreachable: Sequence[UnreachableRedis]) -> Sequence[IncidentRow]:
     """The open incidents without those about a source that a line above names."""
-    lost = {name for one in unreachable for name in one.queues}
+    lost = {one.place for one in unreachable}
     silent = {loop.loop for loop in seen.loops if not loop.is_running}
     said = {f"redis/{name}" for name in lost} | {f"loop/{name}" for name in silent}
     return [each for each in seen.incidents if each.subject not in said]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from flask_opsjobs import OpsJobs
@@ -229,6 +229,21 @@ def _wait_for_a_paused_queue(scene: Scene) -> None:
     _commit(scene)
     Operator(scene.bench.host).pause("default", **WHY)
     scene.wait(25 * 3600)
+
+
+def close_with_members_of_two_ages(scene: Scene) -> datetime:
+    """A closed batch of two members that nobody takes: since when the older one is due."""
+    with _opsjobs(scene).batch("invoices") as batch:
+        batch.enqueue(scene.get("note"), text="")
+        batch.enqueue(scene.get("note"), text="")
+    _commit(scene)
+    oldest = scene.bench.row(
+        """UPDATE opsjobs.jobs SET due_at = due_at - interval '3 h'
+            WHERE id = (SELECT min(id) FROM opsjobs.jobs) RETURNING due_at"""
+    )
+    scene.wait(2 * 3600)
+    due_at: datetime = oldest["due_at"]
+    return due_at
 
 
 BATCH_OVERDUE = Case(

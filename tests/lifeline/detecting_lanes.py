@@ -41,6 +41,22 @@ def _starve(scene: Scene) -> None:
     bench.rows("UPDATE opsjobs.jobs SET started_at = %s WHERE id = %s RETURNING id", scene.now, job)
 
 
+def call_slowly(account_id: int) -> None:
+    """Call an API that is down for now."""
+
+
+def starve_behind_held(scene: Scene, lanes: int) -> None:
+    """A lane starves, while so many older ones of its queue wait because their limiter cools down."""
+    limit = Limit("down", concurrency=2, partition="account_id")
+    task = scene.get("opsjobs").task(limit=limit)(call_slowly)
+    declare_limiters(scene.bench.host, "test")
+    _cool_down_limiter(scene, "down")
+    task.enqueue_many([{"account_id": number} for number in range(lanes)])
+    scene.get("db").session.commit()
+    scene.wait(5)
+    _starve(scene)
+
+
 def _cancel(scene: Scene) -> None:
     waiting = scene.bench.rows(
         "SELECT id FROM opsjobs.jobs WHERE limiter = 'api' AND ended_at IS NULL"
@@ -50,8 +66,12 @@ def _cancel(scene: Scene) -> None:
 
 def _cool_down(scene: Scene) -> None:
     _starve(scene)
+    _cool_down_limiter(scene, "api")
+
+
+def _cool_down_limiter(scene: Scene, name: str) -> None:
     Operator(scene.bench.host).run(
-        "limiter.cooldown", ["limiter/api"], **WHY, params={"minutes": 60}, now=scene.now
+        "limiter.cooldown", [f"limiter/{name}"], **WHY, params={"minutes": 60}, now=scene.now
     )
 
 

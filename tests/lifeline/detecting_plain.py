@@ -43,6 +43,16 @@ def _wait_behind_it(scene: Scene) -> None:
     scene.run("adopt")
 
 
+def wait_in_a_chain(scene: Scene) -> str:
+    """Behind a job that failed waits one, behind that two, and behind one of these another; RQ's first id."""
+    queue = _queue(scene)
+    first = queue.enqueue(take_plain, depends_on=_parent(scene))
+    second, _ = (queue.enqueue(take_plain, depends_on=first) for _ in range(2))
+    queue.enqueue(take_plain, depends_on=second)
+    scene.run("adopt")
+    return str(first.id)
+
+
 def _cancel_dependent(scene: Scene) -> None:
     scene.memory["dependent"].cancel()
     scene.wait(10)

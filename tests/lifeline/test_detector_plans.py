@@ -113,8 +113,8 @@ _CASES: dict[str, tuple[set[str], dict[str, Any]]] = {
     "detect_silent_loops": ({"loop_runs_latest"}, {"grace_seconds": 5}),
     "detect_starving_lanes": ({"jobs_due"}, {}),
     "detect_stuck_dependents": (
-        {"jobs_adopted", "rq_facts_pkey", "jobs_of_rq"},
-        {"ids": list(range(50_000, 50_200))},
+        {"jobs_adopted", "rq_facts_pkey", "rq_facts_depends_on", "jobs_of_rq"},
+        {"ids": list(range(50_000, 50_200)), "most_behind": 2_000},
     ),
     "detect_stuck_workflows": (set(), {}),
     "detect_unserved_queues": ({"jobs_due", "jobs_queued"}, {"late_seconds": 45}),

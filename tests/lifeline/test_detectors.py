@@ -12,9 +12,11 @@ import pytest
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.core.words import moment
 from flask_opsjobs.jobs.record.task import Task
-from flask_opsjobs.lifeline.detectors import DETECTORS
+from flask_opsjobs.lifeline.detectors import DETECTORS, rq_dependents_stuck
 from flask_opsjobs.lifeline.incidents import words_of
+from flask_opsjobs.lifeline.queries import find_incident
 from flask_opsjobs.lifeline.repairs import Repair, repairs_of
 from tests.lifeline import (
     detecting_audit,
@@ -250,6 +252,59 @@ def test_a_worker_that_ran_for_months_may_be_missing_too(scene: Scene, class_: s
     scene.look(1)
     (found,) = scene.incidents()
     assert found["state"] == "open"
+
+
+@pytest.mark.parametrize("class_", ["lane_starving"])
+def test_lanes_that_their_limiters_hold_hide_no_starving_one(scene: Scene, class_: str) -> None:
+    detecting_lanes.starve_behind_held(scene, 25)
+    scene.look(passes_until(DETECTORS[class_].open_after))
+    (found,) = scene.incidents()
+    assert (found["state"], found["facts"]["limiter"]) == ("open", "api")
+    CASES[class_].undo(scene)
+    scene.look(passes_until(DETECTORS[class_].quiet_after))
+    (cleared,) = scene.incidents()
+    assert (cleared["state"], cleared["resolved_by"]) == ("resolved", "cleared")
+
+
+@pytest.mark.parametrize(("jobs", "says"), [(100, "100 jobs"), (101, "100+ jobs")])
+@pytest.mark.parametrize("class_", ["worker_missing"])
+def test_a_missing_worker_that_left_more_jobs_than_are_listed_says_so(
+    scene: Scene, class_: str, jobs: int, says: str
+) -> None:
+    for _ in range(jobs):
+        scene.memory["job"] = detecting_jobs.start(scene)
+    CASES[class_].make(scene)
+    scene.look(1)
+    (found,) = scene.incidents()
+    assert f"It left {says}, which are started" in words_of(class_, found["facts"]).why
+    with scene.get("app").app_context():
+        row = find_incident(scene.get("db").session, found["id"])
+    assert row is not None
+    assert row.affects == says
+
+
+@pytest.mark.parametrize("most", [2_000, 3])
+@pytest.mark.parametrize("class_", ["rq_dependents_stuck"])
+def test_all_that_wait_in_a_chain_are_counted(
+    scene: Scene, class_: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The repairs are for those that wait for the failed job itself."""
+    monkeypatch.setattr(rq_dependents_stuck, "_MOST_BEHIND", most)
+    first = detecting_plain.wait_in_a_chain(scene)
+    scene.look(passes_until(DETECTORS[class_].open_after))
+    (found,) = scene.incidents()
+    direct = scene.bench.row("SELECT id FROM opsjobs.jobs WHERE rq_id = %s", first)["id"]
+    assert (found["affected"], found["facts"]["jobs"]) == (min(most, 4), [direct])
+    says = "4 plain jobs wait" if most > 4 else "3+ plain jobs wait"
+    assert words_of(class_, found["facts"]).title.startswith(says)
+
+
+@pytest.mark.parametrize("class_", ["batch_overdue"])
+def test_a_closed_batch_says_since_when_its_oldest_member_waits(scene: Scene, class_: str) -> None:
+    oldest = detecting_composition.close_with_members_of_two_ages(scene)
+    scene.look(passes_until(DETECTORS[class_].open_after))
+    (found,) = scene.incidents()
+    assert f"due since {moment(oldest)}" in words_of(class_, found["facts"]).why
 
 
 @pytest.mark.parametrize("class_", ["loop_failing"])

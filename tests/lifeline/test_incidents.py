@@ -194,6 +194,16 @@ def test_a_clock_that_is_set_back_breaks_nothing(passes: Passes) -> None:
     assert row["opened_at"] >= row["first_at"]
 
 
+def test_a_clock_that_is_set_back_delays_no_end(passes: Passes) -> None:
+    passes.look(finding())
+    passes.look(after=-3600)
+    assert not passes.quiet(5)
+    (news,) = passes.look().resolved
+    row = passes.row
+    assert (news.subject, row["resolved_by"]) == ("loop/stage", "cleared")
+    assert row["resolved_at"] == row["opened_at"], "not before it began"
+
+
 def test_a_class_that_nobody_declared_is_an_error(passes: Passes) -> None:
     with pytest.raises(KeyError):
         passes.look(finding(), class_="bad_luck")

@@ -287,6 +287,9 @@ class TestWhatTheyDo:
         found = {row["class"]: row for row in bench.rows("SELECT * FROM opsjobs.incidents")}
         assert sorted(found) == ["delivery_lost", "redis_away"]
         assert found["delivery_lost"]["affected"] == 1
+        # Its name does not change with the queues that are on it.
+        address = own_valkey.url.removeprefix("redis://")
+        assert found["redis_away"]["subject"] == f"redis/{address}"
         said = {record.getMessage() for record in caplog.records}
         assert f"recalled jobs {here}: their delivery was lost" in said
         assert f"recalled jobs {there}: Redis does not answer" in said

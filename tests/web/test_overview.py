@@ -193,7 +193,7 @@ def test_an_incident_of_a_source_that_is_named_is_not_said_again(
     assert link.text == f"See incident {incident.id}"
     # While this process reaches Redis, but the loops do not, the incident is the line.
     host.broker = answers
-    assert "The Redis of the queue default does not answer." in _facts(get)
+    assert "The Redis default does not answer." in _facts(get)
 
 
 def test_who_may_not_see_incidents_is_told_that_there_are_some(

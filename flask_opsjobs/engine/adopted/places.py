@@ -9,10 +9,7 @@ from redis import Redis
 
 from ...host import Host
 from ..redis.broker import broker_of
-from ..redis.connections import by_redis, redis_name_of
-
-# The place of the Redis on which the queue of this name is. The settings may name no other place so.
-OWN = "default"
+from ..redis.connections import OWN, address_of, by_redis, name_place_of, redis_name_of
 
 
 @dataclass(frozen=True)
@@ -32,9 +29,7 @@ def list_places(host: Host, queues: Iterable[str]) -> list[RedisPlace]:
     broker = broker_of(host)
     names = sorted({OWN, *queues, *broker.connections.list_flask_rq_queues()}, key=_own_first)
     found = {
-        redis_name_of(group[0].connection): RedisPlace(
-            _name(group[0].name, group[0].connection), group[0].connection
-        )
+        redis_name_of(group[0].connection): RedisPlace(name_place_of(group), group[0].connection)
         for group in by_redis(map(broker.queue, names))
     }
     for label in host.settings.rq_redis_urls:
@@ -58,18 +53,8 @@ def name_place(host: Host, queue: str) -> str:
     """Return the name of the place on which a queue of this app is."""
     connections = broker_of(host).connections
     redis, own = (connections.wire(name, quick=True).redis for name in (queue, OWN))
-    return OWN if redis_name_of(redis) == redis_name_of(own) else _address(redis)
+    return OWN if redis_name_of(redis) == redis_name_of(own) else address_of(redis)
 
 
 def _own_first(name: str) -> tuple[bool, str]:
     return name != OWN, name
-
-
-def _name(queue: str, redis: Redis) -> str:
-    return OWN if queue == OWN else _address(redis)
-
-
-def _address(redis: Redis) -> str:
-    where = redis.connection_pool.connection_kwargs
-    server = where.get("path") or f"{where.get('host', 'localhost')}:{where.get('port', 6379)}"
-    return f"{server}/{where.get('db') or 0}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,6 +32,8 @@ from ...core.redis_facts import UnreachableRedis
 from ...errors import ConfigError, EngineUnavailable
 
 _DEFAULT_URL = "redis://localhost:6379/0"
+# The place of the Redis on which the queue of this name is. The settings may name no other place so.
+OWN = "default"
 # The commands that a read-only client sends. It refuses all others, including those of later Redis versions.
 READS = frozenset().union(
     {"INFO", "PING", "TIME"},
@@ -242,6 +244,19 @@ def by_redis(queues: Iterable[Queue]) -> list[list[Queue]]:
     return list(found.values())
 
 
+def name_place_of(queues: Sequence[Queue]) -> str:
+    """Return the name of the place that the Redis of these queues is: one group of `by_redis`."""
+    is_own = any(queue.name == OWN for queue in queues)
+    return OWN if is_own else address_of(queues[0].connection)
+
+
+def address_of(redis: Redis) -> str:
+    """Return the address of a Redis, as `localhost:6379/0`, without its user and its password."""
+    where = redis.connection_pool.connection_kwargs
+    server = where.get("path") or f"{where.get('host', 'localhost')}:{where.get('port', 6379)}"
+    return f"{server}/{where.get('db') or 0}"
+
+
 def redis_name_of(redis: Redis) -> str:
     """Return a name of the Redis server and database, the same for all clients of it."""
     kwargs = redis.connection_pool.connection_kwargs
@@ -274,7 +289,12 @@ def find_unreachable(connections: RedisConnections, names: Iterable[str]) -> lis
             if known.unanswered_since is not None:
                 names_there = tuple(queue.name for queue in queues)
                 found.append(
-                    UnreachableRedis(names_there, known.unanswered_since, known.answered_at)
+                    UnreachableRedis(
+                        name_place_of(queues),
+                        names_there,
+                        known.unanswered_since,
+                        known.answered_at,
+                    )
                 )
     return found
 

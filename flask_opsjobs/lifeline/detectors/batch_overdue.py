@@ -44,7 +44,7 @@ def _say(facts: Mapping[str, Any]) -> Words:
     due = moment(datetime.fromisoformat(facts["due_at"]))
     return Words(
         f"{name} does not go on",
-        f"Its open members have been due since {due}, and none of them runs.",
+        f"Members of it have been due since {due}, and none of them runs.",
     )
 
 

@@ -15,7 +15,9 @@ from ...limits import bucket
 from ...limits.stored_buckets import BucketSeen, list_buckets_to_dispatch
 from ..finding import Detector, DetectorPass, Facts, Finding, Observation, Words
 
-_LIMIT = 20
+# The statement looks at so many lanes.
+_MOST_LANES = 2_000
+_MOST_FINDINGS = 20
 # How many times longer than usual the first job of a lane has waited.
 _TIMES = 10
 _READ_AGAIN = timedelta(minutes=10)
@@ -23,9 +25,8 @@ _READ_AGAIN = timedelta(minutes=10)
 
 def _detect(facts: Facts) -> DetectorPass:
     with facts.connection.cursor(row_factory=dict_row) as cursor:
-        values = {"now": facts.now, "limit": _LIMIT}
+        values = {"now": facts.now, "limit": _MOST_LANES}
         waiting = cursor.execute(sql.load("detect_starving_lanes"), values).fetchall()
-    is_complete = len(waiting) < _LIMIT
     lanes = _without_held(facts, waiting)
     usual = _usual_waits(facts, {row["queue"] for row in lanes})
     found = [
@@ -33,7 +34,7 @@ def _detect(facts: Facts) -> DetectorPass:
         for row in lanes
         if row["queue"] in usual and facts.now - row["due_at"] > _TIMES * usual[row["queue"]]
     ]
-    return DetectorPass(found, is_complete)
+    return DetectorPass(found[:_MOST_FINDINGS], len(found) < _MOST_FINDINGS)
 
 
 def _without_held(facts: Facts, lanes: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:

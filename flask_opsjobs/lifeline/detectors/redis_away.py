@@ -10,7 +10,7 @@ from ..finding import Detector, Finding, Observation, Words
 
 
 def find_silent_redis(place: str, why: str, has_plain_workers: bool) -> Finding:
-    """The finding that the Redis of a queue does not answer.
+    """The finding that a Redis does not answer. `place` is its name, as in `redis_lost`.
 
     It is critical when a plain `rq worker` serves a queue or no pool does: then jobs wait.
     """
@@ -25,7 +25,7 @@ def find_silent_redis(place: str, why: str, has_plain_workers: bool) -> Finding:
 def _say(facts: Mapping[str, Any]) -> Words:
     wait = "Jobs that only a plain `rq worker` serves wait." if facts["has_plain_workers"] else ""
     return Words(
-        title=f"The Redis of the queue {facts['place']} does not answer",
+        title=f"The Redis {facts['place']} does not answer",
         why=f"{facts['why']}. Workers take managed jobs from Postgres. {wait} None is lost.".replace(
             "  ", " "
         ),

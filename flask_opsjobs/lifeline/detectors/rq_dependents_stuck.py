@@ -15,6 +15,8 @@ from ..finding import Detector, DetectorPass, Facts, Finding, Observation, Words
 # In each pass so many of the open plain jobs are looked at, and again those that waited for ever before.
 _PAGE = 500
 _MOST_WAITING = 1_000
+# So many are counted of those that wait behind.
+_MOST_BEHIND = 2_000
 _HOW = {"failed": "failed", "canceled": "was canceled or stopped", None: "is gone"}
 
 
@@ -34,7 +36,7 @@ def _detect(facts: Facts) -> DetectorPass:
         waiting.update(row["dependents"])
         return _finding(row)
 
-    found = facts.look("detect_stuck_dependents", make, ids=ids)
+    found = facts.look("detect_stuck_dependents", make, ids=ids, most_behind=_MOST_BEHIND)
     memory["ids"] = sorted(waiting)[:_MOST_WAITING]
     is_complete = memory["is_whole"] and len(waiting) <= _MOST_WAITING
     return replace(found, is_complete=found.is_complete and is_complete)
@@ -47,13 +49,14 @@ def _finding(row: Mapping[str, Any]) -> Finding:
     return Finding(
         subject=f"rq/{row['rq_place']}/{row['rq_id']}" if parent is None else f"job/{parent}",
         since=row["ended_at"],
-        affected=len(dependents),
+        affected=row["number"],
         facts={
             "rq_id": row["rq_id"],
             "parent": parent,
             "parent_task": row["task"],
             "state": row["state"],
-            "number": len(dependents),
+            "number": row["number"],
+            "is_least": row["is_least"],
             "jobs": dependents[:100],
             "has_more_jobs": len(dependents) > 100,
             "jobs_of": {"job.retry": [parent] if can_retry else []},
@@ -63,7 +66,7 @@ def _finding(row: Mapping[str, Any]) -> Finding:
 
 
 def _say(facts: Mapping[str, Any]) -> Words:
-    jobs = counted(facts["number"], "plain job")
+    jobs = counted(facts["number"], "plain job", more="+" if facts.get("is_least") else "")
     parent = f"job {facts['parent']} ({facts['parent_task']})"
     if facts["parent"] is None:
         parent = f"the job {facts['rq_id']} of RQ"

@@ -31,6 +31,7 @@ def _finding(row: Mapping[str, Any]) -> Finding:
             "last_at": last_at,
             "jobs": jobs[:100],
             "has_more_jobs": len(jobs) > 100,
+            "is_least": len(jobs) > 100,
             "is_deploy": row["is_deploy"],
         },
         evidence=(

@@ -1,9 +1,12 @@
 -- Finds open batches to which nothing was added for a day, and closed ones with open members of which none
 -- runs, none waits for a time, a limit or a paused queue, and the newest that is due has been so for an hour.
--- Of each state only the newest member is read.
+-- Of each state only the newest member is read, and of the open ones the oldest: `due_at` is since when one
+-- has been due.
 -- Rows: opsjobs, by their batches.
 -- Run by the loop detect. Indexes: batches_by_state, jobs_of_batch, jobs_open_of_batch.
-SELECT b.id, b.name, b.state, b.trouble, b.enqueued, b.lost, members.newest_at, members.due_at
+SELECT b.id, b.name, b.state, b.trouble, b.enqueued, b.lost, members.newest_at, least(members.due_at, (
+        SELECT j.due_at FROM opsjobs.jobs j
+        WHERE j.batch_id = b.id AND j.ended_at IS NULL ORDER BY j.id LIMIT 1)) AS due_at
 FROM (
     (SELECT * FROM opsjobs.batches WHERE state = 'open' ORDER BY id LIMIT 1000)
     UNION ALL

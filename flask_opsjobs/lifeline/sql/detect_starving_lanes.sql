@@ -18,7 +18,7 @@ WITH RECURSIVE lanes (lane, queue, id, due_at, limiter, partition, weight, origi
     GROUP BY queue
 )
 SELECT l.lane, l.queue, l.id, l.due_at, l.limiter, l.partition, l.weight
-FROM (SELECT * FROM lanes LIMIT 2000) AS l
+FROM (SELECT * FROM lanes LIMIT %(limit)s) AS l
 JOIN recent ON recent.queue = l.queue
 WHERE l.due_at < %(now)s::timestamptz - interval '1 min'
     AND NOT EXISTS (SELECT FROM opsjobs.queues q WHERE q.name = l.queue AND q.is_paused)
