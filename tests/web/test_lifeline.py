@@ -259,7 +259,14 @@ def test_the_jobs_behind_a_parent_are_not_sought_by_the_parents_task(
     child = make_job(session, "deferred", origin="rq", task="mail.child")
     row = {"rq_id": "a", "rq_place": "default", "parent": parent.id, "task": parent.task}
     found = rq_dependents_stuck._finding(
-        {**row, "state": "failed", "ended_at": ago(), "dependents": [child.id]}
+        {
+            **row,
+            "state": "failed",
+            "ended_at": ago(),
+            "dependents": [child.id],
+            "number": 1,
+            "is_least": False,
+        }
     )
     facts = dict(found.facts)
     incident = make_incident(session, "rq_dependents_stuck", facts=facts, affected=250)
