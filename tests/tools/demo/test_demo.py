@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import re
@@ -108,21 +109,58 @@ def test_check_sees_a_run_a_retry_a_workflow_with_a_signal_and_a_rescue(
     assert list(place.glob("opsjobs-demo-*")) == []
 
 
+# What Lifeline says of what goes wrong by itself.
+COMES_TO_SHOW = (
+    r"Nobody serves the queue letters",
+    r"Job \d+ kills its process",
+    r"resize_avatar fails again: UnknownFormat",
+    r"import_price fails: ValueError",
+    r"plain jobs? waits? for ever behind job \d+ \(flask_host.plain_jobs.collect\)",
+)
+
+
+def see_what_is_wrong(site: Site) -> None:
+    """Wait until all of that is shown, and the plain jobs that ran, failed and wait for ever."""
+    for title in COMES_TO_SHOW:
+        wait_until(
+            lambda title=title: re.search(title, text_of(site.get("/ops/jobs/lifeline"))),
+            120,
+            what=title,
+        )
+    plain = "/ops/jobs/jobs?q=origin:rq+state:"
+    for state, step in (("finished", "announce"), ("failed", "collect"), ("deferred", "pack")):
+        wait_until(
+            lambda state=state, step=step: f"plain_jobs.{step}" in site.get(plain + state),
+            120,
+            what=f"{step}, {state}",
+        )
+
+
 @pytest.mark.chaos
-@pytest.mark.slow(100)
-def test_it_lives_ends_and_comes_back_on_its_data(start: Start, place: Path) -> None:
+@pytest.mark.slow(150)
+def test_it_begins_healthy_comes_to_show_what_is_wrong_ends_and_comes_back_on_its_data(
+    start: Start, place: Path
+) -> None:
+    """The feeder is told to wait until the first page was read, and not to wait between two troubles."""
+    # It would end the test after five minutes; every wait here has a limit of its own.
+    faulthandler.cancel_dump_traceback_later()
     words = ("--data-dir", str(place / "data"), "--port", str(free_port()))
-    first = start(*words)
+    first = start(*words, FLASK_FEED_INCIDENT_AFTER="20", FLASK_FEED_APART="0.5")
     site = root_of(first)
     for line in ("ops-demo / operate", "viewer / look", "admin / rule", "/ops/jobs"):
         assert line in first.log
     sign_in(site)
+    healthy = text_of(site.get("/ops/jobs/lifeline"))
+    assert "No incident needs a person. 1 is acknowledged." in healthy
+    assert "The supplier sends the second half next week" in healthy
+    assert "cleared by itself" in text_of(site.get("/ops/jobs/lifeline?state=ended"))
     (job,) = re.findall(r"job=(\d+)", site.post("/happen/order"))
     wait_until(lambda: "finished" in text_of(site.get(f"/ops/jobs/jobs/{job}")), 30)
     output = place / "data/processes.log"
     wait_until(lambda: "feeder" in output.read_text(), 15, what="the feeder to print")
     assert "worker.1 | " in output.read_text()
     assert " | " not in first.log
+    see_what_is_wrong(site)
     assert first.terminate() == 0
     assert "stopping web, worker.1, worker.2, loops, rq, feeder\nstopping Valkey\n" in first.log
     wait_until(lambda: left_over(place) == {}, 10, what="nothing of it to be left")
@@ -148,44 +186,6 @@ def test_it_lives_ends_and_comes_back_on_its_data(start: Start, place: Path) -> 
     assert third.wait(timeout=30) == 1
     assert "Valkey ended by itself: everything stops" in third.log
     wait_until(lambda: left_over(place) == {}, 10, what="nothing of it to be left")
-
-
-# What Lifeline says of what goes wrong by itself.
-COMES_TO_SHOW = (
-    r"Nobody serves the queue letters",
-    r"Job \d+ kills its process",
-    r"resize_avatar fails again: UnknownFormat",
-    r"import_price fails: ValueError",
-    r"plain jobs? waits? for ever behind job \d+ \(flask_host.plain_jobs.collect\)",
-)
-
-
-@pytest.mark.chaos
-@pytest.mark.slow(130)
-def test_it_begins_healthy_and_comes_to_show_what_is_wrong(start: Start, place: Path) -> None:
-    """The feeder is told to wait until the first page was read, and not to wait between two troubles."""
-    words = ("--data-dir", str(place / "data"), "--port", str(free_port()))
-    child = start(*words, FLASK_FEED_INCIDENT_AFTER="20", FLASK_FEED_APART="0.5")
-    site = root_of(child)
-    sign_in(site)
-    healthy = text_of(site.get("/ops/jobs/lifeline"))
-    assert "No incident needs a person. 1 is acknowledged." in healthy
-    assert "The supplier sends the second half next week" in healthy
-    assert "cleared by itself" in text_of(site.get("/ops/jobs/lifeline?state=ended"))
-    for title in COMES_TO_SHOW:
-        wait_until(
-            lambda title=title: re.search(title, text_of(site.get("/ops/jobs/lifeline"))),
-            120,
-            what=title,
-        )
-    plain = "/ops/jobs/jobs?q=origin:rq+state:"
-    for state, step in (("finished", "announce"), ("failed", "collect"), ("deferred", "pack")):
-        wait_until(
-            lambda state=state, step=step: f"plain_jobs.{step}" in site.get(plain + state),
-            120,
-            what=f"{step}, {state}",
-        )
-    assert child.terminate(timeout=60) == 0
 
 
 # What it prints before each step of its start.
