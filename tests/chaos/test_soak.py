@@ -32,7 +32,11 @@ ENDED = "SELECT coalesce(max(id), 0) FROM opsjobs.jobs"
 
 @dataclass(frozen=True)
 class Minute:
-    """What a minute of the worker was like: memory that is its own in MB, descriptors, threads."""
+    """What a minute of the worker was like: memory in MB, descriptors, threads.
+
+    The parent shares its memory with its children until it writes to a page, so what it shares with nobody
+    changes with each fork. Its memory is all that it has written to; that of a child what it has for itself.
+    """
 
     jobs_a_second: float
     parent_mb: float
@@ -49,6 +53,13 @@ class Minute:
             f" largest of {self.children} children {self.child_mb:.1f} MB,"
             f" {self.child_descriptors} descriptors"
         )
+
+
+def written_memory_mb(pid: int) -> float:
+    """The memory that a process, or one that it was forked from, has written to."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (found,) = (line.split()[1] for line in lines if line.startswith("RssAnon:"))
+    return int(found) / 1024
 
 
 def own_memory_mb(pid: int) -> float:
@@ -84,7 +95,7 @@ def minutes_of(site: Site, worker: Child, number: int) -> Iterator[Minute]:
         children: dict[int, tuple[float, int]] = {}
         while (left := began + 60 - time.monotonic()) > 0:
             fill(site)
-            parent.append((own_memory_mb(worker.pid), descriptors(worker.pid)))
+            parent.append((written_memory_mb(worker.pid), descriptors(worker.pid)))
             for child in worker.job_children():
                 with suppress(OSError):
                     pid = child.pid
