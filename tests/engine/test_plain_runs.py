@@ -17,9 +17,10 @@ from rq.job import JobStatus
 from sqlalchemy import NullPool, create_engine, text
 
 from flask_opsjobs.engine.adopted.ask_rq import RqJobName, ask_rq
-from flask_opsjobs.engine.worker.plain_runs import PlainRuns
+from flask_opsjobs.engine.worker.plain_runs import PlainRunRecord, PlainRuns
 from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.testing.valkey import Valkey
+from tests.conftest import MakeBench
 from tests.support import host as host_module
 from tests.support.plain import (
     die_plain,
@@ -512,3 +513,34 @@ def test_what_waits_is_bounded_and_the_oldest_is_given_up() -> None:
     assert [runs.add(b"x" * 300) for _ in range(5)] == [True, False, False, False, False]
     assert len(runs) == 3
     assert runs.due_in() < 1
+
+
+def record_of(rq_id: str, number: int) -> bytes:
+    """The record of a run of a job that returned."""
+    at = "2026-01-01T00:00:00+00:00"
+    times = {"created_at": at, "enqueued_at": at, "started_at": at, "ended_at": at}
+    run = {"execution_id": f"run {number}", "status": "finished", "outcome": "returned", "pid": 1}
+    return PlainRunRecord(rq_id, "default", "print", **times, **run).to_json()  # type: ignore[arg-type]
+
+
+def test_a_locked_row_holds_up_only_the_runs_of_its_job(make_bench: MakeBench) -> None:
+    bench, operator = make_bench(), make_bench()
+    runs = PlainRuns("default", bench.name, bench.worker_id)
+
+    def recorded(rq_id: str) -> list[str]:
+        statement = """SELECT execution_id FROM opsjobs.attempts a JOIN opsjobs.jobs j ON j.id = a.job_id
+            WHERE j.rq_id = %s ORDER BY a.dispatch_no"""
+        return [row["execution_id"] for row in bench.rows(statement, rq_id)]
+
+    runs.add(record_of("one", 1))
+    assert runs.write(bench.connection)
+    with operator.connection.transaction():
+        operator.rows("SELECT id FROM opsjobs.jobs WHERE rq_id = 'one' FOR UPDATE")
+        for number in (2, 3):
+            for rq_id in ("one", "two"):
+                runs.add(record_of(rq_id, number))
+        assert not runs.write(bench.connection)
+        assert (recorded("one"), recorded("two")) == (["run 1"], ["run 2", "run 3"])
+        assert (len(runs), runs.due_in() < 1) == (2, True)
+    assert runs.write(bench.connection)
+    assert (recorded("one"), len(runs)) == (["run 1", "run 2", "run 3"], 0)

@@ -30,9 +30,12 @@ _PAUSE_SECONDS = 5.0
 _MOST_AT_ONCE = 200
 # A record has about 500 bytes, and up to 150 kB with a long log and a long traceback.
 _MOST_BYTES = 16 << 20
-# A row may be locked by the adopting loop or an operator. Outcomes of managed jobs wait no longer than this.
+# The adopting loop may be inserting the same job. Outcomes of managed jobs wait no longer than this.
 _PATIENCE = "500ms"
+# Before the worker ends, so long for rows that somebody has locked.
+_LAST_SECONDS = 0.5
 _Row = dict[str, Any]
+_Job = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -109,35 +112,38 @@ class PlainRuns:
         return max(0.0, self._write_at - time.monotonic()) if self._kept else math.inf
 
     def write_all(self, connection: Connection) -> None:
-        """Write what waits, once, before the worker ends. What cannot be written now is lost."""
-        while self._kept and self.write(connection):
+        """Write what waits before the worker ends. What cannot be written now is lost."""
+        until = time.monotonic() + _LAST_SECONDS
+        while self._kept and (self.write(connection) or time.monotonic() < until):
             pass
 
     def write(self, connection: Connection) -> bool:
-        """Write the first records that wait, and commit; return whether that succeeded.
+        """Write the first records that wait, and commit; return whether all of them are written.
 
-        Else they wait, and are due again in a while. Raises what Postgres raises when it is away.
+        Those whose rows are locked wait, and are due again soon. When an error is about others too, all wait
+        for a while. Raises what Postgres raises when it is away.
         """
         batch = self._take()
         try:
-            self._write_batch(connection, [json.loads(record) for record in batch])
+            left = self._write_batch(connection, [json.loads(record) for record in batch])
         except psycopg.Error as error:
-            self._put_back(batch)
+            self._put_back(batch, _PAUSE_SECONDS)
             if is_away(error):
                 raise
             if type(error) is not self._last_failure:
                 self._say("runs of plain RQ jobs are not written now, and are kept", error)
             self._last_failure = type(error)
             return False
+        self._put_back([json.dumps(row).encode() for row in left], _LINGER_SECONDS)
         with self._changing:
-            self._write_at, self._last_failure = time.monotonic() + _LINGER_SECONDS, None
+            self._last_failure = None
             given_up, self._given_up = self._given_up, 0
         if given_up:
             with fork_lock:
                 _log.warning(
                     "%s of plain RQ jobs not recorded: too many waited", counted(given_up, "run")
                 )
-        return True
+        return not left
 
     def _take(self) -> list[bytes]:
         with self._changing:
@@ -145,32 +151,40 @@ class PlainRuns:
             self._bytes -= sum(map(len, batch))
         return batch
 
-    def _put_back(self, batch: Sequence[bytes]) -> None:
+    def _put_back(self, batch: Sequence[bytes], seconds: float) -> None:
         with self._changing:
             self._kept.extendleft(reversed(batch))
             self._bytes += sum(map(len, batch))
             self._give_up_oldest()
-            self._write_at = time.monotonic() + _PAUSE_SECONDS
+            self._write_at = time.monotonic() + seconds
 
-    def _write_batch(self, connection: Connection, batch: list[_Row]) -> None:
+    def _write_batch(self, connection: Connection, batch: list[_Row]) -> list[_Row]:
+        """Return the runs that are left, in order: those of jobs whose rows somebody has locked."""
+        left: list[_Row] = []
         while batch:
             # Each job once: a later run of a job gets the next number.
             together = {_job_of(row): row for row in reversed(batch)}
-            self._write_together(connection, list(together.values()))
-            batch = [row for row in batch if together[_job_of(row)] is not row]
+            locked = self._write_together(connection, list(together.values()))
+            left += [row for row in batch if _job_of(row) in locked]
+            later = [row for row in batch if together[_job_of(row)] is not row]
+            batch = [row for row in later if _job_of(row) not in locked]
+        return left
 
-    def _write_together(self, connection: Connection, rows: Sequence[_Row]) -> None:
+    def _write_together(self, connection: Connection, rows: Sequence[_Row]) -> set[_Job]:
         try:
-            self._write_rows(connection, rows)
+            return self._write_rows(connection, rows)
         except (psycopg.DataError, psycopg.IntegrityError):
             # One of them cannot be stored. The others shall be.
+            locked: set[_Job] = set()
             for row in rows:
                 try:
-                    self._write_rows(connection, [row])
+                    locked |= self._write_rows(connection, [row])
                 except (psycopg.DataError, psycopg.IntegrityError) as error:
                     self._say("the run of a plain RQ job cannot be stored and is left out", error)
+            return locked
 
-    def _write_rows(self, connection: Connection, rows: Sequence[_Row]) -> None:
+    def _write_rows(self, connection: Connection, rows: Sequence[_Row]) -> set[_Job]:
+        """Write runs of different jobs; return the jobs whose rows are locked."""
         parameters: dict[str, Any] = {
             "rows": json.dumps(rows),
             "place": self._place,
@@ -180,8 +194,10 @@ class PlainRuns:
         with connection.transaction():
             connection.execute(sql.load("limit_lock_wait"), {"wait": _PATIENCE})
             connection.execute(sql.load("insert_jobs_of_runs"), parameters)
-            connection.execute(sql.load("lock_jobs_of_runs"), parameters)
+            free = set(connection.execute(sql.load("lock_jobs_of_runs"), parameters).fetchall())
+            parameters["rows"] = json.dumps([row for row in rows if _job_of(row) in free])
             connection.execute(sql.load("record_runs_of_plain_jobs"), parameters)
+        return {_job_of(row) for row in rows} - free
 
     @staticmethod
     def _say(message: str, error: psycopg.Error) -> None:
@@ -189,6 +205,6 @@ class PlainRuns:
             _log.warning("%s: %s", message, say_without_values(error))
 
 
-def _job_of(row: _Row) -> tuple[str, str]:
+def _job_of(row: _Row) -> _Job:
     """Return RQ's id of the job, and when RQ created it: an id is used again."""
     return row["rq_id"], row["created_at"]
