@@ -137,7 +137,10 @@ def _group(
     groups: dict[bytes, _Group] = {}
     for attempt in attempts:
         groups.setdefault(attempt.key, _Group(attempt.key)).attempts.append(attempt)
-    known = _lock(connection, groups)
+    tasks = {attempt.task for group in groups.values() for attempt in group.attempts}
+    keys_of_others = {task: bytes.fromhex(key_of_others(task)) for task in tasks}
+    # In one statement, in id order: whether some become "other" is known only afterwards.
+    known = _lock(connection, {*groups, *keys_of_others.values()})
     new = [group for key, group in groups.items() if key not in known]
     room = _find_room(connection, {group.newest.task for group in new}, now)
     others: dict[bytes, _Group] = {}
@@ -147,9 +150,8 @@ def _group(
             room[task] -= 1
             continue
         del groups[group.key]
-        key = bytes.fromhex(key_of_others(task))
+        key = keys_of_others[task]
         others.setdefault(key, _Group(key, is_other=True)).attempts += group.attempts
-    known |= _lock(connection, others)
     for key, group in others.items():
         # Attempts may have been counted under this key before.
         groups.setdefault(key, group)

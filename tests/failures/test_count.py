@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, timedelta
 from typing import Any
 
@@ -10,8 +11,11 @@ import pytest
 from flask_opsjobs import endings
 from flask_opsjobs.failures import count
 from flask_opsjobs.failures.count import HELD_FOR, NEW_PER_HOUR
+from flask_opsjobs.failures.transitions import lock
 from flask_opsjobs.jobs.failure_key import key_of_others
 from flask_opsjobs.jobs.perform.outcomes import Outcome
+from tests.conftest import MakeBench
+from tests.support.waiting import wait_until
 
 from .conftest import FailureBench, make_key
 
@@ -160,6 +164,36 @@ def test_a_task_makes_only_so_many_new_failures_in_an_hour(
     assert len(failing.failures()) == 5
 
 
+def test_known_failures_and_others_are_locked_in_id_order(
+    failing: FailureBench, make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator has locked "other", the older row, and wants the newer one next, as the order is."""
+    monkeypatch.setattr(count, "NEW_PER_HOUR", 0)
+    failing.fail("bug 1")
+    now = failing.now
+    failing.count(now)
+    monkeypatch.setattr(count, "NEW_PER_HOUR", 1)
+    failing.fail("bug 2")
+    failing.count(now + timedelta(hours=1))
+    others, known = failing.failures()
+    assert (others["type"], others["id"] < known["id"]) == (None, True)
+    failing.fail("bug 2")
+    failing.fail("bug 3")  # one of others
+    operator, watcher = make_bench(), make_bench()
+    counting = threading.Thread(target=failing.count, args=[now + timedelta(hours=1)])
+    with operator.connection.transaction():
+        lock(operator.connection, [others["id"]])
+        counting.start()
+        waits = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
+        pid = failing.bench.connection.info.backend_pid
+        wait_until(lambda: watcher.rows(waits, pid), what="that it waits for the operator")
+        operator.rows(
+            "SELECT id FROM opsjobs.failures WHERE id = %s FOR UPDATE NOWAIT", known["id"]
+        )
+    counting.join(20)
+    assert [row["number"] for row in failing.failures()] == [2, 2]
+
+
 @pytest.mark.slow
 def test_a_hundred_thousand_types_are_bounded(failing: FailureBench) -> None:
     """A task that raises another type each time: 200 failures, and one for all others."""
@@ -235,6 +269,26 @@ def test_without_markers_a_worker_from_before_the_fix_does_not_regress(
     failing.count()
     row = failing.failure()
     assert (row["state"], row["regressed_in"]) == ("open", None)
+
+
+@pytest.mark.parametrize("decision", ["ignored", "resolved"])
+def test_a_decision_that_lapses_ends_the_regression_before_it(
+    failing: FailureBench, decision: str
+) -> None:
+    """It failed in spite of a fix once. What was decided since then was no fix, and ended by itself."""
+    failing.fail(on=failing.start_worker(1))
+    failing.count()
+    resolve(failing, resolved_after=1)
+    failing.fail(on=failing.start_worker(2))
+    failing.count()
+    assert failing.failure()["regressed_in"] == 2
+    if decision == "ignored":
+        ignore(failing, ignored_until=failing.now)
+    else:
+        resolve(failing, resolved_after=2)
+    failing.count(failing.now + HELD_FOR + timedelta(minutes=1))
+    row = failing.failure()
+    assert (row["state"], row["regressed_at"], row["regressed_in"]) == ("open", None, None)
 
 
 def test_an_ignored_failure_is_counted_and_stays_ignored(failing: FailureBench) -> None:
