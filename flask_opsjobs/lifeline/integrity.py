@@ -26,6 +26,8 @@ _MOST_ROWS = 20_000
 
 Key = tuple[int, int]
 _MOST_QUEUES = 500
+# So many queues with differences are read at once.
+_AT_ONCE = 200
 
 
 @dataclass(frozen=True)
@@ -100,10 +102,17 @@ class QueueDifference:
 def list_differences(
     connection: Connection, now: datetime, settings: Settings
 ) -> list[QueueDifference]:
-    """Return the queues whose counts do not agree, by name."""
-    values = {"now": now, "is_rescued": settings.rescue == "automatic"}
+    """Return all queues whose counts do not agree, by name."""
+    values = {"now": now, "is_rescued": settings.rescue == "automatic", "limit": _AT_ONCE}
+    found: list[QueueDifference] = []
     with connection.cursor(row_factory=class_row(QueueDifference)) as cursor:
-        return cursor.execute(sql.load("list_differences"), values).fetchall()
+        while True:
+            after = found[-1].queue if found else ""
+            rows = cursor.execute(sql.load("list_differences"), {**values, "after": after})
+            more = rows.fetchall()
+            found += more
+            if len(more) < _AT_ONCE:
+                return found
 
 
 def list_queued(connection: Connection, now: datetime, seconds: float) -> dict[Key, str]:

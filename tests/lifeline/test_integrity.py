@@ -191,6 +191,24 @@ def test_a_row_that_was_deleted_manually_is_a_difference(
     assert found["default"].is_balanced is False
 
 
+def test_every_queue_that_differs_is_an_incident(
+    bench: Bench, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read in turns."""
+    monkeypatch.setattr(integrity, "_AT_ONCE", 2)
+    queues = [f"queue-{number}" for number in range(5)]
+    for queue in queues:
+        bench.connection.execute(
+            "INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at)"
+            " VALUES ('note', %(queue)s, %(queue)s, 'available', '{}', 1, now(), now())",
+            {"queue": queue},
+        )
+    for _ in range(3):
+        keeper.look()
+    found = bench.rows("SELECT subject FROM opsjobs.incidents WHERE class = 'integrity_off'")
+    assert sorted(row["subject"] for row in found) == [f"queue/{queue}" for queue in queues]
+
+
 def test_a_row_that_came_from_nowhere_is_below_zero(
     bench: Bench, keeper: Keeper, record_job: RecordJob
 ) -> None:
