@@ -114,6 +114,11 @@ class Outage:
             over, self._over = self._over, []
         return over
 
+    def give_back(self, over: EndedOutage) -> None:
+        """Let somebody take over an outage later that could not be reported now."""
+        with self._lock:
+            self._over = [over, *self._over]
+
     def _say(self, level: int, message: str, *values: object) -> None:
         with self._log_lock:
             self._log.log(level, message, *values)

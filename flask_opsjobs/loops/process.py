@@ -91,7 +91,10 @@ class LoopThread(threading.Thread):
         self._last_failure = None
 
     def _report(self, over: EndedOutage) -> None:
-        """Make an incident of an outage that is over. What goes wrong here costs only the incident."""
+        """Make an incident of an outage that is over; later when Postgres is away again.
+
+        What else goes wrong here costs only the incident.
+        """
         if over.ended - over.began < postgres_away.SHORTEST.total_seconds():
             return
         assert self._connection is not None
@@ -107,8 +110,11 @@ class LoopThread(threading.Thread):
                     self._connection, "postgres_away", DetectorPass([found]), now
                 )
             incidents.announce(self._runner.host, applied)
-        except Exception:
-            _log.exception("an outage of Postgres could not be made an incident")
+        except Exception as error:
+            if is_away(error):
+                self._outage.give_back(over)
+            else:
+                _log.exception("an outage of Postgres could not be made an incident")
 
 
 class Signals:

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from flask_opsjobs.core.db import connect_apart
-from flask_opsjobs.core.outage import Outage
+from flask_opsjobs.core.outage import EndedOutage, Outage
 from flask_opsjobs.errors import SchemaBehind
 from flask_opsjobs.host import Host
 from flask_opsjobs.lifeline.detectors import postgres_away
@@ -244,6 +244,28 @@ def test_postgres_that_was_stopped_for_longer_is_an_incident_when_it_is_back(
     ((state, severity, lasted),) = found
     assert (state, severity) == ("open", "critical")
     assert lasted > postgres_away.SHORTEST
+
+
+def test_an_outage_that_cannot_be_written_yet_is_written_later(
+    host: Host, bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Postgres has answered, and cannot write incidents yet."""
+    outage, stop, counting = new_outage(), threading.Event(), Counting()
+    now = time.monotonic()
+    outage.give_back(EndedOutage(now - 60, now, "OperationalError: gone"))
+    thread = _thread(host, counting, stop, outage)
+    bench.connection.execute("ALTER TABLE opsjobs.incidents RENAME TO incidents_of_before")
+    try:
+        thread.start()
+        wait_until(lambda: counting.passes > 2)
+    finally:
+        bench.connection.execute("ALTER TABLE opsjobs.incidents_of_before RENAME TO incidents")
+    wait_until(lambda: bench.rows("SELECT id FROM opsjobs.incidents"), what="the incident")
+    stop.set()
+    thread.join(10)
+    (found,) = bench.rows("SELECT class, seen_at - opened_at AS lasted FROM opsjobs.incidents")
+    assert (found["class"], round(found["lasted"].total_seconds())) == ("postgres_away", 60)
+    assert "could not be made an incident" not in caplog.text
 
 
 def test_who_asked_before_postgres_came_back_tells_no_news(
