@@ -16,6 +16,7 @@ from flask import Flask
 from flask_opsjobs import settings
 from flask_opsjobs.jobs import lifecycle
 from flask_opsjobs.limits.words import GLOSSARY
+from flask_opsjobs.loops import LOOPS
 from tests.support.sources import ROOT, files, place
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -76,6 +77,13 @@ def test_the_words_of_limits_stand_in_the_glossary_and_in_the_help(html: Path, a
     assert [word for word in GLOSSARY if f'id="term-{word}"' not in page] == []
     shown = " ".join(app.test_client().get("/ops/jobs/help").text.split())
     assert [word for word in GLOSSARY if f"<dt>{word}</dt>" not in shown] == []
+
+
+def test_the_page_operating_lists_every_loop() -> None:
+    text = (ROOT / "docs" / "operating.md").read_text()
+    table = text.partition("## The loops")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| (\w+) \| ", table, re.MULTILINE)
+    assert sorted(listed[1:]) == sorted(loop.name for loop in LOOPS)
 
 
 def test_the_diagram_draws_every_state(html: Path) -> None:

@@ -60,7 +60,7 @@ def workers(context: click.Context, is_self: bool, as_json: bool) -> None:
         for worker in found:
             click.echo(plain(*_lines(worker, attempts[worker.id], read.now, clean)))
         if not found:
-            click.echo("no worker has sent a heartbeat")
+            click.echo("no worker runs" + " on this machine or in this container" * is_self)
     sys.exit(0 if any(worker.is_alive for worker in found) else 1)
 
 

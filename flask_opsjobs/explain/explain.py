@@ -97,8 +97,8 @@ def _explain_adopted(evidence: Evidence) -> Explanation:
     """Say of a plain RQ job what it depends on, else that RQ runs it: no other reason applies."""
     job = evidence.job
     reasons = *adopted_reasons.parent_failed(evidence), *adopted_reasons.parent_open(evidence)
-    says = f"job {job.id} is {job.state}: it is a plain RQ job, which RQ and its workers run."
-    if reasons:
+    says = "It is a plain RQ job, which RQ and its workers run."
+    if reasons or job.state in FINAL:
         says = _summary(evidence, reasons)
     return Explanation(job.id, job.state, reasons, (), "complete", (), evidence.now, says)
 

@@ -78,7 +78,7 @@ def _compare(context: Pass) -> tuple[integrity.UnconfirmedDifferences, integrity
 def _describe(found: integrity.Differences) -> str:
     findings = (
         ("job", "jobs", "queued, but not in Redis", found.nowhere),
-        ("job", "jobs", "started, but reserved by no worker", found.unreserved),
+        ("job", "jobs", "started, but listed by no worker", found.unreserved),
         ("delivery", "deliveries", "in Redis without a job", found.orphan_deliveries),
     )
     return ", ".join(

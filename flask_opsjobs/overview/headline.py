@@ -219,7 +219,7 @@ def _incident(row: IncidentRow) -> Wrong:
     level, go, why = _LEVELS[row.severity], _to_incident(row), row.why
     if row.subject.startswith("failure/"):
         # The error itself is payload: the page of the failure shows it to those who may see it.
-        why = f"{counted(row.affected, 'job')} failed by the same error."
+        why = f"{counted(row.affected, 'job')} failed with the same error."
     return Wrong(level, f"{row.title}.", why, row.opened_at, go, incident=row)
 
 

@@ -108,7 +108,10 @@ def test_self_tells_whether_the_worker_of_this_container_is_well(
     # The bench's worker is of another machine.
     assert _list(site).exit_code == 0
     none = _list(site, "--self")
-    assert (none.exit_code, none.output) == (1, "no worker has sent a heartbeat\n")
+    assert (none.exit_code, none.output) == (
+        1,
+        "no worker runs on this machine or in this container\n",
+    )
     worker = _start(children)
     assert _list(site, "--self").exit_code == 0
     worker.signal(signal.SIGTERM)

@@ -78,6 +78,20 @@ def test_a_job_behind_a_parent_is_explained(
             assert reason.target == f"job/{parent_id if helps == 'job.retry' else job_id}"
 
 
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        ("queued", "It is a plain RQ job, which RQ and its workers run."),
+        ("finished", "It has ended."),
+    ],
+)
+def test_a_job_that_waits_for_no_other_is_run_by_rq(
+    bench: Bench, look: Look, queue: Queue, state: str, says: str
+) -> None:
+    found = look(adopt(bench, queue.enqueue(take_plain), state))
+    assert (found.reasons, found.says) == ((), says)
+
+
 def test_the_repairs_help(bench: Bench, look: Look, queue: Queue) -> None:
     parent = queue.enqueue(fail_plain)
     child = queue.enqueue(take_plain, depends_on=parent)

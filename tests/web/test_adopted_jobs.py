@@ -54,6 +54,15 @@ def test_each_time_says_who_reported_it(get: Get, session: Session) -> None:
     assert facts.count("reported by worker") == 1
 
 
+def test_an_attempt_on_a_plain_worker_has_no_log(get: Get, session: Session) -> None:
+    job = adopt(session, "finished")
+    make_attempt(session, job, log_tail=None, pid=None)
+    session.commit()
+    assert words_of(get, job, "log").endswith(
+        "RQ keeps no log. Attempts on a worker of ours have one."
+    )
+
+
 def test_a_time_that_nobody_saw_is_an_interval(get: Get, session: Session) -> None:
     job = adopt(session, "unknown", ended_source="observer", ended_after=ago(minutes=15))
     assert "Ended between" in words_of(get, job, "facts")

@@ -150,9 +150,9 @@ def test_a_failure_says_since_when_how_often_and_where(get: Get, session: Sessio
     assert _words(page.h1) == "GatewayTimeout: no answer"
     assert "new in 2026.11.3" in _words(page.select_one(".chip.big"))
     assert _words(page.select_one("#part > .say strong")) == (
-        "send_invoice fails so since deploy 2026.11.3."
+        "send_invoice has failed with this error since deploy 2026.11.3."
     )
-    assert "3 attempts failed so, and 3 jobs have no attempt left." in _words(
+    assert "3 attempts failed with it, and 3 jobs have no attempt left." in _words(
         page.select_one("#part > .say")
     )
     deploys = [_words(row) for row in page.select('[aria-labelledby="deploys"] tbody tr')]

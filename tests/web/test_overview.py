@@ -160,7 +160,7 @@ def test_an_open_incident_is_a_line_with_its_next_step(session: Session, get: Ge
     assert [row.a["href"] for row in rows] == [
         f"/ops/jobs/lifeline/incidents/{each.id}" for each in (unserved, missing, failing)
     ]
-    assert "2 jobs due, and no live worker listens" in _words(rows[0])
+    assert "2 jobs are due, and no live worker listens" in _words(rows[0])
     assert "flask opsjobs worker" not in _words(rows[0])
 
 
@@ -829,5 +829,5 @@ def test_the_incident_of_a_failure_does_not_tell_its_error(session: Session, get
     session.commit()
     (row,) = soup(get().text).select(".headline li")
     assert row.a.text == "See the failure"
-    assert "312 jobs failed by the same error." in _words(row)
+    assert "312 jobs failed with the same error." in _words(row)
     assert "card 4242" not in _words(row)

@@ -124,6 +124,17 @@ def test_all_is_well(get: Get, session: Session) -> None:
     assert "Every queue is open" in soup(get("/queues").text).select_one(".say").text
 
 
+def test_a_queue_where_only_plain_jobs_wait_may_have_a_worker_that_nobody_knows(
+    get: Get, session: Session
+) -> None:
+    make_job(session, "queued", origin="rq", queue="legacy")
+    session.commit()
+    says = " ".join(soup(get("/queues").text).select_one(".say").text.split())
+    assert says == (
+        "Every queue is open. No known worker listens to the queue legacy, where plain RQ jobs wait."
+    )
+
+
 def test_nothing_there_yet_says_what_will_be(get: Get) -> None:
     assert (
         "A queue appears here after its first job"

@@ -179,7 +179,7 @@ def test_no_child_starts(get: Get, session: Session, running: Job) -> None:
     worker.left_children = [{**LEFT[0], "task": None, "kind": "died", "sentence": "exited with 9"}]
     session.commit()
     none, why = (_words(row) for row in _part(get).select("tr.note"))
-    assert none == "No child of it starts. It tries again after at most 30 s."
+    assert none == "None of its children starts. It tries again after at most 30 s."
     assert why == "41 children left today: the last one exited with 9."
     worker.pool = POOL.to_json()
     session.commit()
@@ -330,7 +330,7 @@ def test_a_live_one_may_be_drained_and_says_that_it_is(get: Get, session: Sessio
     assert _words(row.select_one("td.end")) == "draining"
     assert not row.select("button")
     (note,) = _part(get).select("tr.note")
-    assert _words(note).startswith("anna asked it to leave ")
+    assert _words(note).startswith("anna drained it ")
 
 
 def test_those_who_stopped_lately_are_listed_and_older_ones_are_not(

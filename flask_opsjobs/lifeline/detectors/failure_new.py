@@ -31,8 +31,8 @@ def _say(facts: Mapping[str, Any]) -> Words:
     where = f" in {facts['raised_in']}" if facts["raised_in"] else ""
     return Words(
         title=f"{facts['task']} fails{': ' if facts['type'] else ''}{facts['type'] or ''}",
-        why=f"{jobs} {agree(facts['failed_jobs'], 'has', 'have')} failed by the same error{where}, and "
-        "nobody has said yet what becomes of it.",
+        why=f"{jobs} {agree(facts['failed_jobs'], 'has', 'have')} failed with this error{where}, "
+        "and nobody has resolved or ignored it.",
         next_step="Mend it and say in which deploy it is resolved, or ignore it for a while.",
     )
 
@@ -41,7 +41,7 @@ DETECTOR = Detector(
     class_="failure_new",
     title="Failures",
     severity="warning",
-    found_when="jobs failed by an error within a day, and nobody has resolved or ignored it",
+    found_when="jobs failed with an error within a day, and nobody has resolved or ignored it",
     near_miss="an attempt that failed and whose job is tried again; a failure that is ignored or resolved",
     say=_say,
     detect=_detect,

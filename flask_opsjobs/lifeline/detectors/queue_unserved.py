@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from ...core.words import counted
+from ...core.words import agree, counted
 from ..finding import Detector, DetectorPass, Facts, Finding, Observation, Words
 
 
@@ -30,7 +30,7 @@ def _say(facts: Mapping[str, Any]) -> Words:
     jobs = counted(facts["number"], "job", more=more)
     return Words(
         title=f"Nobody serves the queue {facts['queue']}",
-        why=f"{jobs} due, and no live worker listens to the queue.",
+        why=f"{jobs} {agree(facts['number'], 'is', 'are')} due, and no live worker listens to the queue.",
         next_step=f"Start a worker: `flask opsjobs worker {facts['queue']}`.",
     )
 

@@ -274,15 +274,15 @@ def _say(failure: FailureRow, versions: Mapping[int, str]) -> Say:
     number = counted(failure.number, "attempt")
     jobs = counted(failure.jobs, "job")
     is_one = agree(failure.jobs, "has", "have")
-    rest = f"{number} failed so, and {jobs} {is_one} no attempt left." if failure.jobs else ""
-    rest = rest or f"{number} failed so. No job has ended failed by it."
+    rest = f"{number} failed with it, and {jobs} {is_one} no attempt left." if failure.jobs else ""
+    rest = rest or f"{number} failed with it. No job has ended failed."
     if failure.is_regressed:
         version = versions.get(failure.regressed_in or 0)
         where = f" in deploy {version}" if version else ""
         return Say("failed", "failed", f"It was resolved, and failed again{where}.", rest)
     version = versions.get(failure.first_deploy or 0)
-    since = f"{failure.task} fails so since deploy {version}." if version else ""
-    return Say("failed", "failed", since or f"{failure.task} fails so.", rest)
+    since = f"{failure.task} has failed with this error since deploy {version}." if version else ""
+    return Say("failed", "failed", since or f"{failure.task} fails with this error.", rest)
 
 
 def _where(failure: FailureRow, versions: Mapping[int, str]) -> str:
