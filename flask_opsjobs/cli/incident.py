@@ -103,9 +103,13 @@ def _say_repair(repair: Repair) -> str:
 
 def _say_evidence(evidence: Sequence[EvidenceRow], clean: Callable[[str], str]) -> Iterator[str]:
     for row in evidence:
-        facts = ", ".join(f"{name} {value}" for name, value in row.facts.items())
+        facts = ", ".join(
+            f"{name.replace('_', ' ')} {value if isinstance(value, str) else _moment(value)}"
+            for name, value in row.known_facts
+        )
         times = f" ({row.count:,} times)" if row.count > 1 else ""
-        yield f"  {_moment(row.last_at)}  {row.kind}{times}, by {row.source}: {clean(facts)}"
+        kind = row.kind.replace("_", " ")
+        yield f"  {_moment(row.last_at)}  {kind}{times}, by {row.source}: {clean(facts)}"
 
 
 def _evidence_as_object(row: EvidenceRow, clean: Callable[[str], str]) -> dict[str, Any]:

@@ -104,8 +104,11 @@ def _lines(
     for child in list_children(worker, attempts):
         if child.attempt is not None or not is_missing:
             yield f"  {_line(child, now)}"
+    if worker.drain_requested_at is not None:
+        who, ago = clean(worker.drain_requested_by or "somebody"), _span(worker.drain_requested_at, now)
+        yield f"  {who} drained it {ago} ago: it takes nothing new, and stops when its jobs have ended"
     if worker.is_childless:
-        yield "  no child of it starts; it tries again after at most 30 s"
+        yield "  none of its children starts; it tries again after at most 30 s"
     if (last := worker.last_left) is not None:
         yield f"  the last child left {_span(last.at, now)} ago: it {clean(last.sentence)}"
     for left in worker.left:

@@ -1,4 +1,4 @@
-"""Counts and lists plain RQ jobs, which have no row in `opsjobs.jobs`. Never unpickles them."""
+"""Counts and lists plain RQ jobs as Redis has them now. Never unpickles them."""
 
 from __future__ import annotations
 

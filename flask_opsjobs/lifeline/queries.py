@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
@@ -28,6 +29,8 @@ MOST_INCIDENTS = 50
 MOST_EVIDENCE = 120
 MOST_EPISODES = 50
 MOST_CHANGES = 50
+# A time in the facts of evidence, as it is stored.
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00")
 MOST_FOLLOWERS = 20
 # Incidents that have ended, and adopted jobs, are counted up to this.
 MOST_COUNTED = 1_000
@@ -141,6 +144,19 @@ class EvidenceRow:
     source: str
     facts: Mapping[str, Any]
     audit_sequence: int | None
+
+    @property
+    def known_facts(self) -> Iterator[tuple[str, str | datetime]]:
+        """What was seen, by name: times as such, anything else as text. Leaves out what is not known."""
+        for name, value in self.facts.items():
+            if isinstance(value, str) and _TIME.fullmatch(value):
+                yield name, datetime.fromisoformat(value)
+            elif isinstance(value, bool):
+                yield name, "yes" if value else "no"
+            elif isinstance(value, list):
+                yield name, ", ".join(map(str, value)) or "none"
+            elif value is not None:
+                yield name, str(value)
 
 
 @dataclass(frozen=True)

@@ -126,8 +126,18 @@ def test_a_worker_whose_children_do_not_start(site: Flask, bench: Bench) -> None
         [Jsonb([left | {"at": "2026-11-25T13:50:00+00:00"}])],
     )
     _, none, why = _list(site).output.splitlines()
-    assert none == "  no child of it starts; it tries again after at most 30 s"
+    assert none == "  none of its children starts; it tries again after at most 30 s"
     assert why == "  7 children left today: the last one could not start."
+
+
+def test_a_draining_worker_says_who_drained_it(site: Flask, bench: Bench) -> None:
+    bench.connection.execute(
+        "UPDATE opsjobs.workers SET drain_requested_at = now(), drain_requested_by = 'anna'"
+    )
+    says = _list(site).output.splitlines()[-1]
+    assert re.fullmatch(
+        r"  anna drained it .+ ago: it takes nothing new, and stops when its jobs have ended", says
+    )
 
 
 def test_a_missing_worker_has_no_children_any_more(site: Flask, bench: Bench) -> None:

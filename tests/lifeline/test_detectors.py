@@ -226,7 +226,7 @@ def test_jobs_whose_deliveries_wait_in_redis_are_unserved_too(scene: Scene, clas
     scene.look(passes_until(DETECTORS[class_].open_after))
     (found,) = scene.incidents()
     assert found["affected"] == 3
-    assert words_of(class_, found["facts"]).why.startswith("3 jobs due")
+    assert words_of(class_, found["facts"]).why.startswith("3 jobs are due")
 
 
 @pytest.mark.parametrize("class_", ["queue_unserved"])
@@ -239,7 +239,7 @@ def test_limited_jobs_of_a_queue_that_nobody_serves_are_counted(scene: Scene, cl
     scene.look(passes_until(DETECTORS[class_].open_after))
     (found,) = scene.incidents()
     assert found["affected"] == 5
-    assert words_of(class_, found["facts"]).why.startswith("5 jobs due")
+    assert words_of(class_, found["facts"]).why.startswith("5 jobs are due")
 
 
 @pytest.mark.parametrize("class_", ["worker_missing"])

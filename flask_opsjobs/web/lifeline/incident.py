@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,8 +25,6 @@ from .steps import steps_of
 
 _MOST_SHOWN = 20
 _MORNING = 8
-# A time in JSON, as Python writes it.
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00")
 
 
 def incident_page(incident_id: str) -> Response:
@@ -104,7 +101,6 @@ def _part(read: Reading, row: IncidentRow) -> Markup:
         drawn=draw_episodes(episodes, decided, read.now) if episodes else "",
         changes=changes,
         evidence=queries.list_evidence(read.session, row.id, row.episode),
-        list_facts=_list_facts,
         jobs=jobs,
         many_jobs=None if is_whole else max(row.affected, len(known)),
         search=_search(row.facts) if may_jobs and not is_whole else None,
@@ -144,16 +140,3 @@ def _places(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for name, (called, domain, permission) in _PLACES.items():
         if facts.get(name) and access.may(permission):
             yield called, str(facts[name]), links.to_target(f"{domain}/{facts[name]}")
-
-
-def _list_facts(facts: Mapping[str, Any]) -> Iterator[tuple[str, str | datetime]]:
-    """What was seen, by name: times as such, anything else as text. Leaves out what is not known."""
-    for name, value in facts.items():
-        if isinstance(value, str) and _TIME.fullmatch(value):
-            yield name, datetime.fromisoformat(value)
-        elif isinstance(value, bool):
-            yield name, "yes" if value else "no"
-        elif isinstance(value, list):
-            yield name, ", ".join(map(str, value)) or "none"
-        elif value is not None:
-            yield name, str(value)
