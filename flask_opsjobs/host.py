@@ -175,7 +175,7 @@ class Host:
         if self._schema < OLDEST_SCHEMA:
             state = f"is at version {self._schema}" if self._schema else "is missing"
             raise SchemaBehind(
-                f"the database schema {SCHEMA!r} {state}, this code needs {SCHEMA_VERSION}: "
+                f"the database schema {SCHEMA!r} {state}, this code needs version {SCHEMA_VERSION}: "
                 "run `flask opsjobs install` and `flask db upgrade`"
             )
         if self._schema > newest:

@@ -105,7 +105,10 @@ def _lines(
         if child.attempt is not None or not is_missing:
             yield f"  {_line(child, now)}"
     if worker.drain_requested_at is not None:
-        who, ago = clean(worker.drain_requested_by or "somebody"), _span(worker.drain_requested_at, now)
+        who, ago = (
+            clean(worker.drain_requested_by or "somebody"),
+            _span(worker.drain_requested_at, now),
+        )
         yield f"  {who} drained it {ago} ago: it takes nothing new, and stops when its jobs have ended"
     if worker.is_childless:
         yield "  none of its children starts; it tries again after at most 30 s"

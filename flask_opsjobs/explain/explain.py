@@ -241,7 +241,7 @@ def _running(evidence: Evidence) -> str:
 def explain_schema(job_id: int, schema: int, now: datetime) -> Explanation:
     """Explain a job in a schema that is too old for this code: no other reason can be known."""
     state = f"is at version {schema}" if schema else "is missing"
-    needs = f"this code needs {SCHEMA_VERSION}: no worker and no loop starts."
+    needs = f"this code needs version {SCHEMA_VERSION}: no worker and no loop starts."
     reason = Reason(
         code="schema_behind",
         says=f"The database's schema {state}, {needs}",

@@ -138,7 +138,7 @@ def test_one_incident_with_its_evidence(site: Flask) -> None:
     run = _run(site, "incident", "1")
     assert run.exit_code == 0
     assert "evidence of episode 1:" in run.output
-    assert "last pass, by loop_runs: process p, last at 2026-11-25 14:02:10\n" in run.output
+    assert "last pass, by loop_runs: last at 2026-11-25 14:02:10, process p\n" in run.output
     about: dict[str, Any] = json.loads(_run(site, "incident", "1", "--json").stdout)
     assert [each["kind"] for each in about["evidence"]] == ["opened", "last_pass"]
     assert [each["number"] for each in about["episodes"]] == [1]
