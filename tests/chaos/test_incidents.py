@@ -1,4 +1,5 @@
-"""What goes wrong with real processes is an incident, what looks like it is not, and its end clears it.
+"""What goes wrong with real processes is an incident, and what looks like it is not. Its end clears the
+incident, and when it goes wrong again the incident reopens.
 
 Here are the classes whose rows tests/lifeline/test_detectors.py writes as a fault would leave them.
 """
@@ -19,6 +20,7 @@ from flask_opsjobs.loops import detect
 from flask_opsjobs.testing.postgres import TemporaryPostgres
 from tests.support import host as host_module
 from tests.support.host import hold, hold_one, note_start, witness_alone
+from tests.support.processes import Child
 from tests.support.waiting import wait_until
 
 from .conftest import Passes, Site
@@ -63,41 +65,49 @@ def locked(site: Site, statement: str, *values: Any) -> Iterator[None]:
 
 
 def test_faults_at_a_running_site(new_site: Site, tmp_path: Path) -> None:
-    """`lease_leaked`, `workflow_stuck`, `loop_silent` and `retry_storm`, one after the other in one site."""
+    """`lease_leaked`, `workflow_stuck`, `loop_silent` and `retry_storm`, each twice, all in one site."""
     site = new_site
     leave_out_a_loop(site)
     loops = site.loops(OPSJOBS_ADOPT=False)
     site.worker("--processes", "6", "default", "limited", "mail")
-    gate = leak_a_lease(site, tmp_path)
-    make_a_storm(site, tmp_path)
-    run, first_gate, second = start_runs(site, tmp_path)
-    with locked(site, "SELECT FROM opsjobs.jobs WHERE id = %s FOR UPDATE", second):
-        first_gate.touch()
-        trouble = "SELECT trouble FROM opsjobs.workflows WHERE id = %s"
-        wait_until(lambda: site.rows(trouble, run) != [(None,)], 20)
-        # What `CREATE INDEX` holds: others read the table, and the loop `advance` cannot write it.
-        with locked(site, "LOCK TABLE opsjobs.signals IN SHARE MODE"):
-            at_once = {("loop_silent", "loop/advance"), ("retry_storm", "queue/default")}
-            wait_until(lambda: incidents(site, "open") >= at_once, 40)
-            wait_until(lambda: repeats(site) == {"default": 125, "mail": 125}, 20)
-            loops.kill()
+    run, jobs, gates = start_runs(site, tmp_path)
+    repeat_many(site, tmp_path, "mail", 25, beside=300)
+    at_once = {("loop_silent", "loop/advance"), ("retry_storm", "queue/default")}
     later = {("lease_leaked", "limiter/one"), ("workflow_stuck", f"workflow/{run}")}
+
+    repeat_many(site, tmp_path, "default", 25)
+    other = leak_a_lease(site, tmp_path / "1")
+    get_stuck(site, run, jobs[1], gates[0], at_once)
+    wait_until(lambda: repeats(site) == {"default": 125, "mail": 125}, 20)
+    loops.kill()
     assert incidents(site, "open") == at_once
     look(site, 35, 70, 75)
     assert incidents(site, "open") == at_once | later
+    other.touch()
 
     loops = site.loops(OPSJOBS_ADOPT=False)
-    state = "SELECT state FROM opsjobs.workflows WHERE id = %s"
-    wait_until(lambda: site.rows(state, run) == [("finished",)], 20)
+    trouble = "SELECT trouble FROM opsjobs.workflows WHERE id = %s"
+    wait_until(lambda: site.rows(trouble, run) == [(None,)], 20)
+    release_lease(site)
+    # As many that do not fail: most attempts of the queue are first ones again.
+    run_without_a_fault(site, 110)
     loops.kill()
-    # Nobody releases it by himself: its job has no row.
-    assert site.rows("DELETE FROM opsjobs.leases WHERE limiter = 'one' RETURNING 1") == [(1,)]
-    look(site, 900)
+    look(site, 100)
     assert incidents(site, "open") == at_once | later, "after a sleep nothing is cleared"
-    look(site, 905, 910)
+    look(site, 105, 120, 136, 141)
     assert incidents(site, "open") == set()
     assert incidents(site, "resolved") == at_once | later
-    gate.touch()
+
+    loops = site.loops(OPSJOBS_ADOPT=False)
+    repeat_many(site, tmp_path, "default", 5)
+    other = leak_a_lease(site, tmp_path / "2")
+    get_stuck(site, run, jobs[2], gates[1], at_once)
+    loops.kill()
+    look(site, 146, 207)
+    assert incidents(site, "open") == at_once | later
+    episodes = "SELECT DISTINCT episode FROM opsjobs.incidents WHERE class <> 'integrity_off'"
+    assert site.rows(episodes) == [(2,)]
+    other.touch()
 
 
 def leave_out_a_loop(site: Site) -> None:
@@ -114,6 +124,7 @@ def leak_a_lease(site: Site, folder: Path) -> Path:
     No kill leaves that: one statement ends an attempt and gives its place back. A job of another limiter
     runs until somebody makes the returned file.
     """
+    folder.mkdir()
     leaks, runs = folder / "leaks", folder / "runs"
     job = enqueue(site, hold_one, gate=str(leaks))
     other = enqueue(site, witness_alone, gate=str(runs))
@@ -125,14 +136,39 @@ def leak_a_lease(site: Site, folder: Path) -> Path:
     return runs
 
 
-def make_a_storm(site: Site, folder: Path) -> None:
-    """In two queues 25 jobs fail five times each. In the other one 300 more jobs return at once."""
-    path = str(folder / "began")
+def release_lease(site: Site) -> None:
+    """Nobody releases it by himself: its job has no row."""
+    assert site.rows("DELETE FROM opsjobs.leases WHERE limiter = 'one' RETURNING 1") == [(1,)]
+
+
+def repeat_many(site: Site, folder: Path, queue: str, jobs: int, beside: int = 0) -> None:
+    """So many jobs of a queue fail five times each; beside them so many return at once."""
     with site.app.app_context():
-        host_module.give.options(queue="mail").enqueue_many([{}] * 300)
-        for task in (note_start.options(queue="mail"), note_start):
-            task.enqueue_many([{"path": path, "fails": 5}] * 25)
+        host_module.give.options(queue=queue).enqueue_many([{}] * beside)
+        fails = [{"path": str(folder / "began"), "fails": 5}] * jobs
+        note_start.options(queue=queue).enqueue_many(fails)
         host_module.db.session.commit()
+
+
+def run_without_a_fault(site: Site, jobs: int) -> None:
+    """So many jobs run and return."""
+    with site.app.app_context():
+        host_module.give.enqueue_many([{}] * jobs)
+        host_module.db.session.commit()
+    done = """SELECT count(*) FROM opsjobs.jobs
+        WHERE task = 'give' AND queue = 'default' AND state = 'finished'"""
+    wait_until(lambda: site.rows(done) == [(jobs,)], 30)
+
+
+def get_stuck(site: Site, run: int, step: int, gate: Path, until: set[tuple[str, str]]) -> None:
+    """A run cannot be advanced to its next step, and then the loop `advance` itself is stuck."""
+    with locked(site, "SELECT FROM opsjobs.jobs WHERE id = %s FOR UPDATE", step):
+        gate.touch()
+        trouble = "SELECT trouble FROM opsjobs.workflows WHERE id = %s"
+        wait_until(lambda: site.rows(trouble, run) != [(None,)], 20)
+        # What `CREATE INDEX` holds: others read the table, and the loop `advance` cannot write it.
+        with locked(site, "LOCK TABLE opsjobs.signals IN SHARE MODE"):
+            wait_until(lambda: incidents(site, "open") >= until, 40)
 
 
 def repeats(site: Site) -> dict[str, int]:
@@ -141,25 +177,25 @@ def repeats(site: Site) -> dict[str, int]:
     return dict(site.rows(f"{ended} WHERE a.attempt > 1 AND outcome IS NOT NULL GROUP BY 1"))
 
 
-def start_runs(site: Site, folder: Path) -> tuple[int, Path, int]:
-    """Start a run whose first step waits for a file, and one that waits for a signal.
+def start_runs(site: Site, folder: Path) -> tuple[int, list[int], list[Path]]:
+    """Start a run of three steps, of which two wait for files, and one that waits for a signal.
 
-    Return the first run, that file, and the job of its second step.
+    Return the first run, the jobs of its steps, and those files.
     """
-    gate = folder / "first"
+    gates = [folder / "first", folder / "second"]
     with site.app.app_context():
         flow = host_module.opsjobs.workflow("order")
-        first = flow.step("first", hold, gate=str(gate))
-        flow.step("second", host_module.give, after=[first])
+        first = flow.step("first", hold, gate=str(gates[0]))
+        second = flow.step("second", hold, gate=str(gates[1]), timeout=600, after=[first])
+        flow.step("third", host_module.give, after=[second])
         run = flow.start()
         waits = host_module.opsjobs.workflow("waits")
         waits.wait("paid", signal="payment", key="order-42")
         waits.start()
         host_module.db.session.commit()
-    wait_until(Path(f"{gate}.begun").exists, 20)
-    second = "SELECT job_id FROM opsjobs.steps WHERE workflow_id = %s AND name = 'second'"
-    ((job,),) = site.rows(second, run.id)
-    return run.id, gate, job
+    wait_until(Path(f"{gates[0]}.begun").exists, 20)
+    steps = "SELECT job_id FROM opsjobs.steps WHERE workflow_id = %s ORDER BY job_id"
+    return run.id, [job for (job,) in site.rows(steps, run.id)], gates
 
 
 def test_a_job_whose_end_postgres_has_lost_is_held_by_nobody(site: Site, tmp_path: Path) -> None:
@@ -167,32 +203,43 @@ def test_a_job_whose_end_postgres_has_lost_is_held_by_nobody(site: Site, tmp_pat
 
     The worker rescues such a job after two heartbeats, unless somebody's transaction holds its row.
     """
-    worker = site.worker("--processes", "2", "default")
-    gates = tmp_path / "ends", tmp_path / "runs"
-    lost, runs = (enqueue(site, hold, gate=str(gate)) for gate in gates)
+    worker = site.worker("--processes", "3", "default")
+    gates = [tmp_path / name for name in ("first", "again", "runs")]
+    *jobs, runs = (enqueue(site, hold, gate=str(gate), timeout=600) for gate in gates)
     started = "SELECT count(*) FROM opsjobs.jobs WHERE state = 'started'"
-    wait_until(lambda: site.rows(started) == [(2,)], 30)
+    wait_until(lambda: site.rows(started) == [(3,)], 30)
+    for episode, lost, gate, later in ((1, jobs[0], gates[0], 0), (2, jobs[1], gates[1], 50)):
+        lose_the_end(site, worker, lost, gate)
+        with locked(site, "SELECT FROM opsjobs.jobs WHERE id = %s FOR UPDATE", lost):
+            worker.thaw()
+            loops = site.loops()
+            wait_until(lambda: incidents(site, "open"), 30)
+            facts = "SELECT class, facts->'jobs', episode FROM opsjobs.incidents"
+            assert site.rows(facts) == [("held_by_nobody", [lost], episode)]
+        wait_until(lambda lost=lost: state_of(site, lost) == "finished", 20)
+        assert state_of(site, runs) == "started"
+        loops.kill()
+        look(site, later + 15, later + 30, later + 45)
+        assert [class_ for class_, _ in incidents(site, "resolved")] == ["held_by_nobody"]
+    gates[2].touch()
+
+
+def lose_the_end(site: Site, worker: Child, job: int, gate: Path) -> None:
+    """End a job, cut the power of Postgres before that is on the disk, and freeze its worker meanwhile."""
     stop_writing(site)
-    gates[0].touch()
-    state = "SELECT state FROM opsjobs.jobs WHERE id = %s"
-    wait_until(lambda: site.rows(state, lost) == [("finished",)], 10)
-    wait_until(lambda: lets_go(site, lost), 10)
+    gate.touch()
+    wait_until(lambda: state_of(site, job) == "finished", 10)
+    wait_until(lambda: lets_go(site, job), 10)
     worker.freeze()
     site.postgres.kill()
     site.postgres.start()
-    assert wait_until(lambda: site.rows(state, lost), 20) == [("started",)]
-    with locked(site, "SELECT FROM opsjobs.jobs WHERE id = %s FOR UPDATE", lost):
-        worker.thaw()
-        loops = site.loops()
-        wait_until(lambda: incidents(site, "open"), 30)
-        facts = "SELECT class, facts->'jobs' FROM opsjobs.incidents"
-        assert site.rows(facts) == [("held_by_nobody", [lost])]
-    wait_until(lambda: site.rows(state, lost) == [("finished",)], 20)
-    assert site.rows(state, runs) == [("started",)]
-    loops.kill()
-    look(site, 15, 30, 45)
-    assert [class_ for class_, _ in incidents(site, "resolved")] == ["held_by_nobody"]
-    gates[1].touch()
+    assert wait_until(lambda: state_of(site, job), 20) == "started"
+
+
+def state_of(site: Site, job: int) -> str | None:
+    """The state of a job; None while Postgres is away."""
+    rows = site.rows("SELECT state FROM opsjobs.jobs WHERE id = %s", job)
+    return rows[0][0] if rows else None
 
 
 def lets_go(site: Site, job: int) -> bool:
