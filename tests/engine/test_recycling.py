@@ -179,17 +179,36 @@ def test_with_a_process_for_each_job_the_next_one_is_forked_ahead(
 ) -> None:
     """While a job runs, the process of the next job is there and waits."""
     gate = tmp_path / "gate"
-    jobs = enqueue(hold, gate=str(gate)), enqueue(gain)
-    worker = children.python(*WORKER, "--jobs-per-process", "1", env=HEARTBEAT)
+    # After the first one the worker knows that jobs are short, and takes one ahead.
+    jobs = enqueue(gain), enqueue(hold, gate=str(gate)), enqueue(gain)
+    worker = children.python("-c", KEEPS_WHAT_IT_TOOK, env=HEARTBEAT)
     wait_until(Path(f"{gate}.begun").exists, 20)
+    reserved = "SELECT 1 FROM opsjobs.jobs WHERE id = :job_id AND reserved_by IS NOT NULL"
+    wait_until(lambda: rows(reserved, job_id=jobs[2]))
     wait_until(lambda: len(worker.job_children()) == 2)
     waiting = {child.pid for child in worker.job_children()}
-    assert state_of(jobs[1]) in ("available", "queued")
+    assert state_of(jobs[2]) == "queued"
     gate.touch()
-    outputs(jobs[1:])
+    outputs(jobs[2:])
     pids = [pid for (pid,) in rows("SELECT pid FROM opsjobs.attempts ORDER BY job_id")]
-    assert len(set(pids)) == 2
-    assert set(pids) == waiting
+    assert len(set(pids)) == 3
+    assert set(pids[1:]) == waiting
+
+
+# Else it gives the next job back while the first one runs for long, and takes it again only after that has
+# ended. By then the process after the next one may be there too.
+KEEPS_WHAT_IT_TOOK = """
+import sys
+from flask_opsjobs.cli.worker import run
+from flask_opsjobs.engine.worker import parent
+from flask_opsjobs.engine.worker.parent import WorkerOptions
+from tests.support.leftovers import create_app
+
+parent.STUCK_SECONDS = 60.0
+app = create_app()
+app.app_context().push()
+sys.exit(run(app, ["default"], WorkerOptions(jobs_per_process=1, with_scheduler=False)))
+"""
 
 
 @pytest.mark.processes
