@@ -194,6 +194,58 @@ def test_a_worker_whose_row_was_removed_is_asked_to_stop(bench: Bench, stops: li
     assert recorder.stop(20)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("is_away", [True, False])
+def test_heartbeats_go_on_while_outcomes_cannot_be_written(
+    bench: Bench,
+    record_job: RecordJob,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    is_away: bool,
+) -> None:
+    """The error is about one step alone: its table is gone, or the file of its statement cannot be read."""
+    job_id = record_job()
+    bench.dispatch()
+    bench.claim(job_id)
+    heartbeat = Heartbeat(bench.worker_id, 0.01)
+    heartbeat.reserve([(job_id, 1)])
+    recorder = Recorder(
+        bench.host, heartbeat, Outage(logging.getLogger(), "it waits"), lambda: None
+    )
+
+    def beats() -> int:
+        number: int = bench.row("SELECT heartbeat_no FROM opsjobs.workers")["heartbeat_no"]
+        return number
+
+    with monkeypatch.context() as patch:
+        if is_away:
+            bench.connection.execute("ALTER TABLE opsjobs.attempts RENAME TO attempts_of_before")
+        else:
+            patch.setattr("flask_opsjobs.endings.write_outcomes", _cannot_be_read)
+            patch.setattr("flask_opsjobs.endings.finish", _cannot_be_read)
+        try:
+            outcome = Outcome(kind="returned")
+            recorder.collect(EndedAttempt(job_id, 1, bench.worker_id, bench.name, outcome))
+            recorder.submit()
+            recorder.start()
+            says = "Postgres is away" if is_away else "the recorder failed and tries again"
+            wait_until(lambda: says in caplog.text, what="the failure")
+            before = beats()
+            wait_until(lambda: beats() >= before + 3, what="heartbeats")
+        finally:
+            if is_away:
+                bench.connection.execute(
+                    "ALTER TABLE opsjobs.attempts_of_before RENAME TO attempts"
+                )
+    wait_until(lambda: bench.job(job_id)["state"] == "finished", what="the outcome")
+    assert caplog.text.count(says) == 1
+    assert recorder.stop(20)
+
+
+def _cannot_be_read(*_: object, **__: object) -> None:
+    raise OSError("too many open files")
+
+
 def test_another_error_of_the_recorder_does_not_stop_the_worker(
     bench: Bench, stops: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -35,7 +35,7 @@ from flask_opsjobs.engine.worker.reserved import ReserveBudget
 from flask_opsjobs.engine.worker.rq_link import Popped, RQLink
 from flask_opsjobs.engine.worker.rq_slots import SlotWorker, slot_name
 from flask_opsjobs.engine.worker.runtime import tell_of_redis
-from flask_opsjobs.engine.worker.taker import Taker
+from flask_opsjobs.engine.worker.taker import Begun, Start, Taker
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs import transitions as job_transitions
 from flask_opsjobs.jobs.perform.outcomes import RETURNED, Outcome
@@ -361,6 +361,35 @@ def test_a_taker_without_file_descriptors_goes_on(
     assert [one.order.id for one in told[1].jobs] == [job]
     assert caplog.text.count(says) == 1
     taker.give_back([told[1].jobs[0].key])
+    assert taker.stop(10)
+
+
+def test_a_taker_that_cannot_write_starts_takes_and_gives_back(
+    bench: Bench, host: Host, record_job: RecordJob, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only the table of the starts is gone."""
+    told: list[Any] = []
+    heartbeat, outage = Heartbeat(bench.worker_id, 60), Outage(logging.getLogger(), "it waits")
+    recorder = Recorder(host, heartbeat, outage, lambda: None)
+    taker = Taker(host, bench.name, ["default"], heartbeat, outage, told.append, recorder)
+    taker.start()
+    first = record_job()
+    taker.want(1, 1_000_000, 0)
+    wait_until(lambda: told, what="the first job")
+    second = record_job()
+    bench.connection.execute("ALTER TABLE opsjobs.attempts RENAME TO attempts_of_before")
+    try:
+        taker.begin([Start((first, 1), steady_seconds(), None)])
+        wait_until(lambda: "Postgres is away" in caplog.text, what="the failure")
+        taker.want(1, 1_000_000, 0)
+        wait_until(lambda: len(told) == 2, what="the second job")
+        taker.give_back([(second, 1)])
+        wait_until(lambda: bench.job(second)["state"] == "available", what="it is given back")
+    finally:
+        bench.connection.execute("ALTER TABLE opsjobs.attempts_of_before RENAME TO attempts")
+    wait_until(lambda: len(told) == 3, what="the start")
+    assert (told[2], bench.job(first)["state"]) == (Begun([(first, 1)], {(first, 1)}), "started")
+    assert caplog.text.count("Postgres is away") == 1
     assert taker.stop(10)
 
 

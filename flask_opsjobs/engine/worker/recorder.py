@@ -34,6 +34,7 @@ from .claim import LimitedLane
 from .forking import PATIENCE_SECONDS, connect_while_forking, fork_lock
 from .heartbeat import Heartbeat, Progress, write_progress
 from .plain_runs import PlainRuns
+from .turn import PAUSE_SECONDS, Turn
 
 _log = logging.getLogger("flask_opsjobs.worker")
 
@@ -82,7 +83,7 @@ class Recorder(threading.Thread):
         self._heartbeat = heartbeat
         self._outage = outage
         self._backoff = Backoff()
-        self._last_failure: type[Exception] | None = None
+        self._turn = Turn(_THREAD, self._is_connected)
         self._wake = wake
         self._written = written
         self._offer = offer
@@ -92,6 +93,7 @@ class Recorder(threading.Thread):
         self._is_collected_urgent = False
         # Outcomes to write, and when each was submitted, by the monotonic clock.
         self._pending: deque[tuple[EndedAttempt, float]] = deque()
+        self._flushed_at = 0.0
         # How many of the first of these are being written now.
         self._writing = 0
         self._progress: dict[tuple[int, int], Progress] = {}
@@ -216,41 +218,43 @@ class Recorder(threading.Thread):
     @override
     def run(self) -> None:
         """Flush and send heartbeats until stopped. Errors of Postgres or Redis do not end the thread."""
-        flushed_at = 0.0
         while True:
-            self._wait_for_work(flushed_at)
+            self._wait_for_work()
             asked_at = time.monotonic()
-            had_work = False
-            with self._changed:
-                is_urgent = self._is_urgent.is_set()
-                if not self._stopping.is_set():
-                    self._is_urgent.clear()
             try:
-                # First: a job that shall stop runs until then.
-                self._heartbeat.look_for_stops(self._connected(), self._wake)
-                had_work = self._flush()
-                if had_work and (is_urgent or self.is_hurried):
-                    self._wake()
-                self._heartbeat.beat_if_due(self._connected(), self._wake)
-                self._advance()
-                self._dispatch_given_back()
-                self._dispatch_rest()
-                self._write_plain_runs()
+                is_well = self._turn.make(
+                    self._look_for_stops,  # first: a job that shall stop runs until then
+                    self._flush,
+                    self._beat,
+                    self._advance,
+                    self._dispatch_given_back,
+                    self._dispatch_rest,
+                    self._write_plain_runs,
+                )
             except WorkerRemoved as error:
                 self._ask_to_stop(error)
-                self._pause()
+                self._pause(self._backoff.next_seconds())
             except Exception as error:
-                self._lose_connection(error, asked_at)
-                self._pause()
+                self._outage.begin(_THREAD, error, asked_at)
+                self._lose_connection()
+                self._pause(self._backoff.next_seconds())
             else:
-                self._recover()
-            if had_work:
-                flushed_at = time.monotonic()
+                self._outage.end(_THREAD)
+                self._backoff.reset()
+                if not is_well:
+                    self._lose_connection()
+                    self._pause(PAUSE_SECONDS)
             if self._is_done():
                 break
         self._leave()
 
-    def _wait_for_work(self, flushed_at: float) -> None:
+    def _look_for_stops(self) -> None:
+        self._heartbeat.look_for_stops(self._connected(), self._wake)
+
+    def _beat(self) -> None:
+        self._heartbeat.beat_if_due(self._connected(), self._wake)
+
+    def _wait_for_work(self) -> None:
         with self._changed:
             while not self._has_work():
                 # What comes meanwhile may be due sooner than all that was known before.
@@ -258,7 +262,7 @@ class Recorder(threading.Thread):
                     break
         if not self.is_hurried and self._heartbeat.due_in() > 0:
             # Outcomes that come now wake nobody: the main thread would wait for a thread that waits on.
-            self._is_urgent.wait(max(0.0, flushed_at + _LINGER_SECONDS - time.monotonic()))
+            self._is_urgent.wait(max(0.0, self._flushed_at + _LINGER_SECONDS - time.monotonic()))
 
     def _has_work(self) -> bool:
         return bool(
@@ -290,13 +294,16 @@ class Recorder(threading.Thread):
     def _plain_due_in(self) -> float:
         return math.inf if self._plain_runs is None else self._plain_runs.due_in()
 
-    def _flush(self) -> bool:
+    def _flush(self) -> None:
         with self._changed:
+            is_urgent = self._is_urgent.is_set()
+            if not self._stopping.is_set():
+                self._is_urgent.clear()
             batch = [ending for ending, _ in self._pending]
             self._writing = len(batch)
             has_progress = bool(self._progress)
         if not batch and not has_progress:
-            return False
+            return
         connection = self._connected()
         # In this order: an end may seem later than it was by the time of the question, but never earlier.
         steady_now = steady_seconds()
@@ -313,7 +320,9 @@ class Recorder(threading.Thread):
         self._refiller.refill(connection, ended, now, offered)
         for pending in self._to_advance:
             pending.note(ended)
-        return True
+        self._flushed_at = time.monotonic()
+        if is_urgent or self.is_hurried:
+            self._wake()
 
     def _offer_lanes(self, ended: Sequence[MovedJob]) -> Sequence[LimitedLane]:
         """Offer the lanes in which a limiter has a place. When the jobs are released, a burst may end."""
@@ -437,27 +446,18 @@ class Recorder(threading.Thread):
                 self._connection = connect_while_forking(self._host)
         return self._connection
 
-    def _lose_connection(self, error: Exception, asked_at: float) -> None:
-        """Close the connection, and log the error once. Outcomes that are not written are kept."""
-        if is_away(error):
-            self._outage.begin(_THREAD, error, asked_at)
-        elif type(error) is not self._last_failure:
-            self._say(logging.ERROR, "the recorder failed and tries again", exc_info=True)
-        self._last_failure = type(error)
+    def _is_connected(self) -> bool:
+        return self._connection is not None and not self._connection.closed
+
+    def _lose_connection(self) -> None:
+        """Close the connection. Outcomes that are not written are kept."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
-    def _pause(self) -> None:
+    def _pause(self, seconds: float) -> None:
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._stopping.is_set() and not self._pending, self._backoff.next_seconds()
-            )
-
-    def _recover(self) -> None:
-        self._outage.end(_THREAD)
-        self._backoff.reset()
-        self._last_failure = None
+            self._changed.wait_for(lambda: self._stopping.is_set() and not self._pending, seconds)
 
     def _ask_to_stop(self, error: WorkerRemoved) -> None:
         # Sent only once: a second signal would kill the running job.
@@ -483,9 +483,9 @@ class Recorder(threading.Thread):
                 type(error).__name__,
             )
 
-    def _say(self, level: int, message: str, *values: object, exc_info: bool = False) -> None:
+    def _say(self, level: int, message: str, *values: object) -> None:
         with fork_lock:
-            _log.log(level, message, *values, exc_info=exc_info)
+            _log.log(level, message, *values)
 
 
 def _passes(error: psycopg.Error) -> bool:

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from ... import endings
 from ...core import sql
-from ...core.db import Connection, descriptors_of, is_away, set_patience
+from ...core.db import Connection, descriptors_of, set_patience
 from ...core.outage import Backoff, Outage
 from ...core.reading import read_clock
 from ...core.steady_clock import steady_seconds
@@ -30,6 +30,7 @@ from .frames import JobOrder, Key
 from .heartbeat import Heartbeat
 from .recorder import Recorder
 from .reserved import ReservedJob
+from .turn import PAUSE_SECONDS, Turn
 
 _log = logging.getLogger("flask_opsjobs.worker")
 _THREAD = "taker"
@@ -158,7 +159,7 @@ class Taker(threading.Thread):
         self._is_claiming = False
         self._is_closed = self._is_stopping = self._has_failed_at_stop = False
         self._backoff = Backoff()
-        self._last_failure: type[Exception] | None = None
+        self._turn = Turn(_THREAD, self._is_connected)
 
     # --- what the main thread asks for ---
 
@@ -247,22 +248,15 @@ class Taker(threading.Thread):
     def run(self) -> None:
         """Serve requests until stopped. What fails because Postgres is away is tried again."""
         while self._wait():
-            asked_at = time.monotonic()
-            self._owed_since = self._owed_since or asked_at
-            try:
-                self._serve()
-            except Exception as error:  # such as one file too many
-                self._lose_connection(error, asked_at)
-                if self._has_failed_at_stop:
-                    break
-                self._has_failed_at_stop = self._is_stopping
-                with self._changed:
-                    self._changed.wait_for(lambda: self._is_stopping, self._backoff.next_seconds())
-            else:
-                self._owed_since = 0.0
-                self._outage.end(_THREAD)
-                self._backoff.reset()
-                self._last_failure = None
+            pause = self._serve()
+            if not pause:
+                continue
+            self._lose_connection()
+            if self._has_failed_at_stop:
+                break
+            self._has_failed_at_stop = self._is_stopping
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_stopping, pause)
         if self._connection is not None:
             self._connection.close()
 
@@ -272,17 +266,31 @@ class Taker(threading.Thread):
             self._changed.wait_for(lambda: self._requests or self._is_stopping, left)
             return bool(self._requests) or not self._is_stopping
 
-    def _serve(self) -> None:
-        """Do all that is asked, the most urgent first. A request that fails stays."""
-        self._begin()
-        self._give_back()
-        self._claim()
-        self._claim_next()
-        self._reserve()
-        self._take_limited()
-        self._take()
-        if steady_seconds() >= self._look_at and not self._is_stopping:
-            self._find_forgotten()
+    def _serve(self) -> float:
+        """Do all that is asked, the most urgent first; return for how long to wait before the next turn.
+
+        A request that fails stays.
+        """
+        asked_at = time.monotonic()
+        self._owed_since = self._owed_since or asked_at
+        try:
+            is_well = self._turn.make(
+                self._begin,
+                self._give_back,
+                self._claim,
+                self._claim_next,
+                self._reserve,
+                self._take_limited,
+                self._take,
+                self._find_forgotten,
+            )
+        except Exception as error:
+            self._outage.begin(_THREAD, error, asked_at)
+            return self._backoff.next_seconds()
+        self._owed_since = 0.0
+        self._outage.end(_THREAD)
+        self._backoff.reset()
+        return 0.0 if is_well else PAUSE_SECONDS
 
     def _begin(self) -> None:
         if starts := self._requests.starts[:]:
@@ -496,6 +504,8 @@ class Taker(threading.Thread):
 
     def _find_forgotten(self) -> None:
         """Give back reservations whose answer was lost: the worker does not know of them at two looks."""
+        if steady_seconds() < self._look_at or self._is_stopping:
+            return
         self._look_at = steady_seconds() + self._host.settings.heartbeat_seconds
         parameters = {"worker_id": self._worker_id}
         rows = self._connected().execute(sql.load("list_reserved_by"), parameters).fetchall()
@@ -511,17 +521,14 @@ class Taker(threading.Thread):
             self._look_at = 0.0
         return self._connection
 
-    def _lose_connection(self, error: Exception, asked_at: float) -> None:
-        """Close the connection, and log the error once. What is asked for is kept."""
+    def _is_connected(self) -> bool:
+        return self._connection is not None and not self._connection.closed
+
+    def _lose_connection(self) -> None:
+        """Close the connection. What is asked for is kept."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        if is_away(error):
-            self._outage.begin(_THREAD, error, asked_at)
-        elif type(error) is not self._last_failure:
-            with fork_lock:
-                _log.error("the taker failed and tries again", exc_info=error)
-        self._last_failure = type(error)
 
     def descriptors(self) -> list[int]:
         """Return the descriptor of its connection, which a child must let go."""
