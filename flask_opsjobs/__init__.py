@@ -33,6 +33,7 @@ from .jobs.perform.outcomes import Cancel, Discard, RetryIn, Snooze
 from .jobs.record.enqueue import Enqueued, EnqueuedMany
 from .jobs.record.options import Unique
 from .jobs.record.task import ChainLink, Task
+from .jobs.search.filter import JobFilter
 from .limits.limit import Limit
 from .policy import AccessPolicy, DisplayPolicy
 from .workflows.build import Workflow
@@ -66,6 +67,7 @@ __all__ = [
     "InvalidDeploy",
     "InvalidSignal",
     "InvalidWorkflow",
+    "JobFilter",
     "Limit",
     "LimitReached",
     "Map",

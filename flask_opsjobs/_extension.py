@@ -13,7 +13,6 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Engine
 
 from . import policy, settings
-from .actions.operator import Operator
 from .batches.batch import Batch, BatchDeclaration
 from .cli import opsjobs as cli_group
 from .core import log
@@ -31,6 +30,7 @@ from .explain.reason_kinds import AnyExplanation, BatchExplanation, Explanation,
 from .host import ChildHooks, Host, HostDatabase
 from .jobs.record.enqueue import AnySession
 from .jobs.record.task import Call, ChainLink, Task
+from .operations.operator import BulkOperator
 from .web import make_blueprint
 from .workflows.build import Workflow, make_chain
 from .workflows.declaration import MAP_TASK
@@ -139,15 +139,15 @@ class OpsJobs:
         return found
 
     @property
-    def operator(self) -> Operator:
-        """The operator's actions on the current app.
+    def operator(self) -> BulkOperator:
+        """The operator's actions on the current app, on single targets and on all jobs of a filter.
 
         >>> job = send_invoice.options(delay=60).enqueue(9001)
         >>> db.session.commit()
         >>> opsjobs.operator.cancel(job.id, actor="anna", reason="sent by hand").outcome
         'done'
         """
-        return Operator(self.host)
+        return BulkOperator(self.host)
 
     @overload
     def explain(self, job: int, /) -> Explanation: ...

@@ -93,6 +93,29 @@ def is_allowed(
         return False
 
 
+def find_bound(
+    access: AccessPolicy, actor: str, permission: str, note_failure: NoteFailure
+) -> int | None:
+    """To how many targets at once the actor may do this; None when nothing bounds it.
+
+    A policy may have the method `most_targets(actor, permission)`. It answers a number, 0 to freeze
+    all of it, or None. An exception, and any other answer, count as 0.
+    """
+    most_targets = getattr(access, "most_targets", None)
+    if most_targets is None:
+        return None
+    try:
+        bound = most_targets(actor, permission)
+        if bound is None:
+            return None
+        if isinstance(bound, int) and not isinstance(bound, bool) and bound >= 0:
+            return bound
+        _log.error("the access policy's most_targets answered no number (%r): denied", bound)
+    except Exception as error:
+        note_failure("most_targets", error)
+    return 0
+
+
 def find_policy_fault(policy: Any, protocol: type) -> str | None:
     """Why `policy` lacks the methods of `protocol`, as the end of a sentence; None when it has them."""
     if isinstance(policy, type):

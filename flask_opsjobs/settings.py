@@ -323,6 +323,12 @@ SETTINGS: tuple[Setting, ...] = (
         "How long incidents are kept after their end, and evidence after it was last seen.",
     ),
     Setting(
+        "KEEP_OPERATIONS_DAYS",
+        90,
+        _number(0, 36500),
+        "How long operations are kept after their end, with the receipts of their jobs.",
+    ),
+    Setting(
         "PAGE_TIMEOUT_SECONDS",
         5,
         _number(0.1, 600),
@@ -373,6 +379,7 @@ class Settings:
     keep_slots_days: float
     keep_signals_days: float
     keep_incidents_days: float
+    keep_operations_days: float
     page_timeout_seconds: float
     page_connections: int
 

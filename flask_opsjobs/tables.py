@@ -10,6 +10,7 @@ from .jobs import models as jobs
 from .jobs.adopted import models as adopted
 from .lifeline import models as lifeline
 from .limits import models as limits
+from .operations import models as operations
 from .overview import models as overview
 from .queues import models as queues
 from .workers import models as workers
@@ -28,6 +29,7 @@ __all__ = [
     "lifeline",
     "limits",
     "metadata",
+    "operations",
     "overview",
     "queues",
     "workers",

@@ -63,6 +63,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Record so many jobs in tests/chaos/test_restore.py; a hundredth of them is in Redis.",
     )
     parser.addoption(
+        "--operation-jobs",
+        type=int,
+        default=600,
+        help="Let so many jobs be changed in tests/operations/test_killed.py.",
+    )
+    parser.addoption(
         "--soak-minutes",
         type=int,
         default=0,

@@ -20,6 +20,7 @@ from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.perform.current import CurrentJob
 from flask_opsjobs.lifeline import incidents
 from flask_opsjobs.lifeline.finding import DetectorPass, Finding
+from flask_opsjobs.operations.operator import BulkOperator
 from tests.support.policies import AllowAll, ShowAll
 
 ERRORS = {
@@ -58,6 +59,7 @@ PUBLIC: dict[str, Any] = {
     "CurrentJob.progress": CurrentJob.progress,
     "CurrentJob.workflow": CurrentJob.workflow,
     **_methods(Operator),
+    **_methods(BulkOperator),
     **{
         name: getattr(testing, name)
         for name in ("perform_due", "jobs", "enqueued", "create_schema", "drop_schema", *FIXTURES)

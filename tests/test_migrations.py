@@ -304,6 +304,7 @@ PINNED = {
     15: "0033a49810cbac9339b56a9c2ab3101e",
     16: "d178b0a30fe25184d85f89d0f290a812",
     17: "ade4cfbb9db3790bfde1297aca038660",
+    18: "f81a20ab6a5f84ef73f89fa659244d5a",
 }
 
 

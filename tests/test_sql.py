@@ -15,6 +15,7 @@ from flask_opsjobs.core import sql
 from flask_opsjobs.cron import lifecycle as cron
 from flask_opsjobs.jobs import lifecycle as jobs
 from flask_opsjobs.lifeline import lifecycle as lifeline
+from flask_opsjobs.operations import lifecycle as operations
 from flask_opsjobs.queues import lifecycle as queues
 from flask_opsjobs.workers import lifecycle as workers
 from flask_opsjobs.workflows import lifecycle as workflows
@@ -186,6 +187,7 @@ STATE_COLUMNS = {
     "workflows": ("state",),
     "batches": ("state",),
     "incidents": ("state",),
+    "operations": ("state",),
 }
 
 
@@ -202,6 +204,7 @@ MADE_BY = {
     "workflows": _made_by(workflows.ARROWS) | {*workflows.BEGUN_BY},
     "batches": _made_by(batches.ARROWS) | {*batches.BEGUN_BY},
     "incidents": _made_by(lifeline.ARROWS) | {*lifeline.BEGUN_BY},
+    "operations": _made_by(operations.ARROWS) | {*operations.BEGUN_BY},
 }
 
 

@@ -91,7 +91,7 @@ class Action(Generic[Row]):
 
     @property
     def domain(self) -> str:
-        """The kind of its targets: `job`, `queue`, `batch`, `cron`, `limiter`, `incident` or `failure`."""
+        """The kind of its targets: `job`, `queue`, `batch`, `operation` and so on."""
         return self.name.partition(".")[0]
 
     @property

@@ -25,9 +25,9 @@ from ..core.signing import is_signed, sign
 from ..core.words import show_value
 from ..errors import ActionRefused
 from ..host import Host
-from ..policy import describe_failure, is_allowed
 from .domain import Action, Domain, Request, Row, Who, say_cannot
 from .models import PreviewRow
+from .permission import find_excess, is_permitted
 from .registry import ACTIONS, DOMAINS
 from .shapes import Change, Item, Plan, Preview, Receipt, Skip, write_json
 
@@ -121,7 +121,9 @@ def decide_targets(
     With `lock` nobody else changes the targets until the caller commits. Targets that the actor may not
     change are neither read nor locked.
     """
-    allowed = [target for target in request.targets if _may(request, target)]
+    permitted = [target for target in request.targets if is_permitted(request, target)]
+    excess = find_excess(request, request.action.permission, len(permitted))
+    allowed = permitted if excess is None else []
     if lock:
         domain.lock_rows(connection, request, allowed)
     rows = domain.find_rows(connection, request, allowed)
@@ -132,8 +134,11 @@ def decide_targets(
     rows = {**rows, **request.action.read_more(connection, request, legal)}
 
     def decide_target(target: str) -> Item | Skip:
-        if target not in allowed:
+        if target not in permitted:
             return _denial(request, target)
+        if excess is not None:
+            says = say_cannot(request.action, target, excess)
+            return Skip(target, None, "most_targets", says)
         row = rows.get(target)
         if row is None:
             return Skip(target, None, "not_found", domain.say_unknown(target))
@@ -154,24 +159,12 @@ def decide_targets(
 
 def may_act(request: Request) -> bool:
     """Whether the actor may do this to at least one target. Does not read the targets."""
-    return any(_may(request, target) for target in request.targets)
+    return any(is_permitted(request, target) for target in request.targets)
 
 
 def deny(request: Request) -> tuple[Skip, ...]:
     """A skip for every target: the actor has no permission."""
     return tuple(_denial(request, target) for target in request.targets)
-
-
-def _may(request: Request, target: str) -> bool:
-    """Whether the policy returns exactly True. An exception of the policy means no."""
-    if request.is_trusted:
-        return True
-    permission = request.action.permission
-    return is_allowed(request.host.access, request.actor, permission, target, _note_failure)
-
-
-def _note_failure(permission: str, error: Exception) -> None:
-    _log.error("the access policy raised on %s: denied (%s)", permission, describe_failure(error))
 
 
 def _denial(request: Request, target: str) -> Skip:

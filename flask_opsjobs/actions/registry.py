@@ -17,6 +17,8 @@ from ..lifeline import actions as incident_actions
 from ..lifeline.transitions import IncidentForDecision
 from ..limits import actions as limit_actions
 from ..limits.transitions import Cooldown
+from ..operations import actions as operation_actions
+from ..operations.transitions import OperationForDecision
 from ..queues import actions as queue_actions
 from ..queues.transitions import QueueForDecision
 from ..workers import actions as worker_actions
@@ -34,6 +36,7 @@ _CRON: Domain[CronForDecision] = cron_actions
 _LIMITERS: Domain[Cooldown] = limit_actions
 _INCIDENTS: Domain[IncidentForDecision] = incident_actions
 _FAILURES: Domain[FailureForDecision] = failure_actions
+_OPERATIONS: Domain[OperationForDecision] = operation_actions
 
 # By the first word of their targets and actions.
 DOMAINS: Mapping[str, Domain[Any]] = {
@@ -46,6 +49,7 @@ DOMAINS: Mapping[str, Domain[Any]] = {
     "limiter": _LIMITERS,
     "incident": _INCIDENTS,
     "failure": _FAILURES,
+    "operation": _OPERATIONS,
 }
 ACTIONS: Mapping[str, Action[Any]] = {
     action.name: action for domain in DOMAINS.values() for action in domain.ACTIONS

@@ -13,7 +13,7 @@ from .models import OUTCOMES
 LIMITS = (25, 50, 100)
 _LONGEST = 200
 _CONDITIONS = ("actor", "action", "outcome", "q")
-_TARGET = re.compile(r"(?:job|queue|cron|limiter|incident|failure)/.+")
+_TARGET = re.compile(r"(?:job|queue|cron|limiter|incident|failure|operation)/.+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 

@@ -17,6 +17,9 @@ _STATEMENTS = {
     "workers": "retain_workers",
     "loop_runs": "retain_loop_runs",
     "previews": "retain_previews",
+    # The rows first: an operation is removed with the last of them.
+    "operation_rows": "retain_operation_rows",
+    "operations": "retain_operations",
     "rollups": "retain_rollups",
     "depths": "retain_depths",
     "cron_slots": "retain_cron_slots",
@@ -108,6 +111,8 @@ def _limits(settings: Settings, now: datetime) -> dict[str, datetime]:
         "workers": now - timedelta(days=_WORKER_DAYS),
         "loop_runs": now - timedelta(days=_LOOP_RUN_DAYS),
         "previews": now - _PREVIEW_SPAN,
+        "operation_rows": now - timedelta(days=settings.keep_operations_days),
+        "operations": now - timedelta(days=settings.keep_operations_days),
         "rollups": now - timedelta(days=NUMBER_DAYS),
         "depths": now - timedelta(days=NUMBER_DAYS),
         "cron_slots": now - timedelta(days=settings.keep_slots_days),

@@ -10,7 +10,7 @@ import click
 import pytest
 from flask import Flask
 
-from flask_opsjobs import Limit, OpsJobs
+from flask_opsjobs import JobFilter, Limit, OpsJobs
 from flask_opsjobs.actions.registry import ACTIONS
 from flask_opsjobs.cli import JSON_FORMAT
 from flask_opsjobs.cli import opsjobs as group
@@ -32,6 +32,9 @@ WORDS = {
     "failures": ("--json",),
     "deployed": ("2026.11.3", "--json"),
     "limiter explain": ("api", "--json"),
+    "operation list": ("--json",),
+    "operation show": ("1", "--json"),
+    "operation start": ("cancel", "state:available", *WHY, "--json"),
     "limiter list": ("--json",),
     "limiter simulate": ("call", "--count", "3", "--json"),
     "signal": ("payment", "--json"),
@@ -48,6 +51,7 @@ TARGETS = {
     "workflow": "1",
     "incident": "1",
     "failure": "1",
+    "operation": "1",
 }
 PARAMS = {
     "job reschedule": ("--due-at", "2099-01-03T00:00Z"),
@@ -84,7 +88,7 @@ PRINT_JSON = [
 
 @pytest.fixture
 def site(app: Flask, opsjobs: OpsJobs, host: Host, bench: Bench) -> Flask:
-    """An app with a job, a limiter, an incident, and a decision in the audit."""
+    """An app with a job, a limiter, an incident, an operation, and a decision in the audit."""
 
     @opsjobs.task(queue="mail", limit=Limit("api", rate=10, per=60))
     def call() -> None: ...
@@ -94,6 +98,7 @@ def site(app: Flask, opsjobs: OpsJobs, host: Host, bench: Bench) -> Flask:
         call.enqueue()
         app.extensions["sqlalchemy"].session.commit()
         opsjobs.operator.pause("mail", actor="anna", reason="the vendor is away")
+        opsjobs.operator.draft("job.cancel", JobFilter(state="available"), actor="anna")
     facts = {"loop": "stage", "failed": 5, "process": "p", "error": "no"}
     found = DetectorPass([Finding("loop/stage", facts=facts)])
     incidents.apply_pass(bench.connection, "loop_failing", found, read_clock(bench.connection))

@@ -116,6 +116,7 @@ _CASES: dict[str, tuple[set[str], dict[str, Any]]] = {
         {"jobs_adopted", "rq_facts_pkey", "rq_facts_depends_on", "jobs_of_rq"},
         {"ids": list(range(50_000, 50_200)), "most_behind": 2_000},
     ),
+    "detect_stopped_operations": (set(), {}),
     "detect_stuck_workflows": (set(), {}),
     "detect_unserved_queues": ({"jobs_due", "jobs_queued"}, {"late_seconds": 45}),
     "find_newest_pass": ({"loop_runs_latest"}, {}),

@@ -25,6 +25,7 @@ from tests.lifeline import (
     detecting_jobs,
     detecting_lanes,
     detecting_loops,
+    detecting_operations,
     detecting_plain,
     detecting_redis,
 )
@@ -46,6 +47,7 @@ CASES: dict[str, Case] = {
     "lease_leaked": detecting_jobs.LEASE_LEAKED,
     "loop_failing": detecting_loops.FAILING,
     "loop_silent": detecting_loops.SILENT,
+    "operation_stopped": detecting_operations.OPERATION_STOPPED,
     "orphan_delivery": detecting_redis.ORPHAN_DELIVERY,
     "poison": detecting_jobs.POISON,
     "postgres_away": detecting_redis.POSTGRES_AWAY,

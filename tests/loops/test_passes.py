@@ -66,8 +66,8 @@ class TestEveryLoop:
 
     @pytest.mark.parametrize(
         "loop",
-        # Those that ask Redis: cron dispatches after its commits, as a host's request does.
-        [loop for loop in LOOPS if not loop.is_alone and loop.name != "cron"],
+        # Those that ask Redis: cron and operate do after their commits, as a host's request does.
+        [loop for loop in LOOPS if not loop.is_alone and loop.name not in ("cron", "operate")],
         ids=lambda loop: loop.name,
     )
     def test_redis_being_away_is_an_error_of_the_pass_only(

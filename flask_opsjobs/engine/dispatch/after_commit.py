@@ -39,6 +39,7 @@ from ...lifeline.incidents import Applied
 from ...workflows.send_signal import since
 from ...workflows.transitions import find_runs_of_signal, list_workers_to_stop
 from ..adopted.ask_rq import RqRefused, ask_of_place
+from ..adopted.places import find_redis
 from ..reconcile.recall import recall_paused
 from ..reconcile.remove_deliveries import remove_deliveries
 from ..redis.broker import Delivery, SentPush, announce_stop, broker_of, try_announce_stop
@@ -242,6 +243,32 @@ def run_effects(host: Host, connection: Connection, effects: Iterable[Effect]) -
                 _log.exception("an effect of an action failed: %r", effect)
         untold[effect.otherwise] = None
     return [*([f"Redis was not told: {', '.join(untold)}"] if untold else []), *refused]
+
+
+def is_answering(host: Host, place: str, queue: str) -> bool:
+    """Return whether the Redis of plain jobs answers now; True for one that this app does not know."""
+    redis = find_redis(host, place, queue)
+    try:
+        return redis is None or bool(redis.ping())
+    except RedisError:
+        return False
+
+
+def ask_rq_once(host: Host, question: AskRq) -> tuple[str, str | None]:
+    """Ask RQ after a commit; return `done`, `refused` or `unknown`, and why. Never raises.
+
+    `unknown`: Redis did not answer, so RQ may have been asked or not.
+    """
+    try:
+        ask_of_place(host, question)
+    except RqRefused as error:
+        return "refused", str(error)
+    except RedisError as error:
+        return "unknown", f"Redis did not answer ({type(error).__name__}): {question.otherwise}"
+    except Exception as error:
+        _log.exception("RQ could not be asked: %r", question)
+        return "unknown", f"{type(error).__name__}: {question.otherwise}"
+    return "done", None
 
 
 def _run(host: Host, connection: Connection, effect: Effect) -> None:

@@ -57,7 +57,13 @@ class Created:
 
 @dataclass(frozen=True)
 class JobFilter:
-    """The conditions on jobs, and the size of a page. Every link of a list is made with `but(…)`."""
+    """The conditions on jobs, and the size of a page. Every link of a list is made with `but(…)`.
+
+    >>> JobFilter(state="failed", queue="mail").terms
+    {'queue': 'queue:mail'}
+    >>> JobFilter.from_query([("q", "state:failed queue:mail")]) == JobFilter(state="failed", queue="mail")
+    True
+    """
 
     state: str | None = None
     queue: str | None = None

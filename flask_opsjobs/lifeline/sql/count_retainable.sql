@@ -6,7 +6,7 @@
 -- jobs_of_run, batches_to_retain, jobs_of_batch, jobs_open_of_batch, signals_to_retain,
 -- incidents_to_retain, evidence_to_retain,
 -- failure_minutes_to_retain, failure_hours_to_retain, task_ends_to_retain, task_deaths_to_retain,
--- failures_to_retain.
+-- failures_to_retain, operations_ended.
 SELECT 'outputs', count(*) FROM opsjobs.outputs o WHERE created_at < %(outputs)s AND NOT EXISTS (
     SELECT FROM opsjobs.jobs j JOIN opsjobs.workflows w ON w.id = j.workflow_id AND w.ended_at IS NULL
     WHERE j.id = o.job_id)
@@ -23,6 +23,15 @@ UNION ALL
 SELECT 'loop_runs', count(*) FROM opsjobs.loop_runs WHERE last_at < %(loop_runs)s
 UNION ALL
 SELECT 'previews', count(*) FROM opsjobs.previews WHERE created_at < %(previews)s
+UNION ALL
+SELECT 'operation_rows', count(*) FROM opsjobs.operation_rows r
+JOIN opsjobs.operations o ON o.id = r.operation_id
+WHERE o.ended_at < CASE o.state WHEN 'expired' THEN %(now)s::timestamptz - interval '1 day'
+    ELSE %(operation_rows)s END
+UNION ALL
+SELECT 'operations', count(*) FROM opsjobs.operations o
+WHERE o.ended_at < CASE o.state WHEN 'expired' THEN %(now)s::timestamptz - interval '1 day'
+    ELSE %(operations)s END
 UNION ALL
 SELECT 'rollups', count(*) FROM opsjobs.rollups WHERE minute < %(rollups)s
 UNION ALL

@@ -1,0 +1,307 @@
+"""Adds operations to the operator: drafts, starts, pauses, resumes, cancels and undoes them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Unpack
+
+from ..actions import planning
+from ..actions.domain import Action, Request, Who
+from ..actions.operator import Operator, Why
+from ..actions.permission import is_permitted
+from ..actions.registry import ACTIONS, actions_of
+from ..actions.shapes import Plan, Receipt
+from ..core.db import Connection
+from ..core.words import counted, show_value
+from ..errors import ActionRefused
+from ..jobs.actions import actions_of_job
+from ..jobs.search.filter import JobFilter
+from . import transitions
+from .actions import find_problem_of_policy
+from .targets import MOST_JOBS, find_unfrozen_term
+
+# What an operation can do: each action on jobs that asks for no value, and for nothing that only Redis knows.
+OPERABLE: Mapping[str, Action[Any]] = {
+    action.name: action
+    for action in actions_of("job")
+    if not action.params and not action.asks_redis
+}
+MOST_SAMPLES = 20
+FASTEST = 10_000
+
+
+@dataclass(frozen=True)
+class FrozenCount:
+    """How many frozen jobs of an origin are in a state, and whether the action is legal in it."""
+
+    origin: str
+    state: str
+    number: int
+    is_legal: bool
+
+
+@dataclass(frozen=True)
+class OperationDraft:
+    """An operation before its start: nothing has changed yet. `id` is None when it was not kept.
+
+    `counts` are exact, by origin and state. `samples` is the plan of some of its jobs, chosen at random: each
+    job is judged again when its turn comes. `bound` says why the access policy does not allow so many.
+    """
+
+    id: int | None
+    action: str
+    targets: int
+    counts: tuple[FrozenCount, ...]
+    samples: Plan
+    risk: str
+    expires_at: datetime
+    rate: int | None = None
+    bound: str | None = None
+
+    @property
+    def legal(self) -> int:
+        """How many of its jobs are in a state in which the action is legal."""
+        return sum(count.number for count in self.counts if count.is_legal)
+
+
+class BulkOperator(Operator):
+    """An operator who may also do one action to all jobs of a filter, up to a million: an operation."""
+
+    def draft(
+        self,
+        action: str,
+        jobs: JobFilter,
+        *,
+        actor: str,
+        via: str = "python",
+        rate: int | None = None,
+        authorize: bool = True,
+        is_kept: bool = True,
+        now: datetime | None = None,
+    ) -> OperationDraft:
+        """Freeze the jobs that fit, with their states, for an operation that may be started for 15 minutes.
+
+        `rate` is how many jobs a second it may change. With `is_kept=False` nothing is written. Raises
+        `ActionRefused`: `nothing_matches`, `too_many`, `unauthorized` or `unreadable`.
+
+        >>> job = send_invoice.options(delay=60).enqueue(9001)
+        >>> db.session.commit()
+        >>> draft = operator.draft("job.cancel", JobFilter(state="scheduled"), actor="anna")
+        >>> draft.targets, draft.legal
+        (1, 1)
+        """
+        chosen = _require_operable(action, actor, rate, jobs)
+        who: Who = {"actor": actor, "via": via, "is_trusted": not authorize}
+        with self._connected(now) as (connection, now):
+            request = Request(self._host, chosen, (), {}, **who, now=now)
+            _require_allowed(request, jobs)
+            with connection.transaction(force_rollback=not is_kept):
+                planning.limit_waits(connection, 5)
+                return _freeze(connection, request, jobs, rate, is_kept=is_kept)
+
+    def start(
+        self,
+        action: str,
+        jobs: JobFilter,
+        *,
+        rate: int | None = None,
+        via: str = "python",
+        **why: Unpack[Why],
+    ) -> OperationDraft:
+        """Do an action to all jobs that fit: freeze them, and start the operation at once. Raises as `draft`.
+
+        >>> job = send_invoice.options(delay=60).enqueue(9001)
+        >>> db.session.commit()
+        >>> started = operator.start("job.cancel", JobFilter(queue="mail", state="scheduled"), **why)
+        >>> started.targets
+        1
+        """
+        authorize = why.get("authorize", True)
+        draft = self.draft(
+            action, jobs, actor=why["actor"], via=via, rate=rate, authorize=authorize
+        )
+        self._operate("operation.start", draft.id or 0, why, via)
+        return draft
+
+    def start_draft(self, operation: int, **why: Unpack[Why]) -> Receipt:
+        """Start a draft. Only the person who made it may, within 15 minutes.
+
+        >>> job = send_invoice.options(delay=60).enqueue(9001)
+        >>> db.session.commit()
+        >>> draft = operator.draft("job.cancel", JobFilter(state="scheduled"), actor="anna")
+        >>> operator.start_draft(draft.id, **why).outcome
+        'done'
+        """
+        return self._operate("operation.start", operation, why)
+
+    def pause_operation(self, operation: int, **why: Unpack[Why]) -> Receipt:
+        """Let an operation change nothing more until it is resumed.
+
+        >>> job = send_invoice.options(delay=60).enqueue(9001)
+        >>> db.session.commit()
+        >>> started = operator.start("job.cancel", JobFilter(state="scheduled"), **why)
+        >>> operator.pause_operation(started.id, **why).outcome
+        'done'
+        """
+        return self._operate("operation.pause", operation, why)
+
+    def resume_operation(self, operation: int, **why: Unpack[Why]) -> Receipt:
+        """Let an operation go on that is paused or has stopped. After a stop it begins again with one job.
+
+        >>> job = send_invoice.options(delay=60).enqueue(9001)
+        >>> db.session.commit()
+        >>> started = operator.start("job.cancel", JobFilter(state="scheduled"), **why)
+        >>> operator.pause_operation(started.id, **why).outcome
+        'done'
+        >>> operator.resume_operation(started.id, **why).outcome
+        'done'
+        """
+        return self._operate("operation.resume", operation, why)
+
+    def cancel_operation(self, operation: int, **why: Unpack[Why]) -> Receipt:
+        """End an operation: what is done stays, the rest is not changed.
+
+        >>> job = send_invoice.options(delay=60).enqueue(9001)
+        >>> db.session.commit()
+        >>> started = operator.start("job.cancel", JobFilter(state="scheduled"), **why)
+        >>> operator.cancel_operation(started.id, **why).outcome
+        'done'
+        """
+        return self._operate("operation.cancel", operation, why)
+
+    def undo_operation(self, operation: int, **why: Unpack[Why]) -> Receipt:
+        """Start another operation, which takes back what this one did: the receipt names it.
+
+        Canceled and discarded jobs are retried. Of retried jobs, those that still wait are canceled.
+
+        >>> job = send_invoice.options(delay=60).enqueue(9001)
+        >>> db.session.commit()
+        >>> started = operator.start("job.cancel", JobFilter(state="scheduled"), **why)
+        >>> operator.undo_operation(started.id, **why)
+        Traceback (most recent call last):
+        flask_opsjobs.errors.ActionRefused: cannot undo operation 1: it is running
+        """
+        return self._operate("operation.undo", operation, why)
+
+    def _operate(self, action: str, operation: int, why: Why, via: str = "python") -> Receipt:
+        receipt = self.run(action, [f"operation/{operation}"], via=via, **why)
+        if not receipt.is_done:
+            raise ActionRefused(receipt)
+        return receipt
+
+
+# --- what is required
+
+
+def _refuse(action: object, code: str, says: str) -> ActionRefused:
+    """The refusal of a draft. It decides nothing, so it is not audited."""
+    return ActionRefused(Receipt("refused", str(action), code, says, audit_sequence=None))
+
+
+def _require_operable(action: str, actor: str, rate: int | None, jobs: JobFilter) -> Action[Any]:
+    if action not in OPERABLE:
+        known = ", ".join(OPERABLE)
+        raise _refuse(
+            action,
+            planning.UNREADABLE,
+            f"no operation does {show_value(action)}: known are {known}",
+        )
+    if not isinstance(actor, str) or not actor.strip():
+        raise _refuse(action, "unauthorized", f"{action} needs an actor: nobody is signed in")
+    is_rate = isinstance(rate, int) and not isinstance(rate, bool) and 1 <= rate <= FASTEST
+    if rate is not None and not is_rate:
+        says = f"rate is a whole number from 1 to {FASTEST:,}, or none; got {show_value(rate)}"
+        raise _refuse(action, planning.UNREADABLE, says)
+    if (why := find_unfrozen_term(jobs)) is not None:
+        raise _refuse(action, planning.UNREADABLE, why)
+    return OPERABLE[action]
+
+
+def _require_allowed(request: Request, jobs: JobFilter) -> None:
+    """Refuse an actor who may not start operations, do this in general, or see what is searched."""
+    needed = ["operation.start", request.action.permission]
+    needed += ["payload.view"] if jobs.needs_payload else []
+    for permission in needed:
+        if not is_permitted(request, None, permission):
+            says = f"cannot start an operation of {request.action.name}: it needs {permission}"
+            raise _refuse(request.action.name, "unauthorized", says)
+
+
+# --- the draft
+
+
+def _freeze(
+    connection: Connection, request: Request, jobs: JobFilter, rate: int | None, *, is_kept: bool
+) -> OperationDraft:
+    action, now = request.action, request.now
+    operation = transitions.begin(
+        connection,
+        "draft",
+        action=action.name,
+        actor=request.actor,
+        via=request.via,
+        is_trusted=request.is_trusted,
+        query=jobs.to_query(),
+        undo_of=None,
+        rate=rate,
+        reason=None,
+        now=now,
+    )
+    targets = transitions.freeze(connection, operation, jobs, now)
+    if not targets:
+        raise _refuse(action.name, "nothing_matches", "no job matches: there is nothing to do")
+    if targets > MOST_JOBS:
+        says = (
+            f"more than {MOST_JOBS:,} jobs match, and an operation takes no more: narrow the filter"
+        )
+        raise _refuse(action.name, "too_many", says)
+    transitions.set_targets(connection, operation, targets)
+    problem = find_problem_of_policy(request, action.name, targets)
+    return OperationDraft(
+        id=operation if is_kept else None,
+        action=action.name,
+        targets=targets,
+        counts=tuple(_counts(action, transitions.count_frozen_states(connection, operation))),
+        samples=_plan_samples(connection, request, operation, targets),
+        risk=action.risk,
+        expires_at=now + transitions.DRAFT_SPAN,
+        rate=rate,
+        bound=None if problem is None else problem[1],
+    )
+
+
+def _counts(action: Action[Any], rows: Iterable[tuple[str, str, int]]) -> Iterable[FrozenCount]:
+    for origin, state, number in rows:
+        yield FrozenCount(origin, state, number, action in actions_of_job(origin, state))
+
+
+def _plan_samples(connection: Connection, request: Request, operation: int, targets: int) -> Plan:
+    numbers = random.sample(range(1, targets + 1), min(targets, MOST_SAMPLES))
+    ids = transitions.list_frozen_jobs(connection, operation, numbers)
+    asked = Request(
+        request.host,
+        request.action,
+        tuple(f"job/{id}" for id in ids),
+        {},
+        request.actor,
+        request.via,
+        is_trusted=request.is_trusted,
+        now=request.now,
+    )
+    return planning.make_plan(connection, asked)
+
+
+def say_draft(draft: OperationDraft) -> list[str]:
+    """The draft in sentences: what it would do, by state, and what is skipped for sure."""
+    title = ACTIONS[draft.action].title
+    lines = [f"{title} {counted(draft.targets, 'job')}: {draft.legal:,} in a state that allows it"]
+    for count in draft.counts:
+        origin = "plain, " if count.origin == "rq" else ""
+        after = "" if count.is_legal else ", skipped"
+        lines.append(f"  {count.number:,} {origin}{count.state}{after}")
+    if draft.bound is not None:
+        lines.append(draft.bound)
+    return [*lines, draft.risk]

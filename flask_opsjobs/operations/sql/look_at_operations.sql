@@ -1,0 +1,10 @@
+-- Reads operations for the decision about an operator's action, each with how many jobs the running and
+-- paused operations of %(actor)s have. Locks nothing.
+-- Run by actions. Indexes: operations_pkey, operations_open.
+SELECT o.id, o.state, o.action, o.actor, o.is_trusted, o.targets, o.rate, o.expires_at, o.code,
+    o.done + o.skipped + o.asked + o.proven + o.failed_same_error + o.failed_other_error + o.unproven
+        AS handled,
+    o.done, (
+        SELECT coalesce(sum(p.targets), 0) FROM opsjobs.operations p
+        WHERE p.actor = %(actor)s AND p.state IN ('running', 'paused'))::bigint AS open_targets
+FROM opsjobs.operations o WHERE o.id = ANY (%(ids)s::bigint[]) ORDER BY o.id

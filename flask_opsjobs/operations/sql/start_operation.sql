@@ -1,0 +1,5 @@
+-- Starts drafts, with the reason for which. The caller has locked the rows.
+-- Run by actions. Index: operations_pkey.
+UPDATE opsjobs.operations
+SET state = 'running', reason = %(reason)s, started_at = %(now)s, is_trusted = %(is_trusted)s, via = %(via)s
+WHERE id = ANY (%(ids)s::bigint[]) AND state = 'draft'

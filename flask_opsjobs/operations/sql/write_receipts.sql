@@ -1,0 +1,7 @@
+-- Writes what became of rows whose turn has come. The caller has locked the operation.
+-- Run by the loop operate, in the transaction that changes the jobs. Index: operation_rows_pkey.
+UPDATE opsjobs.operation_rows r
+SET result = made.result, code = made.code, says = made.says, new_job_id = made.new_job_id, at = %(now)s
+FROM unnest(%(numbers)s::int[], %(results)s::text[], %(codes)s::text[], %(sentences)s::text[],
+    %(new_job_ids)s::bigint[]) AS made (number, result, code, says, new_job_id)
+WHERE r.operation_id = %(id)s AND r.number = made.number AND r.result = 'pending'

@@ -1,0 +1,194 @@
+"""A draft freezes what matches, says what would happen, and changes nothing."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from flask_opsjobs import ActionRefused, JobFilter
+from flask_opsjobs.jobs.search.filter import Created
+from flask_opsjobs.operations import operator as operators
+from flask_opsjobs.operations import targets
+from flask_opsjobs.operations.operator import BulkOperator
+from tests.operations.conftest import FAILED, SAME, WHY, Operations
+from tests.support.policies import AllowAll
+
+
+def test_it_freezes_each_job_with_its_facts(operations: Operations) -> None:
+    failed, waiting = operations.fail(3), operations.enqueue(2)
+    draft = operations.operator.draft("job.retry", JobFilter(queue="default"), actor="anna")
+    rows = operations.receipts()
+    assert [row["job_id"] for row in rows] == [*failed, *waiting]
+    assert [row["number"] for row in rows] == [1, 2, 3, 4, 5]
+    facts = [(row["state"], row["dispatch_no"], row["attempt"], row["failure_key"]) for row in rows]
+    assert facts == [("failed", 1, 1, SAME)] * 3 + [("available", 0, 0, None)] * 2
+    assert {row["result"] for row in rows} == {"pending"}
+    assert draft.targets == 5
+    assert [(each.state, each.number, each.is_legal) for each in draft.counts] == [
+        ("failed", 3, True),
+        ("available", 2, False),
+    ]
+    assert (len(draft.samples.items), len(draft.samples.skipped)) == (3, 2)
+    assert draft.samples.skipped[0].says.endswith("it is available")
+    operation = operations.operation()
+    assert (operation["state"], operation["targets"], operation["query"]) == (
+        "draft",
+        5,
+        {"queue": "default"},
+    )
+    operations.pass_all()
+    assert operations.states(failed) == {"failed"}
+    assert operations.audited() == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "number"),
+    [
+        (JobFilter(), 4),
+        (JobFilter(task="no such task"), 0),
+        (JobFilter(queue="default", state="failed"), 3),
+        (JobFilter(state="failed", origin="opsjobs"), 3),
+        (JobFilter(origin="rq"), 0),
+        (JobFilter(id=2), 1),
+        (JobFilter(tag="red"), 1),
+        (JobFilter.from_query([("args.text", "1")]), 1),
+        (JobFilter(created=Created(True, 1, "h")), 4),
+        (JobFilter(created=Created(False, 1, "h")), 0),
+        (JobFilter(failure=1), 3),
+        (JobFilter(failure=1, state="available"), 0),
+        (JobFilter(failure=2), 0),
+        (JobFilter(workflow="none"), 0),
+        (JobFilter(workflow=1, step="none"), 0),
+        (JobFilter(batch=7), 0),
+        (JobFilter(batch="none"), 0),
+        (JobFilter(death="signal"), 0),
+        (JobFilter(deploy="1.0"), 0),
+    ],
+    ids=lambda value: str(getattr(value, "conditions", value))[:60],
+)
+def test_each_term_of_a_filter_chooses(
+    operations: Operations, wanted: JobFilter, number: int
+) -> None:
+    operations.fail(3)
+    operations.enqueue(1, tags=["red"])
+    operations.bench.rows(
+        """INSERT INTO opsjobs.failures (key, task, title, sample_job_id, sample_dispatch_no, created_at,
+               number, first_at, last_at)
+           VALUES (%s, 't', 'Boom', 1, 1, now(), 3, now(), now()) RETURNING id""",
+        SAME,
+    )
+    if not number:
+        with pytest.raises(ActionRefused) as refused:
+            operations.operator.draft("job.delete", wanted, actor="anna")
+        assert refused.value.code == "nothing_matches"
+        assert operations.bench.rows("SELECT 1 FROM opsjobs.operations") == []
+        return
+    assert operations.operator.draft("job.delete", wanted, actor="anna").targets == number
+
+
+def test_more_than_a_million_are_refused(
+    operations: Operations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a smaller bound: the statement asks for one row more than are allowed."""
+    for module in (targets, operators):
+        monkeypatch.setattr(module, "MOST_JOBS", 3)
+    first, *_ = operations.enqueue(4)
+    with pytest.raises(ActionRefused, match="more than 3 jobs match") as refused:
+        operations.operator.draft("job.cancel", JobFilter(), actor="anna")
+    assert refused.value.code == "too_many"
+    assert operations.bench.rows("SELECT 1 FROM opsjobs.operation_rows") == []
+    operations.operator.cancel(first, **WHY)
+    assert (
+        operations.operator.draft("job.cancel", JobFilter(state="available"), actor="a").targets
+        == 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("action", "changes", "says"),
+    [
+        ("job.paint", {}, "no operation does"),
+        ("job.reschedule", {}, "no operation does"),
+        ("queue.pause", {}, "no operation does"),
+        ("job.retry", {"actor": "  "}, "nobody is signed in"),
+        ("job.retry", {"rate": 0}, "rate is a whole number from 1 to 10,000"),
+        ("job.retry", {"rate": 1.5}, "rate is a whole number"),
+        ("job.retry", {"rate": True}, "rate is a whole number"),
+        ("job.retry", {"rate": 10_001}, "rate is a whole number"),
+        ("job.retry", {"jobs": JobFilter(error="Boom")}, "choose them by the failure"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(
+    operations: Operations, action: str, changes: dict[str, Any], says: str
+) -> None:
+    operations.fail(1)
+    asked = {"jobs": FAILED, "actor": "anna", **changes}
+    with pytest.raises(ActionRefused, match=says):
+        operations.operator.draft(action, **asked)
+    assert operations.bench.rows("SELECT 1 FROM opsjobs.operations") == []
+
+
+@pytest.mark.parametrize("missing", ["operation.start", "job.retry", "payload.view"])
+def test_each_permission_is_needed(operations: Operations, missing: str) -> None:
+    class Policy(AllowAll):
+        def can(self, actor: str, permission: str, subject: str | None = None) -> bool:
+            return permission != missing
+
+    operations.fail(1)
+    operations.bench.host.access = Policy()
+    wanted = JobFilter.from_query([("args.text", "0")])
+    with pytest.raises(ActionRefused, match=f"it needs {missing}"):
+        operations.operator.draft("job.retry", wanted, actor="anna")
+    assert (
+        operations.operator.draft("job.retry", wanted, actor="anna", authorize=False).targets == 1
+    )
+
+
+def test_one_that_is_not_kept_writes_nothing(operations: Operations) -> None:
+    operations.fail(2)
+    draft = operations.operator.draft("job.retry", FAILED, actor="anna", is_kept=False)
+    assert (draft.id, draft.targets, draft.legal) == (None, 2, 2)
+    assert operations.bench.rows("SELECT 1 FROM opsjobs.operations") == []
+    assert operators.say_draft(draft)[:2] == [
+        "Retry 2 jobs: 2 in a state that allows it",
+        "  2 failed",
+    ]
+
+
+def test_only_who_made_it_starts_it_and_once_and_in_time(operations: Operations) -> None:
+    operations.fail(1)
+    draft = operations.operator.draft("job.retry", FAILED, actor="anna")
+    assert draft.id is not None
+    ben = {**WHY, "actor": "ben"}
+    with pytest.raises(ActionRefused, match="anna drafted it") as refused:
+        operations.operator.start_draft(draft.id, **ben)
+    assert refused.value.code == "illegal"
+    assert operations.operator.start_draft(draft.id, **WHY).is_done
+    with pytest.raises(ActionRefused, match="it is running"):
+        operations.operator.start_draft(draft.id, **WHY)
+    late = operations.operator.draft("job.retry", FAILED, actor="anna")
+    receipt = operations.operator.run(
+        "operation.start",
+        [f"operation/{late.id}"],
+        **WHY,
+        now=operations.now + timedelta(minutes=16),
+    )
+    assert "older than 15 minutes" in receipt.says
+
+
+def test_a_draft_that_nobody_starts_expires(operations: Operations) -> None:
+    operations.fail(1)
+    operations.operator.draft("job.retry", FAILED, actor="anna")
+    operations.later(timedelta(minutes=14))
+    operations.pass_all()
+    assert operations.operation()["state"] == "draft"
+    operations.later(timedelta(minutes=2))
+    operations.pass_all()
+    assert operations.operation()["state"] == "expired"
+    assert operations.audited() == []
+
+
+def test_the_extension_has_it(operations: Operations, opsjobs: Any) -> None:
+    assert isinstance(opsjobs.operator, BulkOperator)
