@@ -8,14 +8,19 @@ from typing import Any
 
 import pytest
 
-from flask_opsjobs import ActionRefused, JobFilter
+from flask_opsjobs import ActionRefused, JobFilter, OpsJobs
 from flask_opsjobs.core.db import connect_apart
+from flask_opsjobs.jobs.perform.outcomes import Outcome
+from flask_opsjobs.jobs.record.task import Task
+from flask_opsjobs.loops import advance
+from flask_opsjobs.loops.loop import Runner
 from flask_opsjobs.operations import transitions
 from flask_opsjobs.workers import transitions as workers
 from tests.operations.conftest import (
     FAILED,
     OTHER,
     RETURNED,
+    SAME,
     WHY,
     Operations,
     counts_of,
@@ -487,3 +492,32 @@ def test_two_operations_over_the_same_jobs(operations: Operations) -> None:
     assert first["done"] + second["done"] == len(done)
     assert operations.states(done) == {"canceled"}
     assert {*done} <= {*ids}
+
+
+def test_a_step_is_retried_with_its_workflow(
+    operations: Operations, opsjobs: OpsJobs, note: Task, db: Any
+) -> None:
+    flow = opsjobs.workflow("letters")
+    first = flow.step("first", note, text="1")
+    flow.step("second", note, text="2", after=first)
+    run = flow.start()
+    db.session.commit()
+    advancing = Runner(advance.LOOP, operations.bench.host, "one")
+
+    def advance_all() -> None:
+        while advancing.run_once(operations.bench.connection):
+            pass
+
+    advance_all()
+    operations.perform(Outcome(kind="discarded", reason="hopeless", failure_key=SAME.hex()))
+    advance_all()
+    state = "SELECT state FROM opsjobs.workflows WHERE id = %s"
+    assert operations.bench.row(state, run.id)["state"] == "failed"
+    operations.operator.start("job.retry", JobFilter(workflow=run.id, state="failed"), **WHY)
+    operations.pass_all()
+    assert operations.bench.row(state, run.id)["state"] == "running"
+    for _ in range(3):
+        operations.perform(RETURNED)
+        advance_all()
+    assert counts_of(operations.run()) == {"proven": 1}
+    assert operations.bench.row(state, run.id)["state"] == "finished"

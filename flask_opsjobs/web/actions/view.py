@@ -44,6 +44,7 @@ _HERE = {
     "limiter": "limiters",
     "incident": "lifeline",
     "failure": "lifeline",
+    "operation": "lifeline",
 }
 _NAMES_OF_STEPS = ("step", "wait")
 _PAYLOAD_PARAMS = ("args", "result", "payload")

@@ -32,6 +32,8 @@ def to_target(target: str) -> str:
         return url_for("opsjobs.workers")
     if domain == "incident":
         return url_for("opsjobs.incident", incident_id=name)
+    if domain == "operation":
+        return url_for("opsjobs.lifeline")
     if domain == "limiter":
         limiter, partition = split_target(target)
         return url_for("opsjobs.limiter", limiter=limiter, partition=partition)

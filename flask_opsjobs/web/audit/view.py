@@ -220,8 +220,7 @@ def _detail(event: EventRow | None, display: PageDisplay) -> Mapping[str, Any]:
 
 def _page_url(target: str) -> str | None:
     """The address of a target's page; None when it has no page."""
-    domain = target.partition("/")[0]
-    return links.to_target(target) if domain in DOMAINS and domain != "operation" else None
+    return links.to_target(target) if target.partition("/")[0] in DOMAINS else None
 
 
 def _display() -> PageDisplay:
