@@ -133,7 +133,8 @@ class Turn:
         if not is_permitted(self._request(), None):
             return Cause("unauthorized", f"{operation.actor} no longer has {operation.action}")
         handled = operation.handled - operation.begun_after
-        if stages.is_drifting(operation.drifted, handled):
+        has_rest = operation.handled < operation.targets
+        if has_rest and stages.is_drifting(operation.drifted, handled):
             says = f"{operation.drifted:,} of {counted(handled, 'job')} had changed since they were frozen"
             return Cause("drifted", says)
         if not operation.failed_same_error:
