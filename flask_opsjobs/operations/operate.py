@@ -60,6 +60,7 @@ class Turn:
     moved: str = ""
     effects: list[Effect] = field(default_factory=list)
     numbers: dict[int, int] = field(default_factory=dict)
+    rooms: dict[str, QueueRoom] = field(default_factory=dict)
     after_commit: list[Callable[[], None]] = field(default_factory=list)
 
     @property
@@ -154,10 +155,11 @@ class Turn:
         excess = find_excess(self._request(), operation.action, operation.targets)
         if excess is not None:
             return Cause("most_targets", excess)
-        return self._find_trouble_of_queue(rows[0]) if rows else None
+        return self._find_trouble(rows) if rows else None
 
-    def _find_trouble_of_queue(self, row: FrozenJob) -> Cause | None:
-        """Why jobs of this queue should not become due now, or why RQ should not be asked about them."""
+    def _find_trouble(self, rows: Sequence[FrozenJob]) -> Cause | None:
+        """Why jobs of the next queue should not become due now, or RQ should not be asked about them."""
+        row = rows[0]
         if row.origin == "rq" and self.is_redis_away:
             return Cause("redis_away", f"the Redis of the queue {row.queue} does not answer")
         if not (self._makes_due or row.origin == "rq"):
@@ -173,18 +175,19 @@ class Turn:
             return Cause(class_, f"{says}: see incident {id_}")
         if not self._makes_due:
             return None
-        room = self._read_rooms([row.queue])[row.queue]
+        self.rooms = transitions.read_rooms(
+            self.connection,
+            self.operation.id,
+            {each.queue for each in rows},
+            self.host.settings,
+            self.now,
+        )
+        room = self.rooms[row.queue]
         if room.is_paused:
             return Cause("queue_paused", f"the queue {room.queue} is paused")
         if not room.listeners:
             return Cause("queue_unserved", f"no live worker listens to the queue {room.queue}")
         return None
-
-    def _read_rooms(self, queues: Sequence[str]) -> dict[str, QueueRoom]:
-        settings = self.host.settings
-        return transitions.read_rooms(
-            self.connection, self.operation.id, queues, settings, self.now
-        )
 
     def _pause(self, cause: Cause) -> None:
         operation = self.operation
@@ -231,9 +234,7 @@ class Turn:
 
     def _keep_those_with_room(self, rows: Sequence[FrozenJob]) -> Sequence[FrozenJob]:
         """The first rows for which their queues have room: one prefetch of them may wait at most."""
-        queues = dict.fromkeys(row.queue for row in rows)
-        rooms = self._read_rooms(list(queues))
-        left = {name: room.prefetch - room.waiting for name, room in rooms.items()}
+        left = {name: room.prefetch - room.waiting for name, room in self.rooms.items()}
         for place, row in enumerate(rows):
             if left[row.queue] <= 0:
                 return rows[:place]

@@ -1,6 +1,7 @@
 -- Notes of rows that wait for it how the next attempt of their job ended: the first one after they were
 -- frozen that was neither snoozed nor given back. A job that ended or was deleted without such an attempt
--- proves nothing. Returns how many rows got each result. The caller has locked the operation.
+-- proves nothing. At most 1,000 rows. Returns how many rows got each result. The caller has locked the
+-- operation.
 -- Rows: both.
 -- Run by the loop operate. Indexes: operation_rows_done, jobs_pkey, attempts_pkey.
 WITH ended AS MATERIALIZED (
@@ -20,6 +21,7 @@ WITH ended AS MATERIALIZED (
     WHERE r.operation_id = %(id)s AND r.result = 'done'
       AND (a.outcome IS NOT NULL OR j.id IS NULL
         OR (j.ended_at IS NOT NULL AND (j.origin = 'opsjobs' OR j.ended_at > r.at)))
+    ORDER BY r.number LIMIT 1000
 ), noted AS (
     UPDATE opsjobs.operation_rows r SET result = e.result, proven_at = %(now)s
     FROM ended e WHERE r.operation_id = %(id)s AND r.number = e.number
