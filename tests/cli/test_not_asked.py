@@ -40,6 +40,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "incident unacknowledge": ("1", *REASON),
     "incidents": (),
     "deployed": ("2026.11.3",),
+    "failures": (),
     "failure ignore": ("1", "--more", "3", *REASON),
     "failure resolve": ("1", *REASON),
     "install": (),
