@@ -9,7 +9,7 @@ from redis import Redis
 from rq import Queue
 
 from flask_opsjobs import JobFilter
-from flask_opsjobs.engine.dispatch import after_commit
+from flask_opsjobs.testing.valkey import Valkey
 from tests.operations.conftest import WHY, Operations, counts_of
 from tests.support.plain import adopt_row, take_plain
 
@@ -64,19 +64,26 @@ def test_managed_and_plain_ones_in_one_operation(operations: Operations, queue: 
     assert operations.states(managed) == {"canceled"}
 
 
-def test_while_its_redis_is_away_it_is_paused_and_nothing_is_asked(
-    operations: Operations, queue: Queue, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its turn stays: the loop looks for Redis before it takes the operation."""
-    job = queue.enqueue(take_plain)
-    adopt_row(operations.bench, job, "queued")
-    operations.operator.start("job.cancel", PLAIN, **WHY)
-    with monkeypatch.context() as patched:
-        dead = Redis(port=1)
-        patched.setattr(after_commit, "find_redis", lambda *_: dead)
-        operation = operations.run()
-        dead.close()
-    assert (operation["state"], operation["code"]) == ("paused", "redis_away")
-    assert counts_of(operation) == {}
-    assert counts_of(passed(operations)) == {"done": 1}
-    assert job.get_status(refresh=True) == "canceled"
+class TestRedisAway:
+    """With a Redis that can be stopped."""
+
+    @pytest.fixture
+    def redis_url(self, own_valkey: Valkey) -> str:
+        return own_valkey.url
+
+    def test_while_it_is_away_the_operation_is_paused_and_nothing_is_asked(
+        self, operations: Operations, queue: Queue, own_valkey: Valkey
+    ) -> None:
+        """The turn of a job stays: the loop looks for Redis before it takes the operation."""
+        job = queue.enqueue(take_plain)
+        adopt_row(operations.bench, job, "queued")
+        operations.operator.start("job.cancel", PLAIN, **WHY)
+        own_valkey.freeze()
+        try:
+            operation = operations.run()
+        finally:
+            own_valkey.thaw()
+        assert (operation["state"], operation["code"]) == ("paused", "redis_away")
+        assert counts_of(operation) == {}
+        assert counts_of(passed(operations)) == {"done": 1}
+        assert job.get_status(refresh=True) == "canceled"
