@@ -8,7 +8,7 @@ from ..core.db import is_away
 from ..core.words import counted
 from ..jobs.perform import describe_error
 from ..operations import transitions as operation_transitions
-from ..operations.operate import Turn, make_turn
+from ..operations.operate import OperationTurn, make_turn
 from .loop import IDLE, Loop, Pass, every
 
 # So many operations get a turn in a pass.
@@ -42,7 +42,7 @@ def run(context: Pass) -> str:
     return ", ".join(report) or IDLE
 
 
-def _try_turn(context: Pass, operation: int, report: list[str]) -> Turn | None:
+def _try_turn(context: Pass, operation: int, report: list[str]) -> OperationTurn | None:
     """Make a turn of one operation. What goes wrong there does not keep the others from theirs."""
     connection = context.connection
     try:

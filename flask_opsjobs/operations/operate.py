@@ -47,7 +47,7 @@ class Cause:
 
 
 @dataclass
-class Turn:
+class OperationTurn:
     """A turn of one operation. `handled` rows were done or skipped, `moved` says what became of it."""
 
     connection: Connection
@@ -306,7 +306,9 @@ class Turn:
         return RowReceipt(number, "done" if answer == "done" else "asked", says=why)
 
 
-def make_turn(connection: Connection, host: Host, operation: int, now: datetime) -> Turn | None:
+def make_turn(
+    connection: Connection, host: Host, operation: int, now: datetime
+) -> OperationTurn | None:
     """Make one turn of an operation, and what follows its commit.
 
     None when it is not open, or when somebody else has it now. `connection` is in autocommit. Raises
@@ -319,7 +321,7 @@ def make_turn(connection: Connection, host: Host, operation: int, now: datetime)
         locked = transitions.lock_open(connection, operation)
         if locked is None:
             return None
-        turn = Turn(connection, host, now, locked, is_redis_away)
+        turn = OperationTurn(connection, host, now, locked, is_redis_away)
         turn.make()
     turn.follow_commit()
     return turn
