@@ -34,6 +34,8 @@ def test_every_command_runs_and_prints_what_the_guide_shows(
     assert states == [
         ("open", None, None),
         ("open", None, None),
+        ("open", None, None),
+        ("open", None, None),
         ("resolved", None, None),
         ("resolved", 1, None),
         ("ignored", None, None),
