@@ -17,7 +17,12 @@ from ..core.words import counted, span
 from ..lifeline.detectors import DETECTORS
 from ..lifeline.lifecycle import SEVERITIES, STATES
 from ..lifeline.loop_runs import find_loop
-from ..lifeline.queries import IncidentFilter, IncidentRow, count_incidents, page_of_incidents
+from ..lifeline.queries import (
+    IncidentFilter,
+    IncidentRow,
+    count_active_incidents,
+    page_of_incidents,
+)
 from . import current_host, plain, to_json
 
 MOST = 200
@@ -50,7 +55,7 @@ def incidents(class_: str | None, severity: str | None, state: str, as_json: boo
             page_of_incidents(read.session, replace(wanted, severity=each), limit=MOST)
             for each in ([severity] if severity else SEVERITIES)
         ]
-        critical = count_incidents(read.session).open["critical"]
+        critical = count_active_incidents(read.session).open["critical"]
         loop = find_loop(read.session, read.now, "detect")
     is_watched = loop is not None and loop.is_running
     rows = [row for page in pages for row in page.rows]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from psycopg.rows import scalar_row
 from sqlalchemy.orm import Session
@@ -67,7 +66,10 @@ def find_newest_pass(connection: Connection, now: datetime) -> datetime | None:
 
 @dataclass(frozen=True)
 class LoopRow:
-    """The last stretch in which a loop ran. `took_seconds` is the duration of its last pass."""
+    """The last stretch in which a loop ran. `took_seconds` is the duration of its last pass.
+
+    `due_by` is when its next pass was due at the latest, and then it is silent unless a pass is under way.
+    """
 
     loop: str
     process: str
@@ -77,6 +79,7 @@ class LoopRow:
     took_seconds: float
     report: str | None
     error: str | None
+    due_by: datetime
     is_running: bool
 
 
@@ -87,8 +90,9 @@ def list_loops(
 
     `loops_off` are left out: a loop that the settings turn off is not silent.
     """
-    rows = session.connection().exec_driver_sql(sql.load("list_latest_loop_runs")).all()
-    return [LoopRow(*(*row, _is_running(row, now))) for row in rows if row.loop not in loops_off]
+    values = {"now": now, "grace_seconds": GRACE_SECONDS}
+    rows = session.connection().exec_driver_sql(sql.load("list_latest_loop_runs"), values)
+    return [LoopRow(*row) for row in rows if row.loop not in loops_off]
 
 
 def find_loop(session: Session, now: datetime, name: str) -> LoopRow | None:
@@ -135,8 +139,3 @@ def _windows(
     if not loop.is_running:
         found.append((seen_until, None))
     return found
-
-
-def _is_running(row: Any, now: datetime) -> bool:
-    quiet: timedelta = now - row.last_at
-    return quiet <= timedelta(seconds=_PASSES_MISSED * row.every_seconds + GRACE_SECONDS)

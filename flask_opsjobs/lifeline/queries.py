@@ -192,12 +192,11 @@ class ChangeRow:
 
 @dataclass(frozen=True)
 class IncidentCounts:
-    """How many incidents there are. `open` is by severity, without those that follow from an active one."""
+    """How many incidents are active. `open` is by severity, without those that follow from an active one."""
 
     open: Mapping[str, int]
     following: int
     acknowledged: int
-    ended: Count
 
     @property
     def unattended(self) -> int:
@@ -462,8 +461,8 @@ def _decisions(session: Session, since: datetime, until: datetime, target: str) 
     ]
 
 
-def count_incidents(session: Session) -> IncidentCounts:
-    """How many incidents are open, follow from another one, are acknowledged, and have ended."""
+def count_active_incidents(session: Session) -> IncidentCounts:
+    """How many incidents are open, follow from another one, and are acknowledged."""
     chosen = (
         select(IncidentRecord.state, IncidentRecord.severity, _HAS_CAUSE, func.count())
         .where(_IS_ACTIVE)
@@ -474,11 +473,15 @@ def count_incidents(session: Session) -> IncidentCounts:
         found["following" if state == "open" and has_cause else state] += number
         if state == "open" and not has_cause:
             found[severity] += number
-    ended = _count_up_to(
+    by_severity = {severity: found[severity] for severity in SEVERITIES}
+    return IncidentCounts(by_severity, found["following"], found["acknowledged"])
+
+
+def count_ended(session: Session) -> Count:
+    """How many incidents have ended, counted up to a limit."""
+    return _count_up_to(
         session, select(IncidentRecord.id).where(IncidentRecord.resolved_at.is_not(None))
     )
-    by_severity = {severity: found[severity] for severity in SEVERITIES}
-    return IncidentCounts(by_severity, found["following"], found["acknowledged"], ended)
 
 
 def count_cleared(session: Session, since: datetime) -> Count:

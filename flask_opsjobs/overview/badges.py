@@ -1,4 +1,4 @@
-"""Counts what needs an operator, for the badges of the navigation, in one query."""
+"""Counts what needs an operator, for the badges of the navigation."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from ..core import sql
 from ..core.words import agree
+from ..lifeline.queries import count_active_incidents
 from ..workflows.held_up import say_needs
 from ..workflows.lifecycle import NEEDS
 from ..workflows.queries import EXAMINED_WAITS, OVERDUE
@@ -64,8 +65,9 @@ def find_badges(session: Session, now: datetime, late_seconds: float) -> Mapping
     if found.cooling:
         text = f"{agree(found.cooling, 'limiter', 'limiters')} in cooldown"
         badges["limiters"] = Badge(found.cooling, "blocked", text)
-    if number := found.critical + found.warning:
-        badges["lifeline"] = _of_incidents(number, found.critical)
+    incidents = count_active_incidents(session)
+    if incidents.unattended:
+        badges["lifeline"] = _of_incidents(incidents.unattended, incidents.open["critical"])
     # `failed` counts jobs.
     columns = {why: "failed_runs" if why == "failed" else why for why in NEEDS}
     if needs := {why: number for why, name in columns.items() if (number := getattr(found, name))}:

@@ -120,6 +120,8 @@ _CASES: dict[str, tuple[set[str], dict[str, Any]]] = {
     "detect_stuck_workflows": (set(), {}),
     "detect_unserved_queues": ({"jobs_due", "jobs_queued"}, {"late_seconds": 45}),
     "find_newest_pass": ({"loop_runs_latest"}, {}),
+    "list_latest_loop_runs": ({"loop_runs_latest"}, {"grace_seconds": 5}),
+    "list_loop_stretches": ({"loop_runs_latest"}, {"since": "2026-11-25"}),
     "list_classes_at_work": ({"incidents_active"}, {}),
     "list_next_plain_jobs": ({"jobs_open_of_rq"}, {"place": "", "after": 0}),
     "list_runs_to_check": ({"workflows_by_state"}, {"after": 0, "steps": 300}),

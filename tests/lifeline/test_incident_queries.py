@@ -156,7 +156,7 @@ def test_the_badge_counts_what_nobody_knows_of_and_what_has_no_cause(
 
 
 def _open(session: Session) -> Mapping[str, int]:
-    return queries.count_incidents(session).open
+    return queries.count_active_incidents(session).open
 
 
 def test_what_repaired_itself_is_counted_by_class(passes: Passes, session: Session) -> None:

@@ -305,7 +305,7 @@ def test_a_paused_queue_matters_when_it_has_due_jobs(session: Session, get: Get)
 
 def test_a_loop_whose_pass_failed_is_part_of_the_machinery(session: Session, get: Get) -> None:
     _well(session)
-    make_loops(session, last_at=ago(minutes=-1), error="OperationalError: no route")
+    make_loops(session, last_at=ago(), error="OperationalError: no route")
     session.commit()
     assert _said(get)[0] == "healthy"
     assert "12 of 12 loops running, 12 failing" in _words(soup(get().text).select_one("#machinery"))

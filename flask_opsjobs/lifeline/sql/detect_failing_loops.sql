@@ -1,17 +1,8 @@
 -- Finds loops whose last %(passes)s passes or more have failed, unless another process ran the loop without
 -- an error since then.
--- Run by the loop detect. Index: loop_runs_latest, by a loose scan as in list_latest_loop_runs.sql.
-WITH RECURSIVE names (loop) AS (
-    (SELECT loop FROM opsjobs.loop_runs ORDER BY loop LIMIT 1)
-    UNION ALL
-    SELECT (SELECT run.loop FROM opsjobs.loop_runs AS run
-            WHERE run.loop > names.loop
-            ORDER BY run.loop LIMIT 1)
-    FROM names
-    WHERE names.loop IS NOT NULL
-)
+-- Run by the loop detect. Index: loop_runs_latest.
 SELECT failing.loop, failing.process, failing.failed_in_a_row, failing.error
-FROM names, LATERAL (
+FROM {loop_names.sql} AS names, LATERAL (
     SELECT r.loop, r.process, r.last_at, r.every_seconds, r.took_seconds, r.failed_in_a_row, r.error
     FROM opsjobs.loop_runs AS r
     WHERE r.loop = names.loop AND r.last_at <= %(now)s

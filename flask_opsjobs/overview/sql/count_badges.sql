@@ -1,14 +1,12 @@
 -- Counts what needs an operator: failed jobs without a decision (among the last %(most)s that failed), paused
 -- queues with due jobs, queues with due jobs and no worker, workers that went missing within a day, cron
 -- slots of outages that ended within a day, limiters in cooldown, or with a partition in cooldown, and runs
--- that need a person, each by its gravest reason, at most %(most_runs)s of each kind, and open incidents that
--- do not follow from an active one. Queues are found by loose index scans, one probe each, at most
--- %(most_lanes)s. Locks nothing.
+-- that need a person, each by its gravest reason, at most %(most_runs)s of each kind. Queues are found by
+-- loose index scans, one probe each, at most %(most_lanes)s. Locks nothing.
 -- Rows: both.
 -- Run by overview/badges.py. Indexes: jobs_to_retain, jobs_due, jobs_queued, workers_alive,
 -- cron_slots_missed, limiters_pkey, buckets_cooling, workflows_with_trouble, workflows_to_retain,
--- signals_by_outcome, steps_waits_left, steps_open_waits_of_run,
--- incidents_active, incidents_pkey.
+-- signals_by_outcome, steps_waits_left, steps_open_waits_of_run.
 WITH RECURSIVE lanes (lane, queue) AS (
     (SELECT lane, queue FROM opsjobs.jobs WHERE state = 'available' ORDER BY lane LIMIT 1)
     UNION ALL
@@ -54,7 +52,6 @@ SELECT
         UNION
         (SELECT limiter FROM opsjobs.buckets WHERE cooldown_until > %(now)s LIMIT 1000)
     ) AS cooling) AS cooling,
-    alarms.*,
     needs.*
 FROM (
     SELECT count(*) FILTER (WHERE why = 1) AS trouble, count(*) FILTER (WHERE why = 2) AS ambiguous,
@@ -63,12 +60,4 @@ FROM (
         SELECT min(array_position(ARRAY['trouble', 'ambiguous', 'overdue', 'failed'], why)) AS why
         FROM {list_runs_that_need_help.sql} AS need GROUP BY run
     ) AS gravest
-) AS needs, (
-    SELECT count(*) FILTER (WHERE severity = 'critical') AS critical,
-        count(*) FILTER (WHERE severity = 'warning') AS warning
-    FROM opsjobs.incidents AS incident
-    WHERE state <> 'resolved' AND state = 'open' AND NOT EXISTS (
-        SELECT FROM opsjobs.incidents AS cause
-        WHERE cause.id = incident.because_of AND cause.state <> 'resolved'
-    )
-) AS alarms
+) AS needs

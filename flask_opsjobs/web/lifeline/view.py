@@ -76,7 +76,7 @@ def _part(read: Reading, query: Mapping[str, str]) -> Markup:
     tab = query.get("state", "open")
     is_first = "after" not in query
     rows, has_more = _rows(read, query)
-    tally = queries.count_incidents(read.session)
+    tally = queries.count_active_incidents(read.session)
     loops_off = host().settings.loops_off
     watches = list_watches(read.session, begin_of_day(read.now), read.now, loops_off)
     checks = list_integrity_checks(read.session)
@@ -110,6 +110,7 @@ def _part(read: Reading, query: Mapping[str, str]) -> Markup:
         older=_place_after(rows[-1]) if has_more else None,
         first_step=first_step,
         tally=tally,
+        ended=queries.count_ended(read.session),
         say=_say(tally, watches, checks),
         watches=watches,
         drawn=draw_loops(watches, read.now),
