@@ -240,12 +240,12 @@ def too_slow(seconds: float) -> Problem:
 
 def database_away(since: datetime | None, answered_at: datetime | None) -> Problem:
     """Postgres does not answer. `since` is when this process first noticed it."""
-    when = f" since {_clock(since)}" if since else ""
+    how_long = f"has not answered since {_clock(since)}" if since else "does not answer"
     last = f" (it last answered this process at {_clock(answered_at)})" if answered_at else ""
     return Problem(
         503,
         "Postgres does not answer",
-        f"Postgres, which records the jobs, does not answer{when}{last}.",
+        f"Postgres, which records the jobs, {how_long}{last}.",
         "It is not known how many jobs wait. None is lost: what was committed stays in Postgres. "
         "Running jobs go on, and their ends are recorded when it is back. "
         "Check that Postgres runs and can be reached from here, then load this page again.",
