@@ -28,7 +28,7 @@ def test_every_command_runs_and_prints_what_the_guide_shows(
             run = runner.invoke(args=shlex.split(command))
             assert run.exit_code == 0, (command, run.output)
             for line in printed.splitlines():
-                assert line in run.output, command
+                assert _without_times(line) in _without_times(run.output), command
             row = failing.failure()
             states.append((row["state"], row["resolved_in"], row["ignored_rate"]))
     assert states == [
@@ -44,8 +44,12 @@ def test_every_command_runs_and_prints_what_the_guide_shows(
     ]
 
 
+def _without_times(text: str) -> str:
+    return re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", "…", text)
+
+
 def test_the_guide_says_the_bounds_of_the_code() -> None:
-    text = GUIDE.read_text()
+    text = " ".join(GUIDE.read_text().split())
     assert f"within {HELD_FOR.days} days" in text
     assert f"at most {NEW_PER_HOUR} new failures an hour" in text
-    assert f"newest {MOST_JOBS} of them" in " ".join(text.split())
+    assert f"newest {MOST_JOBS} of them" in text

@@ -144,8 +144,9 @@ def test_what_was_deleted_is_read_from_the_end_of_the_audit(
 
 
 def test_every_statement_about_adopted_jobs_is_in_the_tables() -> None:
-    """But those of detectors, which tests/lifeline/test_detector_plans.py explains, and those that record
-    runs, which tests/engine/test_plans.py explains.
+    """But those of detectors, which tests/lifeline/test_detector_plans.py explains, those that record runs,
+    which tests/engine/test_plans.py explains, and that of operations, which tests/operations/test_plans.py
+    explains.
     """
     of_detectors = {"list_next_plain_jobs", "list_started_adopted"}
     of_runs = {"lock_jobs_of_runs", "record_runs_of_plain_jobs"}
@@ -154,4 +155,11 @@ def test_every_statement_about_adopted_jobs_is_in_the_tables() -> None:
         for path in sources.files("flask_opsjobs", "*.sql")
         if "-- Rows: rq.\n" in path.read_text() and not path.stem.startswith("detect_")
     }
-    assert wanted == {*_CASES, *_INSERTS, *of_detectors, *of_runs, "has_plain_rq"}
+    assert wanted == {
+        *_CASES,
+        *_INSERTS,
+        *of_detectors,
+        *of_runs,
+        "has_plain_rq",
+        "find_next_place",
+    }
