@@ -34,7 +34,7 @@ CASES: dict[str, tuple[set[str], dict[str, Any]]] = {
     "list_open_operations": ({"operations_open"}, {"limit": 100}),
     "expire_drafts": ({"operations_open"}, {"now": NOW}),
     "look_at_operations": ({"operations_pkey", "operations_open"}, {"ids": [2], "actor": "anna"}),
-    "find_next_place": ({"operations_pkey", "operation_rows_pkey", "jobs_pkey"}, {"id": 2}),
+    "find_next_place": ({"operations_pkey", "operation_rows_pkey", "jobs_adopted"}, {"id": 2}),
     "list_next_rows": (
         {"operation_rows_pkey"},
         {"id": 2, "low": 10_000, "high": 20_000, "limit": 200},
