@@ -67,7 +67,7 @@ def standing(site: Site, condition: str) -> Iterator[None]:
 
 # What the two of them ask when nothing is to do.
 OF_TAKER = "query ~ 'state = .queued. AND reserved_by = .1'"
-OF_RECORDER = "query ~ 'latest.last_at. FROM names'"
+OF_RECORDER = "query ~ 'max.latest.last_at'"
 
 
 def test_a_take_whose_answer_is_lost(shared_site: Site, tmp_path: Path, is_long: bool) -> None:

@@ -28,6 +28,7 @@ from tests.operations.conftest import (
 )
 from tests.support.engine import Bench
 from tests.support.policies import AllowAll
+from tests.support.waiting import wait_until
 
 WAITING = JobFilter(queue="default")
 
@@ -516,8 +517,11 @@ def test_a_step_is_retried_with_its_workflow(
     operations.operator.start("job.retry", JobFilter(workflow=run.id, state="failed"), **WHY)
     operations.pass_all()
     assert operations.bench.row(state, run.id)["state"] == "running"
-    for _ in range(3):
+
+    def is_finished() -> bool:
         operations.perform(RETURNED)
         advance_all()
+        return bool(operations.bench.row(state, run.id)["state"] == "finished")
+
+    wait_until(is_finished)
     assert counts_of(operations.run()) == {"proven": 1}
-    assert operations.bench.row(state, run.id)["state"] == "finished"
