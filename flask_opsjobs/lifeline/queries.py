@@ -323,6 +323,12 @@ def list_following(session: Session) -> Sequence[IncidentRow]:
     return [IncidentRow(*row) for row in session.execute(chosen)]
 
 
+def list_active_ids(session: Session) -> Sequence[int]:
+    """The ids of the newest incidents that are not resolved."""
+    newest = select(IncidentRecord.id).where(_IS_ACTIVE).order_by(IncidentRecord.id.desc())
+    return list(session.scalars(newest.limit(MOST_FOLLOWERS)))
+
+
 def find_incident(session: Session, incident_id: int) -> IncidentRow | None:
     """The incident with this id; None when there is none, or no more."""
     found = session.execute(select(*_ROW).where(IncidentRecord.id == incident_id))

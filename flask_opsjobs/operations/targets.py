@@ -5,7 +5,19 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Insert, Text, and_, cast, func, insert, literal, or_, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Insert,
+    Text,
+    and_,
+    cast,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from ..batches.models import BatchRecord
@@ -13,6 +25,8 @@ from ..failures.models import Deploy, Failure
 from ..jobs.models import Attempt, Job
 from ..jobs.search.filter import JobFilter
 from ..jobs.search.index_scan import conditions_of
+from ..lifeline.models import IncidentRecord
+from ..workers.models import Worker
 from ..workflows.models import StepRecord, WorkflowRecord
 from .models import OperationRow
 
@@ -67,6 +81,15 @@ def _further_conditions(wanted: JobFilter, now: datetime) -> list[ColumnElement[
     for argument in wanted.args:
         shapes = (cast(literal(shape, Text), JSONB) for shape in argument.shapes)
         found.append(or_(*(Job.args.contains(shape) for shape in shapes)))
+    found += _conditions_of_named(wanted)
+    if wanted.is_by_attempts:
+        found.append(Job.id.in_(select(Attempt.job_id).where(*_conditions_of_attempt(wanted))))
+    return found
+
+
+def _conditions_of_named(wanted: JobFilter) -> list[ColumnElement[bool]]:
+    """The conditions that a job is one of a workflow, a step, a batch, a worker or an incident."""
+    found: list[ColumnElement[bool]] = []
     if wanted.workflow is not None:
         found.append(Job.workflow_id.in_(_named(WorkflowRecord, wanted.workflow)))
     if wanted.step is not None and wanted.workflow is not None:
@@ -75,8 +98,14 @@ def _further_conditions(wanted: JobFilter, now: datetime) -> list[ColumnElement[
         found.append(Job.id.in_(steps))
     if wanted.batch is not None:
         found.append(Job.batch_id.in_(_named(BatchRecord, wanted.batch)))
-    if wanted.is_by_attempts:
-        found.append(Job.id.in_(select(Attempt.job_id).where(*_conditions_of_attempt(wanted))))
+    if wanted.worker is not None:
+        worker = select(Worker.id).where(Worker.name == wanted.worker).scalar_subquery()
+        runs = and_(Job.state == "started", Job.worker_id == worker)
+        has_taken = and_(Job.state == "queued", Job.reserved_by == worker)
+        found += [or_(runs, has_taken), Job.origin == "opsjobs"]
+    if wanted.incident is not None:
+        named = func.jsonb_array_elements_text(IncidentRecord.facts["jobs"]).cast(BigInteger)
+        found.append(Job.id.in_(select(named).where(IncidentRecord.id == wanted.incident)))
     return found
 
 

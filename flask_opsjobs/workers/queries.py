@@ -228,6 +228,12 @@ def list_jobs_of(session: Session, name: str, limit: int) -> Sequence[int]:
     return [id for (id,) in rows]
 
 
+def list_names(session: Session) -> Sequence[str]:
+    """Return the names of at most 200 workers that have not ended, in order."""
+    live = select(Worker.name).where(Worker.ended_at.is_(None)).order_by(Worker.name)
+    return list(session.scalars(live.limit(_MOST_LIVE)))
+
+
 def find_worker(session: Session, worker_id: int) -> WorkerRow | None:
     """Return the worker with this id, or None."""
     row = session.execute(select(*_WORKER).where(Worker.id == worker_id)).one_or_none()

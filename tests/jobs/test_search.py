@@ -304,6 +304,48 @@ def test_steps_and_members_are_found_by_workflow_and_batch(
     assert search("workflow:order").counts["deferred"].number == 2
 
 
+def test_jobs_of_a_worker_and_of_an_incident_are_found(
+    work: Task, db: SQLAlchemy, search: Callable[..., JobList]
+) -> None:
+    for value in ("runs", "taken", "waits", "named", "of another"):
+        work.options(queue="mail" if value == "taken" else "default").enqueue(value=value)
+    db.session.flush()
+    for statement in (
+        """INSERT INTO opsjobs.workers (name, kind, host, pid, queues, state, started_at, heartbeat_at)
+           SELECT name, 'pool', 'h', 1, '{}', 'alive', now(), now()
+           FROM unnest(ARRAY['one', 'two']) AS name""",
+        """UPDATE opsjobs.jobs SET state = 'started', started_at = now(),
+               worker_id = CASE id WHEN 1 THEN 1 ELSE 2 END
+           WHERE id IN (1, 5)""",
+        """UPDATE opsjobs.jobs SET state = 'queued', dispatched_at = now(), reserved_by = 1
+           WHERE id = 2""",
+        """INSERT INTO opsjobs.incidents (class, fingerprint, subject, severity, state, first_at, opened_at,
+               seen_at, affected, facts)
+           SELECT 'poison', 'f' || n, 's', 'warning', 'open', now(), now(), now(), 2,
+               CASE n WHEN 1 THEN '{"jobs": [4, 1, 99]}' ELSE '{}' END::jsonb
+           FROM generate_series(1, 2) AS n""",
+    ):
+        db.session.execute(text(statement))
+    db.session.commit()
+    for box, values in {
+        "worker:one": ["taken", "runs"],
+        "worker:one state:queued": ["taken"],
+        "worker:one queue:mail": ["taken"],
+        "worker:one args.value:runs": ["runs"],
+        "worker:nobody": [],
+        "incident:1": ["named", "runs"],
+        "incident:incident/1 worker:one": ["runs"],
+        "incident:1 workflow:7": [],
+        "incident:1 id:4": ["named"],
+        "incident:2": [],
+        "incident:9": [],
+    }.items():
+        found = search(box)
+        assert _values(found, db) == values, box
+        assert found.searched.is_all, box
+    assert search("worker:one").counts["started"].number == 1
+
+
 def test_a_search_for_many_workflows_or_members_stops_and_says_so(
     work: Task,
     opsjobs: OpsJobs,

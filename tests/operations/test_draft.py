@@ -65,6 +65,9 @@ def test_it_freezes_each_job_with_its_facts(operations: Operations) -> None:
         (JobFilter(batch="none"), 0),
         (JobFilter(death="signal"), 0),
         (JobFilter(deploy="1.0"), 0),
+        (JobFilter(worker="worker-1"), 0),
+        (JobFilter(worker="nobody"), 0),
+        (JobFilter(incident=1), 0),
     ],
     ids=lambda value: str(getattr(value, "conditions", value))[:60],
 )
@@ -86,6 +89,31 @@ def test_each_term_of_a_filter_chooses(
         assert operations.bench.rows("SELECT 1 FROM opsjobs.operations") == []
         return
     assert operations.operator.draft("job.delete", wanted, actor="anna").targets == number
+
+
+def test_jobs_of_a_worker_and_of_an_incident_are_frozen(operations: Operations) -> None:
+    runs, taken, named, _ = operations.enqueue(4)
+    operations.bench.dispatch(prefetch=2)
+    operations.bench.claim(runs, 1)
+    operations.bench.rows(
+        "UPDATE opsjobs.jobs SET reserved_by = %s WHERE id = %s RETURNING id",
+        operations.bench.worker_id,
+        taken,
+    )
+    operations.bench.rows(
+        """INSERT INTO opsjobs.incidents (class, fingerprint, subject, severity, state, first_at, opened_at,
+               seen_at, affected, facts)
+           VALUES ('poison', 'f', 's', 'warning', 'open', now(), now(), now(), 2, %s::jsonb) RETURNING id""",
+        f'{{"jobs": [{named}, {runs}, 99]}}',
+    )
+    for wanted, jobs in {
+        JobFilter(worker="worker-1"): [runs, taken],
+        JobFilter(worker="worker-1", state="queued"): [taken],
+        JobFilter(incident=1): [runs, named],
+        JobFilter(incident=1, worker="worker-1"): [runs],
+    }.items():
+        operations.operator.draft("job.cancel", wanted, actor="anna")
+        assert [row["job_id"] for row in operations.receipts()] == jobs, wanted
 
 
 def test_more_than_a_million_are_refused(

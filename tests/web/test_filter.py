@@ -38,6 +38,8 @@ filters = st.builds(
     failure=st.none() | st.integers(0, 2**63 - 1),
     death=st.none() | st.sampled_from(tuple(DEATHS)),
     deploy=st.none() | names,
+    worker=st.none() | names,
+    incident=st.none() | st.integers(0, 2**63 - 1),
     args=st.lists(arguments, max_size=3, unique_by=lambda one: one.name).map(
         lambda found: tuple(sorted(found, key=lambda one: one.name))
     ),
@@ -118,7 +120,8 @@ def test_the_same_said_twice_is_the_same() -> None:
         (
             {"q": "colour:red"},
             "colour: cannot be searched; known are state, queue, task, tag, error, created, "
-            "origin, id, workflow, step, batch, failure, death, deploy, args.NAME",
+            "origin, id, workflow, step, batch, failure, death, deploy, worker, "
+            "incident, args.NAME",
         ),
         ({"q": "args.:42"}, "args.: write args.name:value"),
         ({"q": "args.a..b:42"}, "args.a..b: write args.name:value"),
@@ -146,6 +149,8 @@ def test_the_same_said_twice_is_the_same() -> None:
             "death: there is no death 'old_age'; known are out_of_memory, signal",
         ),
         ({"deploy": "x" * 201}, "deploy: has at most 200 characters"),
+        ({"worker": "a\nb"}, "worker: holds a control character"),
+        ({"incident": "x"}, "incident: 'x' is no id of an incident; write incident:58"),
         ({"q": "deploy:1 deploy:2"}, "deploy: is both 1 and 2"),
         ({"stat": "failed"}, "stat: cannot be searched"),
         ({"q": "queue:a queue:b"}, "queue: is both a and b"),

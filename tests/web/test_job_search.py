@@ -17,7 +17,7 @@ from flask_opsjobs.jobs.search import queries as search_queries
 from tests.support.policies import ShowAll
 from tests.web.conftest import Access
 from tests.web.every import soup
-from tests.web.rows import make_job
+from tests.web.rows import make_incident, make_job, make_worker
 
 Get = Callable[..., Any]
 
@@ -242,6 +242,11 @@ def test_suggestions_complete_the_last_word(hiding: Get, session: Session) -> No
     assert _suggested(hiding, "args.") == ["args.amount:"]  # neither hidden nor redacted
     assert _suggested(hiding, "created:<") == ["created:<1h", "created:<1d", "created:<7d"]
     assert _suggested(hiding, "origin:r") == ["origin:rq"]
+    make_worker(session, name="w-token=abc")
+    worker, incident = make_worker(session), make_incident(session)
+    session.commit()
+    assert _suggested(hiding, "worker:") == [f"worker:{worker.name}"]
+    assert _suggested(hiding, "incident:") == [f"incident:{incident.id}"]
     assert len(_suggested(hiding, "")) <= 12
     for nonsense in ("\0", '"', '"""', "args.a:", "x" * 900, "tag:\0", "a:b:c", ":", " "):
         _suggested(hiding, nonsense)

@@ -27,6 +27,8 @@ QUALIFIERS = (
     "failure",
     "death",
     "deploy",
+    "worker",
+    "incident",
 )
 ORIGINS = ("opsjobs", "rq")
 LIMITS = (25, 50, 100)
@@ -81,6 +83,9 @@ class JobFilter:
     failure: int | None = None
     death: str | None = None
     deploy: str | None = None
+    # The name of the worker that has it now, and the id of an incident that names it.
+    worker: str | None = None
+    incident: int | None = None
     args: tuple[Argument, ...] = ()
     limit: int = LIMITS[0]
 
@@ -147,8 +152,13 @@ class JobFilter:
     @property
     def is_search(self) -> bool:
         """Whether no index has these jobs in the order of a list: then a limited number is examined."""
-        is_named = any(one is not None for one in (self.id, self.workflow, self.batch))
-        return bool(self.args or self.tag or self.error or is_named or self.is_by_attempts)
+        return bool(self.args or self.tag or self.error or self.names_jobs or self.is_by_attempts)
+
+    @property
+    def names_jobs(self) -> bool:
+        """Whether it names a job, a workflow, a batch, a worker or an incident: their jobs have an index."""
+        names = (self.id, self.workflow, self.batch, self.worker, self.incident)
+        return any(name is not None for name in names)
 
     @property
     def is_by_attempts(self) -> bool:
@@ -218,11 +228,11 @@ def _group(qualifier: str, value: str) -> int | str:
     return search_terms.check_text(qualifier, text) if number is None else number
 
 
-def _failure(value: str) -> int:
-    """The id of a failure, from a text such as `58` or `failure/58`."""
-    found = search_terms.read_own(value.strip().removeprefix("failure/"))
+def _own(qualifier: str, what: str, value: str) -> int:
+    """The id of a failure or an incident, from a text such as `58` or `failure/58`."""
+    found = search_terms.read_own(value.strip().removeprefix(f"{qualifier}/"))
     if found is None:
-        raise BadFilter("failure", f"{value[:40]!r} is no id of a failure; write failure:58")
+        raise BadFilter(qualifier, f"{value[:40]!r} is no id of {what}; write {qualifier}:58")
     return found
 
 
@@ -244,8 +254,10 @@ _PARSERS = {
     "workflow": lambda value: _group("workflow", value),
     "step": lambda value: search_terms.check_text("step", value),
     "batch": lambda value: _group("batch", value),
-    "failure": _failure,
+    "failure": lambda value: _own("failure", "a failure", value),
     "death": lambda value: _one_of("death", value.strip().replace(" ", "_"), tuple(DEATHS)),
     "deploy": lambda value: search_terms.check_text("deploy", value),
+    "worker": lambda value: search_terms.check_text("worker", value),
+    "incident": lambda value: _own("incident", "an incident", value),
     "limit": _limit,
 }

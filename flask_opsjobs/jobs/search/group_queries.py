@@ -1,4 +1,4 @@
-"""Bounds a search to the jobs of workflows and batches, which it names by id or by name."""
+"""Bounds a search to the jobs of workflows and batches, of a worker, or of an incident."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.orm import Session
 
 from ...core import sql
+from ...workers.queries import list_jobs_of
 from ..lifecycle import STATES
 from ..models import Job
 from .filter import JobFilter
@@ -47,18 +48,22 @@ class Members:
 
 
 def find_members(session: Session, wanted: JobFilter, found: Range) -> Members:
-    """The jobs that `workflow:`, `step:` and `batch:` name; all jobs when the filter has none of them.
+    """The jobs of what the filter names: `workflow:` and `step:`, `batch:`, `worker:`, `incident:`.
+
+    All jobs when it has none of them.
 
     A search that has no other condition with an index gets them listed: the newest of each state, in the
     order of an index, however many jobs a batch has.
     """
     groups, is_cut = _find_all_groups(session, wanted)
-    if not groups:
+    lists = _list_named_jobs(session, wanted)
+    if not (groups or lists):
         return Members()
-    if not all(ids for _, ids in groups):
+    if not all(ids for _, ids in groups) or not all(lists):
         return Members(jobs=())
-    conditions = _conditions_of_groups(session, wanted, groups)
-    if wanted.step is None and not (wanted.args or wanted.tag or wanted.id is not None):
+    conditions = _conditions_of(session, wanted, groups, lists)
+    is_bounded = lists or wanted.step or wanted.args or wanted.tag or wanted.id is not None
+    if not is_bounded:
         (key, ids), *_ = groups
         others = conditions[1:]
         jobs, has_more = _list_jobs(session, wanted, found, getattr(Job, key), ids, others)
@@ -69,7 +74,8 @@ def find_members(session: Session, wanted: JobFilter, found: Range) -> Members:
 def find_conditions(session: Session, wanted: JobFilter, table: Any) -> Members:
     """The same as conditions on the columns of a subquery, without a list."""
     groups, is_cut = _find_all_groups(session, wanted)
-    return Members(conditions=_conditions_of_groups(session, wanted, groups, table), is_cut=is_cut)
+    lists = _list_named_jobs(session, wanted)
+    return Members(conditions=_conditions_of(session, wanted, groups, lists, table), is_cut=is_cut)
 
 
 Groups = Sequence[tuple[str, Sequence[int]]]
@@ -87,11 +93,28 @@ def _find_all_groups(session: Session, wanted: JobFilter) -> tuple[Groups, bool]
     return groups, is_cut
 
 
-def _conditions_of_groups(
-    session: Session, wanted: JobFilter, groups: Groups, table: Any = Job
+def _list_named_jobs(session: Session, wanted: JobFilter) -> Sequence[Sequence[int]]:
+    """The jobs that the worker has and that the incident names: a list for each that the filter has."""
+    lists = []
+    if wanted.worker is not None:
+        lists.append(list_jobs_of(session, wanted.worker, MOST_JOBS))
+    if wanted.incident is not None:
+        params = {"incident": wanted.incident}
+        rows = session.connection().exec_driver_sql(sql.load("list_jobs_of_incident"), params)
+        lists.append(list(rows.scalars()))
+    return lists
+
+
+def _conditions_of(
+    session: Session,
+    wanted: JobFilter,
+    groups: Groups,
+    lists: Sequence[Sequence[int]],
+    table: Any = Job,
 ) -> tuple[ColumnElement[bool], ...]:
-    """The conditions that a row of `table` is a job of these groups, and of the searched step."""
+    """The conditions that a row of `table` is a job of these groups, of the searched step, of the lists."""
     conditions = tuple(is_one_of(getattr(table, key), ids) for key, ids in groups)
+    conditions += tuple(is_one_of(table.id, ids) for ids in lists)
     if wanted.step is None:
         return conditions
     params = {"workflows": list(groups[0][1]), "name": wanted.step}

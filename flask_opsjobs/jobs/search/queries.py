@@ -252,9 +252,7 @@ class Searched:
 
 def is_by_errors(wanted: JobFilter) -> bool:
     """Whether the search examines only the newest errors, since it has no other condition with an index."""
-    others = (wanted.id, wanted.workflow, wanted.batch)
-    is_named = any(other is not None for other in others)
-    return bool(wanted.error and not wanted.args and not wanted.tag and not is_named)
+    return bool(wanted.error and not wanted.args and not wanted.tag and not wanted.names_jobs)
 
 
 def first_unsearched_error(found: Range) -> Select[int]:

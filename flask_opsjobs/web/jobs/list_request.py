@@ -148,6 +148,7 @@ def _require_searchable(wanted: JobFilter) -> None:
         "step": wanted.step,
         "batch": wanted.batch,
         "deploy": wanted.deploy,
+        "worker": wanted.worker,
     }
     for name, text in texts.items():
         if isinstance(text, str) and display.clean(text) != text:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 
 from sqlalchemy.orm import Session
@@ -14,7 +14,9 @@ from ...jobs import queries
 from ...jobs.lifecycle import DEATHS, STATES
 from ...jobs.search.filter import ORIGINS, QUALIFIERS
 from ...jobs.search.terms import LONGEST, write_term
+from ...lifeline.queries import list_active_ids
 from ...queues.queries import list_queue_names
+from ...workers.queries import list_names
 from ...workflows.queries import list_recent_workflows
 from ..app import access
 from ..app.host import host
@@ -26,6 +28,14 @@ _FIXED = {
     "origin": ORIGINS,
     "created": ("<1h", "<1d", "<7d", ">1h", ">1d", ">7d"),
     "death": tuple(DEATHS),
+}
+# Those of a kind that has pages of its own: the permission to see them, and what lists some.
+_LISTED: Mapping[str, tuple[str, Callable[[Session], Iterable[object]]]] = {
+    "workflow": ("workflows.view", list_recent_workflows),
+    "batch": ("batches.view", list_recent_batches),
+    "deploy": ("lifeline.view", list_recent_versions),
+    "worker": ("workers.view", list_names),
+    "incident": ("lifeline.view", list_active_ids),
 }
 
 
@@ -72,12 +82,9 @@ def _values(session: Session, qualifier: str) -> Iterable[str]:
             return queries.list_task_names(session)
         case "tag":
             return _tags(session)
-        case "workflow" if access.may("workflows.view"):
-            return _shown(list_recent_workflows(session))
-        case "batch" if access.may("batches.view"):
-            return _shown(list_recent_batches(session))
-        case "deploy" if access.may("lifeline.view"):
-            return _shown(list_recent_versions(session))
+    if qualifier in _LISTED:
+        permission, list_some = _LISTED[qualifier]
+        return _shown(map(str, list_some(session))) if access.may(permission) else ()
     return ()
 
 
