@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Unpack
 
@@ -264,8 +264,8 @@ def _freeze(
         id=operation if is_kept else None,
         action=action.name,
         targets=targets,
-        counts=tuple(_counts(action, transitions.count_frozen_states(connection, operation))),
-        samples=_plan_samples(connection, request, operation, targets),
+        counts=count_frozen(connection, action, operation),
+        samples=plan_samples(connection, request, operation, targets),
         risk=action.risk,
         expires_at=now + transitions.DRAFT_SPAN,
         rate=rate,
@@ -273,25 +273,27 @@ def _freeze(
     )
 
 
-def _counts(action: Action[Any], rows: Iterable[tuple[str, str, int]]) -> Iterable[FrozenCount]:
-    for origin, state, number in rows:
-        yield FrozenCount(origin, state, number, action in actions_of_job(origin, state))
-
-
-def _plan_samples(connection: Connection, request: Request, operation: int, targets: int) -> Plan:
-    numbers = random.sample(range(1, targets + 1), min(targets, MOST_SAMPLES))
-    ids = transitions.list_frozen_jobs(connection, operation, numbers)
-    asked = Request(
-        request.host,
-        request.action,
-        tuple(f"job/{id}" for id in ids),
-        {},
-        request.actor,
-        request.via,
-        is_trusted=request.is_trusted,
-        now=request.now,
+def count_frozen(
+    connection: Connection, action: Action[Any], operation: int
+) -> tuple[FrozenCount, ...]:
+    """How many frozen jobs of an operation are in which state, the most first."""
+    found = transitions.count_frozen_states(connection, operation)
+    return tuple(
+        FrozenCount(origin, state, number, action in actions_of_job(origin, state))
+        for origin, state, number in found
     )
-    return planning.make_plan(connection, asked)
+
+
+def plan_samples(connection: Connection, request: Request, operation: int, targets: int) -> Plan:
+    """The plan of some jobs of an operation, chosen at random, as of now: each time of the same ones.
+
+    The targets of the request are not used. Locks and writes nothing.
+    """
+    chosen = random.Random(operation).sample(range(1, targets + 1), min(targets, MOST_SAMPLES))
+    ids = transitions.list_frozen_jobs(connection, operation, chosen)
+    return planning.make_plan(
+        connection, replace(request, targets=tuple(f"job/{id}" for id in ids))
+    )
 
 
 def say_draft(draft: OperationDraft) -> list[str]:

@@ -22,6 +22,8 @@ GOOD = {
     **SHOWN_AGAIN,
     # Nobody has left a job.
     "worker_rescue": 404,
+    # Without a reason.
+    "operation_start": 422,
     "jump": 303,
     "missing": 404,
     "preview_execute": 404,
@@ -58,6 +60,8 @@ def form_of(url: Url, job: Job) -> dict[str, str]:
         "more": "3",
         "rate": "",
     }
+    if url.endpoint == "operation_draft":  # its other fields are those of a search
+        return {"action": "job.retry", "state": "failed", "rate": ""}
     if url.endpoint == "failure_ignore":  # it takes one of three
         form["until"] = ""
     return form if url.kind == "action" else {}
@@ -70,6 +74,7 @@ def path_of(url: Url, job: Job) -> str:
         "<batch_id>": "1",
         "<incident_id>": "1",
         "<failure_id>": "1",
+        "<operation_id>": "1",
         "<view_id>": "987654",
         "<workflow_id>": "1",
         "<limiter>": "customer-api",

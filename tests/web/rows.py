@@ -35,6 +35,8 @@ from flask_opsjobs.lifeline.detectors import detector_of
 from flask_opsjobs.lifeline.finding import fingerprint_of
 from flask_opsjobs.lifeline.models import EvidenceRecord, IncidentRecord, IntegrityCheck, LoopRun
 from flask_opsjobs.limits.models import Lease, Limiter
+from flask_opsjobs.operations.lifecycle import RESULTS
+from flask_opsjobs.operations.models import Operation, OperationRow
 from flask_opsjobs.overview.models import Depth
 from flask_opsjobs.queues.models import Queue
 from flask_opsjobs.workers.models import Worker
@@ -517,6 +519,56 @@ def make_incident(
     return incident
 
 
+def make_operation(session: Session, **values: Any) -> Operation:
+    """An operation that is paused, with a receipt of each result but `asked`, flushed; `values` win.
+
+    Its jobs are removed.
+    """
+    results = [result for result in RESULTS if result not in ("pending", "asked")]
+    defaults: dict[str, Any] = {
+        "state": "paused",
+        "action": "job.retry",
+        "actor": "l.brandt",
+        "via": "page",
+        "is_trusted": False,
+        "query": {"state": "failed", "failure": "1"},
+        "reason": "Vendor confirms the API is back, OPS-2291",
+        "targets": 640,
+        "stage": 2,
+        **dict.fromkeys(results, 1),
+        "created_at": ago(minutes=20),
+        "expires_at": ago(minutes=5),
+        "started_at": ago(minutes=19),
+        "handled_at": ago(minutes=6),
+        "paused_at": ago(minutes=5),
+        "code": "redis_away",
+        "says": "Redis does not answer: see incident 1",
+    }
+    operation = _flushed(session, Operation(**defaults | values))
+    for number, result in enumerate(results, 1):
+        is_skipped = result == "skipped"
+        row = OperationRow(
+            operation_id=operation.id,
+            number=number,
+            job_id=900_100 + number,
+            queue="default",
+            origin="opsjobs",
+            state="failed",
+            dispatch_no=1,
+            attempt=1,
+            result=result,
+            code="changed" if is_skipped else None,
+            says="it was failed after 1 attempts when it was frozen, and is finished after 2"
+            if is_skipped
+            else None,
+            at=ago(minutes=7),
+            proven_at=None if result in ("done", "skipped") else ago(minutes=6),
+        )
+        session.add(row)
+    session.flush()
+    return operation
+
+
 def make_counted_failure(
     session: Session, jobs: Sequence[Job] = (), deploy: Deploy | None = None, **values: Any
 ) -> Failure:
@@ -608,6 +660,7 @@ def make_one_of_each(session: Session) -> dict[str, Job]:
     make_signal(session)
     make_event(session)
     make_incident(session)
+    make_operation(session)
     make_counted_failure(session, [jobs["retryable"], failed], make_deploy(session))
     make_numbers_of_task(session, failed.task)
     session.commit()

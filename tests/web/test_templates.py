@@ -10,6 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
+from flask_opsjobs import JobFilter
 from flask_opsjobs._folders import folder
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.host import Host
@@ -17,6 +18,7 @@ from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.lifeline.detectors import DETECTORS
 from flask_opsjobs.lifeline.finding import Detector
 from flask_opsjobs.limits.models import LimitRejection
+from flask_opsjobs.operations.operator import BulkOperator
 from flask_opsjobs.web.app import pages
 from tests.support.engine import Bench
 from tests.support.graphs import Graph
@@ -68,6 +70,13 @@ def alone(session: Session) -> str:
 
 
 @pytest.fixture
+def drafted(host: Host, jobs: dict[str, Job]) -> str:
+    """The path of a draft that retries all jobs that failed."""
+    draft = BulkOperator(host).draft("job.retry", JobFilter(state="failed"), actor="tester")
+    return f"/ops/jobs/operations/{draft.id}"
+
+
+@pytest.fixture
 def repairable(session: Session, monkeypatch: pytest.MonkeyPatch) -> str:
     """The path of an incident with an affected job and a repair."""
     loop_failing = replace(DETECTORS["loop_failing"], repairs=("job.rescue",))
@@ -87,6 +96,7 @@ def test_every_template_is_drawn_by_some_page(
     cooling: str,
     step: str,
     chained: str,
+    drafted: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     drawn: set[str] = set()
@@ -98,7 +108,7 @@ def test_every_template_is_drawn_by_some_page(
 
     pages._environment().cache.clear()
     monkeypatch.setattr(pages._environment().loader, "get_source", note)
-    others = [alone, drifted, cooling, step, repairable, chained]
+    others = [alone, drifted, cooling, step, repairable, chained, drafted]
     for path in [*others, *(path for _, path in reads(jobs))]:
         client.get(path)
     assert drawn == set(TEMPLATES)

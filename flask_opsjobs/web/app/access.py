@@ -16,6 +16,7 @@ from ...failures import actions as failure_actions
 from ...jobs import actions as job_actions
 from ...lifeline import actions as incident_actions
 from ...limits.actions import make_target
+from ...operations import actions as operation_actions
 from ...workflows import actions as workflow_actions
 from . import links, problems, references
 from .host import host
@@ -26,9 +27,12 @@ _log = logging.getLogger("flask_opsjobs")
 # Parts of pages need this permission, but no URL does. Without it arguments, outputs, errors, tracebacks
 # and logs stay hidden.
 PAYLOAD = "payload.view"
+# The pages of operations have no entry in the navigation: Lifeline leads to them.
+OPERATIONS = "operations.view"
 # All that the access policy is asked for.
 PERMISSIONS = (
     *(item.permission for item in NAVIGATION),
+    OPERATIONS,
     PAYLOAD,
     *dict.fromkeys(action.permission for action in ACTIONS.values()),
 )
@@ -104,6 +108,9 @@ def subject() -> str | None:
     if "failure_id" in arguments:
         target = f"failure/{arguments['failure_id']}"
         return failure_actions.read_target(target) or target
+    if "operation_id" in arguments:
+        target = f"operation/{arguments['operation_id']}"
+        return operation_actions.read_target(target) or target
     if "limiter" in arguments:
         return make_target(arguments["limiter"], references.asked_partition())
     if "name" not in arguments:

@@ -33,7 +33,7 @@ def to_target(target: str) -> str:
     if domain == "incident":
         return url_for("opsjobs.incident", incident_id=name)
     if domain == "operation":
-        return url_for("opsjobs.lifeline")
+        return url_for("opsjobs.operation", operation_id=name)
     if domain == "limiter":
         limiter, partition = split_target(target)
         return url_for("opsjobs.limiter", limiter=limiter, partition=partition)
@@ -43,7 +43,7 @@ def to_target(target: str) -> str:
 def to_action(action: Action[Any], target: str) -> str:
     """The address to which the button of an action on one target is sent."""
     endpoint, name = f"opsjobs.{action.domain}_{action.short_name}", name_in(target)
-    if action.domain in ("job", "workflow", "batch", "incident", "failure"):
+    if action.domain in ("job", "workflow", "batch", "incident", "failure", "operation"):
         values: dict[str, Any] = {f"{action.domain}_id": name}
         return url_for(endpoint, **values)
     if action.domain == "limiter":

@@ -148,12 +148,13 @@ _REMOVED = {
     "workflow": "Ended workflows are removed after their retention time",
     "batch": "Ended batches are removed after their retention time",
     "incident": "Resolved incidents are removed after their retention time",
+    "operation": "Ended operations are removed after their retention time",
     "failure": "A failure that did not happen for long is removed after its retention time",
 }
 
 
 def no_such_row(kind: str, id_: str) -> Problem:
-    """No job, workflow, batch, incident or failure (`kind`) has this id; it may have been removed."""
+    """No row of this kind, such as a job or an incident, has this id; it may have been removed."""
     says = f"There is no {kind} {id_[:40]}."
     return Problem(404, f"No such {kind}", says, f"{_REMOVED[kind]}; ids are whole numbers.")
 
@@ -225,6 +226,21 @@ def too_long() -> Problem:
 def unreadable(what: str) -> Problem:
     """A filter, cursor or form that cannot be read; `what` says why."""
     return Problem(422, "Cannot read this", what, "Correct it, or start from all jobs.")
+
+
+def no_draft(action: str, code: str | None, says: str) -> Problem:
+    """An operation that cannot be drafted, as (code, sentence); nothing was frozen."""
+    titles = {
+        "nothing_matches": "No job matches",
+        "too_many": "Too many jobs",
+        "unauthorized": "A permission is missing",
+    }
+    return Problem(
+        403 if code == "unauthorized" else 422,
+        titles.get(code or "", "Cannot read this"),
+        f"{says[:1].upper()}{says[1:]}.",
+        f"Nothing was done: {action} was not drafted.",
+    )
 
 
 def too_slow(seconds: float) -> Problem:

@@ -21,12 +21,14 @@ from ..lifeline import incident
 from ..lifeline import view as lifeline
 from ..limiters import simulate
 from ..limiters import view as limiters
+from ..operations import draft
+from ..operations import view as operations
 from ..overview import view as overview
 from ..queues import view as queues
 from ..workers import view as workers
 from ..workflows import compare, signals
 from ..workflows import view as workflows
-from . import files, views
+from . import access, files, views
 
 # A page answers GET with a document, a fragment GET with a part of a document, a file GET with rows to
 # download, an action POST with a change or with a form. An asset is a static file, the same for everybody.
@@ -54,16 +56,16 @@ class Url:
 def _actions_of(
     domain: str,
     page: str,
-    start: Callable[[Action[Any]], Callable[..., Any]] = actions.on_named,
+    make_view: Callable[[Action[Any]], Callable[..., Any]] = actions.on_named,
     **own: Callable[..., Any],
 ) -> Iterator[Url]:
     """Each action on one subject. `page` is its page's path, `own` are views of their own.
 
-    `start` makes the view of each other action.
+    `make_view` makes the view of each other action.
     """
     for action in actions_of(domain):
         rule, endpoint = f"{page}/{action.short_name}", f"{domain}_{action.short_name}"
-        view = own.get(action.short_name) or start(action)
+        view = own.get(action.short_name) or make_view(action)
         yield Url(rule, endpoint, view, "action", action.permission)
 
 
@@ -198,6 +200,24 @@ URLS = (
         "lifeline.view",
     ),
     *_actions_of("failure", "/lifeline/failures/<failure_id>", actions.on_id),
+    Url("/operations", "operations", operations.page, "page", access.OPERATIONS),
+    Url("/operations/live", "operations_live", operations.live, "fragment", access.OPERATIONS),
+    Url("/operations/draft", "operation_draft", draft.make, "action", "operation.start"),
+    Url(
+        "/operations/<operation_id>",
+        "operation",
+        operations.operation_page,
+        "page",
+        access.OPERATIONS,
+    ),
+    Url(
+        "/operations/<operation_id>/live",
+        "operation_live",
+        operations.operation_live,
+        "fragment",
+        access.OPERATIONS,
+    ),
+    *_actions_of("operation", "/operations/<operation_id>", actions.on_id, start=operations.start),
     Url("/audit", "audit", audit.page, "page", "audit.view"),
     Url("/audit/live", "audit_live", audit.live, "fragment", "audit.view"),
     Url("/audit.csv", "audit_csv", audit.csv, "file", "audit.view"),

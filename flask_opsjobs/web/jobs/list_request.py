@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from urllib.parse import parse_qsl
@@ -74,15 +74,24 @@ def read_list_request() -> ListRequest:
 
     Raises `Problem` when they cannot be read, or when the actor may not search for this.
     """
-    try:
-        wanted = JobFilter.from_query(request.args.items(multi=True))
-    except BadFilter as error:
-        raise problems.unreadable(f"{error}.") from error
-    _require_searchable(wanted)
+    wanted = read_searchable(request.args.items(multi=True))
     before, after = (_position(side, wanted) for side in ("before", "after"))
     if before is not None and after is not None:
         raise problems.unreadable("before and after: a page begins at one of them.")
     return ListRequest(wanted, before, after)
+
+
+def read_searchable(pairs: Iterable[tuple[str, str]]) -> JobFilter:
+    """The filter from the fields of a search.
+
+    Raises `Problem` when it cannot be read, or when the actor may not search for this.
+    """
+    try:
+        wanted = JobFilter.from_query(pairs)
+    except BadFilter as error:
+        raise problems.unreadable(f"{error}.") from error
+    _require_searchable(wanted)
+    return wanted
 
 
 def read_address(address: str) -> JobFilter | None:
