@@ -16,7 +16,7 @@ from flask_opsjobs.workers.pool_report import ChildReport, PoolReport
 from flask_opsjobs.workers.queries import list_reserved, list_workers
 from tests.web.conftest import Access
 from tests.web.every import soup
-from tests.web.rows import ago, make_attempt, make_deploy, make_job, make_worker
+from tests.web.rows import ago, make_attempt, make_deploy, make_job, make_loops, make_worker
 from tests.web.rows import paused as is_paused
 
 Get = Callable[..., Any]
@@ -80,8 +80,15 @@ def test_nobody_there(get: Get) -> None:
     assert "flask opsjobs worker" in _say(get)
 
 
-def test_all_are_well(get: Get, running: Job) -> None:
+def test_all_are_well(get: Get, session: Session, running: Job) -> None:
+    make_loops(session)
+    session.commit()
     assert _say(get) == "1 worker alive, none late, none missing."
+
+
+def test_nobody_looks_for_missing_workers(get: Get, running: Job) -> None:
+    assert _say(get).startswith("Nobody looks for missing workers: the loop watch does not run.")
+    assert "1 worker alive, by its last heartbeat" in _say(get)
 
 
 def test_one_is_late(get: Get, session: Session, running: Job) -> None:

@@ -19,6 +19,7 @@ from ...actions.registry import ACTIONS
 from ...engine.redis.broker import broker_of
 from ...engine.redis.connections import find_unreachable
 from ...failures.deploys import Marker, find_newest
+from ...lifeline.loop_runs import find_loop
 from ...lifeline.watch import list_abandoned
 from ...overview.queries import find_queues
 from ...queues.queries import list_decisions
@@ -68,6 +69,7 @@ def _part() -> tuple[Markup, datetime]:
         )
         newest = find_newest(driver)
         queues = find_queues(read.session, workers, list_decisions(read.session))
+        watch = find_loop(read.session, read.now, "watch")
     plain = [one for one in current if one.kind == "plain"]
     made = pages.part(
         "workers/_live.html",
@@ -92,6 +94,7 @@ def _part() -> tuple[Markup, datetime]:
         drain=ACTIONS["worker.drain"],
         forget=ACTIONS["worker.forget"],
         settings=host().settings,
+        watch=watch,
     )
     return made, read.now
 
