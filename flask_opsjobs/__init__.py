@@ -25,6 +25,7 @@ from .errors import (
     TooManyActions,
     UnknownBatch,
     UnknownJob,
+    UnknownSubject,
     UnknownWorkflow,
     WrongSession,
 )
@@ -86,6 +87,7 @@ __all__ = [
     "Unique",
     "UnknownBatch",
     "UnknownJob",
+    "UnknownSubject",
     "UnknownWorkflow",
     "Wait",
     "Workflow",

@@ -123,6 +123,10 @@ class UnknownWorkflow(OpsJobsError, LookupError):
     """There is no workflow with this id: it was removed, or never existed."""
 
 
+class UnknownSubject(OpsJobsError, LookupError):
+    """A text names no subject of forensics, such as `job/42` or `queue/mail`."""
+
+
 class WrongSession(OpsJobsError):
     """The given `session=` is bound to a database other than that of the jobs."""
 

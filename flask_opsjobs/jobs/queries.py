@@ -153,6 +153,14 @@ def find_qualifier(session: Session, name: str) -> str | None:
     return None
 
 
+def find_oldest_of_queue(session: Session, queue: str) -> datetime | None:
+    """When the oldest job of the queue that is stored was created; None when none is stored."""
+    oldest = scan_index(
+        select(Job.created_at), JobFilter().but(queue=queue), Range(), newest_first=False
+    )
+    return session.scalars(oldest.limit(1)).first()
+
+
 def find_next_due(session: Session) -> datetime | None:
     """When the next scheduled or retryable managed job is due; None when there is none."""
     return session.scalars(_NEXT_DUE).first()

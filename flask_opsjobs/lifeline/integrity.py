@@ -243,3 +243,9 @@ def list_integrity_checks(session: Session) -> Sequence[IntegrityRow]:
     rows = session.execute(_CHECKS)
     checks = [IntegrityRow(*row) for row in rows]
     return [check for check in checks if check.stored or not check.is_balanced]
+
+
+def has_integrity_check(session: Session, queue: str) -> bool:
+    """Whether the queue ever had a job that an integrity check counted."""
+    found = select(IntegrityCheck.queue).where(IntegrityCheck.queue == queue)
+    return session.scalars(found).one_or_none() is not None

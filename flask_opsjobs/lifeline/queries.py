@@ -399,7 +399,7 @@ def list_changes_before(session: Session, incident: IncidentRow) -> Sequence[Cha
     found = [
         *_started_workers(session, since, until),
         *_ended_workers(session, since, until),
-        *_deploys(session, since, until),
+        *list_deploys_between(session, since, until),
         *_decisions(session, since, until, f"incident/{incident.id}"),
     ]
     return sorted(found, key=lambda change: change.at, reverse=True)[:MOST_CHANGES]
@@ -433,7 +433,8 @@ def _ended_workers(session: Session, since: datetime, until: datetime) -> list[C
     ]
 
 
-def _deploys(session: Session, since: datetime, until: datetime) -> list[ChangeRow]:
+def list_deploys_between(session: Session, since: datetime, until: datetime) -> list[ChangeRow]:
+    """The last 50 deploys within a span, the newest first."""
     chosen = (
         select(Deploy.at, Deploy.version, Deploy.actor, Deploy.source, Deploy.note, Deploy.id)
         .where(Deploy.at.between(since, until))

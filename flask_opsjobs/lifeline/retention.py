@@ -39,7 +39,7 @@ _STATEMENTS = {
     "failures": "retain_failures",
 }
 _WORKER_DAYS = 7
-_LOOP_RUN_DAYS = 30
+LOOP_RUN_DAYS = 30
 NUMBER_DAYS = 30
 # The minutes of failures are for the trend of a day.
 _FAILURE_MINUTE_DAYS = 2
@@ -109,7 +109,7 @@ def _limits(settings: Settings, now: datetime) -> dict[str, datetime]:
         "outputs": now - timedelta(days=settings.keep_output_days),
         "unique_locks": now,
         "workers": now - timedelta(days=_WORKER_DAYS),
-        "loop_runs": now - timedelta(days=_LOOP_RUN_DAYS),
+        "loop_runs": now - timedelta(days=LOOP_RUN_DAYS),
         "previews": now - _PREVIEW_SPAN,
         "operation_rows": now - timedelta(days=settings.keep_operations_days),
         "operations": now - timedelta(days=settings.keep_operations_days),

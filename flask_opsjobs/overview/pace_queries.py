@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
+from ..core import sql
 from .models import Depth, Rollup, RollupPosition
 
 # In seconds: 1, 2, 4 ms … The first bucket is below 1 ms; the last begins at 2^30 ms (twelve days) and has no
@@ -125,6 +126,27 @@ def find_pace(session: Session, window: str, now: datetime) -> Pace:
         else:
             steps.append(PaceStep(at, due=due, is_capped=is_capped))
     return Pace(window, step, steps, counted_until)
+
+
+@dataclass(frozen=True)
+class QueueHour:
+    """An hour of a queue. `most_due` is the most jobs that were due at once; None when nobody looked."""
+
+    hour: datetime
+    enqueued: int
+    finished: int
+    failed: int
+    canceled: int
+    most_due: int | None
+
+
+def list_queue_hours(
+    session: Session, queue: str, since: datetime, until: datetime
+) -> Sequence[QueueHour]:
+    """The hours of a queue in which something was counted, at most 50, the newest first."""
+    params = {"queue": queue, "since": since, "until": until}
+    rows = session.connection().exec_driver_sql(sql.load("list_queue_hours"), params)
+    return [QueueHour(*row) for row in rows]
 
 
 def find_counted_until(session: Session) -> datetime | None:

@@ -82,6 +82,16 @@ def list_decisions(session: Session) -> Mapping[str, QueueRow]:
     return {row.name: QueueRow(*row) for row in session.execute(_DECISIONS)}
 
 
+def find_paused_reason(session: Session, name: str) -> str | None:
+    """Why the queue is paused or draining, in the words of who did it; None when it is open."""
+    return session.scalars(select(Queue.paused_reason).where(Queue.name == name)).one_or_none()
+
+
+def find_created_at(session: Session, name: str) -> datetime | None:
+    """When the row of the queue was made; None when it has none."""
+    return session.scalars(select(Queue.created_at).where(Queue.name == name)).one_or_none()
+
+
 def find_rates(session: Session, now: datetime) -> Rates:
     """The rates of the last hour, summed from the counts per minute."""
     found = session.connection().exec_driver_sql(sql.load("sum_rates"), {"since": now - _RATE_SPAN})

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import any_, bindparam, literal, or_, select
 from sqlalchemy.orm import Session
 
 from ..core import sql
@@ -232,6 +232,20 @@ def list_names(session: Session) -> Sequence[str]:
     """Return the names of at most 200 workers that have not ended, in order."""
     live = select(Worker.name).where(Worker.ended_at.is_(None)).order_by(Worker.name)
     return list(session.scalars(live.limit(_MOST_LIVE)))
+
+
+def list_listeners_since(
+    session: Session, queue: str, since: datetime, limit: int
+) -> Sequence[WorkerRow]:
+    """Return the workers that listened to the queue since then, those that started last first."""
+    chosen = (
+        select(*_WORKER)
+        .where(literal(queue) == any_(Worker.queues))
+        .where(or_(Worker.ended_at.is_(None), Worker.ended_at >= since))
+        .order_by(Worker.started_at.desc())
+        .limit(limit)
+    )
+    return [_worker(*row) for row in session.execute(chosen)]
 
 
 def find_worker(session: Session, worker_id: int) -> WorkerRow | None:

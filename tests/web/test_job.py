@@ -26,7 +26,7 @@ from flask_opsjobs.jobs.lifecycle import (
 from flask_opsjobs.jobs.models import Attempt, Job
 from flask_opsjobs.jobs.queries import find_job, list_attempts
 from flask_opsjobs.queues.models import Queue
-from flask_opsjobs.web.job.history import WIDTH, draw_timeline
+from flask_opsjobs.web.job.attempts_svg import WIDTH, draw_timeline
 from flask_opsjobs.web.job.traceback import condense
 from tests.web.conftest import Access
 from tests.web.every import soup

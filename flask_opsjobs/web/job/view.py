@@ -12,9 +12,11 @@ from markupsafe import Markup
 from ...actions.domain import Action, Request, name_in
 from ...actions.planning import make_plan
 from ...actions.registry import ACTIONS
+from ...audit.history import tell_decision
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.display import NO_PAYLOAD
+from ...core.history import newest_first
 from ...core.reading import Reading
 from ...cron.lifecycle import RESULTS
 from ...cron.queries import find_slot_of
@@ -24,6 +26,7 @@ from ...jobs import queries
 from ...jobs.actions import actions_of_job
 from ...jobs.adopted.chain_queries import find_dependents, find_parents
 from ...jobs.adopted.queries import find_adopted
+from ...jobs.history import list_history, outcome_of, source_of
 from ...jobs.lifecycle import DEATHS, ENDED_BY, FINAL, MEANINGS
 from ...jobs.rows import AttemptRow, JobInFull
 from ...jobs.search import terms
@@ -37,7 +40,7 @@ from ..app.deaths import say_death, say_facts
 from ..app.host import host, reading
 from ..cron.slots import shape_of
 from ..workflows.run import STEP_ACTIONS
-from .history import draw_timeline, list_history, outcome_of, source_of
+from .attempts_svg import draw_timeline
 from .traceback import condense
 
 _RESCHEDULE = ACTIONS["job.reschedule"]
@@ -123,7 +126,7 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         condense=condense,
         output=queries.find_output(read.session, job.id),
         worker=_worker(read, job),
-        history=list_history(job, attempts, events, rq),
+        history=newest_first([*list_history(job, attempts, rq), *map(tell_decision, events)]),
         relations=queries.find_relations(read.session, job),
         parents=find_parents(read.session, job.id) if job.origin == "rq" else (),
         dependents=find_dependents(read.session, job.id) if job.origin == "rq" else (),

@@ -1,16 +1,14 @@
-"""Tells a job's history: its events, newest first, each with its source, and its attempts on a time axis."""
+"""Tells the history of a job: its events, each with its source."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
-from ...audit.queries import EventRow
-from ...core.words import span
-from ...jobs.adopted.queries import AdoptedRow
-from ...jobs.lifecycle import ENDED_BY, FINAL
-from ...jobs.rows import AttemptRow, JobInFull
+from ..core.history import INFERRED, Event
+from .adopted.queries import AdoptedRow
+from .lifecycle import ENDED_BY, FINAL
+from .rows import AttemptRow, JobInFull
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,6 @@ def outcome_of(attempt: AttemptRow, job: JobInFull) -> Word:
     return Word(status or ("failed" if is_last_word else "retryable"), text)
 
 
-# The source of what no process reported.
-_INFERRED = "nobody: inferred"
 # Who ends a job, by `ended_by`.
 _ENDERS = {
     "deadline": "dispatcher",
@@ -56,40 +52,18 @@ _ENDERS = {
 }
 
 
-@dataclass(frozen=True)
-class Event:
-    """One event of a job. `payload` and `label` have not passed the display policy yet."""
-
-    at: datetime
-    is_: str
-    text: str
-    source: str
-    payload: str | None = None
-    label: str | None = None
-    audit: int | None = None
-    # For a time that nobody saw: the last look before it.
-    after: datetime | None = None
-
-    @property
-    def is_inferred(self) -> bool:
-        """Whether the event was inferred: no process reported it."""
-        return self.source == _INFERRED
-
-
 def list_history(
     job: JobInFull,
     attempts: Sequence[AttemptRow],
-    events: Sequence[EventRow],
     rq: AdoptedRow | None = None,
 ) -> Sequence[Event]:
-    """All known events, newest first. A job's row keeps only the time of its last dispatch.
+    """What its rows tell: its end first, then its attempts. A job's row keeps only its last dispatch.
 
-    `rq` is what RQ says of an adopted job.
+    `attempts` are given newest first. `rq` is what RQ says of an adopted job. A stable sort by time keeps a
+    job's end above the end of its attempt at the same time.
     """
     of_job = _of_job(job, attempts) if rq is None else _of_adopted_job(job, rq)
-    found = [*of_job, *_of_attempts(job, attempts), *map(_of_audit, events)]
-    # The sort is stable: a job's end stays above the end of its attempt at the same time.
-    return sorted(found, key=lambda event: event.at, reverse=True)
+    return [*of_job, *_of_attempts(job, attempts)]
 
 
 def _of_job(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Event]:
@@ -158,82 +132,6 @@ def _of_attempts(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Eve
 def source_of(attempt: AttemptRow) -> str:
     """Who reported the end of an attempt: its worker, or RQ; that of a lost attempt a loop inferred."""
     if attempt.outcome == "lost":
-        return _INFERRED
+        return INFERRED
     # Only RQ's own results name no worker of ours.
     return "worker" if attempt.worker_id is not None or attempt.execution_id is None else "rq"
-
-
-def _of_audit(event: EventRow) -> Event:
-    action = event.action.partition(".")[2].replace("_", " ")
-    text = f"{event.actor}: {action}{f', refused ({event.code})' if event.code else ''}"
-    status = "refused" if event.outcome == "refused" else "seen"
-    return Event(event.at, status, text, "operator", label=event.reason, audit=event.sequence)
-
-
-WIDTH = 760.0
-_NARROWEST = 6.0
-_LABEL = 14.0
-_TICKS = 6
-_STEPS = (
-    *(1, 2, 5, 10, 15, 30),
-    *(60 * minutes for minutes in (1, 2, 5, 10, 15, 30)),
-    *(3600 * hours for hours in (1, 2, 6, 12)),
-    *(86400 * days for days in (1, 2, 5, 10, 30, 100, 1000)),
-)
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One attempt. `label` is empty where it would overlap the label before."""
-
-    x: float
-    width: float
-    status: str
-    label: str
-
-    @property
-    def middle(self) -> float:
-        """The x position of its label."""
-        return self.x + self.width / 2
-
-
-@dataclass(frozen=True)
-class Timeline:
-    """The bars, and the ticks below them as (x, text); time counts from the first attempt's start."""
-
-    bars: Sequence[Bar]
-    ticks: Sequence[tuple[float, str]]
-
-
-def draw_timeline(attempts: Sequence[AttemptRow], job: JobInFull, now: datetime) -> Timeline | None:
-    """The drawing of the attempts, which are given newest first; None for fewer than two."""
-    if len(attempts) < 2:
-        return None
-    start = min(attempt.started_at for attempt in attempts)
-    end = max(attempt.ended_at or now for attempt in attempts)
-    seconds = max(1.0, (end - start).total_seconds())
-
-    def x(moment: datetime) -> float:
-        return (moment - start).total_seconds() / seconds * (WIDTH - _NARROWEST)
-
-    return Timeline(list(_bars(attempts, job, now, x)), list(_ticks(seconds)))
-
-
-def _bars(
-    attempts: Sequence[AttemptRow], job: JobInFull, now: datetime, x: Callable[[datetime], float]
-) -> Iterator[Bar]:
-    labelled = -_LABEL
-    for attempt in reversed(attempts):
-        left = x(attempt.started_at)
-        width = max(_NARROWEST, x(attempt.ended_at or now) - left)
-        is_free = left + width / 2 - labelled >= _LABEL
-        labelled = left + width / 2 if is_free else labelled
-        label = str(attempt.number) if is_free else ""
-        yield Bar(round(left, 1), round(width, 1), outcome_of(attempt, job).is_, label)
-
-
-def _ticks(seconds: float) -> Iterator[tuple[float, str]]:
-    step = next((step for step in _STEPS if seconds / step <= _TICKS), _STEPS[-1])
-    for number in range(int(seconds // step) + 1):
-        words = f"+{span(number * step)}" if number else "start"
-        yield round(number * step / seconds * (WIDTH - _NARROWEST), 1), words

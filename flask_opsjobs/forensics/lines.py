@@ -1,0 +1,102 @@
+"""Tells what every timeline has: decisions of the audit, incidents, deploys and operations. Bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from ..audit.history import tell_decision
+from ..audit.queries import EventRow, list_events_of
+from ..core.history import Event
+from ..lifeline.queries import MOST_CHANGES, IncidentRow, list_deploys_between
+from ..operations.queries import MOST_OPERATIONS, ListedOperation, page_of_operations
+from .bundle import Inquiry, LeftOut, Told
+
+MOST_DECISIONS = 100
+
+Lines = tuple[list[Event], list[LeftOut]]
+
+
+def list_decision_lines(inquiry: Inquiry, told: Told | None) -> Lines:
+    """The last decisions on the subject, and those on its `targets` within its span."""
+    if not inquiry.may("audit.view"):
+        return [], [LeftOut("decisions of the audit, which need audit.view")]
+    found = list_events_of(inquiry.session, inquiry.subject, MOST_DECISIONS)
+    left_out = _older(found, "decisions")
+    rows = {row.sequence: row for row in found}
+    for target in told.targets if told else ():
+        found = list_events_of(inquiry.session, target, MOST_DECISIONS)
+        if found and told and found[-1].at >= told.since:
+            left_out += _older(found, f"decisions on {target}")
+        rows |= {row.sequence: row for row in found if told and _is_in(row.at, told)}
+    return [tell_decision(row) for row in rows.values()], left_out
+
+
+def _older(rows: Sequence[EventRow], what: str) -> list[LeftOut]:
+    return [LeftOut(what, before=rows[-1].at)] if len(rows) == MOST_DECISIONS else []
+
+
+def _is_in(at: datetime, told: Told) -> bool:
+    return told.since <= at <= told.until
+
+
+def tell_incidents(incidents: Sequence[IncidentRow]) -> Iterator[Event]:
+    """When the incidents about a subject began and ended, as far as their rows tell: the last episode."""
+    for incident in incidents:
+        subject = f"incident/{incident.id}"
+        yield Event(
+            incident.opened_at,
+            "incident",
+            f"Incident {incident.id} began: {incident.title}",
+            "detector",
+            subject=subject,
+        )
+        if incident.resolved_at is not None:
+            how = incident.how_it_ended
+            yield Event(
+                incident.resolved_at,
+                "resolved",
+                f"Incident {incident.id} ended. {how}",
+                "operator" if incident.resolved_by == "operator" else "detector",
+                subject=subject,
+            )
+
+
+def list_deploy_lines(inquiry: Inquiry, since: datetime, until: datetime) -> Lines:
+    """The deploys within a span."""
+    rows = list_deploys_between(inquiry.session, since, until)
+    events = [
+        Event(row.at, "deploy", f"Deploy {row.what}", row.by, label=row.reason, subject=row.subject)
+        for row in rows
+    ]
+    is_cut = len(rows) == MOST_CHANGES
+    return events, [LeftOut("deploys", before=rows[-1].at)] if is_cut else []
+
+
+def list_operation_lines(inquiry: Inquiry, since: datetime, until: datetime) -> Lines:
+    """The operations that ran within a span, among the newest ones."""
+    if not inquiry.may("operations.view"):
+        return [], [LeftOut("operations, which need operations.view")]
+    rows = page_of_operations(inquiry.session)
+    events = [
+        event
+        for row in rows
+        if row.started_at is not None
+        and row.started_at <= until
+        and (row.ended_at is None or row.ended_at >= since)
+        for event in _of_operation(row, row.started_at)
+        if since <= event.at <= until
+    ]
+    is_cut = len(rows) == MOST_OPERATIONS and rows[-1].created_at >= since
+    return events, [LeftOut("operations", before=rows[-1].created_at)] if is_cut else []
+
+
+def _of_operation(row: ListedOperation, started_at: datetime) -> Iterator[Event]:
+    subject = f"operation/{row.id}"
+    says = f"{row.action.replace('.', ' ')}, {row.targets:,} targets"
+    yield Event(
+        started_at, "operation", f"Operation {row.id} began: {says}", "operator", subject=subject
+    )
+    if row.ended_at is not None:
+        text = f"Operation {row.id} ended: {row.state}"
+        yield Event(row.ended_at, "operation", text, "loop operate", subject=subject)

@@ -1,0 +1,91 @@
+"""Lists what may be done next, in order: audited actions, the RQ bridge, follow-ups of the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..actions.domain import Action, Request
+from ..actions.planning import make_plan
+from ..actions.registry import DOMAINS, actions_of
+from ..lifeline.queries import IncidentRow
+from .bundle import OWNERS, Inquiry, Path, Told
+
+# An action that a kind does not ask for by name is listed for so many targets.
+_MOST_TARGETS = 3
+
+
+def list_paths(
+    inquiry: Inquiry, told: Told | None, incidents: Sequence[IncidentRow]
+) -> Sequence[Path]:
+    """The paths of a subject, those of one owner together, in the order of `OWNERS`."""
+    targets = (inquiry.subject, *(told.targets if told else ()))[:_MOST_TARGETS]
+    found = [path for target in targets for path in list_legal_actions(inquiry, target)]
+    found += told.paths if told else ()
+    found += [_follow_up(incident) for incident in incidents if incident.is_active]
+    order = list(OWNERS)
+    return sorted(found, key=lambda path: order.index(path.kind))
+
+
+def list_legal_actions(inquiry: Inquiry, target: str) -> Iterator[Path]:
+    """The audited actions that the state of the target allows now, in the order of their buttons.
+
+    The function that plans actions decides, without a lock. A repair is left out when it would do nothing.
+    """
+    domain = target.partition("/")[0]
+    if domain not in DOMAINS or DOMAINS[domain].read_target(target) is None:
+        return
+    for action in actions_of(domain):
+        refusal = _find_refusal(inquiry, action, target)
+        if refusal is None:
+            yield _path(action, target, inquiry)
+
+
+def _find_refusal(inquiry: Inquiry, action: Action[Any], target: str) -> str | None:
+    connection: Any = inquiry.session.connection().connection.driver_connection
+    request = Request(
+        inquiry.host, action, (target,), {}, "forensics", "page", is_trusted=True, now=inquiry.now
+    )
+    if not action.params:
+        skipped = make_plan(connection, request).skipped
+        return skipped[0].says if skipped else None
+    # Without its values only the state can be judged.
+    domain = DOMAINS[action.domain]
+    row = domain.find_rows(connection, request, [target]).get(target)
+    if row is None:
+        return domain.say_unknown(target)
+    skip = domain.forbid(row, request)
+    return skip.says if skip else None
+
+
+def _path(action: Action[Any], target: str, inquiry: Inquiry) -> Path:
+    is_allowed = inquiry.may(action.permission)
+    return Path(
+        kind="action",
+        title=action.title,
+        says=action.risk,
+        action=action.name,
+        target=target,
+        refusal=None if is_allowed else f"it needs {action.permission}",
+    )
+
+
+def _follow_up(incident: IncidentRow) -> Path:
+    """What the host does about an incident. No callback is known, so nobody was called."""
+    return Path(
+        kind="follow_up",
+        title=f"Tell the people who are on call for incident {incident.id}",
+        says=incident.next_step or incident.title,
+        target=f"incident/{incident.id}",
+        status="unconfigured",
+    )
+
+
+def bridge(name: str, says: str = "") -> Path:
+    """The look at a delivery, or at a plain RQ job, in RQ's own pages. This version has no bridge."""
+    return Path(
+        kind="bridge",
+        title=f"Look at {name} in RQ",
+        says=says,
+        refusal="the RQ bridge is not part of this version: use `rq info`, or RQ's own dashboard",
+    )

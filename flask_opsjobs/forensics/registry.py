@@ -1,0 +1,23 @@
+"""Gathers the kinds of subjects, and reads the name of a subject, such as `job/42`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..core.words import show_value
+from ..errors import UnknownSubject
+from .bundle import Kind
+from .subjects import queue
+
+KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (queue.KIND,)}
+
+
+def read_kind(text: str) -> tuple[Kind, str]:
+    """The kind and the canonical key of a subject. Raises `UnknownSubject` for a text that names none."""
+    name, _, key = text.partition("/") if isinstance(text, str) else ("", "", "")
+    kind = KINDS.get(name)
+    canonical = kind.read_key(key) if kind else None
+    if kind is None or canonical is None:
+        kinds = ", ".join(f"{each}/…" for each in KINDS)
+        raise UnknownSubject(f"{show_value(text)} names no subject: write one of {kinds}")
+    return kind, canonical

@@ -1,0 +1,1 @@
+"""Tests of forensics: what a bundle says, compared with what was really done."""

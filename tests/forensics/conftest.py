@@ -1,0 +1,72 @@
+"""A story of a test: what its engine did, at times that the test chooses, and the bundles about it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.core.reading import read_clock
+from flask_opsjobs.forensics.bundle import Bundle
+from flask_opsjobs.forensics.find import find_bundle, may_all
+from flask_opsjobs.lifeline import loop_runs
+from flask_opsjobs.loops import LOOPS
+from tests.support.engine import Bench
+
+WHY: dict[str, Any] = {"actor": "ops-demo", "reason": "because it is a test"}
+
+
+class Story:
+    """What happens in one test. All loops run, as far as `later` is not told otherwise."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.operator = Operator(bench.host)
+        self._runs: dict[str, int] = {}
+        self._later = timedelta()
+        self._note_passes()
+
+    @property
+    def now(self) -> datetime:
+        """Postgres' clock, moved by what `later` was told."""
+        return read_clock(self.bench.connection) + self._later
+
+    def later(self, seconds: float, *, without: tuple[str, ...] = ()) -> None:
+        """Let time pass, in which the loops run but for those named. No pass does anything."""
+        self._note_passes(*without)
+        end = self._later + timedelta(seconds=seconds)
+        while self._later < end:
+            self._later = min(end, self._later + timedelta(seconds=2))
+            self._note_passes(*without)
+
+    def _note_passes(self, *but: str) -> None:
+        for loop in LOOPS:
+            if loop.name not in but:
+                every = loop.every_seconds(self.bench.host.settings)
+                note = loop_runs.Note(loop.name, "here-1", every, 0.01, "nothing to do", None)
+                self._runs[loop.name] = loop_runs.note_pass(
+                    self.bench.connection, self._runs.get(loop.name), note, self.now
+                )
+
+    def ask(self, subject: str, may: Any = may_all) -> Bundle:
+        """The bundle of the subject now."""
+        with Session(self.bench.host.engine) as session:
+            return find_bundle(self.bench.host, session, subject, self.now, may)
+
+
+def texts(bundle: Bundle) -> list[str]:
+    """What its timeline says, oldest first."""
+    return [event.text for event in reversed(bundle.timeline.events)]
+
+
+def actions(bundle: Bundle) -> list[str | None]:
+    """The actions that it offers, in order."""
+    return [path.action for path in bundle.paths if path.kind == "action"]
+
+
+@pytest.fixture
+def story(bench: Bench) -> Story:
+    return Story(bench)
