@@ -201,6 +201,19 @@ class Operator:
         """
         return self._run_or_raise("job.rescue", jobs, why)
 
+    def skip(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
+        """End steps of workflows that wait, failed or were canceled as finished, with the result null.
+
+        >>> flow = opsjobs.workflow("invoices")
+        >>> first = flow.step("first", send_invoice, invoice_id=9001)
+        >>> second = flow.step("second", send_invoice, invoice_id=9002, after=first)
+        >>> run = flow.start()
+        >>> db.session.commit()
+        >>> operator.skip(2, **why).outcome
+        'done'
+        """
+        return self._run_or_raise("job.skip", jobs, why)
+
     def recall(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
         """Make queued jobs due again whose deliveries are nowhere in Redis, as the recall loop does.
 

@@ -83,7 +83,7 @@ def forbid(job: JobForDecision, request: Request) -> Skip | None:
     if job.origin == "rq":
         return adopted_actions.forbid(job, request)
     name, is_legal = request.action.short_name, job.state in request.action.sources
-    why = None if job.step is None else _find_step_problem(job, name)
+    why = _find_step_problem(job, name)
     if why is None and not is_legal:
         why = f"it is {job.state}"
         if job.step is not None:
@@ -107,7 +107,9 @@ def _find_batch_problem(job: JobForDecision, action: str) -> str | None:
 
 
 def _find_step_problem(job: JobForDecision, action: str) -> str | None:
-    """Why the workflow of a step forbids the action; None when it allows it."""
+    """Why the workflow of a step, or that it is none, forbids the action; None when it is allowed."""
+    if job.step is None:
+        return "it is no step of a workflow" if action == "skip" else None
     state = job.workflow_state or ""
     of = f"it is step {job.step} of workflow {job.workflow_id}"
     if action == "run_again":
@@ -167,6 +169,13 @@ def _read_more_of_step(
     if job.ended_by == "dependency":
         culprits = workflow_transitions.find_culprits(connection, [job.id]).get(job.id, [])
         return replace(job, obstacle=("illegal", _say_culprits(culprits)))
+    return _with_doomed(connection, request, job, takers)
+
+
+def _with_doomed(
+    connection: Connection, request: Request, job: JobForDecision, takers: unique_locks.Takers
+) -> JobForDecision:
+    """The step with what it doomed, and why that cannot be reopened."""
     doomed = workflow_transitions.find_doomed_by(connection, [job.id])
     runs = workflow_transitions.look(connection, [job.workflow_id or 0])
     why = workflow_actions.find_obstacle(connection, runs[0], doomed, request.now, takers)
@@ -225,8 +234,14 @@ def _changes_of_end(job: JobForDecision, *, has_passed: bool) -> list[Change]:
         changes.append(Change("unique lock", "released", "taken again"))
     if job.batch_state in batch_lifecycle.FINAL:
         changes.append(Change(f"batch {job.batch_id}", job.batch_state, "running"))
+    return changes + _changes_of_run(job)
+
+
+def _changes_of_run(job: JobForDecision) -> list[Change]:
+    """What the retry or the skip of a step changes in its run: nothing for a job that is no step."""
     if job.step is None:
-        return changes
+        return []
+    changes = []
     if job.workflow_state != "running":
         changes.append(Change(f"workflow {job.workflow_id}", job.workflow_state, "running"))
     return changes + workflow_actions.change_of_doomed(job.doomed)
@@ -242,13 +257,52 @@ def _apply_retry(
     job_transitions.retry(connection, [job.id for job in alone], request.now)
     if of_cron := [job.id for job in alone if job.cron_entry is not None]:
         cron_transitions.forget_job_ends(connection, of_cron)
+    if steps := _by_run(jobs):
+        workflow_actions.retry_steps(connection, request, steps)
+    return [_dispatch(jobs), *_advance(jobs)]
+
+
+def _by_run(jobs: Iterable[JobForDecision]) -> Mapping[int, list[int]]:
+    """Those of these jobs that are steps, by their runs."""
     steps: dict[int, list[int]] = defaultdict(list)
     for job in jobs:
         if job.workflow_id is not None:
             steps[job.workflow_id].append(job.id)
-    if steps:
-        workflow_actions.retry_steps(connection, request, steps)
-    return [_dispatch(jobs), *_advance(jobs)]
+    return steps
+
+
+# --- skip
+
+
+def _read_more_of_skip(
+    connection: Connection, request: Request, jobs: dict[str, JobForDecision]
+) -> dict[str, JobForDecision]:
+    takers = unique_locks.Takers()
+    return {
+        target: job if job.step is None else _with_doomed(connection, request, job, takers)
+        for target, job in jobs.items()
+    }
+
+
+def _decide_skip(job: JobForDecision, request: Request) -> Item | Skip:
+    if job.step_kind == "map":
+        why = (
+            f"it is a map, whose result is a list: skip step {job.step} of workflow {job.workflow_id} "
+            "with a list"
+        )
+        return cannot(job, request, why)
+    if job.obstacle is not None:
+        code, why = job.obstacle
+        return cannot(job, request, why, code)
+    end = [Change("state", job.state, "finished"), Change("result", None, "null")]
+    return make_item(job, *end, *_changes_of_run(job))
+
+
+def _apply_skip(
+    connection: Connection, request: Request, jobs: Sequence[JobForDecision]
+) -> list[Effect | Item]:
+    workflow_actions.skip_steps(connection, request, _by_run(jobs), "null")
+    return [*_advance(jobs)]
 
 
 # --- cancel and discard
@@ -636,10 +690,13 @@ def _and_ask_rq(apply: _Apply) -> _Apply:
     return apply_to_all
 
 
-def actions_of_job(origin: str, state: str) -> tuple[Action[JobForDecision], ...]:
+def actions_of_job(
+    origin: str, state: str, *, is_step: bool = True
+) -> tuple[Action[JobForDecision], ...]:
     """The actions that are legal for jobs of this origin and state, in the order of their buttons."""
     if origin == "opsjobs":
-        return tuple(action for action in ACTIONS if state in action.sources)
+        legal = (action for action in ACTIONS if state in action.sources)
+        return tuple(action for action in legal if is_step or action.short_name != "skip")
     return tuple(action for action in ACTIONS if state in ASKED_OF_RQ.get(action.short_name, ()))
 
 
@@ -689,6 +746,17 @@ ACTIONS: tuple[Action[JobForDecision], ...] = (
         risk="The job will not run, and counts as failed.",
         decide=_or_ask_rq(_decide_discard),
         apply=_and_ask_rq(_apply_discard),
+    ),
+    Action(
+        name="job.skip",
+        title="Skip",
+        sources=sources_of("skip"),
+        risk="The step counts as finished with the result null, and what waits for it goes on. "
+        "Its function is not called.",
+        is_repair=True,
+        read_more=_read_more_of_skip,
+        decide=_decide_skip,
+        apply=_apply_skip,
     ),
     Action(
         name="job.reschedule",

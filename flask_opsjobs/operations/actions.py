@@ -37,6 +37,7 @@ _WHY_NOT_UNDONE = {
     "job.delete": "what was deleted is gone",
     "job.run_again": "cancel the new jobs instead",
     "job.rescue": "the jobs were given to other workers",
+    "job.skip": "what waited for the steps has gone on",
 }
 _BEGINS = ("start", "undo")
 

@@ -399,17 +399,27 @@ def _decide_skip(row: RunWithSteps, request: Request) -> Item | Skip:
 def _apply_skip(
     connection: Connection, request: Request, rows: Sequence[RunWithSteps]
 ) -> list[Effect | Item]:
-    ids = [step.id for row in rows for step in row.steps]
+    steps = {row.run.id: [step.id for step in row.steps] for row in rows}
+    skip_steps(connection, request, steps, request.params["result"])
+    return [Advance(tuple(row.run.id for row in rows))]
+
+
+def skip_steps(
+    connection: Connection, request: Request, steps: Mapping[int, Collection[int]], result: str
+) -> None:
+    """End these steps, by run, as finished with this result, a JSON text, and reopen what they doomed.
+
+    The caller holds the locks of the runs. Raises `ChangedMeanwhile` as `retry_steps`.
+    """
+    ids = [step for of_run in steps.values() for step in of_run]
     _lock_with_doomed(connection, ids)
-    for row in sorted(rows, key=lambda row: row.run.id):
-        mine = {step.id for step in row.steps}
-        reopened = _reopen(connection, row.run.id, mine, request.now)
+    for run, mine in sorted(steps.items()):
+        reopened = _reopen(connection, run, mine, request.now)
         _take_locks_again(connection, [id for id in reopened if id not in mine], request.now)
-    ended = endings.skip(connection, ids, request.now, request.params["result"], request.reason)
+    ended = endings.skip(connection, ids, request.now, result, request.reason)
     if len(ended) < len(ids):
         raise ChangedMeanwhile
     _unmark_late_signals(connection, request)
-    return [Advance(tuple(row.run.id for row in rows))]
 
 
 # --- signal

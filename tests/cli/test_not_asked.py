@@ -52,6 +52,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "job rescue": ("1", *REASON),
     "job retry": ("1", *REASON),
     "job run-again": ("1", *REASON),
+    "job skip": ("1", *REASON),
     "limiter clear": ("api", *REASON),
     "limiter cooldown": ("api", "--minutes", "5", *REASON),
     "limiter explain": ("api",),

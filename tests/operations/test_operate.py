@@ -525,3 +525,45 @@ def test_a_step_is_retried_with_its_workflow(
 
     wait_until(is_finished)
     assert counts_of(operations.run()) == {"proven": 1}
+
+
+def test_steps_that_failed_or_were_canceled_are_skipped(
+    operations: Operations, opsjobs: OpsJobs, note: Task, db: Any
+) -> None:
+    """The failed first steps of three runs. What they doomed goes on; a job that is no step is skipped."""
+    runs = []
+    for _ in range(3):
+        flow = opsjobs.workflow("letters")
+        first = flow.step("first", note, text="1")
+        flow.step("second", note, text="2", after=first)
+        runs.append(flow.start().id)
+    alone = note.enqueue(text="alone").id
+    db.session.commit()
+    advancing = Runner(advance.LOOP, operations.bench.host, "one")
+
+    def states(name: str) -> set[str]:
+        while advancing.run_once(operations.bench.connection):
+            pass
+        rows = operations.bench.rows(
+            """SELECT j.state FROM opsjobs.steps s JOIN opsjobs.jobs j ON j.id = s.job_id
+               WHERE s.name = %s""",
+            name,
+        )
+        return {row["state"] for row in rows}
+
+    assert states("first") == {"available"}
+    operations.perform(Outcome(kind="discarded", reason="hopeless", failure_key=SAME.hex()))
+    assert (states("first"), states("second")) == ({"failed"}, {"canceled"})
+    draft = operations.operator.start("job.skip", FAILED, **WHY)
+    assert draft.targets == 4
+    assert counts_of(operations.run()) == {"done": 3, "skipped": 1}
+    (refused,) = [row for row in operations.receipts() if row["result"] == "skipped"]
+    assert (refused["job_id"], refused["code"]) == (alone, "illegal")
+    assert refused["says"] == f"cannot skip job {alone}: it is no step of a workflow"
+    assert (states("first"), states("second")) == ({"finished"}, {"available"})
+    with pytest.raises(ActionRefused, match="what waited for the steps has gone on"):
+        operations.operator.undo_operation(draft.id or 0, **WHY)
+    operations.perform(RETURNED)
+    assert states("second") == {"finished"}
+    ended = operations.bench.rows("SELECT state FROM opsjobs.workflows WHERE id = ANY(%s)", runs)
+    assert {row["state"] for row in ended} == {"finished"}

@@ -164,7 +164,9 @@ def _actions(read: Reading, job: JobInFull) -> dict[Action[Any], str | None]:
 
     Those that ask for a value have forms of their own.
     """
-    actions = [action for action in actions_of_job(job.origin, job.state) if not action.params]
+    is_step = job.workflow_id is not None
+    legal = actions_of_job(job.origin, job.state, is_step=is_step)
+    actions = [action for action in legal if not action.params]
     found = {action: _find_refusal(read, job, action) for action in actions}
     return {action: why for action, why in found.items() if not (action.is_repair and why)}
 

@@ -57,6 +57,7 @@ _DONE = {
     "job.run_again": "run again",
     "job.cancel": "canceled",
     "job.discard": "discarded",
+    "job.skip": "skipped",
     "job.reschedule": "rescheduled",
     "job.delete": "deleted",
     "job.recall": "recalled from Redis",
