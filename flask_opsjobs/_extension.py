@@ -27,6 +27,8 @@ from .engine.redis.broker import Broker
 from .engine.redis.connections import RedisConnections
 from .errors import ConfigError, DeclarationError, InvalidBatch
 from .explain.reason_kinds import AnyExplanation, BatchExplanation, Explanation, WorkflowExplanation
+from .forensics.bundle import Bundle
+from .forensics.find import find_bundle_apart
 from .host import ChildHooks, Host, HostDatabase
 from .jobs.record.enqueue import AnySession
 from .jobs.record.task import Call, ChainLink, Task
@@ -168,6 +170,25 @@ class OpsJobs:
         ('scheduled', 'It is due later.')
         """
         return explain_apart(self.host, subject)
+
+    def forensics(self, subject: str, /) -> Bundle:
+        """Tell what is known of a subject, such as `"job/42"` or `"queue/mail"`, and what is not.
+
+        Writes nothing. A subject of which nothing is stored has a bundle too: its `completeness` is
+        `history unavailable` when it is removed, and `unknown` when nothing tells that it ever was. Raises
+        `UnknownSubject` for a text that can name none, and what SQLAlchemy raises when Postgres does not
+        answer. Texts that an application or a person wrote are returned as stored: pass them through your
+        display policy before you show them.
+
+        >>> job = send_invoice.options(delay=60).enqueue(9001)
+        >>> db.session.commit()
+        >>> found = opsjobs.forensics(f"job/{job.id}")
+        >>> found.state, found.diagnosis, found.completeness
+        ('scheduled', 'It is due later.', 'complete')
+        >>> [event.text for event in found.timeline.events]
+        ['Enqueued']
+        """
+        return find_bundle_apart(self.host, subject)
 
     def signal(
         self,

@@ -250,6 +250,20 @@ def find_failure(session: Session, failure_id: int) -> FailureRow | None:
     return None if row is None else FailureRow(*row)
 
 
+def list_failures_of_job(session: Session, job_id: int) -> Sequence[FailureRow]:
+    """The failures as which attempts of the job were counted, those that failed last first, at most 10."""
+    newest = (
+        select(Attempt.failure_key)
+        .where(Attempt.job_id == job_id)
+        .order_by(Attempt.dispatch_no.desc())
+        .limit(MOST_FAILURES)
+        .subquery()
+    )
+    mine = select(*_ROW).where(Failure.key.in_(select(newest.c.failure_key)))
+    rows = session.execute(mine.order_by(Failure.last_at.desc()).limit(MOST_OTHERS))
+    return [FailureRow(*row) for row in rows]
+
+
 def list_other_failures(session: Session, failure: FailureRow) -> Sequence[FailureRow]:
     """The newest other failures of the same task, at most 10."""
     newest = _newest_of(select(*_ROW), Failure.task, failure.task, Failure.created_at)

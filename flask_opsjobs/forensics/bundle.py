@@ -84,11 +84,13 @@ class History:
 class Column:
     """A column of evidence. `kind`: text, number, moment, seconds, bytes, or payload.
 
-    `payload` is shown only to who may see payload.
+    `payload` is shown only to who may see payload. Of a long text the beginning is shown, or with
+    `shows_end` the end, as of a log.
     """
 
     name: str
     kind: str = "text"
+    shows_end: bool = False
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,7 @@ class Told:
     """What a kind tells of one subject. See above.
 
     `targets` are further subjects whose actions help it, and whose decisions in its span belong to it: those
-    of `job/7` to an attempt of that job.
+    of `job/7` to an attempt of that job. `is_gone`: its own rows are removed, and others told this.
     """
 
     title: str
@@ -260,6 +262,7 @@ class Told:
     paths: Sequence[Path] = ()
     left_out: Sequence[LeftOut] = ()
     targets: Sequence[str] = ()
+    is_gone: bool = False
 
 
 def _never(_inquiry: Inquiry) -> bool:

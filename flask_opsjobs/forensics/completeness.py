@@ -128,7 +128,7 @@ def judge(told: Told | None, lacking: Sequence[Lack], *, was_there: bool) -> str
 
     `told` is None when nothing of the subject is stored; `was_there` says that something else tells of it.
     """
-    if told is None:
+    if told is None or told.is_gone:
         return "history unavailable" if was_there else "unknown"
     if any(lack.is_removed for lack in lacking):
         return "history unavailable"

@@ -7,9 +7,17 @@ from collections.abc import Mapping
 from ..core.words import show_value
 from ..errors import UnknownSubject
 from .bundle import Kind
-from .subjects import queue
+from .subjects import attempt, job, queue
 
-KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (queue.KIND,)}
+# In the order of the design: what runs, what it runs on, what went wrong.
+KINDS: Mapping[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        job.KIND,
+        attempt.KIND,
+        queue.KIND,
+    )
+}
 
 
 def read_kind(text: str) -> tuple[Kind, str]:

@@ -12,6 +12,7 @@ from .bundle import Bundle, Cell, Column, EvidenceTable, History, LeftOut, Path,
 
 # A text that a timeline shows on one line.
 _LONGEST = 1_000
+_LONGEST_END = 4_000
 
 
 def show_bundle(bundle: Bundle, display: Display) -> Bundle:
@@ -75,6 +76,10 @@ class _Screen:
         return replace(row, cells=list(map(self._cell, columns, row.cells)))
 
     def _cell(self, column: Column, cell: Cell) -> Cell:
+        if column.shows_end and isinstance(cell, str) and self.display.may_see:
+            # Cleaned whole: the policy cannot recognize the rest of a secret.
+            cleaned = self.display.clean(cell)
+            return cleaned if len(cleaned) <= _LONGEST_END else f"…{cleaned[-_LONGEST_END:]}"
         if column.kind == "payload":
             return self.payload(None if cell is None else str(cell))
         return self.clean(cell) if isinstance(cell, str) else cell

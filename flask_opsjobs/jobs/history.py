@@ -63,7 +63,7 @@ def list_history(
     job's end above the end of its attempt at the same time.
     """
     of_job = _of_job(job, attempts) if rq is None else _of_adopted_job(job, rq)
-    return [*of_job, *_of_attempts(job, attempts)]
+    return [*of_job, *tell_attempts(job, attempts)]
 
 
 def _of_job(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Event]:
@@ -108,7 +108,8 @@ def _ender(job: JobInFull, attempts: Sequence[AttemptRow]) -> str:
     return _ENDERS.get(job.ended_by or "", "operator" if job.ended_by == "canceled" else "worker")
 
 
-def _of_attempts(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Event]:
+def tell_attempts(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Event]:
+    """The begin and the end of attempts of the job; of each the end first."""
     for attempt in attempts:
         if attempt.ended_at is not None:
             word = outcome_of(attempt, job)

@@ -226,6 +226,12 @@ def find_job(session: Session, job_id: int) -> JobInFull | None:
     return None if row is None else JobInFull(*row)
 
 
+def has_newer_job(session: Session, job_id: int) -> bool:
+    """Whether a job with a greater id is stored: then this id was given out once."""
+    newer = select(Job.id).where(Job.id > job_id).order_by(Job.id.desc()).limit(1)
+    return session.scalars(newer).first() is not None
+
+
 def list_attempts(session: Session, job_id: int) -> Sequence[AttemptRow]:
     """The job's last 50 attempts, the last first, without their logs and tracebacks."""
     columns: tuple[Any, ...] = (

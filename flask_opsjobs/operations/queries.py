@@ -81,6 +81,19 @@ class ReceiptRow:
     proven_at: datetime | None
 
 
+@dataclass(frozen=True)
+class ReceiptOfJob:
+    """What became of a job in one operation, and why. `at` is None while its turn has not come."""
+
+    operation_id: int
+    action: str
+    result: str
+    code: str | None
+    says: str | None
+    new_job_id: int | None
+    at: datetime | None
+
+
 _COLUMNS: tuple[Any, ...] = tuple(
     getattr(Operation, field.name) for field in fields(ListedOperation)
 )
@@ -126,6 +139,20 @@ def list_operations_of_job(session: Session, job: int) -> Sequence[tuple[int, st
         .limit(MOST_OPERATIONS)
     )
     return [(id, result) for id, result in session.execute(wanted)]
+
+
+def list_receipts_of_job(session: Session, job: int) -> Sequence[ReceiptOfJob]:
+    """The receipts of a job, also of a deleted one, those of the newest operations first."""
+    receipt = OperationRow
+    columns = (receipt.result, receipt.code, receipt.says, receipt.new_job_id, receipt.at)
+    wanted = (
+        select(receipt.operation_id, Operation.action, *columns)
+        .join(Operation, Operation.id == receipt.operation_id)
+        .where(receipt.job_id == job)
+        .order_by(receipt.operation_id.desc())
+        .limit(MOST_OPERATIONS)
+    )
+    return [ReceiptOfJob(*row) for row in session.execute(wanted)]
 
 
 def count_skipped_by_code(session: Session, operation: int) -> dict[str, int]:

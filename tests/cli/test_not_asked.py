@@ -43,6 +43,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "failures": (),
     "failure ignore": ("1", "--more", "3", *REASON),
     "failure resolve": ("1", *REASON),
+    "forensics": ("job/1",),
     "install": (),
     "job cancel": ("1", *REASON),
     "job delete": ("1", *REASON),

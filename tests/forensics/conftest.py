@@ -13,6 +13,7 @@ from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.forensics.bundle import Bundle
 from flask_opsjobs.forensics.find import find_bundle, may_all
 from flask_opsjobs.lifeline import loop_runs
+from flask_opsjobs.lifeline.watch import watch
 from flask_opsjobs.loops import LOOPS
 from tests.support.engine import Bench
 
@@ -41,6 +42,14 @@ class Story:
         while self._later < end:
             self._later = min(end, self._later + timedelta(seconds=2))
             self._note_passes(*without)
+
+    def watch_for(self, seconds: float) -> None:
+        """Let time pass, in which the loop `watch` looks for workers every 10 s. Nobody sends heartbeats."""
+        host, connection = self.bench.host, self.bench.connection
+        for elapsed in [0, *[10] * int(seconds // 10)]:
+            self.later(elapsed)
+            with connection.transaction():
+                watch(connection, self.now, elapsed, host.settings, host.secrets)
 
     def _note_passes(self, *but: str) -> None:
         for loop in LOOPS:

@@ -1,0 +1,44 @@
+"""Prints what is known of a subject, and what is not: `flask opsjobs forensics`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+from flask.cli import with_appcontext
+
+from ..core.display import Display
+from ..forensics.find import find_bundle_apart
+from ..forensics.json import write_bundle_json
+from ..forensics.shown import show_bundle
+from . import current_host
+from ._operate import find_user
+
+_WRITERS = {"json": write_bundle_json}
+
+
+@click.command("forensics")
+@click.argument("subject")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(list(_WRITERS)),
+    default="json",
+    show_default=True,
+    help="How it is written.",
+)
+@click.option("--without-payload", is_flag=True, help="Leave out what jobs were given and said.")
+@with_appcontext
+def forensics(subject: str, format_: str, without_payload: bool) -> None:
+    """Print what is known of SUBJECT, such as job/42 or queue/mail, and what is not.
+
+    Reads only. Texts pass the display policy; the file names the user of this shell, the time and its hash.
+    Exits 0, also when history is unavailable; 1 when nothing is known of it; 2 when SUBJECT can name nothing,
+    or the database does not answer.
+    """
+    host = current_host()
+    found = find_bundle_apart(host, subject)
+    shown = show_bundle(found, Display(host.display, may_see=not without_payload))
+    write = _WRITERS[format_]
+    click.echo(write(shown, find_user(), host.settings.environment), nl=False)
+    sys.exit(1 if found.completeness == "unknown" else 0)
