@@ -14,6 +14,7 @@ from flask_opsjobs.batches import lifecycle as batches
 from flask_opsjobs.core import sql
 from flask_opsjobs.cron import lifecycle as cron
 from flask_opsjobs.jobs import lifecycle as jobs
+from flask_opsjobs.leases import lifecycle as leases
 from flask_opsjobs.lifeline import lifecycle as lifeline
 from flask_opsjobs.operations import lifecycle as operations
 from flask_opsjobs.queues import lifecycle as queues
@@ -188,6 +189,8 @@ STATE_COLUMNS = {
     "batches": ("state",),
     "incidents": ("state",),
     "operations": ("state",),
+    # A lease has no column of its state: it begins and ends.
+    "leases": ("dispatch_no",),
 }
 
 
@@ -205,6 +208,7 @@ MADE_BY = {
     "batches": _made_by(batches.ARROWS) | {*batches.BEGUN_BY},
     "incidents": _made_by(lifeline.ARROWS) | {*lifeline.BEGUN_BY},
     "operations": _made_by(operations.ARROWS) | {*operations.BEGUN_BY},
+    "leases": _made_by(leases.ARROWS),
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any, Generic, NotRequired, Protocol, TypedDict, TypeVar
 
 from ..core import words
 from ..core.db import LARGEST_ID, Connection
-from ..core.redis_facts import DeliveryPlace
+from ..core.redis_facts import DeliveryPlace, QueueInRedis
 from ..host import Host
 from ..jobs.record.options import LAST_YEAR
 from .effects import Effect
@@ -68,7 +68,7 @@ class Action(Generic[Row]):
 
     `params` are the names of the values that it asks for. `read_params` makes them canonical, and raises
     `ValueError` with what is allowed. `read_more` reads what else `decide` needs to know of the rows.
-    `asks_redis`: where the deliveries of its jobs are is looked up before anything is locked.
+    `asks_redis`: what Redis has of its targets is looked up before anything is locked.
     `is_repair`: it repairs a fault, so pages offer it only where it can be done.
     `phrase` is the action as it follows "cannot": `run {} again`. `permission_name` is given by an action
     that has no permission of its own, such as one that takes another one back.
@@ -97,7 +97,7 @@ class Action(Generic[Row]):
     @property
     def plural(self) -> str:
         """What several of its targets are called: `jobs`, `cron entries`."""
-        plurals = {"cron": "cron entries", "batch": "batches"}
+        plurals = {"cron": "cron entries", "batch": "batches", "delivery": "deliveries"}
         return plurals.get(self.domain, f"{self.domain}s")
 
     @property
@@ -129,8 +129,8 @@ class Who(TypedDict):
 class Request:
     """What an actor wants done to which targets, why and when. `is_trusted`: the access policy is not asked.
 
-    `now` is the clock of this process until Postgres has told its own. `deliveries` is what Redis said of the
-    jobs, by id, before anything was locked; empty when the action does not ask it.
+    `now` is the clock of this process until Postgres has told its own. `in_redis` is what Redis said of the
+    targets before anything was locked; empty when the action does not ask it.
     """
 
     host: Host = field(repr=False)
@@ -143,7 +143,7 @@ class Request:
     request_id: str | None = None
     is_trusted: bool = False
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
-    deliveries: Mapping[int, DeliveryPlace] = field(default_factory=dict)
+    in_redis: Mapping[str, DeliveryPlace | QueueInRedis] = field(default_factory=dict)
 
     @property
     def subject(self) -> str:

@@ -27,6 +27,14 @@ class Recall:
 
 
 @dataclass(frozen=True)
+class Resync:
+    """Compare a queue with Redis: recall what is lost, remove orphan deliveries, dispatch what is due."""
+
+    queue: str
+    otherwise: ClassVar = "the recall loop and the dispatch loop repair it"
+
+
+@dataclass(frozen=True)
 class Forget:
     """Remove the deliveries (queue, id, dispatch_no) of jobs that ended while they waited for a worker."""
 
@@ -96,6 +104,7 @@ class AskRq:
 Effect = (
     Dispatch
     | Recall
+    | Resync
     | Forget
     | AnnounceStop
     | AnnounceDrain

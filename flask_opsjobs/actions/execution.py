@@ -15,7 +15,7 @@ from typing import Any
 from ..audit import transitions as audit_transitions
 from ..audit.transitions import Decision
 from ..core.db import Connection
-from ..core.redis_facts import DeliveryPlace
+from ..core.redis_facts import DeliveryPlace, QueueInRedis
 from ..core.visible_text import count_seen
 from ..errors import EngineUnavailable
 from ..host import Host
@@ -198,7 +198,7 @@ def execute_preview(
     token: str,
     who: Who,
     now: datetime,
-    deliveries: Mapping[int, DeliveryPlace],
+    in_redis: Mapping[str, DeliveryPlace | QueueInRedis],
 ) -> Receipt:
     """Execute a preview in one transaction, which is committed also when the preview is refused."""
     with connection.transaction():
@@ -216,7 +216,7 @@ def execute_preview(
             plan.params,
             **who,
             now=now,
-            deliveries=deliveries,
+            in_redis=in_redis,
         )
         execution = Execution(connection, request, preview)
         receipt = execution.carry_out(token)

@@ -18,12 +18,16 @@ from sqlalchemy.exc import DBAPIError
 
 from ..core.db import Connection, is_away
 from ..core.reading import read_clock
-from ..core.redis_facts import DeliveryPlace
+from ..core.redis_facts import DeliveryPlace, QueueInRedis
+from ..deliveries import actions as delivery_actions
 from ..engine.dispatch.after_commit import run_effects
 from ..engine.reconcile.recall import find_places
+from ..engine.reconcile.remove_deliveries import find_places_of_deliveries
+from ..engine.reconcile.resync import compare_queue
 from ..engine.redis.broker import broker_of
 from ..errors import ActionRefused, EngineUnavailable, TooManyActions
 from ..host import Host
+from ..queues.transitions import list_known_queues
 from . import execution, planning
 from .domain import Request, Who, name_in
 from .registry import ACTIONS
@@ -130,9 +134,9 @@ class Operator:
         who = _who(actor, via, reason, request_id, authorize=authorize)
         with self._connected(now) as (connection, now):
             action, targets = planning.find_targets(connection, preview_id) or ("", ())
-            deliveries = self._find_deliveries(connection, action, targets, now)
+            in_redis = self._ask_redis(connection, action, targets, now)
             receipt = execution.execute_preview(
-                connection, self._host, preview_id, token, who, now, deliveries
+                connection, self._host, preview_id, token, who, now, in_redis
             )
             return self._run_effects(connection, receipt, now, preview_id)
 
@@ -315,6 +319,14 @@ class Operator:
         """
         return self._run_or_raise("queue.set_prefetch", queues, why, {"prefetch": prefetch})
 
+    def resync(self, queues: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
+        """Compare queues with Redis and repair them at once, as the recall and dispatch loops do.
+
+        >>> operator.resync("default", **why).outcome
+        'done'
+        """
+        return self._run_or_raise("queue.resync", queues, why)
+
     def drain_worker(self, workers: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
         """Ask these workers, given by name, to leave: they take nothing new and end what they run.
 
@@ -481,6 +493,24 @@ class Operator:
         'done'
         """
         return self._run_or_raise("limiter.clear", limiters, why)
+
+    def release_lease(self, leases: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
+        """Give back places in limiters whose attempts do not run, such as `42-3`: job and dispatch number.
+
+        >>> operator.release_lease("42-3", **why)
+        Traceback (most recent call last):
+        flask_opsjobs.errors.ActionRefused: there is no lease 42-3: its place is free
+        """
+        return self._run_or_raise("lease.release", leases, why)
+
+    def remove_delivery(self, deliveries: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
+        """Remove orphan deliveries from Redis, such as `opsjobs-42-3`, as the recall loop does.
+
+        >>> operator.remove_delivery("opsjobs-42-3", **why)
+        Traceback (most recent call last):
+        flask_opsjobs.errors.ActionRefused: no Redis has the delivery opsjobs-42-3: nothing is left to remove
+        """
+        return self._run_or_raise("delivery.remove", deliveries, why)
 
     def acknowledge_incident(
         self, incidents: int | Iterable[int], until: str | datetime, **why: Unpack[Why]
@@ -649,16 +679,26 @@ class Operator:
     def _look(self, connection: Connection, request: Request, now: datetime) -> Request:
         """The request at `now`, with what Redis says of its targets if its action needs to know that."""
         name, targets = request.action.name, request.targets
-        deliveries = self._find_deliveries(connection, name, targets, now)
-        return replace(request, now=now, deliveries=deliveries)
+        return replace(request, now=now, in_redis=self._ask_redis(connection, name, targets, now))
 
-    def _find_deliveries(
+    def _ask_redis(
         self, connection: Connection, action: str, targets: Sequence[str], now: datetime
-    ) -> dict[int, DeliveryPlace]:
+    ) -> Mapping[str, DeliveryPlace | QueueInRedis]:
         if action not in ACTIONS or not ACTIONS[action].asks_redis:
             return {}
+        host, domain = self._host, ACTIONS[action].domain
+        if domain == "queue":
+            return {
+                target: compare_queue(host, connection, name_in(target), now) for target in targets
+            }
+        if domain == "delivery":
+            keys = {delivery_actions.key_of(target): target for target in targets}
+            queues = list_known_queues(host, connection)
+            found = find_places_of_deliveries(broker_of(host), keys, queues, now)
+            return {keys[key]: place for key, place in found.items()}
         ids = [int(name_in(target)) for target in targets]
-        return find_places(connection, broker_of(self._host), ids, now)
+        places = find_places(connection, broker_of(host), ids, now)
+        return {f"job/{id}": place for id, place in places.items()}
 
     # --- connections, and what follows a commit
 
@@ -705,15 +745,15 @@ class Operator:
         self, connection: Connection, receipt: Receipt, now: datetime, preview_id: int | None = None
     ) -> Receipt:
         """Run the effects after the commit. A failure does not fail the action: the receipt says it."""
-        if not (failed := run_effects(self._host, connection, receipt.effects)):
+        if not (news := run_effects(self._host, connection, receipt.effects)):
             return receipt
-        receipt = replace(receipt, says="; ".join([receipt.says, *failed]))
+        receipt = replace(receipt, says="; ".join([receipt.says, *news]))
         try:
             if preview_id is not None:
                 planning.spend_preview(connection, preview_id, receipt, now)
         except psycopg.Error:
             _log.exception(
-                "failed effects could not be added to a stored receipt; the action itself is done"
+                "what effects did could not be added to a stored receipt; the action itself is done"
             )
         return receipt
 

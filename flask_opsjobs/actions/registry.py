@@ -9,10 +9,14 @@ from ..batches import actions as batch_actions
 from ..batches.transitions import BatchForDecision
 from ..cron import actions as cron_actions
 from ..cron.actions import CronForDecision
+from ..deliveries import actions as delivery_actions
+from ..deliveries.actions import DeliveryForDecision
 from ..failures import actions as failure_actions
 from ..failures.transitions import FailureForDecision
 from ..jobs import actions as job_actions
 from ..jobs.transitions import JobForDecision
+from ..leases import actions as lease_actions
+from ..leases.transitions import LeaseForDecision
 from ..lifeline import actions as incident_actions
 from ..lifeline.transitions import IncidentForDecision
 from ..limits import actions as limit_actions
@@ -34,6 +38,8 @@ _WORKFLOWS: Domain[RunWithSteps] = workflow_actions
 _BATCHES: Domain[BatchForDecision] = batch_actions
 _CRON: Domain[CronForDecision] = cron_actions
 _LIMITERS: Domain[Cooldown] = limit_actions
+_LEASES: Domain[LeaseForDecision] = lease_actions
+_DELIVERIES: Domain[DeliveryForDecision] = delivery_actions
 _INCIDENTS: Domain[IncidentForDecision] = incident_actions
 _FAILURES: Domain[FailureForDecision] = failure_actions
 _OPERATIONS: Domain[OperationForDecision] = operation_actions
@@ -47,6 +53,8 @@ DOMAINS: Mapping[str, Domain[Any]] = {
     "batch": _BATCHES,
     "cron": _CRON,
     "limiter": _LIMITERS,
+    "lease": _LEASES,
+    "delivery": _DELIVERIES,
     "incident": _INCIDENTS,
     "failure": _FAILURES,
     "operation": _OPERATIONS,

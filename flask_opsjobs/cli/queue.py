@@ -1,4 +1,4 @@
-"""Pauses, drains or resumes queues, or sets their prefetch, with a reason: `flask opsjobs queue …`."""
+"""Pauses, drains, resumes or resyncs queues, or sets their prefetch: `flask opsjobs queue …`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..actions.domain import Action
 from ..actions.registry import ACTIONS
 from . import _operate
 
-queue = AppGroup("queue", help="Pause, drain or resume queues, or set their prefetch.")
+queue = AppGroup("queue", help="Pause, drain, resume or resync queues, or set their prefetch.")
 
 
 def _add(action: Action[Any]) -> None:
@@ -26,7 +26,7 @@ def _add(action: Action[Any]) -> None:
         _operate.run_action(action.name, [f"queue/{name}" for name in names], **options)
 
 
-for _short_name in ("pause", "drain", "resume"):
+for _short_name in ("pause", "drain", "resume", "resync"):
     _add(ACTIONS[f"queue.{_short_name}"])
 
 

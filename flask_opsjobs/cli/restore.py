@@ -18,7 +18,7 @@ from ..engine.reconcile.restore import Found, find_lacks, list_live_workers, rem
 from ..engine.reconcile.restore import restore as restore_lost
 from ..host import Host
 from ..jobs.adopted.transitions import OpenJob
-from ..loops.loop import list_known_queues
+from ..queues.transitions import list_known_queues
 from . import _operate, current_host, plain
 
 # So many lost plain jobs of each Redis are named.

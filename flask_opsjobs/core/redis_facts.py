@@ -48,14 +48,32 @@ class RedisFacts:
 
 @dataclass(frozen=True)
 class DeliveryPlace:
-    """Where the delivery of a `queued` job was, with the dispatch number that was looked for.
+    """Where a delivery was, with the dispatch number that was looked for.
 
     `place` is `listed`, `parked` (popped by a worker, and not yet claimed), `running`, `held` (a worker's
-    heartbeat names it), `nowhere`, or `unknown`, because its Redis did not answer.
+    heartbeat names it), `nowhere`, or `unknown`, because its Redis did not answer. A delivery that was looked
+    for without its job may also be `kept`: only RQ's record of it is left. Redis names its `queue` then.
     """
 
     dispatch_no: int
     place: str
+    queue: str | None = None
+
+
+@dataclass(frozen=True)
+class QueueInRedis:
+    """How a queue and its list in Redis differ: what `queue.resync` would repair.
+
+    `lost`: queued jobs whose deliveries are nowhere, of `queued` in all that no worker has reserved.
+    `orphans`: deliveries in Redis that no job needs. `due`: lanes with due jobs. `is_cut`: the list was too
+    long to be read whole. None of it is known while `is_silent`: its Redis did not answer.
+    """
+
+    queued: int = 0
+    lost: int = 0
+    orphans: int = 0
+    due: int = 0
+    is_silent: bool = False
 
 
 @dataclass(frozen=True)

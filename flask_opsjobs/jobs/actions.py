@@ -27,6 +27,7 @@ from ..actions.effects import Advance, AnnounceStop, Dispatch, Effect, Forget
 from ..actions.shapes import Change, Item, Skip
 from ..batches import lifecycle as batch_lifecycle
 from ..core.db import Connection
+from ..core.redis_facts import DeliveryPlace
 from ..core.words import show_value
 from ..cron import transitions as cron_transitions
 from ..engine.dispatch import dispatch
@@ -463,8 +464,8 @@ _PLACES = {
 
 
 def _decide_recall(job: JobForDecision, request: Request) -> Item | Skip:
-    found, wait = request.deliveries.get(job.id), request.host.settings.recall_seconds
-    if found is None or found.dispatch_no != job.dispatch_no:
+    found, wait = request.in_redis.get(job.target), request.host.settings.recall_seconds
+    if not isinstance(found, DeliveryPlace) or found.dispatch_no != job.dispatch_no:
         return cannot(job, request, "it moved while its delivery was looked for")
     if found.place != "nowhere":
         return cannot(job, request, _PLACES[found.place])

@@ -36,9 +36,10 @@ class Finding:
 
     `since` is when it began, where the data tell that; without it, it began when it was first found.
     `severity` is that of the class when it is None. `facts` are JSON: the words on pages are made of them,
-    and the targets of repairs are read from `jobs`, `queue`, `worker`, `cron`, `limiter`, `workflow`, `batch`
-    and `failure`. `jobs_of` gives the jobs of one repair: `{"job.retry": [7]}`. `is_least` says that it
-    affects more than were counted. Give at most one observation of each kind.
+    and the targets of repairs are read from `jobs`, `queue`, `worker`, `cron`, `limiter`, `workflow`,
+    `batch`, `failure`, `leases` and `deliveries`. `jobs_of` gives the jobs of one repair:
+    `{"job.retry": [7]}`. `is_least` says that it affects more than were counted. Give at most
+    one observation of each kind.
     """
 
     subject: str

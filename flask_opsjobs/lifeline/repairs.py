@@ -10,6 +10,8 @@ from .detectors import detector_of
 
 # At most so many jobs are targets of one repair; more of them need an operation.
 MOST_JOBS = 100
+# The fact that names the targets of a kind that comes in numbers.
+_SEVERAL = {"lease": "leases", "delivery": "deliveries"}
 
 
 @dataclass(frozen=True)
@@ -35,5 +37,7 @@ def _targets(action: str, facts: Mapping[str, Any]) -> tuple[str, ...]:
         jobs = facts.get("jobs") or () if own is None else own
         is_bulk = len(jobs) > MOST_JOBS or (own is None and facts.get("has_more_jobs"))
         return () if is_bulk else tuple(f"job/{job}" for job in jobs)
+    if domain in _SEVERAL:
+        return tuple(f"{domain}/{each}" for each in facts.get(_SEVERAL[domain]) or ())
     name = facts.get(domain)
     return () if name is None else (f"{domain}/{name}",)

@@ -112,7 +112,9 @@ class Bucket(Base):
 
 
 class Lease(Base):
-    """The place that one attempt holds in a limiter from its claim to its end. Only its end removes it."""
+    """The place that one attempt holds in a limiter from its claim to its end. Only its end removes it,
+    or an operator who releases one that leaked.
+    """
 
     __tablename__ = "leases"
 

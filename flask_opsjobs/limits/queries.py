@@ -111,7 +111,10 @@ class BucketState:
 
 @dataclass(frozen=True)
 class HolderRow:
-    """A lease and the job that holds it; `task` is None when the job was deleted."""
+    """A lease and the job that holds it; `task` is None when the job was deleted.
+
+    `is_idle`: the attempt that took it does not run.
+    """
 
     job_id: int
     partition: str
@@ -120,6 +123,8 @@ class HolderRow:
     task: str | None
     state: str | None
     worker: str | None
+    dispatch_no: int
+    is_idle: bool
 
 
 @dataclass(frozen=True)

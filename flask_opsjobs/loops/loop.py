@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from ..core import sql
 from ..core.db import Connection, is_away
 from ..core.reading import read_clock
 from ..engine.worker.runtime import process_name
@@ -17,10 +16,10 @@ from ..errors import EngineUnavailable
 from ..host import Host
 from ..jobs.perform import describe_error
 from ..lifeline import loop_runs
+from ..queues.transitions import list_known_queues
 from ..settings import Settings
 
 _log = logging.getLogger("flask_opsjobs.loops")
-_MOST_QUEUES = 1_000
 # The report of a pass that changed nothing.
 IDLE = "nothing to do"
 
@@ -75,13 +74,6 @@ class Pass:
     def sooner(self, seconds: float) -> None:
         """Ask for the next pass `seconds` after this one began, when that is sooner than the interval."""
         self.wait_seconds = seconds
-
-
-def list_known_queues(host: Host, connection: Connection) -> list[str]:
-    """Return the names of the queues of this app's tasks and of all stored jobs, sorted."""
-    rows = connection.execute(sql.load("list_queue_names"), {"limit": _MOST_QUEUES})
-    declared = {task.declared.queue for task in host.tasks.values()}
-    return sorted({"default", *declared, *(name for (name,) in rows)})
 
 
 @dataclass(frozen=True)

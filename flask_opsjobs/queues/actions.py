@@ -18,9 +18,11 @@ from ..actions.domain import (
     read_whole,
     say_target,
 )
-from ..actions.effects import Dispatch, Effect, Recall
+from ..actions.effects import Dispatch, Effect, Recall, Resync
 from ..actions.shapes import Change, Item, Skip
 from ..core.db import Connection
+from ..core.redis_facts import QueueInRedis
+from ..core.words import counted
 from ..host import Host
 from . import transitions as queue_transitions
 from .lifecycle import ARROWS, sources_of
@@ -163,6 +165,36 @@ def _prefetch_in_words(size: int | None) -> str:
     return "automatic" if size is None else str(size)
 
 
+# --- resync: all of it is done after the commit, so that no lock is held during a call to Redis
+
+
+def _decide_resync(queue: QueueForDecision, request: Request) -> Item | Skip:
+    found = request.in_redis.get(queue.target)
+    if not isinstance(found, QueueInRedis) or found.is_silent:
+        return cannot(queue, request, "its Redis does not answer")
+    changes = []
+    if found.lost:
+        jobs = counted(found.queued, "queued job")
+        changes.append(Change("lost deliveries", f"{found.lost:,} of {jobs}", "recalled"))
+    if found.orphans:
+        changes.append(Change("orphan deliveries", f"{found.orphans:,}", "removed"))
+    if queue.state == "paused" and found.queued > found.lost:
+        changes.append(Change("in Redis", counted(found.queued - found.lost, "job"), "recalled"))
+    if queue.state == "open" and found.due:
+        lanes = counted(found.due, "lane")
+        changes.append(
+            Change("due jobs", f"in {lanes}", "dispatched as far as prefetch and limits allow")
+        )
+    note = None if changes else "queue and Redis agree now; what differs then is repaired"
+    return make_item(queue, *changes, note=note)
+
+
+def _apply_resync(
+    _connection: Connection, _request: Request, queues: Sequence[QueueForDecision]
+) -> list[Effect | Item]:
+    return [Resync(queue.name) for queue in queues]
+
+
 # In the order of their buttons.
 ACTIONS: tuple[Action[QueueForDecision], ...] = (
     Action(
@@ -201,5 +233,16 @@ ACTIONS: tuple[Action[QueueForDecision], ...] = (
         read_params=_read_prefetch,
         decide=_decide_prefetch,
         apply=_apply_prefetch,
+    ),
+    Action(
+        name="queue.resync",
+        title="Resync",
+        sources=sources_of("resync"),
+        risk="No job is lost. A job whose delivery a worker takes at this moment may be "
+        "dispatched once more; it runs once.",
+        is_repair=True,
+        asks_redis=True,
+        decide=_decide_resync,
+        apply=_apply_resync,
     ),
 )

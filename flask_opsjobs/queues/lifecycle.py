@@ -47,6 +47,13 @@ ARROWS = (
         by="operator",
         meaning="set how many of its jobs may be in Redis",
     ),
+    Arrow(
+        "resync",
+        sources=STATES,
+        targets=(),
+        by="operator",
+        meaning="compare it with Redis, and repair what differs",
+    ),
 )
 
 

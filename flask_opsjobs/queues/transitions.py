@@ -14,7 +14,10 @@ from psycopg.rows import class_row
 
 from ..core import sql
 from ..core.db import Connection
+from ..host import Host
 from .lifecycle import state_of
+
+_MOST_QUEUES = 1_000
 
 
 @dataclass(frozen=True)
@@ -101,3 +104,10 @@ def _hold(
 ) -> None:
     parameters = {"names": list(names), "actor": actor, "reason": reason, "now": now, **kind}
     connection.execute(sql.load("hold_queues"), parameters)
+
+
+def list_known_queues(host: Host, connection: Connection) -> list[str]:
+    """The names of the queues of this app's tasks and of all stored jobs, sorted. Locks nothing."""
+    rows = connection.execute(sql.load("list_queue_names"), {"limit": _MOST_QUEUES})
+    declared = {task.declared.queue for task in host.tasks.values()}
+    return sorted({"default", *declared, *(name for (name,) in rows)})

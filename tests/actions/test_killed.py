@@ -17,6 +17,7 @@ import pytest
 from flask import Flask
 from redis import Redis
 from rq import Queue
+from rq.job import Job as RQJob
 
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.core.reading import read_clock
@@ -68,6 +69,22 @@ class Stage:
         self.redis.lrem(Queue("default", connection=self.redis).key, 0, rq_id(job_id, 1))
         return f"job/{job_id}"
 
+    def leaked_lease(self, number: int) -> str:
+        """The place of an attempt that has ended."""
+        job_id = self.reach("finished")
+        self.bench.rows(
+            "INSERT INTO opsjobs.leases (job_id, dispatch_no, limiter, partition, weight, taken_at)"
+            " VALUES (%s, 1, 'api', '', 1, clock_timestamp()) RETURNING 1",
+            job_id,
+        )
+        return f"lease/{job_id}-1"
+
+    def orphan(self, number: int) -> str:
+        """A delivery whose job was deleted."""
+        job_id = self.reach("queued")
+        self.bench.rows("DELETE FROM opsjobs.jobs WHERE id = %s RETURNING 1", job_id)
+        return f"delivery/{rq_id(job_id, 1)}"
+
     def worker(self, number: int) -> str:
         """A worker that runs."""
         Bench(self.bench.host, f"killed-{number}").close()
@@ -114,6 +131,11 @@ CASES = (
         "job.recall",
         Stage.lost_delivery,
         "SELECT state = 'available' FROM opsjobs.jobs WHERE id::text = %s",
+    ),
+    Case(
+        "lease.release",
+        Stage.leaked_lease,
+        "SELECT NOT EXISTS (SELECT FROM opsjobs.leases WHERE job_id || '-' || dispatch_no = %s)",
     ),
     Case(
         "worker.drain",
@@ -189,3 +211,24 @@ def wait_until_left(bench: Bench) -> None:
         " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
     )
     wait_until(lambda: bench.rows(open_) == [], 10)
+
+
+def test_a_removal_killed_in_the_middle_is_done_again_or_by_the_loop(
+    stage: Stage, bench: Bench, operator: Operator, children: Children, redis_client: Redis
+) -> None:
+    """Postgres has the decision or not; Redis is changed after it. Nothing that is left harms a job."""
+    exit_code, number, left = -signal.SIGKILL, 0, set()
+    while exit_code == -signal.SIGKILL:
+        number += 1
+        target = stage.orphan(number)
+        words = [str(number), "delivery.remove", target, "{}", stage.now.isoformat()]
+        exit_code = children.python("-c", KILLED, *words).wait(60)
+        wait_until_left(bench)
+        is_there = bool(redis_client.exists(RQJob.key_for(target.partition("/")[2])))
+        assert is_there or count_audited(bench, target) == 1
+        left.add(is_there)
+        again = operator.run("delivery.remove", [target], **WHY)
+        assert again.is_done == is_there
+        assert not redis_client.exists(RQJob.key_for(target.partition("/")[2]))
+    assert exit_code == 0
+    assert left == {False, True}

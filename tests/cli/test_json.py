@@ -46,6 +46,8 @@ TARGETS = {
     "batch": "1",
     "queue": "mail",
     "limiter": "api",
+    "lease": "1-1",
+    "delivery": "opsjobs-1-1",
     "cron": "nightly",
     "workers": "nobody",
     "workflow": "1",

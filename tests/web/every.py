@@ -44,6 +44,8 @@ def form_of(url: Url, job: Job) -> dict[str, str]:
     form = {
         "job": str(job.id),
         "worker": "web-1",
+        "lease": "1-1",
+        "delivery": "opsjobs-1-1",
         "name": "mine",
         "count": "1",
         "minutes": "5",
@@ -67,6 +69,10 @@ def form_of(url: Url, job: Job) -> dict[str, str]:
     return form if url.kind == "action" else {}
 
 
+# The names of what is not called as the queue of a job.
+NAMES = {"lease_release": "1-1", "delivery_remove": "opsjobs-1-1"}
+
+
 def path_of(url: Url, job: Job) -> str:
     """The URL's path about `job`."""
     values = {
@@ -82,7 +88,7 @@ def path_of(url: Url, job: Job) -> str:
         "<int:preview_id>": "1",
         "<path:rest>": "nothing/here",
         "<version>": versions()["opsjobs.css"],
-        "<path:name>": "opsjobs.css" if url.kind == "asset" else job.queue,
+        "<path:name>": "opsjobs.css" if url.kind == "asset" else NAMES.get(url.endpoint, job.queue),
     }
     rule = url.rule
     for part, value in values.items():

@@ -343,7 +343,7 @@ def test_repairs_are_buttons_where_they_can_be(
     access: Access,
     repairs: Callable[..., None],
 ) -> None:
-    repairs("lease.release", "job.cancel", "queue.pause", "queue.set_prefetch")
+    repairs("worker.teach", "job.cancel", "queue.pause", "queue.set_prefetch")
     jobs = [make_job(session, queue="mail") for _ in range(2)]
     facts = {"jobs": [job.id for job in jobs], "queue": "mail"}
     incident = make_incident(session, facts=facts, affected=2)
@@ -360,7 +360,7 @@ def test_repairs_are_buttons_where_they_can_be(
     assert page.find("a", string="Set prefetch…")["href"] == "/ops/jobs/queues/mail"
     # What is only named comes after all buttons of repairs.
     said = _words(page.select_one(".actions"))
-    assert said.index("Set prefetch…") < said.index("lease.release comes with a later version")
+    assert said.index("Set prefetch…") < said.index("worker.teach comes with a later version")
     shown = page.select_one('[aria-labelledby="jobs"]')
     assert [row.text.strip() for row in shown.select("tbody th")] == sent
     # All are listed, and a search would find others too.
@@ -375,6 +375,40 @@ def test_repairs_are_buttons_where_they_can_be(
     assert row.select_one(".step a")["href"] == f"/ops/jobs{path}"
     access.held.discard("job.cancel")
     assert "needs job.cancel" in soup(get(path).text).select_one(".actions button[disabled]").text
+
+
+@pytest.mark.parametrize(
+    ("repair", "fact", "names", "label"),
+    [
+        ("lease.release", "leases", ["42-3"], "Release lease…"),
+        ("lease.release", "leases", ["42-3", "43-1"], "Release 2 leases…"),
+        ("delivery.remove", "deliveries", ["opsjobs-42-3"], "Remove delivery…"),
+        ("delivery.remove", "deliveries", ["opsjobs-42-3", "opsjobs-43-1"], "Remove 2 deliveries…"),
+    ],
+)
+def test_an_incident_offers_to_repair_what_it_names(
+    get: Get,
+    session: Session,
+    client: FlaskClient,
+    repairs: Callable[..., None],
+    repair: str,
+    fact: str,
+    names: list[str],
+    label: str,
+) -> None:
+    repairs(repair)
+    incident = make_incident(session, facts={fact: names}, affected=len(names))
+    session.commit()
+    page = soup(get(f"/lifeline/incidents/{incident.id}").text)
+    button = page.find("button", string=label)
+    kind = repair.partition(".")[0]
+    sent = [one["value"] for one in page.select(f'.head input[form="actions"][name="{kind}"]')]
+    assert sent == (names if len(names) > 1 else [])
+    headers = {"Sec-Fetch-Site": "same-origin"}
+    answer = client.post(button["formaction"], data={kind: sent}, headers=headers)
+    said = client.get(answer.location).text
+    assert all(name in said for name in names)
+    assert "Nothing to do" in said
 
 
 @pytest.mark.parametrize(

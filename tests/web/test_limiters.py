@@ -177,6 +177,24 @@ def test_who_holds_and_since_when(get: Get, session: Session) -> None:
     assert f"{job.id} send_invoice 42 1 {worker.name} since " in said
 
 
+def test_a_place_whose_attempt_does_not_run_can_be_released(
+    get: Get, session: Session, access: Access
+) -> None:
+    make_limiter(session)
+    make_limited(session, state="started")
+    ended = make_limited(session, state="started")
+    session.commit()
+    assert not soup(get("/limiters/customer-api").text).select("[aria-labelledby=holders] button")
+    ended.state, ended.ended_at, ended.ended_by = "finished", ended.created_at, "returned"
+    session.commit()
+    (button,) = soup(get("/limiters/customer-api").text).select("[aria-labelledby=holders] button")
+    assert button["formaction"] == f"/ops/jobs/leases/{ended.id}-{ended.dispatch_no}/release"
+    access.held.discard("lease.release")
+    (button,) = soup(get("/limiters/customer-api").text).select("[aria-labelledby=holders] button")
+    assert button.has_attr("disabled")
+    assert "needs lease.release" in button.text
+
+
 def test_a_partition_that_a_deploy_left_out_is_shown_while_jobs_are_in_it(
     get: Get, session: Session, reference: Reference
 ) -> None:

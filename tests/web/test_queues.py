@@ -157,7 +157,8 @@ def test_who_stopped_a_queue_since_when_and_why(
         assert f"by l.brandt: “{REASON}”. 1 due, the first " in say
         titles = [
             f"{action.title}…"
-            for action in actions_of("queue", "draining" if action == "drain" else "paused")
+            for action in actions_of("queue", state)
+            if not (action.is_repair and path == "/queues")
         ]
         assert _buttons(tree) == [title for title in titles if title != "Set prefetch…"]
     decided = soup(get("/queues/default").text).select_one("[aria-labelledby=decided] tbody tr")
@@ -186,11 +187,12 @@ def test_a_denied_action_is_disabled_and_names_its_permission(
     session.commit()
     access.held -= {"queue.pause", "queue.set_prefetch"}
     tree = soup(get("/queues/default").text)
-    pause, drain = tree.select("#part .actions button")
+    pause, drain, resync = tree.select("#part .actions button")
     assert pause.has_attr("disabled")
     assert not pause.has_attr("formaction")
     assert "needs queue.pause" in pause.text
     assert not drain.has_attr("disabled")
+    assert resync["formaction"] == "/ops/jobs/queues/default/resync"
     prefetch = tree.select_one("[aria-labelledby=prefetch-title]")
     assert "needs queue.set_prefetch" in prefetch.text
     assert prefetch.input.has_attr("disabled")

@@ -26,6 +26,7 @@ from ...actions.effects import (
     Fold,
     Forget,
     Recall,
+    Resync,
 )
 from ...batches.transitions import list_workers_of_batches_to_stop
 from ...core.db import Connection, is_away, say_cause
@@ -42,6 +43,7 @@ from ..adopted.ask_rq import RqRefused, ask_of_place
 from ..adopted.places import find_redis
 from ..reconcile.recall import recall_paused
 from ..reconcile.remove_deliveries import remove_deliveries
+from ..reconcile.resync import resync_queue
 from ..redis.broker import Delivery, SentPush, announce_stop, broker_of, try_announce_stop
 from .dispatch import Dispatcher, recall
 
@@ -220,18 +222,24 @@ def _half(room: int) -> int:
 
 
 def run_effects(host: Host, connection: Connection, effects: Iterable[Effect]) -> list[str]:
-    """Run an action's effects; return what failed, as sentences: what happens instead. Never raises.
+    """Run an action's effects; return what is news for the receipt, as sentences. Never raises.
+
+    News is what an effect found to do, and what happens instead of one that failed.
 
     `connection` is in autocommit. An operator waits for the answer, so a call to Redis takes at most 0.2 s,
     and after the first call without an answer the remaining effects are not tried.
     """
     untold: dict[str, None] = {}
+    told: list[str] = []
     refused: list[str] = []
     redis_is_away = False
     for effect in effects:
         if not redis_is_away:
             try:
-                _run(host, connection, effect)
+                if isinstance(effect, Resync):
+                    told.append(resync_queue(host, connection, effect.queue))
+                else:
+                    _run(host, connection, effect)
                 continue
             except RqRefused as error:
                 refused.append(str(error))
@@ -242,7 +250,8 @@ def run_effects(host: Host, connection: Connection, effects: Iterable[Effect]) -
             except Exception:
                 _log.exception("an effect of an action failed: %r", effect)
         untold[effect.otherwise] = None
-    return [*([f"Redis was not told: {', '.join(untold)}"] if untold else []), *refused]
+    failed = [f"Redis was not told: {', '.join(untold)}"] if untold else []
+    return [*told, *failed, *refused]
 
 
 def is_answering(host: Host, place: str, queue: str) -> bool:

@@ -19,7 +19,7 @@ from ..dispatch.dispatch import recall
 from ..redis.broker import Broker, rq_id
 from ..redis.connections import by_redis
 from ..redis.reads import find_deliveries, read_hashes, unavailable
-from .remove_deliveries import try_remove_deliveries
+from .remove_deliveries import remove_deliveries, try_remove_deliveries
 
 _MOST_ROWS = 20_000
 
@@ -157,6 +157,43 @@ def recall_paused(connection: Connection, queue: str | None = None) -> list[tupl
     rows = [row for row in (QueuedJob(*row) for row in found) if row.reserved_as not in reserved]
     recalled = set(recall(connection, [row.key for row in rows])) if rows else set()
     return sorted((row.queue, *row.key) for row in rows if row.key in recalled)
+
+
+def find_missing(
+    connection: Connection, queue: Queue, now: datetime, seconds: float
+) -> tuple[int, list[QueuedJob]]:
+    """Return how many jobs of this queue should be in Redis, and those whose delivery is nowhere.
+
+    Jobs that a worker has reserved, and those that were dispatched less than `seconds` ago, are left out.
+    Locks nothing. Raises `RedisError`.
+    """
+    wanted = {"queue": queue.name, "now": now, "seconds": seconds, "limit": _MOST_ROWS}
+    found = connection.execute(sql.load("list_queued_of_queue"), wanted).fetchall()
+    reserved = {name for (name,) in connection.execute(sql.load("list_reserved_deliveries"))}
+    rows = [row for row in (QueuedJob(*row) for row in found) if row.reserved_as not in reserved]
+    missed = MissedJobs()
+    _look_for(queue, rows, now, missed)
+    return len(rows), [row for row in rows if row.key in missed.absent]
+
+
+def recall_missing(
+    connection: Connection, broker: Broker, queue: Queue, now: datetime, seconds: float
+) -> tuple[list[Key], list[Key]]:
+    """Recall the jobs that `find_missing` finds; return those, and those that RQ failed. Commits.
+
+    One look is enough for an operator: a delivery that appears again is outdated by its dispatch number.
+    Raises `RedisError`.
+    """
+    _, rows = find_missing(connection, queue, now, seconds)
+    failed = set(_failed_by_rq(queue, rows))
+    ended = endings.count_failed_deliveries(connection, sorted(failed), now) if failed else []
+    counted = [(job.id, job.dispatch_no) for job in ended]
+    lost = [row.key for row in rows if row.key not in failed]
+    recalled = recall(connection, lost) if lost else []
+    gone = {*counted, *recalled}
+    remove = [(row.queue, *row.key) for row in rows if row.key in gone]
+    remove_deliveries(broker, remove, quick=True)
+    return recalled, counted
 
 
 def find_places(

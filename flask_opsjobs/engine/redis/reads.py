@@ -143,6 +143,12 @@ def read_running(queue: Queue) -> list[str]:
     ]
 
 
+def read_failed(queue: Queue, most: int) -> set[str]:
+    """Return the newest ids in a queue's failed registry, at most so many."""
+    found = queue.connection.zrange(queue.failed_job_registry.key, 0, most - 1, desc=True)
+    return {_text(rq_id) for rq_id in found}
+
+
 @dataclass(frozen=True)
 class Hash:
     """RQ's record of a delivery: its status, its queue, and whether its key expires by itself."""

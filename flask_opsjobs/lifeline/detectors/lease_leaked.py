@@ -22,6 +22,7 @@ def _finding(row: Mapping[str, Any]) -> Finding:
             "limiter": row["limiter"],
             "number": row["number"],
             "jobs": row["jobs"][:100],
+            "leases": row["leases"],
             "has_more_jobs": row["number"] > 100,
         },
         evidence=(

@@ -10,6 +10,7 @@ from ...core.words import agree, counted
 from ..finding import Detector, Finding, Observation, Words
 
 SUBJECT = "deliveries"
+_SHOWN = 20
 
 
 def find_orphans(number: int, newest: list[str]) -> Finding:
@@ -17,8 +18,8 @@ def find_orphans(number: int, newest: list[str]) -> Finding:
     return Finding(
         subject=SUBJECT,
         affected=number,
-        facts={"number": number, "newest": newest[:20]},
-        evidence=(Observation("removed", "recall", {"newest": newest[:20]}),),
+        facts={"number": number, "deliveries": newest[-_SHOWN:]},
+        evidence=(Observation("removed", "recall", {"newest": newest[-_SHOWN:]}),),
     )
 
 

@@ -3,7 +3,8 @@
 -- Rows: opsjobs, by their limiters.
 -- Run by the loop detect. The table is read whole, at most 20,000 rows. Index: jobs_pkey.
 SELECT l.limiter, count(*) AS number, min(l.taken_at) AS since,
-    (array_agg(l.job_id ORDER BY l.job_id))[:101] AS jobs
+    (array_agg(l.job_id ORDER BY l.job_id))[:101] AS jobs,
+    (array_agg(l.job_id || '-' || l.dispatch_no ORDER BY l.job_id, l.dispatch_no))[:100] AS leases
 FROM (SELECT * FROM opsjobs.leases LIMIT 20000) AS l
 LEFT JOIN opsjobs.jobs j ON j.id = l.job_id
 WHERE l.taken_at < %(now)s::timestamptz - interval '30 s'

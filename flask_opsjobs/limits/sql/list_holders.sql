@@ -3,7 +3,8 @@
 -- nothing.
 -- Rows: opsjobs, by their limiters.
 -- Run by limits/queries.py. Indexes: leases_by_bucket, jobs_pkey, workers_pkey.
-SELECT x.job_id, x.partition, x.weight, x.taken_at, j.task, j.state, w.name AS worker
+SELECT x.job_id, x.partition, x.weight, x.taken_at, j.task, j.state, w.name AS worker, x.dispatch_no,
+    j.state IS DISTINCT FROM 'started' OR j.dispatch_no <> x.dispatch_no AS is_idle
 FROM (SELECT * FROM opsjobs.leases WHERE limiter = %(limiter)s
         AND (%(partition)s::text IS NULL OR partition = %(partition)s)
       ORDER BY limiter, partition, taken_at LIMIT %(limit)s) AS x

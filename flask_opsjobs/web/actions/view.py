@@ -42,6 +42,8 @@ _HERE = {
     "batch": "batches",
     "cron": "cron",
     "limiter": "limiters",
+    "lease": "limiters",
+    "delivery": "lifeline",
     "incident": "lifeline",
     "failure": "lifeline",
     "operation": "lifeline",
@@ -87,7 +89,7 @@ def on_id(action: Action[Any]) -> Callable[..., Response]:
 
 
 def on_named(action: Action[Any]) -> Callable[[str], Response]:
-    """A view that starts the action on a queue or cron entry."""
+    """A view that starts the action on a queue, worker, cron entry, lease or delivery."""
 
     def view(name: str) -> Response:
         return start(action, [f"{action.domain}/{name}"])

@@ -11,6 +11,9 @@ from ...actions.domain import Action, name_in
 from ...limits.actions import split_target
 from .host import host
 
+# The kinds of targets that an address names by an id of their own, as in `job_id`.
+_WITH_ID = ("job", "workflow", "batch", "incident", "failure", "operation")
+
 
 def root() -> str:
     """The path of our first page, including the prefix that a proxy added. All other pages are below it."""
@@ -20,20 +23,12 @@ def root() -> str:
 def to_target(target: str) -> str:
     """The address of a target's page."""
     domain, name = target.partition("/")[0], name_in(target)
-    if domain == "job":
-        return url_for("opsjobs.job", job_id=name)
-    if domain == "workflow":
-        return url_for("opsjobs.workflow", workflow_id=name)
-    if domain == "batch":
-        return url_for("opsjobs.batch", batch_id=name)
-    if domain == "failure":
-        return url_for("opsjobs.failure", failure_id=name)
+    if domain in _WITH_ID:
+        return _of_row(domain, domain, name)
     if domain == "worker":
         return url_for("opsjobs.workers")
-    if domain == "incident":
-        return url_for("opsjobs.incident", incident_id=name)
-    if domain == "operation":
-        return url_for("opsjobs.operation", operation_id=name)
+    if domain in ("lease", "delivery"):  # 42-3 or opsjobs-42-3, of job 42
+        return url_for("opsjobs.job", job_id=name.split("-")[-2])
     if domain == "limiter":
         limiter, partition = split_target(target)
         return url_for("opsjobs.limiter", limiter=limiter, partition=partition)
@@ -42,14 +37,20 @@ def to_target(target: str) -> str:
 
 def to_action(action: Action[Any], target: str) -> str:
     """The address to which the button of an action on one target is sent."""
-    endpoint, name = f"opsjobs.{action.domain}_{action.short_name}", name_in(target)
-    if action.domain in ("job", "workflow", "batch", "incident", "failure", "operation"):
-        values: dict[str, Any] = {f"{action.domain}_id": name}
-        return url_for(endpoint, **values)
+    name = name_in(target)
+    if action.domain in _WITH_ID:
+        return _of_row(f"{action.domain}_{action.short_name}", action.domain, name)
+    endpoint = f"opsjobs.{action.domain}_{action.short_name}"
     if action.domain == "limiter":
         limiter, partition = split_target(target)
         return url_for(endpoint, limiter=limiter, partition=partition)
     return url_for(endpoint, name=name)
+
+
+def _of_row(endpoint: str, domain: str, id_: str) -> str:
+    """The address of a page or an action about one row."""
+    values: dict[str, Any] = {f"{domain}_id": id_}
+    return url_for(f"opsjobs.{endpoint}", **values)
 
 
 def here() -> str:

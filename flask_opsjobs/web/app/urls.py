@@ -166,6 +166,10 @@ URLS = (
         "limiters.view",
     ),
     *_actions_of("limiter", "/limiters/<limiter>", actions.on_limiter),
+    *_actions_on_picked("/leases", actions_of("lease")),
+    *_actions_of("lease", "/leases/<path:name>"),
+    *_actions_on_picked("/deliveries", actions_of("delivery")),
+    *_actions_of("delivery", "/deliveries/<path:name>"),
     Url("/lifeline", "lifeline", lifeline.page, "page", "lifeline.view"),
     Url("/lifeline/live", "lifeline_live", lifeline.live, "fragment", "lifeline.view"),
     Url(

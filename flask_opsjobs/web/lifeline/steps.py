@@ -30,8 +30,8 @@ class NextStep:
     place: str = ""
 
     @property
-    def jobs(self) -> Sequence[str]:
-        """The ids of the jobs that a button for several jobs sends."""
+    def picked(self) -> Sequence[str]:
+        """The names of the targets that a button for several of them sends."""
         return (
             [target.partition("/")[2] for target in self.targets] if len(self.targets) > 1 else ()
         )
@@ -91,5 +91,5 @@ def _label(action: Action[Any], repair: Repair) -> str:
 
 def _url(action: Action[Any], repair: Repair) -> str:
     if len(repair.targets) > 1:
-        return url_for(f"opsjobs.{action.domain}s_{action.short_name}")
+        return url_for(f"opsjobs.{action.plural}_{action.short_name}")
     return links.to_action(action, repair.targets[0])

@@ -181,6 +181,7 @@ def _one(read: Reading, asked: LimiterRequest) -> Markup:
         if asked.partition is None
         else (),
         rejections=limits.list_rejections(session, row.name) if asked.partition is None else (),
+        release=ACTIONS["lease.release"],
         events=events,
         chain_fault=fault,
         charts=charts,
