@@ -140,6 +140,14 @@ def list_slots(session: Session, name: str, now: datetime) -> list[SlotRow]:
     return [SlotRow(*row) for row in session.execute(newest)]
 
 
+def list_newest_slots(session: Session, name: str, limit: int) -> list[SlotRow]:
+    """The last rows of the run history of an entry, newest first, also of a deleted one."""
+    columns = [getattr(CronSlot, column) for column in SlotRow.__annotations__]
+    newest = select(*columns).where(CronSlot.entry == name)
+    newest = newest.order_by(CronSlot.slot_at.desc(), CronSlot.id.desc())
+    return [SlotRow(*row) for row in session.execute(newest.limit(limit))]
+
+
 def find_slot_of(session: Session, job_id: int) -> SlotRow | None:
     """The slot for which a job was enqueued; None when no cron entry enqueued it."""
     columns = [getattr(CronSlot, column) for column in SlotRow.__annotations__]

@@ -35,6 +35,7 @@ from sqlalchemy.orm import Session
 
 from ..core.history import Event
 from ..host import Host
+from ..lifeline.repairs import Repair
 
 COMPLETENESS = ("complete", "partial evidence", "history unavailable", "unknown")
 
@@ -245,7 +246,8 @@ class Told:
     """What a kind tells of one subject. See above.
 
     `targets` are further subjects whose actions help it, and whose decisions in its span belong to it: those
-    of `job/7` to an attempt of that job. `is_gone`: its own rows are removed, and others told this.
+    of `job/7` to an attempt of that job. `repairs` are offered before other actions.
+    `is_gone`: its own rows are removed, and others told this.
     """
 
     title: str
@@ -262,6 +264,7 @@ class Told:
     paths: Sequence[Path] = ()
     left_out: Sequence[LeftOut] = ()
     targets: Sequence[str] = ()
+    repairs: Sequence[Repair] = ()
     is_gone: bool = False
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..actions.domain import Action, Request
+from ..actions.domain import Action, Request, say_target
 from ..actions.planning import make_plan
-from ..actions.registry import DOMAINS, actions_of
+from ..actions.registry import ACTIONS, DOMAINS, actions_of
 from ..lifeline.queries import IncidentRow
 from .bundle import OWNERS, Inquiry, Path, Told
 
-# An action that a kind does not ask for by name is listed for so many targets.
+# Actions are listed for so many targets of one subject, and of one repair.
 _MOST_TARGETS = 3
 
 
@@ -19,10 +19,13 @@ def list_paths(
     inquiry: Inquiry, told: Told | None, incidents: Sequence[IncidentRow]
 ) -> Sequence[Path]:
     """The paths of a subject, those of one owner together, in the order of `OWNERS`."""
-    targets = (inquiry.subject, *(told.targets if told else ()))[:_MOST_TARGETS]
-    found = [path for target in targets for path in list_legal_actions(inquiry, target)]
-    found += told.paths if told else ()
-    found += [_follow_up(incident) for incident in incidents if incident.is_active]
+    found: list[Path] = []
+    if told is not None and not told.is_gone:
+        targets = (inquiry.subject, *told.targets)[:_MOST_TARGETS]
+        found += _list_repairs(inquiry, told)
+        found += [path for target in targets for path in list_legal_actions(inquiry, target)]
+        found += told.paths
+    found += [follow_up(incident) for incident in incidents if incident.is_active]
     order = list(OWNERS)
     return sorted(found, key=lambda path: order.index(path.kind))
 
@@ -39,6 +42,15 @@ def list_legal_actions(inquiry: Inquiry, target: str) -> Iterator[Path]:
         refusal = _find_refusal(inquiry, action, target)
         if refusal is None:
             yield _path(action, target, inquiry)
+
+
+def _list_repairs(inquiry: Inquiry, told: Told) -> Iterator[Path]:
+    """The repairs of an incident that can be done now, for its first targets."""
+    for repair in told.repairs:
+        action = ACTIONS.get(repair.action)
+        for target in repair.targets[:_MOST_TARGETS] if action else ():
+            if action is not None and _find_refusal(inquiry, action, target) is None:
+                yield _path(action, target, inquiry)
 
 
 def _find_refusal(inquiry: Inquiry, action: Action[Any], target: str) -> str | None:
@@ -60,9 +72,10 @@ def _find_refusal(inquiry: Inquiry, action: Action[Any], target: str) -> str | N
 
 def _path(action: Action[Any], target: str, inquiry: Inquiry) -> Path:
     is_allowed = inquiry.may(action.permission)
+    title = action.on(say_target(target))
     return Path(
         kind="action",
-        title=action.title,
+        title=title[0].upper() + title[1:],
         says=action.risk,
         action=action.name,
         target=target,
@@ -70,7 +83,7 @@ def _path(action: Action[Any], target: str, inquiry: Inquiry) -> Path:
     )
 
 
-def _follow_up(incident: IncidentRow) -> Path:
+def follow_up(incident: IncidentRow) -> Path:
     """What the host does about an incident. No callback is known, so nobody was called."""
     return Path(
         kind="follow_up",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ..core.words import show_value
 from ..errors import UnknownSubject
 from .bundle import Kind
-from .subjects import attempt, job, queue
+from .subjects import attempt, cron, incident, job, limiter, queue, task, worker
 
 # In the order of the design: what runs, what it runs on, what went wrong.
 KINDS: Mapping[str, Kind] = {
@@ -15,7 +15,12 @@ KINDS: Mapping[str, Kind] = {
     for kind in (
         job.KIND,
         attempt.KIND,
+        task.KIND,
         queue.KIND,
+        worker.KIND,
+        cron.KIND,
+        limiter.KIND,
+        incident.KIND,
     )
 }
 

@@ -66,10 +66,15 @@ def list_history(
     return [*of_job, *tell_attempts(job, attempts)]
 
 
+def say_end(state: str, ended_by: str | None) -> str:
+    """How a job ended: `Failed: the last attempt failed`, `Canceled`."""
+    how = ENDED_BY.get(ended_by or "", "")
+    return state.capitalize() + ("" if how in ("", state) else f": {how}")
+
+
 def _of_job(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Event]:
     if job.state in FINAL and job.ended_at is not None:
-        how = ENDED_BY[job.ended_by or ""]
-        text = job.state.capitalize() + ("" if how == job.state else f": {how}")
+        text = say_end(job.state, job.ended_by)
         reason = job.ended_reason if job.ended_reason != job.error else None
         yield Event(job.ended_at, job.state, text, _ender(job, attempts), payload=reason)
     if job.cancel_requested_at is not None:
@@ -85,8 +90,7 @@ def _of_job(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Event]:
 
 def _of_adopted_job(job: JobInFull, rq: AdoptedRow) -> Iterator[Event]:
     """The times of the row, each as its source reported it: an interval where nobody saw it."""
-    how = ENDED_BY.get(job.ended_by or "", "")
-    end = job.state.capitalize() + ("" if how in ("", job.state) else f": {how}")
+    end = say_end(job.state, job.ended_by)
     for moment, state, text, source, after in (
         (job.ended_at, job.state, end, rq.ended_source, rq.ended_after),
         (job.dispatched_at, "queued", "Queued by RQ", rq.dispatched_source, rq.dispatched_after),

@@ -155,9 +155,16 @@ def find_qualifier(session: Session, name: str) -> str | None:
 
 def find_oldest_of_queue(session: Session, queue: str) -> datetime | None:
     """When the oldest job of the queue that is stored was created; None when none is stored."""
-    oldest = scan_index(
-        select(Job.created_at), JobFilter().but(queue=queue), Range(), newest_first=False
-    )
+    return _find_oldest(session, JobFilter().but(queue=queue))
+
+
+def find_oldest_of_task(session: Session, task: str) -> datetime | None:
+    """When the oldest job of the task that is stored was created; None when none is stored."""
+    return _find_oldest(session, JobFilter().but(task=task))
+
+
+def _find_oldest(session: Session, wanted: JobFilter) -> datetime | None:
+    oldest = scan_index(select(Job.created_at), wanted, Range(), newest_first=False)
     return session.scalars(oldest.limit(1)).first()
 
 

@@ -336,6 +336,12 @@ def find_incident(session: Session, incident_id: int) -> IncidentRow | None:
     return None if row is None else IncidentRow(*row)
 
 
+def has_newer_incident(session: Session, incident_id: int) -> bool:
+    """Whether an incident with a greater id is stored: then this id was given out once."""
+    newer = select(IncidentRecord.id).where(IncidentRecord.id > incident_id).limit(1)
+    return session.scalars(newer).first() is not None
+
+
 def list_incidents_about(session: Session, subject: str) -> Sequence[IncidentRow]:
     """The incidents about a subject, one of each class at most, the one that opened last first."""
     fingerprints = [fingerprint_of(class_, subject) for class_ in DETECTORS]

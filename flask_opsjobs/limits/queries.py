@@ -282,6 +282,12 @@ def find_minutes(
     return {row[0]: (row[1], row[2], row[3]) for row in session.execute(chosen)}
 
 
+def has_minutes(session: Session, limiter: str) -> bool:
+    """Whether a minute is stored in which the limiter admitted, took back or rejected a job."""
+    some = select(LimitMinute.minute).where(LimitMinute.limiter == limiter).limit(1)
+    return session.scalars(some).first() is not None
+
+
 def _judge(
     limiter: LimiterRow, seen: BucketSeen, cooldown: CurrentCooldown | None, weight: int
 ) -> BucketState:

@@ -254,6 +254,12 @@ def find_worker(session: Session, worker_id: int) -> WorkerRow | None:
     return None if row is None else _worker(*row)
 
 
+def find_worker_named(session: Session, name: str) -> WorkerRow | None:
+    """Return the worker of this name, or None."""
+    row = session.execute(select(*_WORKER).where(Worker.name == name)).one_or_none()
+    return None if row is None else _worker(*row)
+
+
 def _worker(*columns: Any) -> WorkerRow:
     # A heartbeat names a reserved delivery "<id>-<dispatch_no>".
     ids = [int(job_id) for name in columns[-1] if (job_id := name.partition("-")[0]).isdigit()]

@@ -12,9 +12,11 @@ from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.forensics.bundle import Bundle
 from flask_opsjobs.forensics.find import find_bundle, may_all
-from flask_opsjobs.lifeline import loop_runs
+from flask_opsjobs.lifeline import loop_runs, retention
 from flask_opsjobs.lifeline.watch import watch
 from flask_opsjobs.loops import LOOPS
+from flask_opsjobs.loops.loop import Loop, Runner
+from flask_opsjobs.workers import transitions as workers
 from tests.support.engine import Bench
 
 WHY: dict[str, Any] = {"actor": "ops-demo", "reason": "because it is a test"}
@@ -27,6 +29,8 @@ class Story:
         self.bench = bench
         self.operator = Operator(bench.host)
         self._runs: dict[str, int] = {}
+        self._runners: dict[str, Runner] = {}
+        self._beats = 0
         self._later = timedelta()
         self._note_passes()
 
@@ -42,6 +46,25 @@ class Story:
         while self._later < end:
             self._later = min(end, self._later + timedelta(seconds=2))
             self._note_passes(*without)
+
+    def run(self, loop: Loop) -> None:
+        """Make real passes of a loop until it has nothing more to do at once."""
+        runner = self._runners.setdefault(loop.name, Runner(loop, self.bench.host, "here-2"))
+        while runner.run_once(self.bench.connection, self.now):
+            pass
+        assert runner.last_error is None, runner.last_error
+
+    def beat(self) -> None:
+        """Send a heartbeat of the worker."""
+        self._beats += 1
+        report = workers.HeartbeatReport(self._beats)
+        workers.record_heartbeat(self.bench.connection, self.bench.worker_id, report, self.now)
+
+    def retain(self, days: float) -> None:
+        """Remove what is too old so many days from now."""
+        settings, now = self.bench.host.settings, self.now + timedelta(days=days)
+        while sum(retention.retain(self.bench.connection, settings, now).values()):
+            pass
 
     def watch_for(self, seconds: float) -> None:
         """Let time pass, in which the loop `watch` looks for workers every 10 s. Nobody sends heartbeats."""
