@@ -106,6 +106,13 @@ class Child(SlotWorker):
         self._app = self.app
         self._counted = [0, 0]
 
+    def validate_queues(self) -> None:
+        """Read the queues that a test gives as our maintenance reads its own, which it makes from names."""
+        for queue in self.queues:
+            if type(queue) is rq.Queue and issubclass(self.queue_class, rq.Queue):
+                queue.__class__ = self.queue_class
+        super().validate_queues()
+
 
 class SimpleWorker(Child):
     """A child without its parent, under RQ's own loop."""
