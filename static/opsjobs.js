@@ -395,6 +395,7 @@
     j: () => step(1),
     k: () => step(-1),
     x: () => currentRow()?.querySelector("[data-pick]")?.click(),
+    a: () => document.querySelector(".bulk [data-select-all]")?.click(),
     t: () => switchTheme(),
     g: () => { isGoing = true; },
     Escape: () => {

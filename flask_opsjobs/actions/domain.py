@@ -106,6 +106,11 @@ class Action(Generic[Row]):
         return self.name.partition(".")[2]
 
     @property
+    def is_operable(self) -> bool:
+        """Whether an operation can do it: to jobs, without a value, without what only Redis knows."""
+        return self.domain == "job" and not self.params and not self.asks_redis
+
+    @property
     def permission(self) -> str:
         """The permission that the access policy is asked for, with the target as subject."""
         return self.permission_name or self.name

@@ -68,6 +68,11 @@ def make_request(
         sentence = (
             f"{action} takes at most {MOST_TARGETS} {found.plural} at once, got {len(canonical)}"
         )
+        if found.is_operable:
+            sentence += (
+                "; for more, start an operation, which takes all jobs of a filter: "
+                f"operator.start({action!r}, …)"
+            )
         raise _unreadable(action, sentence)
     values = _canonical_params(host, found, params or {})
     return Request(host, found, canonical, values, **who)

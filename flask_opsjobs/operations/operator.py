@@ -12,7 +12,7 @@ from ..actions import planning
 from ..actions.domain import Action, Request, Who
 from ..actions.operator import Operator, Why
 from ..actions.permission import is_permitted
-from ..actions.registry import ACTIONS, actions_of
+from ..actions.registry import ACTIONS
 from ..actions.shapes import Plan, Receipt
 from ..core.db import Connection
 from ..core.words import counted, show_value
@@ -23,11 +23,9 @@ from . import transitions
 from .actions import find_problem_of_policy
 from .targets import MOST_JOBS, find_unfrozen_term
 
-# What an operation can do: each action on jobs that asks for no value, and for nothing that only Redis knows.
+# What an operation can do.
 OPERABLE: Mapping[str, Action[Any]] = {
-    action.name: action
-    for action in actions_of("job")
-    if not action.params and not action.asks_redis
+    action.name: action for action in ACTIONS.values() if action.is_operable
 }
 MOST_SAMPLES = 20
 FASTEST = 10_000

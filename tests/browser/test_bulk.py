@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.host import Host
+from tests.support.browser import barriers, is_sideways
 from tests.web.rows import make_job
 
 pytestmark = pytest.mark.browser
@@ -84,3 +85,40 @@ def test_ticks_that_the_browser_brings_back_are_counted(page: Any, failed: list[
     page.wait_for_url(f"**/jobs/{failed[9]}")
     page.go_back()
     assert page.inner_text("[data-picked]") == str(page.evaluate(PICKED))
+
+
+def test_all_that_match_are_selected_and_retried_from_the_keyboard(
+    page: Any, failed: list[str]
+) -> None:
+    """Tick rows, select all that match, press Retry, and reach the draft of an operation."""
+    _open(page, "/jobs?q=state:failed+created:<1d")
+    page.keyboard.press("j")
+    page.keyboard.press("x")
+    page.keyboard.press("j")
+    page.keyboard.press("x")
+    assert page.inner_text("[data-picked]") == "2"
+    assert page.inner_text(".bulk [data-select-all]") == "Select all 60 that match"
+    assert "counted exactly" in page.inner_text(".bulk p")
+    page.keyboard.press("a")
+    page.wait_for_url("**selected=all**")
+    assert "All 60 that match are selected" in page.inner_text(".bulk")
+    assert page.evaluate("document.activeElement.id") == "selected"
+    assert page.locator("tbody input:checked:disabled").count() == 25
+    assert barriers(page) == []
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert page.locator(".bulk .btn.main").is_visible()
+    assert not is_sideways(page)
+    assert barriers(page) == []
+    page.set_viewport_size({"width": 1280, "height": 740})
+    # The bar has the focus: after the link that clears the selection comes its first button.
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Clear"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Retry 60…"
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/operations/1")
+    assert "Retry 60 jobs" in page.inner_text("h1")
+    page.go_back()
+    page.click("text=Clear")
+    page.wait_for_url(lambda url: "selected" not in url)
+    assert page.locator("tbody input:checked").count() == 0

@@ -247,7 +247,7 @@ def test_the_search_finds_the_jobs_of_a_failure(get: Get, session: Session) -> N
     session.commit()
     page = soup(get(f"/lifeline/incidents/{new.id}").text)
     jobs = page.select_one('[aria-labelledby="jobs"]')
-    assert jobs.a["href"] == "/ops/jobs/jobs?q=failure:7"
+    assert jobs.a["href"] == "/ops/jobs/jobs?failure=7"
     about = page.select_one('[aria-labelledby="facts"]')
     assert about.find("a", string="7")["href"] == "/ops/jobs/lifeline/failures/7"
 
@@ -364,7 +364,11 @@ def test_repairs_are_buttons_where_they_can_be(
     shown = page.select_one('[aria-labelledby="jobs"]')
     assert [row.text.strip() for row in shown.select("tbody th")] == sent
     # All are listed, and a search would find others too.
-    assert shown.select_one("header a") is None
+    (selected,) = shown.select("header a")
+    assert _words(selected) == "Select all 2"
+    assert selected["href"] == f"/ops/jobs/jobs?selected=all&incident={incident.id}#selected"
+    bar = soup(client.get(selected["href"].partition("#")[0]).text).select_one("#selected")
+    assert "All 2 that match are selected" in _words(bar)
     # What the button sends is a plan for both jobs.
     answer = client.post(
         cancel["formaction"], data={"job": sent}, headers={"Sec-Fetch-Site": "same-origin"}
@@ -414,8 +418,10 @@ def test_an_incident_offers_to_repair_what_it_names(
 @pytest.mark.parametrize(
     ("facts", "search"),
     [
-        ({"failure": 7}, "jobs of this failure /ops/jobs/jobs?q=failure:7"),
-        ({"batch": 7}, "jobs of this batch /ops/jobs/jobs?q=batch:7"),
+        ({"failure": 7}, "jobs of this failure /ops/jobs/jobs?failure=7"),
+        ({"batch": 7}, "jobs of this batch /ops/jobs/jobs?batch=7"),
+        ({"workflow": 7}, "jobs of this workflow /ops/jobs/jobs?workflow=7"),
+        ({"worker": "web-1", "jobs": [1]}, "jobs of this worker /ops/jobs/jobs?worker=web-1"),
         ({"queue": "mail"}, "jobs of this queue /ops/jobs/jobs?queue=mail"),
         (
             {"jobs": [1], "task": "t", "queue": "mail"},
@@ -428,8 +434,11 @@ def test_a_search_finds_the_jobs_that_are_not_listed(
 ) -> None:
     incident = make_incident(session, facts=facts, affected=2)
     session.commit()
-    link = soup(get(f"/lifeline/incidents/{incident.id}").text).select_one("#jobs ~ .push a")
-    assert f"{_words(link)} {link['href'].replace('%3A', ':')}" == f"Search the {search}"
+    link, selected = soup(get(f"/lifeline/incidents/{incident.id}").text).select("#jobs ~ .push a")
+    assert f"{_words(link)} {link['href']}" == f"Search the {search}"
+    assert _words(selected) == "Select all of them"
+    fields = link["href"].partition("?")[2]
+    assert selected["href"] == f"/ops/jobs/jobs?selected=all&{fields}#selected"
 
 
 def test_it_leads_to_what_it_is_about(get: Get, session: Session) -> None:

@@ -109,6 +109,7 @@ def test_every_template_is_drawn_by_some_page(
     pages._environment().cache.clear()
     monkeypatch.setattr(pages._environment().loader, "get_source", note)
     others = [alone, drifted, cooling, step, repairable, chained, drafted]
+    others.append("/ops/jobs/jobs?selected=all")
     for path in [*others, *(path for _, path in reads(jobs))]:
         client.get(path)
     assert drawn == set(TEMPLATES)

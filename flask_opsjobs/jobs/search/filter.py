@@ -34,7 +34,7 @@ ORIGINS = ("opsjobs", "rq")
 LIMITS = (25, 50, 100)
 _MOST_ARGUMENTS = 8
 # Other parameters in the address of a list; the pages read them.
-_ELSEWHERE = ("before", "after")
+_ELSEWHERE = ("before", "after", "selected")
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _SPAN = re.compile(r"([<>])([0-9]{1,5})([smhd])")

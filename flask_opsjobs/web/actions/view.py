@@ -26,6 +26,7 @@ from ...jobs.queries import list_rows
 from ...jobs.rows import Count
 from ...jobs.search.queries import list_jobs
 from ...limits.actions import make_target
+from ...operations.targets import MOST_JOBS
 from ...workflows.actions import RESULT
 from ..app import access, links, pages, problems, references, shell
 from ..app.display import PageDisplay
@@ -112,9 +113,10 @@ def _picked(action: Action[Any]) -> Sequence[str]:
     if not texts:
         raise problems.unreadable(f"No {kind} is picked.")
     if len(texts) > MOST_TARGETS:
-        raise problems.unreadable(
-            f"At most {MOST_TARGETS} {action.plural} at once; {len(texts)} are picked."
-        )
+        says = f"At most {MOST_TARGETS} {action.plural} at once; {len(texts)} are picked."
+        if action.is_operable:
+            says += f" Select all that match instead: an operation takes up to {MOST_JOBS:,}."
+        raise problems.unreadable(says)
     targets = [DOMAINS[kind].read_target(f"{kind}/{text}") for text in texts]
     if None in targets:
         wrong = texts[targets.index(None)]

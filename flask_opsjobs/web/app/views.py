@@ -24,6 +24,7 @@ KEYS = (
     ("j k", "to the next and the previous row"),
     ("Enter", "open the row"),
     ("x", "select the row"),
+    ("a", "select all jobs that match"),
     ("r", "refresh now"),
     ("t", "the other theme"),
     ("Esc", "close, or give the selection up"),

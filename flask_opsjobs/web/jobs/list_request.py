@@ -19,17 +19,22 @@ from ..app.host import host
 
 @dataclass(frozen=True)
 class ListRequest:
-    """A filter, and the id of the job before or after which the page of the list begins."""
+    """A filter, and the id of the job before or after which the page of the list begins.
+
+    `is_whole`: all jobs that match are selected, on this page and beyond.
+    """
 
     wanted: JobFilter
     before: int | None
     after: int | None
+    is_whole: bool
 
     @property
     def query(self) -> Mapping[str, str]:
         """The query string it was read from, in its shortest form."""
-        cursors = {side: word for side in ("before", "after") if (word := request.args.get(side))}
-        return {**self.wanted.to_query(), **cursors}
+        others = ("before", "after", "selected")
+        kept = {name: word for name in others if (word := request.args.get(name))}
+        return {**self.wanted.to_query(), **kept}
 
     def cursor(self, side: str, found: JobPage) -> str | None:
         """The cursor for the next page on that side; None when there is none."""
@@ -78,7 +83,9 @@ def read_list_request() -> ListRequest:
     before, after = (_position(side, wanted) for side in ("before", "after"))
     if before is not None and after is not None:
         raise problems.unreadable("before and after: a page begins at one of them.")
-    return ListRequest(wanted, before, after)
+    if (selected := request.args.get("selected", "")) not in ("", "all"):
+        raise problems.unreadable(f"selected: {selected[:40]!r} is not all.")
+    return ListRequest(wanted, before, after, selected == "all")
 
 
 def read_searchable(pairs: Iterable[tuple[str, str]]) -> JobFilter:

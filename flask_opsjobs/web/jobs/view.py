@@ -23,6 +23,7 @@ from ...jobs.search.filter import LIMITS, ORIGINS, JobFilter
 from ...jobs.search.queries import list_jobs
 from ...jobs.search.saved_views import View, list_views
 from ...jobs.search.terms import Unqualified, write_term
+from ...operations.targets import MOST_JOBS
 from ...queues.queries import list_queue_names
 from ..app import access, pages, problems
 from ..app.display import PageDisplay
@@ -30,6 +31,7 @@ from ..app.host import heavy, host, reading
 from ..app.problems import Problem
 from . import list_request, suggestions
 from .list_request import ListRequest
+from .selection import list_bulk_actions
 
 # The qualifiers that name a workflow or a batch, and the permission to see them.
 _GROUPS = {"workflow": "workflows.view", "batch": "batches.view"}
@@ -60,6 +62,7 @@ def page() -> AnyResponse:
         live=made,
         query=asked.query,
         fault=None,
+        is_whole=asked.is_whole,
         **around,
     )
 
@@ -133,6 +136,9 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
         limits=LIMITS,
         meanings=MEANINGS,
         actions=_JOB_ACTIONS,
+        is_whole=asked.is_whole,
+        bulk_actions=list(list_bulk_actions(wanted, found.counts)) if asked.is_whole else (),
+        most_jobs=MOST_JOBS,
     )
 
 

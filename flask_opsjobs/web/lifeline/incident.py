@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flask import Response, url_for
+from flask import Response
 from markupsafe import Markup
 
 from ...actions.registry import ACTIONS
@@ -112,14 +113,20 @@ def _part(read: Reading, row: IncidentRow) -> Markup:
     )
 
 
-def _search(facts: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Whose jobs a search can find where the page does not list all, and the address of that search."""
-    for name in ("failure", "batch"):
-        if facts.get(name):
-            return f"this {name}", url_for("opsjobs.jobs", q=f"{name}:{facts[name]}")
-    query = {name: facts[name] for name in ("task", "queue") if facts.get(name)}
-    whose = " in ".join(f"this {name}" for name in query)
-    return (whose, url_for("opsjobs.jobs", **query)) if query else None
+@dataclass(frozen=True)
+class SearchOfJobs:
+    """A search for the jobs of an incident whose page does not list all: whose they are, and its fields."""
+
+    whose: str
+    query: Mapping[str, Any]
+
+
+def _search(facts: Mapping[str, Any]) -> SearchOfJobs | None:
+    """The search that finds the jobs; None when what is known of them is no search."""
+    for names in (("failure",), ("batch",), ("worker",), ("workflow",), ("task", "queue")):
+        if query := {name: facts[name] for name in names if facts.get(name)}:
+            return SearchOfJobs(" in ".join(f"this {name}" for name in query), query)
+    return None
 
 
 # The facts that have a page: how each is called, what it is, and the permission to see it.
