@@ -206,6 +206,12 @@ def list_members(
     return found[:MOST_MEMBERS], len(found) > MOST_MEMBERS
 
 
+def list_newest_members(session: Session, id: int, state: str, limit: int) -> Sequence[MemberRow]:
+    """The newest members in a state."""
+    wanted = _in_state(_MEMBER, id, state).limit(limit)
+    return [MemberRow(*row) for row in session.execute(wanted)]
+
+
 def count_running_members(session: Session, id: int) -> Count:
     """How many members are being run now, counted up to 1,000."""
     rows = _in_state((Job.id,), id, "started").limit(MOST_RUNNING + 1).subquery()

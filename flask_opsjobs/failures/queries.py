@@ -32,8 +32,9 @@ from ..jobs.models import Attempt, Job
 from ..jobs.rows import Count
 from ..jobs.search.filter import JobFilter
 from ..jobs.search.index_scan import Range, scan_index
+from .deploys import Marker
 from .lifecycle import STATES
-from .models import Deploy, Failure, FailureHour, FailureMinute, TaskDeath, TaskEnd
+from .models import Deploy, Failure, FailureDeploy, FailureHour, FailureMinute, TaskDeath, TaskEnd
 
 MOST_FAILURES = 50
 MOST_OTHERS = 10
@@ -155,6 +156,30 @@ class DeployRow:
 
 
 @dataclass(frozen=True)
+class AttemptThatFailed:
+    """An attempt that failed so."""
+
+    job_id: int
+    dispatch_no: int
+    number: int
+    worker: str
+    started_at: datetime
+    ended_at: datetime
+    outcome: str
+    cause_of_death: str | None
+
+
+@dataclass(frozen=True)
+class FailureInDeploy:
+    """A failure, how many attempts failed so on the workers of a deploy, and when the first and the last."""
+
+    failure: FailureRow
+    number: int
+    first_at: datetime
+    last_at: datetime
+
+
+@dataclass(frozen=True)
 class DeployMark:
     """A deploy as a chart marks it."""
 
@@ -183,6 +208,7 @@ class Ends:
 
 
 _ROW: tuple[Any, ...] = tuple(getattr(Failure, each.name) for each in fields(FailureRow))
+_MARKER: tuple[Any, ...] = tuple(getattr(Deploy, each.name) for each in fields(Marker))
 
 
 def page_of_failures(
@@ -314,6 +340,21 @@ def find_sample(
     return replace(SampleRow(*row), older_job=session.scalars(older).first())
 
 
+def list_failed_attempts(
+    session: Session, failure: FailureRow, limit: int, *, is_oldest_first: bool = False
+) -> Sequence[AttemptThatFailed]:
+    """The attempts that failed so, of the newest jobs or of the oldest ones."""
+    within, newest_first = _attempts_of(failure.key, LARGEST_ID)
+    oldest_first = [Attempt.failure_key, Attempt.job_id]
+    order = oldest_first if is_oldest_first else newest_first
+    columns = [
+        getattr(Attempt, name) for name in AttemptThatFailed.__annotations__ if name != "number"
+    ]
+    columns.insert(2, Attempt.attempt)
+    rows = session.execute(select(*columns).where(*within).order_by(*order).limit(limit))
+    return [AttemptThatFailed(*row) for row in rows]
+
+
 def list_failed_jobs(session: Session, failure: FailureRow) -> Sequence[FailedJob]:
     """The newest jobs of which an attempt failed so, at most 100."""
     within, order = _attempts_of(failure.key, LARGEST_ID)
@@ -421,6 +462,46 @@ def list_deploys(session: Session, failure: FailureRow, since: datetime) -> Sequ
     first = failure.first_deploy or 0
     before = next((at for at, row in enumerate(rows) if row.id < first), len(rows))
     return rows[: before + 1]
+
+
+def find_deploy(session: Session, deploy_id: int) -> Marker | None:
+    """The deploy with this id; None when there is none, or no more."""
+    row = session.execute(select(*_MARKER).where(Deploy.id == deploy_id)).one_or_none()
+    return None if row is None else Marker(*row)
+
+
+def find_deploy_after(session: Session, deploy_id: int) -> Marker | None:
+    """The deploy that was marked next; None when there is none."""
+    next_one = select(*_MARKER).where(Deploy.id > deploy_id).order_by(Deploy.id).limit(1)
+    row = session.execute(next_one).one_or_none()
+    return None if row is None else Marker(*row)
+
+
+def list_failures_in(
+    session: Session, deploy: Marker, examined: int
+) -> tuple[Sequence[FailureInDeploy], bool]:
+    """The failures of which an attempt failed on workers of this deploy, those that failed last first.
+
+    They are looked for among so many failures that happened last, since the deploy; the second value says
+    whether there are more of these.
+    """
+    newest = (
+        select(*_ROW)
+        .where(Failure.last_at >= deploy.at)
+        .order_by(Failure.last_at.desc())
+        .limit(examined + 1)
+    )
+    rows = {row[0]: FailureRow(*row) for row in session.execute(newest)}
+    is_cut = len(rows) > examined
+    counted = select(
+        FailureDeploy.failure_id,
+        FailureDeploy.number,
+        FailureDeploy.first_at,
+        FailureDeploy.last_at,
+    ).where(FailureDeploy.failure_id.in_(list(rows)), FailureDeploy.deploy_id == deploy.id)
+    found = session.execute(counted).all() if rows else ()
+    by_id = {row[0]: FailureInDeploy(rows[row[0]], *row[1:]) for row in found}
+    return [by_id[id_] for id_ in rows if id_ in by_id], is_cut
 
 
 def list_deaths(session: Session, task: str, since: datetime) -> Sequence[DeathRow]:

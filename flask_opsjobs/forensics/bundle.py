@@ -13,8 +13,8 @@ A kind is added in three steps:
      about its completeness;
    - `watches`: for each loop that alone could have seen a change of the subject, the time in which it should
      have run. A worker that records a change in its transaction needs no watch;
-   - `evidence`, `related`, `paths` (bridge and follow-ups only: `paths.py` finds the legal actions) and
-     `left_out`.
+   - `evidence`, `related`, `left_out` and `paths`: bridge and follow-ups. `paths.py` finds the legal
+     actions, but for those on a part of the subject, such as a wait of a workflow.
    It returns None when nothing of it is stored: then audit, operations and incidents are asked, and
    `was_there` may tell that it was removed.
 2. `registry.py` gets one line.

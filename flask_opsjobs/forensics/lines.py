@@ -74,7 +74,7 @@ def list_deploy_lines(inquiry: Inquiry, since: datetime, until: datetime) -> Lin
 
 
 def list_operation_lines(inquiry: Inquiry, since: datetime, until: datetime) -> Lines:
-    """The operations that ran within a span, among the newest ones."""
+    """The other operations that ran within a span, among the newest ones."""
     if not inquiry.may("operations.view"):
         return [], [LeftOut("operations, which need operations.view")]
     rows = page_of_operations(inquiry.session)
@@ -82,6 +82,7 @@ def list_operation_lines(inquiry: Inquiry, since: datetime, until: datetime) -> 
         event
         for row in rows
         if row.started_at is not None
+        and inquiry.subject != f"operation/{row.id}"
         and row.started_at <= until
         and (row.ended_at is None or row.ended_at >= since)
         for event in _of_operation(row, row.started_at)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..actions.domain import Action, Request, say_target
@@ -53,12 +53,33 @@ def _list_repairs(inquiry: Inquiry, told: Told) -> Iterator[Path]:
                 yield _path(action, target, inquiry)
 
 
-def _find_refusal(inquiry: Inquiry, action: Action[Any], target: str) -> str | None:
+def list_legal_action(
+    inquiry: Inquiry, name: str, target: str, values: Mapping[str, Any], title: str
+) -> Iterator[Path]:
+    """The action with these values, when it is legal now: for kinds that know a part of the target.
+
+    Without its values such an action, such as a signal to a wait of a workflow, cannot be judged.
+    """
+    action = ACTIONS[name]
+    if _find_refusal(inquiry, action, target, values) is None:
+        yield _path(action, target, inquiry, title)
+
+
+def _find_refusal(
+    inquiry: Inquiry, action: Action[Any], target: str, values: Mapping[str, Any] | None = None
+) -> str | None:
     connection: Any = inquiry.session.connection().connection.driver_connection
     request = Request(
-        inquiry.host, action, (target,), {}, "forensics", "page", is_trusted=True, now=inquiry.now
+        inquiry.host,
+        action,
+        (target,),
+        values or {},
+        "forensics",
+        "page",
+        is_trusted=True,
+        now=inquiry.now,
     )
-    if not action.params:
+    if values or not action.params:
         skipped = make_plan(connection, request).skipped
         return skipped[0].says if skipped else None
     # Without its values only the state can be judged.
@@ -70,12 +91,12 @@ def _find_refusal(inquiry: Inquiry, action: Action[Any], target: str) -> str | N
     return skip.says if skip else None
 
 
-def _path(action: Action[Any], target: str, inquiry: Inquiry) -> Path:
+def _path(action: Action[Any], target: str, inquiry: Inquiry, title: str | None = None) -> Path:
     is_allowed = inquiry.may(action.permission)
-    title = action.on(say_target(target))
+    says = action.on(say_target(target))
     return Path(
         kind="action",
-        title=title[0].upper() + title[1:],
+        title=title or f"{says[:1].upper()}{says[1:]}",
         says=action.risk,
         action=action.name,
         target=target,

@@ -7,7 +7,23 @@ from collections.abc import Mapping
 from ..core.words import show_value
 from ..errors import UnknownSubject
 from .bundle import Kind
-from .subjects import attempt, cron, incident, job, limiter, queue, task, worker
+from .subjects import (
+    actor,
+    attempt,
+    batch,
+    cron,
+    deploy,
+    failure,
+    incident,
+    job,
+    limiter,
+    operation,
+    queue,
+    step,
+    task,
+    worker,
+    workflow,
+)
 
 # In the order of the design: what runs, what it runs on, what went wrong.
 KINDS: Mapping[str, Kind] = {
@@ -21,6 +37,13 @@ KINDS: Mapping[str, Kind] = {
         cron.KIND,
         limiter.KIND,
         incident.KIND,
+        failure.KIND,
+        deploy.KIND,
+        operation.KIND,
+        actor.KIND,
+        workflow.KIND,
+        step.KIND,
+        batch.KIND,
     )
 }
 

@@ -38,7 +38,7 @@ _STATEMENTS = {
     "deploys": "retain_deploys",
     "failures": "retain_failures",
 }
-_WORKER_DAYS = 7
+WORKER_DAYS = 7
 LOOP_RUN_DAYS = 30
 NUMBER_DAYS = 30
 # The minutes of failures are for the trend of a day.
@@ -108,7 +108,7 @@ def _limits(settings: Settings, now: datetime) -> dict[str, datetime]:
     return {
         "outputs": now - timedelta(days=settings.keep_output_days),
         "unique_locks": now,
-        "workers": now - timedelta(days=_WORKER_DAYS),
+        "workers": now - timedelta(days=WORKER_DAYS),
         "loop_runs": now - timedelta(days=LOOP_RUN_DAYS),
         "previews": now - _PREVIEW_SPAN,
         "operation_rows": now - timedelta(days=settings.keep_operations_days),

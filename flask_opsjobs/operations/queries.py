@@ -130,6 +130,14 @@ def page_of_receipts(
     return [ReceiptRow(*row) for row in session.execute(wanted)]
 
 
+def has_first_row(session: Session, operation: int) -> bool:
+    """Whether the first row of an operation is still stored: retention removes them in order."""
+    first = select(OperationRow.number).where(
+        OperationRow.operation_id == operation, OperationRow.number == 1
+    )
+    return session.scalars(first).one_or_none() is not None
+
+
 def list_operations_of_job(session: Session, job: int) -> Sequence[tuple[int, str]]:
     """The newest operations that a job was a target of, each with what became of the job."""
     wanted = (

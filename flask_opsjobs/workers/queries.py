@@ -19,6 +19,20 @@ _MOST_LIVE = 200
 _MOST_MISSING = 500
 _MOST_STOPPED = 10
 _MOST_RESERVED = 500
+# How much the clocks of two hosts may differ.
+_CLOCKS_DIFFER = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class WorkerSpan:
+    """From when until when a worker ran, and how it is now."""
+
+    id: int
+    name: str
+    host: str
+    state: str
+    started_at: datetime
+    ended_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -258,6 +272,28 @@ def find_worker_named(session: Session, name: str) -> WorkerRow | None:
     """Return the worker of this name, or None."""
     row = session.execute(select(*_WORKER).where(Worker.name == name)).one_or_none()
     return None if row is None else _worker(*row)
+
+
+def list_workers_of_deploy(
+    session: Session, deploy_id: int, since: datetime, examined: int
+) -> tuple[Sequence[WorkerSpan], bool]:
+    """The workers that started with a deploy marked at `since`, those that started first first.
+
+    They are looked for among so many that started since then; the second value says whether there are more.
+    """
+    # A worker that marks its deploy itself has started just before.
+    started = (
+        select(Worker.id, Worker.deploy_id)
+        .where(Worker.started_at >= since - _CLOCKS_DIFFER)
+        .order_by(Worker.started_at)
+        .limit(examined + 1)
+    )
+    rows = session.execute(started).all()
+    ids = [id for id, deploy in rows[:examined] if deploy == deploy_id]
+    columns = [getattr(Worker, name) for name in WorkerSpan.__annotations__]
+    found = session.execute(select(*columns).where(Worker.id.in_(ids))) if ids else ()
+    workers = sorted((WorkerSpan(*row) for row in found), key=lambda worker: worker.started_at)
+    return workers, len(rows) > examined
 
 
 def _worker(*columns: Any) -> WorkerRow:

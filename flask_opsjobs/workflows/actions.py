@@ -99,7 +99,12 @@ def lock_rows(connection: Connection, request: Request, targets: Collection[str]
 def find_rows(
     connection: Connection, request: Request, targets: Collection[str]
 ) -> dict[str, RunWithSteps]:
-    """Those of these runs that exist, with the steps that the action is about."""
+    """Those of these runs that exist, with the steps that the action is about.
+
+    None for an action on a step as long as it is not named.
+    """
+    if request.action.params and not request.params:
+        return {}
     found = transitions.look(connection, [int(name_in(target)) for target in targets])
     find = _STEPS.get(request.action.name)
     rows = {f"workflow/{run.id}": RunWithSteps(run) for run in found}

@@ -263,6 +263,7 @@ class StepRow:
     started_at: datetime | None
     ended_at: datetime | None
     deadline_at: datetime | None
+    ended_by: str | None
 
     @property
     def state(self) -> str:
@@ -347,6 +348,7 @@ class CallbackRow:
     job_id: int
     state: str | None
     error: str | None
+    created_at: datetime | None
 
 
 def find_run(session: Session, run_id: int) -> RunInFull | None:
@@ -369,6 +371,73 @@ def list_steps(session: Session, run_id: int) -> Sequence[StepRow]:
         .where(StepRecord.workflow_id == run_id)
         .order_by(StepRecord.job_id)
         .limit(MOST_STEPS)
+    )
+    return [StepRow(*row) for row in session.execute(chosen)]
+
+
+def list_telling_steps(session: Session, run_id: int, limit: int) -> Sequence[StepRow]:
+    """The steps of a run that tell most about it, at most so many: those that failed, then those that run.
+
+    Of a state the newest ones are listed. A step whose job was deleted is not among them.
+    """
+    found: list[StepRow] = []
+    for state in _TELLING:
+        key = (Job.workflow_id, Job.state, Job.id)
+        # Bounds and order name the whole key, so that Postgres uses this index.
+        bounds = [(run_id, state, id) for id in (0, LARGEST_ID)]
+        chosen = (
+            select(*_STEP)
+            .join(Job, Job.id == StepRecord.job_id)
+            .where(tuple_(*key) >= tuple_(*bounds[0]), tuple_(*key) <= tuple_(*bounds[1]))
+            .where(Job.workflow_id.between(run_id, run_id))
+            .order_by(*(column.desc() for column in key))
+            .limit(limit - len(found))
+        )
+        found += [StepRow(*row) for row in session.execute(chosen)]
+        if len(found) >= limit:
+            break
+    return found
+
+
+def find_step_row(session: Session, job_id: int) -> tuple[int, StepRow] | None:
+    """The run of the step that is this job, and the step; None when there is no such step."""
+    chosen = (
+        select(StepRecord.workflow_id, *_STEP)
+        .outerjoin(Job, Job.id == StepRecord.job_id)
+        .where(StepRecord.job_id == job_id)
+    )
+    row = session.execute(chosen).one_or_none()
+    return None if row is None else (row[0], StepRow(*row[1:]))
+
+
+def find_step_named(session: Session, run_id: int, name: str) -> StepRow | None:
+    """The step of a run with this name; None when there is none."""
+    chosen = (
+        select(*_STEP)
+        .outerjoin(Job, Job.id == StepRecord.job_id)
+        .where(StepRecord.workflow_id == run_id, StepRecord.name == name)
+    )
+    row = session.execute(chosen).one_or_none()
+    return None if row is None else StepRow(*row)
+
+
+def list_neighbours(
+    session: Session, job_id: int, limit: int
+) -> tuple[Sequence[StepRow], Sequence[StepRow]]:
+    """The first steps that this one waits for, and the first that wait for it, by id."""
+    before = select(EdgeRecord.from_id).where(EdgeRecord.to_id == job_id)
+    after = select(EdgeRecord.to_id).where(EdgeRecord.from_id == job_id)
+    before = before.order_by(EdgeRecord.to_id, EdgeRecord.from_id).limit(limit)
+    after = after.order_by(EdgeRecord.from_id, EdgeRecord.to_id).limit(limit)
+    return _list_by_id(session, before), _list_by_id(session, after)
+
+
+def _list_by_id(session: Session, wanted: Any) -> Sequence[StepRow]:
+    chosen = (
+        select(*_STEP)
+        .outerjoin(Job, Job.id == StepRecord.job_id)
+        .where(StepRecord.job_id.in_(session.scalars(wanted).all()))
+        .order_by(StepRecord.job_id)
     )
     return [StepRow(*row) for row in session.execute(chosen)]
 
@@ -414,7 +483,7 @@ def list_attempts_of_steps(
 def list_callbacks(session: Session, run_id: int) -> Sequence[CallbackRow]:
     """The jobs that report the last 20 ends of a run, the last end first."""
     chosen = (
-        select(Callback.end_no, Callback.job_id, Job.state, Job.error)
+        select(Callback.end_no, Callback.job_id, Job.state, Job.error, Job.created_at)
         .outerjoin(Job, Job.id == Callback.job_id)
         .where(Callback.of == "workflow", Callback.of_id == run_id)
         .order_by(Callback.of, Callback.of_id, Callback.end_no.desc())
@@ -502,6 +571,11 @@ def find_run_of_callback(session: Session, job_id: int) -> tuple[int, int] | Non
     return None if row is None else (row[0], row[1])
 
 
+# The states of jobs in which a step tells most about its run first.
+_TELLING = (
+    *("failed", "retryable", "started", "queued", "available", "scheduled", "canceled"),
+    *("finished", "deferred"),
+)
 _STEP: tuple[Any, ...] = (
     StepRecord.job_id,
     StepRecord.name,
@@ -522,6 +596,7 @@ _STEP: tuple[Any, ...] = (
     Job.started_at,
     Job.ended_at,
     Job.deadline_at,
+    Job.ended_by,
 )
 _SIGNAL: tuple[Any, ...] = (
     *(getattr(SignalRecord, name) for name in list(SignalRow.__annotations__)[:-1]),

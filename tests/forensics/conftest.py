@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -83,10 +84,20 @@ class Story:
                     self.bench.connection, self._runs.get(loop.name), note, self.now
                 )
 
-    def ask(self, subject: str, may: Any = may_all) -> Bundle:
-        """The bundle of the subject now."""
+    def retain_until(self, is_gone: Callable[[], bool], days: float = 400) -> None:
+        """Remove rows one by one, as the loop `retain` does so many days later, until it is so."""
+        connection, settings = self.bench.connection, self.bench.host.settings
+        for _ in range(500):
+            if is_gone():
+                return
+            with connection.transaction():
+                retention.retain(connection, settings, self.now + timedelta(days=days), limit=1)
+        raise AssertionError("retention does not remove it")
+
+    def ask(self, subject: str, may: Any = may_all, *, after: timedelta = timedelta()) -> Bundle:
+        """The bundle of the subject now, or after so much time in which nothing happened."""
         with Session(self.bench.host.engine) as session:
-            return find_bundle(self.bench.host, session, subject, self.now, may)
+            return find_bundle(self.bench.host, session, subject, self.now + after, may)
 
 
 def texts(bundle: Bundle) -> list[str]:

@@ -90,7 +90,7 @@ def _tell(inquiry: Inquiry) -> Told | None:
     if stored is None:
         return _tell_gone(inquiry)
     job = stored.job
-    diagnosis, quote = _diagnose(inquiry, stored)
+    diagnosis, quote = diagnose_job(inquiry, stored)
     return Told(
         title=f"Job {job.id}",
         state=job.state,
@@ -100,14 +100,14 @@ def _tell(inquiry: Inquiry) -> Told | None:
         until=job.ended_at or inquiry.now,
         events=[
             *list_history(job, stored.attempts, stored.rq),
-            *_tell_receipts(stored.receipts),
+            *tell_receipts_of_job(stored.receipts),
             *_tell_heartbeat(stored),
         ],
-        pieces=list(_list_pieces(stored)),
-        watches=list(_list_watches(stored, inquiry.now)),
+        pieces=list(list_pieces_of_job(stored)),
+        watches=list(list_watches_of_job(stored, inquiry.now)),
         evidence=[make_table_of_attempts(stored)] if stored.attempts else [],
         related=list(_list_related(inquiry, stored)),
-        paths=list(_list_bridges(stored)),
+        paths=list(list_bridges_of_job(stored)),
         left_out=[LeftOut("attempts", before=stored.attempts[-1].started_at)]
         if stored.is_cut
         else [],
@@ -122,7 +122,7 @@ def _find_begin(stored: JobWithAttempts) -> datetime:
 # --- in one sentence
 
 
-def _diagnose(inquiry: Inquiry, stored: JobWithAttempts) -> tuple[str, str | None]:
+def diagnose_job(inquiry: Inquiry, stored: JobWithAttempts) -> tuple[str, str | None]:
     """What is the matter with it, and the text of its own that belongs to that."""
     job = stored.job
     if job.state not in FINAL:
@@ -152,7 +152,8 @@ def _say_why(inquiry: Inquiry, job: JobInFull) -> str:
 # --- its events
 
 
-def _tell_receipts(receipts: Sequence[ReceiptOfJob]) -> Iterator[Event]:
+def tell_receipts_of_job(receipts: Sequence[ReceiptOfJob]) -> Iterator[Event]:
+    """What operations did to it."""
     for receipt in receipts:
         if receipt.at is None:
             continue
@@ -186,7 +187,8 @@ def _tell_heartbeat(stored: JobWithAttempts) -> Iterator[Event]:
 # --- what should be known
 
 
-def _list_pieces(stored: JobWithAttempts) -> Iterator[Expected]:
+def list_pieces_of_job(stored: JobWithAttempts) -> Iterator[Expected]:
+    """What should be known of a job that has a row."""
     if stored.rq is not None:
         yield from _pieces_of_adopted(stored, stored.rq)
     else:
@@ -239,7 +241,8 @@ def _pieces_of_adopted(stored: JobWithAttempts, rq: AdoptedRow) -> Iterator[Expe
         )
 
 
-def _list_watches(stored: JobWithAttempts, now: datetime) -> Iterator[WatchedSpan]:
+def list_watches_of_job(stored: JobWithAttempts, now: datetime) -> Iterator[WatchedSpan]:
+    """When a loop alone could have seen what became of it."""
     job, worker = stored.job, stored.worker
     if stored.rq is not None:
         yield from _watches_of_adopted(job, stored.rq, now)
@@ -354,7 +357,7 @@ def _list_origins(session: Session, job_id: int) -> Iterator[Related]:
         yield Related("Cron entry", slot.entry, f"cron/{slot.entry}")
 
 
-def _list_bridges(stored: JobWithAttempts) -> Iterator[Path]:
+def list_bridges_of_job(stored: JobWithAttempts) -> Iterator[Path]:
     """What RQ has of it now."""
     job = stored.job
     if stored.rq is not None and job.state not in FINAL:
@@ -372,7 +375,7 @@ def _tell_gone(inquiry: Inquiry) -> Told | None:
     receipts = list_receipts_of_job(session, job_id) if inquiry.may("operations.view") else ()
     related = list(_list_origins(session, job_id))
     slot = find_slot_of(session, job_id)
-    events = list(_tell_receipts(receipts))
+    events = list(tell_receipts_of_job(receipts))
     if slot is not None:
         entry = f"cron/{slot.entry}"
         text = f"Enqueued for a slot of {slot.entry}"

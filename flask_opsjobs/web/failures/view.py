@@ -14,13 +14,13 @@ from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.display import Display
 from ...core.reading import Reading
-from ...core.words import agree, counted, moment
 from ...failures import actions as failure_actions
 from ...failures import queries
 from ...failures.count import HELD_FOR, find_package
 from ...failures.frames import TracebackFrame, read_frames
 from ...failures.lifecycle import MEANINGS, STATES
 from ...failures.queries import FailedJob, FailureRow
+from ...failures.sentences import say_failure
 from ...jobs.lifecycle import DEATHS
 from ...lifeline.loop_runs import find_loop
 from ...lifeline.queries import IncidentRow, list_incidents_about
@@ -125,6 +125,14 @@ def _list(read: Reading, query: Mapping[str, str]) -> Markup:
 
 
 # --- one
+
+
+# By the state of a failure: the colour and the shape of the sentence about it.
+_LOOKS = {
+    "open": ("failed", "failed"),
+    "resolved": ("healthy", "finished"),
+    "ignored": ("waiting", "paused"),
+}
 
 
 @dataclass(frozen=True)
@@ -264,42 +272,4 @@ def _search(failure: FailureRow) -> str:
 
 
 def _say(failure: FailureRow, versions: Mapping[int, str]) -> Say:
-    if failure.state == "resolved":
-        rest = "It is open again when it fails on a worker that has the fix."
-        return Say("healthy", "finished", f"It is resolved {_where(failure, versions)}.", rest)
-    if failure.state == "ignored":
-        return Say(
-            "waiting", "paused", f"It is ignored {_until(failure)}.", "Nobody is told of it."
-        )
-    number = counted(failure.number, "attempt")
-    jobs = counted(failure.jobs, "job")
-    is_one = agree(failure.jobs, "has", "have")
-    rest = f"{number} failed with it, and {jobs} {is_one} no attempt left." if failure.jobs else ""
-    rest = rest or f"{number} failed with it. No job has ended failed."
-    if failure.is_regressed:
-        version = versions.get(failure.regressed_in or 0)
-        where = f" in deploy {version}" if version else ""
-        return Say("failed", "failed", f"It was resolved, and failed again{where}.", rest)
-    version = versions.get(failure.first_deploy or 0)
-    since = f"{failure.task} has failed with this error since deploy {version}." if version else ""
-    return Say("failed", "failed", since or f"{failure.task} fails with this error.", rest)
-
-
-def _where(failure: FailureRow, versions: Mapping[int, str]) -> str:
-    """In which deploy somebody said that it is fixed."""
-    if failure.resolved_in:
-        return f"in deploy {versions.get(failure.resolved_in, failure.resolved_in)}"
-    if failure.resolved_after is not None:
-        return "in the next deploy"
-    return "in the workers that started since"
-
-
-def _until(failure: FailureRow) -> str:
-    """How long it is ignored, when that is not a time."""
-    if failure.ignored_until_number is not None:
-        left = max(0, failure.ignored_until_number - failure.number)
-        return f"until {counted(left, 'more attempt')} failed"
-    if failure.ignored_rate is not None:
-        return f"until more than {counted(failure.ignored_rate, 'attempt')} fail in an hour"
-    assert failure.ignored_until is not None
-    return f"until {moment(failure.ignored_until)}"
+    return Say(*_LOOKS[failure.state], *say_failure(failure, versions))
