@@ -46,6 +46,7 @@ class OpsJobs:
     """Background jobs that are recorded in the host's Postgres, run by RQ, and operated at `/ops/jobs`.
 
     Write `OpsJobs(app, access=…, display=…)`, or `OpsJobs(access=…, display=…)` and later `init_app(app)`.
+    With `escalation=…`, the host is told of incidents too.
     The extension object keeps no app: the state of an app is a `Host` in `app.extensions["opsjobs"]`.
 
     A worker calls `child_started`, `after_each_job` and `child_leaving` in each of its child processes,
@@ -65,6 +66,7 @@ class OpsJobs:
         *,
         access: policy.AccessPolicy | None = None,
         display: policy.DisplayPolicy | None = None,
+        escalation: policy.EscalationPolicy | None = None,
         child_started: Callable[[], object] | None = None,
         after_each_job: Callable[[], object] | None = None,
         child_leaving: Callable[[], object] | None = None,
@@ -78,6 +80,7 @@ class OpsJobs:
         self.cron_entries: dict[str, EntryDeclaration] = {}
         self._access = access
         self._display = display
+        self._escalation = escalation
         if app is not None:
             self.init_app(app)
 
@@ -87,6 +90,7 @@ class OpsJobs:
         *,
         access: policy.AccessPolicy | None = None,
         display: policy.DisplayPolicy | None = None,
+        escalation: policy.EscalationPolicy | None = None,
     ) -> None:
         """Join the app. Connects to no server. Raises `ConfigError` with the key, the value and the fix.
 
@@ -114,6 +118,9 @@ class OpsJobs:
             cron_entries=self.cron_entries,
             access=_policy(access or self._access, policy.AccessPolicy, "access"),
             display=_policy(display or self._display, policy.DisplayPolicy, "display"),
+            escalation=_optional_policy(
+                escalation or self._escalation, policy.EscalationPolicy, "escalation"
+            ),
             spare=SpareConnections(engine),
             child_hooks=self._child_hooks,
             broker=Broker(RedisConnections(app, chosen.redis_url, chosen.rq_redis_urls)),
@@ -402,7 +409,11 @@ def _policy(given: Any, protocol: type, name: str) -> Any:
             f"{protocol.__name__}. To start from one that is written for you, take OpsJobs out of the app "
             "again, run `flask opsjobs install`, and add to the app the lines that it prints"
         )
-    if fault := policy.find_policy_fault(given, protocol):
+    return _optional_policy(given, protocol, name)
+
+
+def _optional_policy(given: Any, protocol: type, name: str) -> Any:
+    if given is not None and (fault := policy.find_policy_fault(given, protocol)):
         kind = given if isinstance(given, type) else type(given)
         raise ConfigError(f"the {name} policy {kind.__name__} {fault}")
     return given

@@ -22,7 +22,7 @@ from .core.guards import Answering, AtMost
 from .cron.declaration import EntryDeclaration
 from .errors import SchemaAhead, SchemaBehind
 from .jobs.record.declaration import TaskDeclaration
-from .policy import AccessPolicy, DisplayPolicy
+from .policy import AccessPolicy, DisplayPolicy, EscalationPolicy
 from .settings import Settings
 
 # How many operators' actions may hold a connection at once in one process.
@@ -127,6 +127,8 @@ class Host:
     display: DisplayPolicy
     spare: SpareConnections
     broker: DeliveryBroker
+    # Without it, incidents are told to nobody.
+    escalation: EscalationPolicy | None = None
     child_hooks: ChildHooks = field(default_factory=ChildHooks)
     action_limit: AtMost = field(default_factory=lambda: AtMost(MOST_ACTIONS))
     heavy: AtMost = field(default_factory=lambda: AtMost(MOST_HEAVY))

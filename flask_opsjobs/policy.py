@@ -1,12 +1,13 @@
-"""Declares the two policies that a host writes, and asks the access policy: who acts, and what they may do.
+"""Declares the policies that a host writes, and asks the access policy: who acts, and what they may do.
 
-`core/display.py` asks the display policy which values may be shown.
+`core/display.py` asks the display policy which values may be shown. The loop `escalate` calls the escalation
+policy, if there is one.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from traceback import extract_tb
 from typing import Any, Protocol, runtime_checkable
@@ -61,6 +62,26 @@ class DisplayPolicy(Protocol):
 
     def clean_text(self, text: str) -> str:
         """The text (an error, a traceback, a log line, a value) with its secrets replaced."""
+        ...
+
+
+@runtime_checkable
+class EscalationPolicy(Protocol):
+    """Tells people of an incident: by mail, a webhook, a ticket. Called in a process of its own, for 30 s.
+
+    >>> class HostEscalation:
+    ...     def escalate(self, facts):
+    ...         return f"TICKET-{facts['incident']}"
+    >>> isinstance(HostEscalation(), EscalationPolicy)
+    True
+    """
+
+    def escalate(self, facts: Mapping[str, Any]) -> str | None:
+        """Tell of what the facts say; return a reference, such as a ticket's number, or None.
+
+        The facts have passed the display policy; `docs/escalation.md` lists them. An exception fails the
+        attempt, which is made again, at most five times in all. `facts["key"]` is the same each time.
+        """
         ...
 
 

@@ -202,6 +202,12 @@ SETTINGS: tuple[Setting, ...] = (
         "incident links to the one of its class.",
     ),
     Setting(
+        "ESCALATE_FROM",
+        "critical",
+        _choice("critical", "warning", "notice"),
+        "The least severity of incidents that the escalation policy is told of.",
+    ),
+    Setting(
         "APP_ROLE",
         None,
         _optional_text,
@@ -329,6 +335,12 @@ SETTINGS: tuple[Setting, ...] = (
         "How long operations are kept after their end, with the receipts of their jobs.",
     ),
     Setting(
+        "KEEP_ESCALATIONS_DAYS",
+        90,
+        _number(0, 36500),
+        "How long escalations are kept after their end, if their incident is kept.",
+    ),
+    Setting(
         "PAGE_TIMEOUT_SECONDS",
         5,
         _number(0.1, 600),
@@ -356,6 +368,7 @@ class Settings:
     sign_in_url: str | None
     help_url: str | None
     runbooks: Mapping[str, str]
+    escalate_from: str
     app_role: str | None
     dispatch: bool
     prefetch: int | None
@@ -380,6 +393,7 @@ class Settings:
     keep_signals_days: float
     keep_incidents_days: float
     keep_operations_days: float
+    keep_escalations_days: float
     page_timeout_seconds: float
     page_connections: int
 

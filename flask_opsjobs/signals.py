@@ -30,6 +30,10 @@ incident_resolved = _signals.signal(
     "incident-resolved",
     doc="An incident is over: it was cleared, given up, or resolved by a person.",
 )
+escalation_ended = _signals.signal(
+    "escalation-ended",
+    doc="The escalation policy was called and returned, or still failed after the last attempt.",
+)
 
 
 def send(signal: NamedSignal, sender: Any, **facts: Any) -> None:

@@ -5,6 +5,7 @@ from .audit import models as audit
 from .batches import models as batches
 from .core.db import Base
 from .cron import models as cron
+from .escalations import models as escalations
 from .failures import models as failures
 from .jobs import models as jobs
 from .jobs.adopted import models as adopted
@@ -24,6 +25,7 @@ __all__ = [
     "audit",
     "batches",
     "cron",
+    "escalations",
     "failures",
     "jobs",
     "lifeline",

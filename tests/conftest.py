@@ -295,7 +295,12 @@ def make_app(request: pytest.FixtureRequest, redis_url: str) -> MakeApp:
     """
 
     def make(
-        *, access: Any = None, display: Any = None, opsjobs: OpsJobs | None = None, **config: Any
+        *,
+        access: Any = None,
+        display: Any = None,
+        escalation: Any = None,
+        opsjobs: OpsJobs | None = None,
+        **config: Any,
     ) -> Flask:
         app = App("host")
         app.test_client_class = _Client
@@ -307,7 +312,12 @@ def make_app(request: pytest.FixtureRequest, redis_url: str) -> MakeApp:
         SQLAlchemy(app)
         request.getfixturevalue("_closing").callback(_close, app)
         opsjobs = opsjobs or OpsJobs()
-        opsjobs.init_app(app, access=access or AllowAll(), display=display or ShowAll())
+        opsjobs.init_app(
+            app,
+            access=access or AllowAll(),
+            display=display or ShowAll(),
+            escalation=escalation,
+        )
         return app
 
     return make

@@ -79,6 +79,40 @@ def test_a_policy_given_as_a_class(name: str) -> None:
     assert f"pass an object of it, {kind.__name__}()" in said
 
 
+class _Pager:
+    def escalate(self, facts: Any) -> str | None:
+        return None
+
+
+class _Mute:
+    def escalate(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (_Pager, "the escalation policy _Pager is a class: pass an object of it, _Pager()"),
+        (object(), "the escalation policy object lacks escalate of EscalationPolicy"),
+        (
+            _Mute(),
+            "the escalation policy _Mute has a method escalate that does not take 1 argument",
+        ),
+    ],
+)
+def test_an_escalation_policy_that_is_none(given: Any, sentence: str) -> None:
+    assert sentence in refusal(make_host(), escalation=given)
+
+
+def test_the_escalation_policy_may_be_left_out_and_given_at_either_place() -> None:
+    pager = _Pager()
+    policies: dict[str, Any] = {"access": AllowAll(), "display": ShowAll()}
+    for at_first, later, found in ((None, None, None), (pager, None, pager), (None, pager, pager)):
+        app = make_host()
+        opsjobs = OpsJobs(escalation=at_first)
+        opsjobs.init_app(app, escalation=later, **policies)
+        assert app.extensions["opsjobs"].escalation is found
+
+
 def test_a_policy_that_cannot_be_asked_about_a_subject() -> None:
     class Old:
         def current_actor(self) -> None:

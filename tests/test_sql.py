@@ -13,6 +13,7 @@ import pytest
 from flask_opsjobs.batches import lifecycle as batches
 from flask_opsjobs.core import sql
 from flask_opsjobs.cron import lifecycle as cron
+from flask_opsjobs.escalations import lifecycle as escalations
 from flask_opsjobs.jobs import lifecycle as jobs
 from flask_opsjobs.leases import lifecycle as leases
 from flask_opsjobs.lifeline import lifecycle as lifeline
@@ -191,6 +192,7 @@ STATE_COLUMNS = {
     "operations": ("state",),
     # A lease has no column of its state: it begins and ends.
     "leases": ("dispatch_no",),
+    "escalations": ("state",),
 }
 
 
@@ -209,6 +211,7 @@ MADE_BY = {
     "incidents": _made_by(lifeline.ARROWS) | {*lifeline.BEGUN_BY},
     "operations": _made_by(operations.ARROWS) | {*operations.BEGUN_BY},
     "leases": _made_by(leases.ARROWS),
+    "escalations": _made_by(escalations.ARROWS) | {*escalations.BEGUN_BY},
 }
 
 

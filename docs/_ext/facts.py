@@ -14,6 +14,8 @@ from sphinx.util.docutils import SphinxDirective
 
 from flask_opsjobs import settings
 from flask_opsjobs.cron import lifecycle as cron
+from flask_opsjobs.escalations import lifecycle as escalations
+from flask_opsjobs.escalations.facts import MEANINGS as ESCALATION_FACTS
 from flask_opsjobs.explain.reason_kinds import REASON_KINDS
 from flask_opsjobs.jobs import lifecycle
 from flask_opsjobs.lifeline.detectors import DETECTORS
@@ -85,6 +87,26 @@ class IncidentClasses(_Table):
                 detector.near_miss,
                 repairs,
             )
+
+
+class EscalationFacts(_Table):
+    """Lists what the escalation policy gets."""
+
+    head = ("key", "meaning")
+
+    def rows(self) -> Iterable[tuple[str, ...]]:
+        for name, meaning in ESCALATION_FACTS.items():
+            yield f"`{name}`", meaning
+
+
+class EscalationEvents(_Table):
+    """Lists the events of an incident that the escalation policy is told of."""
+
+    head = ("event", "told when")
+
+    def rows(self) -> Iterable[tuple[str, ...]]:
+        for event, meaning in escalations.EVENTS.items():
+            yield f"`{event}`", meaning
 
 
 class Reasons(_Table):
@@ -165,6 +187,8 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("cron-catch-ups", CatchUps)
     app.add_directive("cron-results", Results)
     app.add_directive("incident-classes", IncidentClasses)
+    app.add_directive("escalation-facts", EscalationFacts)
+    app.add_directive("escalation-events", EscalationEvents)
     app.add_directive("limit-words", LimitWords)
     app.add_directive("settings", Settings)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -24,21 +24,26 @@ from ..install import plan
     metavar="NAME",
     help="The head that the new revision follows, if there are several: its id, or the label of its branch.",
 )
+@click.option(
+    "--escalation",
+    is_flag=True,
+    help="Also write a starter of the escalation policy, which tells people of incidents.",
+)
 @with_appcontext
-def install(dry_run: bool, check: bool, head: str | None) -> None:
+def install(dry_run: bool, check: bool, head: str | None, escalation: bool) -> None:
     """Write what this app still lacks: the revision, the policies and the lines in env.py."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     try:
         if check:
-            sys.exit(1 if say_what_is_due(app, head) else 0)
-        write_what_is_missing(app, head, dry_run)
+            sys.exit(1 if say_what_is_due(app, head, escalation=escalation) else 0)
+        write_what_is_missing(app, head, dry_run, escalation=escalation)
     except ConfigError as error:
         raise click.ClickException(str(error)) from error
 
 
-def say_what_is_due(app: Flask, head: str | None) -> bool:
+def say_what_is_due(app: Flask, head: str | None, *, escalation: bool = False) -> bool:
     """Print what is there, missing or due. Returns whether anything is missing or due."""
-    found = plan.pieces(app, head)
+    found = plan.pieces(app, head, escalation=escalation)
     for piece in found:
         click.echo(f"missing  {piece.missing}" if piece.missing else f"there    {piece.there}")
     due = plan.due(app)
@@ -47,11 +52,13 @@ def say_what_is_due(app: Flask, head: str | None) -> bool:
     return bool(due) or any(piece.missing for piece in found)
 
 
-def write_what_is_missing(app: Flask, head: str | None, dry_run: bool) -> None:
+def write_what_is_missing(
+    app: Flask, head: str | None, dry_run: bool, *, escalation: bool = False
+) -> None:
     """Write each missing piece, print it, then print what a person has to do next."""
     report: list[str] = []
     try:
-        for piece in plan.pieces(app, head):
+        for piece in plan.pieces(app, head, escalation=escalation):
             report.append(_write(piece, dry_run))
     finally:
         # Print at the end, even when a piece fails: a pipe closed early, as by `head`, must not stop it.
@@ -60,6 +67,11 @@ def write_what_is_missing(app: Flask, head: str | None, dry_run: bool) -> None:
     if "opsjobs" not in app.extensions:
         place, lines = plan.lines_to_add(app)
         click.echo(f"\nAdd to {place}:\n")
+        for line in lines:
+            click.echo(f"    {line}".rstrip())
+    if escalation and getattr(app.extensions.get("opsjobs"), "escalation", None) is None:
+        place, lines = plan.escalation_lines(app)
+        click.echo(f"\nGive the escalation policy in {place}:\n")
         for line in lines:
             click.echo(f"    {line}".rstrip())
     upgrade = plan.upgrade_command(app)

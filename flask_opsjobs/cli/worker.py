@@ -14,6 +14,7 @@ from flask.cli import with_appcontext
 
 from ..engine.worker.parent import WorkerOptions
 from ..engine.worker.runtime import WorkerRuntime, declare_limiters, process_name
+from ..escalations.lifecycle import QUEUE
 from ..host import Host
 from . import current_host
 
@@ -62,6 +63,10 @@ def worker(queues: tuple[str, ...], log_level: str, **options: Any) -> None:
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     if "" in queues:
         raise click.UsageError("the name of a queue is empty")
+    if QUEUE in queues:
+        raise click.UsageError(
+            f"the queue {QUEUE} is served by `flask opsjobs run`, for escalations"
+        )
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
     for name in ("rq.worker", "rq.job"):
         logging.getLogger(name).setLevel(log_level)

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import ConfigError
 from . import env_file, revisions, steps
-from .starters import opsjobs_access, opsjobs_display
+from .starters import opsjobs_access, opsjobs_display, opsjobs_escalation
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,10 @@ class Piece:
     write: Callable[[], str] | None = None
 
 
-def pieces(app: Flask, head: str | None = None) -> list[Piece]:
+def pieces(app: Flask, head: str | None = None, *, escalation: bool = False) -> list[Piece]:
     """The pieces of this app, in the order in which they are written; a new revision follows `head`.
+
+    `escalation` asks for the starter of the escalation policy too, also of a host that has joined.
 
     Raises `ConfigError` when the library cannot be installed into the app: another database, no
     Flask-Migrate directory, several heads and none chosen.
@@ -42,6 +44,8 @@ def pieces(app: Flask, head: str | None = None) -> list[Piece]:
     if "opsjobs" not in app.extensions:
         # A host that has joined already has its policies, in whatever files.
         made += [_starter(app, opsjobs_access), _starter(app, opsjobs_display)]
+    if escalation:
+        made.append(_starter(app, opsjobs_escalation))
     return made
 
 
@@ -156,6 +160,18 @@ def due(app: Flask) -> list[str]:
 def upgrade_command(app: Flask) -> str:
     """The command that upgrades the database."""
     return revisions.find_revisions(app).upgrade_command
+
+
+def escalation_lines(app: Flask) -> tuple[str, list[str]]:
+    """The path of the app's file, and the lines in it that give the escalation policy."""
+    module = sys.modules.get(app.import_name)
+    dot = "." if getattr(module, "__package__", None) else ""
+    lines = [
+        f"from {dot}opsjobs_escalation import HostEscalation",
+        "",
+        "opsjobs = OpsJobs(…, escalation=HostEscalation())",
+    ]
+    return shown(Path(getattr(module, "__file__", None) or app.root_path)), lines
 
 
 def lines_to_add(app: Flask) -> tuple[str, list[str]]:

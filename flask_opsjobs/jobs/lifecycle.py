@@ -105,6 +105,8 @@ BEGUN_BY = (
     "copy_jobs",
     "insert_unique_jobs",
     "enqueue_callback",
+    # Of an escalation, which the process of the loops performs.
+    "open_escalations",
     "copy_jobs_of_steps",
     # Of an adopted job, in the state in which it was first seen.
     "insert_jobs_of_runs",

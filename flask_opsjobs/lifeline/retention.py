@@ -27,6 +27,8 @@ _STATEMENTS = {
     "limit_rejections": "retain_limit_rejections",
     "buckets": "retain_buckets",
     "rq_places": "retain_rq_places",
+    # Before the incidents: to remove an incident removes its escalations without counting them.
+    "escalations": "retain_escalations",
     "incidents": "retain_incidents",
     "evidence": "retain_evidence",
     "pending_findings": "retain_pending_findings",
@@ -120,6 +122,7 @@ def _limits(settings: Settings, now: datetime) -> dict[str, datetime]:
         "limit_rejections": now - timedelta(days=NUMBER_DAYS),
         "buckets": now - timedelta(days=_BUCKET_DAYS),
         "rq_places": now - timedelta(days=_RQ_PLACE_DAYS),
+        "escalations": now - timedelta(days=settings.keep_escalations_days),
         "incidents": now - timedelta(days=settings.keep_incidents_days),
         "evidence": now - timedelta(days=settings.keep_incidents_days),
         "pending_findings": now - _PENDING_SPAN,

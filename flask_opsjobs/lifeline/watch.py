@@ -64,19 +64,21 @@ def watch(
     *,
     after_commit: Callable[[Callable[[], None]], object] | None = None,
 ) -> Watched:
-    """Judge our workers; rescue abandoned jobs when `OPSJOBS_RESCUE` is automatic. The caller commits.
+    """Judge our workers; rescue abandoned jobs when `OPSJOBS_RESCUE` is automatic, escalations always.
 
-    `elapsed_seconds` is the time since the previous pass of any watch loop. At most two intervals of it
-    count, because a loop that was asleep did not see whether heartbeats came. A negative time, from a clock
-    that was stepped back, counts as 0. All rescued jobs of a pass are one row of the audit, signed with
-    `secrets`; `after_commit` is passed to `append` of the audit. When the audit cannot be written, the row
-    waits in Postgres until a later pass can. Locks workers, then jobs by id, then the head of the audit.
+    The caller commits. `elapsed_seconds` is the time since the previous pass of any watch loop. At most
+    two intervals of it count, because a loop that was asleep did not see whether heartbeats came. A
+    negative time, from a clock that was stepped back, counts as 0. All rescued jobs of a pass are one row
+    of the audit, signed with `secrets`; `after_commit` is passed to `append` of the audit. When the audit
+    cannot be written, the row waits in Postgres until a later pass can. Locks workers, then jobs by id,
+    then the head of the audit.
     """
     gone = _end_gone(connection, now)
     changed = _judge(connection, now, elapsed_seconds, settings)
     left = list_abandoned(connection)
-    automatic = settings.rescue == "automatic"
-    swept = _rescue_all(connection, left, now, settings, gone) if automatic else []
+    # Nobody would be told of anything while an escalation waits for a person.
+    to_rescue = [each for each in left if settings.rescue == "automatic" or each.kind == "loops"]
+    swept = _rescue_all(connection, to_rescue, now, settings, gone)
     rescued = [job for one in swept for job in one.jobs]
     audit_transitions.append_pending(connection, secrets, now, after_commit=after_commit)
     if rescued:

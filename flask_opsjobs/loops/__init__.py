@@ -7,6 +7,7 @@ from . import (
     cron,
     detect,
     dispatch,
+    escalate,
     expire,
     fold,
     observe,
@@ -35,6 +36,7 @@ LOOPS: tuple[Loop, ...] = (
     roll_up.LOOP,
     check_integrity.LOOP,
     detect.LOOP,
+    escalate.LOOP,
     retain.LOOP,
     verify_audit.LOOP,
 )

@@ -84,12 +84,17 @@ class Loop:
     time. Loops that talk to Redis are not alone, because no lock of Postgres may be held during a call to
     Redis, and a lock that outlives a transaction does not work through PgBouncer. Their writes are fenced
     instead.
+
+    `prepare` is called in the main thread, before any thread of a loop runs, and returns the memory of the
+    first pass. `stop` is called after the last pass of a process that was told to stop.
     """
 
     name: str
     every_seconds: Callable[[Settings], float]
     run: Callable[[Pass], str]
     is_alone: bool
+    prepare: Callable[[Host], dict[str, Any]] | None = None
+    stop: Callable[[Connection, dict[str, Any]], None] | None = None
 
 
 def every(seconds: float) -> Callable[[Settings], float]:
@@ -108,6 +113,19 @@ class Runner:
     memory: dict[str, Any] = field(default_factory=dict)
     last_error: str | None = None
     wait_seconds: float | None = None
+
+    def prepare(self) -> None:
+        """Let the loop do what it must do before any thread runs."""
+        if self.loop.prepare is not None:
+            self.memory |= self.loop.prepare(self.host)
+
+    def stop(self, connection: Connection) -> None:
+        """Let the loop end what it has begun. What it raises is logged: the process stops anyway."""
+        try:
+            if self.loop.stop is not None:
+                self.loop.stop(connection, self.memory)
+        except Exception as error:
+            _log.error("loop %s: %s", self.loop.name, describe_error.one_line(error))
 
     def run_once(self, connection: Connection, now: datetime | None = None) -> bool:
         """Make one pass on a connection in autocommit; return whether the next one shall follow at once.

@@ -63,7 +63,14 @@ class LoopThread(threading.Thread):
                 until = began + min(every, self._runner.wait_seconds or every)
                 self._stop_event.wait(max(0.0, until - time.monotonic()))
         if self._connection is not None:
+            if not self._connection.closed:
+                self._runner.stop(self._connection)
             self._connection.close()
+
+    def prepare(self) -> None:
+        """Do what must be done before any thread runs."""
+        with self._surround():
+            self._runner.prepare()
 
     def _pass(self) -> bool:
         if self._connection is None or self._connection.closed:
@@ -183,6 +190,8 @@ class LoopsProcess:
         Calls `on_start` after the schema was checked. Must be called in the main thread. A second signal ends
         it at once. Raises `SchemaBehind` and `SchemaAhead`.
         """
+        for thread in self._threads:
+            thread.prepare()
         self._wait_for_schema()
         on_start()
         with self._signals:

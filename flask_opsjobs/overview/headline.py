@@ -21,6 +21,7 @@ _STANDS_STILL = {
     "cron": "no cron slot runs",
     "expire": "deadlines are not enforced for waiting jobs",
     "detect": "nobody looks for incidents",
+    "escalate": "the escalation policy is not called",
     "watch": "jobs of missing workers are not rescued",
     "recall": "jobs that Redis lost are not dispatched again",
     "observe": "plain RQ workers are not seen",

@@ -76,6 +76,8 @@ def list_facts(worker: WorkerForDecision, _now: datetime) -> dict[str, Any]:
 def _decide_drain(worker: WorkerForDecision, request: Request) -> Item | Skip:
     if worker.kind == "plain":
         return cannot(worker, request, "it is a plain rq worker: stop it as you started it")
+    if worker.kind == "loops":
+        return cannot(worker, request, "it is the process of the loops: stop that")
     if worker.drain_requested_at is not None:
         says = f"{worker.drain_requested_by} has already asked worker {worker.name} to leave"
         return make_skip(worker, "already", says)

@@ -76,7 +76,7 @@ class Worker(Base):
     deploy_id: Mapped[int | None] = mapped_column(BigInteger)
 
     __table_args__ = (
-        CheckConstraint("kind IN ('pool', 'plain')", name="kind_check"),
+        CheckConstraint("kind IN ('pool', 'plain', 'loops')", name="kind_check"),
         CheckConstraint(one_of("state", STATES), name="state_check"),
         CheckConstraint(f"({one_of('state', ENDED)}) = (ended_at IS NOT NULL)", name="end_check"),
         CheckConstraint(

@@ -162,15 +162,22 @@ _WORKER: tuple[Any, ...] = (
     Worker.drain_requested_by,
     Worker.reserved,
 )
+# The process of the loops is a worker too, of escalations only. Pages show it among the loops.
+_IS_SHOWN = Worker.kind != "loops"
 # Built once, as in jobs/queries.py.
 _MISSING = (
     select(*_WORKER)
-    .where(Worker.state == "missing", Worker.forgotten_at.is_(None))
+    .where(Worker.state == "missing", Worker.forgotten_at.is_(None), _IS_SHOWN)
     .where(Worker.ended_at > bindparam("ended"))
     .order_by(Worker.ended_at.desc())
     .limit(_MOST_MISSING)
 )
-_LIVE = select(*_WORKER).where(Worker.ended_at.is_(None)).order_by(Worker.name).limit(_MOST_LIVE)
+_LIVE = (
+    select(*_WORKER)
+    .where(Worker.ended_at.is_(None), _IS_SHOWN)
+    .order_by(Worker.name)
+    .limit(_MOST_LIVE)
+)
 
 
 def list_workers(session: Session, now: datetime, late_seconds: float) -> Sequence[WorkerRow]:
@@ -200,7 +207,7 @@ def list_stopped(session: Session, now: datetime) -> Sequence[WorkerRow]:
     """Return the last ten workers that stopped by themselves within a day, latest first."""
     stopped = (
         select(*_WORKER)
-        .where(Worker.state == "stopped", Worker.forgotten_at.is_(None))
+        .where(Worker.state == "stopped", Worker.forgotten_at.is_(None), _IS_SHOWN)
         .where(Worker.ended_at > now - timedelta(days=1))
         .order_by(Worker.ended_at.desc())
         .limit(_MOST_STOPPED)

@@ -28,6 +28,8 @@ class WorkerRemoved(Exception):
 class WorkerProcess:
     """A worker of ours as it registers. `processes` is how many children perform jobs at once.
 
+    `kind` is `pool`, or `loops` for the process of the loops, which performs escalations.
+
     `version` is that of flask_opsjobs, `deploy_version` that of the host's application, and `deploy_id` the
     deploy that it runs, if one is known.
 
@@ -46,6 +48,7 @@ class WorkerProcess:
     pid_started_at: int | None = None
     deploy_version: str | None = None
     deploy_id: int | None = None
+    kind: str = "pool"
 
 
 @dataclass(frozen=True)

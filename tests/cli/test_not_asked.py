@@ -41,6 +41,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "incidents": (),
     "delivery remove": ("opsjobs-1-1", *REASON),
     "deployed": ("2026.11.3",),
+    "escalate": ("--test",),
     "failures": (),
     "failure ignore": ("1", "--more", "3", *REASON),
     "failure resolve": ("1", *REASON),
@@ -91,7 +92,11 @@ WORDS: dict[str, tuple[str, ...]] = {
 }
 # What this needs is there in every case below: an app without Flask-Migrate.
 APART = ("install",)
-every = pytest.mark.parametrize("name", [name for name in WORDS if name not in APART])
+# This reads nothing of Postgres: tests/cli/test_escalate.py.
+WITHOUT_POSTGRES = ("escalate",)
+every = pytest.mark.parametrize(
+    "name", [name for name in WORDS if name not in (*APART, *WITHOUT_POSTGRES)]
+)
 
 
 def _leaves(command: click.Command, name: str = "") -> Iterator[str]:
@@ -176,7 +181,9 @@ def test_a_schema_that_is_newer_than_the_code(
 
 
 # The loops wait for Postgres at their start, as long as it takes: tests/loops/test_process.py.
-@pytest.mark.parametrize("name", [name for name in WORDS if name not in (*APART, "run")])
+@pytest.mark.parametrize(
+    "name", [name for name in WORDS if name not in (*APART, *WITHOUT_POSTGRES, "run")]
+)
 def test_postgres_is_away(name: str, make: Callable[..., Flask]) -> None:
     said = _sentence(_run(make(SQLALCHEMY_DATABASE_URI=NOWHERE), name))
     assert "did not answer (OperationalError" in said

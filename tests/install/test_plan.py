@@ -226,6 +226,19 @@ def test_dry_run_and_check_write_nothing(make: Make) -> None:
     assert files(Path.cwd()) == before
 
 
+def test_the_escalation_policy_is_written_when_it_is_asked_for(make: Make) -> None:
+    app = make()
+    run(app)
+    assert not Path("opsjobs_escalation.py").exists()
+    done = run(app, "--escalation")
+    assert "written  opsjobs_escalation.py: Tells people of incidents" in done.output
+    assert "escalation=HostEscalation()" in done.output
+    assert "class HostEscalation" in Path("opsjobs_escalation.py").read_text()
+    Path("opsjobs_escalation.py").write_text("mine")
+    assert "opsjobs_escalation.py: yours, left alone" in run(app, "--escalation").output
+    assert Path("opsjobs_escalation.py").read_text() == "mine"
+
+
 def test_files_that_a_person_changed_are_left_alone(make: Make) -> None:
     app = make()
     Path("opsjobs_access.py").write_text("# mine\n")

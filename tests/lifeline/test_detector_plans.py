@@ -54,6 +54,10 @@ FROM generate_series(1, 20000) n;
 INSERT INTO opsjobs.evidence (incident_id, episode, kind, first_at, last_at, source)
 SELECT id, 1, 'seen', now() - id * interval '1 min', now() - id * interval '1 min', 'detect'
 FROM opsjobs.incidents, generate_series(1, 3);
+INSERT INTO opsjobs.escalations (incident_id, episode, event, state, job_id, decided_at, ended_at, why)
+SELECT id, 1, 'opened', CASE WHEN id % 100 = 0 THEN 'failed' WHEN id % 1000 = 1 THEN 'pending'
+    ELSE 'invoked' END, id, opened_at, CASE WHEN id % 1000 <> 1 THEN opened_at END, 'e'
+FROM opsjobs.incidents;
 INSERT INTO opsjobs.failures (key, task, title, sample_job_id, sample_dispatch_no, created_at, number, jobs,
     job_failed_at, first_at, last_at, state, decided_at, decided_by)
 SELECT decode(lpad(to_hex(n), 32, '0'), 'hex'), 'note', 'e', n, 1, now(), 1, 1, now(), now() - interval '1 y',
@@ -89,6 +93,7 @@ _LARGE = {
     "batches",
     "incidents",
     "evidence",
+    "escalations",
     "cron_slots",
     "rollups",
     "failures",
@@ -98,6 +103,7 @@ _LARGE = {
 _IDS = {"ids": [1, 2, 3]}
 # By statement, indexes that it walks, and its parameters.
 _CASES: dict[str, tuple[set[str], dict[str, Any]]] = {
+    "detect_failed_escalations": ({"escalations_ended"}, {}),
     "detect_failed_callbacks": ({"jobs_to_retain", "callbacks_by_job"}, {}),
     "detect_failures": (set(), {"has_regressed": False}),
     "detect_failing_loops": ({"loop_runs_latest"}, {"grace_seconds": 5, "passes": 5}),
@@ -119,6 +125,13 @@ _CASES: dict[str, tuple[set[str], dict[str, Any]]] = {
     "detect_stopped_operations": (set(), {}),
     "detect_stuck_workflows": (set(), {}),
     "detect_unserved_queues": ({"jobs_due", "jobs_queued"}, {"late_seconds": 45}),
+    "list_incidents_to_escalate": (
+        {"incidents_active", "incidents_to_retain", "escalations_event_key", "evidence_of_incident"},
+        {"severities": ["critical"], "remind_after": 3600.0, "flap_within": 3600.0},
+    ),
+    "settle_escalations": ({"escalations_pending", "jobs_pkey"}, {}),
+    "retain_escalations": ({"escalations_ended"}, {}),
+    "read_escalation": ({"escalations_pkey", "incidents_pkey"}, {"id": 7}),
     "find_newest_pass": ({"loop_runs_latest"}, {}),
     "list_latest_loop_runs": ({"loop_runs_latest"}, {"grace_seconds": 5}),
     "list_loop_stretches": ({"loop_runs_latest"}, {"since": "2026-11-25"}),

@@ -21,6 +21,7 @@ from flask_opsjobs.lifeline.repairs import Repair, repairs_of
 from tests.lifeline import (
     detecting_audit,
     detecting_composition,
+    detecting_escalations,
     detecting_failures,
     detecting_jobs,
     detecting_lanes,
@@ -39,6 +40,7 @@ CASES: dict[str, Case] = {
     "code_missing": detecting_jobs.CODE_MISSING,
     "cron_missed": detecting_composition.CRON_MISSED,
     "delivery_lost": detecting_redis.DELIVERY_LOST,
+    "escalation_failed": detecting_escalations.ESCALATION_FAILED,
     "failure_new": detecting_failures.NEW,
     "failure_regressed": detecting_failures.REGRESSED,
     "held_by_nobody": detecting_jobs.HELD_BY_NOBODY,

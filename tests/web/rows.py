@@ -57,6 +57,7 @@ LOOPS = (
     "roll_up",
     "check_integrity",
     "detect",
+    "escalate",
 )
 # Lets every preview expire at once: its `created_at` is signed, and Postgres' clock is not a test's to move.
 EXPIRE_PREVIEWS = (

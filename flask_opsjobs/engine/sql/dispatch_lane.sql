@@ -8,6 +8,7 @@
 -- delivery carries must never be issued again, not even after a crash.
 -- SKIP LOCKED: another dispatcher or an operator has locked that job. Two dispatchers may exceed a prefetch,
 -- which is harmless.
+-- Nothing of our own queue `opsjobs` is dispatched: the loop escalate takes its jobs past Redis.
 -- A worker counts with 2 x its children, whatever their run time: one of ours refills itself, and of a
 -- plain one nobody knows the run times. In limited lanes it counts with 20 x: their limiters bound them, no
 -- worker takes them past Redis, and many may have one job each. What a worker has reserved is not in Redis.
@@ -17,7 +18,7 @@
 -- job ended or was given back, and by its taker while Redis is away. Indexes: jobs_due, jobs_queued,
 -- workers_alive.
 WITH prefetch AS MATERIALIZED (
-    SELECT CASE WHEN coalesce(q.is_paused, false) THEN 0
+    SELECT CASE WHEN coalesce(q.is_paused, false) OR %(queue)s = 'opsjobs' THEN 0
         ELSE coalesce(q.prefetch, %(prefetch)s::int, greatest(2, (
             SELECT sum(CASE WHEN %(lane)s = %(queue)s THEN 2 ELSE 20 END * e.processes)
             FROM {listeners.sql} AS e WHERE %(queue)s = ANY (e.queues)))) END AS size

@@ -67,7 +67,7 @@ class WorkerRuntime:
         host: Host = app.extensions["opsjobs"]
         # A new suffix at each start, because RQ blocks the name of a killed worker for minutes.
         self.name = f"{process_name()}-{uuid.uuid4().hex[:6]}"
-        worker_id = _register(host, self.name, queues, options.processes)
+        worker_id = register(host, self.name, queues, options.processes)
         mailbox: Mailbox[News] = Mailbox()
         self._outage = Outage(_log, "jobs and outcomes are kept", log_lock=fork_lock)
         watch = LoopsWatch(host, self.name)
@@ -176,7 +176,10 @@ def tell_of_redis(
         mailbox.tell(news)
 
 
-def _register(host: Host, name: str, queues: Sequence[str], processes: int) -> int:
+def register(
+    host: Host, name: str, queues: Sequence[str], processes: int = 1, kind: str = "pool"
+) -> int:
+    """Register this process as a worker; return its id. Commits."""
     identity = identify(os.getpid())
     with closing(connect_apart(host.engine)) as connection:
         now = read_clock(connection)
@@ -192,6 +195,7 @@ def _register(host: Host, name: str, queues: Sequence[str], processes: int) -> i
             boot_id=identity.boot_id,
             pid_namespace=identity.pid_namespace,
             pid_started_at=identity.started_at,
+            kind=kind,
         )
         return workers.register(connection, process, now)
 

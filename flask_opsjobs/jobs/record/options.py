@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, scoped_session
 
 from ...core.words import show_value
 from ...errors import DeclarationError
+from ...escalations import lifecycle as escalations
 from ...limits.limit import Limit, lane_of
 from . import json_storage
 
@@ -225,6 +226,8 @@ def fault_of_name(what: str, name: object) -> str | None:
 
 def _faults_of_placement(options: Options) -> list[str]:
     faults = [fault] if (fault := fault_of_name("queue", options.queue)) else []
+    if options.queue == escalations.QUEUE:
+        faults.append(f"queue {options.queue!r} is ours, for escalations: choose another name")
     if not _is_whole(options.priority, 0, 9):
         faults.append(
             f"priority must be a whole number from 0 (first) to 9, got {show_value(options.priority)}"

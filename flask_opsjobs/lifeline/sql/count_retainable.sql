@@ -4,7 +4,7 @@
 -- Run by `flask opsjobs retain --dry-run`. Indexes: jobs_alone_to_retain,
 -- outputs_to_retain, unique_locks_to_retain, previews_to_retain, cron_slots_to_retain, workflows_to_retain,
 -- jobs_of_run, batches_to_retain, jobs_of_batch, jobs_open_of_batch, signals_to_retain,
--- incidents_to_retain, evidence_to_retain,
+-- escalations_ended, incidents_to_retain, evidence_to_retain,
 -- failure_minutes_to_retain, failure_hours_to_retain, task_ends_to_retain, task_deaths_to_retain,
 -- failures_to_retain, operations_ended.
 SELECT 'outputs', count(*) FROM opsjobs.outputs o WHERE created_at < %(outputs)s AND NOT EXISTS (
@@ -52,6 +52,11 @@ WHERE b.last_used_at < %(buckets)s AND (b.cooldown_until IS NULL OR b.cooldown_u
 UNION ALL
 SELECT 'rq_places', count(*) FROM opsjobs.rq_places
 WHERE greatest(looked_at, seen_at) < %(rq_places)s
+UNION ALL
+SELECT 'escalations', count(*) FROM opsjobs.escalations e
+WHERE e.ended_at < %(escalations)s AND NOT EXISTS (
+    SELECT FROM opsjobs.incidents i
+    WHERE i.id = e.incident_id AND i.episode = e.episode AND i.state <> 'resolved')
 UNION ALL
 SELECT 'incidents', count(*) FROM opsjobs.incidents WHERE resolved_at < %(incidents)s
 UNION ALL

@@ -1,6 +1,7 @@
 -- Finds queues with due jobs to which no live worker listens, and that are not paused or draining. The queues
 -- are found by loose scans, one probe for each lane, at most 2,000; then up to 1,000 jobs of all their lanes
 -- are counted, also those whose deliveries wait in Redis.
+-- Not our own queue, which the process of the loops serves.
 -- Managed jobs only: what RQ runs is not ours to serve.
 -- Rows: opsjobs, by origin.
 -- Run by the loop detect. Indexes: jobs_due, jobs_queued, workers_alive.
@@ -32,7 +33,8 @@ WITH RECURSIVE lanes (lane, queue, due_at) AS (
     ) AS found GROUP BY queue
 ), unserved AS MATERIALIZED (
     SELECT queue, due_at FROM due
-    WHERE NOT EXISTS (SELECT FROM opsjobs.queues q WHERE q.name = due.queue AND q.is_paused)
+    WHERE queue <> 'opsjobs'
+        AND NOT EXISTS (SELECT FROM opsjobs.queues q WHERE q.name = due.queue AND q.is_paused)
         AND NOT EXISTS (SELECT FROM {listeners.sql} AS e WHERE due.queue = ANY (e.queues))
     ORDER BY queue LIMIT %(limit)s
 )

@@ -27,7 +27,8 @@ WITH RECURSIVE lanes (lane, queue) AS (
 ), due AS (
     (SELECT queue FROM lanes LIMIT %(most_lanes)s) UNION (SELECT queue FROM with_queued LIMIT %(most_lanes)s)
 ), judged AS (
-    SELECT coalesce((SELECT is_paused FROM opsjobs.queues AS q WHERE q.name = due.queue), false) AS is_paused,
+    SELECT queue,
+           coalesce((SELECT is_paused FROM opsjobs.queues AS q WHERE q.name = due.queue), false) AS is_paused,
            EXISTS (SELECT FROM {listeners.sql} AS e WHERE due.queue = ANY (e.queues)) AS is_listened
     FROM due
 )
@@ -37,10 +38,11 @@ SELECT
         ORDER BY state, ended_at DESC LIMIT %(most)s
     ) AS failed WHERE ended_by <> 'discarded') AS failed,
     (SELECT count(*) FROM judged WHERE is_paused) AS paused,
-    (SELECT count(*) FROM judged WHERE NOT is_paused AND NOT is_listened) AS unserved,
+    (SELECT count(*) FROM judged
+     WHERE NOT is_paused AND NOT is_listened AND queue <> 'opsjobs') AS unserved,
     (SELECT count(*) FROM (
         SELECT ended_at FROM opsjobs.workers
-        WHERE state = 'missing' AND forgotten_at IS NULL LIMIT 1000
+        WHERE state = 'missing' AND forgotten_at IS NULL AND kind <> 'loops' LIMIT 1000
     ) AS gone WHERE ended_at > %(now)s::timestamptz - interval '1 day') AS missing,
     (SELECT coalesce(sum(slots), 0) FROM (
         SELECT slots, until_at FROM opsjobs.cron_slots

@@ -4,7 +4,7 @@
 INSERT INTO opsjobs.workers AS w
     (name, kind, host, pid, version, deploy_version, deploy_id, queues, processes, boot_id, pid_namespace,
         pid_started_at, state, started_at, heartbeat_at)
-VALUES (%(name)s, 'pool', %(host)s, %(pid)s, %(version)s, %(deploy_version)s, %(deploy_id)s, %(queues)s,
+VALUES (%(name)s, %(kind)s, %(host)s, %(pid)s, %(version)s, %(deploy_version)s, %(deploy_id)s, %(queues)s,
     %(processes)s, %(boot_id)s, %(pid_namespace)s, %(pid_started_at)s, 'alive', %(now)s, %(now)s)
 ON CONFLICT (name) DO UPDATE SET
     kind = excluded.kind, host = excluded.host, pid = excluded.pid, version = excluded.version,
