@@ -58,7 +58,7 @@ INDEXES = {
         "escalate: those whose jobs may have ended otherwise",
     ),
     "escalations_ended": (
-        "escalations (state, ended_at) WHERE ended_at IS NOT NULL",
+        "escalations (ended_at) WHERE ended_at IS NOT NULL",
         "detect: escalations that failed; retain: escalations by age",
     ),
 }

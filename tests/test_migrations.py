@@ -305,7 +305,7 @@ PINNED = {
     16: "d178b0a30fe25184d85f89d0f290a812",
     17: "ade4cfbb9db3790bfde1297aca038660",
     18: "f81a20ab6a5f84ef73f89fa659244d5a",
-    19: "ccf2b788a57322f2e83c43b4fd4f803b",
+    19: "edf2c029604e382dd18bdc9657ed27ad",
 }
 
 

@@ -66,7 +66,6 @@ class EscalationRecord(Base):
         Index("escalations_pending", "incident_id", postgresql_where=text("state = 'pending'")),
         Index(
             "escalations_ended",
-            "state",
             "ended_at",
             postgresql_where=text("ended_at IS NOT NULL"),
         ),

@@ -54,6 +54,7 @@ def make_shop(make_app: Callable[..., Flask]) -> Callable[..., Flask]:
     )
 
 
+@pytest.mark.processes
 def test_the_example_is_a_policy(make_shop: Callable[..., Flask]) -> None:
     shop = make_shop(escalation=EXAMPLE())
     assert policy.find_policy_fault(EXAMPLE(), policy.EscalationPolicy) is None
@@ -114,6 +115,7 @@ def test_the_commands_print_what_the_guide_shows(
         assert (done.exit_code, done.output) == (0, printed)
 
 
+@pytest.mark.processes
 def test_the_guide_says_what_the_code_does(make_app: Callable[..., Flask]) -> None:
     text = " ".join(GUIDE.split())
     assert f"**{transitions.CALL_SECONDS} seconds**" in text

@@ -126,11 +126,16 @@ _CASES: dict[str, tuple[set[str], dict[str, Any]]] = {
     "detect_stuck_workflows": (set(), {}),
     "detect_unserved_queues": ({"jobs_due", "jobs_queued"}, {"late_seconds": 45}),
     "list_incidents_to_escalate": (
-        {"incidents_active", "incidents_to_retain", "escalations_event_key", "evidence_of_incident"},
+        {
+            "incidents_active",
+            "incidents_to_retain",
+            "escalations_event_key",
+            "evidence_of_incident",
+        },
         {"severities": ["critical"], "remind_after": 3600.0, "flap_within": 3600.0},
     ),
     "settle_escalations": ({"escalations_pending", "jobs_pkey"}, {}),
-    "retain_escalations": ({"escalations_ended"}, {}),
+    "retain_escalations": ({"escalations_ended"}, {"limit": 20}),
     "read_escalation": ({"escalations_pkey", "incidents_pkey"}, {"id": 7}),
     "find_newest_pass": ({"loop_runs_latest"}, {}),
     "list_latest_loop_runs": ({"loop_runs_latest"}, {"grace_seconds": 5}),

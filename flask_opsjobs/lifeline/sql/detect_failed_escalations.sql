@@ -7,7 +7,7 @@ SELECT incident_id, count(*) AS number, min(ended_at) AS since,
     array_agg(job_id ORDER BY job_id) AS jobs
 FROM (
     SELECT incident_id, event, why, job_id, ended_at FROM opsjobs.escalations
-    WHERE state = 'failed' AND ended_at IS NOT NULL AND ended_at > %(now)s::timestamptz - interval '1 day'
+    WHERE state = 'failed' AND ended_at > %(now)s::timestamptz - interval '1 day'
     ORDER BY ended_at DESC LIMIT 2000
 ) AS failed
 GROUP BY incident_id ORDER BY incident_id LIMIT %(limit)s

@@ -3,10 +3,9 @@
 -- Run by the retain loop and by `flask opsjobs retain`. Index: escalations_ended.
 WITH old AS MATERIALIZED (
     SELECT e.id FROM opsjobs.escalations e
-    WHERE e.ended_at IS NOT NULL AND e.state IN ('unconfigured', 'invoked', 'failed')
-      AND e.ended_at < %(before)s AND NOT EXISTS (
+    WHERE e.ended_at < %(before)s AND NOT EXISTS (
         SELECT FROM opsjobs.incidents i
         WHERE i.id = e.incident_id AND i.episode = e.episode AND i.state <> 'resolved')
-    LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    ORDER BY e.ended_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 DELETE FROM opsjobs.escalations e USING old WHERE e.id = old.id
