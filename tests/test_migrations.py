@@ -306,6 +306,7 @@ PINNED = {
     17: "ade4cfbb9db3790bfde1297aca038660",
     18: "f81a20ab6a5f84ef73f89fa659244d5a",
     19: "edf2c029604e382dd18bdc9657ed27ad",
+    20: "aa0dae0c9cda48afbb766856d8082d18",
 }
 
 

@@ -158,7 +158,7 @@ class Runbook:
     """The host's runbook for this subject."""
 
     name: str
-    url: str | None
+    url: str
     prerequisites: Sequence[Prerequisite] = ()
     cautions: Sequence[str] = ()
 

@@ -15,13 +15,16 @@ from ..actions.domain import (
     make_item,
     name_in,
     read_id_target,
+    read_whole,
     say_target,
+    whole,
 )
 from ..actions.effects import Effect
 from ..actions.permission import find_excess, is_permitted
 from ..actions.shapes import Change, Item, Skip
 from ..core.db import Connection
 from ..core.words import counted
+from ..host import Host
 from ..jobs.lifecycle import sources_of as sources_of_job
 from . import transitions
 from .lifecycle import sources_of
@@ -40,6 +43,8 @@ _WHY_NOT_UNDONE = {
     "job.skip": "what waited for the steps has gone on",
 }
 _BEGINS = ("start", "undo")
+# The highest rate: so many jobs a second.
+FASTEST = 10_000
 
 
 # --- targets and rows
@@ -112,6 +117,19 @@ def find_problem_of_policy(
 # --- start
 
 
+def _read_rate(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
+    """How many jobs a second; 0: as many as can be. None: as the draft says."""
+    rate = given["rate"]
+    if rate is None or whole(rate) == 0:
+        return {"rate": rate if rate is None else 0}
+    return {"rate": read_whole(rate, FASTEST, "rate is {}, or 0 for no limit")}
+
+
+def _rate_after(operation: OperationForDecision, request: Request) -> int | None:
+    asked = request.params["rate"]
+    return operation.rate if asked is None else asked or None
+
+
 def _decide_start(operation: OperationForDecision, request: Request) -> Item | Skip:
     if operation.actor != request.actor:
         why = f"{operation.actor} drafted it, and nobody else may start it"
@@ -124,8 +142,18 @@ def _decide_start(operation: OperationForDecision, request: Request) -> Item | S
     if problem is not None:
         code, why = problem
         return cannot(operation, request, why, code)
-    jobs = Change(operation.action, None, counted(operation.targets, "job"))
-    return make_item(operation, Change("state", "draft", "running"), jobs)
+    changes = [
+        Change("state", "draft", "running"),
+        Change(operation.action, None, counted(operation.targets, "job")),
+    ]
+    rate = _rate_after(operation, request)
+    if rate != operation.rate:
+        changes.append(Change("jobs a second", _say_rate(operation.rate), _say_rate(rate)))
+    return make_item(operation, *changes)
+
+
+def _say_rate(rate: int | None) -> str | None:
+    return None if rate is None else f"at most {rate:,}"
 
 
 def _apply_start(
@@ -137,6 +165,7 @@ def _apply_start(
         request.reason,
         request.via,
         request.now,
+        rate=request.params["rate"],
         is_trusted=request.is_trusted,
     )
     return []
@@ -189,6 +218,16 @@ def _apply_cancel(
 
 
 # --- undo
+
+
+def say_undo(action: str) -> str:
+    """What an undo of an operation of this action would do, or why there is none."""
+    undone_by = UNDONE_BY.get(action)
+    if undone_by is None:
+        return f"none: {_WHY_NOT_UNDONE[action]}"
+    if undone_by == "job.cancel":
+        return "cancel what still waits; what ran stays as it is"
+    return "retry them"
 
 
 def _decide_undo(operation: OperationForDecision, request: Request) -> Item | Skip:
@@ -249,6 +288,8 @@ ACTIONS: tuple[Action[OperationForDecision], ...] = (
         title="Start",
         sources=sources_of("start"),
         risk="Its jobs are changed one after the other: first 1, then 10, then 100, then the rest.",
+        params=("rate",),
+        read_params=_read_rate,
         read_more=add_up_begun,
         decide=_decide_start,
         apply=_apply_start,

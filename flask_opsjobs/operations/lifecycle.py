@@ -60,7 +60,7 @@ ARROWS = (
     ),
     Arrow(
         "cancel",
-        sources=OPEN,
+        sources=(*OPEN, "stopped"),
         targets=("canceled",),
         by="operator",
         meaning="what is done stays; the rest is not changed",

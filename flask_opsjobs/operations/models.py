@@ -154,5 +154,13 @@ class OperationRow(Base):
             "number",
             postgresql_where=text("proven_at IS NOT NULL"),
         ),
+        Index(
+            "operation_rows_by_result",
+            "operation_id",
+            "result",
+            "number",
+            postgresql_include=["code"],
+            postgresql_where=text("result NOT IN ('pending', 'done')"),
+        ),
         Index("operation_rows_of_job", "job_id", "operation_id"),
     )

@@ -31,11 +31,6 @@ CHUNK = 200
 # With a plain job among them: if Redis goes away in the middle, the answers about so many are not known.
 _MOST_ASKED = 20
 _WAIT_SECONDS = 2
-# Their jobs become due, so live jobs of the same queue must not wait for them, and they are proven by the
-# next attempt of each.
-_MAKES_DUE = ("job.retry", "job.run_again", "job.rescue")
-# Pauses that only a person ends.
-_LASTING = ("operator", "unproven")
 
 
 @dataclass(frozen=True)
@@ -74,7 +69,7 @@ class OperationTurn:
             self.operation = transitions.prove(self.connection, self.operation, self.now)
         if (cause := self._find_stop()) is not None:
             self._stop(cause)
-        elif self.operation.code not in _LASTING:
+        elif self.operation.code not in stages.LASTING:
             self._go_on()
 
     def _go_on(self) -> None:
@@ -94,7 +89,7 @@ class OperationTurn:
 
     @property
     def _makes_due(self) -> bool:
-        return self.operation.action in _MAKES_DUE
+        return self.operation.action in stages.MAKES_DUE
 
     @property
     def _bounds(self) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Unpack
@@ -19,17 +19,15 @@ from ..core.words import counted, show_value
 from ..errors import ActionRefused
 from ..jobs.actions import actions_of_job
 from ..jobs.search.filter import JobFilter
-from ..jobs.search.queries import shows
 from . import transitions
-from .actions import find_problem_of_policy
-from .targets import MOST_ERRORS, MOST_JOBS
+from .actions import FASTEST, find_problem_of_policy
+from .targets import MOST_JOBS, find_unfrozen_term
 
 # What an operation can do.
 OPERABLE: Mapping[str, Action[Any]] = {
     action.name: action for action in ACTIONS.values() if action.is_operable
 }
 MOST_SAMPLES = 20
-FASTEST = 10_000
 
 
 @dataclass(frozen=True)
@@ -69,9 +67,6 @@ class OperationDraft:
 class BulkOperator(Operator):
     """An operator who may also do one action to all jobs of a filter, up to a million: an operation."""
 
-    # The most jobs of one operation.
-    most_jobs = MOST_JOBS
-
     def draft(
         self,
         action: str,
@@ -95,15 +90,14 @@ class BulkOperator(Operator):
         >>> draft.targets, draft.legal
         (1, 1)
         """
-        chosen = _require_operable(action, actor, rate)
+        chosen = _require_operable(action, actor, rate, jobs)
         who: Who = {"actor": actor, "via": via, "is_trusted": not authorize}
         with self._connected(now) as (connection, now):
             request = Request(self._host, chosen, (), {}, **who, now=now)
             _require_allowed(request, jobs)
             with connection.transaction(force_rollback=not is_kept):
                 planning.limit_waits(connection, 5)
-                made = _freeze(connection, request, jobs, rate, self.most_jobs)
-                return made if is_kept else replace(made, id=None)
+                return _freeze(connection, request, jobs, rate, is_kept=is_kept)
 
     def start(
         self,
@@ -126,11 +120,15 @@ class BulkOperator(Operator):
         draft = self.draft(
             action, jobs, actor=why["actor"], via=via, rate=rate, authorize=authorize
         )
-        self._operate("operation.start", draft.id or 0, why, via)
+        self._operate("operation.start", draft.id or 0, why, via, {"rate": None})
         return draft
 
-    def start_draft(self, operation: int, **why: Unpack[Why]) -> Receipt:
+    def start_draft(
+        self, operation: int, *, rate: int | None = None, **why: Unpack[Why]
+    ) -> Receipt:
         """Start a draft. Only the person who made it may, within 15 minutes.
+
+        `rate` replaces that of the draft, if it is given; 0 means no limit.
 
         >>> job = send_invoice.options(delay=60).enqueue(9001)
         >>> db.session.commit()
@@ -138,7 +136,7 @@ class BulkOperator(Operator):
         >>> operator.start_draft(draft.id, **why).outcome
         'done'
         """
-        return self._operate("operation.start", operation, why)
+        return self._operate("operation.start", operation, why, params={"rate": rate})
 
     def pause_operation(self, operation: int, **why: Unpack[Why]) -> Receipt:
         """Let an operation change nothing more until it is resumed.
@@ -189,8 +187,15 @@ class BulkOperator(Operator):
         """
         return self._operate("operation.undo", operation, why)
 
-    def _operate(self, action: str, operation: int, why: Why, via: str = "python") -> Receipt:
-        receipt = self.run(action, [f"operation/{operation}"], via=via, **why)
+    def _operate(
+        self,
+        action: str,
+        operation: int,
+        why: Why,
+        via: str = "python",
+        params: Mapping[str, Any] | None = None,
+    ) -> Receipt:
+        receipt = self.run(action, [f"operation/{operation}"], via=via, params=params, **why)
         if not receipt.is_done:
             raise ActionRefused(receipt)
         return receipt
@@ -204,7 +209,7 @@ def _refuse(action: object, code: str, says: str) -> ActionRefused:
     return ActionRefused(Receipt("refused", str(action), code, says, audit_sequence=None))
 
 
-def _require_operable(action: str, actor: str, rate: int | None) -> Action[Any]:
+def _require_operable(action: str, actor: str, rate: int | None, jobs: JobFilter) -> Action[Any]:
     if action not in OPERABLE:
         known = ", ".join(OPERABLE)
         raise _refuse(
@@ -218,6 +223,8 @@ def _require_operable(action: str, actor: str, rate: int | None) -> Action[Any]:
     if rate is not None and not is_rate:
         says = f"rate is a whole number from 1 to {FASTEST:,}, or none; got {show_value(rate)}"
         raise _refuse(action, planning.UNREADABLE, says)
+    if (why := find_unfrozen_term(jobs)) is not None:
+        raise _refuse(action, planning.UNREADABLE, why)
     return OPERABLE[action]
 
 
@@ -235,7 +242,7 @@ def _require_allowed(request: Request, jobs: JobFilter) -> None:
 
 
 def _freeze(
-    connection: Connection, request: Request, jobs: JobFilter, rate: int | None, most: int
+    connection: Connection, request: Request, jobs: JobFilter, rate: int | None, *, is_kept: bool
 ) -> OperationDraft:
     action, now = request.action, request.now
     operation = transitions.begin(
@@ -251,17 +258,18 @@ def _freeze(
         reason=None,
         now=now,
     )
-    ids = _list_jobs_with_error(connection, request, jobs) if jobs.error else None
-    targets = transitions.freeze(connection, operation, jobs, now, most, ids)
+    targets = transitions.freeze(connection, operation, jobs, now)
     if not targets:
         raise _refuse(action.name, "nothing_matches", "no job matches: there is nothing to do")
-    if targets > most:
-        says = f"more than {most:,} jobs match, and an operation takes no more: narrow the filter"
+    if targets > MOST_JOBS:
+        says = (
+            f"more than {MOST_JOBS:,} jobs match, and an operation takes no more: narrow the filter"
+        )
         raise _refuse(action.name, "too_many", says)
     transitions.set_targets(connection, operation, targets)
     problem = find_problem_of_policy(request, action.name, targets)
     return OperationDraft(
-        id=operation,
+        id=operation if is_kept else None,
         action=action.name,
         targets=targets,
         counts=count_frozen(connection, action, operation),
@@ -271,24 +279,6 @@ def _freeze(
         rate=rate,
         bound=None if problem is None else problem[1],
     )
-
-
-def _list_jobs_with_error(
-    connection: Connection, request: Request, jobs: JobFilter
-) -> Sequence[int]:
-    """The jobs whose errors have the searched text as the display policy shows them.
-
-    Refused when too many have an error, whatever it says: otherwise the refusal would reveal hidden text.
-    """
-    if transitions.count_errors(connection, jobs, request.now) > MOST_ERRORS:
-        says = (
-            f"more than {MOST_ERRORS:,} jobs that match have an error, and the text is searched in no more: "
-            "add a task, a queue or created:<1d, or choose them by the failure, such as failure:58"
-        )
-        raise _refuse(request.action.name, "too_many", says)
-    is_shown = shows(request.host.display, jobs)
-    found = transitions.list_errors(connection, jobs, request.now)
-    return [id for id, error in found if is_shown(error)]
 
 
 def count_frozen(

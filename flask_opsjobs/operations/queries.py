@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
+from . import stages
 from .lifecycle import OPEN, RESULTS
 from .models import Operation, OperationRow
 
 MOST_OPERATIONS = 50
 MOST_RECEIPTS = 100
+_MOST_OPEN = 100
 MOST_CODES = 20
+# Of the skipped rows so many are counted by their reasons, the last ones.
+MOST_SKIPPED = 100_000
+# The pace is that of the rows handled within the last minutes, at most so many.
+_MOST_PACED = 2_000
+_PACED_SPAN = timedelta(minutes=5)
+# An operation with fewer jobs says nothing about the pace of others.
+_FEWEST_PACED = 100
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,23 @@ class ListedOperation:
         """Whether it runs or is paused."""
         return self.state in OPEN
 
+    @property
+    def makes_due(self) -> bool:
+        """Whether its jobs become due, so that their next attempts prove it."""
+        return self.action in stages.MAKES_DUE
+
+
+@dataclass(frozen=True)
+class OpenOperations:
+    """The running and paused operations in short: how many there are, at most 100, and the newest of them.
+
+    One that is paused is named before those that run.
+    """
+
+    number: int
+    id: int
+    state: str
+
 
 @dataclass(frozen=True)
 class ReceiptRow:
@@ -107,6 +134,58 @@ def page_of_operations(
     wanted = select(*_COLUMNS).order_by(Operation.id.desc()).limit(limit)
     if before is not None:
         wanted = wanted.where(Operation.id < before)
+    return _operations(session, wanted)
+
+
+def page_of_open_operations(
+    session: Session,
+    states: Collection[str] = OPEN,
+    *,
+    before: int | None = None,
+    limit: int = MOST_OPERATIONS,
+) -> Sequence[ListedOperation]:
+    """The newest operations that run or are paused, or drafts; with `before` those with smaller ids."""
+    wanted = select(*_COLUMNS).where(Operation.state.in_(states))
+    wanted = wanted.order_by(Operation.id.desc()).limit(limit)
+    if before is not None:
+        wanted = wanted.where(Operation.id < before)
+    return _operations(session, wanted)
+
+
+def page_of_ended_operations(
+    session: Session,
+    state: str,
+    *,
+    older_than: tuple[datetime, int] | None = None,
+    limit: int = MOST_OPERATIONS,
+) -> Sequence[ListedOperation]:
+    """The operations that ended last in this state; with `older_than` those that ended before it."""
+    place = (Operation.ended_at, Operation.id)
+    wanted = select(*_COLUMNS).where(Operation.state == state, Operation.ended_at.is_not(None))
+    wanted = wanted.order_by(*(column.desc() for column in place)).limit(limit)
+    if older_than is not None:
+        wanted = wanted.where(
+            Operation.ended_at <= older_than[0], tuple_(*place) < tuple_(*older_than)
+        )
+    return _operations(session, wanted)
+
+
+def find_open_operations(session: Session) -> OpenOperations | None:
+    """The running and paused operations in short; None when there is none."""
+    wanted = (
+        select(Operation.id, Operation.state)
+        .where(Operation.state.in_(OPEN))
+        .order_by(Operation.id.desc())
+        .limit(_MOST_OPEN)
+    )
+    rows = session.execute(wanted).all()
+    if not rows:
+        return None
+    id_, state = next((row for row in rows if row.state == "paused"), rows[0])
+    return OpenOperations(len(rows), id_, state)
+
+
+def _operations(session: Session, wanted: Any) -> Sequence[ListedOperation]:
     return [ListedOperation(*row) for row in session.execute(wanted)]
 
 
@@ -116,17 +195,59 @@ def find_operation(session: Session, operation: int) -> ListedOperation | None:
     return None if row is None else ListedOperation(*row)
 
 
+def find_last_finished(session: Session, action: str) -> ListedOperation | None:
+    """The last finished operation of an action that changed at least 100 jobs, among the last 50 finished."""
+    last = (
+        select(Operation.id)
+        .where(Operation.state == "finished", Operation.ended_at.is_not(None))
+        .order_by(Operation.ended_at.desc())
+        .limit(MOST_OPERATIONS)
+    )
+    wanted = (
+        select(*_COLUMNS)
+        .where(Operation.id.in_(last), Operation.action == action, Operation.done >= _FEWEST_PACED)
+        .order_by(Operation.ended_at.desc())
+        .limit(1)
+    )
+    row = session.execute(wanted).one_or_none()
+    return None if row is None else ListedOperation(*row)
+
+
+def find_undo_of(session: Session, operation: int) -> int | None:
+    """The last operation that undoes this one; None when there is none."""
+    wanted = (
+        select(Operation.id)
+        .where(Operation.id > operation, Operation.undo_of == operation)
+        .order_by(Operation.id.desc())
+        .limit(1)
+    )
+    return session.scalar(wanted)
+
+
 def page_of_receipts(
-    session: Session, operation: ListedOperation, *, before: int | None = None
+    session: Session,
+    operation: ListedOperation,
+    *,
+    before: int | None = None,
+    result: str | None = None,
+    code: str | None = None,
+    limit: int = MOST_RECEIPTS,
 ) -> Sequence[ReceiptRow]:
-    """The last receipts of an operation, the newest first; with `before` those with smaller numbers."""
+    """The last receipts of an operation, the newest first; with `before` those with smaller numbers.
+
+    With `result` those of one result, with `code` the rows skipped for this reason.
+    """
     newest = operation.handled if before is None else min(before - 1, operation.handled)
     wanted = (
         select(*_RECEIPT)
         .where(OperationRow.operation_id == operation.id, OperationRow.number <= newest)
         .order_by(OperationRow.number.desc())
-        .limit(MOST_RECEIPTS)
+        .limit(limit)
     )
+    if result is not None:
+        wanted = wanted.where(OperationRow.result == result)
+    if code is not None:
+        wanted = wanted.where(OperationRow.code == code)
     return [ReceiptRow(*row) for row in session.execute(wanted)]
 
 
@@ -136,6 +257,89 @@ def has_first_row(session: Session, operation: int) -> bool:
         OperationRow.operation_id == operation, OperationRow.number == 1
     )
     return session.scalars(first).one_or_none() is not None
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """A stage: its number, how many rows it has, and how many of them had their turn.
+
+    `counts` says what became of these; it is empty for the rest, which may be long.
+    """
+
+    number: int
+    rows: int
+    handled: int
+    counts: Mapping[str, int]
+
+
+def list_stages(session: Session, operation: ListedOperation) -> Sequence[StageRow]:
+    """The stages since the operation was begun or resumed after a stop."""
+    begun_after, most = operation.begun_after, sum(stages.SIZES)
+    wanted = select(OperationRow.number, OperationRow.result).where(
+        OperationRow.operation_id == operation.id,
+        OperationRow.number > begun_after,
+        OperationRow.number <= min(operation.handled, begun_after + most),
+    )
+    results = session.execute(wanted).all()
+    found = []
+    for number in range(1, len(stages.SIZES) + 2):
+        low, high = stages.bounds_of_stage(number, begun_after, operation.targets)
+        counts = Counter(result for row, result in results if low < row <= high)
+        if high > low:
+            handled = max(0, min(operation.handled, high) - low)
+            found.append(StageRow(number, high - low, handled, counts))
+    return found
+
+
+@dataclass(frozen=True)
+class RecentPace:
+    """How many rows had their turn within the last minutes in which any had, and in how many seconds."""
+
+    rows: int
+    seconds: float
+
+
+def find_recent_pace(session: Session, operation: ListedOperation) -> RecentPace | None:
+    """How fast an operation was lately; None when that cannot be said yet."""
+    if operation.handled_at is None:
+        return None
+    last = (
+        select(OperationRow.at)
+        .where(
+            OperationRow.operation_id == operation.id,
+            OperationRow.number <= operation.handled,
+            OperationRow.number > max(operation.begun_after, operation.handled - _MOST_PACED),
+        )
+        .subquery()
+    )
+    lately = select(last.c.at).where(last.c.at >= operation.handled_at - _PACED_SPAN).subquery()
+    first = select(func.min(lately.c.at)).scalar_subquery()
+    # The rows of the first moment were changed before it.
+    rows, begin, end = session.execute(
+        select(
+            func.count().filter(lately.c.at > first), func.min(lately.c.at), func.max(lately.c.at)
+        )
+    ).one()
+    seconds = 0.0 if begin is None else (end - begin).total_seconds()
+    return RecentPace(rows, seconds) if seconds >= 1 else None
+
+
+def find_recent_failures(session: Session, operation: ListedOperation) -> tuple[int, int]:
+    """Of the last attempts that proved something, at most 200: how many failed as before, and of how many."""
+    recent = (
+        select(OperationRow.result)
+        .where(
+            OperationRow.operation_id == operation.id,
+            OperationRow.proven_at.is_not(None),
+            OperationRow.number > operation.begun_after,
+        )
+        .order_by(OperationRow.proven_at.desc(), OperationRow.number.desc())
+        .limit(stages.MOST_RECENT)
+        .subquery()
+    )
+    same = func.count().filter(recent.c.result == "failed_same_error")
+    found = session.execute(select(same, func.count()).select_from(recent)).one()
+    return found[0], found[1]
 
 
 def list_operations_of_job(session: Session, job: int) -> Sequence[tuple[int, str]]:
@@ -164,17 +368,19 @@ def list_receipts_of_job(session: Session, job: int) -> Sequence[ReceiptOfJob]:
 
 
 def count_skipped_by_code(session: Session, operation: int) -> dict[str, int]:
-    """How many rows were skipped for each reason, the most first."""
+    """How many of the last skipped rows were skipped for each reason, the most first."""
+    last = (
+        select(OperationRow.code)
+        .where(OperationRow.operation_id == operation, OperationRow.result == "skipped")
+        .order_by(OperationRow.number.desc())
+        .limit(MOST_SKIPPED)
+        .subquery()
+    )
     number = func.count()
     wanted = (
-        select(OperationRow.code, number)
-        .where(
-            OperationRow.operation_id == operation,
-            OperationRow.result == "skipped",
-            OperationRow.code.is_not(None),
-        )
-        .group_by(OperationRow.code)
-        .order_by(number.desc(), OperationRow.code)
+        select(last.c.code, number)
+        .group_by(last.c.code)
+        .order_by(number.desc(), last.c.code)
         .limit(MOST_CODES)
     )
     return {str(code): count for code, count in session.execute(wanted)}

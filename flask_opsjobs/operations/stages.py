@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+# Their jobs become due, so live jobs of the same queue must not wait for them, and they are proven by the
+# next attempt of each.
+MAKES_DUE = ("job.retry", "job.run_again", "job.rescue")
+# The codes of pauses that only a person ends.
+LASTING = ("operator", "unproven")
 # How many rows the stages have: the last one has the rest.
 SIZES = (1, 10, 100)
 # So many rows that fail as before stop an operation in its first two stages; then this share of the last.
 _MOST_SAME = {1: 1, 2: 2}
 _SHARE_SAME = 0.1
+# So many attempts are the last ones.
+MOST_RECENT = 200
 # So many rows whose jobs had changed, and this share of all that were handled, stop it too.
 _FEWEST_DRIFTED = 5
 _SHARE_DRIFTED = 0.2

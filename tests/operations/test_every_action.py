@@ -81,7 +81,8 @@ def test_each_action_on_each_state(operations: Operations, action: Action[Any], 
     before = operations.operation()
     assert before["state"] == state
     (arrow,) = [arrow for arrow in ARROWS if arrow.name == action.short_name]
-    receipt = operations.operator.run(action.name, ["operation/1"], **WHY)
+    params = dict.fromkeys(action.params)
+    receipt = operations.operator.run(action.name, ["operation/1"], params=params, **WHY)
     after = operations.operation(1)
     assert receipt.is_done == (state in arrow.sources)
     if not receipt.is_done:
@@ -108,6 +109,7 @@ def test_who_may_not_do_its_action_may_not_let_it_begin(
     policy: Any = Changing()
     policy.denied = {"job.retry" if action == "undo" else "job.cancel"}
     operations.bench.host.access = policy
-    receipt = operations.operator.run(f"operation.{action}", ["operation/1"], **WHY)
+    params = {"rate": None} if action == "start" else {}
+    receipt = operations.operator.run(f"operation.{action}", ["operation/1"], params=params, **WHY)
     assert receipt.says.endswith(f"operation 1: it needs {next(iter(policy.denied))}")
     assert not receipt.is_done

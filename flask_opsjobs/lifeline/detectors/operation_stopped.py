@@ -36,8 +36,8 @@ def _say(facts: Mapping[str, Any]) -> Words:
         title=f"Operation {id_} stopped",
         why=f"{facts['says'][:1].upper()}{facts['says'][1:]}. "
         f"{facts['actor']} started it: {facts['action']}.",
-        next_step=f"Mend the cause, then run `flask opsjobs operation resume {id_}`, which begins again with "
-        "one job; or acknowledge this.",
+        next_step=f"Mend the cause, then resume operation {id_}, which begins again with one job; or cancel "
+        "the rest.",
     )
 
 
@@ -51,4 +51,5 @@ DETECTOR = Detector(
     detect=_detect,
     quiet_after=timedelta(seconds=10),
     affects=("job", "jobs"),
+    repairs=("operation.resume", "operation.cancel"),
 )

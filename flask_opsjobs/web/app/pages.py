@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from ..._folders import folder
 from ...actions.registry import ACTIONS
+from ...operations.queries import OpenOperations
 from . import access, links
 from .display import PageDisplay
 from .files import file_url
@@ -90,7 +91,6 @@ def page(
         "title": title,
         "live": live,
         "live_url": url_for(f"{request.endpoint}_live", **values),
-        "forensics_url": links.find_forensics(access.subject()),
         "etag": f'"{_etag(live + _beside(context.get("says_sources", False)))}"',
     }
     return Response(_document(template, **context), mimetype="text/html")
@@ -149,6 +149,7 @@ def _document(template: str, **context: Any) -> str:
             actor=actor,
             entries=entries,
             wrong=sources.wrong,
+            operations_open=_open_operations(sources),
             allowed={entry.endpoint for entry in entries},
             is_read_only=actor is not None and not any(map(access.may, ACTIONS)),
             environment=host().settings.environment,
@@ -161,7 +162,10 @@ def _document(template: str, **context: Any) -> str:
 
 
 def _beside(says_sources: bool) -> Markup:
-    """The parts outside a fragment that each poll updates: the sources that do not answer, and the badges."""
+    """The parts outside a fragment that each poll updates.
+
+    They are the sources that do not answer, the badges, and the operations in progress.
+    """
     entries = [entry for entry in NAVIGATION if access.may(entry.permission)]
     sources = read_sources()
     made = _environment().get_template("opsjobs/_out_of_band.html")
@@ -169,11 +173,17 @@ def _beside(says_sources: bool) -> Markup:
         made.render(
             wrong=() if says_sources else sources.wrong,
             badges=sources.badges,
+            operations_open=_open_operations(sources),
             now=datetime.now(UTC),
             entries=entries,
             allowed={entry.endpoint for entry in entries},
         )
     )
+
+
+def _open_operations(sources: Sources) -> OpenOperations | None:
+    """The operations in progress, for who may see them."""
+    return sources.operations if access.may(access.OPERATIONS) else None
 
 
 def _display() -> PageDisplay:

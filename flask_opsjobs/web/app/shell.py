@@ -16,6 +16,7 @@ from ...core.redis_facts import UnreachableRedis
 from ...engine.redis.broker import broker_of
 from ...engine.redis.connections import find_unreachable
 from ...lifeline.loop_runs import list_loops
+from ...operations.queries import OpenOperations, find_open_operations
 from ...overview.badges import Badge, find_badges
 from ...overview.headline import Wrong, find_wrong_sources
 from ...overview.queries import count_due
@@ -50,7 +51,6 @@ NAVIGATION = (
     NavigationItem("cron", "Cron", "cron.view", "c"),
     NavigationItem("limiters", "Limiters", "limiters.view", "l"),
     NavigationItem("lifeline", "Lifeline", "lifeline.view", "i"),
-    NavigationItem("forensics", "Forensics", "forensics.view", "e"),
     NavigationItem("audit", "Audit", "audit.view", "a"),
 )
 
@@ -115,10 +115,11 @@ _MOST_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Sources:
-    """The badges by endpoint, and the sources that do not answer, in words."""
+    """The badges by endpoint, the sources that do not answer, in words, and the operations in progress."""
 
     badges: Mapping[str, Badge] = field(default_factory=dict)
     wrong: Sequence[Wrong] = ()
+    operations: OpenOperations | None = None
 
 
 # One cache per engine, because one process may serve several apps.
@@ -146,6 +147,7 @@ def _read() -> Sources:
     try:
         with reading(_MOST_SECONDS) as read:
             badges = find_badges(read.session, read.now, host().settings.late_seconds)
+            operations = find_open_operations(read.session)
             loops = list_loops(read.session, read.now, host().settings.loops_off)
             is_wrong = unreachable or not all(loop.is_running for loop in loops)
             due = count_due(read.session) if is_wrong else {}
@@ -158,7 +160,8 @@ def _read() -> Sources:
     except Exception:
         _log.warning("what surrounds a page could not be read", exc_info=True)
         return Sources(wrong=find_wrong_sources(unreachable, None, None))
-    return Sources(badges, find_wrong_sources(unreachable, loops, due, served_by(workers)))
+    wrong = find_wrong_sources(unreachable, loops, due, served_by(workers))
+    return Sources(badges, wrong, operations)
 
 
 def find_unreachable_redis() -> Sequence[UnreachableRedis]:

@@ -139,6 +139,7 @@ _PLACES = {
     "limiter": ("Limiter", "limiter", "limiters.view"),
     "workflow": ("Workflow", "workflow", "workflows.view"),
     "batch": ("Batch", "batch", "batches.view"),
+    "operation": ("Operation", "operation", "operations.view"),
 }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from flask import Response, request
 from markupsafe import Markup
 
+from ...actions.registry import ACTIONS
 from ...core.reading import Reading
 from ...core.words import agree, counted
 from ...lifeline import queries
@@ -19,8 +20,9 @@ from ...lifeline.lifecycle import MEANINGS_OF_SEVERITIES, SEVERITIES
 from ...lifeline.loop_runs import LoopRow, Watch, list_watches
 from ...lifeline.queries import IncidentCounts, IncidentFilter, IncidentPage, IncidentRow, Repaired
 from ...lifeline.watch import list_abandoned
+from ...operations.queries import page_of_open_operations
 from ...workers.queries import list_workers
-from ..app import pages, problems, references
+from ..app import access, pages, problems, references
 from ..app.host import host, reading
 from .loops_svg import begin_of_day, draw_loops
 from .steps import first_step
@@ -29,6 +31,7 @@ from .steps import first_step
 TABS = {"open": "open", "acknowledged": "acknowledged", "ended": "resolved"}
 _MOST_ACKNOWLEDGED = 20
 _MOST_WORKERS = 12
+_MOST_OPERATIONS = 5
 
 
 def page() -> Response:
@@ -117,6 +120,10 @@ def _part(read: Reading, query: Mapping[str, str]) -> Markup:
         integrity=checks,
         is_checked_now=_runs(watches, "check_integrity"),
         adopted=queries.count_adopted(read.session),
+        operations=page_of_open_operations(read.session, limit=_MOST_OPERATIONS)
+        if is_whole and access.may(access.OPERATIONS)
+        else (),
+        actions=ACTIONS,
         **_workers(read),
     )
 

@@ -7,19 +7,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from flask import current_app, redirect, request, url_for
+from markupsafe import Markup
 from werkzeug import Response
 
-from ...actions.domain import Request, name_in
+from ...actions.domain import Request, name_in, whole
 from ...actions.registry import ACTIONS
-from ...actions.shapes import Plan
+from ...actions.shapes import Change, Plan
 from ...core.reading import Reading
+from ...core.words import span
 from ...errors import ActionRefused
 from ...jobs.queries import list_rows
 from ...jobs.rows import JobRow
-from ...operations import stages
-from ...operations.operator import FASTEST, BulkOperator, FrozenCount, count_frozen, plan_samples
+from ...operations import queries, stages
+from ...operations.actions import FASTEST
+from ...operations.operator import BulkOperator, FrozenCount, count_frozen, plan_samples
 from ...operations.queries import ListedOperation
 from ..app import access, problems
+from ..app.display import PageDisplay
 from ..app.host import asking, host
 from ..jobs import list_request
 
@@ -29,7 +33,7 @@ from ..jobs import list_request
 def make() -> Response:
     """Freeze the jobs of the search that was sent, for the action that was sent, and show the draft."""
     action = request.form.get("action", "")
-    rate = _read_rate(request.form.get("rate", ""))
+    rate = read_rate(request.form.get("rate", ""))
     wanted = list_request.read_searchable(_fields_of_search())
     actor = access.actor()
     assert actor is not None  # checked before the view is called
@@ -47,29 +51,58 @@ def _fields_of_search() -> list[tuple[str, str]]:
     return [pair for pair in request.form.items(multi=True) if pair[0] not in others]
 
 
-def _read_rate(text: str) -> int | None:
+def read_rate(text: str) -> int | None:
     """How many jobs a second; None for an empty field. Raises the 422 `Problem` for anything else."""
-    text = text.strip()
-    if not text:
-        return None
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= FASTEST):
+    rate = whole(text) if text.strip() else None
+    if text.strip() and not 1 <= (rate or 0) <= FASTEST:
         raise problems.unreadable(
-            f"rate: write a whole number from 1 to {FASTEST:,}, or nothing for no limit."
+            f"rate: write a whole number from 1 to {FASTEST:,}, or nothing for no limit"
         )
-    return int(text[:9])
+    return rate
 
 
 # --- the page of a draft
 
 
 @dataclass(frozen=True)
+class Sample:
+    """A job of a draft: what would change in it, or why it would be skipped. `error` may be shown."""
+
+    target: str
+    row: JobRow | None
+    changes: Sequence[Change]
+    skip: str | None
+    error: Markup
+
+    @property
+    def id(self) -> str:
+        """The id of the job."""
+        return name_in(self.target)
+
+    @property
+    def after(self) -> str | None:
+        """The state that the job gets, or `deleted`; None when its state stays."""
+        return next(filter(None, map(_state_after, self.changes)), None)
+
+    @property
+    def also(self) -> str:
+        """What else changes in it: `due: 14:20 → now, attempts allowed: 1 → 2`."""
+        others = [change for change in self.changes if change.what not in ("state", "job")]
+        return ", ".join(
+            f"{change.what}: {change.before or 'nothing'} → {change.after or 'nothing'}"
+            for change in others
+        )
+
+
+@dataclass(frozen=True)
 class DraftView:
-    """What a draft would do, as of now. `rows` are those of the samples that the reader may see."""
+    """What a draft would do, as of now. `last` is how long the last finished one of its action took."""
 
     operation: ListedOperation
     counts: Sequence[FrozenCount]
     samples: Plan
-    rows: Mapping[str, JobRow]
+    sampled: Sequence[Sample]
+    last: ListedOperation | None
 
     @property
     def legal(self) -> Sequence[FrozenCount]:
@@ -82,14 +115,19 @@ class DraftView:
         return [count for count in self.counts if not count.is_legal]
 
     def becomes(self, state: str) -> str | None:
-        """What the samples of this state become; None when no sample has it."""
-        for item in self.samples.items:
-            for change in item.changes:
-                if change.before == state and change.what in ("state", "job"):
-                    return change.after or "deleted"
-                if change.what == "new job" and item.facts.get("state") == state:
-                    return change.after
-        return None
+        """What a sample in this state becomes; None when no sample has it or its state stays."""
+        changes = (change for each in self.sampled for change in each.changes)
+        return next((_state_after(each) for each in changes if each.before == state), None)
+
+    @property
+    def legal_jobs(self) -> int:
+        """How many jobs are in a state that allows the action."""
+        return sum(count.number for count in self.legal)
+
+    @property
+    def illegal_jobs(self) -> int:
+        """How many jobs are skipped for their state."""
+        return self.operation.targets - self.legal_jobs
 
     @property
     def skipped(self) -> Mapping[tuple[str, str], Sequence[str]]:
@@ -101,10 +139,36 @@ class DraftView:
         return groups
 
     @property
+    def takes(self) -> str:
+        """How long it would take, or why that cannot be said: a sentence after "Takes"."""
+        operation, last = self.operation, self.last
+        at_least = ""
+        if operation.rate:
+            least = span(self.legal_jobs / operation.rate)
+            at_least = f"at least {least} at {operation.rate:,} a second. More "
+        if operation.makes_due:
+            return (
+                f"{at_least or 'a time that '}cannot be said before: it depends on how long the attempts of "
+                "its jobs take."
+            )
+        if last is None or last.started_at is None or last.ended_at is None:
+            none = "as no operation of this action with 100 jobs has finished lately."
+            return f"{at_least or 'a time that '}cannot be said before, {none}"
+        seconds = max(0.1, (last.ended_at - last.started_at).total_seconds())
+        likely = span(max(1.0, self.legal_jobs * seconds / last.handled))
+        return f"{at_least}about {likely} at the pace of operation {last.id}."
+
+    @property
     def stages(self) -> Sequence[int]:
         """How many jobs each stage has."""
         bounds = [stages.bounds_of_stage(n, 0, self.operation.targets) for n in (1, 2, 3, 4)]
         return [high - low for low, high in bounds if high > low]
+
+
+def _state_after(change: Change) -> str | None:
+    if change.what not in ("state", "job"):
+        return None
+    return change.after or "deleted"
 
 
 def look_at_draft(read: Reading, operation: ListedOperation) -> DraftView:
@@ -113,11 +177,25 @@ def look_at_draft(read: Reading, operation: ListedOperation) -> DraftView:
     action = ACTIONS[operation.action]
     asked = Request(host(), action, (), {}, operation.actor, "page", now=read.now)
     samples = plan_samples(connection, asked, operation.id, operation.targets)
-    ids = [int(name_in(target)) for target in samples.targets]
-    rows = list_rows(read.session, ids) if access.may("jobs.view") else ()
     return DraftView(
         operation,
         count_frozen(connection, action, operation.id),
         samples,
-        {f"job/{row.id}": row for row in rows},
+        _list_samples(read, samples),
+        queries.find_last_finished(read.session, operation.action),
     )
+
+
+def _list_samples(read: Reading, samples: Plan) -> Sequence[Sample]:
+    ids = sorted(int(name_in(target)) for target in samples.targets)
+    rows = list_rows(read.session, ids) if access.may("jobs.view") else ()
+    row_of = {row.id: row for row in rows}
+    changes = {item.target: item.changes for item in samples.items}
+    skips = {skip.target: skip.says.partition(": ")[2] or skip.says for skip in samples.skipped}
+    found = []
+    for id in ids:
+        target, row = f"job/{id}", row_of.get(id)
+        display = PageDisplay(host().display, may_see=access.may_see_payload(target))
+        error = display.line(row.error if row else None)
+        found.append(Sample(target, row, changes.get(target, ()), skips.get(target), error))
+    return found

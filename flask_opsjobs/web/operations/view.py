@@ -1,4 +1,4 @@
-"""Shows operations: their list, a draft with its form, and how far one is, with its receipts."""
+"""Shows operations: their list, a draft with the form that starts it, and how far one is."""
 
 from __future__ import annotations
 
@@ -13,20 +13,38 @@ from ...actions import planning
 from ...actions.domain import Request
 from ...actions.operator import Operator
 from ...actions.registry import ACTIONS, actions_of
-from ...actions.shapes import Item, Skip
+from ...actions.shapes import Item, Receipt, Skip
 from ...audit.queries import list_events_of
+from ...audit.verify import find_chain_fault
 from ...core.reading import Reading
+from ...jobs.queries import list_rows
+from ...jobs.search.filter import JobFilter
+from ...jobs.search.terms import BadFilter
+from ...lifeline.queries import list_incidents_about
 from ...operations import actions as operation_actions
 from ...operations import queries
-from ...operations.lifecycle import MEANINGS
+from ...operations.lifecycle import MEANINGS, OPEN, RESULTS
 from ...operations.queries import ListedOperation
+from ...operations.stages import LASTING
 from ..actions.view import cut_reason
-from ..app import access, pages, problems, shell
+from ..app import access, links, pages, problems, references, shell
+from ..app.display import PageDisplay
 from ..app.host import asking, host, reading
-from . import draft
+from ..app.problems import Problem
+from . import draft, progress
 
+# The tabs of the list, each with the states that it lists.
+TABS = {
+    "all": (),
+    "open": ("draft", *OPEN),
+    "stopped": ("stopped",),
+    "finished": ("finished",),
+    "canceled": ("canceled",),
+}
+MOST_RECEIPTS = 50
 _STATUS = {"reason_too_short": 422, "reason_too_long": 422, "unauthorized": 403}
-_TYPING = ("reason_too_short", "reason_too_long")
+# Most actions of an operation need only its state; these are said on its page.
+_LONGEST_CODE = 40
 
 
 # --- the list
@@ -43,7 +61,7 @@ def page() -> Response:
 
 
 def live() -> Response:
-    """The fragment that refreshes."""
+    """The fragment of it that refreshes."""
     query = _read_query()
     with reading() as read:
         made = _list(read, query)
@@ -51,23 +69,45 @@ def live() -> Response:
 
 
 def _read_query() -> Mapping[str, str]:
-    before = request.args.get("before", "")
-    if before and operation_actions.read_target(f"operation/{before}") is None:
-        raise problems.unreadable(f"before: {before[:40]!r} is no id of an operation.")
-    return {"before": before} if before else {}
+    """The tab and the place in the list, as the address has them."""
+    query = {name: value for name in ("state", "after") if (value := request.args.get(name))}
+    if "state" in query and query["state"] not in TABS:
+        raise problems.unreadable(f"state: there is no state {query['state'][:40]!r}.")
+    if "after" in query and references.read_place(query["after"]) is None:
+        raise problems.unreadable(f"after: {query['after'][:40]!r} is no place in a list.")
+    return query
 
 
 def _list(read: Reading, query: Mapping[str, str]) -> Markup:
-    before = query.get("before")
-    found = queries.page_of_operations(read.session, before=int(before) if before else None)
+    tab, place = query.get("state", "all"), references.read_place(query.get("after", ""))
+    rows = _rows(read, tab, place)
+    shown = rows[: queries.MOST_OPERATIONS]
+    last = shown[-1] if len(rows) > len(shown) else None
+    older = last and references.write_place(last.ended_at or last.created_at, last.id)
     return pages.part(
         "operations/_live.html",
         read.now,
-        operations=found,
+        operations=shown,
         actions=ACTIONS,
-        is_first=not before,
+        tab=tab,
+        tabs=TABS,
+        older=older,
+        is_first=place is None,
         meanings=MEANINGS,
     )
+
+
+def _rows(read: Reading, tab: str, place: Any) -> list[ListedOperation]:
+    most = queries.MOST_OPERATIONS + 1
+    before = place and place[1]
+    if tab == "all":
+        return [*queries.page_of_operations(read.session, before=before, limit=most)]
+    if tab == "open":
+        return [
+            *queries.page_of_open_operations(read.session, TABS[tab], before=before, limit=most)
+        ]
+    (state,) = TABS[tab]
+    return [*queries.page_of_ended_operations(read.session, state, older_than=place, limit=most)]
 
 
 # --- the page of one
@@ -75,14 +115,30 @@ def _list(read: Reading, query: Mapping[str, str]) -> Markup:
 
 def operation_page(operation_id: str) -> AnyResponse:
     """The document: a draft with the form that starts it, or how far the operation is."""
-    return _show(operation_id)
+    query = _read_receipts_query()
+    with reading() as read:
+        operation = _find(read, operation_id)
+        made = _part(read, operation, query)
+    if operation.state == "draft":
+        # It has a form, and stays as it is until somebody starts it.
+        return _document(read, operation, made)
+    return pages.page(
+        "operation/page.html",
+        "lifeline",
+        f"Operation {operation.id}",
+        read.now,
+        query=query,
+        live=made,
+        operation=operation,
+        is_live=True,
+    )
 
 
 def operation_live(operation_id: str) -> Response:
-    """The fragment that refreshes."""
+    """The fragment of it that refreshes."""
+    query = _read_receipts_query()
     with reading() as read:
-        operation = _find(read, operation_id)
-        made = _part(read, operation)
+        made = _part(read, _find(read, operation_id), query)
     return pages.fragment(made)
 
 
@@ -90,51 +146,54 @@ def start(operation_id: str) -> AnyResponse:
     """Start a draft for the reason that was sent. A refusal shows its page again, with what was typed."""
     with reading() as read:
         operation = _find(read, operation_id)
-    actor = access.actor()
-    assert actor is not None  # checked before the view is called
-    typed = request.form.get("reason", "")
-    with asking():
-        receipt = Operator(host()).run(
-            "operation.start",
-            [f"operation/{operation.id}"],
-            actor=actor,
-            reason=typed,
-            via="page",
-            request_id=request.headers.get("X-Request-ID"),
-        )
+    try:
+        rate = draft.read_rate(request.form.get("rate", ""))
+    except Problem as fault:
+        return _refuse(operation, fault.status, f"{fault.says}.")
+    receipt = _start(operation, rate)
     if receipt.is_done:
         shell.forget_sources()
         return redirect(url_for("opsjobs.operation", operation_id=operation.id), 303)
-    status = _STATUS.get(receipt.code or "", 409)
-    return _show(operation_id, status=status, refused=receipt.says, typed=cut_reason(typed))
+    return _refuse(operation, _STATUS.get(receipt.code or "", 409), f"{receipt.says}.")
 
 
-def _show(
-    operation_id: str, *, status: int = 200, refused: str | None = None, typed: str = ""
-) -> AnyResponse:
-    with reading() as read:
-        operation = _find(read, operation_id)
-        made = _part(read, operation, refused=refused, typed=typed)
-    title = f"Operation {operation.id}"
-    if operation.state == "draft" or status != 200:
-        return pages.document(
-            "operation/page.html",
-            "lifeline",
-            title,
-            read.now,
-            status=status,
-            live=made,
-            operation=operation,
-            is_live=False,
+def _start(operation: ListedOperation, rate: int | None) -> Receipt:
+    actor = access.actor()
+    assert actor is not None  # checked before the view is called
+    with asking():
+        return Operator(host()).run(
+            "operation.start",
+            [f"operation/{operation.id}"],
+            actor=actor,
+            reason=request.form.get("reason", ""),
+            via="page",
+            # An empty field is no limit, also when the draft has one.
+            params={"rate": rate or 0},
+            request_id=request.headers.get("X-Request-ID"),
         )
-    return pages.page(
+
+
+def _refuse(operation: ListedOperation, status: int, says: str) -> AnyResponse:
+    """The page of an operation that was not started, with the reason why and what was typed."""
+    typed = {name: cut_reason(request.form.get(name, "")) for name in ("reason", "rate")}
+    with reading() as read:
+        operation = _find(read, str(operation.id))
+        made = _part(read, operation, {}, refused=says[:1].upper() + says[1:], typed=typed)
+    return _document(read, operation, made, status=status)
+
+
+def _document(
+    read: Reading, operation: ListedOperation, made: Markup, *, status: int = 200
+) -> Response:
+    return pages.document(
         "operation/page.html",
         "lifeline",
-        title,
+        f"Operation {operation.id}",
         read.now,
+        status=status,
         live=made,
         operation=operation,
-        is_live=True,
+        is_live=False,
     )
 
 
@@ -148,14 +207,35 @@ def _find(read: Reading, operation_id: str) -> ListedOperation:
     return found
 
 
+def _read_receipts_query() -> Mapping[str, str]:
+    """Which receipts are shown, and the number before which they begin, as the address has them."""
+    names = ("result", "code", "before")
+    query = {name: value for name in names if (value := request.args.get(name))}
+    if "result" in query and (query["result"] not in RESULTS or query["result"] == "pending"):
+        raise problems.unreadable(f"result: there is no result {query['result'][:40]!r}.")
+    code = query.get("code", "")
+    if len(code) > _LONGEST_CODE or not code.isprintable():
+        raise problems.unreadable("code: this is no reason for which a job is skipped.")
+    if "before" in query and not (query["before"].isascii() and query["before"].isdecimal()):
+        raise problems.unreadable(f"before: {query['before'][:40]!r} is no number of a receipt.")
+    return query
+
+
 def _part(
-    read: Reading, operation: ListedOperation, *, refused: str | None = None, typed: str = ""
+    read: Reading,
+    operation: ListedOperation,
+    query: Mapping[str, str],
+    *,
+    refused: str | None = None,
+    typed: Mapping[str, str] | None = None,
 ) -> Markup:
     shared: dict[str, Any] = {
         "operation": operation,
         "action": ACTIONS[operation.action],
         "refused": refused,
-        "decisions": _plan_actions(read, operation),
+        "wanted": _read_search(operation),
+        "undo": operation_actions.say_undo(operation.action),
+        **_plan_actions(read, operation),
     }
     if operation.state == "draft":
         return pages.part(
@@ -165,26 +245,92 @@ def _part(
             typed=typed,
             **shared,
         )
-    receipts = queries.page_of_receipts(read.session, operation)
+    found = progress.look_at_progress(read, operation)
+    may_audit = access.may("audit.view")
+    target = f"operation/{operation.id}"
     return pages.part(
         "operation/_live.html",
         read.now,
-        receipts=receipts,
+        progress=found,
+        stop_rule=progress.say_stop_rule(operation, found.recent),
+        is_lasting=operation.code in LASTING,
+        meaning=MEANINGS[operation.state],
+        undone_by=queries.find_undo_of(read.session, operation.id),
         skipped=queries.count_skipped_by_code(read.session, operation.id),
-        events=list_events_of(read.session, f"operation/{operation.id}")
-        if access.may("audit.view")
-        else (),
+        most_skipped=queries.MOST_SKIPPED,
+        incidents=list_incidents_about(read.session, target) if access.may("lifeline.view") else (),
+        events=list_events_of(read.session, target) if may_audit else None,
+        chain_fault=find_chain_fault(read.session) if may_audit else None,
+        **_receipts(read, operation, query),
         **shared,
     )
 
 
-def _plan_actions(read: Reading, operation: ListedOperation) -> Mapping[str, Item | Skip]:
-    """What each action on the operation would do now for the reader, or why it cannot, by its short name."""
+def _receipts(
+    read: Reading, operation: ListedOperation, query: Mapping[str, str]
+) -> Mapping[str, Any]:
+    before = int(query["before"][:18]) if "before" in query else None
+    result, code = query.get("result"), query.get("code")
+    found = queries.page_of_receipts(
+        read.session, operation, before=before, result=result, code=code, limit=MOST_RECEIPTS + 1
+    )
+    shown = found[:MOST_RECEIPTS]
+    jobs = list_rows(read.session, [row.job_id for row in shown]) if access.may("jobs.view") else ()
+    return {
+        "receipts": shown,
+        "older": shown[-1].number if len(found) > len(shown) else None,
+        "is_first": before is None,
+        "result": result,
+        "code": code,
+        "jobs": {row.id: row for row in jobs},
+        "shown_of": _make_shown_of(),
+    }
+
+
+def _make_shown_of() -> Any:
+    def shown(job: int) -> PageDisplay:
+        return PageDisplay(host().display, may_see=access.may_see_payload(f"job/{job}"))
+
+    return shown
+
+
+def _read_search(operation: ListedOperation) -> JobFilter | None:
+    """The search that chose its jobs; None when it is of arguments that the reader may not see."""
+    if operation.query is None:
+        return None
+    try:
+        wanted = JobFilter.from_query(operation.query.items())
+    except BadFilter:  # written by another version
+        return None
+    return None if wanted.needs_payload and not access.may_see_payload() else wanted
+
+
+def _plan_actions(read: Reading, operation: ListedOperation) -> Mapping[str, Any]:
+    """What the reader may do with it now: the buttons, the decision about each, and about the start."""
     connection: Any = read.session.connection().connection.driver_connection
     who, target = access.actor() or "", f"operation/{operation.id}"
-    found: dict[str, Item | Skip] = {}
+    decisions: dict[str, Item | Skip] = {}
     for action in actions_of("operation"):
-        asked = Request(host(), action, (target,), {}, who, "page", now=read.now)
-        plan = planning.make_plan(connection, asked)
-        (found[action.short_name],) = plan.items or plan.skipped
-    return found
+        if operation.state in action.sources:
+            params = dict.fromkeys(action.params)
+            asked = Request(host(), action, (target,), params, who, "page", now=read.now)
+            plan = planning.make_plan(connection, asked)
+            (decisions[action.short_name],) = plan.items or plan.skipped
+    buttons = [
+        (ACTIONS[f"operation.{name}"], _say_refusal(decided))
+        for name, decided in decisions.items()
+        if name != "start"
+    ]
+    return {
+        "buttons": buttons,
+        "cannot_start": _say_refusal(decisions.get("start")),
+        "to_action": links.to_action,
+        "target": target,
+    }
+
+
+def _say_refusal(decided: Item | Skip | None) -> str | None:
+    """Why an action is refused now; None when it is not."""
+    if not isinstance(decided, Skip):
+        return None
+    return decided.says.partition(": ")[2] or decided.says

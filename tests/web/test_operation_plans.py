@@ -1,0 +1,88 @@
+"""The reads of the pages of operations, of Lifeline, the header and a job's page walk their indexes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from flask_opsjobs.web.app import shell
+from tests.support.plans import Plans
+
+# By one INSERT each: only plans are asked of these rows. Operation 2 runs, and has 20,000 rows: every fifth
+# one was skipped, one in a thousand of these for a rare reason.
+_FILL = """
+INSERT INTO opsjobs.operations (state, action, actor, via, is_trusted, query, reason, targets, done, skipped,
+    proven, stage, created_at, expires_at, started_at, handled_at, ended_at)
+SELECT CASE WHEN n % 1000 = 2 THEN 'running' WHEN n % 3 = 0 THEN 'stopped' ELSE 'finished' END, 'job.retry',
+    'anna', 'page', false, '{"state": "failed"}', 'because', 20000, 20, 3600, 14380, 4, now(), now(), now(),
+    now(), CASE WHEN n % 1000 <> 2 THEN now() - n * interval '1 min' END
+FROM generate_series(1, 5000) AS n;
+INSERT INTO opsjobs.operation_rows (operation_id, number, job_id, queue, origin, state, dispatch_no, attempt,
+    result, code, at, proven_at)
+SELECT o, n, n, 'q', 'opsjobs', 'failed', 1, 1,
+    CASE WHEN n > 18000 THEN 'pending' WHEN n % 5 = 0 THEN 'skipped' WHEN n > 17975 THEN 'done'
+        ELSE 'proven' END,
+    CASE WHEN n <= 18000 AND n % 5 = 0 THEN CASE WHEN n % 5000 = 0 THEN 'rare' ELSE 'changed' END END,
+    CASE WHEN n <= 18000 THEN now() - (18000 - n) * interval '10 ms' END,
+    CASE WHEN n <= 17975 AND n % 5 <> 0 THEN now() END
+FROM unnest(ARRAY[1, 2, 3]) AS o, generate_series(1, 20000) AS n
+"""
+
+
+class _OperationPlans(Plans):
+    about = "opsjobs.operation"
+
+
+@pytest.fixture
+def filled(app: Flask, session: Session) -> None:
+    for statement in _FILL.split(";"):
+        session.execute(text(statement))
+    session.commit()
+    session.execute(text("ANALYZE opsjobs.operations, opsjobs.operation_rows"))
+    session.commit()
+    with app.app_context():
+        shell.forget_sources()
+
+
+ONE = {"operations_pkey", "operation_rows_pkey"}
+
+
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize(
+    ("path", "indexes", "most"),
+    [
+        ("/queues", {"operations_open"}, 10),
+        ("/lifeline", {"operations_open"}, 10),
+        ("/operations", {"operations_pkey"}, 60),
+        ("/operations?state=open", {"operations_open"}, 60),
+        ("/operations?state=stopped", {"operations_ended"}, 60),
+        # What the pace and the reasons are counted of: at most 2,000 and 100,000 rows; and the newer
+        # operations, among which is what undoes it.
+        ("/operations/2", {*ONE, "operation_rows_by_result", "operation_rows_proven"}, 5_000),
+        ("/operations/2?result=proven", {*ONE, "operation_rows_by_result"}, 5_000),
+        ("/operations/2?result=done", {*ONE, "operation_rows_done"}, 5_000),
+        ("/operations/2?result=skipped&code=rare", {*ONE, "operation_rows_by_result"}, 5_000),
+        ("/operations/2?before=9000", ONE, 5_000),
+    ],
+)
+def test_a_page_walks_the_indexes_of_operations(
+    app: Flask, path: str, indexes: set[str], most: int
+) -> None:
+    with _OperationPlans(app.extensions["opsjobs"].pages) as plans:
+        assert app.test_client().get(f"/ops/jobs{path}").status_code == 200
+    assert indexes <= plans.indexes, plans
+    assert plans.read_whole == set(), plans
+    assert plans.most_rows <= most, plans
+
+
+@pytest.mark.usefixtures("filled")
+def test_a_job_finds_its_operations_by_index(app: Flask, record_job: Any) -> None:
+    job = record_job()
+    with _OperationPlans(app.extensions["opsjobs"].pages) as plans:
+        assert app.test_client().get(f"/ops/jobs/jobs/{job}").status_code == 200
+    assert "operation_rows_of_job" in plans.indexes, plans
+    assert plans.read_whole == set(), plans
