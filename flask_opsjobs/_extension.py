@@ -5,7 +5,7 @@ Start reading at `OpsJobs.init_app`: it names every part of the package.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast, overload
 
 from flask import Flask, current_app
@@ -28,10 +28,13 @@ from .engine.redis.connections import RedisConnections
 from .errors import ConfigError, DeclarationError, InvalidBatch
 from .explain.reason_kinds import AnyExplanation, BatchExplanation, Explanation, WorkflowExplanation
 from .forensics.bundle import Bundle
+from .forensics.declaration import Check, RunbookDeclaration, make_runbook
 from .forensics.find import find_bundle_apart
+from .forensics.registry import KINDS
 from .host import ChildHooks, Host, HostDatabase
 from .jobs.record.enqueue import AnySession
 from .jobs.record.task import Call, ChainLink, Task
+from .lifeline.detectors import DETECTORS
 from .operations.operator import BulkOperator
 from .web import make_blueprint
 from .workflows.build import Workflow, make_chain
@@ -78,6 +81,7 @@ class OpsJobs:
         )
         self.tasks: dict[str, Task] = {}
         self.cron_entries: dict[str, EntryDeclaration] = {}
+        self.runbooks: dict[str, RunbookDeclaration] = {}
         self._access = access
         self._display = display
         self._escalation = escalation
@@ -116,6 +120,7 @@ class OpsJobs:
             secrets=_secrets(app),
             tasks=self.tasks,
             cron_entries=self.cron_entries,
+            runbooks=self.runbooks,
             access=_policy(access or self._access, policy.AccessPolicy, "access"),
             display=_policy(display or self._display, policy.DisplayPolicy, "display"),
             escalation=_optional_policy(
@@ -123,6 +128,7 @@ class OpsJobs:
             ),
             spare=SpareConnections(engine),
             child_hooks=self._child_hooks,
+            app_context=app.app_context,
             broker=Broker(RedisConnections(app, chosen.redis_url, chosen.rq_redis_urls)),
         )
         host.built_in = {MAP_TASK: make_map_task(host)}
@@ -400,6 +406,41 @@ class OpsJobs:
             return task
 
         return declare
+
+    def runbook(
+        self,
+        about: str,
+        *,
+        title: str,
+        url: str | None = None,
+        prerequisites: Mapping[str, Check | None] = {},
+        cautions: Sequence[str] = (),
+    ) -> None:
+        """Declare what a person should read before a repair. Forensics shows it, and runs nothing of it.
+
+        `about` is a class of incidents (`poison`), a kind of subject (`cron`) or one subject
+        (`cron/nightly_sync`). `prerequisites` are names, each with a function that gets the subject and
+        answers whether it is met: True, False, or None when it cannot tell; None in place of a function when
+        only a person can answer. The functions run whenever the page is read, all at once, for at most a
+        second, in an app context whose session cannot write. Raises `DeclarationError` with every fault.
+
+        >>> def is_vendor_up(subject):
+        ...     return True
+        >>> opsjobs.runbook(
+        ...     "cron/nightly_sync",
+        ...     title="Pause the nightly sync",
+        ...     url="https://wiki.example/nightly-sync",
+        ...     prerequisites={"the vendor answers": is_vendor_up, "the ledger is closed": None},
+        ...     cautions=["Invoices of today are not sent while it is paused."],
+        ... )
+        """
+        known = {*DETECTORS, *KINDS}
+        made = make_runbook(about, title, url, prerequisites, cautions, known)
+        if self.runbooks.get(about, made) != made:
+            raise DeclarationError(
+                f"runbook {about} is declared twice: write one, or name a subject"
+            )
+        self.runbooks[about] = made
 
 
 def _policy(given: Any, protocol: type, name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, NamedTuple, Protocol
@@ -21,6 +22,7 @@ from .core.db import (
 from .core.guards import Answering, AtMost
 from .cron.declaration import EntryDeclaration
 from .errors import SchemaAhead, SchemaBehind
+from .forensics.declaration import RunbookDeclaration
 from .jobs.record.declaration import TaskDeclaration
 from .policy import AccessPolicy, DisplayPolicy, EscalationPolicy
 from .settings import Settings
@@ -29,6 +31,8 @@ from .settings import Settings
 MOST_ACTIONS = 4
 # How many searches, exports and simulations of pages one process runs at once.
 MOST_HEAVY = 3
+# How many checks of runbooks run at once in one process. One that hangs keeps its place.
+MOST_CHECKS = 20
 
 
 class DueLane(NamedTuple):
@@ -127,15 +131,20 @@ class Host:
     display: DisplayPolicy
     spare: SpareConnections
     broker: DeliveryBroker
+    # Makes an app context of the host, for what runs in a thread of its own.
+    app_context: Callable[[], AbstractContextManager[Any]]
     # Without it, incidents are told to nobody.
     escalation: EscalationPolicy | None = None
     child_hooks: ChildHooks = field(default_factory=ChildHooks)
     action_limit: AtMost = field(default_factory=lambda: AtMost(MOST_ACTIONS))
     heavy: AtMost = field(default_factory=lambda: AtMost(MOST_HEAVY))
+    checks: AtMost = field(default_factory=lambda: AtMost(MOST_CHECKS))
     # Tasks of ours, by name. Workers perform their jobs; hosts neither declare nor enqueue them.
     built_in: Mapping[str, TaskDeclaration] = field(default_factory=dict)
     # As declared in code. The loops copy them into the database.
     cron_entries: Mapping[str, EntryDeclaration] = field(default_factory=dict)
+    # By what each is about: a class of incidents, a kind of subject, or one subject.
+    runbooks: Mapping[str, RunbookDeclaration] = field(default_factory=dict)
     # None under TESTING, or with OPSJOBS_DISPATCH = False: then only the dispatch loop dispatches.
     dispatcher: CommitDispatcher | None = None
     # Whether Postgres answered the last page.

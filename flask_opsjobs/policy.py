@@ -154,7 +154,7 @@ def find_policy_fault(policy: Any, protocol: type) -> str | None:
     return None
 
 
-def describe_failure(error: Exception) -> str:
+def describe_failure(error: BaseException) -> str:
     """An exception of a policy in a few words, for a log: `KeyError at /srv/shop/opsjobs_access.py:12`.
 
     The message of the exception is left out, since it may quote a value; it is kept only when our own code

@@ -69,7 +69,8 @@ def _prefix(value: Any) -> str:
     return str(value)
 
 
-def _address(value: Any) -> str | None:
+def read_host_address(value: Any) -> str | None:
+    """A path or an address of the host's; raises `ValueError` with what is allowed."""
     if value is None:
         return None
     is_path = isinstance(value, str) and value.startswith("/") and not value.startswith("//")
@@ -88,7 +89,7 @@ def _runbooks(value: Any) -> Mapping[str, str]:
             raise ValueError(
                 "a dict from classes of incidents to addresses: {'worker_missing': 'https://…'}"
             )
-        found[class_] = str(_address(address))
+        found[class_] = str(read_host_address(address))
     return found
 
 
@@ -184,14 +185,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "SIGN_IN_URL",
         None,
-        _address,
+        read_host_address,
         "The page on which people sign in to the application. "
         "Our pages link to it and set `next` to their own address.",
     ),
     Setting(
         "HELP_URL",
         None,
-        _address,
+        read_host_address,
         "A page of your own, such as a runbook. Our help links to it.",
     ),
     Setting(

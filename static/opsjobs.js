@@ -366,6 +366,49 @@
     tell("This choice holds on this page only: the server did not keep it. Are you still signed in?");
   }
 
+  // --- forensics: this browser remembers, for each person, which subjects were looked at
+
+  const looksKept = 10;
+  const looks = `opsjobs looked ${document.querySelector(".who")?.firstChild.data.trim()}`;
+
+  function readLooks() {
+    try {
+      const kept = JSON.parse(localStorage.getItem(looks));
+      return Array.isArray(kept) ? kept.filter(([path, words]) => path && words) : [];
+    } catch {
+      return []; // another program wrote it, or the browser stores nothing
+    }
+  }
+
+  function keepLook(path, words) {
+    const others = readLooks().filter(([other]) => other !== path);
+    try {
+      localStorage.setItem(looks, JSON.stringify([[path, words], ...others].slice(0, looksKept)));
+    } catch {
+      // Without storage the list stays empty.
+    }
+  }
+
+  function showLooks(panel) {
+    const rows = readLooks().map(([path, words]) => {
+      const link = document.createElement("a");
+      link.className = "id";
+      // A place on this site, whatever the storage holds.
+      link.href = new URL(path, location.origin).pathname;
+      link.textContent = words;
+      const row = document.createElement("li");
+      row.dataset.row = "";
+      row.append(link);
+      return row;
+    });
+    panel.querySelector("ul").replaceChildren(...rows);
+    panel.hidden = rows.length === 0;
+  }
+
+  const lookedAt = document.querySelector("[data-looked]");
+  if (lookedAt) keepLook(location.pathname, lookedAt.dataset.looked);
+  if (find("looked")) showLooks(find("looked"));
+
   // --- keys, ignored while a person types
 
   let isGoing = false;

@@ -8,13 +8,11 @@ import click
 from flask.cli import with_appcontext
 
 from ..core.display import Display
+from ..forensics.export import FORMATS
 from ..forensics.find import find_bundle_apart
-from ..forensics.json import write_bundle_json
 from ..forensics.shown import show_bundle
 from . import current_host
 from ._operate import find_user
-
-_WRITERS = {"json": write_bundle_json}
 
 
 @click.command("forensics")
@@ -22,7 +20,7 @@ _WRITERS = {"json": write_bundle_json}
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(list(_WRITERS)),
+    type=click.Choice(list(FORMATS)),
     default="json",
     show_default=True,
     help="How it is written.",
@@ -39,6 +37,5 @@ def forensics(subject: str, format_: str, without_payload: bool) -> None:
     host = current_host()
     found = find_bundle_apart(host, subject)
     shown = show_bundle(found, Display(host.display, may_see=not without_payload))
-    write = _WRITERS[format_]
-    click.echo(write(shown, find_user(), host.settings.environment), nl=False)
+    click.echo(FORMATS[format_].write(shown, find_user(), host.settings.environment), nl=False)
     sys.exit(1 if found.completeness == "unknown" else 0)

@@ -42,6 +42,14 @@ def read_snapshot(
             yield Reading(session, now)
 
 
+def forbid_writes(connection: Connection, seconds: float) -> None:
+    """Let the transaction that has just begun only read, and each statement take at most `seconds`."""
+    limits = {"transaction_read_only": "on", "statement_timeout": f"{int(seconds * 1000)}"}
+    connection.execute(
+        select(*(func.set_config(name, value, True) for name, value in limits.items()))
+    )
+
+
 def read_clock(connection: db.Connection) -> datetime:
     """Return the time of Postgres' clock. A pass of a loop reads it once."""
     with connection.cursor(row_factory=scalar_row) as cursor:

@@ -158,7 +158,7 @@ class Runbook:
     """The host's runbook for this subject."""
 
     name: str
-    url: str
+    url: str | None
     prerequisites: Sequence[Prerequisite] = ()
     cautions: Sequence[str] = ()
 

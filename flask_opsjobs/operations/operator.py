@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Unpack
@@ -19,9 +19,10 @@ from ..core.words import counted, show_value
 from ..errors import ActionRefused
 from ..jobs.actions import actions_of_job
 from ..jobs.search.filter import JobFilter
+from ..jobs.search.queries import shows
 from . import transitions
 from .actions import FASTEST, find_problem_of_policy
-from .targets import MOST_JOBS, find_unfrozen_term
+from .targets import MOST_ERRORS, MOST_JOBS
 
 # What an operation can do.
 OPERABLE: Mapping[str, Action[Any]] = {
@@ -67,6 +68,9 @@ class OperationDraft:
 class BulkOperator(Operator):
     """An operator who may also do one action to all jobs of a filter, up to a million: an operation."""
 
+    # The most jobs of one operation.
+    most_jobs = MOST_JOBS
+
     def draft(
         self,
         action: str,
@@ -90,14 +94,15 @@ class BulkOperator(Operator):
         >>> draft.targets, draft.legal
         (1, 1)
         """
-        chosen = _require_operable(action, actor, rate, jobs)
+        chosen = _require_operable(action, actor, rate)
         who: Who = {"actor": actor, "via": via, "is_trusted": not authorize}
         with self._connected(now) as (connection, now):
             request = Request(self._host, chosen, (), {}, **who, now=now)
             _require_allowed(request, jobs)
             with connection.transaction(force_rollback=not is_kept):
                 planning.limit_waits(connection, 5)
-                return _freeze(connection, request, jobs, rate, is_kept=is_kept)
+                made = _freeze(connection, request, jobs, rate, self.most_jobs)
+                return made if is_kept else replace(made, id=None)
 
     def start(
         self,
@@ -209,7 +214,7 @@ def _refuse(action: object, code: str, says: str) -> ActionRefused:
     return ActionRefused(Receipt("refused", str(action), code, says, audit_sequence=None))
 
 
-def _require_operable(action: str, actor: str, rate: int | None, jobs: JobFilter) -> Action[Any]:
+def _require_operable(action: str, actor: str, rate: int | None) -> Action[Any]:
     if action not in OPERABLE:
         known = ", ".join(OPERABLE)
         raise _refuse(
@@ -223,8 +228,6 @@ def _require_operable(action: str, actor: str, rate: int | None, jobs: JobFilter
     if rate is not None and not is_rate:
         says = f"rate is a whole number from 1 to {FASTEST:,}, or none; got {show_value(rate)}"
         raise _refuse(action, planning.UNREADABLE, says)
-    if (why := find_unfrozen_term(jobs)) is not None:
-        raise _refuse(action, planning.UNREADABLE, why)
     return OPERABLE[action]
 
 
@@ -242,7 +245,7 @@ def _require_allowed(request: Request, jobs: JobFilter) -> None:
 
 
 def _freeze(
-    connection: Connection, request: Request, jobs: JobFilter, rate: int | None, *, is_kept: bool
+    connection: Connection, request: Request, jobs: JobFilter, rate: int | None, most: int
 ) -> OperationDraft:
     action, now = request.action, request.now
     operation = transitions.begin(
@@ -258,18 +261,17 @@ def _freeze(
         reason=None,
         now=now,
     )
-    targets = transitions.freeze(connection, operation, jobs, now)
+    ids = _list_jobs_with_error(connection, request, jobs) if jobs.error else None
+    targets = transitions.freeze(connection, operation, jobs, now, most, ids)
     if not targets:
         raise _refuse(action.name, "nothing_matches", "no job matches: there is nothing to do")
-    if targets > MOST_JOBS:
-        says = (
-            f"more than {MOST_JOBS:,} jobs match, and an operation takes no more: narrow the filter"
-        )
+    if targets > most:
+        says = f"more than {most:,} jobs match, and an operation takes no more: narrow the filter"
         raise _refuse(action.name, "too_many", says)
     transitions.set_targets(connection, operation, targets)
     problem = find_problem_of_policy(request, action.name, targets)
     return OperationDraft(
-        id=operation if is_kept else None,
+        id=operation,
         action=action.name,
         targets=targets,
         counts=count_frozen(connection, action, operation),
@@ -279,6 +281,24 @@ def _freeze(
         rate=rate,
         bound=None if problem is None else problem[1],
     )
+
+
+def _list_jobs_with_error(
+    connection: Connection, request: Request, jobs: JobFilter
+) -> Sequence[int]:
+    """The jobs whose errors have the searched text as the display policy shows them.
+
+    Refused when too many have an error, whatever it says: otherwise the refusal would reveal hidden text.
+    """
+    if transitions.count_errors(connection, jobs, request.now) > MOST_ERRORS:
+        says = (
+            f"more than {MOST_ERRORS:,} jobs that match have an error, and the text is searched in no more: "
+            "add a task, a queue or created:<1d, or choose them by the failure, such as failure:58"
+        )
+        raise _refuse(request.action.name, "too_many", says)
+    is_shown = shows(request.host.display, jobs)
+    found = transitions.list_errors(connection, jobs, request.now)
+    return [id for id, error in found if is_shown(error)]
 
 
 def count_frozen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -9,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Insert,
+    Select,
     Text,
     and_,
     cast,
@@ -24,7 +26,9 @@ from ..batches.models import BatchRecord
 from ..failures.models import Deploy, Failure
 from ..jobs.models import Attempt, Job
 from ..jobs.search.filter import JobFilter
+from ..jobs.search.group_queries import is_one_of
 from ..jobs.search.index_scan import conditions_of
+from ..jobs.search.queries import contains
 from ..lifeline.models import IncidentRecord
 from ..workers.models import Worker
 from ..workflows.models import StepRecord, WorkflowRecord
@@ -32,31 +36,42 @@ from .models import OperationRow
 
 # The most jobs of one operation.
 MOST_JOBS = 1_000_000
+# In so many jobs the text of an error is searched.
+MOST_ERRORS = 100_000
 _FROZEN = ("queue", "origin", "state", "dispatch_no", "attempt")
 
 
-def find_unfrozen_term(wanted: JobFilter) -> str | None:
-    """Why these jobs cannot be frozen, as a sentence; None when they can.
-
-    The text of an error is searched as the display policy shows it, which Postgres cannot.
-    """
-    if wanted.error is None:
-        return None
-    return (
-        "an operation cannot choose jobs by the text of an error: choose them by the failure, such as "
-        "failure:58"
-    )
+def count_errors_statement(wanted: JobFilter, now: datetime) -> Select[int]:
+    """Counts the jobs that fit and have an error, whatever it says, up to one more than `MOST_ERRORS`."""
+    some = select(Job.id).where(*_conditions_of_errors(wanted, now)).limit(MOST_ERRORS + 1)
+    return select(func.count()).select_from(some.subquery("some"))
 
 
-def freeze_statement(operation: int, wanted: JobFilter, now: datetime) -> Insert:
-    """The statement that writes a row for each job that fits now, by id, and one row too many if there are.
+def list_errors_statement(wanted: JobFilter, now: datetime) -> Select[int, str | None]:
+    """Id and error of the jobs that fit and whose error, as it is stored, has the searched text."""
+    assert wanted.error is not None
+    has_text = contains(Job.error, wanted.error)
+    return select(Job.id, Job.error).where(*_conditions_of_errors(wanted, now), has_text)
 
+
+def _conditions_of_errors(wanted: JobFilter, now: datetime) -> list[ColumnElement[bool]]:
+    return [Job.error.is_not(None), *conditions_of(wanted), *_further_conditions(wanted, now)]
+
+
+def freeze_statement(
+    operation: int, wanted: JobFilter, now: datetime, most: int, ids: Sequence[int] | None = None
+) -> Insert:
+    """The statement that writes a row for each job that fits now, by id, and one above `most` if there are.
+
+    `ids` are the jobs whose errors have the searched text: the display policy decides, so Postgres cannot.
     The failure key is that of the attempt with the job's dispatch number: its last one.
     """
     chosen = select(Job.id, *(getattr(Job, name) for name in _FROZEN)).where(
         *conditions_of(wanted), *_further_conditions(wanted, now)
     )
-    some = chosen.order_by(Job.id).limit(MOST_JOBS + 1).subquery("some")
+    if ids is not None:
+        chosen = chosen.where(is_one_of(Job.id, ids))
+    some = chosen.order_by(Job.id).limit(most + 1).subquery("some")
     last = and_(Attempt.job_id == some.c.id, Attempt.dispatch_no == some.c.dispatch_no)
     rows = select(
         literal(operation),

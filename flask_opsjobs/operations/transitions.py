@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from psycopg import Cursor
 from psycopg.rows import class_row, dict_row
 from psycopg.types.json import Jsonb
+from sqlalchemy import Insert, Select
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 
 from ..core import sql
@@ -20,7 +22,7 @@ from ..core.db import Connection
 from ..jobs.search.filter import JobFilter
 from ..settings import Settings
 from .lifecycle import RESULTS
-from .targets import freeze_statement
+from .targets import count_errors_statement, freeze_statement, list_errors_statement
 
 # The SQLAlchemy dialect of psycopg, to write a statement that our own connection runs.
 _DIALECT = psycopg_dialect.dialect()  # type: ignore[no-untyped-call]
@@ -170,12 +172,37 @@ def begin(connection: Connection, state: str, **columns: Any) -> int:
     return int(row[0])
 
 
-def freeze(connection: Connection, operation: int, wanted: JobFilter, now: datetime) -> int:
-    """Write a row for each job that fits, and return how many: one more than are allowed if there are."""
-    made = freeze_statement(operation, wanted, now).compile(
-        dialect=_DIALECT, compile_kwargs={"render_postcompile": True}
-    )
-    return connection.execute(str(made), made.construct_params(), prepare=False).rowcount
+def freeze(
+    connection: Connection,
+    operation: int,
+    wanted: JobFilter,
+    now: datetime,
+    most: int,
+    ids: Sequence[int] | None = None,
+) -> int:
+    """Write a row for each job that fits, and return how many: one more than `most` if there are.
+
+    With `ids` only for those of these jobs.
+    """
+    return _run(connection, freeze_statement(operation, wanted, now, most, ids)).rowcount
+
+
+def count_errors(connection: Connection, wanted: JobFilter, now: datetime) -> int:
+    """How many jobs fit and have any error; more than `MOST_ERRORS` are not counted."""
+    row = _run(connection, count_errors_statement(wanted, now)).fetchone()
+    return int(row[0]) if row is not None else 0
+
+
+def list_errors(
+    connection: Connection, wanted: JobFilter, now: datetime
+) -> Sequence[tuple[int, str]]:
+    """Id and error of the jobs that fit, with the searched text in the error as it is stored."""
+    return _run(connection, list_errors_statement(wanted, now)).fetchall()
+
+
+def _run(connection: Connection, statement: Insert | Select[*tuple[Any, ...]]) -> Cursor[Any]:
+    made = statement.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
+    return connection.execute(str(made), made.construct_params(), prepare=False)
 
 
 def freeze_undone(

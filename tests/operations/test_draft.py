@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from flask_opsjobs import ActionRefused, JobFilter
+from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.jobs.search.filter import Created
 from flask_opsjobs.operations import operator as operators
-from flask_opsjobs.operations import targets
 from flask_opsjobs.operations.operator import BulkOperator
 from tests.operations.conftest import FAILED, SAME, WHY, Operations
 from tests.support.policies import AllowAll
@@ -116,12 +116,30 @@ def test_jobs_of_a_worker_and_of_an_incident_are_frozen(operations: Operations) 
         assert [row["job_id"] for row in operations.receipts()] == jobs, wanted
 
 
-def test_more_than_a_million_are_refused(
-    operations: Operations, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.slow(120)
+def test_a_million_are_frozen_and_one_more_is_refused(
+    operations: Operations, pytestconfig: pytest.Config
 ) -> None:
-    """With a smaller bound: the statement asks for one row more than are allowed."""
-    for module in (targets, operators):
-        monkeypatch.setattr(module, "MOST_JOBS", 3)
+    """With `--operation-jobs 100000`: 1,000,001 light rows, without the bound replaced."""
+    if pytestconfig.getoption("operation_jobs") < 100_000:
+        pytest.skip("it takes minutes: --operation-jobs 100000")
+    operations.bench.connection.execute(
+        """INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at)
+           SELECT 'light', 'light', 'light', 'scheduled', '{}', 1, now(), now() + interval '1 day'
+           FROM generate_series(1, 1000001)"""
+    )
+    with pytest.raises(ActionRefused, match="more than 1,000,000 jobs match") as refused:
+        operations.operator.draft("job.cancel", JobFilter(queue="light"), actor="anna")
+    assert refused.value.code == "too_many"
+    assert operations.bench.rows("SELECT 1 FROM opsjobs.operation_rows LIMIT 1") == []
+    operations.operator.cancel(1, **WHY)
+    wanted = JobFilter(queue="light", state="scheduled")
+    assert operations.operator.draft("job.cancel", wanted, actor="anna").targets == 1_000_000
+    assert operations.operator.draft("job.cancel", wanted, actor="anna").legal == 1_000_000
+
+
+def test_more_than_it_may_have_are_refused(operations: Operations) -> None:
+    operations.operator.most_jobs = 3
     first, *_ = operations.enqueue(4)
     with pytest.raises(ActionRefused, match="more than 3 jobs match") as refused:
         operations.operator.draft("job.cancel", JobFilter(), actor="anna")
@@ -145,7 +163,6 @@ def test_more_than_a_million_are_refused(
         ("job.retry", {"rate": 1.5}, "rate is a whole number"),
         ("job.retry", {"rate": True}, "rate is a whole number"),
         ("job.retry", {"rate": 10_001}, "rate is a whole number"),
-        ("job.retry", {"jobs": JobFilter(error="Boom")}, "choose them by the failure"),
     ],
 )
 def test_what_cannot_be_read_is_refused(
@@ -172,6 +189,37 @@ def test_each_permission_is_needed(operations: Operations, missing: str) -> None
     assert (
         operations.operator.draft("job.retry", wanted, actor="anna", authorize=False).targets == 1
     )
+
+
+def test_the_text_of_an_error_chooses_as_the_display_policy_shows_it(
+    operations: Operations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hiding:
+        def is_hidden_key(self, _key: str) -> bool:
+            return False
+
+        def clean_text(self, text: str) -> str:
+            return text.replace("token=abc", "token=…")
+
+    for error in ("Boom: token=abc", "BOOM: no token", "Bang"):
+        operations.enqueue(1)
+        operations.perform(Outcome(kind="raised", error=error, failure_key=SAME.hex()))
+    operations.enqueue(1)
+    operations.bench.host.display = Hiding()
+    draft = operations.operator.draft("job.retry", JobFilter(error="boom"), actor="anna")
+    assert [row["job_id"] for row in operations.receipts(draft.id)] == [1, 2]
+    narrow = JobFilter(error="boom", created=Created(False, 1, "h"))
+    for hidden in (JobFilter(error="token=abc"), JobFilter(error="token=a"), narrow):
+        with pytest.raises(ActionRefused, match="no job matches"):
+            operations.operator.draft("job.retry", hidden, actor="anna")
+    # Whether too many are searched does not depend on the text.
+    monkeypatch.setattr(operators, "MOST_ERRORS", 2)
+    for text in ("boom", "token=abc", "nothing has it"):
+        with pytest.raises(
+            ActionRefused, match="more than 2 jobs that match have an error"
+        ) as many:
+            operations.operator.draft("job.retry", JobFilter(error=text), actor="anna")
+        assert many.value.code == "too_many"
 
 
 def test_one_that_is_not_kept_writes_nothing(operations: Operations) -> None:

@@ -5,9 +5,12 @@ A small number of jobs in each run of the tests; `--operation-jobs 100000` print
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -176,3 +179,113 @@ host = create_app().extensions["opsjobs"]
 turns.ask_rq_once = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 Runner(operate.LOOP, host, "killed").run_once(connect_apart(host.engine))
 """
+
+
+def test_killed_at_random_moments_each_plain_job_is_asked_of_rq_at_most_once(
+    operations: Operations, children: Children, redis_client: Redis, tmp_path: Path, host: Any
+) -> None:
+    """Two processes, killed before, while and after RQ is asked: what nobody confirmed says so."""
+    queue = Queue("default", connection=redis_client)
+    jobs = [queue.enqueue(take_plain) for _ in range(MOST_ASKED)]
+    ids = [adopt_row(operations.bench, job, "queued") for job in jobs]
+    operations.operator.start("job.cancel", JobFilter(origin="rq"), **WHY)
+    asked = tmp_path / "asked"
+    chance = random.Random(11)
+
+    def start() -> Child:
+        child = children.python("-c", RUN_AND_NOTE, str(asked))
+        child.wait_for("ready", 60)
+        return child
+
+    def count_asked() -> int:
+        return len(asked.read_text().split()) if asked.exists() else 0
+
+    loops, kills = [start(), start()], 0
+    while operations.operation()["state"] == "running" and kills < 8:
+        aim = count_asked() + chance.randrange(1, 12)
+        wait_until(
+            lambda aim=aim: (
+                count_asked() >= min(aim, len(ids)) or operations.operation()["state"] != "running"
+            ),
+            60,
+        )
+        loops.pop(0).kill()
+        kills += 1
+        loops.append(start())
+    wait_until(lambda: operations.operation()["state"] == "finished", 120)
+    assert kills > 0
+    found = Counter(asked.read_text().split())
+    assert set(found.values()) == {1}, "none is asked twice"
+    rows = {row["job_id"]: row["result"] for row in operations.receipts()}
+    assert set(rows) == set(ids)
+    assert set(rows.values()) <= {"done", "asked"}
+    for id, job in zip(ids, jobs, strict=True):
+        status = job.get_status(refresh=True)
+        assert rows[id] == "asked" or (status, found[str(id)]) == ("canceled", 1)
+        assert status == "canceled" or rows[id] == "asked"
+    unconfirmed = [id for id, result in rows.items() if result == "asked"]
+    assert len(unconfirmed) <= 20 * kills, "at most what was asked together"
+    assert counts_of(operations.operation()) == counted_rows(operations)
+    with Session(host.engine) as session:
+        assert verify(session, host.secrets).state == "intact"
+
+
+MOST_ASKED = 70
+# Notes each job before RQ is asked about it; then the process may be killed at any moment.
+RUN_AND_NOTE = """
+import os, sys
+from flask_opsjobs.loops import operate
+from flask_opsjobs.loops.process import LoopsProcess
+from flask_opsjobs.operations import operate as turns
+from tests.support.host import create_app
+noted = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+ask = turns.ask_rq_once
+def note(host, question):
+    os.write(noted, f"{question.job} ".encode())
+    return ask(host, question)
+turns.ask_rq_once = note
+app = create_app()
+print("ready", flush=True)
+LoopsProcess(app.extensions["opsjobs"], [operate.LOOP], app.app_context).run()
+"""
+SCHEDULED = """
+INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, attempt, dispatch_no, created_at,
+    due_at)
+SELECT 'note', 'default', 'default', 'scheduled', '{"text": ""}', 1, 0, 0, now(), now() + interval '1 day'
+FROM generate_series(1, %(number)s)
+"""
+
+
+def test_all_of_them_are_frozen_and_discarded_in_constant_memory(
+    operations: Operations, children: Children, number: int
+) -> None:
+    """With `--operation-jobs 1000000` the largest operation there is."""
+    bench = operations.bench
+    bench.connection.execute(SCHEDULED, {"number": number})
+    bench.connection.execute("ANALYZE opsjobs.jobs")
+    loop = start_loop(children)
+    chosen = JobFilter(state="scheduled")
+    processes = (os.getpid(), loop.pid)
+    before = [peak_memory(pid) for pid in processes]
+    began = time.monotonic()
+    started = operations.operator.start("job.discard", chosen, **WHY, authorize=False)
+    froze = time.monotonic() - began
+    assert started.targets == number
+    wait_until(lambda: operations.operation()["state"] == "finished", 3_000)
+    took = time.monotonic() - began - froze
+    grew = [peak_memory(pid) - was for pid, was in zip(processes, before, strict=True)]
+    assert max(grew) < 40_000, f"grew by {grew} kB"
+    assert counts_of(operations.operation()) == {"done": number}
+    ended = bench.row("SELECT count(*) AS n FROM opsjobs.jobs WHERE state = 'failed'")
+    assert ended["n"] == number
+    assert len(operations.audited()) <= 12
+    print(
+        f"{number:,} jobs: frozen in {froze:.2f} s, discarded in {took:.1f} s, "
+        f"{number / took:,.0f} a second, grew by {grew} kB"
+    )
+
+
+def peak_memory(pid: int) -> int:
+    """The most memory that a process had so far, in kB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from flask_opsjobs import ActionRefused, JobFilter, OpsJobs
+from flask_opsjobs.core import db
 from flask_opsjobs.core.db import connect_apart
+from flask_opsjobs.errors import EngineUnavailable
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.loops import advance
+from flask_opsjobs.loops import operate as operate_loop
 from flask_opsjobs.loops.loop import Runner
 from flask_opsjobs.operations import transitions
+from flask_opsjobs.operations.actions import _WHY_NOT_UNDONE as WHY_NOT
+from flask_opsjobs.operations.actions import UNDONE_BY
+from flask_opsjobs.operations.operator import OPERABLE
 from flask_opsjobs.workers import transitions as workers
 from tests.operations.conftest import (
     FAILED,
@@ -389,6 +396,24 @@ def test_an_undo_of_a_retry_cancels_what_still_waits(operations: Operations) -> 
     assert operations.states(ids[:1]) == {"finished"}
 
 
+@pytest.mark.parametrize("action", sorted(OPERABLE))
+def test_each_action_is_undone_or_says_why_not(operations: Operations, action: str) -> None:
+    """The undo is an operation with the action that takes the other one back."""
+    ids = operations.enqueue(1)
+    started = operations.operator.start("job.cancel", WAITING, **WHY)
+    operations.run()
+    if action == "job.retry":
+        operations.operator.retry(ids, **WHY)
+    operations.bench.rows("UPDATE opsjobs.operations SET action = %s RETURNING 1", action)
+    undo = lambda: operations.operator.undo_operation(started.id or 0, **WHY)  # noqa: E731
+    if action in UNDONE_BY:
+        assert undo().is_done
+        assert operations.operation()["action"] == UNDONE_BY[action]
+    else:
+        with pytest.raises(ActionRefused, match=f"{action} cannot be undone: {WHY_NOT[action]}"):
+            undo()
+
+
 def test_what_is_gone_cannot_be_undone(operations: Operations) -> None:
     operations.fail(1)
     started = operations.operator.start("job.delete", FAILED, **WHY)
@@ -567,3 +592,99 @@ def test_steps_that_failed_or_were_canceled_are_skipped(
     assert states("second") == {"finished"}
     ended = operations.bench.rows("SELECT state FROM opsjobs.workflows WHERE id = ANY(%s)", runs)
     assert {row["state"] for row in ended} == {"finished"}
+
+
+class Hanging(Changing):
+    """A policy that hangs on one subject until it is let go."""
+
+    def __init__(self, subject: str) -> None:
+        super().__init__()
+        self.subject = subject
+        self.hangs = threading.Event()
+        self.let_go = threading.Event()
+
+    def can(self, actor: str, permission: str, subject: str | None = None) -> bool:
+        if subject == self.subject:
+            self.hangs.set()
+            self.let_go.wait(60)
+        return super().can(actor, permission, subject)
+
+
+def test_a_policy_that_hangs_holds_up_no_other_operation_and_keeps_no_lock(
+    operations: Operations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operate_loop, "_LONGEST_TURN_SECONDS", 0.2)
+    monkeypatch.setattr(db, "_END_IF_FROZEN", db._END_IF_FROZEN.replace("10s", "2s"))
+    held, free = operations.enqueue(2), operations.enqueue(2, queue="mail")
+    operations.operator.start("job.cancel", WAITING, **WHY)
+    operations.operator.start("job.cancel", JobFilter(queue="mail"), **WHY)
+    policy = Hanging(f"job/{held[0]}")
+    operations.bench.host.access = policy
+    wait_until(
+        lambda: operations.pass_once() is None or operations.states(free) == {"canceled"}, 20
+    )
+    assert policy.hangs.is_set()
+    passes = operations.bench.row("SELECT * FROM opsjobs.loop_runs ORDER BY id DESC LIMIT 1")
+    assert passes["error"] == "operation 1 waits: its turn takes over 0.2 s"
+    # Nobody waits for the policy: neither for the job, nor to cancel the operation.
+    assert operations.bench.job(held[0])["state"] == "available"
+    wait_until(lambda: cancels(operations), 20)
+    policy.let_go.set()
+    operations.pass_all()
+    assert operations.operation(1)["state"] == "canceled"
+    assert operations.operation(2)["state"] == "finished"
+    assert operations.states(held) == {"available"}
+
+
+def cancels(operations: Operations) -> bool:
+    try:
+        return operations.operator.cancel_operation(1, **WHY).is_done
+    except EngineUnavailable:
+        return False
+
+
+def test_after_a_policy_that_was_slow_its_operation_goes_on(
+    operations: Operations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Postgres has ended the session in the middle: nothing was changed, and the next turn does it."""
+    monkeypatch.setattr(operate_loop, "_LONGEST_TURN_SECONDS", 0.2)
+    monkeypatch.setattr(db, "_END_IF_FROZEN", db._END_IF_FROZEN.replace("10s", "2s"))
+    ids = operations.enqueue(12)
+    operations.operator.start("job.cancel", WAITING, **WHY)
+    policy = Hanging(f"job/{ids[5]}")
+    operations.bench.host.access = policy
+    wait_until(lambda: operations.pass_once() is None or policy.hangs.is_set(), 20)
+    ended = (
+        "SELECT count(*) = 0 AS yes FROM pg_stat_activity WHERE datname = current_database()"
+        " AND state LIKE 'idle in transaction%%'"
+    )
+    wait_until(lambda: operations.bench.row(ended)["yes"], 20)
+    policy.let_go.set()
+    wait_until(
+        lambda: operations.pass_once() is None or operations.operation()["state"] == "finished", 20
+    )
+    assert operations.states(ids) == {"canceled"}
+    assert counts_of(operations.operation()) == {"done": 12}
+
+
+def test_a_policy_that_changes_its_answer_in_the_middle_of_a_chunk(
+    operations: Operations, policy: Changing
+) -> None:
+    """What was allowed when its turn came is done; the others say why; then the operation stops."""
+    ids = operations.enqueue(111 + 40)
+    operations.operator.start("job.cancel", WAITING, **WHY)
+    changes = f"job/{ids[130]}"
+    plain = policy.can
+
+    def can(actor: str, permission: str, subject: str | None = None) -> bool:
+        if subject == changes:
+            policy.denied = {"job.cancel"}
+        return plain(actor, permission, subject)
+
+    policy.can = can  # type: ignore[method-assign]
+    operation = operations.run()
+    assert (operation["state"], operation["done"], operation["skipped"]) == ("stopped", 130, 21)
+    rows = operations.receipts()
+    assert {row["code"] for row in rows[130:]} == {"unauthorized"}
+    assert operations.states(ids[:130]) == {"canceled"}
+    assert operations.states(ids[130:]) == {"available"}

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from flask_opsjobs import ActionRefused, JobFilter
+from flask_opsjobs import ActionRefused, JobFilter, OpsJobs
+from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.actions.shapes import Receipt
 from flask_opsjobs.core import sql
 from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.core.reading import read_clock
+from flask_opsjobs.host import Host
+from flask_opsjobs.jobs.perform.outcomes import Outcome
+from flask_opsjobs.jobs.record.task import Task
+from flask_opsjobs.loops import advance, cron, dispatch
+from flask_opsjobs.loops.loop import Loop, Runner
 from flask_opsjobs.operations.operate import make_turn
+from tests.limits.conftest import Limited, limited  # noqa: F401
 from tests.operations.conftest import FAILED, WHY, Operations, counts_of
 from tests.operations.test_operate import Changing
 from tests.support.engine import race
@@ -141,3 +149,145 @@ def test_eight_at_once_never_pass_the_bound(operations: Operations, time: int) -
         "SELECT sum(targets) AS n FROM opsjobs.operations WHERE state = 'running'"
     )
     assert rows["n"] == 20
+
+
+@pytest.mark.parametrize("time", TIMES)
+def test_chunks_against_cron_limits_workflows_and_endings_do_not_deadlock(
+    operations: Operations,
+    opsjobs: OpsJobs,
+    note: Task,
+    limited: Limited,  # noqa: F811
+    db: Any,
+    time: int,
+) -> None:
+    """Everybody locks jobs and runs in the same order, whoever comes first."""
+    bench, host = operations.bench, operations.bench.host
+    task = limited(concurrency=100, task={"max_attempts": 1})
+    opsjobs.cron("* * * * *", overlap="allow", catch_up=20, args={"text": "cron"})(note)
+    flow = opsjobs.workflow("letters")
+    first = flow.step("first", note, text="1")
+    flow.step("second", note, text="2", after=first)
+    for _ in range(10):
+        flow.start()
+        task.enqueue(account=0)
+    plain = operations.enqueue(60)
+    now = read_clock(bench.connection)
+    make_passes(host, advance.LOOP, now)()
+    make_passes(host, cron.LOOP, now)()
+    bench.dispatch(prefetch=40)
+    bench.dispatch("default|api|0", prefetch=5)
+    started = []
+    for row in bench.rows("SELECT id FROM opsjobs.jobs WHERE state = 'queued' ORDER BY id DESC"):
+        if not hasattr(bench.claim(row["id"]), "reason"):
+            started.append(row["id"])
+    assert len(started) > 10
+    operations.operator.start("job.cancel", WAITING, **WHY)
+    operations.operator.start("job.discard", JobFilter(state="available"), **WHY)
+
+    answers = race(
+        turns(operations, 1),
+        turns(operations, 2),
+        lambda: [bench.record(id, 1, Outcome(kind="returned")) for id in started],
+        make_passes(host, advance.LOOP, now),
+        make_passes(host, cron.LOOP, now + timedelta(minutes=5)),
+        make_passes(host, dispatch.LOOP, now),
+    )
+    assert [each for each in answers if isinstance(each, Exception)] == []
+    make_passes(host, advance.LOOP, now)()
+    assert operations.states(plain) <= {"available", "queued", "canceled", "failed", "finished"}
+    assert operations.states(started) == {"finished"}
+    leases = bench.row(
+        "SELECT count(*) AS n FROM opsjobs.leases l JOIN opsjobs.jobs j ON j.id = l.job_id"
+        " WHERE j.state <> 'started'"
+    )
+    assert leases["n"] == 0
+    for id, state in ((1, "canceled"), (2, "failed")):
+        done = [row["job_id"] for row in operations.receipts(id) if row["result"] == "done"]
+        assert operations.states([job for job in done if job not in started]) <= {state}
+
+
+def make_passes(host: Host, loop: Loop, now: datetime) -> Callable[[], str | None]:
+    """Passes of a loop on a connection of its own; the error of the last one."""
+
+    def run() -> str | None:
+        connection, runner = connect_apart(host.engine), Runner(loop, host, loop.name)
+        try:
+            while runner.run_once(connection, now):
+                pass
+            assert runner.last_error is None
+            return runner.last_error
+        finally:
+            connection.close()
+
+    return run
+
+
+class Calendar:
+    """A policy that freezes changes on Fridays from 16:00, and bounds who is no lead; `now` is its clock."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+
+    def current_actor(self) -> str | None:
+        return None
+
+    def can(self, actor: str, permission: str, subject: str | None = None) -> bool:
+        return True
+
+    def most_targets(self, actor: str, permission: str) -> int | None:
+        if self.now.weekday() == 4 and self.now.hour >= 16:
+            return 0
+        if permission == "job.discard":
+            return 2
+        return None if actor == "lead" else 5
+
+
+THURSDAY = datetime(2026, 11, 26, 18, tzinfo=UTC)
+FREEZE = datetime(2026, 11, 27, 16, tzinfo=UTC)
+# (who, what, when): the most targets; None is no bound.
+MOST = {
+    ("lead", "job.cancel", THURSDAY): None,
+    ("anna", "job.cancel", THURSDAY): 5,
+    ("lead", "job.discard", THURSDAY): 2,
+    ("anna", "job.discard", THURSDAY): 2,
+    ("lead", "job.cancel", FREEZE): 0,
+    ("anna", "job.cancel", FREEZE): 0,
+    ("anna", "job.discard", FREEZE): 0,
+}
+
+
+@pytest.mark.parametrize(("actor", "action", "when"), MOST, ids=lambda each: str(each))
+def test_a_bound_by_actor_action_size_and_time(
+    operations: Operations, actor: str, action: str, when: datetime
+) -> None:
+    """At the plan, which says so; at the start; and together with what already runs."""
+    policy = Calendar(when)
+    host = operations.bench.host
+    host.access = policy
+    most = MOST[actor, action, when]
+    for size in (1, 2, 3, 5, 6):
+        ids = operations.enqueue(size, queue=f"of-{size}")
+        who = {"actor": actor, "reason": WHY["reason"]}
+        plan = Operator(host).plan(action, [f"job/{id}" for id in ids], actor=actor)
+        is_allowed = most is None or size <= most
+        assert (len(plan.items) == size) == is_allowed
+        assert {skip.code for skip in plan.skipped} == (set() if is_allowed else {"most_targets"})
+        if not is_allowed:
+            with pytest.raises(ActionRefused, match=r"at once|is frozen now"):
+                operations.operator.start(action, JobFilter(queue=f"of-{size}"), **who)
+            continue
+        started = operations.operator.start(action, JobFilter(queue=f"of-{size}"), **who)
+        # It runs: together with it there is room for fewer.
+        left = None if most is None else most - size
+        more = operations.enqueue((left or 0) + 1, queue=f"more-{size}")
+        if left is not None:
+            with pytest.raises(ActionRefused, match="of running operations"):
+                operations.operator.start(action, JobFilter(queue=f"more-{size}"), **who)
+        # A freeze that begins under way pauses it; afterwards it goes on by itself.
+        policy.now = FREEZE
+        operations.pass_once()
+        assert operations.operation(started.id)["code"] == "most_targets"
+        policy.now = when
+        operations.pass_all()
+        assert operations.operation(started.id)["state"] == "finished"
+        assert len(more) == (left or 0) + 1

@@ -84,6 +84,8 @@ def path_of(url: Url, job: Job) -> str:
         "<view_id>": "987654",
         "<workflow_id>": "1",
         "<limiter>": "customer-api",
+        "<kind>": "queue",
+        "<path:key>": job.queue,
         "<int:sequence>": "1",
         "<int:preview_id>": "1",
         "<path:rest>": "nothing/here",

@@ -95,7 +95,7 @@ def test_a_search_becomes_a_draft_and_the_draft_an_operation(
         ({"action": "job.cancel", "rate": "fast"}, 422, "a whole number from 1 to 10,000"),
         ({"action": "job.cancel", "rate": "0"}, 422, "a whole number from 1 to 10,000"),
         ({"action": "job.cancel", "state": "broken"}, 422, "there is no state"),
-        ({"action": "job.cancel", "error": "Boom"}, 422, "by the text of an error"),
+        ({"action": "job.cancel", "error": "Boom"}, 422, "no job matches"),
         ({"action": "job.delete"}, 403, "it needs job.delete"),
     ],
 )

@@ -81,8 +81,8 @@ def test_each_button_bears_the_number_that_allows_it(get: Get, many: None) -> No
     assert [words for words, one in buttons.items() if "main" in one["class"]] == ["Retry 30…"]
     one = _bar(get("/jobs?state=failed&selected=all").text).select("button")
     assert [_words(each) for each in one if each.has_attr("disabled")] == [
-        "Cancel none allows it",
-        "Discard none allows it",
+        "Cancel all have ended",
+        "Discard none waits",
     ]
     # Every box is ticked, and none of them belongs to a form.
     boxes = soup(text).select("table.jobs input")

@@ -99,6 +99,7 @@ def test_each_url_answers_to_whom_holds_its_permission_alone(
         "cron_change_runs": PAYLOAD,
         "cron_edit": PAYLOAD,
         "preview": "job.retry",
+        **{url.endpoint: "queues.view" for url in URLS if url.endpoint.startswith("forensics_")},
         "operation_draft": "job.retry",
     }
     for url in GUARDED:

@@ -23,7 +23,7 @@ from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.testing.valkey import Valkey
 from tests.support.database import Databases
 from tests.support.waiting import wait_until
-from tools.bench import adopting, batches, detecting, limits, pool, workflows
+from tools.bench import adopting, batches, detecting, limits, operating, pool, workflows
 
 # (name, function in run, kind of worker, how many jobs, prefetch)
 CASES = (
@@ -167,6 +167,13 @@ def main() -> None:
     parser.add_argument(
         "--detect", type=int, default=10_000_000, help="with --only-lifeline: jobs for detectors"
     )
+    parser.add_argument("--only-operations", action="store_true", help="measure nothing else")
+    parser.add_argument(
+        "--operation", type=int, default=100_000, help="with --only-operations: jobs of each"
+    )
+    parser.add_argument(
+        "--live", type=int, default=60, help="with --only-operations: seconds of live jobs"
+    )
     parser.add_argument("--only-pool", action="store_true", help="measure nothing else")
     parser.add_argument(
         "--case",
@@ -182,15 +189,7 @@ def main() -> None:
         return
     bench = Bench()
     try:
-        if chosen.only_lifeline:
-            detecting.measure(bench, chosen.detect)
-            adopting.measure(bench, chosen.rounds)
-            return
-        if chosen.only_pool:
-            pool.measure(bench, chosen.rounds, chosen.case or [""])
-            return
-        if chosen.only_batch:
-            batches.measure(bench, chosen.only_batch, chosen.rounds)
+        if _measure_alone(bench, chosen):
             return
         _throughput(bench, chosen.rounds)
         for kind in ("forking", "simple") if chosen.latencies else ():
@@ -205,6 +204,22 @@ def main() -> None:
         bench.close()
     if chosen.limits:
         limits.measure(chosen.limits)
+
+
+def _measure_alone(bench: Bench, chosen: argparse.Namespace) -> bool:
+    """Measure the one part that was chosen, if one was; return whether that was so."""
+    if chosen.only_lifeline:
+        detecting.measure(bench, chosen.detect)
+        adopting.measure(bench, chosen.rounds)
+    elif chosen.only_operations:
+        operating.measure(bench, chosen.operation, chosen.live)
+    elif chosen.only_pool:
+        pool.measure(bench, chosen.rounds, chosen.case or [""])
+    elif chosen.only_batch:
+        batches.measure(bench, chosen.only_batch, chosen.rounds)
+    else:
+        return False
+    return True
 
 
 def _throughput(bench: Bench, rounds: int) -> None:

@@ -77,7 +77,7 @@ def _loops(kind: str) -> Iterator[None]:
 
     with Redis.from_url(os.environ["BENCH_REDIS_URL"]) as redis:
         put_resting(redis, "canceled", _RESTING)
-    with _run_loops(), create_app().app_context():
+    with run_loops(), create_app().app_context():
 
         def is_adopted() -> bool:
             db.session.rollback()
@@ -90,7 +90,7 @@ def _loops(kind: str) -> Iterator[None]:
         with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM (ANALYZE) opsjobs.jobs"))
         db.engine.dispose()
-    with _run_loops(*(_NEW if kind == "before" else ())), create_app().app_context():
+    with run_loops(*(_NEW if kind == "before" else ())), create_app().app_context():
 
         def have_run() -> bool:
             db.session.rollback()
@@ -103,7 +103,8 @@ def _loops(kind: str) -> Iterator[None]:
 
 
 @contextmanager
-def _run_loops(*left_out: str) -> Iterator[None]:
+def run_loops(*left_out: str) -> Iterator[None]:
+    """Run all loops but these in a process of their own."""
     loops = subprocess.Popen([sys.executable, "-c", _RUN, *left_out])
     try:
         yield

@@ -8,7 +8,8 @@ from typing import Any
 
 import psycopg
 
-from flask_opsjobs import Limit
+from flask_opsjobs import JobFilter, Limit
+from flask_opsjobs.actions.operator import Why
 from flask_opsjobs.cron import transitions as cron
 from flask_opsjobs.cron.declaration import EntryDeclaration
 from flask_opsjobs.cron.expression import Schedule
@@ -17,7 +18,10 @@ from flask_opsjobs.host import Host
 from flask_opsjobs.lifeline.finding import DetectorPass, Finding, Observation
 from flask_opsjobs.lifeline.incidents import apply_pass
 from flask_opsjobs.limits import transitions as limits
+from flask_opsjobs.operations.operator import BulkOperator
 
+# Each was paused and canceled after it had frozen the failed jobs of a queue.
+OPERATIONS = 5
 LIMITERS = ("customer-api", "crm")
 ENTRIES = ("nightly_sync", "export_books", "ping")
 # Four weeks of half hours.
@@ -37,6 +41,19 @@ def fill(host: Host, connection: psycopg.Connection[Any], now: datetime) -> None
     with connection.transaction():
         findings = [_find_failing(number, now) for number in range(INCIDENTS)]
         apply_pass(connection, "loop_failing", DetectorPass(findings, True), now)
+    _fill_operations(host)
+
+
+def _fill_operations(host: Host) -> None:
+    """Freeze jobs for operations that then change none: these would move the copies."""
+    operator = BulkOperator(host)
+    why: Why = {"actor": "ops-demo", "reason": "the bank was away, and is well again"}
+    for queue in ("billing", "crm", "default", "mail", "reports")[:OPERATIONS]:
+        wanted = JobFilter(state="failed", queue=queue)
+        started = operator.start("job.retry", wanted, **why)
+        assert started.id is not None
+        operator.pause_operation(started.id, **why)
+        operator.cancel_operation(started.id, **why)
 
 
 def _find_failing(number: int, now: datetime) -> Finding:

@@ -10,17 +10,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
+from flask_opsjobs.forensics.registry import KINDS
 from flask_opsjobs.jobs.lifecycle import STATES
 from flask_opsjobs.jobs.search.filter import JobFilter
 from flask_opsjobs.web.app.references import make_cursor, make_reference
 from flask_opsjobs.web.app.urls import URLS, Url
 from tools.bench_pages import composition
-from tools.bench_pages.control import ENTRIES, INCIDENTS, LIMITERS
+from tools.bench_pages.control import ENTRIES, INCIDENTS, LIMITERS, OPERATIONS
 
 PREFIX = "/ops/jobs"
 # What they answer when it is not 200.
 ANSWERS = {"jump": 303, "missing": 404}
-AIM_MS, SEARCH_AIM_MS = 50, 100
+AIM_MS, SEARCH_AIM_MS, BUNDLE_AIM_MS = 50, 100, 80
 _PART = re.compile(r"<(?:\w+:)?(\w+)>")
 
 
@@ -113,6 +114,8 @@ _GROUPS: Mapping[str, Sequence[Mapping[str, str]]] = {
     "batches": ({}, {"state": "failed"}),
     "batch": ({}, {"of": "large"}, {"of": "large", "state": "failed"}),
     "failures": ({}, {"state": "ignored"}, {"task": "process_invoice"}),
+    "forensics_subject": tuple({"of": kind} for kind in KINDS),
+    "forensics_export": tuple({"of": kind, "format": "json"} for kind in ("job", "queue")),
 }
 
 
@@ -129,14 +132,20 @@ def _asks(url: Url, known: Known) -> Iterator[Ask]:
             continue
         for query in _queries(url, known):
             name = " ".join(filter(None, (url.endpoint, state, _name(query))))
-            is_search = any(str(value).startswith("args.") for value in query.values())
             yield Ask(
                 name,
                 _path(url, state, query, known),
                 ANSWERS.get(url.endpoint, 200),
                 is_export := url.kind == "file",
-                None if is_export else SEARCH_AIM_MS if is_search else AIM_MS,
+                None if is_export else _aim(url, query),
             )
+
+
+def _aim(url: Url, query: Mapping[str, str]) -> int:
+    if url.endpoint.startswith("forensics_subject"):
+        return BUNDLE_AIM_MS
+    is_search = any(str(value).startswith("args.") for value in query.values())
+    return SEARCH_AIM_MS if is_search else AIM_MS
 
 
 def _queries(url: Url, known: Known) -> Sequence[Mapping[str, str]]:
@@ -190,6 +199,7 @@ def _path(
     }
     query = dict(query)
     of = query.pop("of", "")
+    chosen = {**chosen, **_subjects(known)}
     names = ENTRIES if url.endpoint.startswith("cron") else known.queues
     parts: Mapping[str, Callable[[int], object]] = {
         "job_id": lambda n: known.job(n, state),
@@ -201,6 +211,9 @@ def _path(
         "incident_id": lambda n: n % INCIDENTS + 1,
         "failure_id": lambda n: known.failures[n % len(known.failures)],
         "sequence": lambda n: n * 37 % known.events + 1,
+        "operation_id": lambda n: n % OPERATIONS + 1,
+        "kind": lambda _: of or "job",
+        "key": lambda n: known.job(n),
         "rest": lambda _: "nothing/here",
     }
     if unknown := set(_PART.findall(url.rule)) - parts.keys():
@@ -226,3 +239,29 @@ def _path(
         return f"{PREFIX}{rule}" + (f"?{urlencode(said)}" if said else "")
 
     return path
+
+
+def _subjects(known: Known) -> Mapping[tuple[str, str], Callable[[int], object]]:
+    """Whom the bundles of each kind are about. Raises `LookupError` for a kind that this does not know."""
+    runs = composition.runs_of(known.rows)
+    keys: Mapping[str, Callable[[int], object]] = {
+        "job": lambda n: known.job(n),
+        "attempt": lambda n: f"{known.job(n, 'failed')}-1",
+        "task": lambda n: ("process_invoice", "rebuild_search", "send_reminder")[n % 3],
+        "queue": lambda n: known.queues[n % len(known.queues)],
+        "worker": lambda n: f"web-{n % 3}-{2_000 + n % 3}-c0ffee",
+        "cron": lambda n: ENTRIES[n % len(ENTRIES)],
+        "limiter": lambda n: LIMITERS[n % len(LIMITERS)],
+        "incident": lambda n: n % INCIDENTS + 1,
+        "failure": lambda n: known.failures[n % len(known.failures)],
+        "deploy": lambda n: n % 30 + 1,
+        "operation": lambda n: n % OPERATIONS + 1,
+        "actor": lambda n: "ops-demo" if n % 2 else f"person-{n % 40}",
+        "workflow": lambda n: n * 7_919 % runs + 1,
+        # The jobs of the first runs are their steps.
+        "step": lambda n: n * 7_919 % (runs * composition.STEPS_OF_RUN) + 1,
+        "batch": lambda n: n % composition.BATCHES + 1,
+    }
+    if unknown := KINDS.keys() - keys.keys():
+        raise LookupError(f"the bench of pages knows no {', '.join(sorted(unknown))} to tell of")
+    return {("key", kind): key for kind, key in keys.items()}

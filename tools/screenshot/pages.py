@@ -156,6 +156,15 @@ def _incident(page: Any, url: str) -> None:
     _follow(page, f"{url}/lifeline?class=poison", "[aria-labelledby=incidents] tbody th a")
 
 
+def _incident_forensics(page: Any, url: str) -> None:
+    """Of the job of that incident."""
+    _incident(page, url)
+    with page.expect_navigation():
+        page.click('[aria-labelledby=jobs] th a, .facts a[href*="/jobs/"]')
+    with page.expect_navigation():
+        page.click("#fresh a")
+
+
 def _chained(page: Any, url: str) -> None:
     """A plain RQ job that waits for one that failed."""
     newest("q=origin:rq+state:deferred+task:flask_host.plain_jobs.pack")(page, url)
@@ -211,6 +220,8 @@ SHOTS = (
     Shot("failures", "failures", at("/lifeline/failures")),
     Shot("failure", "failure", _failure),
     Shot("job-adopted", "job", _chained),
+    Shot("forensics", "forensics", at("/forensics")),
+    Shot("forensics-subject", "forensics_subject", _incident_forensics),
     Shot("audit", "audit", at("/audit")),
     Shot("audit-event", "audit_event", _decision),
     Shot("help", "help", at("/help")),

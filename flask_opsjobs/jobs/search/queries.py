@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -28,6 +29,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Session
 
 from ...core.db import LARGEST_ID
+from ...core.display import Display
+from ...policy import DisplayPolicy
 from .. import queries
 from ..lifecycle import STATES
 from ..models import Job
@@ -95,6 +98,23 @@ def list_jobs(
         found = everything.in_state(wanted.state)
     page = _page(session, found.ids, wanted.limit, before, after)
     return JobList(page, counts, found.searched)
+
+
+def shows(policy: DisplayPolicy, wanted: JobFilter) -> IsShown:
+    """A test whether an error still has the searched text after the display policy has cleaned it.
+
+    Without it a hidden secret could be guessed letter by letter from the number of hits.
+    """
+    if not wanted.error:
+        return lambda _error: True
+    display = Display(policy, may_see=True)
+    text = wanted.error.lower()
+
+    @cache  # many jobs have the same error
+    def fits(error: str) -> bool:
+        return text in display.clean(error).lower()
+
+    return fits
 
 
 def find_hits(session: Session, wanted: JobFilter, now: datetime, is_shown: IsShown) -> Hits:
@@ -302,7 +322,7 @@ def newest_errors(wanted: JobFilter, found: Range) -> Select[int, str, str | Non
     newest = newest.order_by(Job.id.desc()).limit(NEWEST_ERRORS)
     seen = newest.cte("newest").prefix_with("MATERIALIZED", dialect="postgresql").c
     statement = select(seen.id, seen.state, seen.error)
-    conditions = [*conditions_of(wanted, seen), _contains(seen.error, wanted.error)]
+    conditions = [*conditions_of(wanted, seen), contains(seen.error, wanted.error)]
     return statement.where(*conditions).order_by(seen.id.desc())
 
 
@@ -328,6 +348,7 @@ def within(found: Range, key: Any = Job.id) -> list[ColumnElement[bool]]:
     return [*bounds, *found.conditions]
 
 
-def _contains(column: Any, text: str) -> ColumnElement[bool]:
+def contains(column: Any, text: str) -> ColumnElement[bool]:
+    """The condition that a column holds the text, in any case."""
     escaped = text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
     return column.ilike(f"%{escaped}%", escape="\\")  # type: ignore[no-any-return]

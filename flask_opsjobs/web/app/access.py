@@ -10,14 +10,9 @@ import logging
 from flask import g, request
 
 from ... import policy
-from ...actions.registry import ACTIONS
-from ...batches import actions as batch_actions
-from ...failures import actions as failure_actions
-from ...jobs import actions as job_actions
-from ...lifeline import actions as incident_actions
+from ...actions.registry import ACTIONS, DOMAINS
+from ...forensics.registry import KINDS
 from ...limits.actions import make_target
-from ...operations import actions as operation_actions
-from ...workflows import actions as workflow_actions
 from . import links, problems, references
 from .host import host
 from .shell import NAVIGATION
@@ -36,6 +31,10 @@ PERMISSIONS = (
     PAYLOAD,
     *dict.fromkeys(action.permission for action in ACTIONS.values()),
 )
+
+
+# What an id in an address names.
+_BY_ID = ("job", "workflow", "batch", "incident", "failure", "operation")
 
 
 def actor() -> str | None:
@@ -92,25 +91,15 @@ def require(permission: str, *subjects: str | None) -> None:
 def subject() -> str | None:
     """The subject of the current URL, as the policy gets it: `job/42`, `queue/mail`; None for a list."""
     arguments = request.view_args or {}
-    if "job_id" in arguments:
-        # Read the id as the page does, so that the policy checks /jobs/01 as job 1.
-        target = f"job/{arguments['job_id']}"
-        return job_actions.read_target(target) or target
-    if "workflow_id" in arguments:
-        target = f"workflow/{arguments['workflow_id']}"
-        return workflow_actions.read_target(target) or target
-    if "batch_id" in arguments:
-        target = f"batch/{arguments['batch_id']}"
-        return batch_actions.read_target(target) or target
-    if "incident_id" in arguments:
-        target = f"incident/{arguments['incident_id']}"
-        return incident_actions.read_target(target) or target
-    if "failure_id" in arguments:
-        target = f"failure/{arguments['failure_id']}"
-        return failure_actions.read_target(target) or target
-    if "operation_id" in arguments:
-        target = f"operation/{arguments['operation_id']}"
-        return operation_actions.read_target(target) or target
+    for kind in _BY_ID:
+        if f"{kind}_id" in arguments:
+            # Read the id as the page does, so that the policy checks /jobs/01 as job 1.
+            target = f"{kind}/{arguments[f'{kind}_id']}"
+            return DOMAINS[kind].read_target(target) or target
+    if "kind" in arguments:
+        told = KINDS.get(arguments["kind"])
+        key = told.read_key(arguments["key"]) if told else None
+        return f"{arguments['kind']}/{arguments['key'] if key is None else key}"
     if "limiter" in arguments:
         return make_target(arguments["limiter"], references.asked_partition())
     if "name" not in arguments:

@@ -29,11 +29,11 @@ class PageDisplay(Display):
 
     def label(self, text: str | None) -> Markup:
         """A short text that is not payload, such as a tag or a reason of ours."""
-        return Markup("") if text is None else _mark(self.clean(text))
+        return Markup("") if text is None else mark_hidden(self.clean(text))
 
     def name(self, text: str | None) -> Markup:
         """A name from a job, such as a partition, on one line. Control characters are written out."""
-        return Markup("") if text is None else _mark(on_one_line(self.clean(text)))
+        return Markup("") if text is None else mark_hidden(on_one_line(self.clean(text)))
 
     def text(self, text: str | None) -> Markup:
         """A text of the job; only its end when it is very long."""
@@ -41,7 +41,7 @@ class PageDisplay(Display):
             return Markup("")
         if not self.may_see:
             return _hidden(NO_PAYLOAD)
-        return _mark(self.clean(text)[-_LONGEST_TEXT:])
+        return mark_hidden(self.clean(text)[-_LONGEST_TEXT:])
 
     def log(self, text: str | None) -> Markup:
         """The log lines of an attempt, with warnings and errors highlighted."""
@@ -67,13 +67,13 @@ class PageDisplay(Display):
         if not self.may_see:
             return _hidden(NO_PAYLOAD)
         first = change(next(iter(self.start(text, LONGEST_VALUE).splitlines()), ""))
-        return _mark(first if len(first) <= _LINE else first[: _LINE - 1] + "…")
+        return mark_hidden(first if len(first) <= _LINE else first[: _LINE - 1] + "…")
 
     def arguments(self, text: str, redacted: Collection[str] = ()) -> Markup:
         """The arguments of a job on a short line: `row=1187, price="12"`. `redacted` as in `json`."""
         if not self.may_see:
             return _hidden(NO_PAYLOAD)
-        return _mark(on_one_line(self.pairs(text, redacted, most=_SHORT)))
+        return mark_hidden(on_one_line(self.pairs(text, redacted, most=_SHORT)))
 
     def json(self, text: str | None, redacted: Collection[str] = ()) -> Markup:
         """A JSON text, indented. `redacted` are keys whose values are never stored."""
@@ -105,9 +105,9 @@ class PageDisplay(Display):
         elif isinstance(value, HiddenValue):
             yield _hidden(f"[{value.words}]")
         elif isinstance(value, JsonNumber):
-            yield _mark(self.start(value, LONGEST_VALUE))
+            yield mark_hidden(self.start(value, LONGEST_VALUE))
         elif isinstance(value, str):
-            yield _mark(json.dumps(self.start(value, LONGEST_VALUE), ensure_ascii=False))
+            yield mark_hidden(json.dumps(self.start(value, LONGEST_VALUE), ensure_ascii=False))
         else:
             yield escape(json.dumps(value))
 
@@ -126,7 +126,7 @@ class PageDisplay(Display):
                 yield from self._write(item, depth + 1)
                 continue
             key = self.start(item, LONGEST_VALUE)
-            yield _mark(json.dumps(key, ensure_ascii=False)) + Markup(": ")
+            yield mark_hidden(json.dumps(key, ensure_ascii=False)) + Markup(": ")
             hidden = self.hides(item)
             if hidden is None or isinstance(value[item], HiddenValue):
                 yield from self._write(value[item], depth + 1)
@@ -139,8 +139,8 @@ def _hidden(words: str) -> Markup:
     return Markup('<span class="hid">{}</span>').format(visible(words))
 
 
-def _mark(text: str) -> Markup:
-    """The text escaped, with the marks of hidden values highlighted."""
+def mark_hidden(text: str) -> Markup:
+    """A text that has passed the policy as HTML: escaped, with the marks of hidden values highlighted."""
     seen = visible(text)
     if "[hidden" not in seen:
         return escape(seen)
@@ -153,8 +153,8 @@ def _mark(text: str) -> Markup:
 def _log_line(line: str) -> Markup:
     found = _LOGGED.fullmatch(line)
     if found is None:
-        return _mark(line)
-    rest = _mark(found["rest"])
+        return mark_hidden(line)
+    rest = mark_hidden(found["rest"])
     if status := _LEVELS.get(found["level"]):
         rest = Markup('<span data-is="{}">{}</span>').format(status, rest)
     return Markup('<span class="at">{}</span> {}').format(found["at"], rest)

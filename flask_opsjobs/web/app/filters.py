@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 from ...core.visible_text import visible
 from ...core.words import agree, counted, took
 from ...jobs.rows import Count
+from .display import mark_hidden
 from .host import host
 
 # As `core.words.moment` writes it.
@@ -202,6 +203,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "lasting": lasting,
     "roughly_ago": roughly_ago,
     "with_times": with_times,
+    "marked": mark_hidden,
     "middle": middle,
     "short_names": short_names,
     "number": number,

@@ -8,6 +8,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 from flask import request, url_for
 
 from ...actions.domain import Action, name_in
+from ...forensics.registry import KINDS
 from ...limits.actions import split_target
 from .host import host
 
@@ -51,6 +52,48 @@ def _of_row(endpoint: str, domain: str, id_: str) -> str:
     """The address of a page or an action about one row."""
     values: dict[str, Any] = {f"{domain}_id": id_}
     return url_for(f"opsjobs.{endpoint}", **values)
+
+
+# The kinds of subjects that have a page of their own beside that of forensics.
+_WITH_PAGE = {
+    "job",
+    "queue",
+    "worker",
+    "workflow",
+    "batch",
+    "cron",
+    "limiter",
+    "incident",
+    "failure",
+    "operation",
+}
+
+
+def to_page(subject: str) -> str | None:
+    """The address of a subject's own page; None for one without."""
+    return to_target(subject) if subject.partition("/")[0] in _WITH_PAGE else None
+
+
+def to_forensics(subject: str) -> str:
+    """The address of what forensics knows of a subject, such as `job/42`."""
+    kind, _, key = subject.partition("/")
+    return url_for("opsjobs.forensics_subject", kind=kind, key=key)
+
+
+def find_forensics(target: str | None) -> str | None:
+    """The address of what forensics knows of the target of the current page; None where it knows nothing."""
+    if target is None or request.endpoint == "opsjobs.forensics_subject":
+        return None
+    kind = target.partition("/")[0]
+    # A partition is a value of jobs' arguments, and no subject.
+    subject = f"limiter/{split_target(target)[0]}" if kind == "limiter" else target
+    return to_forensics(subject) if kind in KINDS else None
+
+
+def to_export(subject: str, format: str) -> str:
+    """The address of the same as a file."""
+    kind, _, key = subject.partition("/")
+    return url_for("opsjobs.forensics_export", kind=kind, key=key, format=format)
 
 
 def here() -> str:

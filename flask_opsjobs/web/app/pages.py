@@ -91,6 +91,7 @@ def page(
         "title": title,
         "live": live,
         "live_url": url_for(f"{request.endpoint}_live", **values),
+        "forensics_url": links.find_forensics(access.subject()),
         "etag": f'"{_etag(live + _beside(context.get("says_sources", False)))}"',
     }
     return Response(_document(template, **context), mimetype="text/html")

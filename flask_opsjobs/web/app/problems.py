@@ -159,6 +159,11 @@ def no_such_row(kind: str, id_: str) -> Problem:
     return Problem(404, f"No such {kind}", says, f"{_REMOVED[kind]}; ids are whole numbers.")
 
 
+def unknown_subject(says: str) -> Problem:
+    """An address names nothing that forensics can tell of; `says` is the error of the registry."""
+    return Problem(404, "No such subject", f"{says}.", "Look for it by its id or its name.")
+
+
 def no_jobs_of_worker(name: str) -> Problem:
     """No worker of this name has a job; somebody has rescued them, or they ended."""
     return Problem(

@@ -51,6 +51,7 @@ NAVIGATION = (
     NavigationItem("cron", "Cron", "cron.view", "c"),
     NavigationItem("limiters", "Limiters", "limiters.view", "l"),
     NavigationItem("lifeline", "Lifeline", "lifeline.view", "i"),
+    NavigationItem("forensics", "Forensics", "forensics.view", "e"),
     NavigationItem("audit", "Audit", "audit.view", "a"),
 )
 

@@ -13,6 +13,7 @@ from ..audit import view as audit
 from ..batches import view as batches
 from ..cron import view as cron
 from ..failures import view as failures
+from ..forensics import view as forensics
 from ..job import view as job
 from ..jobs import exports as job_exports
 from ..jobs import saved_views
@@ -222,6 +223,29 @@ URLS = (
         access.OPERATIONS,
     ),
     *_actions_of("operation", "/operations/<operation_id>", actions.on_id, start=operations.start),
+    Url("/forensics", "forensics", forensics.page, "page", "forensics.view"),
+    # A name may hold slashes, and end with anything.
+    Url(
+        "/forensics/<kind>/<path:key>",
+        "forensics_subject",
+        forensics.bundle_page,
+        "page",
+        "forensics.view",
+    ),
+    Url(
+        "/live/forensics/<kind>/<path:key>",
+        "forensics_subject_live",
+        forensics.bundle_live,
+        "fragment",
+        "forensics.view",
+    ),
+    Url(
+        "/export/forensics/<kind>/<path:key>",
+        "forensics_export",
+        forensics.export,
+        "file",
+        "forensics.view",
+    ),
     Url("/audit", "audit", audit.page, "page", "audit.view"),
     Url("/audit/live", "audit_live", audit.live, "fragment", "audit.view"),
     Url("/audit.csv", "audit_csv", audit.csv, "file", "audit.view"),

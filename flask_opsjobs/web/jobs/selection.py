@@ -12,6 +12,15 @@ from ...jobs.rows import Count
 from ...jobs.search.filter import JobFilter
 from ...operations.operator import OPERABLE
 
+_NONE = {
+    "retry": "none failed",
+    "cancel": "all have ended",
+    "discard": "none waits",
+    "rescue": "no worker has one",
+    "run_again": "none has ended",
+    "delete": "none has ended",
+}
+
 
 @dataclass(frozen=True)
 class BulkAction:
@@ -19,6 +28,11 @@ class BulkAction:
 
     action: Action[Any]
     count: Count
+
+    @property
+    def says_none(self) -> str:
+        """Why it is disabled when no job is in such a state."""
+        return _NONE.get(self.action.short_name, "none allows it")
 
 
 def list_bulk_actions(wanted: JobFilter, counts: Mapping[str, Count]) -> Iterator[BulkAction]:
