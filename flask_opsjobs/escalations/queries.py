@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from .models import EscalationRecord
@@ -60,12 +60,11 @@ def find_last_escalations(
     """
     if not episodes:
         return {}
-    chosen = (
-        select(*_COLUMNS)
-        .where(EscalationRecord.incident_id.in_(episodes))
-        .order_by(EscalationRecord.incident_id, EscalationRecord.id.desc())
-        .distinct(EscalationRecord.incident_id)
-        .limit(len(episodes))
+    present = tuple_(EscalationRecord.incident_id, EscalationRecord.episode)
+    newest = (
+        select(func.max(EscalationRecord.id))
+        .where(present.in_(list(episodes.items())))
+        .group_by(EscalationRecord.incident_id)
     )
-    rows = [EscalationRow(*row) for row in session.execute(chosen)]
-    return {row.incident_id: row for row in rows if row.episode == episodes[row.incident_id]}
+    rows = session.execute(select(*_COLUMNS).where(EscalationRecord.id.in_(newest)))
+    return {row.incident_id: EscalationRow(*row) for row in rows}

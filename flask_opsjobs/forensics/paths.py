@@ -8,6 +8,8 @@ from typing import Any
 from ..actions.domain import Action, Request, say_target
 from ..actions.planning import make_plan
 from ..actions.registry import ACTIONS, DOMAINS, actions_of
+from ..core.words import moment
+from ..escalations.queries import EscalationRow, find_last_escalations
 from ..lifeline.queries import IncidentRow
 from .bundle import OWNERS, Inquiry, Path, Told
 
@@ -25,7 +27,7 @@ def list_paths(
         found += _list_repairs(inquiry, told)
         found += [path for target in targets for path in list_legal_actions(inquiry, target)]
         found += told.paths
-    found += [follow_up(incident) for incident in incidents if incident.is_active]
+    found += list_follow_ups(inquiry, incidents)
     order = list(OWNERS)
     return sorted(found, key=lambda path: order.index(path.kind))
 
@@ -104,15 +106,36 @@ def _path(action: Action[Any], target: str, inquiry: Inquiry, title: str | None 
     )
 
 
-def follow_up(incident: IncidentRow) -> Path:
-    """What the host does about an incident. No callback is known, so nobody was called."""
-    return Path(
-        kind="follow_up",
-        title=f"Tell the people who are on call for incident {incident.id}",
-        says=incident.next_step or incident.title,
-        target=f"incident/{incident.id}",
-        status="unconfigured",
-    )
+def list_follow_ups(inquiry: Inquiry, incidents: Sequence[IncidentRow]) -> Iterator[Path]:
+    """What the host does about each incident that is active, with what is known of the call to it."""
+    active = [incident for incident in incidents if incident.is_active]
+    episodes = {incident.id: incident.episode for incident in active}
+    escalations = find_last_escalations(inquiry.session, episodes)
+    for incident in active:
+        status, says = _say_escalation(inquiry, escalations.get(incident.id))
+        yield Path(
+            kind="follow_up",
+            title=f"Tell the people who are on call for incident {incident.id}",
+            says=says,
+            target=f"incident/{incident.id}",
+            status=status,
+        )
+
+
+def _say_escalation(inquiry: Inquiry, row: EscalationRow | None) -> tuple[str | None, str]:
+    """One of `STATUSES` and a sentence; None while nothing is known of a call."""
+    if row is None and inquiry.host.escalation is None:
+        return "unconfigured", "The application has no escalation policy."
+    if row is None:
+        return None, "Nobody was called: the quiet rules did not ask for it."
+    if row.state == "pending":
+        return None, f"The policy is to be called, or is being called, since {moment(row.at)}."
+    if row.state == "invoked":
+        reference = f", reference {row.reference}" if row.reference else ""
+        return "invoked", f"Called at {moment(row.at)}{reference}."
+    if row.state == "failed":
+        return "failed", f"The call failed at {moment(row.at)}: {row.why}"
+    return "unconfigured", "The application has no escalation policy."
 
 
 def bridge(name: str, says: str = "") -> Path:

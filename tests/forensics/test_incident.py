@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
+from flask_opsjobs.host import Host
 from flask_opsjobs.loops import detect
+from tests.escalations.telling import Teller
 
 from .conftest import WHY, Story, actions, texts
 
@@ -51,3 +55,47 @@ def test_evidence_and_then_the_incident_are_removed(story: Story) -> None:
     assert any(lack.is_removed for lack in found.lacking)
     number = int(incident.partition("/")[2])
     assert story.ask(f"incident/{number + 1}").completeness == "unknown"
+
+
+class _Answers:
+    """An escalation policy of a host."""
+
+    def escalate(self, facts: Mapping[str, Any]) -> str | None:
+        if facts["class"] == "queue_unserved":
+            return "OPS-2294"
+        raise RuntimeError("the pager is away")
+
+
+def test_a_follow_up_of_the_host_says_what_came_of_the_call(story: Story, host: Host) -> None:
+    teller = Teller(host)
+    try:
+        host.escalation = None
+        silent = teller.find()
+        teller.once()
+        assert _follow_up(story, silent) == (
+            "unconfigured",
+            "The application has no escalation policy.",
+        )
+        teller.clear()
+        host.escalation = _Answers()
+        told = teller.find(subject="queue/other", facts=_facts(teller, "other"))
+        teller.look()
+        status, says = _follow_up(story, told)
+        assert (status, says.endswith("reference OPS-2294.")) == ("invoked", True)
+        found = story.ask(f"incident/{told}")
+        assert "Escalation, opened: invoked, reference OPS-2294" in texts(found)
+        # A queue's bundle tells of its own incident.
+        assert _follow_up(story, told, "queue/other")[0] == "invoked"
+    finally:
+        teller.close()
+
+
+def _facts(teller: Teller, queue: str) -> dict[str, Any]:
+    return {"queue": queue, "number": 3, "due_at": teller.now.isoformat()}
+
+
+def _follow_up(story: Story, incident: int, subject: str = "") -> tuple[str | None, str]:
+    found = story.ask(subject or f"incident/{incident}")
+    (path,) = [path for path in found.paths if path.kind == "follow_up"]
+    assert path.owner == "host-owned follow-up"
+    return path.status, path.says

@@ -8,6 +8,7 @@ from datetime import datetime
 from ...actions.domain import name_in
 from ...core.history import Event
 from ...core.words import counted, moment
+from ...escalations.queries import EscalationRow, list_escalations
 from ...lifeline import actions as incident_actions
 from ...lifeline.detectors import DETECTORS, detector_of
 from ...lifeline.queries import (
@@ -37,7 +38,7 @@ from ..bundle import (
     Told,
     WatchedSpan,
 )
-from ..paths import follow_up
+from ..paths import list_follow_ups
 
 # The facts that name a subject.
 _PLACES = ("queue", "worker", "cron", "limiter", "workflow", "batch", "failure", "task")
@@ -72,13 +73,14 @@ def _tell(inquiry: Inquiry) -> Told | None:
         events=[
             *_of_episodes(episodes),
             *_of_evidence(evidence, may_audit),
+            *_of_escalations(list_escalations(inquiry.session, incident.id)),
             *_of_changes(changes, may_audit),
         ],
         pieces=list(_list_pieces(incident, episodes, evidence)),
         watches=list(_list_watches(incident, inquiry.now)),
         evidence=[_make_evidence(evidence)],
         related=list(_list_related(inquiry, incident)),
-        paths=[follow_up(incident)] if incident.is_active else [],
+        paths=list(list_follow_ups(inquiry, [incident])),
         repairs=repairs_of(incident.class_, incident.facts) if incident.is_active else (),
         left_out=_list_left_out(evidence, changes),
     )
@@ -120,6 +122,22 @@ def _of_evidence(evidence: Sequence[EvidenceRow], may_audit: bool) -> Iterator[E
             row.source,
             until=row.last_at if row.count > 1 else None,
             audit=row.audit_sequence,
+        )
+
+
+def _of_escalations(rows: Sequence[EscalationRow]) -> Iterator[Event]:
+    """Whom the host was told of what, as far as its policy answered."""
+    for row in rows:
+        if row.state == "pending":
+            continue
+        reference = f", reference {row.reference}" if row.reference else ""
+        yield Event(
+            row.at,
+            "failed" if row.state == "failed" else "seen",
+            f"Escalation, {row.event}: {row.state}{reference}",
+            "loop escalate",
+            label=row.why,
+            subject=None if row.job_id is None else f"job/{row.job_id}",
         )
 
 
