@@ -69,6 +69,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Let so many jobs be changed in tests/operations/test_killed.py.",
     )
     parser.addoption(
+        "--audit-rows",
+        type=int,
+        default=4000,
+        help="Let so many decisions be verified and exported in tests/audit/test_memory.py.",
+    )
+    parser.addoption(
         "--soak-minutes",
         type=int,
         default=0,

@@ -307,6 +307,7 @@ PINNED = {
     18: "f81a20ab6a5f84ef73f89fa659244d5a",
     19: "edf2c029604e382dd18bdc9657ed27ad",
     20: "aa0dae0c9cda48afbb766856d8082d18",
+    21: "680469493463c3f3c2f300f6545f97d0",
 }
 
 

@@ -56,6 +56,10 @@ def _no_note(
     """Nothing names the audit row."""
 
 
+def _by_targets(request: Request, _rows: Sequence[Row]) -> tuple[str, Collection[str]]:
+    return request.action.name, request.targets
+
+
 @dataclass(frozen=True)
 class Action(Generic[Row]):
     """One thing that an operator may do, as a row in the `actions.py` of its domain.
@@ -69,7 +73,8 @@ class Action(Generic[Row]):
     `params` are the names of the values that it asks for. `read_params` makes them canonical, and raises
     `ValueError` with what is allowed. `read_more` reads what else `decide` needs to know of the rows.
     `asks_redis`: what Redis has of its targets is looked up before anything is locked.
-    `is_repair`: it repairs a fault, so pages offer it only where it can be done.
+    `is_repair`: it repairs a fault, so pages offer it only where it can be done. `answers` tells the repair
+    and the targets by which incidents list what it does, when that is not the action on its targets.
     `phrase` is the action as it follows "cannot": `run {} again`. `permission_name` is given by an action
     that has no permission of its own, such as one that takes another one back.
     """
@@ -81,6 +86,7 @@ class Action(Generic[Row]):
     decide: Callable[[Row, Request], Item | Skip]
     apply: Callable[[Connection, Request, Sequence[Row]], Sequence[Effect | Item]]
     note: Callable[[Connection, Request, Sequence[Row], int], None] = _no_note
+    answers: Callable[[Request, Sequence[Row]], tuple[str, Collection[str]]] = _by_targets
     params: tuple[str, ...] = ()
     read_params: Callable[[Host, Mapping[str, Any]], dict[str, Any]] = _no_params
     read_more: Callable[[Connection, Request, dict[str, Row]], dict[str, Row]] = _no_more

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -19,6 +19,7 @@ from ..core.redis_facts import DeliveryPlace, QueueInRedis
 from ..core.visible_text import count_seen
 from ..errors import EngineUnavailable
 from ..host import Host
+from ..lifeline.transitions import find_answered
 from . import planning
 from .domain import ChangedMeanwhile, NothingWritten, Request, Who, say_target
 from .effects import AskRq, Effect
@@ -106,13 +107,13 @@ class Execution:
                 # A savepoint undoes writes and releases locks when the plan is refused or was changed
                 # meanwhile.
                 with self.connection.transaction():
-                    plan, rows, receipt, after = self._write()
+                    plan, rows, receipt, after, related = self._write()
             except ChangedMeanwhile:
                 continue
             except NothingWritten as met:
                 raise Refused("illegal", str(met)) from None
             before = {item.target: dict(item.facts) for item in plan.items}
-            receipt = self._audit(receipt, before, after)
+            receipt = self._audit(receipt, before, after, related)
             assert receipt.audit_sequence is not None
             self.request.action.note(self.connection, self.request, rows, receipt.audit_sequence)
             if self.preview is not None:
@@ -123,8 +124,12 @@ class Execution:
             f"{self.request.action.name} kept colliding with other transactions: try again"
         )
 
-    def _write(self) -> tuple[Plan, Sequence[Any], Receipt, dict[str, Any]]:
-        """Lock, find, decide and apply. Also returns the rows that it changed, and their facts afterwards."""
+    def _write(self) -> tuple[Plan, Sequence[Any], Receipt, dict[str, Any], Sequence[str]]:
+        """Lock, find, decide and apply.
+
+        Also returns the rows that it changed, their facts afterwards, and what the audit names besides: what
+        was made, and the incidents that it answers.
+        """
         connection, request = self.connection, self.request
         domain = DOMAINS[request.action.domain]
         plan, rows = planning.decide_targets(connection, request, domain, lock=True)
@@ -133,6 +138,8 @@ class Execution:
         require_something(request, plan)
         targets = [item.target for item in plan.items]
         chosen = [rows[target] for target in targets]
+        # Before the change, which may end an incident.
+        answered = find_answered(connection, *request.action.answers(request, chosen))
         results = request.action.apply(connection, request, chosen)
         made = {result.target: result for result in results if isinstance(result, Item)}
         effects = [result for result in results if not isinstance(result, Item)]
@@ -150,7 +157,7 @@ class Execution:
             skipped=plan.skipped,
             effects=tuple(dict.fromkeys(effects)),
         )
-        return plan, chosen, receipt, after
+        return plan, chosen, receipt, after, [*_list_new(made.values()), *answered]
 
     def _refuse(self, refused: Refused) -> Receipt:
         """Audit or log a refusal, and spend the preview's token, unless the refusal says otherwise."""
@@ -166,7 +173,9 @@ class Execution:
             planning.note_reuse(self.connection, preview.id, request.now)
         return receipt
 
-    def _audit(self, receipt: Receipt, before: Any, after: Any) -> Receipt:
+    def _audit(
+        self, receipt: Receipt, before: Any, after: Any, related: Sequence[str] = ()
+    ) -> Receipt:
         request, preview = self.request, self.preview
         decision = Decision(
             at=request.now,
@@ -174,7 +183,7 @@ class Execution:
             via=request.via,
             action=request.action.name,
             subject=request.subject,
-            targets=request.targets,
+            targets=tuple(dict.fromkeys([*request.targets, *related])),
             outcome=receipt.outcome,
             code=receipt.code,
             permission=request.action.permission,
@@ -239,6 +248,14 @@ def _as_made(item: Item, made: Item | None) -> Item:
     if made is None:
         return item
     return replace(item, changes=made.changes, note=made.note or item.note)
+
+
+def _list_new(made: Iterable[Item]) -> Iterator[str]:
+    """What an action has made, as targets: new jobs, a new operation."""
+    for change in (change for item in made for change in item.changes):
+        is_new = change.before is None and change.what.startswith("new ")
+        if is_new and change.after and change.after.partition("/")[0] in DOMAINS:
+            yield change.after
 
 
 def _say_done(request: Request, plan: Plan, effects: Sequence[Effect]) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime, timedelta
 from typing import Any
 
+from ..core.typed_times import read_span
 from ..core.words import show_value
 from .domain import read_moment
-
-_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 
 
 def read_until(value: Any, longest: timedelta | None = None) -> str:
@@ -18,7 +16,7 @@ def read_until(value: Any, longest: timedelta | None = None) -> str:
     Raises `ValueError` for anything else, and for a span over `longest`.
     """
     text = value.strip() if isinstance(value, str) else ""
-    span = _read_span(text)
+    span = read_span(text)
     if span is not None and (longest is None or span <= longest):
         return text
     moment = None if span is not None else read_moment(value)
@@ -33,10 +31,5 @@ def read_until(value: Any, longest: timedelta | None = None) -> str:
 
 def find_until(asked: str, now: datetime) -> datetime:
     """The time that `read_until` has read. A span begins now."""
-    span = _read_span(asked)
+    span = read_span(asked)
     return datetime.fromisoformat(asked) if span is None else now + span
-
-
-def _read_span(text: str) -> timedelta | None:
-    found = re.fullmatch(r"([1-9][0-9]{0,4})([mhd])", text)
-    return None if found is None else int(found[1]) * _UNITS[found[2]]

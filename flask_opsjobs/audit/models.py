@@ -27,7 +27,11 @@ OUTCOMES = ("done", "refused")
 
 
 class AuditEvent(Base):
-    """One decision, done or refused. The database refuses to change or remove it."""
+    """One decision, done or refused. The database refuses to change or remove it.
+
+    `targets` are what was decided about; then what the decision made, such as a new job or operation, and the
+    incidents that it answers.
+    """
 
     __tablename__ = "audit_events"
 
@@ -61,6 +65,8 @@ class AuditEvent(Base):
         Index("audit_by_action", "action", "sequence"),
         Index("audit_by_outcome", "outcome", "sequence"),
         Index("audit_by_target", "targets", postgresql_using="gin"),
+        Index("audit_by_time", "at", "sequence"),
+        Index("audit_by_request", "request_id", "sequence"),
     )
 
 

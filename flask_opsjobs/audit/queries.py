@@ -26,7 +26,7 @@ from sqlalchemy import (
     true,
     tuple_,
 )
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from ..core import sql
 from .filter import AuditFilter
@@ -106,8 +106,10 @@ _LAST = 2**63 - 2
 _NAMES = 100
 # With this many decisions on one target, reading all of them to find the newest is too slow.
 _MANY = 200
-# The index to read, by the first condition given. Actor and action select fewer events than the two outcomes.
-_LEADS = ("actor", "action", "outcome")
+# The conditions on one column, in the order in which their indexes are chosen: a request has few events, and
+# actor and action select fewer than the two outcomes. The index of the targets comes after the first, that of
+# the time after it: a range of time may be long ago, where another index leads only page by page.
+_COLUMNS = ("request_id", "actor", "action", "outcome")
 
 # No index has this order, so the planner reads the index of the targets. With an ordinary order it would read
 # all decisions from the newest down to find a target that few of them name.
@@ -123,6 +125,7 @@ def as_stored(text: str) -> str:
 def page_of_events(
     session: Session,
     wanted: AuditFilter,
+    now: datetime,
     *,
     before: int | None = None,
     after: int | None = None,
@@ -130,23 +133,23 @@ def page_of_events(
 ) -> EventPage:
     """A page of the newest matching events, or of those older than `before`, or just newer than `after`.
 
-    `shown` is the display policy for texts: a search does not find what it hides.
+    The spans of the filter end `now`. With a range of time the order is that of the times, which differs from
+    that of the sequences where a clock was set back. `shown` is the display policy for texts: a search does
+    not find what it hides.
     """
     is_down = after is None
-    last = _last_of_chain(session)
-    below = last + 1 if before is None else min(before, last + 1)
     most = WINDOW if _is_narrow(wanted) else wanted.limit + 1
-    scanned, fitting = _scan(session, wanted, below, after, most)
+    scanned, fitting = _scan(session, wanted, now, before, after, most)
     rows = _take(session, fitting, wanted, shown)
     has_more, rows = len(rows) > wanted.limit, rows[: wanted.limit]
     is_cut = not has_more and len(scanned) == most
     beyond = rows[-1].sequence if has_more else scanned[-1] if is_cut else None
     looked_at = most if is_cut else None
     if is_down:
-        newer = before and (rows[0].sequence if rows else before - 1)
+        newer = before and (rows[0].sequence if rows else scanned[0] if scanned else before - 1)
         return EventPage(rows, beyond, newer, looked_at)
     if beyond is None:  # the newest page: fill it
-        return page_of_events(session, wanted, shown=shown)
+        return page_of_events(session, wanted, now, shown=shown)
     older = rows[0].sequence if rows else (after or 0) + 1
     return EventPage(rows[::-1], older, beyond, looked_at)
 
@@ -224,35 +227,69 @@ def _last_of_chain(session: Session) -> int:
     return _LAST if found is None else found
 
 
+def _lead(wanted: AuditFilter) -> str | None:
+    """The condition whose index is read: a column, `targets` or `at`; None for the order of sequences."""
+    if wanted.request_id:
+        return "request_id"
+    if wanted.targets:
+        return "targets"
+    if wanted.since or wanted.until:
+        return "at"
+    return next((name for name in _COLUMNS if getattr(wanted, name)), None)
+
+
 def _is_narrow(wanted: AuditFilter) -> bool:
     """Whether there is a condition besides the one whose index is read."""
-    given = [wanted.target, *(getattr(wanted, name) for name in _LEADS)]
-    return wanted.text is not None or sum(map(bool, given)) > 1
+    is_timed = bool(wanted.since or wanted.until)
+    given = [bool(wanted.targets), is_timed, *(bool(getattr(wanted, name)) for name in _COLUMNS)]
+    return wanted.text is not None or sum(given) > 1
 
 
 def _scan(
-    session: Session, wanted: AuditFilter, below: int, after: int | None, most: int
+    session: Session,
+    wanted: AuditFilter,
+    now: datetime,
+    before: int | None,
+    after: int | None,
+    most: int,
 ) -> tuple[list[int], list[int]]:
     """The next sequences of the index, at most `most`, and those that match as far as SQL can tell."""
-    conditions = [
-        getattr(AuditEvent, name) == value for name in _LEADS if (value := getattr(wanted, name))
+    since, until = wanted.times(now)
+    conditions: list[ColumnElement[bool]] = [
+        getattr(AuditEvent, name) == value for name in _COLUMNS if (value := getattr(wanted, name))
     ]
+    if wanted.targets:
+        conditions.append(AuditEvent.targets.contains(wanted.targets))
+    if since is not None:
+        conditions.append(AuditEvent.at >= since)
+    if until is not None:
+        conditions.append(AuditEvent.at < until)
     if wanted.text:
         conditions.append(func.strpos(func.lower(_searched()), wanted.text.lower()) > 0)
-    statement = _walk(select(AuditEvent.sequence, and_(true(), *conditions)), wanted, below, after)
-    with _bitmaps(session, when=wanted.target is not None):
+    statement = select(AuditEvent.sequence, and_(true(), *conditions))
+    lead, last = _lead(wanted), _last_of_chain(session)
+    if lead == "at":
+        statement = _walk_times(statement, since, until, last, before, after)
+    else:
+        below = last + 1 if before is None else min(before, last + 1)
+        statement = _walk(statement, lead, wanted, below, after)
+    with _bitmaps(session, when=lead == "targets"):
         found = session.execute(statement.limit(most)).all()
     return [sequence for sequence, _ in found], [sequence for sequence, is_fit in found if is_fit]
 
 
 def _walk(
-    statement: Select[*tuple[Any, ...]], wanted: AuditFilter, below: int, after: int | None
+    statement: Select[*tuple[Any, ...]],
+    lead: str | None,
+    wanted: AuditFilter,
+    below: int,
+    after: int | None,
 ) -> Select[*tuple[Any, ...]]:
+    """The statement along the index of the lead, in the order of sequences."""
     keys: list[ColumnElement[Any]] = [AuditEvent.sequence.expression]
     low, high = ([literal(bound, BigInteger)] for bound in ((after or 0) + 1, below))
-    lead = next((name for name in _LEADS if getattr(wanted, name)), None)
-    if wanted.target:
-        statement = statement.where(AuditEvent.targets.contains([wanted.target]))
+    if lead == "targets":
+        statement = statement.where(AuditEvent.targets.contains(wanted.targets))
         keys = [_UNORDERED]
     elif lead:
         # A range of one value instead of an equality: with an equality the planner might read the primary key
@@ -264,6 +301,33 @@ def _walk(
     return statement.where(*within).order_by(
         *(key.desc() if after is None else key for key in keys)
     )
+
+
+def _walk_times(
+    statement: Select[*tuple[Any, ...]],
+    since: datetime | None,
+    until: datetime | None,
+    last: int,
+    before: int | None,
+    after: int | None,
+) -> Select[*tuple[Any, ...]]:
+    """The statement along the index of the times. `before` and `after` are events, whose times are read."""
+    keys = (AuditEvent.at.expression, AuditEvent.sequence.expression)
+    statement = statement.where(_UNORDERED.between(1, last))
+    if since is not None:
+        statement = statement.where(AuditEvent.at >= since)
+    if until is not None:
+        statement = statement.where(AuditEvent.at < until)
+    if before is not None:
+        statement = statement.where(tuple_(*keys) < tuple_(_time_of(before), before))
+    if after is not None:
+        statement = statement.where(tuple_(*keys) > tuple_(_time_of(after), after))
+    return statement.order_by(*(key.desc() if after is None else key for key in keys))
+
+
+def _time_of(sequence: int) -> ColumnElement[datetime]:
+    event = aliased(AuditEvent)
+    return select(event.at).where(event.sequence == sequence).scalar_subquery()
 
 
 def _searched() -> ColumnElement[str]:
@@ -284,7 +348,8 @@ def _take(
     for start in range(0, len(sequences), size):
         chosen = sequences[start : start + size]
         found = session.execute(select(*_ROW).where(AuditEvent.sequence.in_(chosen)))
-        rows = sorted((EventRow(*row) for row in found), key=lambda row: chosen.index(row.sequence))
+        by_sequence = {row.sequence: EventRow(*row) for row in found}
+        rows = [by_sequence[sequence] for sequence in chosen if sequence in by_sequence]
         taken += [row for row in rows if wanted.text is None or _says(row, wanted.text, shown)]
         if len(taken) >= size:
             break

@@ -1,9 +1,10 @@
-"""Verifies and exports the chain of decisions: `flask opsjobs audit …`."""
+"""Lists decisions, and verifies and exports their chain: `flask opsjobs audit …`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -12,14 +13,31 @@ from sqlalchemy.orm import Session
 
 from ..audit import queries
 from ..audit import verify as verifying
+from ..audit.filter import CONDITIONS, AuditFilter, BadAuditFilter
+from ..audit.queries import EventRow
 from ..audit.verify import ChainCheck
+from ..core.display import Display
 from ..host import Host
 from . import current_host, plain, to_json
 
 # click exits with 2 for a wrong command line; here 2 also means that the chain could not be read.
 _EXITS = {"intact": 0, "broken": 1, "unverifiable": 3}
 
-audit = AppGroup("audit", help="Verify and export the audit: who did what, when and why.")
+# So many decisions are read at once.
+_PAGE = 100
+_HELP = {
+    "actor": "Who decided.",
+    "action": "What was decided, such as job.retry.",
+    "outcome": "done or refused.",
+    "q": "A target such as job/42, or a text in the targets and the reason.",
+    "request_id": "The id of the HTTP request.",
+    "since": "Not earlier than this: 2h ago as 2h, or a time in UTC.",
+    "until": "Earlier than this: 1h ago as 1h, or a time in UTC.",
+    "operation": "About this operation, or starting it.",
+    "incident": "About this incident, or answering it.",
+}
+
+audit = AppGroup("audit", help="List, verify and export the audit: who did what, when and why.")
 
 
 def head(text: str) -> tuple[int, bytes]:
@@ -81,6 +99,69 @@ def export(since: int) -> None:
                 }
                 click.echo(to_json(row))
             last = links[-1].sequence
+
+
+def _filtered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a filter, the same as the parameters of the page."""
+    for name in reversed(CONDITIONS):
+        option = "--search" if name == "q" else f"--{name.replace('_', '-')}"
+        function = click.option(option, name, default="", help=_HELP[name])(function)
+    return function
+
+
+@audit.command("list")
+@_filtered
+@click.option("--limit", default=25, show_default=True, type=click.IntRange(1))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+def list_decisions(limit: int, as_json: bool, **conditions: str) -> None:
+    """Print the newest decisions that match, through the display policy.
+
+    The options mean the same as on the page of the audit.
+    """
+    host = current_host()
+    try:
+        wanted = AuditFilter.from_query(conditions).but(limit=_PAGE)
+    except BadAuditFilter as error:
+        raise click.UsageError(f"{error}") from None
+    display = Display(host.display, may_see=True)
+    before, now = None, datetime.now(UTC)
+    with _reading(host) as session:
+        while limit:
+            found = queries.page_of_events(session, wanted, now, before=before, shown=display.clean)
+            for row in found.rows[:limit]:
+                shown = _shown(row, display)
+                click.echo(to_json(shown) if as_json else plain(_line(shown)))
+            limit -= min(limit, len(found.rows))
+            if found.older is None:
+                return
+            before = found.older
+
+
+def _shown(row: EventRow, display: Display) -> dict[str, Any]:
+    """A decision as it is printed: without before and after, which may hold payload."""
+    return {
+        "sequence": row.sequence,
+        "at": row.at.astimezone(UTC).isoformat(),
+        "actor": display.clean(row.actor),
+        "via": row.via,
+        "action": row.action,
+        "subject": display.clean(row.subject),
+        "targets": [display.clean(target) for target in row.targets],
+        "outcome": row.outcome,
+        "code": row.code,
+        "reason": None if row.reason is None else display.clean(row.reason),
+        "request_id": None if row.request_id is None else display.clean(row.request_id),
+    }
+
+
+def _line(shown: Mapping[str, Any]) -> str:
+    outcome = shown["code"] or shown["outcome"]
+    words = [
+        f"{shown['sequence']:>7}  {shown['at'][:19].replace('T', ' ')}  {outcome:<12}",
+        f"{shown['actor']}  {shown['action']}  {shown['subject']}",
+        *([shown["reason"]] if shown["reason"] else []),
+    ]
+    return "  ".join(words)
 
 
 @contextmanager

@@ -425,8 +425,12 @@ class EnqueueCount(Base):
     __table_args__ = (CheckConstraint("enqueued >= 0 AND deleted >= 0", name="positive_check"),)
 
 
+# The pages whose filters can be saved.
+VIEWED = ("jobs", "audit")
+
+
 class SavedView(Base):
-    """A filter of the jobs page that a person saved under a name."""
+    """A filter that a person saved under a name. `page` says of which page it is."""
 
     __tablename__ = "saved_views"
 
@@ -435,5 +439,9 @@ class SavedView(Base):
     name: Mapped[str] = mapped_column(Text)
     query: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(MOMENT)
+    page: Mapped[str] = mapped_column(Text, server_default="jobs")
 
-    __table_args__ = (UniqueConstraint("owner", "name"),)
+    __table_args__ = (
+        CheckConstraint(one_of("page", VIEWED), name="page_check"),
+        UniqueConstraint("owner", "page", "name"),
+    )

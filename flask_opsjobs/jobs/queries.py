@@ -99,6 +99,12 @@ def list_rows(session: Session, ids: Sequence[int]) -> Sequence[JobRow]:
     return _with_details(session, [rows[job_id] for job_id in ids if job_id in rows])
 
 
+def list_states(session: Session, ids: Sequence[int]) -> dict[int, str]:
+    """The states of those of these jobs that are stored, by id."""
+    found = session.execute(select(Job.id, Job.state).where(Job.id.in_(ids)))
+    return {row.id: row.state for row in found}
+
+
 def count_jobs_by_state(session: Session, wanted: JobFilter, now: datetime) -> dict[str, Count]:
     """How many jobs each state has. Ignores the state of the filter; the result contains every state.
 

@@ -52,8 +52,8 @@ _BUCKET_DAYS = 1
 _RQ_PLACE_DAYS = 30
 # A pending finding is found again within minutes, or it holds no longer.
 _PENDING_SPAN = timedelta(days=1)
-# A day after the preview expired. Until then its page shows its result.
-_PREVIEW_SPAN = timedelta(days=1, minutes=15)
+# Until then its own page shows its result, and the page of its decision what it said.
+_PREVIEW_SPAN = timedelta(days=30)
 
 
 def retain(

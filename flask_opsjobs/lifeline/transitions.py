@@ -6,7 +6,7 @@ the incidents until the commit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,6 +17,10 @@ from ..core import sql
 from ..core.db import Connection
 from .detectors import DETECTORS
 from .incidents import IncidentNews, NewEvidence, keep_evidence, words_of
+from .repairs import repairs_of
+
+# So many active incidents are read to find those that an action answers.
+_MOST_READ = 1_000
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,29 @@ class IncidentForDecision:
         return IncidentNews(
             self.id, self.class_, self.subject, self.severity, self.episode, self.label
         )
+
+
+def find_answered(connection: Connection, repair: str, targets: Collection[str]) -> list[str]:
+    """The active incidents that list this repair for one of these targets, the oldest first.
+
+    The repair of a whole failure has the failure as its target. Locks nothing.
+    """
+    classes = [name for name, detector in DETECTORS.items() if repair in detector.repairs]
+    if not classes:
+        return []
+    values = {"classes": classes, "limit": _MOST_READ}
+    rows = connection.execute(sql.load("list_active_incidents"), values)
+    wanted = set(targets)
+    return [
+        f"incident/{id_}"
+        for id_, class_, facts in rows
+        if not wanted.isdisjoint(_targets_of(class_, facts, repair))
+    ]
+
+
+def _targets_of(class_: str, facts: Mapping[str, Any], repair: str) -> Collection[str]:
+    found = {each for of in repairs_of(class_, facts) if of.action == repair for each in of.targets}
+    return found | {f"failure/{facts['failure']}"} if facts.get("failure") else found
 
 
 def lock(connection: Connection, incidents: Iterable[int]) -> None:

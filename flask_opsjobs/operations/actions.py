@@ -156,6 +156,16 @@ def _say_rate(rate: int | None) -> str | None:
     return None if rate is None else f"at most {rate:,}"
 
 
+def _answers(
+    _request: Request, operations: Sequence[OperationForDecision]
+) -> tuple[str, Collection[str]]:
+    """The repair of a failure, when the first operation is about the jobs of one."""
+    operation = operations[0]
+    failure = (operation.query or {}).get("failure")
+    repair = f"operation.{operation.action.partition('.')[2]}"
+    return repair, [] if failure is None else [f"failure/{failure}"]
+
+
 def _apply_start(
     connection: Connection, request: Request, operations: Sequence[OperationForDecision]
 ) -> list[Effect | Item]:
@@ -291,6 +301,7 @@ ACTIONS: tuple[Action[OperationForDecision], ...] = (
         params=("rate",),
         read_params=_read_rate,
         read_more=add_up_begun,
+        answers=_answers,
         decide=_decide_start,
         apply=_apply_start,
     ),

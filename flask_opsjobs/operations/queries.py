@@ -342,6 +342,24 @@ def find_recent_failures(session: Session, operation: ListedOperation) -> tuple[
     return found[0], found[1]
 
 
+def list_handled_jobs(session: Session, operation: int, low: int, high: int) -> Sequence[int]:
+    """The jobs that an operation changed in its rows `low` to `high`; where it made a new job, that one.
+
+    The caller bounds the number of rows.
+    """
+    wanted = (
+        select(func.coalesce(OperationRow.new_job_id, OperationRow.job_id))
+        .where(
+            OperationRow.operation_id == operation,
+            OperationRow.number.between(low, high),
+            OperationRow.result.not_in(("pending", "skipped")),
+        )
+        .order_by(OperationRow.number)
+        .limit(high - low + 1)
+    )
+    return list(session.scalars(wanted))
+
+
 def list_operations_of_job(session: Session, job: int) -> Sequence[tuple[int, str]]:
     """The newest operations that a job was a target of, each with what became of the job."""
     wanted = (

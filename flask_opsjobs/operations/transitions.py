@@ -41,6 +41,7 @@ class OperationForDecision:
     action: str
     actor: str
     is_trusted: bool
+    query: Mapping[str, Any] | None
     targets: int
     rate: int | None
     expires_at: datetime

@@ -10,9 +10,11 @@ import pytest
 from flask import Flask
 from sqlalchemy.orm import Session
 
+from flask_opsjobs import JobFilter
+from flask_opsjobs.operations.operator import BulkOperator
 from tests.browser.test_pages import SIZES, noise
 from tests.support.browser import barriers, is_sideways
-from tests.web.rows import make_event
+from tests.web.rows import make_event, make_incident, make_job
 
 __all__ = ["noise"]
 
@@ -23,6 +25,9 @@ PAGES = (
     "/audit",
     "/audit?row=2",
     "/audit/2",
+    "/audit/4",
+    "/audit/5",
+    "/audit?since=2h&until=1m&incident=1&limit=50",
     "/audit?q=nothing+like+it",
     "/audit?row=3&outcome=refused",
 )
@@ -30,7 +35,7 @@ PAGES = (
 
 @pytest.fixture
 def decided(app: Flask) -> None:
-    """Decisions with long words, many targets, and a refusal."""
+    """Decisions with long words, many targets, and a refusal; a retry from a preview, and an operation."""
     jobs = [f"job/{number}" for number in range(40)]
     with Session(app.extensions["opsjobs"].engine) as session:
         make_event(session)
@@ -46,7 +51,15 @@ def decided(app: Flask) -> None:
         make_event(
             session, outcome="refused", code="drifted", actor=LONG, subject=LONG, targets=(LONG,)
         )
+        made = [make_job(session, state) for state in ("failed", "finished", "failed")]
+        session.flush()
+        make_incident(session, "callback_failed", facts={"jobs": [made[0].id]})
         session.commit()
+        targets = [f"job/{job.id}" for job in made]
+    operator, why = BulkOperator(app.extensions["opsjobs"]), "the vendor is back"
+    shown = operator.preview("job.retry", targets, actor="tester", via="page")
+    operator.execute(shown.id, shown.token, actor="tester", reason=why, via="page")
+    operator.start("job.run_again", JobFilter(state="finished"), actor="tester", reason=why)
 
 
 @pytest.mark.usefixtures("decided")
@@ -77,4 +90,4 @@ def test_from_the_navigation_to_a_refusal_and_its_own_address(page: Any) -> None
     page.wait_for_url("**/audit/3")
     page.click(".crumbs >> text=Audit")
     page.wait_for_url("**/audit")
-    assert page.locator("table.audit tbody tr").count() == 3
+    assert page.locator("table.audit tbody tr").count() == 5

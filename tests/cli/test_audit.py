@@ -1,4 +1,4 @@
-"""`flask opsjobs audit verify` and `export`, as an operator and a cron job use them."""
+"""`flask opsjobs audit list`, `verify` and `export`, as an operator and a cron job use them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from flask_opsjobs.audit import chain
 from flask_opsjobs.core.db import Connection
 from flask_opsjobs.host import Host
 from tests.audit.conftest import append, connection
+from tests.support.policies import ShowAll
 
 __all__ = ["append", "connection"]
 
@@ -127,3 +129,61 @@ def test_the_export_can_be_verified_with_the_key_alone(
         assert row["hash"] == previous.hex()
     assert f"3:{previous.hex()}" == head
     assert len(command("export", "--since", "3").output.splitlines()) == 1
+
+
+# --- list
+
+
+def test_a_list_has_the_filter_of_the_page(command: Command, append: Callable[..., int]) -> None:
+    append(actor="anna", targets=("job/7", "incident/4"), request_id="01A")
+    append(actor="anna", outcome="refused", code="drifted", reason=None)
+    append(actor="ben", at=datetime.now(UTC), action="job.retry", targets=("operation/3",))
+
+    def numbers(*words: str) -> list[int]:
+        found = command("list", "--json", *words)
+        assert found.exit_code == 0, found.output
+        return [json.loads(line)["sequence"] for line in found.output.splitlines()]
+
+    assert numbers() == [3, 2, 1]
+    assert numbers("--limit", "2") == [3, 2]
+    assert numbers("--actor", "anna", "--outcome", "done") == [1]
+    assert numbers("--since", "1h") == [3]
+    assert numbers("--until", "2026-11-25") == [2, 1]
+    assert numbers("--incident", "4", "--request-id", "01A") == [1]
+    assert numbers("--operation", "operation/3") == [3]
+    assert numbers("--action", "job.retry", "--search", "operation/3") == [3]
+    assert command("list", "--outcome", "refused").output == (
+        "      2  2026-11-24 02:13:37  drifted       ops-demo  queue.pause  queue/mail\n".replace(
+            "ops-demo", "anna"
+        )
+    )
+    assert command("list", "--search", "nowhere").output == ""
+    refused = command("list", "--since", "soon")
+    assert (refused.exit_code, "since: 'soon' is no time" in refused.output) == (2, True)
+
+
+def test_a_long_list_goes_on_from_page_to_page(
+    command: Command, append: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_opsjobs.cli.audit._PAGE", 3)
+    for number in range(10):
+        append(actor="anna" if number % 3 else "ben")
+    lines = command("list", "--limit", "7").output.splitlines()
+    assert [int(line.split()[0]) for line in lines] == [10, 9, 8, 7, 6, 5, 4]
+    assert len(command("list", "--actor", "anna", "--limit", "100").output.splitlines()) == 6
+
+
+def test_what_the_policy_hides_is_not_listed(
+    make_app: Callable[..., Flask], append: Callable[..., int]
+) -> None:
+    class Policy(ShowAll):
+        def clean_text(self, text: str) -> str:
+            return text.replace("sesame", "[hidden]")
+
+    append(actor="sesame", reason="open sesame", targets=("job/sesame",), request_id="sesame")
+    runner = make_app(display=Policy()).test_cli_runner()
+    for words in (["--json"], [], ["--search", "vendor"]):
+        found = runner.invoke(args=["opsjobs", "audit", "list", *words])
+        assert found.exit_code == 0
+        assert "sesame" not in found.output
+    assert runner.invoke(args=["opsjobs", "audit", "list", "--search", "open sesame"]).output == ""

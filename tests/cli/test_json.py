@@ -26,6 +26,7 @@ WHY = ("--reason", "a test of the JSON", "--dry-run")
 # that is not listed here gets a job, a queue or a limiter.
 WORDS = {
     "audit export": (),
+    "audit list": ("--json",),
     "audit verify": ("--json",),
     "incident show": ("1", "--json"),
     "incidents": ("--json",),

@@ -24,6 +24,7 @@ REASON = ("--reason", "because it is a test")
 # Every command, with what it is called with.
 WORDS: dict[str, tuple[str, ...]] = {
     "audit export": (),
+    "audit list": (),
     "audit verify": (),
     "batch cancel": ("1", *REASON),
     "batch close": ("1", *REASON),

@@ -28,6 +28,7 @@ GOOD = {
     "missing": 404,
     "preview_execute": 404,
     "view_delete": 404,
+    "audit_view_delete": 404,
 }
 
 

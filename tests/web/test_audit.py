@@ -102,6 +102,13 @@ def test_the_newest_come_first_refusals_included(get: Get, few: Session) -> None
         ("q=job", [4, 3]),
         ("q=vendor&actor=ops-demo", [2, 1]),
         ("q=%25", []),
+        ("since=1h", [6, 5, 4, 3, 2, 1]),
+        ("until=1h", []),
+        ("since=1h&actor=l.brandt&outcome=done", [4]),
+        ("request_id=b20e-5d17&action=queue.pause", [6, 1]),
+        ("request_id=b20e", []),
+        ("operation=3", []),
+        ("incident=9", []),
     ],
 )
 def test_filters_choose(query: str, numbers: list[int], get: Get, few: Session) -> None:
@@ -275,6 +282,7 @@ def test_the_detail_of_many_targets_links_each(get: Get, session: Session) -> No
         "/ops/jobs/cron/sync",
         "/ops/jobs/limiters/api",
         "/ops/jobs/workers",
+        "/ops/jobs/audit?request_id=b20e-5d17",
     ]
     rows = [_words(row) for row in tree.select("table.diff tr")]
     assert rows == [

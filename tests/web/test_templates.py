@@ -8,11 +8,13 @@ from typing import Any, cast
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import JobFilter
 from flask_opsjobs._folders import folder
 from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.audit.models import AuditEvent
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.lifeline.detectors import DETECTORS
@@ -97,9 +99,11 @@ def test_every_template_is_drawn_by_some_page(
     step: str,
     chained: str,
     drafted: str,
+    session: Session,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     drawn: set[str] = set()
+    refusal = session.scalars(select(AuditEvent.sequence).filter_by(code="drifted")).one()
     original = pages._environment().loader.get_source
 
     def note(environment: Any, name: str) -> Any:
@@ -108,7 +112,16 @@ def test_every_template_is_drawn_by_some_page(
 
     pages._environment().cache.clear()
     monkeypatch.setattr(pages._environment().loader, "get_source", note)
-    others = [alone, drifted, cooling, step, repairable, chained, drafted]
+    others = [
+        alone,
+        drifted,
+        f"/ops/jobs/audit/{refusal}",
+        cooling,
+        step,
+        repairable,
+        chained,
+        drafted,
+    ]
     others.append("/ops/jobs/jobs?selected=all")
     for path in [*others, *(path for _, path in reads(jobs))]:
         client.get(path)

@@ -122,28 +122,68 @@ def test_a_write_from_another_site_is_refused(client: FlaskClient, get: Get) -> 
     assert _views(get) == {}
 
 
+def _audit_views(get: Get, query: str = "") -> dict[str, str]:
+    links = soup(get(f"/audit{query}").text).select(".drop li.row > a")
+    return {link.text: str(link["href"]) for link in links}
+
+
+def test_the_audit_has_views_of_its_own(get: Get, post: Any, access: Access) -> None:
+    query = "actor=anna&since=2026-11-24+09:00&incident=incident/7&limit=50"
+    answer = post("/audit/views", name="mine", query=query)
+    address = "/ops/jobs/audit?actor=anna&since=2026-11-24T09%3A00%3A00&incident=7&limit=50"
+    assert answer.location.replace(":", "%3A") == address
+    post("/views", name="mine", query="state=failed")
+    assert _audit_views(get) == {"mine": address}
+    assert _views(get) == {"mine": "/ops/jobs/jobs?state=failed"}
+    page = soup(get(address.removeprefix("/ops/jobs")).text)
+    assert page.select_one(".drop summary").text == "View: mine"
+    assert page.select_one("[name=since]")["value"] == "2026-11-24T09:00:00"
+    number = str(page.select_one("li form")["action"]).split("/")[-2]
+    post(f"/views/{number}/delete", 404)
+    me, access.actor = access.actor, "somebody else"
+    post(f"/audit/views/{number}/delete", 404)
+    access.actor = me
+    post(f"/audit/views/{number}/delete")
+    assert (_audit_views(get), len(_views(get))) == ({}, 1)
+
+
+@pytest.mark.parametrize(
+    ("form", "status", "said"),
+    [
+        ({"name": ""}, 422, "a name of 1 to 60"),
+        ({"name": "x", "query": "since=soon"}, 422, "is no time"),
+        ({"name": "x", "query": "incident=x"}, 422, "is no id"),
+    ],
+)
+def test_what_is_no_view_of_the_audit_is_refused(
+    form: dict[str, str], status: int, said: str, post: Any, get: Get
+) -> None:
+    assert said in post("/audit/views", status, **form).text
+    assert _audit_views(get) == {}
+
+
 def test_two_windows_cannot_both_save_the_fiftieth(host: Host, session: Session) -> None:
     for number in range(MOST_VIEWS - 1):
-        save_view(session, "ops-demo", f"view {number}", "")
-    save_view(session, "other", "one", "")
+        save_view(session, "ops-demo", "jobs", f"view {number}", "")
+    save_view(session, "other", "jobs", "one", "")
     session.commit()
 
     def save(name: str) -> bool:
         with Session(host.engine) as mine, mine.begin():
             try:
-                save_view(mine, "ops-demo", name, "")
+                save_view(mine, "ops-demo", "jobs", name, "")
             except BadView:
                 return False
         return True
 
-    save_view(session, "ops-demo", "left", "")  # and does not commit yet
+    save_view(session, "ops-demo", "jobs", "left", "")  # and does not commit yet
     waits = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
     with ThreadPoolExecutor() as threads, host.engine.connect() as watcher:
         other = threads.submit(save, "right")
         wait_until(lambda: other.done() or watcher.scalar(waits), what="the other one to wait")
         session.commit()
         assert other.result() is False
-    assert len(list_views(session, "ops-demo")) == MOST_VIEWS
-    save_view(session, "ops-demo", "view 0", "state=failed")  # replacing is still allowed
+    assert len(list_views(session, "ops-demo", "jobs")) == MOST_VIEWS
+    save_view(session, "ops-demo", "jobs", "view 0", "state=failed")  # replacing is still allowed
     with pytest.raises(BadView, match="50 views already"):
-        save_view(session, "ops-demo", "one more", "")
+        save_view(session, "ops-demo", "jobs", "one more", "")

@@ -44,7 +44,7 @@ def _read_key(key: str) -> str | None:
 
 def _tell(inquiry: Inquiry) -> Told | None:
     wanted = AuditFilter(actor=inquiry.key, limit=MOST_DECISIONS)
-    page = page_of_events(inquiry.session, wanted)
+    page = page_of_events(inquiry.session, wanted, inquiry.now)
     operations = _list_operations(inquiry)
     if not page.rows and not operations:
         return None

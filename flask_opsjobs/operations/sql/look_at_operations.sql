@@ -1,7 +1,8 @@
 -- Reads operations for the decision about an operator's action, each with how many jobs the running and
 -- paused operations of %(actor)s have. Locks nothing.
 -- Run by actions. Indexes: operations_pkey, operations_open.
-SELECT o.id, o.state, o.action, o.actor, o.is_trusted, o.targets, o.rate, o.expires_at, o.code,
+SELECT o.id, o.state, o.action, o.actor, o.is_trusted, o.query, o.targets, o.rate, o.expires_at,
+    o.code,
     o.done + o.skipped + o.asked + o.proven + o.failed_same_error + o.failed_other_error + o.unproven
         AS handled,
     o.done, (

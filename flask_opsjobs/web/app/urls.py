@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ...actions.domain import Action
 from ...actions.registry import ACTIONS, actions_of
 from ..actions import view as actions
+from ..audit import saved_views as audit_views
 from ..audit import view as audit
 from ..batches import view as batches
 from ..cron import view as cron
@@ -250,6 +251,14 @@ URLS = (
     Url("/audit/live", "audit_live", audit.live, "fragment", "audit.view"),
     Url("/audit.csv", "audit_csv", audit.csv, "file", "audit.view"),
     Url("/audit.ndjson", "audit_ndjson", audit.ndjson, "file", "audit.view"),
+    Url("/audit/views", "audit_view_save", audit_views.save, "action", "audit.view"),
+    Url(
+        "/audit/views/<view_id>/delete",
+        "audit_view_delete",
+        audit_views.delete,
+        "action",
+        "audit.view",
+    ),
     Url("/audit/<int:sequence>", "audit_event", audit.event_page, "page", "audit.view"),
     Url("/previews/<int:preview_id>", "preview", actions.page, "page"),
     Url("/previews/<int:preview_id>/execute", "preview_execute", actions.submit, "action"),

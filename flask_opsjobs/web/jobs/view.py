@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlencode
 
 from flask import Response, redirect, request, url_for
 from markupsafe import Markup
@@ -21,14 +18,13 @@ from ...jobs.search import attempt_queries, group_queries, terms
 from ...jobs.search import queries as search_queries
 from ...jobs.search.filter import LIMITS, ORIGINS, JobFilter
 from ...jobs.search.queries import list_jobs
-from ...jobs.search.saved_views import View, list_views
 from ...jobs.search.terms import Unqualified, write_term
 from ...operations.targets import MOST_JOBS
 from ...queues.queries import list_queue_names
 from ..app import access, pages, problems
-from ..app.display import PageDisplay
 from ..app.host import heavy, host, reading
 from ..app.problems import Problem
+from ..app.saved_views import list_own_views
 from . import list_request, suggestions
 from .list_request import ListRequest
 from .selection import list_bulk_actions
@@ -78,12 +74,9 @@ def _search_again(fault: Problem) -> Response:
 
 def _around(read: Reading, wanted: JobFilter) -> dict[str, Any]:
     """The template variables around the list: the search box, its fields, and the actor's saved views."""
-    views = _views(read)
     return {
         "wanted": wanted,
-        "views": views,
-        "query_text": (here := urlencode(wanted.to_query())),
-        "current": next((view for view in views if view.query == here), None),
+        **list_own_views(read, "jobs", wanted.to_query()),
         "queues": list_queue_names(read.session),
         "tasks": queries.list_task_names(read.session),
         "states": STATES,
@@ -140,13 +133,6 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
         bulk_actions=list(list_bulk_actions(wanted, found.counts)) if asked.is_whole else (),
         most_jobs=MOST_JOBS,
     )
-
-
-def _views(read: Reading) -> Sequence[View]:
-    """The actor's saved views, with their names through the display policy."""
-    display = PageDisplay(host().display, may_see=True)
-    found = list_views(read.session, access.actor() or "")
-    return [replace(view, name=display.label(view.name)) for view in found]
 
 
 def _name(word: Unqualified) -> AnyResponse:
