@@ -19,7 +19,7 @@ from flask import Flask
 from sqlalchemy import event
 
 from flask_opsjobs.core.db import Connection, connect_apart
-from flask_opsjobs.engine.inline_worker import InlineWorker, list_stored
+from flask_opsjobs.engine.inline_worker import InlineWorker
 from flask_opsjobs.failures import deploys
 from flask_opsjobs.failures.deploys import Marker
 from flask_opsjobs.host import Host
@@ -47,6 +47,9 @@ _LOOPS = ("cron", "roll_up")
 STEP = timedelta(minutes=5)
 WATCH = timedelta(minutes=30)
 _LOOK_AGAIN = timedelta(seconds=70)
+_RUNNING = "SELECT id FROM opsjobs.operations WHERE state = 'running' LIMIT 1"
+# Between two turns of an operation.
+_NEXT_TURN = timedelta(seconds=1)
 
 
 class Past:
@@ -119,9 +122,15 @@ class Past:
 
         InlineWorker(self._host, self._work, surround, worker=self._worker).run()
 
-    def failed(self) -> list[int]:
-        """The ids of all failed jobs, oldest first."""
-        return [job["id"] for job in list_stored(self._work) if job["state"] == "failed"]
+    def operate(self, app: Flask, *, passes: int = 100) -> None:
+        """Let operations change their jobs, and run these, until no operation goes on or after `passes`."""
+        for _ in range(passes):
+            self.loop()
+            self._pass([runner for runner in self._rarely if runner.loop.name == "operate"])
+            self.perform(app)
+            if self._work.execute(_RUNNING).fetchone() is None:
+                return
+            self.move_to(self.now + _NEXT_TURN)
 
     def end(self) -> None:
         """Record the stop of the worker."""

@@ -15,6 +15,7 @@ from flask_host.extensions import db, opsjobs
 from flask_host.models import Invoice, Order
 from flask_host.vendors import UNLUCKY_ACCOUNT
 
+from flask_opsjobs import JobFilter
 from flask_opsjobs.failures.models import Failure
 from flask_opsjobs.lifeline.models import IncidentRecord
 
@@ -33,10 +34,18 @@ DOWN, BACK, RETRIED = timedelta(hours=5), timedelta(hours=4, minutes=35), timede
 # Goods are ordered after the shop has closed, so that nobody has paid them when the demo begins.
 PAUSED, ORDERED = timedelta(hours=2), timedelta(minutes=1)
 LISTED = timedelta(hours=6)
-# How long before now versions of the shop are deployed, pictures fail in the first one, an operator says that
-# the second one mends it, and retries them.
-WITH_BUG, UPLOADED, TO_BE_MENDED = timedelta(hours=26), timedelta(hours=22), timedelta(hours=21)
-MENDED, PICTURES_RETRIED = timedelta(hours=20), timedelta(hours=19, minutes=30)
+# How long before now versions of the shop are deployed, pictures fail in the first one, an operator retries
+# them too soon, says that the second one mends it, and retries them. A stopped operation is an incident for a
+# day.
+WITH_BUG, UPLOADED, TOO_SOON = (
+    timedelta(hours=32),
+    timedelta(hours=26),
+    timedelta(hours=25, minutes=30),
+)
+TO_BE_MENDED, MENDED = timedelta(hours=21), timedelta(hours=20)
+PICTURES_RETRIED = timedelta(hours=19, minutes=30)
+# How long before now finished reports are deleted, as far as nobody objects.
+DELETED = timedelta(hours=1, minutes=30)
 # A supplier begins a price list and never ends it. When it has been open for a day, an operator acknowledges
 # the incident.
 BEGUN, ACKNOWLEDGED = timedelta(hours=49), timedelta(hours=23)
@@ -144,10 +153,8 @@ def receiver_comes_back(time: Past) -> None:
 
 
 def failed_are_retried(time: Past) -> None:
-    """Retry all failed jobs, as an operator, and say that such failures may go on while they are few."""
-    if failed := time.failed():
-        reason = "The receiver has answered again for 35 minutes"
-        opsjobs.operator.retry(failed, actor="ops-demo", reason=reason)
+    """Retry all failed jobs by an operation, and say that such failures may go on while they are few."""
+    _retry(JobFilter(state="failed"), "The receiver has answered again for 35 minutes", time)
     _ignore_failures("Receivers are down now and then")
 
 
@@ -161,6 +168,12 @@ def pictures_fail(_time: Past) -> None:
     for _ in range(4):
         happenings.picture()
     db.session.commit()
+
+
+def pictures_are_retried_too_soon(time: Past) -> None:
+    """Retry them while the bug is there: the operation stops when the first one fails as before."""
+    pictures = JobFilter(state="failed", task="resize_avatar")
+    _retry(pictures, "Perhaps the disk was full when they came", time)
 
 
 def bug_is_to_be_mended(_time: Past) -> None:
@@ -179,8 +192,23 @@ def bug_is_mended(time: Past) -> None:
 
 def pictures_are_retried(time: Past) -> None:
     """Retry the pictures, as an operator."""
-    reason = "v2.42 can read them"
-    opsjobs.operator.retry(time.failed(), actor="ops-demo", reason=reason)
+    pictures = JobFilter(state="failed", task="resize_avatar")
+    _retry(pictures, "v2.42 can read them", time)
+
+
+def old_reports_are_deleted(time: Past) -> None:
+    """Begin to delete finished reports, slowly, and pause when somebody objects."""
+    reports = JobFilter(state="finished", task="render_report")
+    reason = "Reports are kept in the archive since Monday"
+    deletion = opsjobs.operator.start("job.delete", reports, rate=1, actor="admin", reason=reason)
+    time.operate(current_app, passes=4)
+    reason = "The accountant still needs the rest this week"
+    opsjobs.operator.pause_operation(deletion.id or 0, actor="ops-demo", reason=reason)
+
+
+def _retry(jobs: JobFilter, reason: str, time: Past) -> None:
+    opsjobs.operator.start("job.retry", jobs, actor="ops-demo", reason=reason)
+    time.operate(current_app)
 
 
 def _deploy(time: Past, version: str, note: str) -> None:
@@ -257,6 +285,8 @@ to_come = {
     LISTED: prices_are_listed,
     WITH_BUG: bug_is_deployed,
     UPLOADED: pictures_fail,
+    TOO_SOON: pictures_are_retried_too_soon,
+    DELETED: old_reports_are_deleted,
     TO_BE_MENDED: bug_is_to_be_mended,
     MENDED: bug_is_mended,
     PICTURES_RETRIED: pictures_are_retried,

@@ -83,7 +83,14 @@ def test_a_day_is_lived_once_and_ends_well(
         "SELECT actor, action, outcome, reason FROM opsjobs.audit_events ORDER BY sequence"
     )
     assert ("admin", "queue.pause", "done") in [row[:3] for row in decided]
-    assert ("ops-demo", "job.retry", "done") in [row[:3] for row in decided]
+    assert ("ops-demo", "operation.start", "done") in [row[:3] for row in decided]
+    operations = rows("SELECT action, state, code, done > 0 FROM opsjobs.operations ORDER BY id")
+    assert operations == [
+        ("job.retry", "stopped", "same_failure", False),
+        ("job.retry", "finished", None, False),
+        ("job.retry", "finished", None, False),
+        ("job.delete", "paused", "operator", True),
+    ]
     assert ("ops-demo", "workflow.skip", "done") in [row[:3] for row in decided]
     repaired = rows("SELECT state, end_no FROM opsjobs.workflows WHERE end_no > 1")
     assert repaired == [("finished", 2)]
