@@ -26,6 +26,7 @@ from ..jobs import transitions as job_transitions
 from ..jobs.record import unique_locks
 from . import transitions
 from .lifecycle import FINAL, STATES
+from .queries import BatchRow
 from .transitions import BatchForDecision
 
 # One retry takes at most this many members, so that it holds its locks for about a second.
@@ -221,3 +222,12 @@ ACTIONS: tuple[Action[BatchForDecision], ...] = (
         apply=_apply_cancel,
     ),
 )
+
+
+def actions_of_batch(batch: BatchRow) -> Sequence[Action[BatchForDecision]]:
+    """The actions that a page offers for a batch, however large: legal now, with members to change."""
+    is_canceling = batch.cancel_requested_at is not None and not batch.is_final
+    has_any = batch.ends["failed"] or (batch.state == "canceled" and batch.ends["canceled"])
+    useless = {"retry": is_canceling or not has_any, "cancel": is_canceling}
+    legal = [each for each in ACTIONS if batch.state in each.sources]
+    return [each for each in legal if not useless.get(each.short_name)]

@@ -27,7 +27,7 @@ commands and exports print only what it returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -247,7 +247,8 @@ class Told:
 
     `targets` are further subjects whose actions help it, and whose decisions in its span belong to it: those
     of `job/7` to an attempt of that job. `repairs` are offered before other actions.
-    `is_gone`: its own rows are removed, and others told this.
+    `offered` are, by target, the names of the actions that its page offers: they need no plan, which may read
+    all parts of a large subject. `is_gone`: its own rows are removed, and others told this.
     """
 
     title: str
@@ -265,6 +266,7 @@ class Told:
     left_out: Sequence[LeftOut] = ()
     targets: Sequence[str] = ()
     repairs: Sequence[Repair] = ()
+    offered: Mapping[str, Sequence[str]] = field(default_factory=dict)
     is_gone: bool = False
 
 

@@ -25,7 +25,11 @@ def list_paths(
     if told is not None and not told.is_gone:
         targets = (inquiry.subject, *told.targets)[:_MOST_TARGETS]
         found += _list_repairs(inquiry, told)
-        found += [path for target in targets for path in list_legal_actions(inquiry, target)]
+        for target in targets:
+            if (offered := told.offered.get(target)) is None:
+                found += list_legal_actions(inquiry, target)
+            else:
+                found += [_path(ACTIONS[name], target, inquiry) for name in offered]
         found += told.paths
     found += list_follow_ups(inquiry, incidents)
     order = list(OWNERS)

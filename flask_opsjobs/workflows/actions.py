@@ -35,6 +35,7 @@ from ..jobs.lifecycle import sources_of as sources_of_job
 from ..jobs.record import json_storage, unique_locks
 from . import transitions
 from .lifecycle import NOT_TAKEN, OPEN, sources_of
+from .queries import RunRow
 from .send_signal import Signal, store_signal
 from .send_signal import since as keep_late
 from .transitions import RunForDecision, SignalForDecision, StepForDecision
@@ -662,3 +663,12 @@ ACTIONS: tuple[Action[RunWithSteps], ...] = (
         apply=_apply_give,
     ),
 )
+
+
+def actions_of_run(run: RunRow) -> Sequence[Action[RunWithSteps]]:
+    """The actions that a page offers for a run, however large: without a step to retry there is no retry.
+
+    Those that ask for a step or a wait are left out.
+    """
+    found = [each for each in ACTIONS if run.state in each.sources and not each.params]
+    return [each for each in found if each.short_name != "retry" or run.failed + run.canceled]

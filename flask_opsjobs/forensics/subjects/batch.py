@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ...batches import queries
+from ...batches.actions import actions_of_batch
 from ...batches.lifecycle import MEANINGS
 from ...batches.models import BatchRecord
 from ...batches.queries import BatchRow, CallbackOfBatch, MemberRow
@@ -68,6 +69,7 @@ def _tell(inquiry: Inquiry) -> Told | None:
         evidence=[*_make_tables(inquiry, found)],
         related=[*_relate(inquiry, found)],
         left_out=[*_leave_out(inquiry, found)],
+        offered={inquiry.subject: [each.name for each in actions_of_batch(batch)]},
     )
 
 

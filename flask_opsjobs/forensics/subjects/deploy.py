@@ -30,7 +30,7 @@ from ..bundle import (
 from .by_id import read_id, was_numbered
 
 # Its failures and its workers are looked for among so many that happened or started since.
-_EXAMINED = 1_000
+_EXAMINED = 500
 _MOST_SHOWN = 50
 
 

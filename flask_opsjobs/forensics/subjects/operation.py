@@ -178,11 +178,13 @@ def _make_tables(
         ],
     )
     skipped = queries.count_skipped_by_code(inquiry.session, operation.id)
+    older = operation.skipped - queries.MOST_SKIPPED
     if skipped:
         yield EvidenceTable(
             "Skipped, by reason",
             [Column("code"), Column("jobs", "number")],
             [TableRow([code, number]) for code, number in skipped.items()],
+            LeftOut("jobs skipped before", number=older) if older > 0 else None,
         )
     rest = operation.handled - min(len(receipts), _MOST_ROWS)
     yield EvidenceTable(

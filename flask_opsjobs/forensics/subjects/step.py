@@ -37,7 +37,7 @@ from .job import (
     read_stored_job,
     tell_receipts_of_job,
 )
-from .workflow import list_signals_to_give, tell_signal
+from .workflow import list_offered, list_signals_to_give, tell_signal
 
 _MOST_NEIGHBOURS = 20
 
@@ -78,6 +78,7 @@ def _tell(inquiry: Inquiry) -> Told | None:
         if found.stored is not None and found.stored.is_cut
         else [],
         targets=[f"job/{step.id}", f"workflow/{run.id}"],
+        offered=list_offered(run, [step]),
     )
 
 

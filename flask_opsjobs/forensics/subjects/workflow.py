@@ -9,8 +9,10 @@ from ...core.history import Event
 from ...core.words import counted
 from ...explain.explain import explain_run
 from ...explain.queries import find_run_evidence
+from ...jobs.actions import actions_of_job
 from ...jobs.lifecycle import ENDED_BY as ENDED_BY_OF_JOB
 from ...workflows import queries
+from ...workflows.actions import actions_of_run
 from ...workflows.held_up import doing_of
 from ...workflows.lifecycle import ENDED_BY, OUTCOMES
 from ...workflows.models import WorkflowRecord
@@ -41,7 +43,7 @@ from ..paths import list_legal_action
 from .by_id import read_id, was_numbered
 
 # Of a larger run, the steps are read that tell most.
-MOST_STEPS = 200
+MOST_STEPS = 100
 _MOST_SHOWN = 50
 # Who ends a step, by ended_by: else its worker.
 _BY_OPERATOR = ("canceled", "discarded", "skipped")
@@ -91,6 +93,7 @@ def _tell(inquiry: Inquiry) -> Told | None:
         paths=[*_list_paths(inquiry, found)],
         left_out=[*_leave_out(found)],
         targets=[f"job/{id}" for id in dict.fromkeys(helped)],
+        offered=list_offered(row, found.steps),
     )
 
 
@@ -312,6 +315,16 @@ def _list_paths(inquiry: Inquiry, found: _Found) -> Iterator[Path]:
     waits = [step for step in found.steps if step.is_open_wait]
     for wait in sorted(waits, key=lambda wait: wait.opened_at or inquiry.now)[:1]:
         yield from list_signals_to_give(inquiry, inquiry.subject, wait, found.signals)
+
+
+def list_offered(run: RunRow, steps: Sequence[StepRow]) -> Mapping[str, Sequence[str]]:
+    """The actions that pages offer for a run, and for jobs of its steps when it is large."""
+    found = {f"workflow/{run.id}": [each.name for each in actions_of_run(run)]}
+    if run.steps > MOST_STEPS:
+        for step in steps:
+            legal = () if step.is_removed else actions_of_job("opsjobs", step.state)
+            found[f"job/{step.id}"] = [each.name for each in legal]
+    return found
 
 
 def list_signals_to_give(

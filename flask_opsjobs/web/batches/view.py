@@ -14,7 +14,6 @@ from flask import Response, request
 from markupsafe import Markup
 
 from ...actions.domain import Action
-from ...actions.registry import actions_of
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...batches import actions as batch_actions
@@ -111,12 +110,7 @@ class BatchView:
     @property
     def actions(self) -> Sequence[Action[Any]]:
         """The actions that are legal now and can change something."""
-        row = self.row
-        is_canceling = row.cancel_requested_at is not None and not row.is_final
-        has_any = row.ends["failed"] or (row.state == "canceled" and row.ends["canceled"])
-        useless = {"retry": is_canceling or not has_any, "cancel": is_canceling}
-        legal = actions_of("batch", row.state)
-        return [action for action in legal if not useless.get(action.short_name)]
+        return batch_actions.actions_of_batch(self.row)
 
 
 def page() -> Response:

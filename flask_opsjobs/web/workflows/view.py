@@ -19,6 +19,7 @@ from ...explain.reason_kinds import Reason
 from ...jobs.rows import Count
 from ...jobs.search import terms
 from ...workflows import queries
+from ...workflows.actions import actions_of_run
 from ...workflows.faults import LONGEST_NAME
 from ...workflows.held_up import Doing, doing_of, how_it_ended, say_needs
 from ...workflows.lifecycle import MEANINGS, NEEDS, STATES
@@ -251,7 +252,7 @@ def _one(read: Reading, view: RunView) -> Markup:
         meaning=MEANINGS[run.state],
         how_it_ended=how_it_ended,
         of_step=view.display_of_step(),
-        actions=_actions(run),
+        actions=actions_of_run(run),
         actions_of_step=_actions_of_step(view),
         step_actions=STEP_ACTIONS,
         may_see_jobs=access.may("jobs.view"),
@@ -271,12 +272,6 @@ def _find_reason(read: Reading, view: RunView) -> Reason | None:
         if why
         else None
     )
-
-
-def _actions(run: RunRow) -> Sequence[Action[Any]]:
-    """The actions on a run in its state. Without a step that failed or was canceled there is no retry."""
-    found = [action for action in actions_of("workflow", run.state) if not action.params]
-    return [action for action in found if action.short_name != "retry" or run.failed + run.canceled]
 
 
 def _actions_of_step(view: RunView) -> Sequence[Action[Any]]:
