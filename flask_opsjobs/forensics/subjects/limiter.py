@@ -66,7 +66,7 @@ def _tell(inquiry: Inquiry) -> Told | None:
             WatchedSpan(
                 "roll_up",
                 "How many jobs it admitted is not counted.",
-                _counted_until(minutes, since),
+                _counted_until(limiter, minutes, since),
                 inquiry.now,
             )
         ],
@@ -86,9 +86,9 @@ def _find_begin(
     return max(min(known), inquiry.now - _SPAN)
 
 
-def _counted_until(minutes: Minutes, since: datetime) -> datetime:
-    """Until when its counts are summed up by minute."""
-    return max([*minutes, since])
+def _counted_until(limiter: LimiterRow, minutes: Minutes, since: datetime) -> datetime:
+    """Until when its counts are summed up by minute: its first minute began before it was declared."""
+    return max([*minutes, since, limiter.declared_at])
 
 
 def _diagnose(limiter: LimiterRow) -> str:
