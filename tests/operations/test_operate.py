@@ -33,7 +33,7 @@ from tests.operations.conftest import (
     counts_of,
     failure,
 )
-from tests.support.engine import Bench
+from tests.support.engine import Bench, tasks_of
 from tests.support.policies import AllowAll
 from tests.support.waiting import wait_until
 
@@ -336,6 +336,42 @@ def test_a_stage_that_is_not_proven_pauses_for_good(operations: Operations) -> N
     operations.operator.resume_operation(started.id or 0, **WHY)
     operations.pass_all()
     assert operations.operation()["stage"] == 2
+
+
+def test_a_task_that_is_renamed_under_way_pauses_it_until_the_name_is_back(
+    operations: Operations,
+) -> None:
+    """No worker has the old name: each hands its jobs back, and nothing of them is lost."""
+    ids = operations.fail(15)
+    started = operations.operator.start("job.retry", FAILED, **WHY)
+    operations.pass_all()
+    assert len(operations.perform(RETURNED)) == 1
+    operations.pass_all()
+    tasks = tasks_of(operations.bench.host)
+    renamed = tasks.pop("note")
+    handed_back = Outcome("not_run", "no task 'note' is declared here", ended_by="unknown_task")
+    # A prefetch at a time: what was handed back is due later, and makes room for the next.
+    for _ in range(10):
+        operations.pass_all()
+        operations.perform(handed_back)
+    assert counts_of(operations.operation()) == {"done": 10, "proven": 1}
+    operations.later(timedelta(minutes=11))
+    operations.pass_all()
+    operation = operations.operation()
+    assert (operation["state"], operation["code"]) == ("paused", "unproven")
+    assert operation["says"] == "10 jobs of stage 2 did not end within 10 minutes"
+    tasks["note"] = renamed
+    # As the dispatch loop does once they are due again.
+    operations.bench.rows(
+        "UPDATE opsjobs.jobs SET state = 'available', due_at = now() WHERE state = 'scheduled' RETURNING id"
+    )
+    assert len(operations.perform(RETURNED)) == 10
+    operations.pass_all()
+    assert counts_of(operations.operation()) == {"proven": 11}
+    operations.operator.resume_operation(started.id or 0, **WHY)
+    assert operations.run(RETURNED)["state"] == "finished"
+    assert counts_of(operations.operation()) == {"proven": 15}
+    assert operations.states(ids) == {"finished"}
 
 
 def test_an_operator_pauses_resumes_and_cancels(operations: Operations) -> None:

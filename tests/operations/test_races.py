@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,9 +21,10 @@ from flask_opsjobs.loops import advance, cron, dispatch
 from flask_opsjobs.loops.loop import Loop, Runner
 from flask_opsjobs.operations.operate import make_turn
 from tests.limits.conftest import Limited, limited  # noqa: F401
-from tests.operations.conftest import FAILED, WHY, Operations, counts_of
+from tests.operations.conftest import FAILED, OTHER, WHY, Operations, counts_of, failure
 from tests.operations.test_operate import Changing
 from tests.support.engine import race
+from tests.support.waiting import wait_until
 
 TIMES = range(5)
 WAITING = JobFilter(queue="default")
@@ -52,6 +53,53 @@ def test_two_starts_of_one_draft(operations: Operations, time: int) -> None:
     answers = race(start, start)
     assert sorted(type(answer).__name__ for answer in answers) == ["ActionRefused", "Receipt"]
     assert operations.audited() == ["operation.start", "operation.start"]
+
+
+@pytest.fixture
+def gate(operations: Operations) -> Iterator[Callable[[], object]]:
+    """Holds up every freeze in the middle of its statement, until the returned function is called."""
+    connection = operations.bench.connection
+    connection.execute("SELECT pg_advisory_lock(77)")
+    connection.execute(
+        """CREATE FUNCTION opsjobs.wait() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN PERFORM pg_advisory_xact_lock(77); RETURN NEW; END $$;
+           CREATE TRIGGER waits BEFORE INSERT ON opsjobs.operation_rows
+           FOR EACH ROW WHEN (NEW.number = 2) EXECUTE FUNCTION opsjobs.wait()"""
+    )
+    yield lambda: connection.execute("SELECT pg_advisory_unlock(77)")
+    connection.execute("DROP FUNCTION opsjobs.wait() CASCADE")
+
+
+def test_what_matches_while_it_is_frozen_is_as_of_one_moment(
+    operations: Operations, gate: Callable[[], object]
+) -> None:
+    """The second job is retried, the third deleted, and one more fails, in the middle of the freeze."""
+    ids = operations.fail(4)
+    operations.enqueue(1)
+    waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+
+    def change() -> None:
+        wait_until(lambda: bool(operations.bench.rows(waiting)))
+        operations.perform(failure(OTHER))
+        operations.operator.retry(ids[1], **WHY)
+        operations.operator.delete(ids[2], **WHY)
+        gate()
+
+    draft, changed = race(
+        lambda: operations.operator.draft("job.discard", FAILED, actor="anna"), change
+    )
+    assert changed is None
+    assert draft.targets == 4
+    frozen = [(row["job_id"], row["state"]) for row in operations.receipts()]
+    assert frozen == [(id, "failed") for id in ids]
+    again = operations.operator.start("job.delete", FAILED, **WHY)
+    assert again.targets == 3
+    assert counts_of(operations.run()) == {"done": 3}
+    operations.operator.start_draft(draft.id, **WHY)
+    operations.pass_all()
+    assert counts_of(operations.operation(draft.id)) == {"skipped": 4, "drifted": 4}
+    codes = [row["code"] for row in operations.receipts(draft.id)]
+    assert set(codes) <= {"changed", "not_found", "illegal"}
 
 
 @pytest.mark.parametrize("time", TIMES)
