@@ -41,15 +41,17 @@ def fill(host: Host, connection: psycopg.Connection[Any], now: datetime) -> None
     with connection.transaction():
         findings = [_find_failing(number, now) for number in range(INCIDENTS)]
         apply_pass(connection, "loop_failing", DetectorPass(findings, True), now)
-    _fill_operations(host)
+    _fill_operations(host, connection)
 
 
-def _fill_operations(host: Host) -> None:
+def _fill_operations(host: Host, connection: psycopg.Connection[Any]) -> None:
     """Freeze jobs for operations that then change none: these would move the copies."""
     operator = BulkOperator(host)
     why: Why = {"actor": "ops-demo", "reason": "the bank was away, and is well again"}
-    for queue in ("billing", "crm", "default", "mail", "reports")[:OPERATIONS]:
-        wanted = JobFilter(state="failed", queue=queue)
+    one = "SELECT queue FROM opsjobs.jobs WHERE state = 'failed' ORDER BY id LIMIT 1"
+    (queue,) = connection.execute(one).fetchone() or ("",)
+    wanted = JobFilter(state="failed", queue=queue)
+    for _ in range(OPERATIONS):
         started = operator.start("job.retry", wanted, **why)
         assert started.id is not None
         operator.pause_operation(started.id, **why)
