@@ -22,6 +22,7 @@ WORKERS = ("worker.1", "worker.2")
 # The check signs in as this person, who may enqueue jobs and see their results.
 PERSON = "ops-demo"
 REASON = "The report takes less memory now"
+PAUSED, RESUMED = "The CRM is moved tonight", "The CRM has moved"
 SKIPPED = "The customer was told by phone how to pay"
 DISCARDED = "The year is archived by the accountant"
 # So many rows of a price list are imported in some seconds; three of them are wrong.
@@ -51,6 +52,7 @@ def check_demo(
         check.see_prices_imported(batch)
         check.see_plain_jobs_run(rq_id)
         check.see_an_incident_repaired(killer)
+        check.see_an_entry_paused()
         check.see_a_job_rescued()
     except (Failed, OSError) as error:
         click.echo(f"failed: {error}")
@@ -191,6 +193,28 @@ class Check:
         self._until(f"{title} is resolved", lambda: self._state_on_incident(place) == "resolved")
         self._see_audit(f"job/{job}", DISCARDED)
         click.echo(f"the incident of job {job} led to its repair, and is resolved")
+
+    def see_an_entry_paused(self) -> None:
+        """Pause a cron entry from its forensics, and find that there, in the export and in the audit."""
+        if 'href="/ops/jobs/forensics"' not in self._site.get("/ops/jobs"):
+            raise Failed("the overview does not lead to forensics")
+        entry = "cron/nightly_sync"
+        found = "/ops/jobs/forensics?subject=nightly_sync"
+        pause, resume = (f"/ops/jobs/{entry}/{action}" for action in ("pause", "resume"))
+        self._until("nightly_sync is found by its name", lambda: entry in self._site.get(found))
+        page = self._site.get(found)
+        if f'formaction="{pause}"' not in page or "OpsJobs-native" not in page:
+            raise Failed(f"forensics does not offer to pause {entry} as ours: {text_of(page)}")
+        self._act(pause, PAUSED)
+        page = self._site.get(f"/ops/jobs/forensics/{entry}")
+        if PAUSED not in text_of(page) or f'formaction="{resume}"' not in page:
+            raise Failed(f"forensics does not show why {entry} is paused: {text_of(page)}")
+        file = self._site.get(f"/ops/jobs/export/forensics/{entry}?format=md")
+        if PAUSED not in file or PERSON not in file:
+            raise Failed(f"the export does not say who paused {entry}, and why: {file}")
+        self._see_audit(entry, PAUSED)
+        self._act(resume, RESUMED)
+        click.echo(f"paused {entry}, and found that in forensics, in its export and in the audit")
 
     def see_a_job_rescued(self) -> None:
         """Kill the worker that runs a slow job, and its child. Another worker must finish the job."""

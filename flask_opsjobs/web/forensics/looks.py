@@ -60,7 +60,6 @@ _OF_KIND: dict[tuple[str, str], Look] = {
     ("failure", "open"): ("open", "review"),
     ("batch", "open"): ("waiting", "available"),
     ("operation", "stopped"): ("stopped", "late"),
-    ("event", "seen"): ("waiting", "manual"),
 }
 COMPLETENESS: dict[str, Look] = {
     "partial evidence": ("partial", "late"),

@@ -101,6 +101,7 @@ def test_check_sees_a_run_a_retry_a_workflow_with_a_signal_and_a_rescue(
         "3 of 200 rows failed, and its callback told the shop",
         "and what waited for it, and the pages show it",
         "led to its repair, and is resolved",
+        "paused cron/nightly_sync, and found that in forensics, in its export and in the audit",
         "was rescued, and",
         "all is well",
     ):
