@@ -394,10 +394,7 @@ def write_receipts(
     values = {
         "id": operation.id,
         "now": now,
-        "numbers": [each.number for each in receipts],
-        "results": [each.result for each in receipts],
-        "codes": [each.code for each in receipts],
-        "sentences": [each.says for each in receipts],
+        **_columns(receipts),
         "new_job_ids": [each.new_job_id for each in receipts],
     }
     connection.execute(sql.load("write_receipts"), values)
@@ -426,14 +423,19 @@ def _count(
 
 def note_answers(connection: Connection, operation: int, answers: Sequence[RowReceipt]) -> None:
     """Note what RQ answered about rows that were asked of it. Commits unless the caller has a transaction."""
-    values = {
-        "id": operation,
-        "numbers": [each.number for each in answers],
-        "results": [each.result for each in answers],
-        "codes": [each.code for each in answers],
-        "sentences": [each.says for each in answers],
+    connection.execute(sql.load("note_answers_of_rq"), {"id": operation, **_columns(answers)})
+
+
+def _columns(receipts: Sequence[RowReceipt]) -> dict[str, Any]:
+    numbers = [each.number for each in receipts]
+    return {
+        "low": min(numbers),
+        "high": max(numbers),
+        "numbers": numbers,
+        "results": [each.result for each in receipts],
+        "codes": [each.code for each in receipts],
+        "sentences": [each.says for each in receipts],
     }
-    connection.execute(sql.load("note_answers_of_rq"), values)
 
 
 def hash_receipts(connection: Connection, operation: int, low: int, high: int) -> dict[str, Any]:

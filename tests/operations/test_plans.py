@@ -10,7 +10,8 @@ import pytest
 from flask_opsjobs.core.db import Connection
 from tests.lifeline.test_plans import _header as header
 from tests.lifeline.test_plans import big as big
-from tests.support.plans import explain
+from tests.support.engine import Bench
+from tests.support.plans import explain, explain_prepared
 
 _SETUP = """
 INSERT INTO opsjobs.operations (state, action, actor, via, is_trusted, reason, targets, done, proven,
@@ -55,6 +56,8 @@ CASES: dict[str, tuple[set[str], dict[str, Any]]] = {
         {"operation_rows_pkey"},
         {
             "id": 2,
+            "low": 10_001,
+            "high": 10_200,
             "numbers": list(range(10_001, 10_201)),
             "results": ["done"] * 200,
             "codes": [None] * 200,
@@ -74,6 +77,24 @@ CASES: dict[str, tuple[set[str], dict[str, Any]]] = {
         {"before": datetime(2020, 1, 1, tzinfo=UTC), "now": NOW, "limit": 1000},
     ),
 }
+
+
+def test_before_anybody_analyzes_it_a_chunk_reads_only_its_own_rows(bench: Bench) -> None:
+    """Postgres knows nothing yet of an operation that was frozen a moment ago."""
+    operation, *_ = _SETUP.split(";")
+    bench.connection.execute(operation)
+    bench.connection.execute(
+        "INSERT INTO opsjobs.operation_rows (operation_id, number, job_id, queue, origin, state, dispatch_no,"
+        " attempt) SELECT 2, n, n, 'queue_1', 'opsjobs', 'failed', 1, 1 FROM generate_series(1, 12000) n"
+    )
+    _, parameters = CASES["write_receipts"]
+    nodes = explain_prepared(bench.connection, "write_receipts", parameters)
+    read = [
+        node["Actual Rows"] * node["Actual Loops"]
+        for node in nodes
+        if node.get("Relation Name") == "operation_rows" and "Scan" in node["Node Type"]
+    ]
+    assert read == [200]
 
 
 @pytest.mark.parametrize("statement", CASES)

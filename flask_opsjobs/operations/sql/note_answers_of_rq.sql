@@ -7,6 +7,8 @@ WITH counted AS MATERIALIZED (
     FROM unnest(%(numbers)s::int[], %(results)s::text[], %(codes)s::text[], %(sentences)s::text[])
         AS answer (number, result, code, says)
     WHERE r.operation_id = (SELECT id FROM counted) AND r.number = answer.number AND r.result = 'asked'
+      -- Otherwise the planner may read all rows of the operation.
+      AND r.number BETWEEN %(low)s AND %(high)s
     RETURNING r.result
 )
 UPDATE opsjobs.operations SET asked = asked - (SELECT count(*) FROM noted),

@@ -25,6 +25,8 @@ WITH ended AS MATERIALIZED (
 ), noted AS (
     UPDATE opsjobs.operation_rows r SET result = e.result, proven_at = %(now)s
     FROM ended e WHERE r.operation_id = %(id)s AND r.number = e.number
+        -- Otherwise the planner may read all rows of the operation.
+        AND r.number BETWEEN (SELECT min(number) FROM ended) AND (SELECT max(number) FROM ended)
     RETURNING r.result
 )
 SELECT result, count(*) FROM noted GROUP BY result
