@@ -148,3 +148,15 @@ def test_a_large_subject_is_told_within_bounds(
     assert 50 < len(found.timeline.events) <= MOST_EVENTS
     assert left_out in {row.what for row in found.timeline.left_out}
     assert all(len(table.rows) <= 50 for table in found.evidence)
+
+
+@pytest.mark.parametrize("subject", [row[0] for row in LARGE])
+def test_its_page_and_its_exports_are_small(busy_app: Flask, subject: str) -> None:
+    client = busy_app.test_client()
+    page = client.get(f"/ops/jobs/forensics/{subject}")
+    assert page.status_code == 200, page.text
+    assert len(page.data) < 400_000
+    for form in ("md", "html", "json"):
+        file = client.get(f"/ops/jobs/export/forensics/{subject}?format={form}")
+        assert file.status_code == 200, file.text
+        assert 2_000 < len(file.data) < 400_000
