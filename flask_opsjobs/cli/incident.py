@@ -15,6 +15,7 @@ from ..actions.registry import ACTIONS
 from ..core.db import say_too_large
 from ..core.display import Display
 from ..core.reading import read_snapshot
+from ..escalations.queries import EscalationRow, list_escalations
 from ..lifeline.queries import (
     EvidenceRow,
     find_incident,
@@ -67,6 +68,7 @@ def show(id: int, as_json: bool) -> None:
         evidence = list_evidence(read.session, id, found.episode)
         episodes = list_episodes(read.session, found)
         followers = list_followers(read.session, id)
+        escalations = list_escalations(read.session, id)
     repairs = repairs_of(found.class_, found.facts)
     if as_json:
         about = {
@@ -81,6 +83,7 @@ def show(id: int, as_json: bool) -> None:
                 }
                 for each in episodes
             ],
+            "escalations": [_escalation_as_object(each, clean) for each in escalations],
             "followers": [each.id for each in followers],
             "repairs": [{"action": each.action, "targets": list(each.targets)} for each in repairs],
         }
@@ -90,6 +93,7 @@ def show(id: int, as_json: bool) -> None:
     if found.next_step:
         lines.append(f"    {clean(found.next_step)}")
     lines += ["", f"evidence of episode {found.episode}:", *_say_evidence(evidence, clean)]
+    lines += [_say_escalation(each, clean) for each in escalations]
     lines += [f"also follows from it: {each.id}  {clean(each.title)}" for each in followers]
     lines += map(_say_repair, repairs)
     click.echo(plain(*lines))
@@ -110,6 +114,25 @@ def _say_evidence(evidence: Sequence[EvidenceRow], clean: Callable[[str], str]) 
         times = f" ({row.count:,} times)" if row.count > 1 else ""
         kind = row.kind.replace("_", " ")
         yield f"  {_moment(row.last_at)}  {kind}{times}, by {row.source}: {clean(facts)}"
+
+
+def _say_escalation(row: EscalationRow, clean: Callable[[str], str]) -> str:
+    said = row.reference or row.why
+    about = f"escalation, episode {row.episode}, {row.event}: {row.state}"
+    return f"{about}{f' ({clean(said)})' if said else ''}, {_moment(row.at)}"
+
+
+def _escalation_as_object(row: EscalationRow, clean: Callable[[str], str]) -> dict[str, Any]:
+    return {
+        "episode": row.episode,
+        "event": row.event,
+        "state": row.state,
+        "reference": None if row.reference is None else clean(row.reference),
+        "why": None if row.why is None else clean(row.why),
+        "job": row.job_id,
+        "decided_at": row.decided_at.isoformat(),
+        "ended_at": None if row.ended_at is None else row.ended_at.isoformat(),
+    }
 
 
 def _evidence_as_object(row: EvidenceRow, clean: Callable[[str], str]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from flask_opsjobs import Limit, OpsJobs, Unique, current_job
 from flask_opsjobs.endings import advance
 
 from .deadly import WAYS
+from .escalating import Acting
 from .policies import AllowAll, ShowAll
 from .waiting import wait_until
 
@@ -29,7 +30,8 @@ opsjobs = OpsJobs()
 def create_app(**config: Any) -> Flask:
     """A host with the tasks below; `TEST_CONFIG_<KEY>` in the environment sets a key of its config.
 
-    The key `MOST_STEPS` makes turns of `advance` so small, `LOG_LEVEL` is that of our log, and
+    The key `MOST_STEPS` makes turns of `advance` so small, `LOG_LEVEL` is that of our log, `ESCALATES_IN` is
+    the folder of an escalation policy, and
     `STARTS_EACH_MINUTE` declares an entry of cron for each of these files, in a process that makes no other
     app.
     """
@@ -46,7 +48,9 @@ def create_app(**config: Any) -> Flask:
     for path in app.config.get("STARTS_EACH_MINUTE", ()):
         opsjobs.cron("* * * * *", name=Path(path).name, args={"path": path})(note_start)
     db.init_app(app)
-    opsjobs.init_app(app, access=AllowAll(), display=ShowAll())
+    folder = app.config.get("ESCALATES_IN")
+    policies: dict[str, Any] = {"access": AllowAll(), "display": ShowAll()}
+    opsjobs.init_app(app, escalation=Acting(Path(folder)) if folder else None, **policies)
     return app
 
 

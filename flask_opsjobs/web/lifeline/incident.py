@@ -14,6 +14,7 @@ from ...actions.registry import ACTIONS
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.reading import Reading
+from ...escalations.queries import list_escalations
 from ...jobs.queries import list_rows
 from ...lifeline import actions as incident_actions
 from ...lifeline import queries
@@ -98,6 +99,7 @@ def _part(read: Reading, row: IncidentRow) -> Markup:
         resolve=ACTIONS["incident.resolve"],
         to_action=links.to_action,
         target=f"incident/{row.id}",
+        escalations=list_escalations(read.session, row.id),
         episodes=episodes,
         drawn=draw_episodes(episodes, decided, read.now) if episodes else "",
         changes=changes,

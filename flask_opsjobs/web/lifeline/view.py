@@ -13,6 +13,7 @@ from markupsafe import Markup
 from ...actions.registry import ACTIONS
 from ...core.reading import Reading
 from ...core.words import agree, counted
+from ...escalations.queries import find_last_escalations
 from ...lifeline import queries
 from ...lifeline.detectors import DETECTORS, detector_of
 from ...lifeline.integrity import IntegrityRow, list_integrity_checks
@@ -91,6 +92,11 @@ def _part(read: Reading, query: Mapping[str, str]) -> Markup:
         only = IncidentFilter(severity="notice")
         notices, _ = queries.page_of_open_incidents(read.session, only, limit=10)
     known = IncidentFilter(state="acknowledged")
+    acknowledged: Sequence[IncidentRow] = ()
+    if is_whole:
+        found = queries.page_of_incidents(read.session, known, limit=_MOST_ACKNOWLEDGED)
+        acknowledged = found.rows
+    episodes = {row.id: row.episode for row in (*rows, *acknowledged)}
     return pages.part(
         "lifeline/_live.html",
         read.now,
@@ -102,9 +108,8 @@ def _part(read: Reading, query: Mapping[str, str]) -> Markup:
         severities=SEVERITIES,
         meanings=MEANINGS_OF_SEVERITIES,
         groups=_groups(rows) if tab == "open" else [(tab, rows)],
-        acknowledged=queries.page_of_incidents(read.session, known, limit=_MOST_ACKNOWLEDGED).rows
-        if is_whole
-        else (),
+        acknowledged=acknowledged,
+        escalations=find_last_escalations(read.session, episodes),
         following=queries.list_following(read.session) if is_whole else (),
         notices=notices,
         repaired=repaired,
