@@ -16,10 +16,10 @@ from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.host import Host
 from flask_opsjobs.lifeline.detectors import postgres_away
 from flask_opsjobs.loops import escalate
-from flask_opsjobs.loops.loop import Loop, Pass, every
-from flask_opsjobs.loops.process import LoopsProcess
+from flask_opsjobs.loops.loop import Loop, Pass, Runner, every
+from flask_opsjobs.loops.process import LoopsProcess, LoopThread
 from tests.escalations.telling import Teller
-from tests.loops.test_process import told_after
+from tests.loops.test_process import new_outage, told_after
 from tests.support.escalating import Acting
 from tests.support.processes import Child, Children, is_alive
 from tests.support.waiting import wait_until
@@ -79,7 +79,7 @@ def test_loops_that_are_killed_in_the_call_invoke_once(
     assert len({facts["key"] for facts in calls}) == 1
     assert [told for told in teller.told() if told[1] == "opened"] == [(1, "opened", "invoked")]
     outcomes = teller.rows("SELECT outcome FROM opsjobs.attempts WHERE job_id = 1 ORDER BY attempt")
-    assert [row["outcome"] for row in outcomes] == ["died", "returned"]
+    assert [row["outcome"] for row in outcomes] == ["lost", "returned"]
 
 
 def test_a_fault_of_another_loop_does_not_stop_it(
@@ -104,26 +104,24 @@ def test_an_outage_of_postgres_is_told_once_when_it_is_back(
     own_database_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(postgres_away, "SHORTEST", postgres_away.SHORTEST / 50)
     policy = Acting(tmp_path)
     app = make_app(SQLALCHEMY_DATABASE_URI=own_database_url, escalation=policy)
     host: Host = app.extensions["opsjobs"]
-    process = LoopsProcess(host, [escalate.LOOP], surround=app.app_context)
-
-    def has_run() -> bool:
-        with closing(connect_apart(host.engine)) as connection:
-            found = connection.execute("SELECT FROM opsjobs.workers WHERE kind = 'loops'")
-            return found.fetchone() is not None
-
-    def interrupt() -> None:
-        wait_until(has_run)
-        own_postgres.stop()
-        own_postgres.start()
-
-    threading.Thread(target=interrupt, daemon=True).start()
-    told_after(lambda: bool(policy.told()), signal.SIGTERM)
-    assert process.run() == 0
+    stop = threading.Event()
+    runner = Runner(escalate.LOOP, host)
+    runner.prepare()
+    thread = LoopThread(runner, stop, new_outage(), app.app_context)
+    thread.start()
+    wait_until(lambda: runner.run_id is not None)
+    own_postgres.stop()
+    wait_until(lambda: "Postgres is away" in caplog.text, 30)
+    own_postgres.start()
+    wait_until(lambda: bool(policy.told()), 60)
+    stop.set()
+    thread.join(30)
     with closing(connect_apart(host.engine)) as connection:
         rows = connection.execute(
             "SELECT i.class, e.event, e.state FROM opsjobs.escalations e"

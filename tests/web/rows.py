@@ -19,6 +19,7 @@ from flask_opsjobs.cron import transitions as cron_transitions
 from flask_opsjobs.cron.declaration import EntryDeclaration
 from flask_opsjobs.cron.expression import Schedule
 from flask_opsjobs.cron.transitions import Slot
+from flask_opsjobs.escalations.models import EscalationRecord
 from flask_opsjobs.failures.models import (
     Deploy,
     Failure,
@@ -468,6 +469,25 @@ FACTS: dict[str, dict[str, Any]] = {
 }
 
 
+def make_escalation(
+    session: Session, incident: IncidentRecord, state: str = "invoked", **values: Any
+) -> EscalationRecord:
+    """What the escalation policy was told about an incident, flushed; `values` win."""
+    job_id = None if state == "unconfigured" else 900_003
+    defaults: dict[str, Any] = {
+        "incident_id": incident.id,
+        "episode": incident.episode,
+        "event": "opened",
+        "state": state,
+        "job_id": job_id,
+        "decided_at": ago(minutes=8),
+        "ended_at": None if state == "pending" else ago(minutes=7),
+        "reference": "OPS-1421" if state == "invoked" else None,
+        "why": "URLError: the pager does not answer" if state == "failed" else None,
+    }
+    return _flushed(session, EscalationRecord(**defaults | values))
+
+
 def make_incident(
     session: Session,
     class_: str = "loop_failing",
@@ -660,7 +680,7 @@ def make_one_of_each(session: Session) -> dict[str, Job]:
     make_run(session, {"fetch": 900_001, "wait": 900_002}, on_end={"task": "report"})
     make_signal(session)
     make_event(session)
-    make_incident(session)
+    make_escalation(session, make_incident(session))
     make_operation(session)
     make_counted_failure(session, [jobs["retryable"], failed], make_deploy(session))
     make_numbers_of_task(session, failed.task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
@@ -24,6 +25,7 @@ from tests.web.every import soup
 from tests.web.rows import (
     ago,
     make_deploy,
+    make_escalation,
     make_event,
     make_incident,
     make_integrity_check,
@@ -100,6 +102,96 @@ def test_rows_by_severity_with_the_next_step(get: Get, session: Session) -> None
     assert f"/lifeline/incidents/{notice.id}" in str(folded)
     badge = page.select_one("#badge-lifeline")
     assert badge.text.startswith("2")
+
+
+SECRET = "s3cr3t-canary"
+
+
+class _Hiding:
+    """A display policy that hides one text."""
+
+    def is_hidden_key(self, key: str) -> bool:
+        return False
+
+    def clean_text(self, text: str) -> str:
+        return text.replace(SECRET, "[hidden]")
+
+
+@pytest.mark.parametrize(
+    ("state", "values", "cell", "line"),
+    [
+        (
+            "unconfigured",
+            {},
+            "the application has no escalation policy",
+            "Escalation: opened, unconfigured.",
+        ),
+        ("invoked", {}, "OPS-1421 job 900003", "Escalation: opened, invoked (OPS-1421)."),
+        (
+            "invoked",
+            {"reference": f"<b>{SECRET}"},
+            "<b>[hidden] job 900003",
+            "Escalation: opened, invoked (<b>[hidden]).",
+        ),
+        (
+            "invoked",
+            {"reference": None},
+            "without a reference job 900003",
+            "Escalation: opened, invoked.",
+        ),
+        (
+            "failed",
+            {"why": f"OSError: {SECRET}"},
+            "OSError: [hidden] job 900003",
+            "Escalation: opened, failed (OSError: [hidden]).",
+        ),
+        ("pending", {}, "its job is due or runs job 900003", "Escalation: opened, pending."),
+        (
+            "pending",
+            {"why": "OSError: refused"},
+            "the last attempt: OSError: refused job 900003",
+            "Escalation: opened, pending (OSError: refused).",
+        ),
+    ],
+)
+def test_pages_and_the_command_say_what_came_of_an_escalation(
+    app: Flask,
+    get: Get,
+    session: Session,
+    state: str,
+    values: dict[str, Any],
+    cell: str,
+    line: str,
+) -> None:
+    app.extensions["opsjobs"].display = _Hiding()
+    incident = make_incident(session, severity="critical")
+    make_escalation(session, incident, state, **values)
+    session.commit()
+    page = soup(get(f"/lifeline/incidents/{incident.id}").text)
+    (row,) = page.select("section[aria-labelledby=escalations] tbody tr")
+    event, chip, came, _ = row.select("th, td")
+    assert (_words(event), _words(chip)) == ("Opened", state)
+    # What is hidden is an element of its own.
+    assert _letters(came) == cell.replace(" ", "")
+    assert line.replace(" ", "") in _letters(soup(get("/lifeline").text))
+    printed = app.test_cli_runner().invoke(args=["opsjobs", "incident", str(incident.id)]).output
+    assert f"escalation, episode 1, opened: {state}" in printed
+    as_json = ["opsjobs", "incident", "show", str(incident.id), "--json"]
+    (told,) = json.loads(app.test_cli_runner().invoke(args=as_json).output)["escalations"]
+    assert (told["event"], told["state"]) == ("opened", state)
+    shown = [str(page), get("/lifeline").text, printed, repr(told)]
+    assert [text for text in shown if SECRET in text or "delivered" in text] == []
+
+
+def _letters(found: Any) -> str:
+    return _words(found).replace(" ", "")
+
+
+def test_an_incident_that_nobody_was_told_of_has_no_such_panel(get: Get, session: Session) -> None:
+    incident = make_incident(session)
+    session.commit()
+    page = soup(get(f"/lifeline/incidents/{incident.id}").text)
+    assert page.select("section[aria-labelledby=escalations]") == []
 
 
 def test_tabs_and_filters_are_in_the_address(get: Get, session: Session) -> None:
