@@ -45,7 +45,7 @@ CASES: dict[str, tuple[set[str], dict[str, Any]]] = {
         {"id": 2, "now": NOW},
     ),
     "read_proof_of_stage": (
-        {"operation_rows_done", "operation_rows_pkey", "operation_rows_proven"},
+        {"operation_rows_done", "operation_rows_by_result", "operation_rows_proven"},
         {"id": 2, "low": 111, "high": 20_000, "begun_after": 0},
     ),
     "read_room_of_queues": (

@@ -1,7 +1,7 @@
 -- Reads how far the stage of an operation is proven: how many of its rows, above %(low)s up to %(high)s, wait
 -- for it and failed as before; and how many of the last 200 rows that were proven since the operation was
 -- begun failed as before. Locks nothing.
--- Run by the loop operate. Indexes: operation_rows_done, operation_rows_pkey, operation_rows_proven.
+-- Run by the loop operate. Indexes: operation_rows_done, operation_rows_by_result, operation_rows_proven.
 SELECT (
         SELECT count(*) FROM opsjobs.operation_rows
         WHERE operation_id = %(id)s AND result = 'done' AND number > %(low)s AND number <= %(high)s
