@@ -308,7 +308,7 @@ def test_a_loop_whose_pass_failed_is_part_of_the_machinery(session: Session, get
     make_loops(session, last_at=ago(), error="OperationalError: no route")
     session.commit()
     assert _said(get)[0] == "healthy"
-    assert "12 of 12 loops running, 12 failing" in _words(soup(get().text).select_one("#machinery"))
+    assert "13 of 13 loops running, 13 failing" in _words(soup(get().text).select_one("#machinery"))
 
 
 def test_no_worker_runs(session: Session, get: Get) -> None:
@@ -790,14 +790,14 @@ def test_the_machinery_is_one_line(session: Session, get: Get) -> None:
     session.commit()
     machinery = soup(get().text).select_one("#machinery")
     assert _words(machinery) == (
-        "Machinery Postgres answers Redis answers 12 of 12 loops running "
+        "Machinery Postgres answers Redis answers 13 of 13 loops running "
         "integrity check: no difference 1 worker alive Lifeline"
     )
     make_loops(session, loop="vacuum", last_at=ago(hours=1), every_seconds=1)
     make_integrity_check(session, queue="mail", enqueued=10, stored=8)
     session.commit()
     says = _words(soup(get().text).select_one("#machinery"))
-    assert "12 of 13 loops running" in says
+    assert "13 of 14 loops running" in says
     # Its details, such as what each loop did last, are on Lifeline.
     assert "dispatched 61" not in get().text
 
