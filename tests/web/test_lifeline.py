@@ -611,6 +611,19 @@ def test_a_runbook_is_linked(
     assert 'href="https://wiki.example/loops"' in answer.text
 
 
+def test_a_runbook_that_is_declared_comes_before_an_address(
+    session: Session, make_app: Callable[..., Flask], opsjobs: OpsJobs, access: Access
+) -> None:
+    runbooks = {"loop_failing": "https://wiki.example/loops"}
+    app = make_app(opsjobs=opsjobs, access=access, OPSJOBS_RUNBOOKS=runbooks)
+    opsjobs.runbook("loop_failing", title="Restart the loops")
+    incident = make_incident(session)
+    session.commit()
+    answer = app.test_client().get(f"/ops/jobs/lifeline/incidents/{incident.id}")
+    assert "Restart the loops" in answer.text
+    assert "https://wiki.example/loops" not in answer.text
+
+
 def test_who_may_not_see_the_audit_sees_no_decision(
     get: Get, session: Session, access: Access
 ) -> None:

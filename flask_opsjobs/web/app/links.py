@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
 
@@ -9,6 +10,7 @@ from flask import request, url_for
 
 from ...actions.domain import Action, name_in
 from ...forensics.registry import KINDS
+from ...forensics.runbooks import find_declared
 from ...limits.actions import split_target
 from .host import host
 
@@ -88,6 +90,12 @@ def find_forensics(target: str | None) -> str | None:
     # A partition is a value of jobs' arguments, and no subject.
     subject = f"limiter/{split_target(target)[0]}" if kind == "limiter" else target
     return to_forensics(subject) if kind in KINDS else None
+
+
+def runbook_of(subject: str, classes: Sequence[str]) -> tuple[str, str | None] | None:
+    """Title and address of the host's runbook of a subject or of classes of incidents; None without one."""
+    declared = find_declared(host(), subject, classes)
+    return None if declared is None else (declared.title, of_the_host(declared.url))
 
 
 def to_export(subject: str, format: str) -> str:

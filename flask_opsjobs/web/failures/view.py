@@ -23,7 +23,7 @@ from ...failures.queries import FailedJob, FailureRow
 from ...failures.sentences import say_failure
 from ...jobs.lifecycle import DEATHS
 from ...lifeline.loop_runs import find_loop
-from ...lifeline.queries import IncidentRow, list_incidents_about
+from ...lifeline.queries import list_incidents_about
 from ...overview.pace_queries import find_counted_until
 from ..app import access, links, pages, problems, references
 from ..app.charts import Chart
@@ -200,7 +200,7 @@ def _one(read: Reading, failure: FailureRow, query: Mapping[str, str]) -> Markup
         most_looked_at=queries.MOST_LOOKED_AT,
         others=queries.list_other_failures(session, failure),
         incidents=incidents,
-        runbook=_find_runbook(incidents),
+        runbook=links.runbook_of(target, [incident.class_ for incident in incidents]),
         search=_search(failure) if access.may("jobs.view") else None,
         resolve=ACTIONS["failure.resolve"],
         ignore=ACTIONS["failure.ignore"],
@@ -258,12 +258,6 @@ def _redacted_of(task: str) -> Collection[str]:
 
 def _frames_of(task: str, traceback: str) -> Sequence[TracebackFrame]:
     return read_frames(traceback, find_package(host(), task))[-_MOST_FRAMES:]
-
-
-def _find_runbook(incidents: Sequence[IncidentRow]) -> str | None:
-    runbooks = host().settings.runbooks
-    urls = (links.of_the_host(runbooks.get(incident.class_)) for incident in incidents)
-    return next((url for url in urls if url), None)
 
 
 def _search(failure: FailureRow) -> str:

@@ -21,7 +21,7 @@ from ...lifeline import queries
 from ...lifeline.detectors import DETECTORS, detector_of
 from ...lifeline.queries import IncidentRow
 from ..app import access, links, pages, problems
-from ..app.host import host, reading
+from ..app.host import reading
 from .episodes_svg import draw_episodes
 from .steps import steps_of
 
@@ -92,7 +92,7 @@ def _part(read: Reading, row: IncidentRow) -> Markup:
         read.now,
         row=row,
         detector=detector_of(row.class_),
-        runbook=links.of_the_host(host().settings.runbooks.get(row.class_)),
+        runbook=links.runbook_of(f"incident/{row.id}", [row.class_]),
         steps=steps_of(row),
         acknowledge=ACTIONS["incident.acknowledge"],
         unacknowledge=ACTIONS["incident.unacknowledge"],
