@@ -8,6 +8,7 @@ from datetime import datetime
 from ..audit.history import tell_decision
 from ..audit.queries import EventRow, list_events_of
 from ..core.history import Event
+from ..core.words import counted
 from ..lifeline.queries import MOST_CHANGES, IncidentRow, list_deploys_between
 from ..operations.queries import MOST_OPERATIONS, ListedOperation, page_of_operations
 from .bundle import Inquiry, LeftOut, Told
@@ -94,7 +95,7 @@ def list_operation_lines(inquiry: Inquiry, since: datetime, until: datetime) -> 
 
 def _of_operation(row: ListedOperation, started_at: datetime) -> Iterator[Event]:
     subject = f"operation/{row.id}"
-    says = f"{row.action.replace('.', ' ')}, {row.targets:,} targets"
+    says = f"{row.action.replace('.', ' ')}, {counted(row.targets, 'target')}"
     yield Event(
         started_at, "operation", f"Operation {row.id} began: {says}", "operator", subject=subject
     )

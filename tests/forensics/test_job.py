@@ -10,13 +10,15 @@ from typing import Any
 
 from flask import Flask
 
-from flask_opsjobs import OpsJobs
+from flask_opsjobs import JobFilter, OpsJobs
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.core.display import NO_PAYLOAD, Display
 from flask_opsjobs.forensics.json import make_canonical, write_bundle_json
 from flask_opsjobs.forensics.shown import show_bundle
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.lifeline import retention
+from flask_opsjobs.loops import operate
+from flask_opsjobs.operations.operator import BulkOperator
 from tests.support.engine import Bench
 from tests.support.policies import ShowAll
 
@@ -152,6 +154,25 @@ def test_a_job_whose_row_is_gone_is_told_from_audit_and_operations(
     never = story.ask(f"job/{later + 1}")
     assert (never.completeness, texts(never)) == ("unknown", [])
     assert story.ask(f"attempt/{later}-1").completeness == "unknown"
+
+
+def test_a_job_that_an_operation_canceled_is_told_from_its_receipt(
+    story: Story, bench: Bench, record_job: RecordJob
+) -> None:
+    job = record_job(queue="mail")
+    operator = BulkOperator(bench.host)
+    operation = operator.start("job.cancel", JobFilter(queue="mail"), **WHY)
+    story.run(operate.LOOP)
+    log = {"Enqueued", "Operation 1, cancel: done", "Operation 1 began: job cancel, 1 target"}
+    whole = story.ask(f"job/{job}")
+    assert log <= set(texts(whole))
+    story.operator.run("job.delete", [f"job/{job}"], **WHY)
+    record_job()
+    found = story.ask(f"job/{job}")
+    assert found.completeness == "history unavailable"
+    assert "Operation 1, cancel: done" in texts(found)
+    assert "ops-demo: delete" in texts(found)
+    assert f"operation/{operation.id}" in {event.subject for event in found.timeline.events}
 
 
 def test_a_job_with_very_many_attempts_says_what_is_left_out(
