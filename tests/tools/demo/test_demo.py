@@ -201,7 +201,12 @@ STEPS = (
 @pytest.mark.chaos
 @pytest.mark.parametrize(
     ("number", "step"),
-    [(signal.SIGTERM, STEPS[1]), *((signal.SIGINT, step) for step in STEPS)],
+    [
+        (signal.SIGINT, STEPS[0]),
+        (signal.SIGTERM, STEPS[1]),
+        (signal.SIGINT, STEPS[2]),
+        (signal.SIGINT, STEPS[3]),
+    ],
 )
 def test_it_ends_in_the_middle_of_its_start(
     start: Start, place: Path, number: signal.Signals, step: str

@@ -21,15 +21,21 @@ HOUR = timedelta(hours=1)
 def tell(app: Flask) -> None:
     """Write the history."""
     # The shop is on the path only while its fixture says so.
-    from tools.demo.story import write_history
+    from tools.demo import story
 
     with app.app_context():
-        write_history(app)
+        story.write_history(app)
 
 
 @pytest.fixture
-def lived(app: Flask, db: Any, shop: ModuleType) -> datetime:
-    """A shop that has had its history; the moment when that ended."""
+def lived(app: Flask, db: Any, shop: ModuleType, monkeypatch: pytest.MonkeyPatch) -> datetime:
+    """A shop that has had its history; the moment when that ended.
+
+    It was less busy than that of the demo, whose whole history `test_demo.py` writes.
+    """
+    from tools.demo import story
+
+    monkeypatch.setattr(story, "BUSIEST", 0.3)
     tell(app)
     return datetime.now(UTC)
 
