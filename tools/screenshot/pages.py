@@ -175,6 +175,13 @@ def _failure(page: Any, url: str) -> None:
     _follow(page, f"{url}/lifeline/failures", "[aria-labelledby=failures] tbody th a")
 
 
+def _draft(page: Any, url: str) -> None:
+    """Of a retry of all that failed. It changes nothing."""
+    go(page, f"{url}/jobs?state=failed&selected=all")
+    with page.expect_navigation():
+        page.click("#selected button[value='job.retry']")
+
+
 def _decision(page: Any, url: str) -> None:
     _follow(page, f"{url}/audit", "table tbody th a, table tbody td a.id")
 
@@ -219,6 +226,8 @@ SHOTS = (
     Shot("lifeline", "lifeline", at("/lifeline")),
     Shot("failures", "failures", at("/lifeline/failures")),
     Shot("failure", "failure", _failure),
+    Shot("operation-draft", "operation", _draft),
+    Shot("operations", "operations", at("/operations")),
     Shot("job-adopted", "job", _chained),
     Shot("forensics", "forensics", at("/forensics")),
     Shot("forensics-subject", "forensics_subject", _incident_forensics),
