@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.forensics.find import find_bundle
+from flask_opsjobs.forensics.names import find_subjects
 from tests.support.database import Databases
 from tests.support.plans import Plans, app_on, reading_with
 
@@ -169,3 +170,23 @@ def test_a_bundle_walks_its_indexes(
     assert indexes <= plans.indexes, plans
     assert plans.read_whole <= _SMALL, plans
     assert plans.most_rows <= most, plans
+
+
+def test_a_name_is_found_by_the_indexes_of_names(busy_app: Flask) -> None:
+    host = busy_app.extensions["opsjobs"]
+    with reading_with(busy_app, _EveryPlan) as (plans, read):
+        found = find_subjects(host, read.session, "queue_1")
+        assert find_subjects(host, read.session, "task_9") == ["task/task_9"]
+        assert find_subjects(host, read.session, "nothing") == []
+    assert "queue/queue_1" in found
+    assert {
+        "jobs_by_task",
+        "jobs_by_queue",
+        "workers_name_key",
+        "deploys_by_version",
+        "audit_by_actor",
+        "workflows_by_name",
+        "batches_by_name",
+    } <= plans.indexes, plans
+    assert plans.read_whole <= _SMALL, plans
+    assert plans.most_rows <= 5, plans

@@ -7,7 +7,7 @@
 -- workflows_by_name, batches_by_name.
 SELECT * FROM (
     (SELECT 'job' AS kind, id::text AS key FROM opsjobs.jobs
-        WHERE origin = 'rq' AND rq_place = ANY(%(places)s) AND rq_id = %(name)s ORDER BY id DESC LIMIT 5)
+        WHERE origin = 'rq' AND rq_place = ANY(%(places)s) AND rq_id = %(name)s LIMIT 5)
     UNION ALL
     (SELECT 'task', task FROM opsjobs.jobs WHERE task = %(name)s ORDER BY task, id LIMIT 1)
     UNION ALL
