@@ -10,8 +10,9 @@ from flask_opsjobs import OpsJobs
 
 from .opsjobs_access import HostAccess
 from .opsjobs_display import HostDisplay
+from .opsjobs_escalation import HostEscalation
 
 db = SQLAlchemy()
 migrate = Migrate()
 login = LoginManager()
-opsjobs = OpsJobs(access=HostAccess(), display=HostDisplay())
+opsjobs = OpsJobs(access=HostAccess(), display=HostDisplay(), escalation=HostEscalation())

@@ -1,10 +1,10 @@
-"""Declares the shop's own tables: its jobs are about customers, invoices, orders and prices."""
+"""Declares the shop's own tables: customers, invoices, orders and prices, outages and tickets."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, func
+from sqlalchemy import BigInteger, DateTime, ForeignKey, UniqueConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from .extensions import db
@@ -65,3 +65,20 @@ class Outage(db.Model):
     id: Mapped[int] = mapped_column(primary_key=True)
     host: Mapped[str] = mapped_column(index=True)
     ended_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class Ticket(db.Model):
+    """What the people on call are told of an episode of an incident. `event` is the last that was told."""
+
+    __tablename__ = "tickets"
+    __table_args__ = (UniqueConstraint("incident", "episode", name="ticket_of_episode"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    incident: Mapped[int] = mapped_column(BigInteger)
+    episode: Mapped[int]
+    event: Mapped[str]
+    title: Mapped[str]
+    why: Mapped[str]
+    state: Mapped[str]
+    path: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())

@@ -20,10 +20,10 @@ from flask_login import current_user, login_required, login_user, logout_user
 
 from . import exports, happenings, orders, people, prices, vendors
 from .extensions import db, login
-from .models import Order, PriceList
+from .models import Order, PriceList, Ticket
 
 shop = Blueprint("shop", __name__)
-_SHOWN_ORDERS, _SHOWN_LISTS = 8, 4
+_SHOWN_ORDERS, _SHOWN_LISTS, _SHOWN_TICKETS = 8, 4, 20
 BY_NAME = {happening.__name__: happening for happening in happenings.SHARES}
 
 login.login_view = "shop.sign_in"
@@ -53,6 +53,14 @@ def front() -> ResponseReturnValue:
 @shop.get("/tour")
 def tour() -> ResponseReturnValue:
     return render_template("shop/tour.html", receiver=happenings.RECEIVER)
+
+
+@shop.get("/tickets")
+@login_required
+def tickets() -> ResponseReturnValue:
+    """Show what the people on call were told of incidents."""
+    newest = db.select(Ticket).order_by(Ticket.id.desc()).limit(_SHOWN_TICKETS)
+    return render_template("shop/tickets.html", tickets=db.session.scalars(newest).all())
 
 
 @shop.route("/sign-in", methods=["GET", "POST"])

@@ -24,6 +24,7 @@ PERSON = "ops-demo"
 REASON = "The report takes less memory now"
 PAUSED, RESUMED = "The CRM is moved tonight", "The CRM has moved"
 SKIPPED = "The customer was told by phone how to pay"
+RETRIED = "Reports take less memory since noon"
 DISCARDED = "The year is archived by the accountant"
 # So many rows of a price list are imported in some seconds; three of them are wrong.
 ROWS = 200
@@ -47,12 +48,15 @@ def check_demo(
         check.see_a_job_run()
         check.see_a_job_retried()
         killer = check.archive()
+        letter = check.write_a_letter()
+        check.see_jobs_retried_by_an_operation()
         check.see_an_order_delivered()
         check.see_an_order_repaired()
         check.see_prices_imported(batch)
         check.see_plain_jobs_run(rq_id)
         check.see_an_incident_repaired(killer)
         check.see_an_entry_paused()
+        check.see_a_ticket(letter)
         check.see_a_job_rescued()
     except (Failed, OSError) as error:
         click.echo(f"failed: {error}")
@@ -103,6 +107,26 @@ class Check:
         self._finished(job)
         self._see_audit(f"job/{job}", REASON)
         click.echo(f"job {job} failed, was retried, finished, and the audit says why")
+
+    def see_jobs_retried_by_an_operation(self) -> None:
+        """Retry all failed jobs of a search by an operation, and see each of them proven by its next attempt."""
+        jobs = [self._record("report_with_one_try") for _ in range(2)]
+        for job in jobs:
+            self._until(f"job {job} has failed", partial(self._is_failed, job))
+        wanted = {"action": "job.retry", "state": "failed", "task": "render_report"}
+        place = self._site.post("/ops/jobs/operations/draft", **wanted)
+        if "2 jobs" not in (words := text_of(self._site.get(place))):
+            raise Failed(f"the draft at {place} does not say how many jobs it has: {words}")
+        self._site.post(f"{place}/start", reason=RETRIED)
+        self._until(
+            f"{place} has finished", lambda: self._state_on(self._site.get(place)) == "finished"
+        )
+        for job in jobs:
+            self._finished(job)
+        if "2 proven" not in (words := text_of(self._site.get(place))):
+            raise Failed(f"{place} does not say that both jobs were proven: {words}")
+        self._see_audit(place.removeprefix("/ops/jobs/operations/"), RETRIED)
+        click.echo(f"{place} retried the failed jobs of a search, and both finished")
 
     def see_an_order_delivered(self) -> None:
         """Follow the workflow of an order from start to end. In its middle it waits until it is paid."""
@@ -180,6 +204,24 @@ class Check:
         No other process may die meanwhile: when several die at once, their jobs are not to blame.
         """
         return self._record("archive")
+
+    def write_a_letter(self) -> str:
+        """Enqueue a job that no worker serves. Its incident opens after 30 s, while other things are checked."""
+        return self._record("letter")
+
+    def see_a_ticket(self, job: str) -> None:
+        """See that the shop's escalation policy wrote a ticket, and that the incident's page names it."""
+
+        def find() -> re.Match[str] | None:
+            rows = re.findall(r"(?s)<tr>.*?</tr>", self._site.get("/tickets"))
+            row = next((row for row in rows if "letters" in text_of(row)), "")
+            return re.search(r'(?s)(Ticket \d+).*?href="(/ops/jobs/lifeline/incidents/\d+)"', row)
+
+        self._until(f"a ticket says that nobody serves job {job}", lambda: find() is not None)
+        assert (found := find()) is not None
+        ticket, place = found[1].lower(), found[2]
+        self._until(f"{place} names {ticket}", lambda: ticket in text_of(self._site.get(place)))
+        click.echo(f"nobody serves job {job}: the shop's escalation policy wrote {ticket}")
 
     def see_an_incident_repaired(self, job: str) -> None:
         """Go from the overview to the incident of a job that kills its process, and repair it to its end."""
@@ -369,6 +411,9 @@ class Check:
 
     def _state(self, job: str) -> str:
         return self._state_on(self._page(job))
+
+    def _is_failed(self, job: str) -> bool:
+        return self._state(job) == "failed"
 
     def _has_started(self, job: str) -> bool:
         return self._state(job) in ("started", *ENDED)
