@@ -47,9 +47,9 @@ def check_demo(
         rq_id = check.export()
         check.see_a_job_run()
         check.see_a_job_retried()
+        check.see_jobs_retried_by_an_operation()
         killer = check.archive()
         letter = check.write_a_letter()
-        check.see_jobs_retried_by_an_operation()
         check.see_an_order_delivered()
         check.see_an_order_repaired()
         check.see_prices_imported(batch)
@@ -109,7 +109,7 @@ class Check:
         click.echo(f"job {job} failed, was retried, finished, and the audit says why")
 
     def see_jobs_retried_by_an_operation(self) -> None:
-        """Retry all failed jobs of a search by an operation, and see each of them proven by its next attempt."""
+        """Retry all failed jobs of a search by an operation, and see each proven by its next attempt."""
         jobs = [self._record("report_with_one_try") for _ in range(2)]
         for job in jobs:
             self._until(f"job {job} has failed", partial(self._is_failed, job))
@@ -206,7 +206,7 @@ class Check:
         return self._record("archive")
 
     def write_a_letter(self) -> str:
-        """Enqueue a job that no worker serves. Its incident opens after 30 s, while other things are checked."""
+        """Enqueue a job that no worker serves. Its incident opens in 30 s, while the check goes on."""
         return self._record("letter")
 
     def see_a_ticket(self, job: str) -> None:
@@ -218,7 +218,8 @@ class Check:
             return re.search(r'(?s)(Ticket \d+).*?href="(/ops/jobs/lifeline/incidents/\d+)"', row)
 
         self._until(f"a ticket says that nobody serves job {job}", lambda: find() is not None)
-        assert (found := find()) is not None
+        found = find()
+        assert found is not None
         ticket, place = found[1].lower(), found[2]
         self._until(f"{place} names {ticket}", lambda: ticket in text_of(self._site.get(place)))
         click.echo(f"nobody serves job {job}: the shop's escalation policy wrote {ticket}")
