@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import shlex
 import shutil
+from pathlib import Path
 
+import pytest
 from flask import Flask
 from sqlalchemy.orm import Session
 
@@ -26,7 +30,7 @@ def _blocks(language: str) -> list[str]:
 def test_its_runbook_is_declared_and_its_check_is_asked(
     app: Flask, opsjobs: OpsJobs, host: Host
 ) -> None:
-    (code,) = _blocks("python")
+    code, *_ = _blocks("python")
     exec(code, {"opsjobs": opsjobs, "shutil": shutil})
     declared = find_declared(host, "cron/nightly_sync", ())
     assert declared is not None
@@ -39,14 +43,30 @@ def test_its_commands_print_what_it_says(app: Flask, host: Host) -> None:
     with Session(host.engine) as session:
         make_job(session, queue="mail")
         session.commit()
-    (block,) = _blocks("console")
-    (command,) = re.findall(r"^\$ flask (.+)$", block, re.M)
+    first, others = _blocks("console")
+    for command in re.findall(r"^\$ flask (.+?)(?: > .*)?$", others, re.M):
+        run = app.test_cli_runner().invoke(args=shlex.split(command))
+        # Nothing is known of the job and the entry.
+        assert (run.exit_code, bool(run.stdout)) == (0 if "queue" in command else 1, True), command
+    (command,) = re.findall(r"^\$ flask (.+)$", first, re.M)
     run = app.test_cli_runner().invoke(args=shlex.split(command))
     assert run.exit_code == 0, run.output
     headings = re.findall(r"^## (.+)$", run.output, re.M)
     said = re.search(r"skeleton of a post-mortem: (.*?)\. Lines", " ".join(GUIDE.split()))
     assert said is not None
     assert said[1].split(", ") == [heading.lower() for heading in headings]
+
+
+def test_its_function_is_called_and_its_hash_is_computed_again(
+    app: Flask, opsjobs: OpsJobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, ask, check = _blocks("python")
+    with app.app_context():
+        exec(ask, {"opsjobs": opsjobs})
+    run = app.test_cli_runner().invoke(args=["opsjobs", "forensics", "job/42"])
+    (tmp_path / "job-42.json").write_text(run.stdout)
+    monkeypatch.chdir(tmp_path)
+    exec(check, {"json": json, "hashlib": hashlib, "Path": Path})
 
 
 def test_it_names_every_word_and_bound_of_the_code() -> None:
