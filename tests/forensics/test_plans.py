@@ -189,4 +189,4 @@ def test_a_name_is_found_by_the_indexes_of_names(busy_app: Flask) -> None:
         "batches_by_name",
     } <= plans.indexes, plans
     assert plans.read_whole <= _SMALL, plans
-    assert plans.most_rows <= 5, plans
+    assert plans.most_rows <= 50, plans  # all limiters, and all cron entries
