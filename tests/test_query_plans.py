@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -18,6 +20,7 @@ from flask_opsjobs.jobs.search.export_queries import batch_of_jobs, list_jobs_in
 from flask_opsjobs.jobs.search.filter import JobFilter
 from flask_opsjobs.jobs.search.queries import list_jobs
 from flask_opsjobs.lifeline import loop_runs
+from flask_opsjobs.operations.targets import freeze_statement
 from flask_opsjobs.overview import queries as overview_queries
 from flask_opsjobs.queues import queries as queue_queries
 from flask_opsjobs.web.app.host import reading
@@ -392,3 +395,27 @@ def test_a_search_by_attempts_reads_bounded_rows(
     assert indexes <= seen.indexes <= indexes | {"jobs_pkey", "attempts_pkey", "failures_pkey"}
     assert "Seq Scan" not in seen.kinds
     assert seen.most_rows <= most + 30
+
+
+@pytest.mark.parametrize(
+    ("box", "indexes"),
+    [
+        ("worker:w7", {"workers_name_key", "jobs_started"}),
+        ("incident:7", {"incidents_pkey", "jobs_pkey"}),
+        ("workflow:7", {"jobs_of_run"}),
+        ("workflow:7 state:failed", {"jobs_of_run"}),
+    ],
+)
+def test_a_freeze_of_what_is_named_walks_its_indexes(
+    box: str, indexes: set[str], app_with_groups: Flask
+) -> None:
+    host: Host = app_with_groups.extensions["opsjobs"]
+    wanted = JobFilter.from_query([("q", box)])
+    with app_with_groups.test_request_context(), host.engine.connect() as connection:
+        made = freeze_statement(1, wanted, datetime.now(UTC), 1_000_000).compile(
+            dialect=connection.dialect, compile_kwargs={"render_postcompile": True}
+        )
+        plan = connection.exec_driver_sql(f"EXPLAIN {made}", made.construct_params()).scalars()
+        text = "\n".join(plan)
+    assert indexes <= set(re.findall(r"(?:using|on) (\w+_\w+)", text)), text
+    assert "Seq Scan on jobs" not in text
