@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_opsjobs import JobFilter, OpsJobs
+from flask_opsjobs import OpsJobs
+from flask_opsjobs.loops import roll_up
+from flask_opsjobs.loops.loop import Runner
 from tests.browser.test_keyboard import REASON, go_to
-from tests.operations.conftest import FAILED, OTHER, RETURNED, WHY, Operations, failure
+from tests.operations.conftest import OTHER, RETURNED, Operations, failure
 from tests.operations.conftest import operations as operations
 from tests.support.browser import barriers, is_sideways
 
@@ -84,6 +86,56 @@ def test_all_that_failed_are_retried_with_the_keyboard(
     assert page.locator("#busy a").count() == 0
 
 
+def test_a_failure_is_repaired_from_its_page_with_the_keyboard(
+    page: Any, live_url: str, long_name: Operations
+) -> None:
+    """It is retried too soon and stops, is mended, goes on, finishes, and says why it cannot be undone."""
+    operations = long_name
+    operations.fail(3)
+    Runner(roll_up.LOOP, operations.bench.host).run_once(
+        operations.bench.connection, operations.now
+    )
+    page.set_viewport_size({"width": 360, "height": 800})
+    page.goto("/ops/jobs/lifeline/failures")
+    go_to(page, "a[href$='/failures/1']")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/failures/1")
+    go_to(page, "[data-select-all]")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#selected")
+    go_to(page, "#selected button[value='job.retry']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("h1:has-text('Retry 3 jobs')")
+    go_to(page, "#reason")
+    page.keyboard.type(REASON)
+    go_to(page, "form.ack button.main")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".chip.big:has-text('running')")
+    # Nothing has been mended: the first job fails as before.
+    assert operations.run(failure())["code"] == "same_failure"
+    page.keyboard.press("r")
+    page.wait_for_selector(".chip.big:has-text('stopped')")
+    assert "1 same error" in " ".join(page.inner_text(".parts").split()).replace("failed, ", "")
+    _require_no_barrier(page)
+    # It is mended, and the rest goes on.
+    go_to(page, "button[formaction$='/resume']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("dialog[open] #reason:focus")
+    page.keyboard.type(REASON)
+    go_to(page, "dialog button.main")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".chip.big:has-text('running')")
+    assert operations.run(RETURNED)["state"] == "finished"
+    page.keyboard.press("r")
+    page.wait_for_selector(".chip.big:has-text('finished')")
+    assert "2 proven" in " ".join(page.inner_text(".parts").split())
+    said = page.inner_text("main")
+    assert "nothing that could be undone" in said, said
+    _require_no_barrier(page)
+    page.goto("/ops/jobs/operations")
+    _require_no_barrier(page)
+
+
 def test_the_same_without_javascript(page: Any, live_url: str, operations: Operations) -> None:
     operations.fail(12)
     context = page.context.browser.new_context(base_url=live_url, java_script_enabled=False)
@@ -107,17 +159,3 @@ def test_the_same_without_javascript(page: Any, live_url: str, operations: Opera
     assert "paused" in page.locator("[aria-label=Operations] tbody tr").inner_text()
     assert "Operation 1" in page.locator("#busy").inner_text()
     context.close()
-
-
-def test_what_stopped_and_what_finished_have_no_barrier(
-    page: Any, live_url: str, long_name: Operations
-) -> None:
-    operations = long_name
-    operations.fail(30)
-    operations.operator.start("job.retry", FAILED, **WHY)
-    operations.run(failure())
-    operations.operator.start("job.delete", JobFilter(task=LONG), **WHY)
-    operations.run()
-    for path in ("operations", "operations/1", "operations/2"):
-        page.goto(f"/ops/jobs/{path}")
-        _require_no_barrier(page)
