@@ -20,7 +20,9 @@ TEXTS = ("actor", "action", "outcome", "q", "request_id")
 TIMES = ("since", "until")
 SUBJECTS = ("operation", "incident")
 CONDITIONS = (*TEXTS, *TIMES, *SUBJECTS)
-_TARGET = re.compile(r"(?:job|queue|cron|limiter|incident|failure|operation)/.+")
+_TARGET = re.compile(
+    r"(?:job|workflow|batch|queue|cron|limiter|worker|lease|delivery|incident|failure|operation)/.+"
+)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 

@@ -140,9 +140,13 @@ class OperationTurn:
             operation.stage, proof.same_in_stage, proof.recent, proof.same_in_recent
         ):
             return None
-        last = counted(proof.recent, "retried job")
-        says = f"{proof.same_in_recent} of the last {last} failed with the same error"
-        return Cause("same_failure", f"{says}, in stage {operation.stage}")
+        which = (
+            "the first retried job"
+            if proof.recent == 1
+            else f"{proof.same_in_recent} of the last {counted(proof.recent, 'retried job')}"
+        )
+        says = f"{which} failed with the same error, in stage {operation.stage}"
+        return Cause("same_failure", says)
 
     def _find_pause(self, rows: Sequence[FrozenJob]) -> Cause | None:
         """Why it cannot go on now. `rows` are those that could be changed next."""

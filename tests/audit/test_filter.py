@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
+from flask_opsjobs.actions.registry import DOMAINS
 from flask_opsjobs.audit import queries
 from flask_opsjobs.audit.filter import AuditFilter, BadAuditFilter
 from flask_opsjobs.host import Host
@@ -115,6 +116,16 @@ def hours(append: Append) -> None:
 )
 def test_it_finds(query: dict[str, str], found: list[int], session: Session) -> None:
     assert _found(session, query) == found
+
+
+@pytest.mark.parametrize("kind", DOMAINS)
+def test_a_target_of_any_action_means_exactly_that_one(
+    kind: str, append: Append, session: Session
+) -> None:
+    for number in (70, 7):
+        append(targets=(f"{kind}/{number}",))
+    assert _found(session, {"q": f"{kind}/7"}) == [2]
+    assert _found(session, {"q": f"{kind}"}) == [2, 1]
 
 
 @pytest.mark.usefixtures("hours")

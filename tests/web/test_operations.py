@@ -331,7 +331,7 @@ def test_a_stopped_one_is_an_incident_that_resumes_it(
     operations.run(failure())
     page = read()
     said = _words(page.select_one(".say[data-is=refused]"))
-    assert "1 of the last 1 retried job failed with the same error, in stage 1" in said
+    assert "the first retried job failed with the same error, in stage 1" in said
     assert "149 jobs are not changed" in said
     buttons = [_words(button) for button in page.select(".head .actions button")]
     assert buttons == ["Resume…", "Cancel the rest…", "Undo it left nothing that could be undone"]
