@@ -279,6 +279,17 @@ def find_long_reason(reason: str) -> Refused | None:
     return Refused("reason_too_long", says, is_spent=False, is_audited=False)
 
 
+def find_short_reason(action: str, reason: str) -> Refused | None:
+    """Refuse a reason that is too short.
+
+    The person may have mistyped, so the token stays valid and nothing is audited.
+    """
+    if count_seen(reason) >= SHORTEST_REASON:
+        return None
+    says = f"say why, in at least {SHORTEST_REASON} characters: {action} is audited"
+    return Refused("reason_too_short", says, is_spent=False, is_audited=False)
+
+
 # --- what is required: each function returns, or raises `Refused`
 
 
@@ -320,14 +331,9 @@ def require_fresh(preview: Preview, request: Request) -> None:
 
 
 def require_reason(request: Request) -> None:
-    """Refuse a reason that is too short.
-
-    The person may have mistyped, so the token stays valid and nothing is audited.
-    """
-    if count_seen(request.reason) < SHORTEST_REASON:
-        name = request.action.name
-        says = f"say why, in at least {SHORTEST_REASON} characters: {name} is audited"
-        raise Refused("reason_too_short", says, is_spent=False, is_audited=False)
+    """Refuse a reason that is too short."""
+    if too_short := find_short_reason(request.action.name, request.reason):
+        raise too_short
 
 
 def require_something(request: Request, plan: Plan) -> None:

@@ -68,6 +68,9 @@ def start(
     operator, actor = BulkOperator(current_host()), options["actor"] or _operate.find_user()
     try:
         jobs = JobFilter.from_query([("q", " ".join(terms))])
+        if not jobs.to_query():
+            # As from a variable of the shell that is not set.
+            raise click.UsageError("say which jobs, such as state:failed: the terms are empty")
         if dry_run:
             draft = operator.draft(
                 name, jobs, actor=actor, via="cli", rate=rate, authorize=False, is_kept=False

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Unpack
 
-from ..actions import planning
+from ..actions import execution, planning
 from ..actions.domain import Action, Request, Who
 from ..actions.operator import Operator, Why
 from ..actions.permission import is_permitted
@@ -18,8 +18,9 @@ from ..core.db import Connection
 from ..core.words import counted, show_value
 from ..errors import ActionRefused
 from ..jobs.actions import actions_of_job
-from ..jobs.search.filter import JobFilter
+from ..jobs.search.filter import LIMITS, JobFilter
 from ..jobs.search.queries import shows
+from ..jobs.search.terms import BadFilter
 from . import transitions
 from .actions import FASTEST, find_problem_of_policy
 from .targets import MOST_ERRORS, MOST_JOBS
@@ -95,6 +96,7 @@ class BulkOperator(Operator):
         (1, 1)
         """
         chosen = _require_operable(action, actor, rate)
+        jobs = _require_search(action, jobs)
         who: Who = {"actor": actor, "via": via, "is_trusted": not authorize}
         with self._connected(now) as (connection, now):
             request = Request(self._host, chosen, (), {}, **who, now=now)
@@ -121,6 +123,8 @@ class BulkOperator(Operator):
         >>> started.targets
         1
         """
+        # Before the freeze, which may take seconds.
+        _require_reason(why["reason"])
         authorize = why.get("authorize", True)
         draft = self.draft(
             action, jobs, actor=why["actor"], via=via, rate=rate, authorize=authorize
@@ -229,6 +233,34 @@ def _require_operable(action: str, actor: str, rate: int | None) -> Action[Any]:
         says = f"rate is a whole number from 1 to {FASTEST:,}, or none; got {show_value(rate)}"
         raise _refuse(action, planning.UNREADABLE, says)
     return OPERABLE[action]
+
+
+def _require_search(action: str, jobs: JobFilter) -> JobFilter:
+    """The filter as the search box would read it, which ignores no condition. Refuse what it cannot read."""
+
+    def refuse(says: str) -> ActionRefused:
+        return _refuse(action, planning.UNREADABLE, says)
+
+    if not isinstance(jobs, JobFilter):
+        says = f"jobs is a JobFilter, such as JobFilter(state='failed'); got {show_value(jobs)}"
+        raise refuse(says)
+    if jobs.limit != LIMITS[0]:
+        raise refuse("limit: is the size of a page, and an operation takes all jobs that match")
+    query = jobs.to_query()
+    if empty := [name for name, value in query.items() if not value.strip()]:
+        raise refuse(f"{empty[0]}: is empty")
+    try:
+        return JobFilter.from_query(query.items())
+    except BadFilter as wrong:
+        raise refuse(str(wrong)) from wrong
+
+
+def _require_reason(reason: object) -> None:
+    text = reason if isinstance(reason, str) else ""
+    name = "operation.start"
+    wrong = execution.find_long_reason(text) or execution.find_short_reason(name, text.strip())
+    if wrong is not None:
+        raise ActionRefused(wrong.receipt(name))
 
 
 def _require_allowed(request: Request, jobs: JobFilter) -> None:

@@ -121,6 +121,10 @@ def test_wait_follows_it_to_its_end(bench: Bench, record_job: RecordJob, call: A
         (("start", "cancel", "error:Boom", *REASON), "no job matches"),
         (("show", 9_223_372_036_854_775_808), "an id is at most"),
         (("start", "cancel", *REASON), "Missing argument"),
+        (("start", "cancel", "", *REASON), "the terms are empty"),
+        (("start", "cancel", " ", "--dry-run"), "the terms are empty"),
+        (("start", "cancel", "state:scheduled", "limit:50", *REASON), "takes all jobs that match"),
+        (("start", "cancel", "step:pay", *REASON), "needs the workflow too"),
     ],
 )
 def test_what_cannot_be_asked_exits_with_2(call: Any, words: tuple[Any, ...], says: str) -> None:

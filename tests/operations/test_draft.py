@@ -163,6 +163,15 @@ def test_more_than_it_may_have_are_refused(operations: Operations) -> None:
         ("job.retry", {"rate": 1.5}, "rate is a whole number"),
         ("job.retry", {"rate": True}, "rate is a whole number"),
         ("job.retry", {"rate": 10_001}, "rate is a whole number"),
+        ("job.retry", {"jobs": "state:failed"}, "jobs is a JobFilter"),
+        # Each would be a condition that is not asked, so that more jobs would change.
+        ("job.retry", {"jobs": JobFilter(step="pay")}, "step: needs the workflow too"),
+        ("job.retry", {"jobs": JobFilter(limit=50)}, "limit: is the size of a page"),
+        ("job.retry", {"jobs": JobFilter(queue="")}, "queue: is empty"),
+        ("job.retry", {"jobs": JobFilter(queue="a\0b")}, "queue"),
+        ("job.retry", {"jobs": JobFilter(state="nope")}, "there is no state"),
+        ("job.retry", {"jobs": JobFilter(id=2**70)}, "id"),
+        ("job.retry", {"jobs": JobFilter(failure="x")}, "failure"),  # type: ignore[arg-type]
     ],
 )
 def test_what_cannot_be_read_is_refused(
@@ -220,6 +229,13 @@ def test_the_text_of_an_error_chooses_as_the_display_policy_shows_it(
         ) as many:
             operations.operator.draft("job.retry", JobFilter(error=text), actor="anna")
         assert many.value.code == "too_many"
+
+
+def test_a_reason_that_is_too_short_freezes_nothing(operations: Operations) -> None:
+    operations.fail(1)
+    with pytest.raises(ActionRefused, match="in at least 8 characters"):
+        operations.operator.start("job.retry", FAILED, actor="anna", reason=" short ")
+    assert operations.bench.rows("SELECT 1 FROM opsjobs.operations") == []
 
 
 def test_one_that_is_not_kept_writes_nothing(operations: Operations) -> None:

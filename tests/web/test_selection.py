@@ -171,7 +171,7 @@ def test_it_works_without_a_script(client: FlaskClient, session: Session, many: 
     assert sent.status_code == 303
     (operation,) = session.query(Operation).all()
     assert (operation.action, operation.targets) == ("job.retry", 30)
-    assert operation.query == {"queue": "mail", "state": "failed", "limit": "50"}
+    assert operation.query == {"queue": "mail", "state": "failed"}
 
 
 def test_the_pages_and_the_refresh_keep_the_selection(client: FlaskClient, many: None) -> None:

@@ -18,6 +18,7 @@ from ...core.words import span
 from ...errors import ActionRefused
 from ...jobs.queries import list_rows
 from ...jobs.rows import JobRow
+from ...jobs.search.filter import LIMITS
 from ...operations import queries, stages
 from ...operations.actions import FASTEST
 from ...operations.operator import BulkOperator, FrozenCount, count_frozen, plan_samples
@@ -34,7 +35,8 @@ def make() -> Response:
     """Freeze the jobs of the search that was sent, for the action that was sent, and show the draft."""
     action = request.form.get("action", "")
     rate = read_rate(request.form.get("rate", ""))
-    wanted = list_request.read_searchable(_fields_of_search())
+    # The size of a page bounds no operation.
+    wanted = list_request.read_searchable(_fields_of_search()).but(limit=LIMITS[0])
     actor = access.actor()
     assert actor is not None  # checked before the view is called
     try:
