@@ -245,6 +245,8 @@ def _decide_undo(operation: OperationForDecision, request: Request) -> Item | Sk
     if undone_by is None:
         why = _WHY_NOT_UNDONE[operation.action]
         return cannot(operation, request, f"{operation.action} cannot be undone: {why}")
+    if operation.undone_by is not None:
+        return cannot(operation, request, f"operation {operation.undone_by} undoes it already")
     if not operation.done:
         return cannot(operation, request, "it left nothing that could be undone")
     problem = find_problem_of_policy(request, undone_by, operation.done, operation.open_targets)

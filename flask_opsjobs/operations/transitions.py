@@ -33,7 +33,8 @@ DRAFT_SPAN = timedelta(minutes=15)
 class OperationForDecision:
     """The columns of an operation that an operator's action needs. `handled` rows are done or skipped.
 
-    `open_targets` is how many jobs the running and paused operations of the one who asks have.
+    `open_targets` is how many jobs the running and paused operations of the one who asks have. `undone_by`
+    is the running or paused operation that undoes it.
     """
 
     id: int
@@ -49,6 +50,7 @@ class OperationForDecision:
     handled: int
     done: int
     open_targets: int
+    undone_by: int | None
 
     @property
     def target(self) -> str:

@@ -55,6 +55,26 @@ def test_two_starts_of_one_draft(operations: Operations, time: int) -> None:
     assert operations.audited() == ["operation.start", "operation.start"]
 
 
+@pytest.mark.parametrize("time", TIMES)
+def test_two_undos_of_one_operation(operations: Operations, time: int) -> None:
+    """One wins; while it is open, also when it is paused, nobody begins another one."""
+    operations.enqueue(3)
+    operations.operator.start("job.cancel", WAITING, **WHY)
+    operations.run()
+    undo = lambda: operations.operator.undo_operation(1, **WHY)  # noqa: E731
+    answers = race(undo, undo)
+    assert sorted(type(answer).__name__ for answer in answers) == ["ActionRefused", "Receipt"]
+    new = operations.operation()
+    assert (new["undo_of"], new["targets"]) == (1, 3)
+    already = rf"operation {new['id']} undoes it already"
+    assert any(already in str(answer) for answer in answers)
+    operations.operator.pause_operation(new["id"], **WHY)
+    with pytest.raises(ActionRefused, match=already):
+        undo()
+    operations.operator.cancel_operation(new["id"], **WHY)
+    assert undo().is_done
+
+
 @pytest.fixture
 def gate(operations: Operations) -> Iterator[Callable[[], object]]:
     """Holds up every freeze in the middle of its statement, until the returned function is called."""

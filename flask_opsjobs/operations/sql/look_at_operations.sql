@@ -1,5 +1,5 @@
 -- Reads operations for the decision about an operator's action, each with how many jobs the running and
--- paused operations of %(actor)s have. Locks nothing.
+-- paused operations of %(actor)s have, and with the one of those, of anybody, that undoes it. Locks nothing.
 -- Run by actions. Indexes: operations_pkey, operations_open.
 SELECT o.id, o.state, o.action, o.actor, o.is_trusted, o.query, o.targets, o.rate, o.expires_at,
     o.code,
@@ -7,5 +7,7 @@ SELECT o.id, o.state, o.action, o.actor, o.is_trusted, o.query, o.targets, o.rat
         AS handled,
     o.done, (
         SELECT coalesce(sum(p.targets), 0) FROM opsjobs.operations p
-        WHERE p.actor = %(actor)s AND p.state IN ('running', 'paused'))::bigint AS open_targets
+        WHERE p.actor = %(actor)s AND p.state IN ('running', 'paused'))::bigint AS open_targets, (
+        SELECT min(u.id) FROM opsjobs.operations u
+        WHERE u.undo_of = o.id AND u.state IN ('running', 'paused')) AS undone_by
 FROM opsjobs.operations o WHERE o.id = ANY (%(ids)s::bigint[]) ORDER BY o.id
