@@ -131,7 +131,7 @@ def _say_escalation(inquiry: Inquiry, row: EscalationRow | None) -> tuple[str | 
     if row is None and inquiry.host.escalation is None:
         return "unconfigured", "The application has no escalation policy."
     if row is None:
-        return None, "Nobody was called: the quiet rules did not ask for it."
+        return None, "Nobody was called: no call is due. See *What is told* in the guide."
     if row.state == "pending":
         return None, f"The policy is to be called, or is being called, since {moment(row.at)}."
     if row.state == "invoked":

@@ -1,7 +1,7 @@
 """Makes one turn of an operation: proves, stops, pauses, or changes its next jobs, in one transaction.
 
-A crash loses and repeats nothing: a row's receipt is written with the change of its job. Only RQ is asked
-after the commit, and never again.
+A crash repeats nothing: a row's receipt is written with the change of its job. It loses nothing but a
+question to RQ, which is asked after the commit, and never again.
 """
 
 from __future__ import annotations
