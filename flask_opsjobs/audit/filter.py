@@ -61,7 +61,10 @@ class AuditFilter:
         found: dict[str, Any] = {name: _READERS[name](name, value) for name, value in given.items()}
         if limit := query.get("limit"):
             found["limit"] = _limit(limit)
-        return cls(**found)
+        wanted = cls(**found)
+        if wanted.is_backward:
+            raise BadAuditFilter("since: is not before until")
+        return wanted
 
     def to_query(self) -> dict[str, str]:
         """The shortest parameters of a URL that `from_query` reads as this filter."""
@@ -94,6 +97,17 @@ class AuditFilter:
         """When the first decision may be, and before when the last one must be; None without that bound."""
         since, until = (_find_time(text, now) for text in (self.since, self.until))
         return since, until
+
+    @property
+    def is_backward(self) -> bool:
+        """Whether `since` is not before `until`: two spans, or two times. Others depend on the time now."""
+        if self.since is None or self.until is None:
+            return False
+        spans = [read_span(text) for text in (self.since, self.until)]
+        if spans.count(None) == 1:
+            return False
+        since, until = self.times(datetime.now(UTC))
+        return since is not None and until is not None and since >= until
 
     @property
     def is_given(self) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
@@ -15,7 +16,7 @@ from flask.cli import AppGroup
 from sqlalchemy.exc import DBAPIError, OperationalError
 from typing_extensions import override
 
-from ..core.db import is_away, say_cause
+from ..core.db import is_away, say_cause, say_too_large
 from ..core.visible_text import on_one_line
 from ..errors import ConfigError, OpsJobsError
 from ..host import Host
@@ -47,6 +48,20 @@ def plain(*lines: str) -> str:
 def to_json(found: Mapping[str, Any], *, indent: int | None = None) -> str:
     """The object as JSON text, its format first. In ASCII, so that nothing in it acts on the terminal."""
     return json.dumps({"format": JSON_FORMAT, **found}, indent=indent)
+
+
+def number_of(kind: str) -> Callable[[Any], int]:
+    """A type of click: the number of a row of this kind, such as `operation`. Any other text is named."""
+
+    def integer(value: Any) -> int:
+        text = str(value)
+        if too_large := say_too_large(kind, text):
+            raise click.BadParameter(too_large)
+        if not re.fullmatch(r"0*[1-9][0-9]*", text):
+            raise click.BadParameter(f"{text[:40]!r} is no number: the {kind} 7 is written as 7")
+        return int(text)
+
+    return integer
 
 
 class _NotAsked(click.ClickException):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,13 +19,14 @@ from ..audit.queries import EventRow
 from ..audit.verify import ChainCheck
 from ..core.display import Display
 from ..host import Host
-from . import current_host, plain, to_json
+from . import current_host, number_of, plain, to_json
 
 # click exits with 2 for a wrong command line; here 2 also means that the chain could not be read.
 _EXITS = {"intact": 0, "broken": 1, "unverifiable": 3}
 
 # So many decisions are read at once.
 _PAGE = 100
+_HEAD = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
 _HELP = {
     "actor": "Who decided.",
     "action": "What was decided, such as job.retry.",
@@ -41,9 +43,13 @@ audit = AppGroup("audit", help="List, verify and export the audit: who did what,
 
 
 def head(text: str) -> tuple[int, bytes]:
-    """The sequence and hash of a logged head, `1204:9f3c…`. click reports a `ValueError` as wrong usage."""
-    sequence, _, hashed = text.partition(":")
-    return int(sequence), bytes.fromhex(hashed)
+    """The sequence and hash of a logged head, `1204:9f3c…`. Any other text is wrong usage."""
+    found = _HEAD.fullmatch(text)
+    if found is None:
+        raise click.BadParameter(
+            "write it as in the log: 1204:9f3c…, with all 64 digits of the hash"
+        )
+    return int(found[1]), bytes.fromhex(found[2])
 
 
 @audit.command("verify")
@@ -51,7 +57,7 @@ def head(text: str) -> tuple[int, bytes]:
 @click.option(
     "--since",
     default=1,
-    type=click.IntRange(1),
+    type=number_of("row"),
     help="The first row to verify; the row before it is trusted.",
 )
 @click.option(
@@ -66,6 +72,8 @@ def verify(as_json: bool, since: int, heads: tuple[tuple[int, bytes], ...]) -> N
     host = current_host()
     with _reading(host) as session:
         found = verifying.verify(session, host.secrets, first=since, expected=dict(heads))
+    if since > 1 and not found.rows and found.broken is None:
+        raise click.UsageError(f"there is no row {since}")
     click.echo(to_json(_plain(found)) if as_json else plain(_words(found)))
     raise SystemExit(_EXITS[found.state])
 
@@ -79,7 +87,7 @@ def verify(as_json: bool, since: int, heads: tuple[tuple[int, bytes], ...]) -> N
     show_default=True,
     expose_value=False,
 )
-@click.option("--since", default=1, type=click.IntRange(1), help="The first row to write.")
+@click.option("--since", default=1, type=number_of("row"), help="The first row to write.")
 def export(since: int) -> None:
     """Print every row as it is signed, one JSON object per line, without the display policy.
 
@@ -124,17 +132,19 @@ def list_decisions(limit: int, as_json: bool, **conditions: str) -> None:
     except BadAuditFilter as error:
         raise click.UsageError(f"{error}") from None
     display = Display(host.display, may_see=True)
-    before, now = None, datetime.now(UTC)
+    before, now, rest = None, datetime.now(UTC), limit
     with _reading(host) as session:
-        while limit:
+        while rest:
             found = queries.page_of_events(session, wanted, now, before=before, shown=display.clean)
-            for row in found.rows[:limit]:
+            for row in found.rows[:rest]:
                 shown = _shown(row, display)
                 click.echo(to_json(shown) if as_json else plain(_line(shown)))
-            limit -= min(limit, len(found.rows))
-            if found.older is None:
-                return
+            rest -= min(rest, len(found.rows))
             before = found.older
+            if before is None:
+                break
+    if rest == limit and not as_json:
+        click.echo("no decision matches")
 
 
 def _shown(row: EventRow, display: Display) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from flask.cli import AppGroup
 
 from ..actions.domain import Action
 from ..actions.registry import ACTIONS
-from ..core.db import say_too_large
 from ..core.display import Display
 from ..core.reading import Reading, read_snapshot
 from ..core.words import counted, moment
@@ -28,7 +27,7 @@ from ..operations.queries import (
     find_operation,
     page_of_operations,
 )
-from . import _operate, current_host, plain, to_json
+from . import _operate, current_host, number_of, plain, to_json
 
 # How often `--wait` looks.
 _LOOK_SECONDS = 0.5
@@ -121,9 +120,6 @@ def _wait(id: int, *, as_json: bool) -> None:
 
 
 def _find(id: int) -> ListedOperation:
-    if too_large := say_too_large("operation", str(id)):
-        click.echo(f"Error: {too_large}", err=True)
-        sys.exit(_NOT_ASKED)
     found: ListedOperation | None = _read(lambda read: find_operation(read.session, id))
     if found is None:
         click.echo(f"Error: there is no operation {id}", err=True)
@@ -142,7 +138,7 @@ def _read(look: Callable[[Reading], Any]) -> Any:
 
 
 @operation.command("show", short_help="Show an operation.")
-@click.argument("id", type=click.IntRange(min=1))
+@click.argument("id", type=number_of("operation"))
 @click.option("--wait", is_flag=True, help="Follow it to its end.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(id: int, wait: bool, as_json: bool) -> None:
@@ -223,7 +219,7 @@ def _add(action: Action[Any]) -> None:
         help=f"{action.title.partition(' ')[0]} the operations with these IDS. "
         f"{action.risk}\n{_operate.EXITS}",
     )
-    @click.argument("ids", nargs=-1, required=True, type=click.IntRange(min=1))
+    @click.argument("ids", nargs=-1, required=True, type=number_of("operation"))
     @_operate.options
     def command(ids: tuple[int, ...], **options: Any) -> None:
         _operate.run_action(action.name, [f"operation/{id}" for id in ids], **options)

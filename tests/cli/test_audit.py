@@ -66,6 +66,25 @@ def test_nothing_decided_yet_is_intact(command: Command) -> None:
     assert command("verify").output == "intact: there is no row 1 or later\n"
 
 
+@pytest.mark.parametrize(
+    ("since", "why"),
+    [
+        ("4", "Error: there is no row 4\n"),
+        ("99999", "Error: there is no row 99999\n"),
+        ("9" * 30, f"there is no row {'9' * 30}: an id is at most"),
+        ("2h", "'2h' is no number: the row 7 is written as 7"),
+        ("0", "'0' is no number"),
+    ],
+)
+def test_a_row_that_is_not_there_exits_with_2(
+    command: Command, head: str, since: str, why: str
+) -> None:
+    for more in ([], ["--json"]):
+        found = command("verify", "--since", since, *more)
+        assert (found.exit_code, why in found.output) == (2, True)
+        assert "intact" not in found.output
+
+
 def test_a_broken_chain_exits_with_1_and_names_the_row(
     command: Command, head: str, connection: Connection
 ) -> None:
@@ -82,7 +101,10 @@ def test_a_head_from_the_log_must_still_be_there(
 ) -> None:
     other = "2:" + "00" * 32
     assert command("verify", "--head", other).exit_code == 1
-    assert command("verify", "--head", "nonsense").exit_code == 2
+    for nonsense in ("nonsense", "zz", "2:zz", "x:" + "00" * 32, "2:9f3c"):
+        refused = command("verify", "--head", nonsense)
+        assert refused.exit_code == 2
+        assert "write it as in the log: 1204:9f3c…" in refused.output
     _tamper(connection, "DELETE FROM opsjobs.audit_events WHERE sequence = 3")
     _tamper(
         connection,
@@ -157,7 +179,10 @@ def test_a_list_has_the_filter_of_the_page(command: Command, append: Callable[..
             "ops-demo", "anna"
         )
     )
-    assert command("list", "--search", "nowhere").output == ""
+    assert command("list", "--search", "nowhere").output == "no decision matches\n"
+    assert command("list", "--search", "nowhere", "--json").output == ""
+    backward = command("list", "--since", "1h", "--until", "2h")
+    assert (backward.exit_code, "since: is not before until" in backward.output) == (2, True)
     refused = command("list", "--since", "soon")
     assert (refused.exit_code, "since: 'soon' is no time" in refused.output) == (2, True)
 
@@ -186,4 +211,5 @@ def test_what_the_policy_hides_is_not_listed(
         found = runner.invoke(args=["opsjobs", "audit", "list", *words])
         assert found.exit_code == 0
         assert "sesame" not in found.output
-    assert runner.invoke(args=["opsjobs", "audit", "list", "--search", "open sesame"]).output == ""
+    found = runner.invoke(args=["opsjobs", "audit", "list", "--search", "open sesame"])
+    assert found.output == "no decision matches\n"

@@ -135,3 +135,13 @@ def test_what_cannot_be_asked_exits_with_2(call: Any, words: tuple[Any, ...], sa
 def test_one_that_does_not_exist_exits_with_1(call: Any) -> None:
     assert call("show", 7).exit_code == 1
     assert call("pause", 7, *REASON).exit_code == 1
+
+
+@pytest.mark.parametrize("words", [("show",), ("pause", *REASON), ("undo", *REASON)])
+def test_what_is_no_number_of_an_operation_is_named(call: Any, words: tuple[str, ...]) -> None:
+    for text, why in (
+        ("abc", "'abc' is no number: the operation 7 is written as 7"),
+        ("9223372036854775808", "there is no operation 9223372036854775808: an id is at most"),
+    ):
+        refused = call(words[0], text, *words[1:])
+        assert (refused.exit_code, why in refused.output) == (2, True)
