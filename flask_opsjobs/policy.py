@@ -160,9 +160,15 @@ def describe_failure(error: BaseException) -> str:
     The message of the exception is left out, since it may quote a value; it is kept only when our own code
     raised.
     """
+    place = find_place(error)
+    return f"{type(error).__name__}{f': {error}' if place is None else f' at {place}'}"
+
+
+def find_place(error: BaseException) -> str | None:
+    """The innermost line of the policy's file that raised; None when our own code did, which called it."""
     _, *inside = extract_tb(error.__traceback__)  # the first frame is ours, which called the policy
-    place = f" at {inside[0].filename}:{inside[0].lineno}" if inside else f": {error}"
-    return f"{type(error).__name__}{place}"
+    own = [frame for frame in inside if frame.filename == inside[0].filename]
+    return f"{own[-1].filename}:{own[-1].lineno}" if own else None
 
 
 def _takes(method: Callable[..., Any], arguments: Sequence[str]) -> bool:

@@ -49,7 +49,8 @@ def escalate(is_test: bool) -> None:
         caller.close()
     if answer is None or answer.kind != "returned":
         why = "it did not answer" if answer is None else answer.error
-        click.echo(plain(f"failed: {why}"), err=True)
+        place = f", at {answer.place}" if answer and answer.place else ""
+        click.echo(plain(f"failed: {why}{place}"), err=True)
         sys.exit(1)
     if answer.note:
         click.echo(plain(f"note: {answer.note}"), err=True)

@@ -29,6 +29,7 @@ from ..engine.worker.forking import ChildPools, die_with
 from ..escalations.facts import clean_facts
 from ..host import Host
 from ..jobs.record.json_storage import clean_text
+from ..policy import find_place
 
 _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -50,13 +51,15 @@ _GRACE_SECONDS = 10.0
 class Answer:
     """How a call ended: `kind` is `returned`, `raised`, `timed_out`, `died` or `stopped`.
 
-    `reference` and `error` have passed the display policy. `note` says what was wrong with a reference.
+    `reference` and `error` have passed the display policy. `note` says what was wrong with a reference,
+    `place` is the line of the policy that raised.
     """
 
     kind: str
     reference: str | None = None
     error: str | None = None
     note: str | None = None
+    place: str | None = None
 
 
 class PolicyProcess:
@@ -193,7 +196,8 @@ class PolicyProcess:
                 return _make_answer(found, display)
         except BaseException as error:
             said = f"{type(error).__name__}: {_text_of(error)}".rstrip(": ")
-            return Answer("raised", error=_shown(said, display, _LONGEST_ERROR))
+            place = find_place(error)
+            return Answer("raised", error=_shown(said, display, _LONGEST_ERROR), place=place)
 
 
 def _make_answer(found: Any, display: Display) -> Answer:
@@ -212,7 +216,8 @@ def _make_answer(found: Any, display: Display) -> Answer:
 
 def _shown(text: str, display: Display, most: int) -> str:
     """The text as the display policy shows it, on one line, as Postgres can store it."""
-    return on_one_line(clean_text(display.start(text[:_LONGEST_RAW], most)))[: 2 * most]
+    shown = display.start(clean_text(text[:_LONGEST_RAW]), most)
+    return on_one_line(clean_text(shown))[: 2 * most]
 
 
 def _text_of(error: BaseException) -> str:

@@ -9,6 +9,7 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
+from tests.support import escalating
 from tests.support.escalating import Acting, HideSecret
 
 pytestmark = pytest.mark.processes
@@ -51,7 +52,7 @@ def test_it_prints_the_reference(shop: Flask, policy: Acting) -> None:
     [
         ("returns_nothing", 0, "invoked: it returned no reference\n"),
         ("returns_a_secret", 0, "invoked: reference ticket [hidden]\n"),
-        ("raises", 1, "failed: RuntimeError: the pager says [hidden]\n"),
+        ("returns_controls", 0, "invoked: reference a\ufffdb\\x1b[31m\\nc\ufffd\n"),
         (
             "ends_its_process",
             1,
@@ -65,6 +66,26 @@ def test_it_says_why_not(
     policy.act(act)
     done = run(shop, "--test")
     assert (done.exit_code, done.output) == (exit_code, output)
+
+
+@pytest.mark.parametrize(
+    ("act", "says", "line"),
+    [
+        ("raises", "RuntimeError: the pager says [hidden]", "raise RuntimeError(f"),
+        ("looks_up_a_missing_key", "KeyError: 'x'", 'return {}["x"]'),
+        ("raises_in_a_library", "JSONDecodeError: Expecting value", 'json.loads("no json")'),
+    ],
+)
+def test_it_says_in_which_line_the_policy_raised(
+    shop: Flask, policy: Acting, act: str, says: str, line: str
+) -> None:
+    policy.act(act)
+    done = run(shop, "--test")
+    assert done.exit_code == 1
+    said, _, number = done.output.rstrip().rpartition(":")
+    assert said.startswith(f"failed: {says}")
+    assert said.endswith(f", at {escalating.__file__}")
+    assert line in Path(escalating.__file__).read_text().splitlines()[int(number) - 1]
 
 
 def test_each_test_has_its_own_key(shop: Flask, policy: Acting) -> None:

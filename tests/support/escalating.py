@@ -66,6 +66,12 @@ class Acting:
     def _raises(self) -> None:
         raise RuntimeError(f"the pager says {SECRET}")
 
+    def _looks_up_a_missing_key(self) -> str:
+        return {}["x"]
+
+    def _raises_in_a_library(self) -> Any:
+        return json.loads("no json")
+
     def _raises_10_mb(self) -> None:
         raise RuntimeError("y" * 10_000_000)
 
