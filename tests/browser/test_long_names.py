@@ -1,4 +1,4 @@
-"""Names of 200 characters, the longest that are allowed:
+"""Names of 80 and of 200 characters:
 no page scrolls sideways, and each shows where a name begins and ends.
 """
 
@@ -19,7 +19,6 @@ from tests.web import rows
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 WIDTHS = (1440, 1280, 360)
-LENGTH = 200
 
 
 def _name(what: str, length: int) -> str:
@@ -27,11 +26,12 @@ def _name(what: str, length: int) -> str:
     return ("reconciliation" * 20)[: length - len(what) - 1] + f"_{what}"
 
 
-@pytest.fixture
-def paths(app: Flask, host: Host) -> dict[str, str]:
+@pytest.fixture(params=[80, 200])
+def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, str]:
     """Every page that shows a name, about things that all bear long ones."""
     task, queue, limiter, partition, tag, actor = (
-        _name(what, LENGTH) for what in ("task", "queue", "limiter", "partition", "tag", "actor")
+        _name(what, request.param)
+        for what in ("task", "queue", "limiter", "partition", "tag", "actor")
     )
     with Session(host.engine, expire_on_commit=False) as session:
         named: dict[str, Any] = {"task": task, "queue": queue, "tags": [tag]}
@@ -40,45 +40,45 @@ def paths(app: Flask, host: Host) -> dict[str, str]:
             session,
             jobs["failed"],
             traceback=rows.TRACEBACK,
-            worker=_name("worker", LENGTH),
+            worker=_name("worker", request.param),
         )
         rows.make_limiter(session, limiter)
         held = rows.make_limited(session, partition, "started", limiter=limiter, **named)
         waiting = rows.make_limited(session, partition, limiter=limiter, **named)
         for state in ("alive", "late", "missing", "stopped"):
             found = {
-                "host": _name("host", LENGTH),
-                "version": _name("version", LENGTH),
+                "host": _name("host", request.param),
+                "version": _name("version", request.param),
             }
             rows.make_worker(
                 session,
                 state,
-                name=_name(state, LENGTH),
-                queues=[queue, _name("other", LENGTH)],
+                name=_name(state, request.param),
+                queues=[queue, _name("other", request.param)],
                 reserved=[f"{held.id}-1"],
                 **found,
             )
-        rows.make_loops(session, process=_name("process", LENGTH))
+        rows.make_loops(session, process=_name("process", request.param))
         rows.make_integrity_check(session, queue=queue)
         facts = {"queue": queue}
         incident = rows.make_incident(
             session, "queue_unserved", subject=f"queue/{queue}", facts=facts
         )
         deploy = rows.make_deploy(
-            session, _name("version", LENGTH), at=rows.ago(minutes=12), actor=actor
+            session, _name("version", request.param), at=rows.ago(minutes=12), actor=actor
         )
         failure = rows.make_counted_failure(
             session,
             [jobs["failed"]],
             deploy,
-            type=_name("type", LENGTH),
+            type=_name("type", request.param),
             title=f"KeyError: {task}",
-            raised_in=f"{task} in {_name('module', LENGTH)}",
+            raised_in=f"{task} in {_name('module', request.param)}",
         )
         missing = rows.make_incident(
             session,
             "worker_missing",
-            facts={"worker": _name("missing", LENGTH), "jobs": [jobs["started"].id]},
+            facts={"worker": _name("missing", request.param), "jobs": [jobs["started"].id]},
         )
         rows.make_entry(session, jobs["queued"])
         session.add(
@@ -86,8 +86,8 @@ def paths(app: Flask, host: Host) -> dict[str, str]:
         )
         target = f"queue/{queue}"
         event = rows.make_event(session, actor=actor, subject=target, targets=(target,))
-        step, other = (_name(what, LENGTH) for what in ("step", "other"))
-        flow = {"name": _name("flow", LENGTH)}
+        step, other = (_name(what, request.param) for what in ("step", "other"))
+        flow = {"name": _name("flow", request.param)}
         ended = {"state": "finished", "finished": 2, "settled": 2, "ended_by": "finished"}
         done = {step: jobs["finished"].id, other: jobs["canceled"].id}
         good = rows.make_run(session, done, ended_at=rows.ago(hours=1), **ended, **flow)
@@ -95,7 +95,7 @@ def paths(app: Flask, host: Host) -> dict[str, str]:
         run = rows.make_run(
             session, {step: jobs["failed"].id, "wait": wait.id, other: jobs["deferred"].id}, **flow
         )
-        rows.make_signal(session, run=run.id, name=_name("signal", LENGTH), key=step)
+        rows.make_signal(session, run=run.id, name=_name("signal", request.param), key=step)
         session.commit()
     operator = Operator(host)
     shown = [
@@ -136,7 +136,7 @@ def paths(app: Flask, host: Host) -> dict[str, str]:
         "forensics": "/forensics?subject=nothing",
         "forensics of a queue": f"/forensics/queue/{queue}",
         "forensics of a job": f"/forensics/job/{jobs['failed'].id}",
-        "forensics of a worker": f"/forensics/worker/{_name('missing', LENGTH)}",
+        "forensics of a worker": f"/forensics/worker/{_name('missing', request.param)}",
         "audit": "/audit",
         "audit row": f"/audit?row={event}",
         "decision": f"/audit/{event}",
@@ -185,7 +185,7 @@ def test_a_shortened_name_keeps_its_end_and_has_the_whole_in_its_title(
         short = page.locator(".rows .short-name").first
         whole, shown = str(short.get_attribute("title")), short.text_content()
         begin, end = shown.split("…")
-        assert len(whole) >= LENGTH
+        assert len(whole) >= 80
         assert whole.startswith(begin)
         assert whole.endswith(end)
         assert page.evaluate(_BELOW_OTHERS) == [], name
