@@ -56,7 +56,7 @@ class IntegrityCheck(Base):
     """The integrity check of a queue: its jobs enqueued, deleted and stored, and its differences.
 
     The rows were counted at `counted_at` in one snapshot; Redis and the heartbeats were compared with them at
-    `compared_at`.
+    `compared_at`. `states` is how many jobs have each state, plain RQ jobs too, without those of 0.
     """
 
     __tablename__ = "integrity_checks"
@@ -74,6 +74,7 @@ class IntegrityCheck(Base):
     queued_nowhere: Mapped[int] = mapped_column(BigInteger, server_default="0")
     started_unreserved: Mapped[int] = mapped_column(BigInteger, server_default="0")
     orphan_deliveries: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    states: Mapped[dict[str, int]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
 
     __table_args__ = (
         CheckConstraint(

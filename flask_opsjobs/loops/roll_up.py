@@ -1,20 +1,20 @@
-"""Runs the roll_up loop: it counts jobs per minute and samples queue depths, so that no page counts rows."""
+"""Runs the roll_up loop: it counts jobs per minute and in all, and samples depths, so that no page counts."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..core import sql
 from ..core.words import counted
 from ..failures.count import MOST, count_failures, infer_deploy_deaths
 from ..jobs.lifecycle import FINAL, MANAGED_FINAL, STATES
 from ..lifeline.retention import NUMBER_DAYS
-from ..overview.pace_queries import BOUNDS
+from ..overview.pace_queries import BOUNDS, add_histograms
 from .loop import IDLE, Loop, Pass, every
 
 _MINUTE = timedelta(minutes=1)
@@ -28,6 +28,10 @@ _MOST_OLD = 10_000
 _COUNTS_PER_MINUTE = timedelta(days=2)
 _DEPTH_CAP = 100_000
 _ALL_QUEUES = ""
+# The first so many queues have a row of totals each, all others have one together. Metrics name those queues.
+MOST_QUEUES = 200
+OTHER_QUEUES = ""
+_MOST_DECISIONS = 50_000
 
 
 def run(context: Pass) -> str:
@@ -35,6 +39,7 @@ def run(context: Pass) -> str:
     folded = _fold_job_counts(context) + _fold_limits(context)
     _sample_depths(context)
     ended = _count_minutes(context)
+    _count_decisions(context)
     infer_deploy_deaths(context.connection, context.now)
     failed = _count_failures(context)
     report = [f"counted {counted(ended, 'end')}"] if ended else []
@@ -45,8 +50,9 @@ def run(context: Pass) -> str:
 
 def _fold_job_counts(context: Pass) -> int:
     connection = context.connection
-    row = connection.execute(sql.load("fold_job_counts"), {"limit": _MOST_COUNTER_ROWS}).fetchone()
-    folded: int = row[0] if row else 0
+    rows = connection.execute(sql.load("fold_job_counts"), {"limit": _MOST_COUNTER_ROWS}).fetchall()
+    _add_totals(context, {queue: _Total(enqueued=enqueued) for queue, enqueued, _ in rows})
+    folded: int = sum(number for _, _, number in rows)
     old = {"before": context.now - _COUNTS_PER_MINUTE, "limit": _MOST_OLD}
     connection.execute(sql.load("fold_old_enqueue_counts"), old)
     if folded >= _MOST_COUNTER_ROWS:
@@ -101,12 +107,15 @@ def _count_minutes(context: Pass) -> int:
     if first and start >= end:
         return 0
     parameters = {"start": start, "end": end, "states": list(MANAGED_FINAL), "bounds": list(BOUNDS)}
-    ended = connection.execute(sql.load("count_ended_jobs"), parameters).fetchall()
-    sums = _sum(row[:-1] for row in ended)
+    found = connection.execute(sql.load("count_ended_jobs"), parameters).fetchall()
+    ended = [_Ended(*row) for row in found]
+    sums = _sum(ended)
     rows = [sum_.row(*key) for key, sum_ in sums.items()]
     connection.execute(sql.load("write_rollups"), {"rows": json.dumps(rows, default=str)})
     quarters = json.dumps(_sum_quarters(ended), default=str)
     connection.execute(sql.load("add_task_ends"), {"rows": quarters})
+    _add_totals(context, _sum_totals(ended))
+    connection.execute(sql.load("add_slot_totals"), {"start": start, "end": end})
     connection.execute(sql.load("move_rollup_position"), {"start": first or start, "end": end})
     if end < last:
         context.again()
@@ -120,6 +129,29 @@ def _begin(context: Pass, last: datetime) -> datetime:
     return last if not row or row[0] is None else min(last, max(_floor(row[0]), last - _FIRST))
 
 
+def _count_decisions(context: Pass) -> None:
+    """Add the decisions of the audit that are not counted yet to the totals of actions."""
+    row = context.connection.execute(
+        sql.load("add_action_totals"), {"limit": _MOST_DECISIONS}
+    ).fetchone()
+    if row and row[0] >= _MOST_DECISIONS:
+        context.again()
+
+
+class _Ended(NamedTuple):
+    """So many jobs of one task that ended in one minute alike. `wait` and `run` are buckets of histograms."""
+
+    minute: datetime
+    queue: str
+    state: str
+    wait: int | None
+    run: int | None
+    number: int
+    task: str
+    wait_seconds: float
+    run_seconds: float
+
+
 @dataclass
 class _Sum:
     """The jobs that ended in one minute and queue. An end that nobody saw has no minute."""
@@ -128,35 +160,86 @@ class _Sum:
     waits: list[int] = field(default_factory=list)
     runs: list[int] = field(default_factory=list)
 
-    def add(self, state: str, wait: int | None, run: int | None, number: int) -> None:
-        self.ends[state] += number
-        for histogram, bucket in ((self.waits, wait), (self.runs, run)):
+    def add(self, ended: _Ended) -> None:
+        self.ends[ended.state] += ended.number
+        for histogram, bucket in ((self.waits, ended.wait), (self.runs, ended.run)):
             if bucket is not None:
                 histogram.extend([0] * (bucket + 1 - len(histogram)))
-                histogram[bucket] += number
+                histogram[bucket] += ended.number
 
     def row(self, minute: datetime, queue: str) -> dict[str, Any]:
         histograms = {"waits": self.waits, "runs": self.runs}
         return {"minute": minute, "queue": queue, **self.ends, **histograms}
 
 
-def _sum(rows: Iterable[Any]) -> dict[tuple[datetime, str], _Sum]:
+def _sum(rows: Iterable[_Ended]) -> dict[tuple[datetime, str], _Sum]:
     sums: dict[tuple[datetime, str], _Sum] = defaultdict(_Sum)
-    for minute, queue, *numbers in rows:
-        sums[minute, queue].add(*numbers)
-        sums[minute, _ALL_QUEUES].add(*numbers)
+    for row in rows:
+        sums[row.minute, row.queue].add(row)
+        sums[row.minute, _ALL_QUEUES].add(row)
     return sums
 
 
-def _sum_quarters(rows: Iterable[Any]) -> list[dict[str, Any]]:
+def _sum_quarters(rows: Iterable[_Ended]) -> list[dict[str, Any]]:
     """The jobs of each task that finished and failed in each quarter of an hour."""
     sums: dict[tuple[str, datetime], dict[str, int]] = {}
-    for minute, _queue, state, _wait, _run, number, task in rows:
-        if state in ("finished", "failed"):
-            quarter = minute.replace(minute=minute.minute - minute.minute % 15)
-            of = sums.setdefault((task, quarter), {"finished": 0, "failed": 0})
-            of[state] += number
+    for row in rows:
+        if row.state in ("finished", "failed"):
+            quarter = row.minute.replace(minute=row.minute.minute - row.minute.minute % 15)
+            of = sums.setdefault((row.task, quarter), {"finished": 0, "failed": 0})
+            of[row.state] += row.number
     return [{"task": task, "quarter": at, **numbers} for (task, at), numbers in sums.items()]
+
+
+@dataclass
+class _Total(_Sum):
+    """What is added to the totals of a queue."""
+
+    enqueued: int = 0
+    wait_seconds: float = 0.0
+    run_seconds: float = 0.0
+
+    def add(self, ended: _Ended) -> None:
+        super().add(ended)
+        self.wait_seconds += ended.wait_seconds
+        self.run_seconds += ended.run_seconds
+
+    def merge(self, other: _Total) -> None:
+        """Add another queue, for the row of all queues that have none of their own."""
+        self.ends = {state: number + other.ends[state] for state, number in self.ends.items()}
+        self.waits = add_histograms([self.waits, other.waits])
+        self.runs = add_histograms([self.runs, other.runs])
+        self.enqueued += other.enqueued
+        self.wait_seconds += other.wait_seconds
+        self.run_seconds += other.run_seconds
+
+    def as_row(self, queue: str) -> dict[str, Any]:
+        """The columns of `queue_totals`."""
+        columns = {name: value for name, value in vars(self).items() if name != "ends"}
+        return {"queue": queue, **self.ends, **columns}
+
+
+def _sum_totals(rows: Iterable[_Ended]) -> dict[str, _Total]:
+    totals: dict[str, _Total] = defaultdict(_Total)
+    for row in rows:
+        totals[row.queue].add(row)
+    return totals
+
+
+def _add_totals(context: Pass, totals: Mapping[str, _Total]) -> None:
+    """Add to the totals, which never shrink. A queue that has a row keeps it; the first ones get one."""
+    if not totals:
+        return
+    connection = context.connection
+    named = {queue for (queue,) in connection.execute(sql.load("list_totaled_queues"))}
+    named.discard(OTHER_QUEUES)
+    added: dict[str, _Total] = defaultdict(_Total)
+    for queue, total in sorted(totals.items()):
+        if queue not in named and len(named) < MOST_QUEUES:
+            named.add(queue)
+        added[queue if queue in named else OTHER_QUEUES].merge(total)
+    rows = [total.as_row(queue) for queue, total in added.items()]
+    connection.execute(sql.load("add_queue_totals"), {"rows": json.dumps(rows)})
 
 
 def _floor(moment: datetime) -> datetime:

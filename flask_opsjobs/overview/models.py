@@ -1,4 +1,4 @@
-"""Declares the tables of numbers per minute. The roll_up loop fills them, so that no page counts jobs."""
+"""Declares the tables of numbers per minute and of totals. The roll_up loop fills them, so no page counts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     DateTime,
+    Double,
     Integer,
     SmallInteger,
     Text,
@@ -66,7 +67,10 @@ class Depth(Base):
 
 
 class RollupPosition(Base):
-    """The single row that says which minutes are counted: from `counted_from` to before `counted_until`."""
+    """The single row that says which minutes are counted: from `counted_from` to before `counted_until`.
+
+    Decisions of the audit are counted up to `audit_sequence`.
+    """
 
     __tablename__ = "rollup_position"
 
@@ -75,6 +79,7 @@ class RollupPosition(Base):
     )
     counted_from: Mapped[datetime | None] = mapped_column(MOMENT)
     counted_until: Mapped[datetime | None] = mapped_column(MOMENT)
+    audit_sequence: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
     __table_args__ = (
         CheckConstraint("id = 1", name="one_check"),
@@ -83,3 +88,58 @@ class RollupPosition(Base):
             name="order_check",
         ),
     )
+
+
+class QueueTotal(Base):
+    """How many jobs of a queue were enqueued and ended since the schema has this table. Never pruned.
+
+    At most 200 queues have a row. The row '' sums up all other queues. `waits` and `runs` are histograms as
+    in `Rollup`, `wait_seconds` and `run_seconds` the sums of their durations.
+    """
+
+    __tablename__ = "queue_totals"
+
+    queue: Mapped[str] = mapped_column(Text, primary_key=True)
+    enqueued: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    finished: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    failed: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    canceled: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    waits: Mapped[list[int]] = mapped_column(
+        ARRAY(BigInteger), server_default=text("'{}'::bigint[]")
+    )
+    runs: Mapped[list[int]] = mapped_column(
+        ARRAY(BigInteger), server_default=text("'{}'::bigint[]")
+    )
+    wait_seconds: Mapped[float] = mapped_column(Double, server_default="0")
+    run_seconds: Mapped[float] = mapped_column(Double, server_default="0")
+
+    __table_args__ = (
+        CheckConstraint(
+            "enqueued >= 0 AND finished >= 0 AND failed >= 0 AND canceled >= 0"
+            " AND wait_seconds >= 0 AND run_seconds >= 0",
+            name="positive_check",
+        ),
+    )
+
+
+class SlotTotal(Base):
+    """How many slots of cron entries had a result. Never pruned."""
+
+    __tablename__ = "slot_totals"
+
+    result: Mapped[str] = mapped_column(Text, primary_key=True)
+    slots: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (CheckConstraint("slots >= 0", name="positive_check"),)
+
+
+class ActionTotal(Base):
+    """How many decisions of the audit were about an action, by their outcome. Never pruned."""
+
+    __tablename__ = "action_totals"
+
+    action: Mapped[str] = mapped_column(Text, primary_key=True)
+    outcome: Mapped[str] = mapped_column(Text, primary_key=True)
+    decisions: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (CheckConstraint("decisions >= 0", name="positive_check"),)

@@ -74,6 +74,11 @@ class Worker(Base):
     forgotten_at: Mapped[datetime | None] = mapped_column(MOMENT)
     # The deploy that it runs; None when none was known when it started.
     deploy_id: Mapped[int | None] = mapped_column(BigInteger)
+    # The managed jobs that ended in it since it started, and how long they took, as of its last heartbeat.
+    # Of a plain RQ worker, what RQ counts.
+    jobs_finished: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    jobs_failed: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    work_seconds: Mapped[float] = mapped_column(Double, server_default="0")
 
     __table_args__ = (
         CheckConstraint("kind IN ('pool', 'plain', 'loops')", name="kind_check"),

@@ -89,7 +89,8 @@ class HeartbeatReport:
     """What a worker says with the heartbeat number `heartbeat_no`.
 
     `reserved` are its deliveries (`id-dispatch_no`), `rss_kb` its memory, and `counts` are events since it
-    started. `left_children` says why children left today, `pool` what the children do.
+    started. `left_children` says why children left today, `pool` what the children do. `jobs_finished` and
+    `jobs_failed` are the managed jobs that ended in it since it started, `work_seconds` how long they took.
     """
 
     heartbeat_no: int
@@ -98,6 +99,9 @@ class HeartbeatReport:
     counts: Mapping[str, Any] = field(default_factory=dict)
     left_children: Sequence[Mapping[str, Any]] = ()
     pool: PoolReport = field(default_factory=PoolReport)
+    jobs_finished: int = 0
+    jobs_failed: int = 0
+    work_seconds: float = 0.0
 
 
 def register(connection: Connection, process: WorkerProcess, now: datetime) -> int:

@@ -74,6 +74,55 @@ def last_run(bench: Bench) -> dict[str, Any]:
     return bench.row("SELECT report, error FROM opsjobs.loop_runs ORDER BY last_at DESC LIMIT 1")
 
 
+def test_each_state_is_counted_with_plain_jobs(
+    bench: Bench, keeper: Keeper, record_job: RecordJob, start_job: StartJob
+) -> None:
+    for kind in ("returned", "returned", "raised", "canceled"):
+        bench.record(start_job(bench, max_attempts=1), 1, Outcome(kind))
+    start_job(bench)
+    record_job(delay=60)
+    gone = record_job(queue="mail")
+    record_job()
+    for plain, queue, state in (
+        ("a", "default", "finished"),
+        ("b", "rq", "queued"),
+        ("c", "rq", "unknown"),
+    ):
+        bench.connection.execute(_PLAIN, {"rq_id": plain, "queue": queue, "state": state})
+    keeper.look()
+    assert states(bench) == {
+        "default": {
+            "finished": 3,
+            "failed": 1,
+            "canceled": 1,
+            "started": 1,
+            "scheduled": 1,
+            "available": 1,
+        },
+        "mail": {"available": 1},
+        "rq": {"queued": 1, "unknown": 1},
+    }
+    bench.connection.execute("DELETE FROM opsjobs.jobs WHERE origin = 'rq' OR id = %s", [gone])
+    keeper.look()
+    assert states(bench)["default"]["finished"] == 2
+    assert (states(bench)["mail"], states(bench)["rq"]) == ({}, {})
+
+
+_PLAIN = """
+    INSERT INTO opsjobs.jobs (origin, rq_id, task, queue, lane, state, args, max_attempts, created_at, due_at,
+        dispatched_at, started_at, ended_at, ended_by)
+    SELECT 'rq', %(rq_id)s, 'plain', %(queue)s, %(queue)s, %(state)s, '{}', 1, now(), now(), now(), now(),
+        CASE WHEN %(state)s <> 'queued' THEN now() END,
+        CASE %(state)s WHEN 'finished' THEN 'returned' WHEN 'unknown' THEN 'unseen' END
+"""
+
+
+def states(bench: Bench) -> dict[str, dict[str, int]]:
+    """How many jobs each queue has in each state, as counted."""
+    rows = bench.rows("SELECT queue, states FROM opsjobs.integrity_checks")
+    return {row["queue"]: row["states"] for row in rows}
+
+
 def test_at_rest_nothing_is_missing(
     bench: Bench, keeper: Keeper, record_job: RecordJob, start_job: StartJob
 ) -> None:

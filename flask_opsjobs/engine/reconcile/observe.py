@@ -50,5 +50,8 @@ def _columns(workers: Iterable[RQWorker], now: datetime) -> dict[str, object]:
         "queues": [",".join(worker.queues) for worker in all_of_them],
         "ttls": [worker.ttl_seconds for worker in all_of_them],
         "left": [worker.has_left for worker in all_of_them],
+        "finished": [worker.jobs_finished for worker in all_of_them],
+        "failed": [worker.jobs_failed for worker in all_of_them],
+        "seconds": [worker.work_seconds for worker in all_of_them],
         "now": now,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -196,6 +197,16 @@ class RQWorker:
     version: str | None = None
     has_left: bool = False
     ttl_seconds: float = 0.0
+    # The jobs that ended in it, and the time that they took, as RQ counts them.
+    jobs_finished: int = 0
+    jobs_failed: int = 0
+    work_seconds: float = 0.0
+
+
+_WORKER_FIELDS = (
+    *("queues", "pid", "hostname", "version", "death"),
+    *("successful_job_count", "failed_job_count", "total_working_time"),
+)
 
 
 def read_workers(redis: Redis, known: Iterable[str] = ()) -> list[RQWorker]:
@@ -211,7 +222,7 @@ def read_workers(redis: Redis, known: Iterable[str] = ()) -> list[RQWorker]:
     names = sorted(name for name in listed | set(known) if len(name) <= _LONGEST_NAME)
     with redis.pipeline(transaction=False) as pipe:
         for name in names:
-            pipe.hmget(start + name, "queues", "pid", "hostname", "version", "death", WORKER_FIELD)
+            pipe.hmget(start + name, *_WORKER_FIELDS, WORKER_FIELD)
             pipe.pttl(start + name)
         answers = pipe.execute(raise_on_error=False)
     pairs = zip(names, answers[::2], answers[1::2], strict=True)
@@ -232,16 +243,26 @@ def _is_hash(answer: Any) -> bool:
 
 
 def _worker(name: str, values: list[Any], ttl: int) -> RQWorker:
-    queues, pid, host, version, death = (_optional(value) for value in values)
+    found = dict(zip(_WORKER_FIELDS, map(_optional, values), strict=True))
+    queues, pid = found["queues"], found["pid"]
     return RQWorker(
         name=name,
         queues=[queue for queue in (queues or "").split(",") if queue],
         pid=int(pid) if pid and pid.isdecimal() and len(pid) < 10 else 0,
-        host=host or "",
-        version=version,
-        has_left=death is not None,
+        host=found["hostname"] or "",
+        version=found["version"],
+        has_left=found["death"] is not None,
         ttl_seconds=min(max(ttl, 0) / 1000, _LONGEST_TTL_SECONDS),
+        jobs_finished=int(_number(found["successful_job_count"])),
+        jobs_failed=int(_number(found["failed_job_count"])),
+        work_seconds=_number(found["total_working_time"]),
     )
+
+
+def _number(text: str | None) -> float:
+    """Return a count or a number of seconds; 0 for anything else."""
+    is_number = text is not None and re.fullmatch(r"\d{1,15}(\.\d{1,30})?", text, re.ASCII)
+    return float(text) if text is not None and is_number else 0.0
 
 
 def one_queue_per_redis(broker: Broker, names: Iterable[str]) -> list[Queue]:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import NamedTuple
 
 from ... import endings
 from ...core import sql
@@ -47,6 +48,14 @@ class Progress:
         return self.id, self.dispatch_no
 
 
+class EndedJobs(NamedTuple):
+    """The managed jobs that ended in a worker since it started, and how long they took. RQ counts its own."""
+
+    finished: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+
+
 class Heartbeat:
     """The state of a worker's heartbeat.
 
@@ -72,6 +81,7 @@ class Heartbeat:
         self._counts: Counter[str] = Counter()
         self.left_children = LeftChildren()
         self._pool = PoolReport()
+        self._jobs = EndedJobs()
         self._wanted: dict[tuple[int, int], str] = {}
         # Whether somebody said that a job shall stop, and which one was not read yet.
         self.is_stop_announced = False
@@ -126,9 +136,9 @@ class Heartbeat:
         with self._lock:
             self._counts[word] += 1
 
-    def report(self, pool: PoolReport) -> None:
+    def report(self, pool: PoolReport, jobs: EndedJobs) -> None:
         """Let the next heartbeat tell this of the worker."""
-        self._pool = pool
+        self._pool, self._jobs = pool, jobs
 
     def stops_wanted(self) -> dict[tuple[int, int], str]:
         """Return which of the held jobs shall stop, each with the reason, `CANCELED` or `LOST`."""
@@ -201,6 +211,9 @@ class Heartbeat:
                 counts=counts,
                 left_children=self.left_children.report(),
                 pool=_with_memory(self._pool),
+                jobs_finished=self._jobs.finished,
+                jobs_failed=self._jobs.failed,
+                work_seconds=self._jobs.seconds,
             ),
             now,
         )

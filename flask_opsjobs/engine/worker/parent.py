@@ -446,6 +446,7 @@ class Parent:
             order = sent.job.order
             self._times.note(order.task, order.queue, found.ended - found.began)
         place.count(found.outcome)
+        self._tally.note(found.outcome, found.ended - found.began)
         is_urgent = sent.is_started and self._has_limits
         self._record(
             found.key, found.outcome, child.pid, found.began, found.ended, is_urgent=is_urgent
@@ -581,6 +582,7 @@ class Parent:
         else:
             outcome = outcome_of_death(sent, death, child.page.log_tail(), self._tasks)
             place.count(outcome)
+            self._tally.note(outcome, steady_seconds() - began)
             is_wished = sent.why_killed == CANCELED
             self._record(sent.key, outcome, child.pid, began, steady_seconds(), is_urgent=is_wished)
 
@@ -749,7 +751,8 @@ class Parent:
         """Let the next heartbeat tell of the children. The first report does not wait for it."""
         is_first = not self._reported_at
         self._reported_at = now
-        self._heartbeat.report(self._tally.report(self._places, self._count_waiting(), now))
+        pool = self._tally.report(self._places, self._count_waiting(), now)
+        self._heartbeat.report(pool, self._tally.jobs)
         if is_first:
             self._recorder.beat_now()
 

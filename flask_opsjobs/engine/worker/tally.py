@@ -6,7 +6,9 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 
+from ...jobs.perform.outcomes import Outcome
 from ...workers.pool_report import ChildReport, PoolReport
+from .heartbeat import EndedJobs
 from .places import Place
 
 # Rates are means over so many reports, which are made once a second.
@@ -28,7 +30,18 @@ class Tally:
         self.ended = 0
         self.from_postgres = 0
         self.through_rq = 0
+        self.jobs = EndedJobs()
         self._moments: deque[tuple[float, int, int, int]] = deque(maxlen=_REPORTS + 1)
+
+    def note(self, outcome: Outcome, seconds: float) -> None:
+        """Note that a managed job has ended here after so long."""
+        before = self.jobs
+        is_finished = outcome.kind == "returned"
+        self.jobs = EndedJobs(
+            before.finished + is_finished,
+            before.failed + (not is_finished),
+            before.seconds + max(0.0, seconds),
+        )
 
     def report(self, places: Iterable[Place], reserved: int, now: float) -> PoolReport:
         """Return what the worker tells of itself. Called once a second. `reserved` jobs wait for a child."""

@@ -1,6 +1,7 @@
--- Adds the oldest %(limit)s counter rows to the sums of their minutes and removes them. Returns how many they
--- were. A counter row that is not committed yet is invisible here, and a later pass folds it, however late
--- its commit is. Only this loop writes enqueue_counts, so it waits for no other transaction.
+-- Adds the oldest %(limit)s counter rows to the sums of their minutes and removes them. Returns of each queue
+-- how many jobs were enqueued, for the totals, and how many counter rows it had. A counter row that is not
+-- committed yet is invisible here, and a later pass folds it, however late its commit is. Only this loop
+-- writes enqueue_counts, so it waits for no other transaction.
 -- Run by the roll_up loop. Index: enqueue_counts_pkey.
 WITH oldest AS MATERIALIZED (
     SELECT ctid FROM opsjobs.job_count_deltas LIMIT %(limit)s FOR UPDATE
@@ -15,4 +16,4 @@ WITH oldest AS MATERIALIZED (
         enqueued = c.enqueued + excluded.enqueued,
         deleted = c.deleted + excluded.deleted
 )
-SELECT count(*) FROM gone
+SELECT queue, sum(enqueued)::bigint, count(*) FROM gone GROUP BY queue

@@ -7,6 +7,7 @@ WITH written AS (
     SET heartbeat_no = %(heartbeat_no)s, heartbeat_at = %(now)s, reserved = %(reserved)s,
         rss_kb = %(rss_kb)s, counts = %(counts)s,
         left_children = %(left_children)s, pool = %(pool)s,
+        jobs_finished = %(jobs_finished)s, jobs_failed = %(jobs_failed)s, work_seconds = %(work_seconds)s,
         state = CASE state WHEN 'stopped' THEN state ELSE 'alive' END,
         ended_at = CASE state WHEN 'stopped' THEN ended_at END,
         forgotten_at = CASE state WHEN 'stopped' THEN forgotten_at END
