@@ -23,7 +23,7 @@ from flask_sqlalchemy import SQLAlchemy
 from redis import Redis
 from sqlalchemy.engine import make_url
 
-from flask_opsjobs import OpsJobs
+from flask_opsjobs import OpsJobs, signals
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.testing.postgres import TemporaryPostgres
@@ -42,6 +42,8 @@ from tests.support.serving import served
 from tests.support.sessions import KeptSessions
 
 name_the_opener()
+# A fact that an event does not declare fails the test.
+signals.is_strict = True
 
 # --- options
 

@@ -1,4 +1,4 @@
-"""Shows in the docs what the code says: of jobs, reasons, settings, cron and limits.
+"""Shows in the docs what the code says: of jobs, reasons, settings, events, cron and limits.
 
 So no page repeats a list that stands in the code, and none can fall behind it.
 """
@@ -12,7 +12,7 @@ import diagram
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-from flask_opsjobs import settings
+from flask_opsjobs import settings, signals
 from flask_opsjobs.cron import lifecycle as cron
 from flask_opsjobs.escalations import lifecycle as escalations
 from flask_opsjobs.escalations.facts import MEANINGS as ESCALATION_FACTS
@@ -139,6 +139,21 @@ class Settings(_Table):
             yield f"`{key}`", f"`{setting.default!r}`", setting.meaning
 
 
+class Events(_Table):
+    """Lists every event: when and where it is sent, and with which facts."""
+
+    head = ("event", "sent when", "facts; **labels** are bold")
+
+    def rows(self) -> Iterable[tuple[str, ...]]:
+        for event in signals.EVENTS.values():
+            facts = "; ".join(
+                f"{f'**`{name}`**' if name in event.labels else f'`{name}`'} {meaning}"
+                for name, meaning in event.facts.items()
+            )
+            where = f"{event.meaning}; *{event.when}*, in the process {event.process}"
+            yield f"`{event.name}`", where, facts
+
+
 class Overlaps(_Table):
     """Lists what happens to a slot while a job of its entry has not ended."""
 
@@ -183,6 +198,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("job-endings", Endings)
     app.add_directive("job-diagram", Diagram)
     app.add_directive("explain-reasons", Reasons)
+    app.add_directive("events", Events)
     app.add_directive("cron-overlaps", Overlaps)
     app.add_directive("cron-catch-ups", CatchUps)
     app.add_directive("cron-results", Results)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from .. import signals
 from ..audit import transitions as audit_transitions
 from ..audit.transitions import Decision
 from ..core.db import Connection
@@ -106,7 +107,7 @@ class Execution:
             try:
                 # A savepoint undoes writes and releases locks when the plan is refused or was changed
                 # meanwhile.
-                with self.connection.transaction():
+                with signals.once_committed(), self.connection.transaction():
                     plan, rows, receipt, after, related = self._write()
             except ChangedMeanwhile:
                 continue
@@ -116,6 +117,14 @@ class Execution:
             receipt = self._audit(receipt, before, after, related)
             assert receipt.audit_sequence is not None
             self.request.action.note(self.connection, self.request, rows, receipt.audit_sequence)
+            signals.send(
+                signals.action_executed,
+                action=receipt.action,
+                actor=self.request.actor,
+                via=self.request.via,
+                targets=len(receipt.done),
+                audit=receipt.audit_sequence,
+            )
             if self.preview is not None:
                 now = self.request.now
                 planning.spend_preview(self.connection, self.preview.id, receipt, now)
@@ -163,6 +172,13 @@ class Execution:
         """Audit or log a refusal, and spend the preview's token, unless the refusal says otherwise."""
         request, preview = self.request, self.preview
         receipt = refused.receipt(request.action.name)
+        signals.send(
+            signals.action_refused,
+            action=receipt.action,
+            actor=request.actor,
+            via=request.via,
+            code=refused.code,
+        )
         if refused.is_audited:
             receipt = self._audit(receipt, refused.before, refused.after)
         if refused.is_logged:
@@ -210,7 +226,7 @@ def execute_preview(
     in_redis: Mapping[str, DeliveryPlace | QueueInRedis],
 ) -> Receipt:
     """Execute a preview in one transaction, which is committed also when the preview is refused."""
-    with connection.transaction():
+    with signals.sent_by(host), signals.once_committed(), connection.transaction():
         planning.limit_waits(connection, WAIT_SECONDS)
         preview = planning.lock_preview(connection, host.secrets, preview_id)
         if preview is None:
@@ -235,7 +251,7 @@ def execute_preview(
 
 def execute_request(connection: Connection, request: Request) -> Receipt:
     """Lock the targets, plan and execute in one transaction, which is committed also when it is refused."""
-    with connection.transaction():
+    with signals.sent_by(request.host), signals.once_committed(), connection.transaction():
         planning.limit_waits(connection, WAIT_SECONDS)
         execution = Execution(connection, request)
         receipt = execution.carry_out()

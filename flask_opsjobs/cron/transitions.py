@@ -15,6 +15,7 @@ from typing import Any
 from psycopg import Rollback
 from psycopg.rows import class_row
 
+from .. import signals
 from ..core import sql
 from ..core.db import Connection
 from .declaration import EntryDeclaration
@@ -155,6 +156,14 @@ def write_result(connection: Connection, entry: CronEntryRow, slot: Slot, now: d
         "until_at": slot.until_at or slot.slot_at,
     }
     connection.execute(sql.load("insert_cron_slot"), row)
+    signals.send(
+        signals.cron_slot_decided,
+        entry=entry.name,
+        slot_at=slot.slot_at,
+        result=slot.result,
+        slots=slot.slots,
+        job_id=slot.job_id,
+    )
 
 
 def move_on(connection: Connection, name: str, until: datetime) -> None:

@@ -1,10 +1,11 @@
 """Retries attempts and ends jobs: the only place that does, and it tells all that wait for an end."""
 
 from .after_end import MovedJob
+from .ended_attempt import EndedAttempt
+from .events import send_recalls
 from .transitions import (
     NOT_RUN_BY_WORKER,
     WORKER_STOPPED,
-    EndedAttempt,
     cancel,
     count_failed_deliveries,
     discard,
@@ -35,6 +36,7 @@ __all__ = [
     "rescue",
     "rescue_lost",
     "rescue_reserved",
+    "send_recalls",
     "skip",
     "stop",
     "write_outcomes",

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from .. import signals
 from ..core import sql
 from ..core.db import Connection
 from . import callbacks
@@ -41,7 +42,7 @@ def advance(
     then nothing was written.
     """
     patience = patience_of(connection)
-    with connection.transaction():
+    with signals.once_committed(), connection.transaction():
         found = one(connection, "lock_workflow", id=run, now=now, patience=patience)
         if found is None:
             connection.execute(sql.load("forget_end_events"), {"id": run})
@@ -225,6 +226,12 @@ class _Turn:
         if ended is None:
             return
         self.is_idle = False
+        signals.send(
+            signals.workflow_ended,
+            workflow_id=ended["id"],
+            name=ended["name"],
+            state=ended["state"],
+        )
         if ended["on_end"] is None:
             return
         facts = {

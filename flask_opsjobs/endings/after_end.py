@@ -17,7 +17,8 @@ from ..limits import transitions as limits
 class MovedJob(NamedTuple):
     """A job whose attempt ended, or that ended while it waited, and its new state.
 
-    `is_not_run`: a worker had claimed it but did not call its function.
+    `is_not_run`: a worker had claimed it but did not call its function. `lost_attempt` is the attempt that
+    was lost with its worker, if one was.
     """
 
     id: int
@@ -33,6 +34,7 @@ class MovedJob(NamedTuple):
     workflow_id: int | None = None
     batch_id: int | None = None
     is_not_run: bool = False
+    lost_attempt: int | None = None
 
     @property
     def key(self) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from .. import signals
 from ..core import sql
 from ..core.db import Connection
 from . import callbacks
@@ -33,7 +34,7 @@ def fold(connection: Connection, batch: int, now: datetime | None = None) -> Adv
     then nothing was written.
     """
     patience = patience_of(connection)
-    with connection.transaction():
+    with signals.once_committed(), connection.transaction():
         found = one(connection, "lock_batch_to_fold", id=batch, now=now, patience=patience)
         if found is None:
             connection.execute(sql.load("forget_batch_end_events"), {"id": batch})
@@ -113,6 +114,9 @@ class _Turn:
             return False
         if ended["state"] == "failed":
             self._report_failure(ended)
+        signals.send(
+            signals.batch_ended, batch_id=self._batch, name=ended["name"], state=ended["state"]
+        )
         self._report("end", ended["on_end"], ended)
         return True
 

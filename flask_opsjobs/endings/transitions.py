@@ -10,19 +10,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from psycopg.rows import dict_row
 
+from .. import signals
 from ..core import sql
 from ..core.db import Connection
 from ..core.steady_clock import steady_seconds
 from ..jobs import transitions as job_transitions
 from ..jobs.lifecycle import WAITING, sources_of
 from ..jobs.perform.backoff import HAND_BACK_FOR
-from ..jobs.perform.outcomes import RETURNED, Outcome
 from ..workers.lost_worker import LostWorker
 from .after_end import AFTER_END, MovedJob
+from .ended_attempt import EndedAttempt
+from .events import send_ends, send_recalls, send_step_end
 
 # A job fails after RQ workers that lack the host's code failed this many of its deliveries.
 MOST_FAILED_DELIVERIES = 3
@@ -32,31 +34,9 @@ NOT_RUN_BY_WORKER = "its worker is alive but does not run it"
 _DEATHS = {WORKER_STOPPED: "stopped", NOT_RUN_BY_WORKER: "unknown"}
 
 
-class EndedAttempt(NamedTuple):
-    """An outcome to write.
-
-    `id` and `dispatch_no` are its fence: the row must still have this dispatch number. `began` and `ended`
-    are when its function did so in the process `pid`, by `steady_seconds`; None when that is not known.
-    """
-
-    id: int
-    dispatch_no: int
-    worker_id: int | None
-    worker: str
-    outcome: Outcome
-    pid: int | None = None
-    began: float | None = None
-    ended: float | None = None
-
-    @property
-    def is_plain(self) -> bool:
-        """Return whether the function returned, and nothing else is to be written."""
-        return self.outcome is RETURNED and self.began is not None and self.ended is not None
-
-
 def write_outcomes(
     connection: Connection,
-    endings: Iterable[EndedAttempt],
+    endings: Sequence[EndedAttempt],
     now: datetime,
     hand_back_for: timedelta = HAND_BACK_FOR,
     *,
@@ -75,6 +55,7 @@ def write_outcomes(
         connection,
         "retry_or_end_jobs",
         {"outcomes": rows, "now": now, "hand_back_for": hand_back_for},
+        endings,
     )
 
 
@@ -105,6 +86,7 @@ def finish(
             "worker": ended[0].worker,
             "now": now,
         },
+        ended,
     )
 
 
@@ -123,7 +105,7 @@ def give_back(
         "worker_id": worker_id,
         "now": now,
     }
-    return _end(connection, "give_back_jobs", parameters)
+    return _recall(connection, "give_back_jobs", parameters)
 
 
 def expire(
@@ -198,7 +180,7 @@ def rescue_lost(
             "limit": len(ids),
         },
     )
-    reserved = _end(
+    reserved = _recall(
         connection,
         "rescue_reserved_jobs",
         {
@@ -231,7 +213,7 @@ def rescue_reserved(
         "reserved_before": reserved_before,
         "limit": limit,
     }
-    return _end(connection, "rescue_reserved_jobs", parameters)
+    return _recall(connection, "rescue_reserved_jobs", parameters)
 
 
 def count_failed_deliveries(
@@ -300,7 +282,11 @@ def receive(
     it or the signal.
     """
     parameters = {"wait": wait, "signal": signal, "now": now, "outcomes": list(outcomes)}
-    return connection.execute(sql.load("take_signal"), parameters).fetchone() is not None
+    with connection.cursor(row_factory=dict_row) as cursor:
+        taken = cursor.execute(sql.load("take_signal"), parameters).fetchone()
+    if taken is not None:
+        send_step_end(**taken)
+    return taken is not None
 
 
 def skip(
@@ -339,10 +325,31 @@ def _end_waiting(
     return _end(connection, "end_waiting_jobs", parameters)
 
 
-def _end(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> list[MovedJob]:
-    with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
+def _recall(
+    connection: Connection, statement: str, parameters: Mapping[str, Any]
+) -> list[MovedJob]:
+    """Run a statement that takes back jobs which had not begun; some may end instead."""
+    with signals.once_committed():
+        moved = _end(connection, statement, parameters)
+        send_recalls((job.id, job.queue) for job in moved if not job.is_final)
+    return moved
+
+
+def _end(
+    connection: Connection,
+    statement: str,
+    parameters: Mapping[str, Any],
+    attempts: Sequence[EndedAttempt] = (),
+) -> list[MovedJob]:
+    """Run the statement and all that follows an end; `attempts` are those whose outcomes it writes."""
+    with (
+        signals.once_committed(),
+        connection.transaction(),
+        connection.cursor(row_factory=dict_row) as cursor,
+    ):
         cursor.execute(sql.load(statement), parameters)
         ended = [MovedJob(**row) for row in cursor.fetchall()]
+        send_ends(ended, attempts)
         for tell in AFTER_END:
             tell(connection, ended, parameters["now"])
     return ended

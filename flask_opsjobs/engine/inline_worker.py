@@ -13,7 +13,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row, scalar_row
 
-from .. import endings
+from .. import endings, signals
 from ..core import sql
 from ..core.db import Connection
 from ..core.reading import read_clock
@@ -70,6 +70,10 @@ class InlineWorker:
         Raises `OpsJobsError` when jobs are still due after 1,000 rounds. Commits nothing when the caller has
         a transaction.
         """
+        with signals.sent_by(self._host):
+            self._run(until)
+
+    def _run(self, until: datetime | None) -> None:
         rounds = 0
         while self._limit is None or self.calls < self._limit:
             now = self._now()
@@ -152,9 +156,11 @@ class InlineWorker:
         log_tail = Ring(memoryview(bytearray(size + Ring.HEAD_BYTES))) if size else None
         with _shared(self._connection, claimed), self._surround():
             most = self._host.settings.max_output_bytes
-            report = Report(log_tail, most, connect=lambda: nullcontext(self._connection))
+            report = Report(
+                log_tail, most, connect=lambda: nullcontext(self._connection), sender=self._host
+            )
             outcome = perform(self._tasks, claimed, report)
-        ending = EndedAttempt(job_id, dispatch_no, *self._worker, outcome)
+        ending = EndedAttempt(job_id, dispatch_no, *self._worker, outcome, attempt=claimed.attempt)
         # `hand_back_for` is 0, because no worker with other code will come: a test sees the failure at once.
         endings.write_outcomes(self._connection, [ending], self._now(), hand_back_for=timedelta(0))
         error = self.errors.get(job_id)

@@ -10,6 +10,7 @@ from typing import Any
 
 from psycopg.rows import class_row
 
+from .. import signals
 from ..audit import transitions as audit
 from ..audit.transitions import Decision
 from ..core import sql
@@ -95,6 +96,12 @@ def reject(connection: Connection, rejections: Iterable[Rejection]) -> None:
     for rejection in rejections:
         row = asdict(rejection) | {"read": json.dumps(rejection.read)}
         connection.execute(sql.load("write_limit_rejection"), row)
+        signals.send(
+            signals.limiter_rejected,
+            limiter=rejection.limiter,
+            task=rejection.task,
+            code=rejection.code,
+        )
 
 
 # --- cooldowns: call `lock_limiters`, then `read_cooldowns`: the writes rely on what it returned
@@ -158,6 +165,8 @@ def cool_down(
     """Set a cooldown: these parts start no job before `until`. Jobs that have started continue."""
     decided = {"at": now, "until": until, "actor": actor, "reason": reason}
     _write_cooldown(connection, parts, now, decided)
+    for limiter in dict.fromkeys(limiter for limiter, _ in parts):
+        signals.send(signals.limiter_cooled, limiter=limiter, until=until)
 
 
 def clear_cooldown(connection: Connection, parts: Sequence[Part], now: datetime) -> None:

@@ -59,7 +59,7 @@ def _apart(
     connection, troubles = context.connection, context.memory.setdefault("troubles", {})
     done = SlotReport()
     try:
-        with connection.transaction():
+        with signals.once_committed(), connection.transaction():
             connection.execute(sql.load("limit_lock_wait"), {"wait": _LOCK_WAIT})
             step(done)
     except Exception as error:

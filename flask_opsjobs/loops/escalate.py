@@ -168,6 +168,9 @@ class EscalationServer:
             except WorkerRemoved:
                 self._name = f"{process_name()}-{uuid.uuid4().hex[:6]}"
         worker_id = register(self._host, self._name, [QUEUE], kind="loops")
+        signals.send(
+            signals.worker_started, worker=self._name, kind="loops", queues=(QUEUE,), processes=1
+        )
         self._heartbeat = Heartbeat(worker_id, self._host.settings.heartbeat_seconds)
         if self._running is not None:
             self._heartbeat.reserve([self._running.key])
@@ -236,8 +239,10 @@ class EscalationServer:
     ) -> str:
         """Write the end of the attempt and what came of the escalation, in one transaction."""
         outcome = _outcome(answer, running.attempt)
-        attempt = EndedAttempt(*running.key, heartbeat.worker_id, self._name, outcome)
-        with connection.transaction():
+        attempt = EndedAttempt(
+            *running.key, heartbeat.worker_id, self._name, outcome, attempt=running.attempt
+        )
+        with signals.once_committed(), connection.transaction():
             moved = endings.write_outcomes(connection, [attempt], now)
             state = _state(answer, moved[0].state if moved else None)
             ended = None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from .. import signals
 from ..core.db import Connection, is_away
 from ..core.reading import read_clock
 from ..engine.worker.runtime import process_name
@@ -42,6 +43,7 @@ class Pass:
     effects: list[Callable[[], None]] = field(default_factory=list)
     has_more: bool = False
     error: str | None = None
+    error_type: str | None = None
     wait_seconds: float | None = None
 
     @property
@@ -66,6 +68,7 @@ class Pass:
         if self.memory.get("failure") != message:
             _log.error("%s", message, exc_info=error)
         self.error = self.memory["failure"] = message
+        self.error_type = type(error).__name__
 
     def again(self) -> None:
         """Ask for the next pass at once, because one pass could not do everything."""
@@ -143,13 +146,18 @@ class Runner:
             every_seconds=self.loop.every_seconds(self.host.settings),
             memory=self.memory,
         )
+        with signals.sent_by(self.host):
+            return self._run(context, began)
+
+    def _run(self, context: Pass, began: float) -> bool:
+        connection = context.connection
         try:
             make = self._alone if self.loop.is_alone else self._make
             is_made = make(context, began)
         except Exception as error:
             if is_away(error) or connection.broken or connection.closed:
                 raise
-            self._fail(connection, error, now, began)
+            self._fail(connection, error, context.now, began)
             return False
         if is_made:
             self.wait_seconds = context.wait_seconds
@@ -157,7 +165,7 @@ class Runner:
         return is_made and context.has_more
 
     def _alone(self, context: Pass, began: float) -> bool:
-        with context.connection.transaction():
+        with signals.once_committed(), context.connection.transaction():
             return self._is_first(context) and self._make(context, began)
 
     def _is_first(self, context: Pass) -> bool:
@@ -174,6 +182,8 @@ class Runner:
         report = self.loop.run(context)
         if context.error is None:
             self.memory.pop("failure", None)
+        else:
+            signals.send(signals.loop_failed, loop=self.loop.name, error=context.error_type)
         self._note(connection, now, began, report=report, error=context.error)
         return True
 
@@ -205,6 +215,7 @@ class Runner:
             _log.error("loop %s: %s", self.loop.name, message, exc_info=None if expected else error)
         self.last_error = message
         self._note(connection, now, began, report="failed", error=message)
+        signals.send(signals.loop_failed, loop=self.loop.name, error=type(error).__name__)
 
     def _succeed(self, effects: list[Callable[[], None]]) -> None:
         if self.last_error is not None:

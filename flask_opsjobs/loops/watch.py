@@ -44,6 +44,7 @@ def _tell(host: object, watched: Watched) -> None:
         signals.send(signals.worker_missing, host, worker=name)
     for name in watched.late:
         _log.warning("worker %s is late", name)
+        signals.send(signals.worker_late, host, worker=name)
     if watched.rescued:
         _log.warning(
             "rescued %s", ", ".join(f"job {job.id} ({job.state})" for job in watched.rescued)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from .. import signals
 from ..actions import planning
 from ..actions.domain import ChangedMeanwhile, NothingWritten, Request, name_in
 from ..actions.effects import AskRq, Effect
@@ -38,7 +39,7 @@ def change_jobs(connection: Connection, request: Request, rows: Sequence[FrozenJ
     asked = replace(request, targets=tuple(row.target for row in rows))
     for _ in range(_MOST_ROUNDS):
         try:
-            with connection.transaction():
+            with signals.once_committed(), connection.transaction():
                 return _change(connection, asked, rows)
         except ChangedMeanwhile:
             continue

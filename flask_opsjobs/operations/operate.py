@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from .. import signals
 from ..actions.domain import Request
 from ..actions.effects import AskRq, Effect
 from ..actions.permission import find_excess, is_permitted
@@ -315,7 +316,7 @@ def make_turn(
     """
     place = transitions.find_next_place(connection, operation)
     is_redis_away = place is not None and not is_answering(host, *place)
-    with connection.transaction():
+    with signals.sent_by(host), signals.once_committed(), connection.transaction():
         limit_waits(connection, _WAIT_SECONDS)
         locked = transitions.lock_open(connection, operation)
         if locked is None:

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from psycopg.rows import class_row
 
+from .. import signals
 from ..core import sql
 from ..core.db import Connection
 from ..host import Host
@@ -72,6 +73,7 @@ def pause(
 ) -> None:
     """Dispatch nothing from these queues. After the commit an effect recalls what was dispatched already."""
     _hold(connection, names, actor, reason, now, is_draining=False)
+    _tell(names, "pause")
 
 
 def drain(
@@ -79,11 +81,13 @@ def drain(
 ) -> None:
     """Dispatch nothing more from these queues. Jobs that were dispatched already may still run."""
     _hold(connection, names, actor, reason, now, is_draining=True)
+    _tell(names, "drain")
 
 
 def resume(connection: Connection, names: Collection[str]) -> None:
     """Dispatch from these queues again."""
     connection.execute(sql.load("resume_queues"), {"names": list(names)})
+    _tell(names, "resume")
 
 
 def set_prefetch(connection: Connection, names: Collection[str], prefetch: int | None) -> None:
@@ -92,6 +96,12 @@ def set_prefetch(connection: Connection, names: Collection[str], prefetch: int |
     None computes it from the number and speed of live workers.
     """
     connection.execute(sql.load("set_prefetch"), {"names": list(names), "prefetch": prefetch})
+    _tell(names, "set_prefetch")
+
+
+def _tell(names: Iterable[str], change: str) -> None:
+    for name in names:
+        signals.send(signals.queue_changed, queue=name, change=change)
 
 
 def _hold(

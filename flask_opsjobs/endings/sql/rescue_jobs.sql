@@ -38,6 +38,6 @@ WITH locked AS MATERIALIZED (
     FROM judged d WHERE j.id = d.id
     RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.lane,
         j.unique_key IS NOT NULL AS is_unique, j.limiter IS NOT NULL AS is_limited, j.cron_entry,
-        j.workflow_id, j.batch_id
+        j.workflow_id, j.batch_id, j.attempt AS lost_attempt
 ), step_ends AS {append_workflow_end_events.sql}, member_ends AS {append_batch_end_events.sql}
 SELECT * FROM moved

@@ -15,6 +15,7 @@ from contextlib import suppress
 import psycopg
 from redis import RedisError
 
+from ... import signals
 from ...actions.effects import (
     Advance,
     AnnounceDrain,
@@ -45,7 +46,7 @@ from ..reconcile.recall import recall_paused
 from ..reconcile.remove_deliveries import remove_deliveries
 from ..reconcile.resync import resync_queue
 from ..redis.broker import Delivery, SentPush, announce_stop, broker_of, try_announce_stop
-from .dispatch import Dispatcher, recall
+from .dispatch import Dispatcher, recall, send_dispatched
 
 _log = logging.getLogger("flask_opsjobs.dispatch")
 # After a failure of Redis or Postgres, this process leaves dispatch to the loop for this long.
@@ -80,15 +81,19 @@ class AfterCommitDispatch:
 
         Before that, give signals to waits, and end closed batches whose members have ended.
         """
+        with signals.sent_by(self._host):
+            self._push(notes)
+
+    def _push(self, notes: Sequence[CommitNote]) -> None:
         queued = [Delivery(*note) for note in notes if isinstance(note, QueuedAtInsert)]
         lanes = dict.fromkeys(note for note in notes if isinstance(note, DueLane))
-        signals = [note.id for note in notes if isinstance(note, SignalSent)]
+        sent = [note.id for note in notes if isinstance(note, SignalSent)]
         closed = [note.id for note in notes if isinstance(note, ClosedBatch)]
         if time.monotonic() < self._paused_until:
             return  # the loops do all of this: they dispatch, recall what is `queued`, advance and fold
         try:
-            if signals:
-                lanes |= dict.fromkeys(self._give_to_waits(signals))
+            if sent:
+                lanes |= dict.fromkeys(self._give_to_waits(sent))
             if closed:
                 lanes |= dict.fromkeys(self._fold(closed))
             self._push_queued(queued)
@@ -102,14 +107,14 @@ class AfterCommitDispatch:
                 raise
             self._pause(f"Postgres is away ({say_cause(error)})")
 
-    def _give_to_waits(self, signals: Sequence[int]) -> list[DueLane]:
+    def _give_to_waits(self, sent: Sequence[int]) -> list[DueLane]:
         """End the waits that these signals are for; return the lanes of the steps behind them.
 
         A signal that is given to no wait here stays early: the advance loop looks at it again.
         """
         runs = PendingRuns(self._host.settings.max_args_bytes)
         with self._host.spare.one() as connection:
-            for signal in signals:
+            for signal in sent:
                 runs.add(find_runs_of_signal(connection, signal, since(self._host)))
             lanes = runs.advance(connection)
             lanes += runs.advance(connection)  # the first call ends the waits, the second releases
@@ -138,6 +143,7 @@ class AfterCommitDispatch:
                 del sent[0]
             if (last := broker_of(self._host).send(queued, quick=True)) is not None:
                 self._sent.append(last)
+                send_dispatched((each.id, each.queue) for each in queued)
         except RedisError:
             # A push without an answer may still have arrived. Its dispatch number is outdated by the recall.
             for push in sent:
@@ -236,10 +242,11 @@ def run_effects(host: Host, connection: Connection, effects: Iterable[Effect]) -
     for effect in effects:
         if not redis_is_away:
             try:
-                if isinstance(effect, Resync):
-                    told.append(resync_queue(host, connection, effect.queue))
-                else:
-                    _run(host, connection, effect)
+                with signals.sent_by(host):
+                    if isinstance(effect, Resync):
+                        told.append(resync_queue(host, connection, effect.queue))
+                    else:
+                        _run(host, connection, effect)
                 continue
             except RqRefused as error:
                 refused.append(str(error))

@@ -6,6 +6,7 @@ A commit of the host dispatches, each flush of a worker (`Refill`), and the loop
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import partial
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 from redis import RedisError
 from typing_extensions import override
 
+from ... import endings, signals
 from ...core import sql
 from ...core.db import Connection
 from ...endings import MovedJob
@@ -127,6 +129,7 @@ class Dispatcher:
             self._most -= len(deliveries)
         if deliveries:
             push_or_recall(self._connection, self._broker, deliveries, quick=self._quick)
+            send_dispatched((each.id, queue) for each in deliveries)
         return len(deliveries), max(0, free - len(deliveries))
 
     def _take(self, lane: str, queue: str, now: datetime) -> tuple[list[Delivery], int]:
@@ -153,6 +156,19 @@ class Dispatcher:
         taken = [Delivery(*row[1:]) for row in rows if row[1] is not None]
         # UPDATE … RETURNING returns rows in any order, but the list in Redis is first in, first out.
         return sorted(taken, key=lambda delivery: (delivery.priority, delivery.id)), int(rows[0][0])
+
+
+def send_dispatched(jobs: Iterable[tuple[int, str]]) -> None:
+    """Say, once for each queue, that these jobs (id, queue) were handed to RQ or taken by a worker."""
+    if not signals.jobs_dispatched.receivers:
+        return
+    ids = defaultdict[str, list[int]](list)
+    for job_id, queue in jobs:
+        ids[queue].append(job_id)
+    for queue, of_queue in ids.items():
+        signals.send(
+            signals.jobs_dispatched, queue=queue, count=len(of_queue), job_ids=tuple(of_queue)
+        )
 
 
 def push_or_recall(
@@ -214,7 +230,10 @@ def _recall(
 ) -> list[tuple[int, int, str, str]]:
     ids, numbers = [id for id, _ in deliveries], [number for _, number in deliveries]
     parameters = {"ids": ids, "dispatch_nos": numbers}
-    return connection.execute(sql.load("recall_jobs"), parameters).fetchall()
+    with signals.once_committed():
+        recalled = connection.execute(sql.load("recall_jobs"), parameters).fetchall()
+        endings.send_recalls((row[0], row[3]) for row in recalled)
+    return recalled
 
 
 class Refill:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ... import signals
 from ...core.steady_clock import steady_seconds
 from ...host import Host
 from ...jobs.perform.outcomes import Outcome
@@ -231,6 +232,7 @@ class _Child:
             self._host.settings.max_output_bytes,
             partial(self._channel.progress, order.key),
             self._host.spare.one,
+            self._host,
         )
         began = steady_seconds()
         self._page.begin(order.key, began)
@@ -275,6 +277,7 @@ def _become_child(parent_pid: int, setup: ChildSetup, of_parent: Iterable[int]) 
     if setup.hygiene is not None:
         setup.hygiene.forget()
     setup.host.spare.forget()
+    signals.call_directly()
     broker_of(setup.host).connections.forget()
 
 

@@ -28,7 +28,7 @@ class LoopsWatch:
     def look(self, connection: Connection, now: datetime) -> None:
         """Look once, after a heartbeat.
 
-        Holds the fork lock while it logs and sends the signal, because both run code that takes locks.
+        Holds the fork lock while it logs, because that takes locks. The thread for events calls receivers.
         """
         last_at = loop_runs.find_newest_pass(connection, now)
         if self._since is None or self._since > now:
@@ -47,4 +47,4 @@ class LoopsWatch:
                 "`flask opsjobs run`",
                 last,
             )
-            signals.send(signals.loops_silent, self._host, worker=self._worker, last_at=last_at)
+        signals.send(signals.loops_silent, self._host, worker=self._worker, last_at=last_at)

@@ -29,6 +29,7 @@ from .children import ChildProcess, Death
 from .claim import LimitedLane
 from .demand import WITHOUT_POSTGRES_SECONDS, WITHOUT_REDIS_SECONDS, Demand, WorkerJobs
 from .errands import BY_COMMAND, ERRAND_SECONDS, OVERDUE, Errands
+from .event_thread import EventThread
 from .forking import fork_lock_if_free
 from .frames import (
     ChildWord,
@@ -135,6 +136,7 @@ class Threads:
     recorder: Recorder
     taker: Taker
     link: RQLink
+    events: EventThread
 
 
 class Parent:
@@ -155,6 +157,7 @@ class Parent:
         self._mailbox = mailbox
         self._heartbeat, self._recorder = threads.heartbeat, threads.recorder
         self._taker, self._link = threads.taker, threads.link
+        self._events = threads.events
         self._tasks = setup.host.performable
         self._has_limits = has_limits(setup.host)
         self._log_tail_bytes = settings.log_tail_bytes
@@ -347,11 +350,11 @@ class Parent:
         for place in wanted:
             if place.child is None and place.fork_at <= steady_seconds():
                 with fork_lock_if_free() as is_free:
-                    if is_free:
+                    if is_free and self._events.lets_fork():
                         self._fork(place)
         if self._scheduler_to_start is not None:
             with fork_lock_if_free() as is_free:
-                if is_free:
+                if is_free and self._events.lets_fork():
                     self._scheduler_to_start.start()
                     self._scheduler_to_start = None
 
@@ -449,7 +452,7 @@ class Parent:
         self._tally.note(found.outcome, found.ended - found.began)
         is_urgent = sent.is_started and self._has_limits
         self._record(
-            found.key, found.outcome, child.pid, found.began, found.ended, is_urgent=is_urgent
+            sent.job, found.outcome, child.pid, found.began, found.ended, is_urgent=is_urgent
         )
         self._count(child)
         self._go_on(place)
@@ -470,7 +473,7 @@ class Parent:
 
     def _record(
         self,
-        key: Key,
+        job: ReservedJob,
         outcome: Outcome,
         pid: int,
         began: float,
@@ -479,7 +482,8 @@ class Parent:
         is_urgent: bool = False,
     ) -> None:
         worker_id = self._heartbeat.worker_id
-        ending = EndedAttempt(*key, worker_id, self._name, outcome, pid, began, ended)
+        attempt = job.order.attempt
+        ending = EndedAttempt(*job.key, worker_id, self._name, outcome, pid, began, ended, attempt)
         self._recorder.collect(ending, is_urgent=is_urgent)
 
     def _count(self, child: ChildProcess) -> None:
@@ -541,7 +545,7 @@ class Parent:
             # Its row says `started`: it is due again at once, and the attempt does not count.
             why = "the function was not called: its process did not begin it in time"
             outcome = Outcome(kind="snoozed", error=why, reason=why)
-            self._record(job.key, outcome, child.pid, sent.at, steady_seconds())
+            self._record(job, outcome, child.pid, sent.at, steady_seconds())
         elif is_fresh and not self._stops and sent.why_killed is None:
             self._waiting.add(job)
         else:
@@ -579,12 +583,12 @@ class Parent:
             self._errands.settle_death(sent.plain, place, sent, death)
         elif sent.errand is not None:
             self._errands.try_again(sent.errand, death.words, has_begun=True)
-        else:
+        elif sent.job is not None:
             outcome = outcome_of_death(sent, death, child.page.log_tail(), self._tasks)
             place.count(outcome)
             self._tally.note(outcome, steady_seconds() - began)
             is_wished = sent.why_killed == CANCELED
-            self._record(sent.key, outcome, child.pid, began, steady_seconds(), is_urgent=is_wished)
+            self._record(sent.job, outcome, child.pid, began, steady_seconds(), is_urgent=is_wished)
 
     def _note_leaving(self, reasons: list[LeaveReason]) -> None:
         if self._stops:
@@ -682,7 +686,7 @@ class Parent:
                 # The child died meanwhile.
                 now = steady_seconds()
                 why = "the function was not called: its process died before"
-                self._record(job.key, Outcome(kind="snoozed", error=why, reason=why), 0, now, now)
+                self._record(job, Outcome(kind="snoozed", error=why, reason=why), 0, now, now)
 
     def _obey(self, command: Command) -> None:
         match command.name:

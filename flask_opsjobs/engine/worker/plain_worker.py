@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import psycopg
 from rq import get_current_job
 
-from ... import endings
+from ... import endings, signals
 from ...core.db import Connection, is_away
 from ...core.outage import Backoff, Outage
 from ...core.reading import read_clock
@@ -49,8 +49,9 @@ def perform_delivery() -> None:
             "perform_delivery is called by RQ, for a job with an id of flask_opsjobs"
         )
     app = _find_app()
-    with app.app_context():
-        _perform(app.extensions["opsjobs"], delivery, os.environ.get("RQ_WORKER_ID", "plain"))
+    host: Host = app.extensions["opsjobs"]
+    with app.app_context(), signals.sent_by(host):
+        _perform(host, delivery, os.environ.get("RQ_WORKER_ID", "plain"))
 
 
 def _perform(host: Host, delivery: tuple[int, int], name: str) -> None:
@@ -77,11 +78,13 @@ def _perform(host: Host, delivery: tuple[int, int], name: str) -> None:
         ring = Ring(memoryview(bytearray(host.settings.log_tail_bytes + Ring.HEAD_BYTES)))
         most = host.settings.max_output_bytes
         tell = partial(postgres.tell_progress, claimed)
-        report = Report(ring, most, tell, host.spare.one)
+        report = Report(ring, most, tell, host.spare.one, host)
         outcome = perform(
             host.performable, claimed, report, Confirm(host, claimed, worker_id, name)
         )
-        ending = EndedAttempt(claimed.id, claimed.dispatch_no, worker_id, name, outcome)
+        ending = EndedAttempt(
+            claimed.id, claimed.dispatch_no, worker_id, name, outcome, attempt=claimed.attempt
+        )
         postgres.ask(record)
     finally:
         host.spare.close()

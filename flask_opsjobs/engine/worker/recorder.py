@@ -418,7 +418,12 @@ class Recorder(threading.Thread):
             )
             lost = Outcome(kind="raised", error=why, reason=why, ended_by="unrecordable")
             plain = EndedAttempt(
-                ending.id, ending.dispatch_no, ending.worker_id, ending.worker, lost
+                ending.id,
+                ending.dispatch_no,
+                ending.worker_id,
+                ending.worker,
+                lost,
+                attempt=ending.attempt,
             )
             return self._write_one(connection, plain, moment)
 

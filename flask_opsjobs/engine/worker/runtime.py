@@ -14,6 +14,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from ... import signals
 from ...core.db import Connection, connect_apart
 from ...core.outage import Outage
 from ...core.reading import read_clock
@@ -25,6 +26,7 @@ from ...workers.process_identity import identify
 from ..adopted.places import name_place
 from ..redis.broker import broker_of
 from .child import ChildSetup
+from .event_thread import EventThread
 from .forking import ChildPools, close_idle_connections, fork_lock, use_large_pages
 from .heartbeat import Heartbeat
 from .hygiene import ConnectionHygiene
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("flask_opsjobs.worker")
 # How long each thread gets to end.
 _END_SECONDS = 10.0
+# How long the worker's last events may take.
+_EVENTS_SECONDS = 2.0
 # The main thread waits at most so long for the interpreter while another thread reads rows. Python's default
 # is 5 ms, in which a child could perform a hundred short jobs.
 _SWITCH_SECONDS = 0.0005
@@ -64,6 +68,7 @@ class WorkerRuntime:
     def __init__(self, app: Flask, queues: Sequence[str], options: WorkerOptions) -> None:
         self._app = app
         self._options = options
+        self._queues = queues
         host: Host = app.extensions["opsjobs"]
         # A new suffix at each start, because RQ blocks the name of a killed worker for minutes.
         self.name = f"{process_name()}-{uuid.uuid4().hex[:6]}"
@@ -71,6 +76,7 @@ class WorkerRuntime:
         mailbox: Mailbox[News] = Mailbox()
         self._outage = Outage(_log, "jobs and outcomes are kept", log_lock=fork_lock)
         watch = LoopsWatch(host, self.name)
+        self._events = EventThread()
         heartbeat = Heartbeat(worker_id, host.settings.heartbeat_seconds, watch.look)
         self._recorder = Recorder(
             host,
@@ -122,7 +128,7 @@ class WorkerRuntime:
             ChildSetup(app, host, rules, queues, self.name, ChildPools(app), self._hygiene),
             options,
             mailbox,
-            Threads(heartbeat, self._recorder, self._taker, self._link),
+            Threads(heartbeat, self._recorder, self._taker, self._link, self._events),
         )
 
     @property
@@ -136,7 +142,11 @@ class WorkerRuntime:
         `tell_ready` is called when a signal stops the worker and no longer ends the process.
         """
         close_idle_connections(self._app)
-        with self._hygiene.watching() if self._hygiene is not None else nullcontext():
+        host: Host = self._app.extensions["opsjobs"]
+        with (
+            signals.handed_over(self._events.put, host),
+            self._hygiene.watching() if self._hygiene is not None else nullcontext(),
+        ):
             return self._run(tell_ready)
 
     def _run(self, tell_ready: Callable[[], None]) -> bool:
@@ -147,8 +157,15 @@ class WorkerRuntime:
             use_large_pages()
         # The first children are forked while there is no other thread.
         self._parent.fill_places()
-        for thread in (self._recorder, self._taker, self._link):
+        for thread in (self._events, self._recorder, self._taker, self._link):
             thread.start()
+        signals.send(
+            signals.worker_started,
+            worker=self.name,
+            kind="pool",
+            queues=tuple(self._queues),
+            processes=self._options.processes,
+        )
         interval = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_SECONDS)
         try:
@@ -162,6 +179,7 @@ class WorkerRuntime:
             ]
             if self._scheduler is not None:
                 self._scheduler.end(_END_SECONDS)
+            self._events.stop(_EVENTS_SECONDS)
         return has_ended[1] and has_ended[2]
 
 

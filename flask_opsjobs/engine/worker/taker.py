@@ -23,7 +23,7 @@ from ...core.steady_clock import steady_seconds
 from ...host import Host
 from ...jobs.perform.current import Claimed
 from ...lifeline.disown import list_started
-from ..dispatch.dispatch import recall_lanes, take_limited
+from ..dispatch.dispatch import recall_lanes, send_dispatched, take_limited
 from .claim import ClaimedNext, LimitedLane, NotClaimed, claim, claim_next
 from .forking import PATIENCE_SECONDS, connect_while_forking, fork_lock
 from .frames import JobOrder, Key
@@ -456,6 +456,7 @@ class Taker(threading.Thread):
         jobs = [self._reserved(row, asked_at) for row in rows if row["id"] is not None]
         if jobs:
             self._mean_size = max(1.0, sum(job.size for job in jobs) / len(jobs))
+            send_dispatched((job.order.id, job.order.queue) for job in jobs)
         self._hand_over(Taken(jobs, paused=rows[0]["paused"], is_answer=True))
 
     def _hand_over(self, taken: Taken) -> None:

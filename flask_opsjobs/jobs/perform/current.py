@@ -204,10 +204,10 @@ class Running:
     Most functions never ask for their job, so it is made when it is first asked for.
     """
 
-    __slots__ = ("_claimed", "_connect", "_job", "_tell", "_token")
+    __slots__ = ("_connect", "_job", "_tell", "_token", "claimed")
 
     def __init__(self, claimed: Claimed, tell: Tell, connect: Connect | None = None) -> None:
-        self._claimed = claimed
+        self.claimed = claimed
         self._tell = tell
         self._connect = connect
         self._job: CurrentJob | None = None
@@ -225,7 +225,7 @@ class Running:
     def job(self) -> CurrentJob:
         """The job."""
         if self._job is None:
-            claimed = self._claimed
+            claimed = self.claimed
             self._job = CurrentJob(
                 id=claimed.id,
                 attempt=claimed.attempt,

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from types import FrameType, TracebackType
 from typing import Any
 
+from ... import signals
 from ...errors import InvalidArgs
 from .. import failure_key, host_code
 from ..record import json_storage
@@ -38,7 +39,7 @@ class Report:
     """Receives the log lines of a running job in the ring `log_tail`, and passes its progress to `tell`.
 
     An output of more than `max_output_bytes` is not stored. `connect` lends a connection when the function
-    asks for its workflow.
+    asks for its workflow. `sender` is that of the events of the attempt.
     """
 
     def __init__(
@@ -47,10 +48,12 @@ class Report:
         max_output_bytes: int,
         tell: Tell | None = None,
         connect: Connect | None = None,
+        sender: object = None,
     ) -> None:
         self.log_tail = log_tail
         self.max_output_bytes = max_output_bytes
         self.connect = connect
+        self.sender = sender
         self.newest: tuple[int | None, int | None, str | None] | None = None
         self._tell = tell
 
@@ -87,6 +90,8 @@ def perform(
     except BaseException as error:
         # An error in our code, or in the host's app around the job: the attempt fails, the worker continues.
         outcome = _failed("raised", task, claimed, error)
+        with contextlib.suppress(Stopped):
+            _tell_raised(claimed, report, outcome, error)
     tail = report.log_tail.read() if report.log_tail is not None else ""
     if tail or report.newest is not None:
         outcome = replace(outcome, log_tail=tail or None, progress=report.newest)
@@ -121,7 +126,7 @@ def _perform(
     with Running(claimed, report.progress, report.connect) as running:
         # A request to cancel has an effect only until the function has ended.
         try:
-            if (not_run := _start(task, running, confirm)) is not None:
+            if (not_run := _start(task, running, report, confirm)) is not None:
                 return not_run
             value = _call(task, arguments, claimed.timeout_seconds)
             _require_done(task, value)
@@ -129,6 +134,9 @@ def _perform(
             outcome = _judge(task, claimed, error)
             hook = "on_failure" if outcome.kind in _FAILURES else None
             observed: Any = error
+            if hook is not None:
+                with contextlib.suppress(Stopped):
+                    _tell_raised(claimed, report, outcome, error)
         else:
             outcome = _returned(task, value, report)
             hook, observed = "on_success", value
@@ -138,14 +146,44 @@ def _perform(
         return outcome
 
 
-def _start(task: TaskDeclaration, running: Running, confirm: Confirm) -> Outcome | None:
-    """Call the hook `on_start`; the outcome when the function must not be called, else None."""
+def _start(
+    task: TaskDeclaration, running: Running, report: Report, confirm: Confirm
+) -> Outcome | None:
+    """Tell that the attempt starts; the outcome when the function must not be called, else None."""
     not_run = _why_not_run_now(task, confirm)
-    if not_run is not None or task.on_start is None:
+    if not_run is not None or (task.on_start is None and not signals.attempt_started.receivers):
         return not_run
+    _tell_started(running.claimed, report)
     _observe(task, "on_start", running)
-    # Confirm again: the host's hook may have taken a long time.
+    # Confirm again: the host's code may have taken a long time.
     return _why_not_run_now(task, confirm)
+
+
+def _tell_started(claimed: Claimed, report: Report) -> None:
+    signals.send(
+        signals.attempt_started,
+        report.sender,
+        job_id=claimed.id,
+        task=claimed.task,
+        queue=claimed.queue,
+        attempt=claimed.attempt,
+        max_attempts=claimed.max_attempts,
+    )
+
+
+def _tell_raised(claimed: Claimed, report: Report, outcome: Outcome, error: BaseException) -> None:
+    signals.send(
+        signals.attempt_raised,
+        report.sender,
+        job_id=claimed.id,
+        task=claimed.task,
+        queue=claimed.queue,
+        attempt=claimed.attempt,
+        max_attempts=claimed.max_attempts,
+        outcome=outcome.kind,
+        is_last=outcome.kind == "discarded" or claimed.attempt >= claimed.max_attempts,
+        exception=error,
+    )
 
 
 def _why_not_run_now(task: TaskDeclaration, confirm: Confirm) -> Outcome | None:

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
+from ... import signals
 from ...core.after_commit import after_rollback_too
 from ...core.signing import sign
 from ...errors import InvalidArgs, LimitReached
@@ -135,5 +136,5 @@ class RejectWhenFull:
         )
 
     def _keep(self, rejections: list[Rejection]) -> None:
-        with self._host.spare.one() as connection:
+        with signals.sent_by(self._host), self._host.spare.one() as connection:
             limit_transitions.reject(connection, rejections)

@@ -1,0 +1,91 @@
+"""Sends the events of attempts, jobs and steps that ended, for the transaction that ends them.
+
+The caller is in a block `signals.once_committed`, so receivers are called after the commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from .. import signals
+from .after_end import MovedJob
+from .ended_attempt import EndedAttempt
+
+
+def send_ends(ended: Sequence[MovedJob], attempts: Sequence[EndedAttempt]) -> None:
+    """Send what these jobs and their attempts say. `attempts` are those whose outcomes were written."""
+    if signals.attempt_ended.receivers:
+        _send_attempts(ended, attempts)
+    if signals.job_rescued.receivers:
+        for job in ended:
+            _send_rescue(job)
+    if signals.job_ended.receivers or signals.step_ended.receivers:
+        for job in ended:
+            if job.is_final:
+                _send_end(job)
+
+
+def send_step_end(workflow_id: int, id: int, task: str, state: str, ended_by: str | None) -> None:
+    """Say that a step of a workflow has ended."""
+    signals.send(
+        signals.step_ended,
+        workflow_id=workflow_id,
+        job_id=id,
+        task=task,
+        state=state,
+        ended_by=ended_by,
+    )
+
+
+def send_recalls(jobs: Iterable[tuple[int, str]]) -> None:
+    """Say that these jobs (id, queue), which had been handed out and had not begun, are due again."""
+    if signals.job_recalled.receivers:
+        for job_id, queue in jobs:
+            signals.send(signals.job_recalled, job_id=job_id, queue=queue)
+
+
+def _send_attempts(ended: Sequence[MovedJob], attempts: Sequence[EndedAttempt]) -> None:
+    """Send each attempt that the fence accepted, and those that were lost with their worker."""
+    by_key = {(each.id, each.dispatch_no): each for each in attempts}
+    for job in ended:
+        of_job = by_key.get(job.key)
+        if of_job is None and job.lost_attempt is None:
+            continue
+        signals.send(
+            signals.attempt_ended,
+            job_id=job.id,
+            task=job.task,
+            queue=job.queue,
+            attempt=job.lost_attempt if of_job is None else of_job.attempt,
+            outcome="lost" if of_job is None else of_job.outcome.kind,
+            state=job.state,
+            seconds=None if of_job is None else of_job.seconds,
+        )
+
+
+def _send_rescue(job: MovedJob) -> None:
+    if job.lost_attempt is not None:
+        signals.send(
+            signals.job_rescued,
+            job_id=job.id,
+            task=job.task,
+            queue=job.queue,
+            attempt=job.lost_attempt,
+            state=job.state,
+        )
+
+
+def _send_end(job: MovedJob) -> None:
+    signals.send(
+        signals.job_ended,
+        job_id=job.id,
+        task=job.task,
+        queue=job.queue,
+        state=job.state,
+        ended_by=job.ended_by,
+        workflow_id=job.workflow_id,
+        batch_id=job.batch_id,
+        cron_entry=job.cron_entry,
+    )
+    if job.workflow_id is not None:
+        send_step_end(job.workflow_id, job.id, job.task, job.state, job.ended_by)
