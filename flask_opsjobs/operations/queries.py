@@ -360,17 +360,6 @@ def list_handled_jobs(session: Session, operation: int, low: int, high: int) -> 
     return list(session.scalars(wanted))
 
 
-def list_operations_of_job(session: Session, job: int) -> Sequence[tuple[int, str]]:
-    """The newest operations that a job was a target of, each with what became of the job."""
-    wanted = (
-        select(OperationRow.operation_id, OperationRow.result)
-        .where(OperationRow.job_id == job)
-        .order_by(OperationRow.operation_id.desc())
-        .limit(MOST_OPERATIONS)
-    )
-    return [(id, result) for id, result in session.execute(wanted)]
-
-
 def list_receipts_of_job(session: Session, job: int) -> Sequence[ReceiptOfJob]:
     """The receipts of a job, also of a deleted one, those of the newest operations first."""
     receipt = OperationRow

@@ -15,7 +15,7 @@ from ...core.words import counted
 from ...explain.explain import explain_batch_evidence
 from ...explain.queries import find_batch_evidence
 from ...jobs.lifecycle import ENDED_BY
-from ..backlog import watch_backlog
+from ..backlog import expect_earlier_ends, watch_backlog
 from ..bundle import (
     Column,
     EvidenceTable,
@@ -164,14 +164,7 @@ def _list_expected(found: _Found) -> Iterator[Expected]:
                 is_found=False,
                 is_removed=True,
             )
-    earlier = batch.end_no - (batch.ended_at is not None)
-    if earlier > 0:
-        reported = {each.end_no for each in found.callbacks if each.created_at is not None}
-        yield Expected(
-            "when it ended before it was reopened: only its last end is stored",
-            is_found=all(number in reported for number in range(1, earlier + 1)),
-            since=batch.created_at,
-        )
+    yield from expect_earlier_ends(batch, found.callbacks)
 
 
 def _list_watches(inquiry: Inquiry, batch: BatchRow) -> Iterator[WatchedSpan]:

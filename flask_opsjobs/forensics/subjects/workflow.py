@@ -25,7 +25,7 @@ from ...workflows.queries import (
     SignalRow,
     StepRow,
 )
-from ..backlog import watch_backlog
+from ..backlog import expect_earlier_ends, watch_backlog
 from ..bundle import (
     Column,
     EvidenceTable,
@@ -225,14 +225,7 @@ def _list_expected(found: _Found) -> Iterator[Expected]:
                 is_found=False,
                 is_removed=True,
             )
-    earlier = row.end_no - (row.ended_at is not None)
-    if earlier > 0:
-        reported = {each.end_no for each in found.callbacks if each.created_at is not None}
-        yield Expected(
-            "when it ended before it was reopened: only its last end is stored",
-            is_found=all(number in reported for number in range(1, earlier + 1)),
-            since=row.created_at,
-        )
+    yield from expect_earlier_ends(row, found.callbacks)
 
 
 def _list_watches(inquiry: Inquiry, row: RunRow) -> Iterator[WatchedSpan]:

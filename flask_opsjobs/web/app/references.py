@@ -11,7 +11,7 @@ A cursor is signed, and says where a page of a list begins. A place says the sam
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -128,3 +128,21 @@ def read_place(text: str) -> tuple[datetime, int] | None:
     """Time and id of the row before a place; None when the text is no place."""
     found = _PLACE.fullmatch(text)
     return None if found is None else (_EPOCH + int(found[1]) * _MICROSECOND, int(found[2]))
+
+
+def read_list_query(known: Mapping[str, Collection[str]], *others: str) -> dict[str, str]:
+    """The filters and the place of a list as the address has them: each of `known` is one of its words.
+
+    Empty ones are left out. Raises `Problem` for another word.
+    """
+    query = {name: value for name in (*known, *others) if (value := request.args.get(name))}
+    for name, words in known.items():
+        if name in query and query[name] not in words:
+            raise problems.unreadable(f"{name}: there is no {name} {query[name][:40]!r}.")
+    return query
+
+
+def require_place(query: Mapping[str, str], place: object) -> None:
+    """Raise `Problem` when the address says where the page begins, and that was read as no `place`."""
+    if "after" in query and place is None:
+        raise problems.unreadable(f"after: {query['after'][:40]!r} is no place in a list.")

@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from flask import Response, request
+from flask import Response
 from markupsafe import Markup
 
 from ...actions.domain import Action
@@ -28,7 +28,7 @@ from ...jobs.lifecycle import ENDED_BY
 from ...jobs.rows import Count
 from ...jobs.search.filter import JobFilter
 from ...jobs.search.terms import LONGEST
-from ..app import access, pages, problems
+from ..app import access, pages, problems, references
 from ..app.display import PageDisplay
 from ..app.host import host, reading
 
@@ -155,10 +155,8 @@ def _read_list_query() -> Mapping[str, str]:
 
 def _read_query(states: Sequence[str]) -> Mapping[str, str]:
     """The state and the id before which a page of a list begins, as the address has them."""
-    query = {name: value for name in ("state", "before") if (value := request.args.get(name))}
-    state, before = query.get("state"), query.get("before")
-    if state is not None and state not in states:
-        raise problems.unreadable(f"state: there is no state {state[:40]!r}.")
+    query = references.read_list_query({"state": states}, "before")
+    before = query.get("before")
     if before is not None and not (before.isascii() and before.isdigit() and len(before) < 19):
         raise problems.unreadable(f"before: {before[:40]!r} is no id.")
     return query

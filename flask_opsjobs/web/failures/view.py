@@ -89,15 +89,10 @@ def failure_live(failure_id: str) -> Response:
 
 def _read_query() -> Mapping[str, str]:
     """The tab, the task and the place in the list, as the address has them."""
-    query = {
-        name: value for name in ("state", "task", "after") if (value := request.args.get(name))
-    }
-    if "state" in query and query["state"] not in STATES:
-        raise problems.unreadable(f"state: there is no state {query['state'][:40]!r}.")
+    query = references.read_list_query({"state": STATES}, "task", "after")
     if "task" in query and ("\0" in query["task"] or len(query["task"]) > _LONGEST_TASK):
         raise problems.unreadable(f"task: a name has at most {_LONGEST_TASK} characters.")
-    if "after" in query and references.read_place(query["after"]) is None:
-        raise problems.unreadable(f"after: {query['after'][:40]!r} is no place in a list.")
+    references.require_place(query, references.read_place(query.get("after", "")))
     return query
 
 

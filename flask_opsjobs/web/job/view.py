@@ -32,7 +32,7 @@ from ...jobs.rows import AttemptRow, JobInFull
 from ...jobs.search import terms
 from ...lifeline.queries import list_incidents_about
 from ...limits.actions import make_target, split_target
-from ...operations.queries import list_operations_of_job
+from ...operations.queries import list_receipts_of_job
 from ...queues.queries import list_paused_queues
 from ...workers.queries import WorkerRow, find_worker
 from ...workflows.queries import find_run_of_callback, find_step_of
@@ -138,7 +138,7 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         incidents=list_incidents_about(read.session, f"job/{job.id}")
         if access.may("lifeline.view")
         else (),
-        operations=list_operations_of_job(read.session, job.id)
+        receipts=list_receipts_of_job(read.session, job.id)
         if access.may(access.OPERATIONS)
         else (),
         results=RESULTS,

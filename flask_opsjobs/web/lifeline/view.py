@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from flask import Response, request
+from flask import Response
 from markupsafe import Markup
 
 from ...actions.registry import ACTIONS
@@ -23,7 +23,7 @@ from ...lifeline.queries import IncidentCounts, IncidentFilter, IncidentPage, In
 from ...lifeline.watch import list_abandoned
 from ...operations.queries import page_of_open_operations
 from ...workers.queries import list_workers
-from ..app import access, pages, problems, references
+from ..app import access, pages, references
 from ..app.host import host, reading
 from .loops_svg import begin_of_day, draw_loops
 from .steps import first_step
@@ -55,13 +55,9 @@ def live() -> Response:
 
 def _read_query() -> Mapping[str, str]:
     """The tab, the filters and the place in the list, as the address has them."""
-    names = ("state", "class", "severity", "after")
-    query = {name: value for name in names if (value := request.args.get(name))}
-    for name, known in (("state", TABS), ("class", DETECTORS), ("severity", SEVERITIES)):
-        if name in query and query[name] not in known:
-            raise problems.unreadable(f"{name}: there is no {name} {query[name][:40]!r}.")
-    if "after" in query and _place(query) is None:
-        raise problems.unreadable(f"after: {query['after'][:40]!r} is no place in a list.")
+    known = {"state": TABS, "class": DETECTORS, "severity": SEVERITIES}
+    query = references.read_list_query(known, "after")
+    references.require_place(query, _place(query))
     return query
 
 

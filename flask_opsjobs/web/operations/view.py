@@ -70,11 +70,8 @@ def live() -> Response:
 
 def _read_query() -> Mapping[str, str]:
     """The tab and the place in the list, as the address has them."""
-    query = {name: value for name in ("state", "after") if (value := request.args.get(name))}
-    if "state" in query and query["state"] not in TABS:
-        raise problems.unreadable(f"state: there is no state {query['state'][:40]!r}.")
-    if "after" in query and references.read_place(query["after"]) is None:
-        raise problems.unreadable(f"after: {query['after'][:40]!r} is no place in a list.")
+    query = references.read_list_query({"state": TABS}, "after")
+    references.require_place(query, references.read_place(query.get("after", "")))
     return query
 
 
