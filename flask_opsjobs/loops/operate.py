@@ -20,7 +20,8 @@ from .loop import IDLE, Loop, Pass, every
 # So many operations get a turn in a pass.
 _MOST = 100
 # While an operation waits for its jobs, the next pass comes so soon, since a prefetch of short jobs is used
-# up at once. It comes later with each pass that finds nothing to do, up to the second time.
+# up at once. It comes later with each pass that finds nothing to do, up to the second time. Live jobs feel
+# each pass, so one does not follow the other at once.
 _SOON_SECONDS, _LATER_SECONDS = 0.02, 0.1
 # A pass waits so long for one turn, and asks again in the next pass whether it has ended.
 _LONGEST_TURN_SECONDS = 5.0
@@ -47,7 +48,7 @@ def run(context: Pass) -> str:
             report.append(f"operation {operation} {turn.moved}")
     idle = context.memory["idle"] = 0 if handled else context.memory.get("idle", 0) + 1
     if waits:
-        context.sooner(min(_LATER_SECONDS, _SOON_SECONDS * idle))
+        context.sooner(min(_LATER_SECONDS, _SOON_SECONDS * (idle + 1)))
     if handled:
         report.insert(0, f"changed {counted(handled, 'job')} of operations")
     return ", ".join(report) or IDLE

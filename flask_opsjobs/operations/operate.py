@@ -57,12 +57,14 @@ class OperationTurn:
     effects: list[Effect] = field(default_factory=list)
     numbers: dict[int, int] = field(default_factory=dict)
     rooms: dict[str, QueueRoom] = field(default_factory=dict)
+    # Whether the queue of the next row has no room for it.
+    is_full: bool = False
     after_commit: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def has_more(self) -> bool:
         """Whether the next turn can do something at once."""
-        return self.handled > 0 or self.moved in ("stage", "resumed")
+        return (self.handled > 0 and not self.is_full) or self.moved in ("stage", "resumed")
 
     def make(self) -> None:
         """Make the turn in the caller's transaction."""
@@ -225,6 +227,8 @@ class OperationTurn:
             return
         changed = change_jobs(self.connection, self._request(), rows)
         self.handled = len(changed.receipts)
+        # What was skipped takes no room.
+        self.is_full &= all(receipt.result == "done" for receipt in changed.receipts)
         paced_at = stages.find_paced_at(operation.rate, operation.paced_at, self.now, self.handled)
         self.operation = transitions.write_receipts(
             self.connection, operation, changed.receipts, changed.drifted, self.now, paced_at
@@ -233,10 +237,17 @@ class OperationTurn:
         self.numbers = {row.job_id: row.number for row in rows}
 
     def _keep_those_with_room(self, rows: Sequence[FrozenJob]) -> Sequence[FrozenJob]:
-        """The first rows for which their queues have room: one prefetch of them may wait at most."""
-        left = {name: room.prefetch - room.waiting for name, room in self.rooms.items()}
+        """The first rows for which their queues have room: one prefetch of them may wait at most.
+
+        A queue has room when half of its prefetch is used up, so that a turn is worth what it costs.
+        """
+        left = {
+            name: room.prefetch - room.waiting if room.waiting * 2 <= room.prefetch else 0
+            for name, room in self.rooms.items()
+        }
         for place, row in enumerate(rows):
             if left[row.queue] <= 0:
+                self.is_full = True
                 return rows[:place]
             left[row.queue] -= 1
         return rows
