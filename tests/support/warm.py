@@ -2,7 +2,8 @@
 
 Starting `flask opsjobs worker` from nothing costs a second of imports, a fork of this process next to
 nothing. What a command gets is the same as from a new Python, except for its command line in the process
-table, and for what a module reads from the environment when it is imported. Its parent is the warm process.
+table, and for what a module reads from the environment when it is imported. At its end nobody frees each
+object, which would take longer than most commands. Its parent is the warm process.
 
 Another one has imported `flask_opsjobs` from a folder where its wheel is installed, and no app: its forks
 find their app in their own folder.
@@ -26,6 +27,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import types
 from collections.abc import Mapping
@@ -221,6 +223,23 @@ def _become(words: list[str], log: str, env: dict[str, str], folder: str) -> Non
         runpy.run_path(first, run_name="__main__")
 
 
+def _end(code: object) -> None:
+    """End as Python does: join threads, call what is registered, flush. Memory goes with the process."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    if code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit((code or 0) & 0xFF)
+
+
 if __name__ == "__main__":
     _import(sys.argv[1])
-    _become(**_serve(sys.argv[2]))
+    request = _serve(sys.argv[2])
+    try:
+        _become(**request)
+    except SystemExit as end:
+        _end(end.code)
+    _end(0)
