@@ -232,7 +232,8 @@ def end(*args):
     run_child(*args)
 
 os.fork, children.run_child = refuse, end
-app = create_app()
+# It takes many jobs ahead, also where a busy machine lets each run for long.
+app = create_app(OPSJOBS_RESERVE_SECONDS=2)
 with app.app_context():
     sys.exit(run(app, ["default"], WorkerOptions(with_scheduler=False)))
 """
