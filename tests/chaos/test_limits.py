@@ -44,7 +44,7 @@ def tokens(site: Site) -> list[float]:
     return [row[0] for row in rows]
 
 
-# When the bucket was last refilled, and how many tokens it had given and held then: a claim writes both at once.
+# When the bucket was last refilled, and how many tokens it had given and held then: a claim writes both.
 COME = """SELECT extract(epoch FROM refilled_at)::float8, tokens + (SELECT count(*) FROM public.tokens)
     FROM opsjobs.buckets"""
 STRETCH_SECONDS = 6
@@ -55,7 +55,7 @@ STRETCH_SECONDS = 6
 def test_eight_workers_keep_to_a_rate_and_reach_it(site: Site, task: Any, share: float) -> None:
     """A burst of a second makes up for a busy machine; with a burst of 1, what starts late is lost.
 
-    A token that comes to a full bucket is lost. Where the machine was too busy in one stretch, another counts.
+    A token that comes to a full bucket is lost. When the machine was too busy in one stretch, another counts.
     """
     limit = task.declared.limit
     assert isinstance(limit, Limit)

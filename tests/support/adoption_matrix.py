@@ -228,32 +228,49 @@ class Matrix:
         return subprocess.Popen([*words, *each.queues])
 
     def compare(self, when: str) -> None:
-        """Make two passes, and as many as a walk needs; then compare each row with RQ's own words."""
-        for _ in range(2):
-            self._adopt()
-        while self.memory.cursor or self.memory.waiting:
-            self._adopt()
-        rows = self.connection.execute(
-            "SELECT rq_id, state, rq_status, queue, created_at, started_at, ended_at, task, "
-            "(SELECT count(*) FROM opsjobs.attempts a WHERE a.job_id = j.id), started_source, ended_source "
-            "FROM opsjobs.jobs j JOIN opsjobs.rq_facts f ON f.job_id = j.id WHERE origin = 'rq'"
-        ).fetchall()
+        """Make two passes, and as many as a walk needs; then compare each row with RQ's own words.
+
+        Again when a word has changed meanwhile: RQ's maintenance queues what is ready at some moment.
+        """
+        said = self._fetch()
+        while True:
+            before = said
+            for _ in range(2):
+                self._adopt()
+            while self.memory.cursor or self.memory.waiting:
+                self._adopt()
+            rows = self.connection.execute(
+                "SELECT rq_id, state, rq_status, queue, created_at, started_at, ended_at, task, "
+                "(SELECT count(*) FROM opsjobs.attempts a WHERE a.job_id = j.id), "
+                "started_source, ended_source FROM opsjobs.jobs j JOIN opsjobs.rq_facts f ON f.job_id = j.id WHERE origin = 'rq'"
+            ).fetchall()
+            said = self._fetch()
+            if all(_word(job) == _word(before[name]) for name, job in said.items()):
+                break
         by_id = {row[0]: row for row in rows}
-        for name, (job, serializer) in self.jobs.items():
-            said = RQJob.fetch(job.id, self.redis, serializer)
+        for name, job in said.items():
             self.compared += 1
-            status = said.get_status(refresh=False)
-            self.words.add(status.value)
+            self.words.add(_word(job))
             row = by_id.get(job.id)
-            wanted = _describe(said, status.value)
-            found = None if row is None else _describe_row(row, wanted, said)
+            wanted = _describe(job, _word(job))
+            found = None if row is None else _describe_row(row, wanted, job)
             if found != wanted:
                 self.differences.append(f"{when}, {name}: RQ says {wanted}, the row {found}")
+
+    def _fetch(self) -> dict[str, RQJob]:
+        return {
+            name: RQJob.fetch(job.id, self.redis, serializer)
+            for name, (job, serializer) in self.jobs.items()
+        }
 
     def _adopt(self) -> None:
         places = list_places(self.host, ["default"])
         now = read_clock(self.connection)
         adopt_jobs(self.connection, places[0], self.memory, lambda _: None, now)
+
+
+def _word(job: RQJob) -> str:
+    return job.get_status(refresh=False).value
 
 
 def _describe(job: RQJob, word: str) -> dict[str, Any]:
