@@ -242,7 +242,8 @@ class Matrix:
             rows = self.connection.execute(
                 "SELECT rq_id, state, rq_status, queue, created_at, started_at, ended_at, task, "
                 "(SELECT count(*) FROM opsjobs.attempts a WHERE a.job_id = j.id), "
-                "started_source, ended_source FROM opsjobs.jobs j JOIN opsjobs.rq_facts f ON f.job_id = j.id WHERE origin = 'rq'"
+                "started_source, ended_source FROM opsjobs.jobs j "
+                "JOIN opsjobs.rq_facts f ON f.job_id = j.id WHERE origin = 'rq'"
             ).fetchall()
             said = self._fetch()
             if all(_word(job) == _word(before[name]) for name, job in said.items()):
