@@ -204,6 +204,14 @@ class Host:
             return _read_version(connection)
 
 
+def say_unjoined(app_name: str) -> str:
+    """What is said of an app that has not joined OpsJobs."""
+    return (
+        f"the app {app_name!r} has not joined OpsJobs: run `flask opsjobs install`, which prints the lines "
+        "to add to the app"
+    )
+
+
 def _read_version(connection: Connection) -> int:
     if connection.scalar(text(f"SELECT to_regclass('{SCHEMA}.schema_version')")) is None:
         return 0

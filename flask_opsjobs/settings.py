@@ -203,6 +203,13 @@ SETTINGS: tuple[Setting, ...] = (
         "incident links to the one of its class.",
     ),
     Setting(
+        "DOCTOR_SILENCE",
+        (),
+        _texts,
+        "Checks of the doctor that do not count, by id: `['config.secret_key']`. The doctor says that they "
+        "are silenced.",
+    ),
+    Setting(
         "ESCALATE_FROM",
         "critical",
         _choice("critical", "warning", "notice"),
@@ -369,6 +376,7 @@ class Settings:
     sign_in_url: str | None
     help_url: str | None
     runbooks: Mapping[str, str]
+    doctor_silence: tuple[str, ...]
     escalate_from: str
     app_role: str | None
     dispatch: bool

@@ -14,6 +14,7 @@ import pytest
 from flask import Flask
 
 from flask_opsjobs import settings
+from flask_opsjobs.doctor.registry import CHECKS
 from flask_opsjobs.jobs import lifecycle
 from flask_opsjobs.limits.words import GLOSSARY
 from flask_opsjobs.loops import LOOPS
@@ -52,6 +53,11 @@ def test_every_setting_is_on_its_page(html: Path) -> None:
     page = (html / "settings.html").read_text()
     keys = {settings.PREFIX + setting.key for setting in settings.SETTINGS}
     assert {key for key in keys if key not in page} == set()
+
+
+def test_every_check_of_the_doctor_is_on_its_page(html: Path) -> None:
+    page = (html / "doctor.html").read_text()
+    assert {check.id for check in CHECKS.values() if f">{check.id}<" not in page} == set()
 
 
 def test_pages_name_no_setting_that_does_not_exist() -> None:

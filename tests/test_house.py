@@ -37,6 +37,7 @@ SENDS_SQL = (
     "flask_opsjobs/lifeline/detectors/*.py",
     "flask_opsjobs/loops/*.py",
     "flask_opsjobs/install/*.py",
+    "flask_opsjobs/doctor/*.py",
 )
 SQL_TEXT = re.compile(r"\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH|COPY|LOCK TABLE)\s+\S+\s")
 # Sentences of SQL without a table: the clock, a lock, a setting of the session.

@@ -14,6 +14,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from flask_opsjobs import settings, signals
 from flask_opsjobs.cron import lifecycle as cron
+from flask_opsjobs.doctor.registry import CHECKS
 from flask_opsjobs.escalations import lifecycle as escalations
 from flask_opsjobs.escalations.facts import MEANINGS as ESCALATION_FACTS
 from flask_opsjobs.explain.reason_kinds import REASON_KINDS
@@ -87,6 +88,16 @@ class IncidentClasses(_Table):
                 detector.near_miss,
                 repairs,
             )
+
+
+class DoctorChecks(_Table):
+    """Lists the checks of the doctor: what must hold, and what each answers when it does not."""
+
+    head = ("check", "answers", "what must hold")
+
+    def rows(self) -> Iterable[tuple[str, ...]]:
+        for check in CHECKS.values():
+            yield f"`{check.id}`", " or ".join(check.levels), check.asks
 
 
 class EscalationFacts(_Table):
@@ -203,6 +214,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("cron-catch-ups", CatchUps)
     app.add_directive("cron-results", Results)
     app.add_directive("incident-classes", IncidentClasses)
+    app.add_directive("doctor-checks", DoctorChecks)
     app.add_directive("escalation-facts", EscalationFacts)
     app.add_directive("escalation-events", EscalationEvents)
     app.add_directive("limit-words", LimitWords)

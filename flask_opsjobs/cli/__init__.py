@@ -19,7 +19,7 @@ from typing_extensions import override
 from ..core.db import is_away, say_cause, say_too_large
 from ..core.visible_text import on_one_line
 from ..errors import ConfigError, OpsJobsError
-from ..host import Host
+from ..host import Host, say_unjoined
 
 # The format of everything that commands print as JSON. It grows when a key goes or changes its meaning; a new
 # key does not change it.
@@ -30,10 +30,7 @@ def current_host() -> Host:
     """The extension's `Host` of this command's app. Raises `ConfigError` when the app has not joined."""
     found: Host | None = current_app.extensions.get("opsjobs")
     if found is None:
-        raise ConfigError(
-            f"the app {current_app.name!r} has not joined OpsJobs: run `flask opsjobs install`, "
-            "which prints the lines to add to the app"
-        )
+        raise ConfigError(say_unjoined(current_app.name))
     return found
 
 

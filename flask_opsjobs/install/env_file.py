@@ -93,6 +93,20 @@ def open_env_databases(found: Revisions, bind: str | None) -> list[EnvDatabase]:
     return databases
 
 
+def find_danger(found: Revisions, connection: Connection) -> str | None:
+    """Why autogenerate would drop our tables, as far as env.py and Flask-Migrate's arguments tell.
+
+    Does not run env.py, which sets up logging anew: a web process asks too. None when it would not.
+    """
+    if has_lines(found):
+        return None
+    options = dict(current_app.extensions["migrate"].configure_args)
+    source = path_of(found).read_text(encoding="utf-8")
+    if re.search(r"\binclude_schemas\s*=\s*True", source):
+        options["include_schemas"] = True
+    return _danger(options, connection)
+
+
 @contextmanager
 def _every_bind_is(bind: str | None) -> Iterator[None]:
     """In this block, env.py opens `bind` in place of every bind, so that no other database is opened."""

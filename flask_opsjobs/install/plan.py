@@ -13,6 +13,7 @@ from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import ConfigError
+from ..host import say_unjoined
 from . import env_file, revisions, steps
 from .starters import opsjobs_access, opsjobs_display, opsjobs_escalation
 
@@ -128,9 +129,10 @@ def _starter(app: Flask, module: ModuleType) -> Piece:
 def due(app: Flask) -> list[str]:
     """What only `--check` checks: has the app joined, is its database up to date, is autogenerate safe.
 
-    Returns a sentence for each check that fails.
+    Returns a sentence for each check that fails. The doctor says the same sentences.
     """
-    wrong = [] if "opsjobs" in app.extensions else ["the app has not joined: OpsJobs(app, …)"]
+    unjoined = find_unjoined(app)
+    wrong = [unjoined] if unjoined else []
     found = revisions.find_revisions(app)
     try:
         databases = env_file.open_env_databases(found, app.config.get("OPSJOBS_BIND"))
@@ -138,23 +140,44 @@ def due(app: Flask) -> list[str]:
         cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         return [*wrong, f"the database does not answer, so its schema is unknown: {cause}"]
     for each in databases:
-        if each.version < steps.latest():
-            wrong.append(
-                f"the database has opsjobs schema {each.version}, {steps.latest()} is due: "
-                f"run `{found.upgrade_command}`"
-            )
-        if each.version > steps.latest():
-            wrong.append(
-                f"the database has opsjobs schema {each.version}, and this release of flask_opsjobs knows "
-                f"up to {steps.latest()}: install the release that the database was upgraded with, or a "
-                "newer one"
-            )
-        if each.would_drop:
-            wrong.append(
-                f"`flask db migrate` would drop the tables of opsjobs, since {each.would_drop}: "
-                f"let {shown(env_file.path_of(found))} leave them out"
-            )
+        said = (
+            say_due(each.version, found.upgrade_command),
+            say_ahead(each.version),
+            say_would_drop(found, each.would_drop) if each.would_drop else None,
+        )
+        wrong += [sentence for sentence in said if sentence]
     return wrong
+
+
+def find_unjoined(app: Flask) -> str | None:
+    """What is said of an app that has not joined OpsJobs; None of one that has."""
+    return None if "opsjobs" in app.extensions else say_unjoined(app.name)
+
+
+def say_due(version: int, upgrade_command: str) -> str | None:
+    """What is said of a database whose schema is behind this release; None when it is not."""
+    if version >= steps.latest():
+        return None
+    return f"the database has opsjobs schema {version}, {steps.latest()} is due: run `{upgrade_command}`"
+
+
+def say_ahead(version: int) -> str | None:
+    """What is said of a database whose schema is ahead of this release; None when it is not."""
+    if version <= steps.latest():
+        return None
+    return (
+        f"the database has opsjobs schema {version}, and this release of flask_opsjobs knows "
+        f"up to {steps.latest()}: install the release that the database was upgraded with, or a "
+        "newer one"
+    )
+
+
+def say_would_drop(found: revisions.Revisions, why: str) -> str:
+    """What is said when autogenerate would treat our tables as the host's."""
+    return (
+        f"`flask db migrate` would drop the tables of opsjobs, since {why}: "
+        f"let {shown(env_file.path_of(found))} leave them out"
+    )
 
 
 def upgrade_command(app: Flask) -> str:

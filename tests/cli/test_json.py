@@ -32,6 +32,7 @@ WORDS = {
     "incidents": ("--json",),
     "failures": ("--json",),
     "deployed": ("2026.11.3", "--json"),
+    "doctor": ("--json",),
     "limiter explain": ("api", "--json"),
     "operation list": ("--json",),
     "operation show": ("1", "--json"),

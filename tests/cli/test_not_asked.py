@@ -42,6 +42,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "incidents": (),
     "delivery remove": ("opsjobs-1-1", *REASON),
     "deployed": ("2026.11.3",),
+    "doctor": (),
     "escalate": ("--test",),
     "failures": (),
     "failure ignore": ("1", "--more", "3", *REASON),
@@ -95,8 +96,10 @@ WORDS: dict[str, tuple[str, ...]] = {
 APART = ("install",)
 # This reads nothing of Postgres: tests/cli/test_escalate.py.
 WITHOUT_POSTGRES = ("escalate",)
+# This answers whatever is in the way: tests/doctor/test_in_the_way.py.
+EXAMINES = ("doctor",)
 every = pytest.mark.parametrize(
-    "name", [name for name in WORDS if name not in (*APART, *WITHOUT_POSTGRES)]
+    "name", [name for name in WORDS if name not in (*APART, *WITHOUT_POSTGRES, *EXAMINES)]
 )
 
 
@@ -140,7 +143,7 @@ def make(make_app: MakeApp, opsjobs: OpsJobs) -> Callable[..., Flask]:
     return lambda **config: make_app(opsjobs=opsjobs, **config)
 
 
-@pytest.mark.parametrize("name", WORDS)
+@pytest.mark.parametrize("name", [name for name in WORDS if name not in EXAMINES])
 def test_an_app_that_has_not_joined(name: str) -> None:
     app = Flask("shop")
     app.config["SQLALCHEMY_DATABASE_URI"] = NOWHERE
@@ -183,7 +186,8 @@ def test_a_schema_that_is_newer_than_the_code(
 
 # The loops wait for Postgres at their start, as long as it takes: tests/loops/test_process.py.
 @pytest.mark.parametrize(
-    "name", [name for name in WORDS if name not in (*APART, *WITHOUT_POSTGRES, "run")]
+    "name",
+    [name for name in WORDS if name not in (*APART, *WITHOUT_POSTGRES, *EXAMINES, "run")],
 )
 def test_postgres_is_away(name: str, make: Callable[..., Flask]) -> None:
     said = _sentence(_run(make(SQLALCHEMY_DATABASE_URI=NOWHERE), name))

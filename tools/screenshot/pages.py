@@ -229,6 +229,7 @@ SHOTS = (
     Shot("operation-draft", "operation", _draft),
     Shot("operations", "operations", at("/operations")),
     Shot("job-adopted", "job", _chained),
+    Shot("doctor", "doctor", at("/doctor")),
     Shot("forensics", "forensics", at("/forensics")),
     Shot("forensics-subject", "forensics_subject", _incident_forensics),
     Shot("audit", "audit", at("/audit")),

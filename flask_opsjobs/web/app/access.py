@@ -22,12 +22,14 @@ _log = logging.getLogger("flask_opsjobs")
 # Parts of pages need this permission, but no URL does. Without it arguments, outputs, errors, tracebacks
 # and logs stay hidden.
 PAYLOAD = "payload.view"
-# The pages of operations have no entry in the navigation: Lifeline leads to them.
+# The pages of operations and of the doctor have no entry in the navigation: Lifeline leads to them.
 OPERATIONS = "operations.view"
+DOCTOR = "doctor.view"
 # All that the access policy is asked for.
 PERMISSIONS = (
     *(item.permission for item in NAVIGATION),
     OPERATIONS,
+    DOCTOR,
     PAYLOAD,
     *dict.fromkeys(action.permission for action in ACTIONS.values()),
 )

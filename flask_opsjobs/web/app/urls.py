@@ -13,6 +13,7 @@ from ..audit import saved_views as audit_views
 from ..audit import view as audit
 from ..batches import view as batches
 from ..cron import view as cron
+from ..doctor import view as doctor
 from ..failures import view as failures
 from ..forensics import view as forensics
 from ..job import view as job
@@ -224,6 +225,7 @@ URLS = (
         access.OPERATIONS,
     ),
     *_actions_of("operation", "/operations/<operation_id>", actions.on_id, start=operations.start),
+    Url("/doctor", "doctor", doctor.page, "page", access.DOCTOR),
     Url("/forensics", "forensics", forensics.page, "page", "forensics.view"),
     # A name may hold slashes, and end with anything.
     Url(

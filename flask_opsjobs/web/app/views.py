@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import NoReturn
 
 from flask import current_app, redirect, request
 from werkzeug import Response
 from werkzeug.exceptions import HTTPException
 
-from ...core.db import SCHEMA_VERSION
+from ...core.versions import read_versions
 from ...limits.words import GLOSSARY
 from . import access, links, pages, problems, shell
 from .host import host
@@ -29,7 +27,6 @@ KEYS = (
     ("t", "the other theme"),
     ("Esc", "close, or give the selection up"),
 )
-_PACKAGES = ("flask-opsjobs", "rq", "flask", "sqlalchemy", "psycopg")
 
 
 def display() -> Response:
@@ -42,7 +39,6 @@ def display() -> Response:
 
 def help() -> Response:
     """The document with the keys, the actor's permissions and the installed versions."""
-    versions = {name: version(name) for name in _PACKAGES}
     return pages.document(
         "help.html",
         "",
@@ -54,7 +50,7 @@ def help() -> Response:
         permissions={name: access.may(name) for name in access.PERMISSIONS},
         back=links.read_back(),
         help_url=links.of_the_host(host().settings.help_url),
-        versions=versions | {"python": platform.python_version(), "schema": str(SCHEMA_VERSION)},
+        versions=read_versions(),
     )
 
 

@@ -1,0 +1,16 @@
+"""Reads the versions of the packages that matter, of Python, and of the schema that this code needs."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+
+from .db import SCHEMA_VERSION
+
+_PACKAGES = ("flask-opsjobs", "rq", "flask", "sqlalchemy", "psycopg")
+
+
+def read_versions() -> dict[str, str]:
+    """Each version by its name, as the help page and the doctor show them."""
+    found = {name: version(name) for name in _PACKAGES}
+    return found | {"python": platform.python_version(), "schema": str(SCHEMA_VERSION)}

@@ -1,0 +1,105 @@
+"""Defines what a check of the doctor is, what it is given, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from flask import Flask
+
+from ..core.db import connect_soon, patience
+from ..core.reading import Reading, read_snapshot
+from ..host import Host
+
+# So long a check may take.
+MOST_SECONDS = 2.0
+# A statement of a check is ended a moment before, so that its connection is free again.
+_STATEMENT_SECONDS = 1.8
+
+# What a check may answer.
+OK, WARNING, ERROR, SKIPPED = STATES = ("ok", "warning", "error", "skipped")
+
+
+@dataclass(frozen=True)
+class CheckAnswer:
+    """What a check answered: its state, a sentence, the numbers behind it, and a command to run.
+
+    A text may quote names of the application; it is shown through the display policy. `is_constant`: no text
+    quotes anything, so it is shown also while that policy raises.
+    """
+
+    state: str
+    sentence: str
+    evidence: str = ""
+    run: str = ""
+    is_constant: bool = False
+
+
+def ok(sentence: str, evidence: str = "") -> CheckAnswer:
+    """All is as it should be."""
+    return CheckAnswer(OK, sentence, evidence)
+
+
+def warning(sentence: str, evidence: str = "", run: str = "") -> CheckAnswer:
+    """It works, but a person should look."""
+    return CheckAnswer(WARNING, sentence, evidence, run)
+
+
+def error(sentence: str, evidence: str = "", run: str = "") -> CheckAnswer:
+    """Something does not work, or the check could not find out."""
+    return CheckAnswer(ERROR, sentence, evidence, run)
+
+
+def skipped(reason: str) -> CheckAnswer:
+    """The check does not apply, because of what the reason says."""
+    return CheckAnswer(SKIPPED, reason)
+
+
+@dataclass(frozen=True)
+class CheckContext:
+    """What a check is given: the app, or why it does not start.
+
+    Every check but `config.app` runs in a context of an app that has joined OpsJobs.
+    """
+
+    app: Flask | None
+    why_not: str = ""
+
+    @property
+    def host(self) -> Host:
+        """The extension's state."""
+        assert self.app is not None
+        found: Host = self.app.extensions["opsjobs"]
+        return found
+
+    @property
+    def queues(self) -> set[str]:
+        """The names of the queues of the app's tasks, and `default`."""
+        return {"default", *(task.declared.queue for task in self.host.tasks.values())}
+
+    @contextmanager
+    def reading(self) -> Iterator[Reading]:
+        """A transaction of Postgres that can only read, on a connection of the pages.
+
+        Raises what SQLAlchemy raises when Postgres does not answer in time.
+        """
+        with (
+            read_snapshot(connect_soon(self.host.pages), _STATEMENT_SECONDS) as read,
+            patience(read.session.connection(), MOST_SECONDS),
+        ):
+            yield read
+
+
+@dataclass(frozen=True)
+class DoctorCheck:
+    """One check. Its id is stable for good; `asks` is what must hold; `levels` are what else it answers.
+
+    A check is skipped when one that it needs answers with an error.
+    """
+
+    id: str
+    levels: tuple[str, ...]
+    asks: str
+    look: Callable[[CheckContext], CheckAnswer]
+    needs: tuple[str, ...] = ("config.app",)

@@ -1,0 +1,36 @@
+"""Lists the groups of the doctor in the order in which they are shown, each with its checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from . import config, postgres, schema
+from .check import WARNING, CheckAnswer, CheckContext, DoctorCheck, ok, warning
+
+
+def _silence(context: CheckContext) -> CheckAnswer:
+    unknown = [each for each in context.host.settings.doctor_silence if each not in CHECKS]
+    if unknown:
+        names = ", ".join(unknown)
+        fault = f"OPSJOBS_DOCTOR_SILENCE names {names}, which is no check."
+        return warning(fault, run="flask opsjobs doctor --list")
+    return ok("OPSJOBS_DOCTOR_SILENCE names only checks.")
+
+
+# It is here because it knows the ids of all.
+_SILENCE = DoctorCheck(
+    "config.silence", (WARNING,), "OPSJOBS_DOCTOR_SILENCE names only checks", _silence
+)
+
+# By the group's title.
+GROUPS: Mapping[str, Sequence[DoctorCheck]] = {
+    "config": (*config.CHECKS, _SILENCE),
+    "schema": schema.CHECKS,
+    "postgres": postgres.CHECKS,
+}
+CHECKS: Mapping[str, DoctorCheck] = {
+    check.id: check for checks in GROUPS.values() for check in checks
+}
+GROUP_OF: Mapping[str, str] = {
+    check.id: title for title, checks in GROUPS.items() for check in checks
+}

@@ -1,0 +1,30 @@
+"""Shows what the doctor finds now: what is wrong and what to run, then what was not asked, then the rest."""
+
+from __future__ import annotations
+
+from flask import Flask, Response, current_app
+
+from ...doctor.check import ERROR, OK, SKIPPED, WARNING
+from ...doctor.examination import examine
+from ..app import pages
+from ..app.host import heavy
+
+
+def page() -> Response:
+    """The document. It asks all the checks, and answers also when Postgres or Redis does not."""
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    with heavy():
+        found = examine(app)
+    return pages.document(
+        "doctor/page.html",
+        "lifeline",
+        f"Doctor: {found.headline.rstrip('.')}",
+        found.at,
+        found=found,
+        wrong_groups=[
+            ("errors", "Errors", "something does not work", found.in_state(ERROR)),
+            ("warnings", "Warnings", "it works, but somebody should look", found.in_state(WARNING)),
+        ],
+        left_out=found.in_state(SKIPPED),
+        fine=found.in_state(OK),
+    )

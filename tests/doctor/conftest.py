@@ -1,0 +1,61 @@
+"""A host with which nothing is wrong, as far as one test process can be such a host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from flask import Flask
+
+from flask_opsjobs import OpsJobs
+from flask_opsjobs.core.secret_patterns import clean_secrets
+from flask_opsjobs.doctor.check import CheckAnswer
+from flask_opsjobs.doctor.examination import examine
+from tests.conftest import MakeApp
+from tests.support.policies import AllowAll, ShowAll
+
+KEY = "0123456789abcdef-of-a-test"
+
+
+class SignedOut(AllowAll):
+    """Nobody is signed in."""
+
+    actor = None
+
+
+class HideSecrets(ShowAll):
+    """Hides what looks like a secret."""
+
+    def clean_text(self, text: str) -> str:
+        return clean_secrets(text)
+
+
+@pytest.fixture
+def make_well(make_app: MakeApp) -> MakeApp:
+    """Makes a host as `make_app` does, whose configuration is as it should be."""
+
+    def make(**config: object) -> Flask:
+        chosen = {"access": SignedOut(), "display": HideSecrets(), "SECRET_KEY": KEY, **config}
+        return make_app(**chosen)
+
+    return make
+
+
+@pytest.fixture
+def app(make_well: MakeApp, opsjobs: OpsJobs) -> Flask:
+    """Such a host."""
+    return make_well(opsjobs=opsjobs)
+
+
+Ask = Callable[..., CheckAnswer]
+
+
+@pytest.fixture
+def ask(app: Flask) -> Ask:
+    """What one check answers: `ask("schema.version")`, or of another app `ask("…", app)`."""
+
+    def ask(check: str, of: Flask | None = None) -> CheckAnswer:
+        (result,) = examine(of or app, only=[check]).results
+        return result.answer
+
+    return ask
