@@ -124,18 +124,24 @@ def test_commands_in_the_pages_exist(app: Flask) -> None:
 def test_unit_files_in_the_pages_start_our_commands_and_leave_children_alone(app: Flask) -> None:
     group = app.cli.commands["opsjobs"]
     assert isinstance(group, click.Group)
-    started = []
+    started, probes = [], []
     for where, block in _blocks("ini"):
         unit = ConfigParser(interpolation=None)
         unit.optionxform = str  # type: ignore[assignment,method-assign]
         unit.read_string(block, where)
+        if "Service" not in unit:  # a timer
+            continue
         service = unit["Service"]
         words = service["ExecStart"].split()
         command = group.get_command(click.Context(group), words[words.index("opsjobs") + 1])
         assert command is not None, where
+        if service.get("Type") == "oneshot":
+            probes.append(str(command.name))
+            continue
         started.append(str(command.name))
         # SIGTERM to the whole group would break off the job that a worker's child performs.
         assert (service["KillMode"], service["Restart"]) == ("mixed", "always"), where
+    assert probes == ["alive"]
     assert sorted(started) == ["run", "worker"]
 
 

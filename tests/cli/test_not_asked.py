@@ -23,6 +23,7 @@ NOWHERE = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
 REASON = ("--reason", "because it is a test")
 # Every command, with what it is called with.
 WORDS: dict[str, tuple[str, ...]] = {
+    "alive": (),
     "audit export": (),
     "audit list": (),
     "audit verify": (),
@@ -98,6 +99,8 @@ APART = ("install",)
 WITHOUT_POSTGRES = ("escalate",)
 # This answers whatever is in the way: tests/doctor/test_in_the_way.py.
 EXAMINES = ("doctor",)
+# Its exit code restarts processes, which helps against neither of these: tests/cli/test_alive.py.
+PROBE = ("alive",)
 every = pytest.mark.parametrize(
     "name", [name for name in WORDS if name not in (*APART, *WITHOUT_POSTGRES, *EXAMINES)]
 )
@@ -173,7 +176,10 @@ def test_a_schema_that_is_missing(
     assert "`flask db upgrade`" in done.output
 
 
-@every
+@pytest.mark.parametrize(
+    "name",
+    [name for name in WORDS if name not in (*APART, *WITHOUT_POSTGRES, *EXAMINES, *PROBE)],
+)
 def test_a_schema_that_is_newer_than_the_code(
     name: str, make: Callable[..., Flask], bench: Bench
 ) -> None:
@@ -187,7 +193,7 @@ def test_a_schema_that_is_newer_than_the_code(
 # The loops wait for Postgres at their start, as long as it takes: tests/loops/test_process.py.
 @pytest.mark.parametrize(
     "name",
-    [name for name in WORDS if name not in (*APART, *WITHOUT_POSTGRES, *EXAMINES, "run")],
+    [name for name in WORDS if name not in (*APART, *WITHOUT_POSTGRES, *EXAMINES, *PROBE, "run")],
 )
 def test_postgres_is_away(name: str, make: Callable[..., Flask]) -> None:
     said = _sentence(_run(make(SQLALCHEMY_DATABASE_URI=NOWHERE), name))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,6 @@ from tests.support.processes import Child, Children
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
-
-
-@pytest.fixture
-def site(database_url: str, redis_url: str) -> Iterator[Flask]:
-    app = host_module.create_app(SQLALCHEMY_DATABASE_URI=database_url, OPSJOBS_REDIS_URL=redis_url)
-    with app.app_context():
-        yield app
-        host_module.db.session.remove()
-        host_module.db.engine.dispose()
-    app.extensions["opsjobs"].spare.close()
-    app.extensions["opsjobs"].pages.dispose()
 
 
 def _list(app: Flask, *options: str) -> Result:
