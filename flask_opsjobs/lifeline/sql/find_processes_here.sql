@@ -1,8 +1,8 @@
 -- Lists the workers of ours and the processes of loops on one machine, the newest heartbeat first: what
--- identifies the process, how old its last heartbeat is, and whether that is younger than %(late_seconds)s. The
--- newest pass of a process of loops is its heartbeat; one that made none for an hour is left out. With %(name)s
--- only the worker of that name, whose random end may be left out. The caller passes 'now' for %(now)s, which
--- Postgres reads as its own time. Locks nothing.
+-- identifies the process, how old its last heartbeat is, and whether that is younger than %(late_seconds)s.
+-- The newest pass of a process of loops is its heartbeat; one that made none for an hour is left out. With
+-- %(name)s only the worker of that name, whose random end may be left out. The caller passes 'now' for
+-- %(now)s, which Postgres reads as its own time. Locks nothing.
 -- Run by `flask opsjobs alive`, as its only statement. Indexes: workers_by_start, loop_runs_latest.
 SELECT found.kind, found.name, found.pid, found.boot_id, found.pid_namespace, found.pid_started_at,
     extract(epoch FROM %(now)s::timestamptz - found.heartbeat_at)::float8 AS age_seconds,
@@ -18,8 +18,9 @@ FROM (
     ORDER BY w.started_at DESC
     LIMIT 50)
     UNION ALL
-    (SELECT 'loops', run.process, split_part(run.process, '-', -1)::integer, NULL, NULL, NULL, max(run.last_at),
-        false, max(run.last_at) > %(now)s::timestamptz - %(late_seconds)s::float8 * interval '1 s'
+    (SELECT 'loops', run.process, split_part(run.process, '-', -1)::integer, NULL, NULL, NULL,
+        max(run.last_at), false,
+        max(run.last_at) > %(now)s::timestamptz - %(late_seconds)s::float8 * interval '1 s'
     FROM {loop_names.sql} AS names
     JOIN opsjobs.loop_runs AS run ON run.loop = names.loop
     WHERE run.last_at > %(now)s::timestamptz - interval '1 hour'
