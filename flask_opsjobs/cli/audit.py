@@ -91,11 +91,14 @@ def verify(as_json: bool, since: int, heads: tuple[tuple[int, bytes], ...]) -> N
 def export(since: int) -> None:
     """Print every row as it is signed, one JSON object per line, without the display policy.
 
-    `hash` is HMAC-SHA256 over the bytes of `previous_hash` and the text `canonical`.
+    `hash` is HMAC-SHA256 over the bytes of `previous_hash` and the text `canonical`. Exits with 2 when there
+    is no row from --since on.
     """
     host = current_host()
     with _reading(host) as session:
         last = since - 1
+        if since > 1 and not queries.list_links(session, last, 1):
+            raise click.UsageError(f"there is no row {since}")
         while links := queries.list_links(session, last, verifying.BATCH):
             for link in links:
                 row = {

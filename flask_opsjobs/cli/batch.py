@@ -9,7 +9,7 @@ from flask.cli import AppGroup
 
 from ..actions.domain import Action
 from ..actions.registry import ACTIONS
-from . import _operate
+from . import _operate, number_of
 
 batch = AppGroup("batch", help="Retry the failed members of batches; close or cancel batches.")
 
@@ -20,7 +20,7 @@ def _add(action: Action[Any]) -> None:
         short_help=f"{action.title} batches.",
         help=f"{action.title} the batches with these IDS. {action.risk}\n{_operate.EXITS}",
     )
-    @click.argument("ids", nargs=-1, required=True, type=click.IntRange(min=1))
+    @click.argument("ids", nargs=-1, required=True, type=number_of("batch"))
     @_operate.options
     def command(ids: tuple[int, ...], **options: Any) -> None:
         _operate.run_action(action.name, [f"batch/{id}" for id in ids], **options)

@@ -7,10 +7,10 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
-from . import _operate
+from . import _operate, number_of
 
 failure = AppGroup("failure", help="Resolve failures in a deploy, or ignore them for a while.")
-_ids = click.argument("ids", nargs=-1, required=True, type=click.IntRange(min=1))
+_ids = click.argument("ids", nargs=-1, required=True, type=number_of("failure"))
 
 
 @failure.command(

@@ -12,7 +12,6 @@ from flask.cli import AppGroup
 from typing_extensions import override
 
 from ..actions.registry import ACTIONS
-from ..core.db import say_too_large
 from ..core.display import Display
 from ..core.reading import read_snapshot
 from ..escalations.queries import EscalationRow, list_escalations
@@ -24,7 +23,7 @@ from ..lifeline.queries import (
     list_followers,
 )
 from ..lifeline.repairs import Repair, repairs_of
-from . import _operate, current_host, plain, to_json
+from . import _operate, current_host, number_of, plain, to_json
 from .incidents import as_object, say_incident
 
 
@@ -46,7 +45,7 @@ incident = _ByNumber(
 
 
 @incident.command("show", short_help="Show an incident with its evidence.")
-@click.argument("id", type=click.IntRange(min=1))
+@click.argument("id", type=number_of("incident"))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(id: int, as_json: bool) -> None:
     """Print the incident ID with its evidence, its episodes and its repairs.
@@ -54,9 +53,6 @@ def show(id: int, as_json: bool) -> None:
     Reads only. Exits 0; 1 when there is no such incident; 2 when ID cannot be an id, or the database does not
     answer.
     """
-    if too_large := say_too_large("incident", str(id)):
-        click.echo(f"Error: {too_large}", err=True)
-        sys.exit(2)
     host = current_host()
     host.require_schema()
     clean = Display(host.display, may_see=True).clean
@@ -160,7 +156,7 @@ def _moment(at: datetime) -> str:
 
 
 @incident.command("acknowledge", short_help="Acknowledge incidents until a time.")
-@click.argument("ids", nargs=-1, required=True, type=click.IntRange(min=1))
+@click.argument("ids", nargs=-1, required=True, type=number_of("incident"))
 @click.option("--until", required=True, help=_operate.UNTIL)
 @_operate.options
 def acknowledge(ids: tuple[int, ...], until: str, **options: Any) -> None:
@@ -170,7 +166,7 @@ def acknowledge(ids: tuple[int, ...], until: str, **options: Any) -> None:
 
 
 @incident.command("unacknowledge", short_help="Take acknowledgements back.")
-@click.argument("ids", nargs=-1, required=True, type=click.IntRange(min=1))
+@click.argument("ids", nargs=-1, required=True, type=number_of("incident"))
 @_operate.options
 def unacknowledge(ids: tuple[int, ...], **options: Any) -> None:
     """Take the acknowledgement of the incidents with these IDS back."""
@@ -178,7 +174,7 @@ def unacknowledge(ids: tuple[int, ...], **options: Any) -> None:
 
 
 @incident.command("resolve", short_help="Resolve incidents that are over.")
-@click.argument("ids", nargs=-1, required=True, type=click.IntRange(min=1))
+@click.argument("ids", nargs=-1, required=True, type=number_of("incident"))
 @_operate.options
 def resolve(ids: tuple[int, ...], **options: Any) -> None:
     """Resolve the incidents with these IDS. Refused (still_true) while a detector finds them."""

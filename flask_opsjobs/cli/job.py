@@ -9,7 +9,7 @@ from flask.cli import AppGroup
 
 from ..actions.domain import Action
 from ..actions.registry import actions_of
-from . import _operate
+from . import _operate, number_of
 
 job = AppGroup("job", help="Retry, cancel, discard, reschedule, run again or delete jobs.")
 
@@ -17,7 +17,7 @@ job = AppGroup("job", help="Retry, cancel, discard, reschedule, run again or del
 def _add(action: Action[Any]) -> None:
     """Add the command of an action. Each of its parameters is an option, `due_at` is `--due-at`."""
 
-    @click.argument("ids", nargs=-1, required=True, type=click.IntRange(min=1))
+    @click.argument("ids", nargs=-1, required=True, type=number_of("job"))
     @_operate.options
     def run(ids: tuple[int, ...], **options: Any) -> None:
         params = {param: options.pop(param) for param in action.params}

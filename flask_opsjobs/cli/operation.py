@@ -20,6 +20,7 @@ from ..core.words import counted, moment
 from ..errors import ActionRefused
 from ..jobs.search.filter import JobFilter
 from ..jobs.search.terms import BadFilter
+from ..operations.actions import read_rate
 from ..operations.operator import OPERABLE, BulkOperator, OperationDraft, say_draft
 from ..operations.queries import (
     ListedOperation,
@@ -45,10 +46,17 @@ def _short(action: str) -> str:
     return action.partition(".")[2].replace("_", "-")
 
 
+def _read_rate(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
+    try:
+        return read_rate(text)
+    except ValueError as wrong:
+        raise click.BadParameter(str(wrong)) from None
+
+
 @operation.command("start", short_help="Do an action to all jobs that match.")
 @click.argument("action", type=click.Choice([_short(name) for name in OPERABLE]))
 @click.argument("terms", nargs=-1, required=True)
-@click.option("--rate", type=click.IntRange(min=1), help="So many jobs a second at most.")
+@click.option("--rate", callback=_read_rate, help="So many jobs a second at most; 0: no limit.")
 @click.option("--wait", is_flag=True, help="Follow it to its end.")
 @_operate.options
 def start(

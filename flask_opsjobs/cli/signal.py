@@ -8,10 +8,9 @@ from typing import Any
 import click
 from flask.cli import with_appcontext
 
-from ..core.db import say_too_large
 from ..errors import InvalidSignal
 from ..workflows.send_signal import Signal, Signaled, send_signal
-from . import current_host, plain, to_json
+from . import current_host, number_of, plain, to_json
 
 
 @click.command("signal", short_help="Send a signal to the wait of a workflow.")
@@ -20,7 +19,7 @@ from . import current_host, plain, to_json
 @click.option("--payload", default="null", help="The result of the wait, as JSON; null by default.")
 @click.option("--dedupe", help="An id of this signal: the same signal again is only counted.")
 @click.option(
-    "--run", type=click.IntRange(min=1), help="The only workflow that it is for, by its id."
+    "--run", type=number_of("workflow"), help="The only workflow that it is for, by its id."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @with_appcontext
@@ -31,8 +30,6 @@ def signal(
 
     Exits with 0 when it is stored, also when it was sent before; 2 when it cannot be sent.
     """
-    if run is not None and (too_large := say_too_large("workflow", str(run))):
-        raise InvalidSignal(f"the signal cannot be sent: {too_large}")
     host = current_host()
     host.require_schema()
     sent = send_signal(host, Signal(name, key, _parse(payload), dedupe, run, by="the command line"))

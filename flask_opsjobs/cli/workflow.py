@@ -9,12 +9,12 @@ from flask.cli import AppGroup
 
 from ..actions.domain import Action
 from ..actions.registry import ACTIONS
-from . import _operate
+from . import _operate, number_of
 
 workflow = AppGroup("workflow", help="Cancel or retry workflows, skip steps, or signal waits.")
 _SKIP, _SIGNAL = ACTIONS["workflow.skip"], ACTIONS["workflow.signal"]
 _GIVE = ACTIONS["workflow.give_signal"]
-_ID = click.argument("id_", metavar="ID", type=click.IntRange(min=1))
+_ID = click.argument("id_", metavar="ID", type=number_of("workflow"))
 
 
 def _add(action: Action[Any]) -> None:
@@ -23,7 +23,7 @@ def _add(action: Action[Any]) -> None:
         short_help=f"{action.title} workflows.",
         help=f"{action.title} the workflows with these IDS, at most 100. {action.risk}\n{_operate.EXITS}",
     )
-    @click.argument("ids", nargs=-1, required=True, type=click.IntRange(min=1))
+    @click.argument("ids", nargs=-1, required=True, type=number_of("workflow"))
     @_operate.options
     def command(ids: tuple[int, ...], **options: Any) -> None:
         _operate.run_action(action.name, [f"workflow/{id}" for id in ids], **options)

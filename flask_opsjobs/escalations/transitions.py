@@ -102,9 +102,12 @@ def _find_repair(connection: Connection, row: Mapping[str, Any]) -> dict[str, An
     repairs = repairs_of(row["class"], row["facts"])
     if not repairs:
         return None
+    # A decision names the incidents that it answers. Their facts change with it: jobs that were rescued are
+    # not in them any more.
+    names = (f"incident/{row['id']}", row["subject"])
     values = {
         "actions": [repair.action for repair in repairs],
-        "targets": [row["subject"], *(each for repair in repairs for each in repair.targets)],
+        "targets": [*names, *(each for repair in repairs for each in repair.targets)],
         "worker": row["facts"].get("worker", ""),
         "opened_at": row["opened_at"],
         "resolved_at": row["resolved_at"],

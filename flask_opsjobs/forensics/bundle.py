@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
@@ -210,6 +210,21 @@ class Inquiry:
     key: str
     now: datetime
     may: Callable[[str], bool] = field(repr=False)
+
+    # Both move once an hour, so that equal facts give equal bundles in between.
+
+    @property
+    def day_ago(self) -> datetime:
+        """The full hour before the time a day ago."""
+        return _full_hour(self.now - timedelta(days=1))
+
+    def kept_since(self, days: int) -> datetime:
+        """The full hour from which on everything is stored that is kept for so many days."""
+        return _full_hour(self.now - timedelta(days=days) + timedelta(hours=1))
+
+
+def _full_hour(at: datetime) -> datetime:
+    return at.replace(minute=0, second=0, microsecond=0)
 
 
 @dataclass(frozen=True)

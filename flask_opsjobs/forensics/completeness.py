@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from ..core.history import INFERRED, Event
 from ..lifeline.loop_runs import list_watches
@@ -43,7 +43,7 @@ def find_blind_windows(inquiry: Inquiry, watches: Sequence[WatchedSpan]) -> Sequ
     """
     if not watches:
         return ()
-    since = max(min(watch.since for watch in watches), _kept_since(inquiry.now))
+    since = max(min(watch.since for watch in watches), inquiry.kept_since(LOOP_RUN_DAYS))
     off = inquiry.host.settings.loops_off
     stretches = {
         watch.loop.loop: watch.windows
@@ -58,16 +58,12 @@ def find_blind_windows(inquiry: Inquiry, watches: Sequence[WatchedSpan]) -> Sequ
     return sorted(found, key=lambda window: (window.since, window.lacks))
 
 
-def _kept_since(now: datetime) -> datetime:
-    return now - timedelta(days=LOOP_RUN_DAYS)
-
-
 def _silences(
     watch: WatchedSpan,
     stretches: dict[str, Sequence[tuple[datetime, datetime | None]]],
     inquiry: Inquiry,
 ) -> Iterator[BlindWindow]:
-    since = max(watch.since, _kept_since(inquiry.now))
+    since = max(watch.since, inquiry.kept_since(LOOP_RUN_DAYS))
     if watch.loop in inquiry.host.settings.loops_off:
         windows: Sequence[tuple[datetime, datetime | None]] = [(since, None)]
         why = f"The settings turn the loop {watch.loop} off."
@@ -80,7 +76,7 @@ def _silences(
 def _outages(
     watch: WatchedSpan, outages: Sequence[ServerOutage], inquiry: Inquiry
 ) -> Iterator[BlindWindow]:
-    since = max(watch.since, _kept_since(inquiry.now))
+    since = max(watch.since, inquiry.kept_since(LOOP_RUN_DAYS))
     for outage in outages:
         if outage.class_ == "postgres_away" or outage.class_ in watch.needs:
             times = [(outage.since, outage.until)]
@@ -104,7 +100,7 @@ def _clip(
 
 def find_lacking(inquiry: Inquiry, told: Told, windows: Sequence[BlindWindow]) -> Sequence[Lack]:
     """What is not known: pieces that should exist, and changes that nobody could see."""
-    kept_since = _kept_since(inquiry.now)
+    kept_since = inquiry.kept_since(LOOP_RUN_DAYS)
     found = [
         Lack(piece.lacks, piece.since, piece.until, piece.is_removed)
         for piece in told.pieces

@@ -17,7 +17,8 @@ from ..operations import transitions as operation_transitions
 from ..operations.operate import OperationTurn, make_turn
 from .loop import IDLE, Loop, Pass, every
 
-# So many operations get a turn in a pass.
+# So many operations get a turn in a pass. Those behind them get theirs in the next ones, which follow at
+# once.
 _MOST = 100
 # While an operation waits for its jobs, the next pass comes so soon, since a prefetch of short jobs is used
 # up at once. It comes later with each pass that finds nothing to do, up to the second time. Live jobs feel
@@ -35,8 +36,11 @@ def run(context: Pass) -> str:
     report: list[str] = []
     if expired := operation_transitions.expire_drafts(context.connection, context.now):
         report.append(f"{counted(expired, 'draft')} expired")
-    handled, waits = 0, False
-    for operation in operation_transitions.list_open(context.connection, _MOST):
+    handled, waits = 0, context.memory.pop("waits", False)
+    operations = operation_transitions.list_open(
+        context.connection, context.memory.pop("after", 0), _MOST + 1
+    )
+    for operation in operations[:_MOST]:
         turn = _try_turn(context, operation, report)
         if turn is None:
             continue
@@ -46,6 +50,9 @@ def run(context: Pass) -> str:
         waits = waits or turn.operation.state == "running"
         if turn.moved in ("paused", "resumed", "stopped", "finished"):
             report.append(f"operation {operation} {turn.moved}")
+    if len(operations) > _MOST:
+        context.memory |= {"after": operations[_MOST - 1], "waits": waits}
+        context.again()
     idle = context.memory["idle"] = 0 if handled else context.memory.get("idle", 0) + 1
     if waits:
         context.sooner(min(_LATER_SECONDS, _SOON_SECONDS * (idle + 1)))

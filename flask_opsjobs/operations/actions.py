@@ -117,12 +117,22 @@ def find_problem_of_policy(
 # --- start
 
 
-def _read_rate(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
-    """How many jobs a second; 0: as many as can be. None: as the draft says."""
-    rate = given["rate"]
-    if rate is None or whole(rate) == 0:
-        return {"rate": rate if rate is None else 0}
-    return {"rate": read_whole(rate, FASTEST, "rate is {}, or 0 for no limit")}
+def read_rate(rate: object) -> int | None:
+    """How many jobs a second, from a number or a text: 0 for no limit, None when nothing is said.
+
+    Raises `ValueError` for anything else.
+
+    >>> read_rate("20"), read_rate(0), read_rate(" ")
+    (20, 0, None)
+    """
+    if rate is None or (isinstance(rate, str) and not rate.strip()):
+        return None
+    return 0 if whole(rate) == 0 else read_whole(rate, FASTEST, "rate is {}, or 0 for no limit")
+
+
+def _read_rate_of_start(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
+    """With None the rate stays as the draft says."""
+    return {"rate": read_rate(given["rate"])}
 
 
 def _rate_after(operation: OperationForDecision, request: Request) -> int | None:
@@ -301,7 +311,7 @@ ACTIONS: tuple[Action[OperationForDecision], ...] = (
         sources=sources_of("start"),
         risk="Its jobs are changed one after the other: first 1, then 10, then 100, then the rest.",
         params=("rate",),
-        read_params=_read_rate,
+        read_params=_read_rate_of_start,
         read_more=add_up_begun,
         answers=_answers,
         decide=_decide_start,

@@ -30,6 +30,13 @@ RESULTS = {
     "unproven": "its job ended or was deleted before an attempt could prove it",
 }
 
+# What became of a retried row that is still `done` at the end of its operation: nobody looks for its proof.
+WITHOUT_PROOF = {
+    "finished": "not proven: no next attempt ended within 10 minutes",
+    "stopped": "not proven yet when it stopped",
+    "canceled": "not proven yet when the rest was canceled",
+}
+
 # An operation begins as a draft; one that undoes another begins as running.
 BEGUN_BY = ("insert_operation",)
 

@@ -34,7 +34,8 @@ class Operation(Base):
 
     The rows up to number `begun_after` were handled before it was last started or resumed after a stop: the
     stages count from there. The counts are those of its rows by result; `drifted` are rows that were skipped
-    because their job had changed. `code` and `says` tell why it is paused or how it ended.
+    because their job had changed. `frozen` lists origin, state and number of its jobs as they were frozen;
+    None for one that undoes another. `code` and `says` tell why it is paused or how it ended.
     """
 
     __tablename__ = "operations"
@@ -74,6 +75,7 @@ class Operation(Base):
     ended_at: Mapped[datetime | None] = mapped_column(MOMENT)
     code: Mapped[str | None] = mapped_column(Text)
     says: Mapped[str | None] = mapped_column(Text)
+    frozen: Mapped[list[Any] | None] = mapped_column(JSONB)
 
     __table_args__ = (
         CheckConstraint(one_of("state", STATES), name="state_check"),

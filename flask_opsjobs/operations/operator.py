@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Unpack
@@ -22,7 +22,7 @@ from ..jobs.search.filter import LIMITS, JobFilter
 from ..jobs.search.queries import shows
 from ..jobs.search.terms import BadFilter
 from . import transitions
-from .actions import FASTEST, find_problem_of_policy
+from .actions import find_problem_of_policy, read_rate
 from .targets import MOST_ERRORS, MOST_JOBS
 
 # What an operation can do.
@@ -86,8 +86,9 @@ class BulkOperator(Operator):
     ) -> OperationDraft:
         """Freeze the jobs that fit, with their states, for an operation that may be started for 15 minutes.
 
-        `rate` is how many jobs a second it may change. With `is_kept=False` nothing is written. Raises
-        `ActionRefused`: `nothing_matches`, `too_many`, `unauthorized` or `unreadable`.
+        `rate` is how many jobs a second it may change; 0, as None, means no limit. With `is_kept=False`
+        nothing is written. Raises `ActionRefused`: `nothing_matches`, `too_many`, `unauthorized` or
+        `unreadable`.
 
         >>> job = send_invoice.options(delay=60).enqueue(9001)
         >>> db.session.commit()
@@ -95,7 +96,8 @@ class BulkOperator(Operator):
         >>> draft.targets, draft.legal
         (1, 1)
         """
-        chosen = _require_operable(action, actor, rate)
+        chosen = _require_operable(action, actor)
+        rate = _require_rate(action, rate)
         jobs = _require_search(action, jobs)
         who: Who = {"actor": actor, "via": via, "is_trusted": not authorize}
         with self._connected(now) as (connection, now):
@@ -218,7 +220,7 @@ def _refuse(action: object, code: str, says: str) -> ActionRefused:
     return ActionRefused(Receipt("refused", str(action), code, says, audit_sequence=None))
 
 
-def _require_operable(action: str, actor: str, rate: int | None) -> Action[Any]:
+def _require_operable(action: str, actor: str) -> Action[Any]:
     if action not in OPERABLE:
         known = ", ".join(OPERABLE)
         raise _refuse(
@@ -228,11 +230,15 @@ def _require_operable(action: str, actor: str, rate: int | None) -> Action[Any]:
         )
     if not isinstance(actor, str) or not actor.strip():
         raise _refuse(action, "unauthorized", f"{action} needs an actor: nobody is signed in")
-    is_rate = isinstance(rate, int) and not isinstance(rate, bool) and 1 <= rate <= FASTEST
-    if rate is not None and not is_rate:
-        says = f"rate is a whole number from 1 to {FASTEST:,}, or none; got {show_value(rate)}"
-        raise _refuse(action, planning.UNREADABLE, says)
     return OPERABLE[action]
+
+
+def _require_rate(action: str, rate: object) -> int | None:
+    """The highest rate; None for no limit."""
+    try:
+        return read_rate(rate) or None
+    except ValueError as wrong:
+        raise _refuse(action, planning.UNREADABLE, str(wrong)) from None
 
 
 def _require_search(action: str, jobs: JobFilter) -> JobFilter:
@@ -300,13 +306,14 @@ def _freeze(
     if targets > most:
         says = f"more than {most:,} jobs match, and an operation takes no more: narrow the filter"
         raise _refuse(action.name, "too_many", says)
-    transitions.set_targets(connection, operation, targets)
+    frozen = transitions.count_frozen_states(connection, operation)
+    transitions.set_targets(connection, operation, targets, frozen)
     problem = find_problem_of_policy(request, action.name, targets)
     return OperationDraft(
         id=operation,
         action=action.name,
         targets=targets,
-        counts=count_frozen(connection, action, operation),
+        counts=judge_frozen(action, frozen),
         samples=plan_samples(connection, request, operation, targets),
         risk=action.risk,
         expires_at=now + transitions.DRAFT_SPAN,
@@ -333,14 +340,13 @@ def _list_jobs_with_error(
     return [id for id, error in found if is_shown(error)]
 
 
-def count_frozen(
-    connection: Connection, action: Action[Any], operation: int
+def judge_frozen(
+    action: Action[Any], frozen: Iterable[tuple[str, str, int]]
 ) -> tuple[FrozenCount, ...]:
-    """How many frozen jobs of an operation are in which state, the most first."""
-    found = transitions.count_frozen_states(connection, operation)
+    """The frozen jobs by origin and state, each with whether the action is legal there."""
     return tuple(
         FrozenCount(origin, state, number, action in actions_of_job(origin, state))
-        for origin, state, number in found
+        for origin, state, number in frozen
     )
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from . import stages
-from .lifecycle import OPEN, RESULTS
+from .lifecycle import OPEN, RESULTS, WITHOUT_PROOF
 from .models import Operation, OperationRow
 
 MOST_OPERATIONS = 50
@@ -30,7 +30,10 @@ _FEWEST_PACED = 100
 
 @dataclass(frozen=True)
 class ListedOperation:
-    """An operation as it is shown. The counts are those of its rows by result."""
+    """An operation as it is shown. The counts are those of its rows by result.
+
+    `frozen` lists origin, state and number of its jobs as they were frozen, the most first.
+    """
 
     id: int
     state: str
@@ -59,6 +62,7 @@ class ListedOperation:
     ended_at: datetime | None
     code: str | None
     says: str | None
+    frozen: Sequence[tuple[str, str, int]] | None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -80,6 +84,20 @@ class ListedOperation:
     def makes_due(self) -> bool:
         """Whether its jobs become due, so that their next attempts prove it."""
         return self.action in stages.MAKES_DUE
+
+    @property
+    def waits_for_proof(self) -> bool:
+        """Whether rows that are done wait for the ends of their next attempts."""
+        return self.makes_due and self.is_open
+
+    @property
+    def without_proof(self) -> str | None:
+        """Why rows that are done are not proven, after its end; None while they may be, or need no proof."""
+        return WITHOUT_PROOF.get(self.state) if self.makes_due else None
+
+    def meaning_of(self, result: str) -> str:
+        """What it means that one of its rows has this result."""
+        return (self.without_proof if result == "done" else None) or RESULTS[result]
 
 
 @dataclass(frozen=True)

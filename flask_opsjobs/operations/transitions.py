@@ -216,9 +216,14 @@ def freeze_undone(
     return connection.execute(sql.load("freeze_undone_rows"), values).rowcount
 
 
-def set_targets(connection: Connection, operation: int, targets: int) -> None:
-    """Note how many jobs were frozen."""
-    values = {"id": operation, "targets": targets}
+def set_targets(
+    connection: Connection,
+    operation: int,
+    targets: int,
+    frozen: Sequence[tuple[str, str, int]] | None = None,
+) -> None:
+    """Note how many jobs were frozen, in all and by origin and state."""
+    values = {"id": operation, "targets": targets, "frozen": Jsonb(frozen) if frozen else None}
     connection.execute(sql.load("set_targets_of_operation"), values)
 
 
@@ -303,9 +308,10 @@ def expire_drafts(connection: Connection, now: datetime) -> int:
     return connection.execute(sql.load("expire_drafts"), {"now": now}).rowcount
 
 
-def list_open(connection: Connection, limit: int) -> list[int]:
-    """The ids of the operations that run or are paused."""
-    rows = connection.execute(sql.load("list_open_operations"), {"limit": limit})
+def list_open(connection: Connection, after: int, limit: int) -> list[int]:
+    """The ids of the operations that run or are paused, behind the id `after`."""
+    values = {"after": after, "limit": limit}
+    rows = connection.execute(sql.load("list_open_operations"), values)
     return [id for (id,) in rows]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,7 +16,9 @@ from rq.job import Job as RQJob
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.actions.registry import actions_of
 from flask_opsjobs.core.reading import read_clock
+from flask_opsjobs.core.redis_facts import QueueInRedis
 from flask_opsjobs.deliveries import lifecycle as deliveries
+from flask_opsjobs.engine.reconcile.resync import compare_queue
 from flask_opsjobs.engine.redis.broker import Broker, rq_id
 from flask_opsjobs.engine.redis.connections import RedisConnections
 from flask_opsjobs.host import Host
@@ -23,6 +26,7 @@ from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.leases import lifecycle as leases
 from flask_opsjobs.lifeline.repairs import repairs_of
 from flask_opsjobs.loops.detect import LOOP as DETECT
+from flask_opsjobs.loops.dispatch import LOOP as DISPATCH
 from flask_opsjobs.loops.loop import Runner
 from flask_opsjobs.loops.recall import LOOP as RECALL
 from flask_opsjobs.queues.lifecycle import STATES as QUEUE_STATES
@@ -31,6 +35,7 @@ from tests.actions.conftest import Reach
 from tests.conftest import MakeBench
 from tests.limits.conftest import Limited, commit, limited  # noqa: F401
 from tests.support.engine import Bench, race
+from tests.support.processes import Children
 
 WHY: dict[str, Any] = {"actor": "anna", "reason": "because it is a test"}
 LANE = "default|api|0"
@@ -436,6 +441,53 @@ def test_a_silent_redis_refuses_a_resync_and_one_that_falls_silent_is_said(
         "illegal",
         "cannot resync queue default: its Redis does not answer",
     )
+
+
+KILLED = """
+import os, signal, sys
+from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.engine.dispatch import after_commit
+from flask_opsjobs.engine.reconcile import resync
+from tests.support.host import create_app
+host = create_app().extensions["opsjobs"]
+for module in (after_commit, resync):
+    if hasattr(module, sys.argv[1]):
+        setattr(module, sys.argv[1], lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+Operator(host).run("queue.resync", ["queue/default"], actor="anna", reason="because it is a test")
+"""
+
+
+@pytest.mark.parametrize("killed_in", ["resync_queue", "Dispatcher"])
+def test_what_a_killed_resync_leaves_is_repaired_by_the_loops(
+    bench: Bench,
+    operator: Operator,
+    mess: dict[str, int],
+    redis_client: Redis,
+    children: Children,
+    killed_in: str,
+) -> None:
+    """Killed right after the commit, or when it has recalled and removed, before it dispatches."""
+    operator.set_prefetch("default", 10, **WHY)
+    child = children.python("-c", KILLED, killed_in)
+    assert child.wait(60) == -signal.SIGKILL
+    assert count_audited(bench, "queue.resync") == 1
+    is_begun = killed_in == "Dispatcher"
+    assert bench.job(mess["lost"])["state"] == ("available" if is_begun else "queued")
+    assert bench.job(mess["due"])["state"] == "available"
+    assert traces(redis_client, mess["orphan"]) != is_begun
+
+    recall, dispatch = (Runner(loop, bench.host, "one") for loop in (RECALL, DISPATCH))
+    for seconds in (1, 2, 30):
+        recall.run_once(bench.connection, later(bench, seconds=seconds))
+    dispatch.run_once(bench.connection, later(bench, seconds=31))
+    assert not traces(redis_client, mess["orphan"])
+    for name, number in (("lost", 2), ("good", 1), ("due", 1)):
+        job = bench.job(mess[name])
+        assert (job["state"], job["dispatch_no"]) == ("queued", number), name
+        assert traces(redis_client, job["id"], number), name
+    compared = compare_queue(bench.host, bench.connection, "default", later(bench))
+    assert compared == QueueInRedis(queued=3, lost=0, orphans=0, due=0)
+    assert count_audited(bench, "queue.resync") == 1
 
 
 def test_a_pause_after_the_preview_drifts(

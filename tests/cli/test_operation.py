@@ -67,6 +67,15 @@ def test_it_is_started_shown_and_undone(
     assert found["operations"][1]["counts"]["done"] == 12
 
 
+def test_a_rate_of_0_is_no_limit(record_job: RecordJob, call: Any) -> None:
+    record_job(delay=3600)
+    unbound = call("start", "cancel", "state:scheduled", "--rate", 0, "--dry-run", "--json")
+    assert json.loads(unbound.output)["rate"] is None
+    wrong = call("start", "cancel", "state:scheduled", "--rate", "fast", "--dry-run")
+    assert wrong.exit_code == 2
+    assert "rate is a whole number from 1 to 10,000, or 0 for no limit; got 'fast'" in wrong.output
+
+
 def test_pause_resume_and_cancel(record_job: RecordJob, call: Any) -> None:
     record_job(delay=3600)
     call("start", "cancel", "state:scheduled", *REASON)

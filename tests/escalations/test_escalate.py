@@ -15,12 +15,14 @@ from flask_opsjobs import endings, signals
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.audit.models import AuditEvent
 from flask_opsjobs.host import Host
+from flask_opsjobs.lifeline import incidents
 from flask_opsjobs.lifeline.detectors import DETECTORS
 from flask_opsjobs.lifeline.finding import Facts
 from flask_opsjobs.lifeline.retention import count_retainable, retain
 from flask_opsjobs.loops import detect, watch
 from flask_opsjobs.loops.loop import Runner
 from tests.escalations.telling import CLASS, SUBJECT, Teller
+from tests.support.engine import Bench
 from tests.support.escalating import SECRET, Acting
 from tests.support.waiting import wait_until
 
@@ -272,6 +274,50 @@ def test_an_operators_action_repaired_it(
         "ada",
     )
     assert teller.told()[-1] == (1, "repaired", "invoked")
+
+
+@pytest.mark.parametrize("who", ["ada", "system"])
+def test_a_rescue_repaired_it(
+    teller: Teller, policy: Acting, bench: Bench, record_job: Callable[..., int], who: str
+) -> None:
+    """By an operator or by the loop `watch`: then the incident of the worker names no job any more."""
+    by_hand = _with(teller.host, escalate_from="warning", rescue="manual")
+    teller.host.settings = by_hand
+    job = record_job()
+    bench.dispatch()
+    bench.claim(job)
+    bench.rows(
+        "UPDATE opsjobs.workers SET state = 'missing', ended_at = clock_timestamp()"
+        " WHERE id = %s RETURNING 1",
+        bench.worker_id,
+    )
+    teller.wait(1)
+    _detect(teller, "worker_missing")
+    teller.look()
+    assert teller.told() == [(1, "opened", "invoked")]
+    teller.wait(1)
+    if who == "ada":
+        Operator(teller.host).run("job.rescue", [f"job/{job}"], **WHY, now=teller.now)
+    else:
+        teller.host.settings = replace(by_hand, rescue="automatic")
+        Runner(watch.LOOP, teller.host).run_once(teller.connection, teller.now)
+    assert bench.job(job)["worker_id"] is None
+    for seconds in (1, 300, 60):
+        teller.wait(seconds)
+        _detect(teller, "worker_missing")
+    teller.look()
+    last = policy.told()[-1]
+    told = (last["event"], last["repair"], last["repaired_by"])
+    assert told == ("repaired", "job.rescue", who)
+    assert teller.told()[-1] == (1, "repaired", "invoked")
+
+
+def _detect(teller: Teller, class_: str) -> None:
+    """Make a pass of one detector."""
+    detector = DETECTORS[class_]
+    assert detector.detect is not None
+    found = detector.detect(Facts(teller.connection, teller.now, teller.host.settings))
+    incidents.apply_pass(teller.connection, class_, found, teller.now)
 
 
 def test_a_pass_is_told_what_it_did(teller: Teller) -> None:

@@ -36,7 +36,7 @@ def test_a_worker_that_nobody_watched_is_partial(story: Story) -> None:
     found = story.ask(f"worker/{NAME}")
     assert found.completeness == "partial evidence"
     assert [lack.says for lack in found.lacking] == ["Whether it lived is not known."]
-    assert "It sends no heartbeat for" in found.diagnosis
+    assert "It has sent no heartbeat since" in found.diagnosis
 
 
 def test_a_worker_that_was_given_up_is_partial_and_its_row_is_removed_after_a_week(

@@ -159,7 +159,7 @@ def test_more_than_it_may_have_are_refused(operations: Operations) -> None:
         ("job.reschedule", {}, "no operation does"),
         ("queue.pause", {}, "no operation does"),
         ("job.retry", {"actor": "  "}, "nobody is signed in"),
-        ("job.retry", {"rate": 0}, "rate is a whole number from 1 to 10,000"),
+        ("job.retry", {"rate": -1}, "rate is a whole number from 1 to 10,000, or 0 for no limit"),
         ("job.retry", {"rate": 1.5}, "rate is a whole number"),
         ("job.retry", {"rate": True}, "rate is a whole number"),
         ("job.retry", {"rate": 10_001}, "rate is a whole number"),
@@ -182,6 +182,22 @@ def test_what_cannot_be_read_is_refused(
     with pytest.raises(ActionRefused, match=says):
         operations.operator.draft(action, **asked)
     assert operations.bench.rows("SELECT 1 FROM opsjobs.operations") == []
+
+
+def test_a_rate_of_0_is_no_limit(operations: Operations) -> None:
+    """To a draft and to its start; a start that says nothing keeps the rate of the draft."""
+    operations.enqueue(1)
+    every = JobFilter(queue="default")
+    draft = operations.operator.draft("job.cancel", every, rate=0, actor="anna")
+    assert draft.rate is None
+    operations.operator.start_draft(draft.id or 0, **WHY)
+    assert operations.operation()["rate"] is None
+    for given, kept in ((0, None), (None, 7), (3, 3)):
+        draft = operations.operator.draft("job.cancel", every, rate=7, actor="anna")
+        operations.operator.start_draft(draft.id or 0, rate=given, **WHY)
+        assert operations.operation()["rate"] == kept
+    operations.operator.start("job.cancel", every, rate=0, **WHY)
+    assert operations.operation()["rate"] is None
 
 
 @pytest.mark.parametrize("missing", ["operation.start", "job.retry", "payload.view"])

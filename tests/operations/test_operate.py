@@ -374,6 +374,43 @@ def test_a_task_that_is_renamed_under_way_pauses_it_until_the_name_is_back(
     assert operations.states(ids) == {"finished"}
 
 
+def test_more_open_operations_than_one_pass_has_turns_for_get_one_each(
+    operations: Operations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operate_loop, "_MOST", 2)
+    started = []
+    for queue in ("a", "b", "c", "d", "e"):
+        operations.enqueue(3, queue=queue)
+        jobs = JobFilter(queue=queue)
+        started.append(operations.operator.start("job.cancel", jobs, **WHY).id)
+
+    def done() -> list[int]:
+        return [operations.operation(id)["done"] for id in started]
+
+    assert operations.pass_once(), "the others follow at once"
+    assert done() == [1, 1, 0, 0, 0]
+    operations.pass_once()
+    operations.pass_once()
+    assert done() == [1] * 5
+    operations.pass_all()
+    assert done() == [3] * 5
+
+
+def test_a_hundred_paused_operations_do_not_keep_the_next_one_from_its_turns(
+    operations: Operations,
+) -> None:
+    (job,) = operations.enqueue(1)
+    for _ in range(100):
+        operations.operator.start("job.cancel", JobFilter(id=job), **WHY)
+    paused = [f"operation/{id}" for id in range(1, 101)]
+    assert operations.operator.run("operation.pause", paused, **WHY).is_done
+    last = operations.operator.start("job.cancel", JobFilter(id=job), **WHY)
+    operations.pass_all()
+    assert last.id == 101
+    assert operations.operation(101)["state"] == "finished"
+    assert operations.states([job]) == {"canceled"}
+
+
 def test_an_operator_pauses_resumes_and_cancels(operations: Operations) -> None:
     operations.enqueue(30)
     started = operations.operator.start("job.cancel", WAITING, **WHY)
@@ -448,6 +485,41 @@ def test_each_action_is_undone_or_says_why_not(operations: Operations, action: s
     else:
         with pytest.raises(ActionRefused, match=f"{action} cannot be undone: {WHY_NOT[action]}"):
             undo()
+
+
+@pytest.mark.parametrize("action", sorted(UNDONE_BY))
+def test_an_undo_is_undone_as_every_operation_is(operations: Operations, action: str) -> None:
+    """Of each retry one job is proven and two wait, as far as it has so many; the rest of it is canceled."""
+    is_retry = action == "job.retry"
+    ids = operations.fail(4) if is_retry else operations.enqueue(4)
+    operations.operator.start(action, FAILED if is_retry else WAITING, **WHY)
+    seen = []
+    for id in (1, 2, 3):
+        operation = operations.operation()
+        if operation["action"] == "job.retry":
+            operations.pass_all()
+            operations.perform(RETURNED)
+            operations.pass_all()
+            operations.operator.cancel_operation(id, **WHY)
+        else:
+            operations.run()
+        seen.append((operation["action"], operation["undo_of"], operation["targets"]))
+        operations.operator.undo_operation(id, **WHY)
+        with pytest.raises(ActionRefused, match=f"operation {id + 1} undoes it already"):
+            operations.operator.undo_operation(id, **WHY)
+    back = UNDONE_BY[action]
+    assert seen == [
+        (action, None, 4),
+        (back, 1, 2 if is_retry else 4),
+        (UNDONE_BY[back], 2, 2),
+    ]
+    states = [operations.bench.job(id)["state"] for id in ids]
+    ended = {"job.cancel": "canceled", "job.discard": "failed"}
+    assert states == (
+        ["finished", "finished", "available", "failed"]
+        if is_retry
+        else ["finished", "canceled", "canceled", ended[action]]
+    )
 
 
 def test_what_is_gone_cannot_be_undone(operations: Operations) -> None:

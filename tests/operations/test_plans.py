@@ -32,7 +32,7 @@ ANALYZE opsjobs.operation_rows
 LATER = datetime(2999, 1, 1, tzinfo=UTC)
 NOW = datetime.now(UTC)
 CASES: dict[str, tuple[set[str], dict[str, Any]]] = {
-    "list_open_operations": ({"operations_open"}, {"limit": 100}),
+    "list_open_operations": ({"operations_open"}, {"after": 0, "limit": 101}),
     "expire_drafts": ({"operations_open"}, {"now": NOW}),
     "look_at_operations": ({"operations_pkey", "operations_open"}, {"ids": [2], "actor": "anna"}),
     "find_next_place": ({"operations_pkey", "operation_rows_pkey", "jobs_adopted"}, {"id": 2}),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
@@ -19,10 +20,12 @@ from flask_opsjobs.forensics.export import FORMATS
 from flask_opsjobs.host import Host
 from flask_opsjobs.queues.models import Queue
 from flask_opsjobs.web.forensics import looks
+from tests.support.clock import Clock
 from tests.support.policies import ShowAll
 from tests.web.conftest import Access
 from tests.web.every import soup
 from tests.web.rows import ago, make_attempt, make_incident, make_job, make_loops, paused
+from tests.web.test_pages import clock as clock
 
 Get = Callable[..., Any]
 FILES = [f"?format={name}" for name in FORMATS]
@@ -98,6 +101,23 @@ def test_it_says_what_happened_and_whose_the_next_path_is(get: Get, decided: str
     assert tree.select_one("[data-looked]")["data-looked"] == "queue/mail"
     permalink = tree.select_one("#ticket").text.split()[-1]
     assert permalink == "http://localhost/ops/jobs/forensics/queue/mail"
+
+
+@pytest.mark.parametrize("loops", [True, False])
+@pytest.mark.parametrize("subject", ["queue/mail", "queue/default", "task/send_invoice", "job/{}"])
+def test_equal_facts_give_equal_answers_although_the_day_moves(
+    client: FlaskClient, session: Session, clock: Clock, subject: str, loops: bool
+) -> None:
+    """Of what is older than all that is kept of the loops, and of a queue of which nothing is stored."""
+    if loops:
+        make_loops(session, started_at=ago(days=2))
+    job = make_job(session, queue="mail", created_at=ago(days=40))
+    session.commit()
+    path = f"/ops/jobs/live/forensics/{subject.format(job.id)}"
+    first = client.get(path)
+    clock.forward(seconds=10)
+    again = client.get(path, headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
 
 
 def test_its_parts_are_in_the_order_of_a_reader(get: Get, decided: str) -> None:

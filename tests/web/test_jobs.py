@@ -221,6 +221,8 @@ def test_a_word_alone_becomes_what_it_names(get: Get, jobs: dict[str, Job]) -> N
     assert to("send_invoice") == "?q=task:send_invoice"
     assert to("created:<2h default", state="failed") == "?state=failed&q=created:<2h queue:default"
     assert to(f"queue:default {job_id}") == f"?q=queue:default id:{job_id}"
+    # All that match stay selected.
+    assert to("default", selected="all") == "?q=queue:default&selected=all"
 
 
 def test_jobs_are_found_by_when_they_were_enqueued(session: Session, get: Get) -> None:

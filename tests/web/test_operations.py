@@ -18,11 +18,12 @@ from flask_opsjobs import JobFilter, OpsJobs
 from flask_opsjobs.lifeline.detectors import DETECTORS
 from flask_opsjobs.loops import detect
 from flask_opsjobs.loops.loop import Runner
+from flask_opsjobs.operations.lifecycle import WITHOUT_PROOF
 from flask_opsjobs.operations.models import Operation
 from flask_opsjobs.operations.operator import BulkOperator
 from flask_opsjobs.web.app import shell
 from flask_opsjobs.web.operations import view
-from tests.operations.conftest import FAILED, OTHER, RETURNED, Operations, failure
+from tests.operations.conftest import FAILED, OTHER, RETURNED, Operations, counts_of, failure
 from tests.operations.conftest import operations as operations
 from tests.web.conftest import Access
 from tests.web.every import soup
@@ -84,6 +85,10 @@ def test_a_search_becomes_a_draft_and_the_draft_an_operation(
     assert (started.status_code, started.location) == (303, "/ops/jobs/operations/1")
     operation = operations.operation()
     assert (operation["state"], operation["rate"], operation["via"]) == ("running", None, "page")
+    # 0 is no limit too.
+    assert send("/operations/draft", action="job.cancel", rate="0").status_code == 303
+    assert send("/operations/2/start", reason=WHY["reason"], rate="0").status_code == 303
+    assert operations.operation()["rate"] is None
     assert "running" in _words(read().h1.find_parent("header"))
 
 
@@ -93,7 +98,7 @@ def test_a_search_becomes_a_draft_and_the_draft_an_operation(
         ({"action": "job.cancel", "state": "failed"}, 422, "no job matches"),
         ({"action": "job.fry", "state": "scheduled"}, 422, "no operation does"),
         ({"action": "job.cancel", "rate": "fast"}, 422, "a whole number from 1 to 10,000"),
-        ({"action": "job.cancel", "rate": "0"}, 422, "a whole number from 1 to 10,000"),
+        ({"action": "job.cancel", "rate": "10001"}, 422, "a whole number from 1 to 10,000"),
         ({"action": "job.cancel", "state": "broken"}, 422, "there is no state"),
         ({"action": "job.cancel", "error": "Boom"}, 422, "no job matches"),
         ({"action": "job.delete"}, 403, "it needs job.delete"),
@@ -346,6 +351,37 @@ def test_a_stopped_one_is_an_incident_that_resumes_it(
     assert offered[0] == "/ops/jobs/operations/1/resume"
     assert "/ops/jobs/operations/1/cancel" in offered
     assert DETECTORS["operation_stopped"].repairs == ("operation.resume", "operation.cancel")
+
+
+@pytest.mark.parametrize("state", WITHOUT_PROOF)
+def test_after_its_end_no_row_waits_for_proof(
+    read: Any, operations: Operations, access: Access, state: str
+) -> None:
+    operations.fail(13)
+    operations.operator.start("job.retry", FAILED, **WHY)
+    operations.pass_all()
+    while operations.operation()["proven"] < 11:
+        operations.perform(RETURNED)
+        operations.pass_all()
+    assert "2 done, wait for proof" in _words(read().select_one(".parts"))
+    if state == "canceled":
+        operations.operator.cancel_operation(1, **WHY)
+    elif state == "stopped":
+        access.held.remove("job.retry")
+    else:
+        operations.later(timedelta(minutes=11))
+    operations.pass_all()
+    operation = operations.operation()
+    counts = {"proven": 11, "done": 2}
+    assert (operation["state"], counts_of(operation)) == (state, counts)
+    says = WITHOUT_PROOF[state]
+    page = read()
+    assert f"2 done, {says}" in _words(page.select_one(".parts"))
+    receipts = _words(page.find("section", {"aria-labelledby": "receipts"}))
+    assert receipts.count(f"{says}, now ") == 2
+    assert "wait for proof" not in _words(page)
+    assert "waits for proof" not in _words(page)
+    assert f"done 2 {says}" in _words(read("/forensics/operation/1"))
 
 
 def test_an_action_is_previewed_and_asks_why(

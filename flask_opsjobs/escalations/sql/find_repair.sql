@@ -1,6 +1,6 @@
 -- Finds the last decision that may have repaired an incident in its episode: an action that repairs its
--- class, done to one of its targets or to its subject, or a rescue of the jobs of its worker; among the
--- newest 2,000 of these actions.
+-- class, and that names the incident, its subject or one of its targets, or the worker of which the loop
+-- watch rescued jobs; among the newest 2,000 of these actions.
 -- Run by the loop escalate, when an incident has ended of which somebody was told. Index: audit_by_action.
 SELECT newest.action, newest.actor FROM (
     SELECT action, actor, at, targets, after, outcome FROM opsjobs.audit_events

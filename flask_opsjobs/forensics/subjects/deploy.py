@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from ...core.history import Event
 from ...core.words import agree, counted
@@ -148,7 +148,7 @@ def _of_failures(found: _Found) -> Iterator[Event]:
 
 
 def _list_expected(inquiry: Inquiry, deploy: Marker) -> Iterator[Expected]:
-    kept_since = inquiry.now - timedelta(days=WORKER_DAYS)
+    kept_since = inquiry.kept_since(WORKER_DAYS)
     if deploy.at < kept_since:
         yield Expected(
             f"its workers that ended earlier: they are kept for {WORKER_DAYS} days",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
 
 from ...core.history import INFERRED, Event
 from ...core.words import counted
@@ -42,7 +41,7 @@ def _tell(inquiry: Inquiry) -> Told | None:
         return None
     versions = queries.find_versions(session, failure.deploys)
     attempts = queries.list_failed_attempts(session, failure, MOST_ATTEMPTS)
-    deploys = queries.list_deploys(session, failure, _kept_since(inquiry.now))
+    deploys = queries.list_deploys(session, failure, inquiry.kept_since(NUMBER_DAYS))
     fact, rest = say_failure(failure, versions)
     return Told(
         title=f"Failure {failure.id}: {failure.title}",
@@ -58,10 +57,6 @@ def _tell(inquiry: Inquiry) -> Told | None:
         paths=[*_list_paths(failure)],
         left_out=[*_leave_out(failure, attempts)],
     )
-
-
-def _kept_since(now: datetime) -> datetime:
-    return now - timedelta(days=NUMBER_DAYS)
 
 
 # --- what happened
@@ -115,15 +110,15 @@ def _list_expected(inquiry: Inquiry, failure: FailureRow) -> Iterator[Expected]:
         is_found=any(attempt.ended_at <= failure.first_at for attempt in oldest),
         is_removed=True,
         since=failure.first_at,
-        until=min((attempt.ended_at for attempt in oldest), default=inquiry.now),
+        until=min((attempt.ended_at for attempt in oldest), default=None),
     )
-    if failure.first_at < _kept_since(inquiry.now):
+    if failure.first_at < inquiry.kept_since(NUMBER_DAYS):
         yield Expected(
             f"how often it failed on each day: that is kept for {NUMBER_DAYS} days",
             is_found=False,
             is_removed=True,
             since=failure.first_at,
-            until=_kept_since(inquiry.now),
+            until=inquiry.kept_since(NUMBER_DAYS),
         )
 
 
@@ -151,7 +146,7 @@ def _make_tables(
             for row in deploys
         ],
     )
-    days = queries.count_days(inquiry.session, failure, _kept_since(inquiry.now))
+    days = queries.count_days(inquiry.session, failure, inquiry.kept_since(NUMBER_DAYS))
     yield EvidenceTable(
         "By day, in UTC",
         [Column("day", "moment"), Column("attempts that failed so", "number")],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from ...core.history import Event
 from ...core.words import counted, moment
@@ -32,7 +32,6 @@ from ..bundle import (
     WatchedSpan,
 )
 
-_SPAN = timedelta(days=1)
 # `list_rejections` reads so many, `list_cooling_partitions` and `list_holders` so many.
 _MOST_REJECTIONS, _MOST_PARTITIONS = 10, 25
 Minutes = Mapping[datetime, tuple[int, int, int]]
@@ -47,7 +46,7 @@ def _tell(inquiry: Inquiry) -> Told | None:
     limiter = find_limiter(inquiry.session, inquiry.key, inquiry.now)
     if limiter is None:
         return None
-    minutes = find_minutes(inquiry.session, limiter.name, inquiry.now - _SPAN)
+    minutes = find_minutes(inquiry.session, limiter.name, inquiry.day_ago)
     rejections = list_rejections(inquiry.session, limiter.name)
     cooling = list_cooling_partitions(inquiry.session, limiter.name, inquiry.now)
     since = _find_begin(inquiry, limiter, minutes, rejections)
@@ -83,7 +82,7 @@ def _find_begin(
 ) -> datetime:
     """A day ago, or the oldest thing that is known of it."""
     known = [limiter.declared_at, *minutes, *(rejection.at for rejection in rejections)]
-    return max(min(known), inquiry.now - _SPAN)
+    return max(min(known), inquiry.day_ago)
 
 
 def _counted_until(limiter: LimiterRow, minutes: Minutes, since: datetime) -> datetime:

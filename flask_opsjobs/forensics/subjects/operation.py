@@ -172,7 +172,7 @@ def _make_tables(
         "Jobs by result",
         [Column("result"), Column("jobs", "number"), Column("meaning")],
         [
-            TableRow([name.replace("_", " "), number, RESULTS[name]])
+            TableRow([name.replace("_", " "), number, operation.meaning_of(name)])
             for name, number in operation.counts.items()
             if number
         ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from ...core.history import Event
@@ -29,7 +29,6 @@ from ..bundle import (
     WatchedSpan,
 )
 
-_SPAN = timedelta(days=1)
 _MOST_WORKERS = 50
 
 
@@ -77,7 +76,7 @@ def _find_begin(inquiry: Inquiry) -> datetime:
     """A day ago, or when the oldest thing that is stored of the queue was made."""
     session, name = inquiry.session, inquiry.key
     made = (find_oldest_of_queue(session, name), find_created_at(session, name))
-    return max(min(filter(None, made), default=inquiry.now), inquiry.now - _SPAN)
+    return max(min(filter(None, made), default=inquiry.now), inquiry.day_ago)
 
 
 def _diagnose(queue: QueueForDecision, listeners: int, reason: str | None) -> str:

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from ...core.history import Event
 from ...core.words import agree, counted
 from ...failures.queries import (
-    DAY,
     QUARTER,
     DeathRow,
     Ends,
@@ -51,7 +50,7 @@ def _tell(inquiry: Inquiry) -> Told | None:
     declared = inquiry.host.tasks.get(task)
     if oldest is None and declared is None:
         return None
-    since = max(oldest or inquiry.now, inquiry.now - DAY)
+    since = max(oldest or inquiry.now, inquiry.day_ago)
     ends = list_ends(session, task, floor(since, QUARTER))
     failures = page_of_failures(session, "open", task=task).rows
     ended = _list_unsuccessful(inquiry, since)

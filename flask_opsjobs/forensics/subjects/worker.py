@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ...actions.domain import name_in
 from ...core.history import Event
-from ...core.words import agree, counted, moment, span
+from ...core.words import agree, counted, moment
 from ...workers import actions as worker_actions
 from ...workers.queries import WorkerRow, find_worker_named, list_jobs_of
 from ..bundle import (
@@ -60,7 +60,7 @@ def _diagnose(inquiry: Inquiry, worker: WorkerRow, jobs: Sequence[int]) -> str:
     if worker.ended_at is not None:
         return f"It stopped at {moment(worker.ended_at)}, and {has}."
     if silent > inquiry.host.settings.late_seconds:
-        return f"It sends no heartbeat for {span(silent)}, and {has}."
+        return f"It has sent no heartbeat since {moment(worker.heartbeat_at)}, and {has}."
     if worker.drain_requested_by is not None:
         return f"{worker.drain_requested_by} asked it to leave, and {has}."
     return f"It is alive, and {has}."

@@ -145,6 +145,8 @@ def _name(word: Unqualified) -> AnyResponse:
         return redirect(url_for("opsjobs.job", job_id=value), 303)
     query: dict[str, Any] = dict(list_request.read_fields().to_query())
     query["q"] = f"{word.rest} {write_term(name, value)}".strip()
+    if selected := request.args.get("selected"):
+        query["selected"] = selected
     return redirect(url_for("opsjobs.jobs", **query), 303)
 
 

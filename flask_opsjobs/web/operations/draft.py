@@ -10,7 +10,7 @@ from flask import current_app, redirect, request, url_for
 from markupsafe import Markup
 from werkzeug import Response
 
-from ...actions.domain import Request, name_in, whole
+from ...actions.domain import Request, name_in
 from ...actions.registry import ACTIONS
 from ...actions.shapes import Change, Plan
 from ...core.reading import Reading
@@ -20,8 +20,8 @@ from ...jobs.queries import list_rows
 from ...jobs.rows import JobRow
 from ...jobs.search.filter import LIMITS
 from ...operations import queries, stages
-from ...operations.actions import FASTEST
-from ...operations.operator import BulkOperator, FrozenCount, count_frozen, plan_samples
+from ...operations.actions import read_rate
+from ...operations.operator import BulkOperator, FrozenCount, judge_frozen, plan_samples
 from ...operations.queries import ListedOperation
 from ..app import access, problems
 from ..app.display import PageDisplay
@@ -34,7 +34,7 @@ from ..jobs import list_request
 def make() -> Response:
     """Freeze the jobs of the search that was sent, for the action that was sent, and show the draft."""
     action = request.form.get("action", "")
-    rate = read_rate(request.form.get("rate", ""))
+    rate = read_rate_field()
     # The size of a page bounds no operation.
     wanted = list_request.read_searchable(_fields_of_search()).but(limit=LIMITS[0])
     actor = access.actor()
@@ -53,14 +53,12 @@ def _fields_of_search() -> list[tuple[str, str]]:
     return [pair for pair in request.form.items(multi=True) if pair[0] not in others]
 
 
-def read_rate(text: str) -> int | None:
-    """How many jobs a second; None for an empty field. Raises the 422 `Problem` for anything else."""
-    rate = whole(text) if text.strip() else None
-    if text.strip() and not 1 <= (rate or 0) <= FASTEST:
-        raise problems.unreadable(
-            f"rate: write a whole number from 1 to {FASTEST:,}, or nothing for no limit"
-        )
-    return rate
+def read_rate_field() -> int | None:
+    """The field `rate` of the form; None when it is empty. Raises the 422 `Problem` for what is no rate."""
+    try:
+        return read_rate(request.form.get("rate"))
+    except ValueError as wrong:
+        raise problems.unreadable(str(wrong)) from None
 
 
 # --- the page of a draft
@@ -181,7 +179,7 @@ def look_at_draft(read: Reading, operation: ListedOperation) -> DraftView:
     samples = plan_samples(connection, asked, operation.id, operation.targets)
     return DraftView(
         operation,
-        count_frozen(connection, action, operation.id),
+        judge_frozen(action, operation.frozen or ()),
         samples,
         _list_samples(read, samples),
         queries.find_last_finished(read.session, operation.action),

@@ -24,7 +24,6 @@ WORDS = {
     "skipped": "skipped",
     "pending": "left",
 }
-_WAITS = "done, wait for proof"
 _BAR = 1000
 # A pace is that of now when it did something within this time.
 _LATELY = timedelta(minutes=1)
@@ -57,7 +56,9 @@ class ProgressView:
 
     def word(self, result: str) -> str:
         """How rows with this result are called where they are counted."""
-        return _WAITS if result == "done" and self.operation.makes_due else WORDS[result]
+        if result != "done" or not self.operation.makes_due:
+            return WORDS[result]
+        return f"done, {self.operation.without_proof or 'wait for proof'}"
 
     @property
     def bar(self) -> Sequence[tuple[str, float, float]]:
@@ -120,9 +121,9 @@ class ProgressView:
 
     def in_stage(self, stage: StageRow) -> str:
         """What became of a stage: `9 proven, 1 skipped`."""
-        words = {**WORDS, "proven": "proven", "done": "wait for proof"}
-        if not self.operation.makes_due:
-            words["done"] = "done"
+        words = {**WORDS, "proven": "proven"}
+        if self.operation.waits_for_proof:
+            words["done"] = "wait for proof"
         return ", ".join(
             f"{stage.counts[result]:,} {words[result]}"
             for result in words

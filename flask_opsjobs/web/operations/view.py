@@ -144,7 +144,7 @@ def start(operation_id: str) -> AnyResponse:
     with reading() as read:
         operation = _find(read, operation_id)
     try:
-        rate = draft.read_rate(request.form.get("rate", ""))
+        rate = draft.read_rate_field()
     except Problem as fault:
         return _refuse(operation, fault.status, f"{fault.says}.")
     receipt = _start(operation, rate)
