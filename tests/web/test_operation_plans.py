@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 from flask import Flask
+from flask.testing import FlaskClient
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from flask_opsjobs import JobFilter
+from flask_opsjobs.operations import transitions
+from flask_opsjobs.operations.operator import MOST_SAMPLES
 from flask_opsjobs.web.app import shell
+from tests.operations.conftest import Operations
+from tests.operations.conftest import operations as operations
+from tests.operations.test_killed import SCHEDULED
 from tests.support.plans import Plans
+from tests.web.every import soup
 
 # By one INSERT each: only plans are asked of these rows. Operation 2 runs, and has 20,000 rows: every fifth
 # one was skipped, one in a thousand of these for a rare reason.
@@ -46,6 +55,37 @@ def filled(app: Flask, session: Session) -> None:
     session.commit()
     with app.app_context():
         shell.forget_sources()
+
+
+def test_the_page_of_a_draft_reads_only_its_samples(
+    client: FlaskClient,
+    operations: Operations,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With `--operation-jobs 1000000` the largest draft there is, and the time of its page."""
+    number = request.config.getoption("operation_jobs")
+    operations.bench.connection.execute(SCHEDULED, {"number": number})
+    operations.bench.connection.execute("ANALYZE opsjobs.jobs")
+    chosen = JobFilter(state="scheduled")
+    operations.operator.draft("job.discard", chosen, actor="tester")
+    # Not one of our statements that SQLAlchemy sends.
+    monkeypatch.setattr(transitions, "count_frozen_states", None)
+    with _OperationPlans(operations.bench.host.pages) as plans:
+        page = soup(client.get("/ops/jobs/operations/1").text)
+    will = page.select_one("[aria-labelledby=will] tbody tr")
+    assert will.select_one(".n").text == f"{number:,}"
+    assert plans.read_whole == set(), plans
+    assert plans.most_rows <= MOST_SAMPLES, plans
+    took = []
+    for _ in range(20):
+        began = time.monotonic()
+        assert client.get("/ops/jobs/operations/1").status_code == 200
+        took.append(time.monotonic() - began)
+    median = sorted(took)[10] * 1000
+    print(
+        f"the page of a draft of {number:,} jobs: {median:.1f} ms, at most {max(took) * 1000:.1f} ms"
+    )
 
 
 ONE = {"operations_pkey", "operation_rows_pkey"}
