@@ -6,7 +6,7 @@ Start reading at `OpsJobs.init_app`: it names every part of the package.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from flask import Flask, current_app
 from flask_sqlalchemy import SQLAlchemy
@@ -36,11 +36,16 @@ from .jobs.record.enqueue import AnySession
 from .jobs.record.task import Call, ChainLink, Task
 from .lifeline.detectors import DETECTORS
 from .operations.operator import BulkOperator
+from .telemetry.metrics import require_prometheus
 from .web import make_blueprint
 from .workflows.build import Workflow, make_chain
 from .workflows.declaration import MAP_TASK
 from .workflows.expand_map import make_map_task
 from .workflows.send_signal import Signal, Signaled, send_signal
+
+if TYPE_CHECKING:
+    # It imports what only the extra installs.
+    from .telemetry.prometheus import PrometheusCollector
 
 NAME = "opsjobs"
 
@@ -136,6 +141,8 @@ class OpsJobs:
             host.dispatcher = AfterCommitDispatch(host)
         app.extensions[NAME] = host
         app.register_blueprint(make_blueprint(), url_prefix=chosen.url_prefix)
+        if chosen.metrics_token is not None:
+            _serve_metrics(app, host, chosen.metrics_token)
         app.cli.add_command(cli_group)
 
     @property
@@ -202,6 +209,23 @@ class OpsJobs:
         ['Enqueued']
         """
         return find_bundle_apart(self.host, subject)
+
+    def prometheus_collector(self) -> PrometheusCollector:
+        """A collector of the current app's metrics, for a registry of `prometheus_client`.
+
+        It reads Postgres when the registry is collected, also outside an app context. Raises `ConfigError`
+        without the extra `flask-opsjobs[prometheus]`.
+
+        >>> from prometheus_client import CollectorRegistry
+        >>> registry = CollectorRegistry()
+        >>> registry.register(opsjobs.prometheus_collector())
+        >>> registry.get_sample_value("opsjobs_up")
+        1.0
+        """
+        require_prometheus()
+        from .telemetry.prometheus import PrometheusCollector
+
+        return PrometheusCollector(self.host)
 
     def signal(
         self,
@@ -458,6 +482,13 @@ def _optional_policy(given: Any, protocol: type, name: str) -> Any:
         kind = given if isinstance(given, type) else type(given)
         raise ConfigError(f"the {name} policy {kind.__name__} {fault}")
     return given
+
+
+def _serve_metrics(app: Flask, host: Host, token: str) -> None:
+    require_prometheus()
+    from .telemetry.prometheus_route import make_metrics_blueprint
+
+    app.register_blueprint(make_metrics_blueprint(host, token), url_prefix=host.settings.url_prefix)
 
 
 def _hook(given: Any, name: str) -> Callable[[], object] | None:

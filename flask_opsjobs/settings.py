@@ -28,12 +28,23 @@ class Setting:
     default: Any
     parse: Callable[[Any], Any]
     meaning: str
+    # No error shows its value.
+    is_secret: bool = False
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError("a non-empty string")
     return value
+
+
+def _token(value: Any) -> str | None:
+    if value is None:
+        return None
+    is_token = isinstance(value, str) and re.fullmatch(r"[!-~]{16,500}", value)
+    if not is_token:
+        raise ValueError("None, or 16 to 500 printable ASCII characters without spaces")
+    return str(value)
 
 
 def _optional_text(value: Any) -> str | None:
@@ -361,6 +372,13 @@ SETTINGS: tuple[Setting, ...] = (
         "How many connections to Postgres the pages of one process may use, "
         "in addition to the application's own pool.",
     ),
+    Setting(
+        "METRICS_TOKEN",
+        None,
+        _token,
+        "The bearer token with which Prometheus reads `/metrics` below the prefix. None: no such URL.",
+        is_secret=True,
+    ),
 )
 
 
@@ -405,6 +423,7 @@ class Settings:
     keep_escalations_days: float
     page_timeout_seconds: float
     page_connections: int
+    metrics_token: str | None
 
     @property
     def loops_off(self) -> Collection[str]:
@@ -428,7 +447,8 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
         try:
             values[setting.key.lower()] = setting.parse(config.get(key, setting.default))
         except ValueError as allowed:
-            wrong.append(f"{key} = {config[key]!r} is not allowed: it must be {allowed}")
+            value = "" if setting.is_secret else f" = {config[key]!r}"
+            wrong.append(f"{key}{value} is not allowed: it must be {allowed}")
     if wrong:
         raise ConfigError("; ".join(wrong))
     settings = Settings(**values)

@@ -96,6 +96,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--fail-slow", action="store_true", help="Fail when an unmarked test takes over 20 s."
     )
+    parser.addoption(
+        "--prometheus",
+        action="store_true",
+        help="Let Debian's Prometheus, which must be installed, scrape a host and answer the boards.",
+    )
     parser.addoption("--rq-suite", action="store_true", help="Make RQ's own tests on our worker.")
     parser.addoption(
         "--pgbouncer",
@@ -146,6 +151,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         fixtures = getattr(item, "fixturenames", ())
         if "rq_suite" in item.keywords and not config.getoption("--rq-suite"):
             item.add_marker(pytest.mark.skip(reason="asked for by --rq-suite"))
+        elif item.get_closest_marker("prometheus") and not config.getoption("--prometheus"):
+            item.add_marker(pytest.mark.skip(reason="asked for by --prometheus"))
         elif lane and (item.get_closest_marker("sessions") or "administrator" in fixtures):
             item.add_marker(pytest.mark.skip(reason="needs sessions of Postgres of its own"))
         elif lane and MISSING:

@@ -13,6 +13,17 @@ from sqlalchemy.orm import Session
 
 from . import db
 
+# Every query of a page or a scrape walks an index and stops early. So a sequential scan, or a bitmap scan
+# that first collects all jobs of a state, is always wrong, even when outdated statistics suggest it. So is
+# the generic plan that a prepared statement may get after its fifth run.
+PAGE_PLANS = {
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "jit": "off",
+    "max_parallel_workers_per_gather": "0",
+    "plan_cache_mode": "force_custom_plan",
+}
+
 
 @dataclass(frozen=True)
 class Reading:

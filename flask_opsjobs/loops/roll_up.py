@@ -14,6 +14,7 @@ from ..core.words import counted
 from ..failures.count import MOST, count_failures, infer_deploy_deaths
 from ..jobs.lifecycle import FINAL, MANAGED_FINAL, STATES
 from ..lifeline.retention import NUMBER_DAYS
+from ..overview.models import MOST_QUEUE_TOTALS, OTHER_QUEUES
 from ..overview.pace_queries import BOUNDS, add_histograms
 from .loop import IDLE, Loop, Pass, every
 
@@ -28,9 +29,6 @@ _MOST_OLD = 10_000
 _COUNTS_PER_MINUTE = timedelta(days=2)
 _DEPTH_CAP = 100_000
 _ALL_QUEUES = ""
-# The first so many queues have a row of totals each, all others have one together. Metrics name those queues.
-MOST_QUEUES = 200
-OTHER_QUEUES = ""
 _MOST_DECISIONS = 50_000
 
 
@@ -235,7 +233,7 @@ def _add_totals(context: Pass, totals: Mapping[str, _Total]) -> None:
     named.discard(OTHER_QUEUES)
     added: dict[str, _Total] = defaultdict(_Total)
     for queue, total in sorted(totals.items()):
-        if queue not in named and len(named) < MOST_QUEUES:
+        if queue not in named and len(named) < MOST_QUEUE_TOTALS:
             named.add(queue)
         added[queue if queue in named else OTHER_QUEUES].merge(total)
     rows = [total.as_row(queue) for queue, total in added.items()]

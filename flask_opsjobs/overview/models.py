@@ -90,11 +90,16 @@ class RollupPosition(Base):
     )
 
 
+# So many queues, the first ones, have a row of totals each. All others have one together, under this name.
+MOST_QUEUE_TOTALS = 200
+OTHER_QUEUES = ""
+
+
 class QueueTotal(Base):
     """How many jobs of a queue were enqueued and ended since the schema has this table. Never pruned.
 
-    At most 200 queues have a row. The row '' sums up all other queues. `waits` and `runs` are histograms as
-    in `Rollup`, `wait_seconds` and `run_seconds` the sums of their durations.
+    `waits` and `runs` are histograms as in `Rollup`, `wait_seconds` and `run_seconds` the sums of their
+    durations.
     """
 
     __tablename__ = "queue_totals"

@@ -25,10 +25,12 @@ from rq.registry import ReadyJobRegistry, StartedJobRegistry
 
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.loops import adopt, check_integrity, detect, observe, recall, roll_up, watch
+from flask_opsjobs.telemetry.prometheus import PrometheusCollector, exposition
 from flask_opsjobs.testing.postgres import TemporaryPostgres
 from tests.support import host as host_module
 from tests.support.host import note_start, note_start_of_three
 from tests.support.waiting import wait_until
+from tests.telemetry.reading import parse, value, values
 
 from .conftest import Passes, Site
 from .storm import EVERYBODY, WHY, Storm
@@ -178,6 +180,7 @@ def test_nothing_is_amiss_after_everything_has_gone_wrong(
     assert_each_start_has_its_attempt(site, mix.starts(), storm)
     assert_adopted_jobs_have_ended(site)
     assert_incidents_are_over_or_still_true(site)
+    assert_metrics_equal_the_database(site)
 
 
 def weather(storm: Storm, mix: Mix, dice: random.Random, turns: int) -> None:
@@ -388,3 +391,27 @@ def assert_incidents_are_over_or_still_true(site: Site) -> None:
         " WHERE NOT EXISTS (SELECT FROM opsjobs.evidence WHERE incident_id = i.id AND episode = e)"
     )
     assert bare == []
+
+
+def assert_metrics_equal_the_database(site: Site) -> None:
+    """The jobs of each state now, and what was counted while everything was killed."""
+    found = parse(exposition(PrometheusCollector(site.app.extensions["opsjobs"])))
+    for queue, state, number in site.rows(
+        "SELECT queue, state, count(*) FROM opsjobs.jobs GROUP BY 1, 2"
+    ):
+        assert value(found, "opsjobs_jobs", queue=queue, state=state) == number, (queue, state)
+    managed = dict(
+        site.rows("SELECT queue, count(*) FROM opsjobs.jobs WHERE origin = 'opsjobs' GROUP BY 1")
+    )
+    enqueued = values(found, "opsjobs_jobs_enqueued_total", "queue")
+    finished = values(found, "opsjobs_jobs_ended_total", "queue", state="finished")
+    assert {queue: enqueued[queue] for queue in managed} == managed
+    assert {queue: finished[queue] for queue in managed if queue != PLAIN} == {
+        queue: number for queue, number in managed.items() if queue != PLAIN
+    }
+    slots = site.rows("SELECT result, sum(slots)::int FROM opsjobs.cron_slots GROUP BY 1")
+    counted = values(found, "opsjobs_cron_slots_total", "result")
+    assert {result: counted[result] for result, _ in slots} == dict(slots)
+    ((decisions,),) = site.rows("SELECT count(*) FROM opsjobs.audit_events")
+    total = sum(number for (name, _), number in found.items() if name == "opsjobs_actions_total")
+    assert total == decisions > 0

@@ -65,6 +65,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "limiter explain": ("api",),
     "limiter list": (),
     "limiter simulate": ("charge", "--count", "3", "--rate", "1", "--per", "1", "--from-live"),
+    "metrics": (),
     "operation cancel": ("1", *REASON),
     "operation list": (),
     "operation pause": ("1", *REASON),
@@ -95,8 +96,9 @@ WORDS: dict[str, tuple[str, ...]] = {
 }
 # What this needs is there in every case below: an app without Flask-Migrate.
 APART = ("install",)
-# This reads nothing of Postgres: tests/cli/test_escalate.py.
-WITHOUT_POSTGRES = ("escalate",)
+# The first reads nothing of Postgres: tests/cli/test_escalate.py. The second one's answer is that Postgres
+# does not answer: tests/telemetry/test_doors.py.
+WITHOUT_POSTGRES = ("escalate", "metrics")
 # This answers whatever is in the way: tests/doctor/test_in_the_way.py.
 EXAMINES = ("doctor",)
 # Its exit code restarts processes, which helps against neither of these: tests/cli/test_alive.py.

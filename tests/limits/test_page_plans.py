@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from flask_opsjobs.core.db import Connection
+from flask_opsjobs.core.reading import PAGE_PLANS
 from flask_opsjobs.core.sql import _FILES
-from flask_opsjobs.web.app.host import _PLANS
 from tests.limits.test_plans import big  # noqa: F401
 from tests.support.plans import explain
 
@@ -60,7 +60,7 @@ def test_a_page_s_read_walks_its_indexes_and_stops(big: Connection, case: str) -
     values = {"now": row[0], "since": row[0] - timedelta(hours=1), **parameters}
     with big.transaction(force_rollback=True):
         # As pages read.
-        for setting, value in _PLANS.items():
+        for setting, value in PAGE_PLANS.items():
             big.execute(f"SET LOCAL {setting} = '{value}'")
         nodes = explain(big, statement, values)
     assert indexes <= {node.get("Index Name") for node in nodes}

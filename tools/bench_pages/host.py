@@ -12,6 +12,7 @@ from flask_sqlalchemy import SQLAlchemy
 from examples.flask_host.opsjobs_display import HostDisplay
 from flask_opsjobs import OpsJobs, Unique, current_job
 from tests.support.policies import AllowAll
+from tools.bench_pages.paths import METRICS_TOKEN
 
 db = SQLAlchemy()
 opsjobs = OpsJobs()
@@ -33,6 +34,7 @@ def create_app() -> Flask:
         OPSJOBS_REDIS_URL=os.environ["BENCH_REDIS_URL"],
         OPSJOBS_PREFETCH=20,
         OPSJOBS_ENVIRONMENT="bench",
+        OPSJOBS_METRICS_TOKEN=METRICS_TOKEN,
     )
     db.init_app(app)
     opsjobs.init_app(app, access=AllowAll(), display=HostDisplay())

@@ -19,6 +19,8 @@ from tools.bench_pages import composition
 from tools.bench_pages.control import ENTRIES, INCIDENTS, LIMITERS, OPERATIONS
 
 PREFIX = "/ops/jobs"
+# With this the bench reads the metrics, as Prometheus does.
+METRICS_TOKEN = "only-for-the-bench"
 # What they answer when it is not 200.
 ANSWERS = {"jump": 303, "missing": 404}
 AIM_MS, SEARCH_AIM_MS, BUNDLE_AIM_MS = 50, 100, 80
@@ -120,10 +122,11 @@ _GROUPS: Mapping[str, Sequence[Mapping[str, str]]] = {
 
 
 def asks(known: Known) -> Iterator[Ask]:
-    """All that is measured, in the order of the table of URLs."""
+    """All that is measured, in the order of the table of URLs, and last the metrics."""
     for url in URLS:
         if url.kind not in ("action", "asset"):
             yield from _asks(url, known)
+    yield Ask("metrics", lambda _: f"{PREFIX}/metrics", 200, False, AIM_MS)
 
 
 def _asks(url: Url, known: Known) -> Iterator[Ask]:

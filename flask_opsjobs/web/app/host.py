@@ -12,7 +12,7 @@ from flask import Response, current_app
 from sqlalchemy import exc
 
 from ...core.db import connect_soon, forget_values, is_away, patience
-from ...core.reading import Reading, read_snapshot
+from ...core.reading import PAGE_PLANS, Reading, read_snapshot
 from ...errors import AuditUnwritable, EngineUnavailable, SchemaAhead, SchemaBehind, TooManyActions
 from ...host import Host
 from . import problems
@@ -22,18 +22,6 @@ def host() -> Host:
     """The extension's `Host` for the current app."""
     found: Host = current_app.extensions["opsjobs"]
     return found
-
-
-# Every query of a page walks an index and stops early. So a sequential scan, or a bitmap scan that first
-# collects all jobs of a state, is always wrong, even when outdated statistics suggest it. So is the
-# generic plan that a prepared statement may get after its fifth run.
-_PLANS = {
-    "enable_seqscan": "off",
-    "enable_bitmapscan": "off",
-    "jit": "off",
-    "max_parallel_workers_per_gather": "0",
-    "plan_cache_mode": "force_custom_plan",
-}
 
 
 @contextmanager
@@ -104,7 +92,7 @@ def _still_away() -> problems.Problem:
 @contextmanager
 def _transaction(seconds: float) -> Iterator[Reading]:
     with (
-        read_snapshot(connect_soon(host().pages), seconds, _PLANS) as found,
+        read_snapshot(connect_soon(host().pages), seconds, PAGE_PLANS) as found,
         patience(found.session.connection(), seconds + 1),
     ):
         yield found

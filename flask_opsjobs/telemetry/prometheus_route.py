@@ -1,0 +1,29 @@
+"""Serves metrics to Prometheus at `…/metrics`, to whoever knows the token. Needs the extra `prometheus`."""
+
+from __future__ import annotations
+
+import hmac
+
+from flask import Blueprint, Response, request
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from ..host import Host
+from .prometheus import PrometheusCollector, exposition
+
+_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+
+def make_metrics_blueprint(host: Host, token: str) -> Blueprint:
+    """A blueprint `opsjobs_metrics` with one URL. It answers 401 to another token, and to none."""
+    blueprint = Blueprint("opsjobs_metrics", __name__)
+    collector = PrometheusCollector(host)
+    wanted = f"Bearer {token}".encode()
+
+    @blueprint.get("/metrics")
+    def metrics() -> Response:
+        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        if not hmac.compare_digest(given, wanted):
+            return Response(status=401, headers={**_HEADERS, "WWW-Authenticate": "Bearer"})
+        return Response(exposition(collector), content_type=CONTENT_TYPE_LATEST, headers=_HEADERS)
+
+    return blueprint
