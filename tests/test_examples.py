@@ -62,7 +62,10 @@ PUBLIC: dict[str, Any] = {
     **_methods(BulkOperator),
     **{
         name: getattr(testing, name)
-        for name in ("perform_due", "jobs", "enqueued", "create_schema", "drop_schema", *FIXTURES)
+        for name in (
+            *("perform_due", "jobs", "enqueued", "assert_no_leaks"),
+            *("create_schema", "drop_schema", *FIXTURES),
+        )
     },
 }
 

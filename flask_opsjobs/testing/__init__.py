@@ -7,7 +7,7 @@ fixture `app`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,6 +22,7 @@ except ModuleNotFoundError:  # a script may call the functions of this module wi
 # pytest loads this module in every run where flask_opsjobs is installed, so heavy modules are imported at
 # first use.
 if TYPE_CHECKING:
+    from flask.testing import FlaskClient
     from sqlalchemy import Connection as Shared
     from sqlalchemy import Engine
     from sqlalchemy.orm import Session
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ..host import Host
     from ..jobs.record.enqueue import AnySession
     from ..jobs.record.task import Task
+    from .leaks import Crawl
 
 # Exceptions of a task that end the test too, and not only the job.
 _THROUGH: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
@@ -190,6 +192,44 @@ def drop_schema() -> None:
         raise OpsJobsError("drop_schema removes every job: it is for apps with TESTING = True")
     with _alembic() as op:
         steps.downgrade(op, 0)
+
+
+def assert_no_leaks(
+    client: FlaskClient,
+    canaries: Sequence[str],
+    *,
+    paths: Sequence[str] = (),
+    texts: Mapping[str, str] | None = None,
+    most: int = 60,
+) -> Crawl:
+    """Search every page, fragment and file of ours for texts that must not be there; return what was asked.
+
+    Follows the links of our pages with this `client`, which is signed in as one person; what is logged
+    meanwhile is searched too. Of each of our URLs at most `most` addresses are asked for. `paths` are
+    addresses to ask for besides, such as that of a preview, and `texts` more texts to search, by name, such
+    as what a command printed. Raises `AssertionError` when a page answers with an error of the server, and
+    when a canary is found: it names each canary, the address and the place, and near misses, which hold the
+    first or the last half of a canary.
+
+    >>> job = send_invoice.enqueue(9001)
+    >>> db.session.commit()
+    >>> found = testing.assert_no_leaks(app.test_client(), ["hunter2"], most=2)
+    >>> f"/ops/jobs/jobs/{job.id}" in found.addresses
+    True
+    >>> testing.assert_no_leaks(app.test_client(), ["send_invoice"], most=2)
+    Traceback (most recent call last):
+    AssertionError: ...'send_invoice' in /ops/jobs...
+    """
+    from ..core.words import counted
+    from .leaks import crawl
+
+    found = crawl(client, canaries, paths, texts, most)
+    if found.leaks:
+        lines = [f"found in {counted(len(found.leaks), 'place')}:", *found.leaks]
+        if found.near_misses:
+            lines += ["near misses, with half a canary:", *found.near_misses]
+        raise AssertionError("\n  ".join(map(str, lines)))
+    return found
 
 
 # --- fixtures

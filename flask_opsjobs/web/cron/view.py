@@ -17,6 +17,7 @@ from ...actions.domain import Action
 from ...actions.registry import ACTIONS
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
+from ...core.display import Display
 from ...core.reading import Reading
 from ...cron import queries
 from ...cron.actions import ENTRY_PARAMS, BadParams, actions_of_entry, read_entry
@@ -148,12 +149,16 @@ def edit(name: str) -> Response:
     access.require(access.PAYLOAD, access.subject())
     if entry.origin == "code":
         raise problems.unreadable(f"{name}: the code declares it, and says when it runs.")
+    args = json.dumps({key: one for key, one in entry.args.items() if key not in _redacted(entry)})
+    if json.loads(Display(host().display, may_see=True).plain(args)) != json.loads(args):
+        raise problems.unreadable(
+            f"{name}: the display policy hides a part of its arguments, and this form would save what it "
+            "shows. Change the entry in Python: opsjobs.operator.edit_cron(…)."
+        )
     typed = {
         **{param: str(getattr(entry, param)) for param in ENTRY_PARAMS},
         "catch_up": str(entry.catch_up_limit or entry.catch_up),
-        "args": json.dumps(
-            {key: one for key, one in entry.args.items() if key not in _redacted(entry)}
-        ),
+        "args": args,
     }
     return _form(
         entry, typed | {key: value for key, value in request.values.items() if key in typed}
