@@ -18,6 +18,7 @@ from flask_opsjobs.doctor.registry import CHECKS
 from flask_opsjobs.jobs import lifecycle
 from flask_opsjobs.limits.words import GLOSSARY
 from flask_opsjobs.loops import LOOPS
+from tests.support.once import made_once
 from tests.support.sources import ROOT, files, place
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -36,17 +37,19 @@ def _blocks(language: str) -> Iterator[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the built pages. Sphinx checks the links between them, and -W makes it strict."""
-    folder = tmp_path_factory.mktemp("html")
+    return made_once(tmp_path_factory, "html", _build)
+
+
+def _build(folder: Path) -> None:
     build = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
     done = subprocess.run(
         [*build, "-d", str(folder / ".doctrees"), "docs", str(folder)],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr
-    return folder
 
 
 def test_every_setting_is_on_its_page(html: Path) -> None:

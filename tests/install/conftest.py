@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import URL
 
 from tests.support.database import Databases
+from tests.support.once import made_once
 from tests.support.processes import Child
 from tests.support.sources import ROOT
 
@@ -112,12 +113,14 @@ class Newcomer:
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with our wheel installed in it, entry points and all."""
-    folder = tmp_path_factory.mktemp("site")
+    return made_once(tmp_path_factory, "site", _install)
+
+
+def _install(folder: Path) -> None:
     options = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
     pip = [sys.executable, "-m", "pip", "install", *options, "--target", str(folder), str(ROOT)]
     done = subprocess.run(pip, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    return folder
 
 
 def move_in(folder: Path, site: Path, url: str, redis_url: str) -> Newcomer:

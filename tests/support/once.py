@@ -1,0 +1,25 @@
+"""Makes what is costly, such as the documentation, once for all processes of a run of the tests."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """The folder `name`, which `make` has filled here or in another process; nobody may change it."""
+    base = factory.getbasetemp()
+    # A process of xdist has its own folder in that of the run.
+    place = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = place / name
+    with (place / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            begun = factory.mktemp(name)
+            make(begun)
+            begun.rename(folder)
+    return folder
