@@ -554,7 +554,8 @@ def cut_the_recorders_off(site: Site, administrator: Administrator, workers: lis
 def test_postgres_refuses_what_workers_write(
     site: Site, administrator: Administrator, kind: tuple[str, ...], fault: Any
 ) -> None:
-    jobs = enqueue_many_witnesses(site, 300, administrator.dsn)
+    # More than run before the fault: with a process for each job they take far longer.
+    jobs = enqueue_many_witnesses(site, 150 if kind else 300, administrator.dsn)
     url = administrator.url_of_role()
     workers = [site.worker(*kind, SQLALCHEMY_DATABASE_URI=url) for _ in range(2)]
     loops = site.loops()
