@@ -37,6 +37,7 @@ from .jobs.record.task import Call, ChainLink, Task
 from .lifeline.detectors import DETECTORS
 from .operations.operator import BulkOperator
 from .telemetry.metrics import require_prometheus
+from .telemetry.watching import HostTelemetry
 from .web import make_blueprint
 from .workflows.build import Workflow, make_chain
 from .workflows.declaration import MAP_TASK
@@ -135,6 +136,7 @@ class OpsJobs:
             child_hooks=self._child_hooks,
             app_context=app.app_context,
             broker=Broker(RedisConnections(app, chosen.redis_url, chosen.rq_redis_urls)),
+            trackers=HostTelemetry(chosen.sentry),
         )
         host.built_in = {MAP_TASK: make_map_task(host)}
         if chosen.dispatch and not app.testing:

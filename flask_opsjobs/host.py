@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, NamedTuple, Protocol
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.orm import Session, scoped_session
@@ -19,6 +21,7 @@ from .core.db import (
     SpareConnections,
     connect_soon,
 )
+from .core.db import Connection as PostgresConnection
 from .core.guards import Answering, AtMost
 from .cron.declaration import EntryDeclaration
 from .errors import SchemaAhead, SchemaBehind
@@ -26,6 +29,9 @@ from .forensics.declaration import RunbookDeclaration
 from .jobs.record.declaration import TaskDeclaration
 from .policy import AccessPolicy, DisplayPolicy, EscalationPolicy
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
 
 # How many operators' actions may hold a connection at once in one process.
 MOST_ACTIONS = 4
@@ -96,6 +102,120 @@ class DeliveryBroker(Protocol):
         ...
 
 
+class ClaimedJob(Protocol):
+    """What telemetry says of a claimed job."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def dispatch_no(self) -> int: ...
+    @property
+    def task(self) -> str: ...
+    @property
+    def queue(self) -> str: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def max_attempts(self) -> int: ...
+
+
+# The columns of a job that keep the trace context in which it was enqueued; none without a context.
+TraceColumns = dict[str, str | None]
+
+
+@dataclass(slots=True)
+class Sending:
+    """Jobs that are being enqueued. Who enqueues notes the id of the only job, or how many there were."""
+
+    columns: TraceColumns = field(default_factory=dict)
+    job_id: int | None = None
+    count: int | None = None
+
+
+# Lends a connection to the database of the jobs.
+Connect = Callable[[], AbstractContextManager[PostgresConnection]]
+
+
+class WatchedAttempt(Protocol):
+    """A block around an attempt: in it, the error tracker and the tracer of the host know the job."""
+
+    def __enter__(self) -> WatchedAttempt: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def tell(self, outcome: str, error: BaseException | None, connect: Connect | None) -> None:
+        """Tell how the attempt ended and, if it failed, of what. Called in the block, after its outcome was
+        sent: it may take 2 s. Raises nothing.
+        """
+        ...
+
+
+# The thread that sends what may hang. A child may keep it after a job.
+TELEMETRY_THREAD = "opsjobs-telemetry"
+
+
+class Telemetry(Protocol):
+    """Tells the error tracker and the tracer of the host of enqueued jobs and of attempts. Raises nothing."""
+
+    def sending(self, task: str | None, queue: str | None) -> AbstractContextManager[Sending]:
+        """A block that enqueues jobs: of one task or several, to one queue or several."""
+        ...
+
+    def attempt(self, job: ClaimedJob, worker: str) -> WatchedAttempt:
+        """A block around an attempt of a job by a worker."""
+        ...
+
+    def finish(self) -> None:
+        """Send what is left before this process ends, for at most 2 s."""
+        ...
+
+
+class NoTelemetry:
+    """Tells nobody, at no cost: the host has neither an error tracker nor a tracer."""
+
+    def sending(self, _task: str | None, _queue: str | None) -> AbstractContextManager[Sending]:
+        return nullcontext(Sending())
+
+    def attempt(self, _job: ClaimedJob, _worker: str) -> NoTelemetry:
+        return self
+
+    def finish(self) -> None: ...
+
+    def tell(
+        self, _outcome: str, _error: BaseException | None, _connect: Connect | None
+    ) -> None: ...
+
+    def __enter__(self) -> NoTelemetry:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+_NO_TELEMETRY = NoTelemetry()
+
+
+def find_sentry() -> Any | None:
+    """The host's `sentry_sdk`, 2.0 or later, when it is initialised; else None. Imports nothing."""
+    sdk = sys.modules.get("sentry_sdk")
+    find_client = getattr(sdk, "get_client", None)
+    return sdk if find_client is not None and find_client().is_active() else None
+
+
+def find_tracer_provider() -> TracerProvider | None:
+    """The host's provider of OpenTelemetry; None when it has set none. Imports nothing."""
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is None:
+        return None
+    provider: TracerProvider = trace.get_tracer_provider()
+    is_none = isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider)
+    return None if is_none else provider
+
+
 @dataclass(frozen=True)
 class ChildHooks:
     """What the host does in each child process of a worker, outside of an app context.
@@ -131,6 +251,7 @@ class Host:
     display: DisplayPolicy
     spare: SpareConnections
     broker: DeliveryBroker
+    trackers: Telemetry
     # Makes an app context of the host, for what runs in a thread of its own.
     app_context: Callable[[], AbstractContextManager[Any]]
     # Without it, incidents are told to nobody.
@@ -153,6 +274,12 @@ class Host:
 
     def __post_init__(self) -> None:
         self._pages = PageEngine(self.engine, self.settings.page_connections)
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """What tells the error tracker and the tracer that the host has now."""
+        has_any = find_sentry() is not None or find_tracer_provider() is not None
+        return self.trackers if has_any else _NO_TELEMETRY
 
     @property
     def performable(self) -> Mapping[str, TaskDeclaration]:

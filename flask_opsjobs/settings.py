@@ -320,6 +320,13 @@ SETTINGS: tuple[Setting, ...] = (
         "Threads that may outlive the job that started them, by parts of their names, in any case. "
         "A job that leaves another thread behind ends its child process.",
     ),
+    Setting(
+        "SENTRY",
+        "final",
+        _choice("final", "every", "off"),
+        "Which failed attempts Sentry is told of, when the application has initialised it: the last one of a "
+        "job, every one, or none.",
+    ),
     Setting("KEEP_FINISHED_DAYS", 14, _number(0, 36500), "How long finished jobs are kept."),
     Setting("KEEP_CANCELED_DAYS", 14, _number(0, 36500), "How long canceled jobs are kept."),
     Setting("KEEP_FAILED_DAYS", 90, _number(0, 36500), "How long failed jobs are kept."),
@@ -412,6 +419,7 @@ class Settings:
     adopt: bool
     rq_redis_urls: Mapping[str, str]
     may_stay: tuple[str, ...]
+    sentry: str
     keep_finished_days: float
     keep_canceled_days: float
     keep_failed_days: float

@@ -46,8 +46,8 @@ def connection(databases: Databases) -> Iterator[psycopg.Connection[Any]]:
     databases.drop(url)
 
 
-def _read(name: str) -> str:
-    return sql.load(name).replace("{calls}", "calls")
+def _read(name: str, *, traced: bool = False) -> str:
+    return (sql.load_traced if traced else sql.load)(name).replace("{calls}", "calls")
 
 
 def _prepare(connection: psycopg.Connection[Any], statement: str) -> None:
@@ -81,9 +81,20 @@ def _run_utility(connection: psycopg.Connection[Any], statement: str) -> None:
             cursor.execute(statement)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_postgres_prepares_it(path: Path, connection: psycopg.Connection[Any]) -> None:
-    statement = _read(path.stem)
+# Those that enqueue jobs with a trace context too.
+TRACED = [path for path in FILES if "{traced:" in path.read_text()]
+
+
+@pytest.mark.parametrize(
+    ("path", "traced"),
+    [*((path, False) for path in FILES), *((path, True) for path in TRACED)],
+    ids=lambda value: value.stem if isinstance(value, Path) else "traced" * value,
+)
+def test_postgres_prepares_it(
+    path: Path, traced: bool, connection: psycopg.Connection[Any]
+) -> None:
+    statement = _read(path.stem, traced=traced)
+    assert ("traceparent" in statement) is (traced or path.stem == "find_traced_past")
     if _UTILITY.match(statement):
         _run_utility(connection, statement)
     else:

@@ -21,7 +21,7 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import Pool, QueuePool
 
 SCHEMA = "opsjobs"
-SCHEMA_VERSION = 23
+SCHEMA_VERSION = 24
 # The oldest schema that this code runs on. Before the first release this is the current schema.
 OLDEST_SCHEMA = SCHEMA_VERSION
 # The largest id: what a bigint holds.

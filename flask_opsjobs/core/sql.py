@@ -17,10 +17,21 @@ def load(name: str) -> str:
     """The text of `<domain>/sql/<name>.sql`, without its comments, with psycopg's `%(name)s` parameters.
 
     `{other.sql}` in the text is replaced by that statement in brackets. The caller passes the parameters of
-    both.
+    both. What stands in `{traced:…}` is left out: see `load_traced`.
     """
+    return _load(name, traced=False)
+
+
+@cache
+def load_traced(name: str) -> str:
+    """The same for jobs with a trace context. Others need not pay for the parameters of its columns."""
+    return _load(name, traced=True)
+
+
+def _load(name: str, *, traced: bool) -> str:
     lines = _FILES[name].read_text().splitlines()
     text = "\n".join(line for line in lines if not line.lstrip().startswith("--")).strip()
+    text = re.sub(r"\s*\{traced:(.*?)\}", r"\1" if traced else "", text)
     return re.sub(r"\{(\w+)\.sql\}", lambda found: f"({load(found[1])})", text)
 
 

@@ -154,15 +154,22 @@ class InlineWorker:
         self.errors.pop(job_id, None)
         size = self._host.settings.log_tail_bytes
         log_tail = Ring(memoryview(bytearray(size + Ring.HEAD_BYTES))) if size else None
-        with _shared(self._connection, claimed), self._surround():
-            most = self._host.settings.max_output_bytes
-            report = Report(
-                log_tail, most, connect=lambda: nullcontext(self._connection), sender=self._host
+        with self._host.telemetry.attempt(claimed, self._worker[1]) as watched:
+            with _shared(self._connection, claimed), self._surround():
+                most = self._host.settings.max_output_bytes
+                report = Report(
+                    log_tail, most, connect=lambda: nullcontext(self._connection), sender=self._host
+                )
+                outcome = perform(self._tasks, claimed, report)
+            attempt = claimed.attempt
+            ending = EndedAttempt(job_id, dispatch_no, *self._worker, outcome, attempt=attempt)
+            # `hand_back_for` is 0, because no worker with other code will come: a test sees the failure at
+            # once.
+            endings.write_outcomes(
+                self._connection, [ending], self._now(), hand_back_for=timedelta(0)
             )
-            outcome = perform(self._tasks, claimed, report)
-        ending = EndedAttempt(job_id, dispatch_no, *self._worker, outcome, attempt=claimed.attempt)
-        # `hand_back_for` is 0, because no worker with other code will come: a test sees the failure at once.
-        endings.write_outcomes(self._connection, [ending], self._now(), hand_back_for=timedelta(0))
+            watched.tell(outcome.kind, report.take_error(), report.connect)
+        self._host.telemetry.finish()
         error = self.errors.get(job_id)
         if isinstance(error, self._through):
             raise error

@@ -14,11 +14,11 @@ from sqlalchemy import Connection
 from ..core import copy_text, sql
 from ..core.after_commit import after_commit
 from ..errors import InvalidArgs
-from ..host import DueLane, Host
+from ..host import DueLane, Host, TraceColumns
 from ..jobs.perform.current import current_delivery
 from ..jobs.perform.outcomes import EndedBy
 from ..jobs.record.declaration import TaskDeclaration
-from ..jobs.record.enqueue import find_session, join, run_sql
+from ..jobs.record.enqueue import find_session, join, load_for, run_sql
 from ..jobs.record.enqueue_many import MOST_LANES, copy_lines
 from ..jobs.record.job_limit import columns_of, job_limit_of
 from ..jobs.record.unique_locks import RunSql
@@ -76,7 +76,9 @@ def _expand(host: Host, over: Any, call: _Call) -> int:
             f"its list has {len(members):,} elements, and with them the run would have more than "
             f"{MOST_JOBS:,} jobs: enqueue a batch instead",
         )
-    _write(connection, found, call, members)
+    with host.telemetry.sending(call.task, call.options["queue"]) as sent:
+        _write(connection, found, call, members, sent.columns)
+        sent.count = len(members)
     if host.dispatcher is not None:
         lanes = dict.fromkeys(DueLane(one.limit["lane"], call.options["queue"]) for one in members)
         for lane in list(lanes)[:MOST_LANES]:
@@ -100,12 +102,18 @@ def _lock(run: RunSql) -> Any | None:
     return None if is_done or found.state != "running" else found
 
 
-def _write(connection: Connection, found: Any, call: _Call, members: Sequence[_Member]) -> None:
+def _write(
+    connection: Connection,
+    found: Any,
+    call: _Call,
+    members: Sequence[_Member],
+    trace: TraceColumns,
+) -> None:
     """Write the jobs and steps of the members, and let the steps behind the map wait for them."""
     run = partial(run_sql, connection)
     (reserved,) = run("reserve_job_ids", {"number": len(members)})
-    jobs = _lines_of_jobs(found, call, zip(reserved.ids, members, strict=True))
-    copy_lines(connection, sql.load("copy_jobs_of_steps"), jobs)
+    jobs = _lines_of_jobs(found, call, zip(reserved.ids, members, strict=True), trace)
+    copy_lines(connection, load_for("copy_jobs_of_steps", trace), jobs)
     copy_lines(connection, sql.load("copy_members"), _lines_of_members(found, reserved.ids))
     queue = [call.options["queue"]] if members else []
     counted = {"queues": queue, "numbers": [len(members)] * len(queue), "now": found.now}
@@ -152,7 +160,12 @@ def _read_member(host: Host, task: TaskDeclaration, call: _Call, element: Any) -
     return _Member(task.arguments.dump(values, host.settings.max_args_bytes), columns)
 
 
-def _lines_of_jobs(found: Any, call: _Call, rows: Iterable[tuple[int, _Member]]) -> Iterator[bytes]:
+def _lines_of_jobs(
+    found: Any,
+    call: _Call,
+    rows: Iterable[tuple[int, _Member]],
+    trace: TraceColumns,
+) -> Iterator[bytes]:
     now, options = found.now.isoformat(), call.options
     seconds = options["deadline_seconds"]
     deadline = None if seconds is None else (found.now + timedelta(seconds=seconds)).isoformat()
@@ -168,7 +181,7 @@ def _lines_of_jobs(found: Any, call: _Call, rows: Iterable[tuple[int, _Member]])
     for id, member in rows:
         own = (id, "available", now, deadline, None, None)
         limit = (member.limit[name] for name in _LIMIT_COLUMNS)
-        columns = (*own, *shared, *limit, now, found.run)
+        columns = (*own, *shared, *limit, now, found.run, *trace.values())
         head = "".join(copy_text.column(one) + "\t" for one in columns)
         yield head.encode() + member.args.replace(b"\\", b"\\\\") + b"\n"
 

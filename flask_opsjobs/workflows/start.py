@@ -17,8 +17,8 @@ from .. import signals
 from ..core import copy_text, sql
 from ..core.after_commit import after_commit
 from ..errors import InvalidWorkflow, OpsJobsError
-from ..host import DueLane, Host
-from ..jobs.record.enqueue import Enqueued, find_session, join, run_sql, without_values
+from ..host import DueLane, Host, TraceColumns
+from ..jobs.record.enqueue import Enqueued, find_session, join, load_for, run_sql, without_values
 from ..jobs.record.enqueue_many import MOST_LANES, copy_lines
 from ..jobs.record.options import seconds_of
 from ..jobs.record.unique_locks import RunSql
@@ -57,12 +57,28 @@ def start(
     used further.
     """
     prepared = prepare(host, flow, unique, deadline)
+    queues = {step.head.queue for step in prepared.steps}
+    with host.telemetry.sending(None, queues.pop() if len(queues) == 1 else None) as sent:
+        started = _start(host, flow, prepared, unique, session, deadline, sent.columns)
+        sent.count = 0 if started.conflict else started.steps
+    return started
+
+
+def _start(
+    host: Host,
+    flow: WorkflowDeclaration,
+    prepared: Prepared,
+    unique: str | None,
+    session: Session | scoped_session[Any] | None,
+    deadline: Duration | None,
+    trace: TraceColumns,
+) -> Started:
     session, bind = find_session(host, session)
     with without_values():
         join(host, session, bind)  # before the savepoint, which a session in AUTOCOMMIT cannot have
     with session.begin_nested(), without_values():
         connection = join(host, session, bind)
-        run = _begin(connection, flow, prepared, unique, deadline)
+        run = _begin(connection, flow, prepared, unique, deadline, trace)
         if isinstance(run, Started):
             return run
         rows = run.rows_of(prepared.steps)
@@ -73,12 +89,16 @@ def start(
 
 @dataclass(frozen=True)
 class _Run:
-    """A run that was begun: its id, its time, and the ids of its jobs in the order of the graph."""
+    """A run that was begun: its id, its time, and the ids of its jobs in the order of the graph.
+
+    `trace` are the columns of the trace context of all its jobs, or none.
+    """
 
     name: str
     id: int
     now: datetime
     ids: list[int]
+    trace: TraceColumns
 
     def rows_of(self, steps: Sequence[PreparedStep]) -> list[_Row]:
         return [_Row(id, step, self.now) for id, step in zip(self.ids, steps, strict=True)]
@@ -106,6 +126,7 @@ def _begin(
     prepared: Prepared,
     unique: str | None,
     deadline: Duration | None,
+    trace: TraceColumns,
 ) -> _Run | Started:
     """Insert the run, or find the open run with the same unique key."""
     run = partial(run_sql, connection)
@@ -121,7 +142,7 @@ def _begin(
     for _ in range(_MOST_ROUNDS):
         if found := run("insert_workflow", values):
             (reserved,) = run("reserve_job_ids", {"number": len(prepared.steps)})
-            return _Run(flow.name, found[0].id, found[0].created_at, reserved.ids)
+            return _Run(flow.name, found[0].id, found[0].created_at, reserved.ids, trace)
         if other := run("find_open_workflow", {"name": flow.name, "unique_key": unique}):
             return Started(other[0].id, other[0].steps, conflict=True)
     raise OpsJobsError(
@@ -132,7 +153,7 @@ def _begin(
 def _write(connection: Connection, run: _Run, prepared: Prepared, rows: Sequence[_Row]) -> None:
     run_statement = partial(run_sql, connection)
     _take_locks(run_statement, run, rows)
-    copy_lines(connection, sql.load("copy_jobs_of_steps"), _lines_of_jobs(run, rows))
+    copy_lines(connection, load_for("copy_jobs_of_steps", run.trace), _lines_of_jobs(run, rows))
     copy_lines(connection, sql.load("copy_steps"), _lines_of_steps(run, prepared, rows))
     copy_lines(connection, sql.load("copy_edges"), _lines_of_edges(prepared, rows))
     counts = Counter(row.step.head.queue for row in rows)
@@ -180,7 +201,8 @@ def _fault_of_lock(lock: Any, names: dict[int, str]) -> dict[str, str]:
 
 
 def _lines_of_jobs(run: _Run, rows: Sequence[_Row]) -> Iterator[bytes]:
-    shared = f"{run.now.isoformat()}\t{run.id}\t".encode()
+    columns = (run.now.isoformat(), run.id, *run.trace.values())
+    shared = "".join(copy_text.column(one) + "\t" for one in columns).encode()
     for row in rows:
         step, head = row.step, row.step.head
         deadline = key = until = _NULL

@@ -32,6 +32,7 @@ def create_app(**config: Any) -> Flask:
 
     The key `MOST_STEPS` makes turns of `advance` so small, `LOG_LEVEL` is that of our log, `ESCALATES_IN` is
     the folder of an escalation policy, and
+    `SENTRY_TO` and `SPANS_TO` are the files of an error tracker and a tracer,
     `STARTS_EACH_MINUTE` declares an entry of cron for each of these files, in a process that makes no other
     app.
     """
@@ -43,6 +44,7 @@ def create_app(**config: Any) -> Flask:
     )
     app.config.from_prefixed_env("TEST_CONFIG")
     app.config.update(config)
+    _start_trackers(app.config)
     advance.MOST_STEPS = app.config.get("MOST_STEPS", advance.MOST_STEPS)
     logging.getLogger("flask_opsjobs").setLevel(app.config.get("LOG_LEVEL", logging.NOTSET))
     for path in app.config.get("STARTS_EACH_MINUTE", ()):
@@ -52,6 +54,17 @@ def create_app(**config: Any) -> Flask:
     policies: dict[str, Any] = {"access": AllowAll(), "display": ShowAll()}
     opsjobs.init_app(app, escalation=Acting(Path(folder)) if folder else None, **policies)
     return app
+
+
+def _start_trackers(config: Any) -> None:
+    if "SENTRY_TO" in config or "SPANS_TO" in config:
+        # Only then: the other tests show that nothing of ours imports them.
+        from . import trackers
+
+        if "SENTRY_TO" in config:
+            trackers.start_sentry(config["SENTRY_TO"], config.get("SENTRY_HANGS", False))
+        if "SPANS_TO" in config:
+            trackers.start_tracing(config["SPANS_TO"])
 
 
 @opsjobs.cron("0 0 1 1 *", name="yearly", args={"a": 1, "b": 2})

@@ -1,0 +1,1 @@
+"""Tests of what a host's trackers and scrapers are told."""

@@ -12,8 +12,9 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from redis import Redis
@@ -23,7 +24,7 @@ from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.testing.valkey import Valkey
 from tests.support.database import Databases
 from tests.support.waiting import wait_until
-from tools.bench import adopting, batches, detecting, limits, operating, pool, workflows
+from tools.bench import adopting, batches, detecting, limits, operating, pool, telemetry, workflows
 
 # (name, function in run, kind of worker, how many jobs, prefetch)
 CASES = (
@@ -60,20 +61,39 @@ class Bench:
         self.valkey.start()
         self.databases = Databases(self.postgres.url())
 
-    def measure(self, function: str, kind: str, count: int, prefetch: int | None) -> Any:
-        """Run one measurement on an empty database and an empty Redis."""
+    def measure(
+        self,
+        function: str,
+        kind: str,
+        count: int,
+        prefetch: int | None,
+        more: Mapping[str, str] = MappingProxyType({}),
+    ) -> Any:
+        """Run one measurement on an empty database and an empty Redis, with `more` in its environment."""
         self.valkey.flushall()
         url = self.databases.migrated()
         try:
-            return self.run(url, function, kind, count, prefetch)
+            return self.run(url, function, kind, count, prefetch, more)
         finally:
             self.databases.drop(url)
 
-    def run(self, url: Any, function: str, kind: str, count: int, prefetch: int | None) -> Any:
+    def run(
+        self,
+        url: Any,
+        function: str,
+        kind: str,
+        count: int,
+        prefetch: int | None,
+        more: Mapping[str, str] = MappingProxyType({}),
+    ) -> Any:
         """Run one measurement on this database."""
         command = [sys.executable, "-m", "tools.bench.run", function, kind, str(count)]
         result = subprocess.run(
-            command, env=self.env(url, prefetch), capture_output=True, text=True, timeout=600
+            command,
+            env={**self.env(url, prefetch), **more},
+            capture_output=True,
+            text=True,
+            timeout=600,
         )
         if result.returncode != 0:
             raise RuntimeError(f"{function} {kind} failed:\n{result.stdout}\n{result.stderr}")
@@ -174,6 +194,7 @@ def main() -> None:
     parser.add_argument(
         "--live", type=int, default=60, help="with --only-operations: seconds of live jobs"
     )
+    parser.add_argument("--only-telemetry", action="store_true", help="measure nothing else")
     parser.add_argument("--only-pool", action="store_true", help="measure nothing else")
     parser.add_argument(
         "--case",
@@ -213,6 +234,8 @@ def _measure_alone(bench: Bench, chosen: argparse.Namespace) -> bool:
         adopting.measure(bench, chosen.rounds)
     elif chosen.only_operations:
         operating.measure(bench, chosen.operation, chosen.live)
+    elif chosen.only_telemetry:
+        telemetry.measure(bench, chosen.rounds)
     elif chosen.only_pool:
         pool.measure(bench, chosen.rounds, chosen.case or [""])
     elif chosen.only_batch:

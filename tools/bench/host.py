@@ -13,6 +13,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from flask_opsjobs import Limit, OpsJobs
 from tests.support.policies import AllowAll, ShowAll
+from tools.bench import telemetry
 
 db = SQLAlchemy()
 opsjobs = OpsJobs()
@@ -22,6 +23,7 @@ _ballast: list[dict[str, object]] = []
 
 def create_app() -> Flask:
     """A host on the servers named in the environment."""
+    telemetry.prepare(os.environ.get("BENCH_TELEMETRY", "absent"))
     app = Flask(__name__)
     app.config.update(
         SECRET_KEY="only for the bench",

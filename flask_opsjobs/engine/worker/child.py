@@ -137,6 +137,7 @@ class _Child:
             if reasons:
                 self._channel.leaving(reasons)
                 break
+        self._host.telemetry.finish()
         if hooks.leaving is not None:
             hooks.leaving()
 
@@ -238,10 +239,13 @@ class _Child:
         self._page.begin(order.key, began)
         context = self._app.app_context()
         context.push()
-        outcome = perform(self._tasks, order.claimed(), report)
-        self._leave_if_forked()
-        # Sent inside the context: if a host's teardown raises or hangs, the outcome is already sent.
-        self._channel.outcome(order.key, began, steady_seconds(), outcome)
+        claimed = order.claimed()
+        with self._host.telemetry.attempt(claimed, self._setup.worker) as watched:
+            outcome = perform(self._tasks, claimed, report)
+            self._leave_if_forked()
+            # Sent inside the context: if a host's teardown raises or hangs, the outcome is already sent.
+            self._channel.outcome(order.key, began, steady_seconds(), outcome)
+            watched.tell(outcome.kind, report.take_error(), report.connect)
         self._unfit = _why_unfit(order.task, outcome)
         try:
             context.pop()

@@ -79,13 +79,16 @@ def _perform(host: Host, delivery: tuple[int, int], name: str) -> None:
         most = host.settings.max_output_bytes
         tell = partial(postgres.tell_progress, claimed)
         report = Report(ring, most, tell, host.spare.one, host)
-        outcome = perform(
-            host.performable, claimed, report, Confirm(host, claimed, worker_id, name)
-        )
-        ending = EndedAttempt(
-            claimed.id, claimed.dispatch_no, worker_id, name, outcome, attempt=claimed.attempt
-        )
-        postgres.ask(record)
+        with host.telemetry.attempt(claimed, name) as watched:
+            outcome = perform(
+                host.performable, claimed, report, Confirm(host, claimed, worker_id, name)
+            )
+            ending = EndedAttempt(
+                claimed.id, claimed.dispatch_no, worker_id, name, outcome, attempt=claimed.attempt
+            )
+            postgres.ask(record)
+            watched.tell(outcome.kind, report.take_error(), report.connect)
+        host.telemetry.finish()
     finally:
         host.spare.close()
 

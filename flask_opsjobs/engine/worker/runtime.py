@@ -19,7 +19,7 @@ from ...core.db import Connection, connect_apart
 from ...core.outage import Outage
 from ...core.reading import read_clock
 from ...failures import deploys
-from ...host import Host
+from ...host import TELEMETRY_THREAD, Host
 from ...limits import transitions as limit_transitions
 from ...workers import transitions as workers
 from ...workers.process_identity import identify
@@ -120,7 +120,9 @@ class WorkerRuntime:
             mailbox.wake,
         )
         rules = RecyclingRules(
-            options.jobs_per_process, options.max_memory_mb, host.settings.may_stay
+            options.jobs_per_process,
+            options.max_memory_mb,
+            (*host.settings.may_stay, TELEMETRY_THREAD),
         )
         self._hygiene = ConnectionHygiene() if options.jobs_per_process != 1 else None
         self._parent = Parent(

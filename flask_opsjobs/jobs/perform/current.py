@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ...core.db import Connection
 from ...errors import OpsJobsError
+from ...host import Connect
 from ..record.json_storage import clean_text
 from . import current_queries
 from .current_queries import CurrentBatch, CurrentWorkflow
@@ -49,8 +50,6 @@ _log = logging.getLogger("flask_opsjobs.jobs")
 
 Progress = tuple[int, int | None, str | None]
 Tell = Callable[[int | None, int | None, str | None], None]
-# Lends a connection to the database of the jobs.
-Connect = Callable[[], AbstractContextManager[Connection]]
 
 # A loop may report progress a million times; ten reports a second are enough for a reader.
 _EVERY_SECONDS = 0.1

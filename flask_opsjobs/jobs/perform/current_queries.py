@@ -31,6 +31,23 @@ class CurrentBatch:
     meta: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class TracedPast:
+    """The trace context in which a job was enqueued, and of what the attempt before this one died."""
+
+    traceparent: str | None
+    tracestate: str | None
+    death: str | None
+    cause_of_death: str | None
+
+
+def find_traced_past(connection: Connection, job_id: int, dispatch_no: int) -> TracedPast | None:
+    """What the span of an attempt says of its past; None when the job was deleted."""
+    values = {"id": job_id, "dispatch_no": dispatch_no}
+    with connection.cursor(row_factory=class_row(TracedPast)) as cursor:
+        return cursor.execute(sql.load("find_traced_past"), values).fetchone()
+
+
 def find_workflow(connection: Connection, job_id: int) -> CurrentWorkflow | None:
     """The run of a job; None when the job is no step."""
     with connection.cursor(row_factory=class_row(CurrentWorkflow)) as cursor:

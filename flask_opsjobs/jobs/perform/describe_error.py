@@ -95,7 +95,7 @@ def _lines(error: BaseException, seen: set[int]) -> Iterator[str]:
         yield from _lines(error.__context__, seen)
         yield _WHILE
     yield "Traceback (most recent call last):\n"
-    yield from traceback.format_tb(_from_the_function_on(error.__traceback__))
+    yield from traceback.format_tb(from_the_function_on(error.__traceback__))
     kind = type(error)
     module = "" if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}."
     yield f"{module}{kind.__qualname__}: {message(error)}\n"
@@ -113,7 +113,7 @@ def _group_lines(group: BaseExceptionGroup[BaseException], seen: set[int]) -> It
                 yield f"  | {line}\n"
 
 
-def _from_the_function_on(found: TracebackType | None) -> TracebackType | None:
+def from_the_function_on(found: TracebackType | None) -> TracebackType | None:
     """The traceback without our own frames, which called the function."""
     while found is not None and found.tb_next is not None and _is_ours(found):
         found = found.tb_next

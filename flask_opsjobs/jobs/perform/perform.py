@@ -19,6 +19,7 @@ from typing import Any
 
 from ... import signals
 from ...errors import InvalidArgs
+from ...host import Connect
 from .. import failure_key, host_code
 from ..record import json_storage
 from ..record.declaration import TaskDeclaration
@@ -26,7 +27,7 @@ from ..record.json_storage import clean_text
 from ..record.options import seconds_of
 from . import backoff as retry
 from . import describe_error, log_tail
-from .current import Claimed, Connect, Running, Stopped, Tell
+from .current import Claimed, Running, Stopped, Tell
 from .outcomes import RETURNED, Cancel, Discard, EndedBy, Outcome, RetryIn, Snooze
 
 _log = logging.getLogger("flask_opsjobs.jobs")
@@ -39,7 +40,7 @@ class Report:
     """Receives the log lines of a running job in the ring `log_tail`, and passes its progress to `tell`.
 
     An output of more than `max_output_bytes` is not stored. `connect` lends a connection when the function
-    asks for its workflow. `sender` is that of the events of the attempt.
+    asks for its workflow. `sender` is that of the events of the attempt, and `error` what made it fail.
     """
 
     def __init__(
@@ -54,8 +55,14 @@ class Report:
         self.max_output_bytes = max_output_bytes
         self.connect = connect
         self.sender = sender
+        self.error: BaseException | None = None
         self.newest: tuple[int | None, int | None, str | None] | None = None
         self._tell = tell
+
+    def take_error(self) -> BaseException | None:
+        """Return `error`, and keep it no longer: it holds all that its function knew."""
+        error, self.error = self.error, None
+        return error
 
     def progress(self, done: int | None, total: int | None, note: str | None) -> None:
         """Store the newest progress, and pass it to `tell`."""
@@ -172,6 +179,7 @@ def _tell_started(claimed: Claimed, report: Report) -> None:
 
 
 def _tell_raised(claimed: Claimed, report: Report, outcome: Outcome, error: BaseException) -> None:
+    report.error = error
     signals.send(
         signals.attempt_raised,
         report.sender,

@@ -23,7 +23,7 @@ from ...core import db, sql
 from ...core.after_commit import after_commit
 from ...core.db import forget_values
 from ...errors import InvalidArgs, WrongSession
-from ...host import CommitNote, DueLane, Host, QueuedAtInsert
+from ...host import CommitNote, DueLane, Host, QueuedAtInsert, TraceColumns
 from ...limits.limit import JobLimit
 from ..models import Job
 from . import unique_locks
@@ -65,8 +65,21 @@ def enqueue(
     Raises `InvalidArgs` when the arguments are invalid, and `LimitReached` when a full limiter rejects the
     call; then no job was written.
     """
-    values = task.arguments.validate(args, kwargs)
-    row = parameters(task, options, host)
+    with host.telemetry.sending(task.name, options.queue) as sent:
+        values = task.arguments.validate(args, kwargs)
+        enqueued = _enqueue(host, task, options, values, sent.columns)
+        sent.job_id = enqueued.id
+    return enqueued
+
+
+def _enqueue(
+    host: Host,
+    task: TaskDeclaration,
+    options: Options,
+    values: dict[str, Any],
+    trace: TraceColumns,
+) -> Enqueued:
+    row = parameters(task, options, host) | trace
     job_limit = None
     if options.limit is not None:
         job_limit = job_limit_of(task, options.limit, host, values)
@@ -114,14 +127,19 @@ def insert(
     With a `dispatch_no` a job that is due and has no limit becomes `queued`, and the caller pushes it.
     """
     is_plain = options.is_due_now and options.limit is None
-    statement = sql.load("enqueue_due_job" if is_plain else "enqueue_job")
+    statement = load_for("enqueue_due_job" if is_plain else "enqueue_job", row)
     found = connection.exec_driver_sql(statement, {**row, "dispatch_no": dispatch_no}).one()
     return Enqueued(found[0], found[1])
 
 
+def load_for(statement: str, values: Mapping[str, Any]) -> str:
+    """The text of a statement for jobs with these values: with or without a trace context."""
+    return sql.load_traced(statement) if "traceparent" in values else sql.load(statement)
+
+
 def run_sql(connection: Connection, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
     """Run a statement of a folder `sql` in the host's transaction; returns its rows, with columns by name."""
-    answer = connection.exec_driver_sql(sql.load(statement), dict(values))
+    answer = connection.exec_driver_sql(load_for(statement, values), dict(values))
     return answer.all() if answer.returns_rows else ()
 
 
@@ -209,20 +227,34 @@ def enqueue_detached(
     `is_deferred`: the job waits until the other jobs of its cron entry have ended.
     Raises `InvalidArgs` when the arguments no longer fit the task; then nothing was written.
     """
+    with host.telemetry.sending(task.name, task.declared.queue) as sent:
+        row = parameters(task, task.declared, host) | sent.columns
+        row |= {"cron_entry": cron_entry, "is_deferred": is_deferred}
+        enqueued = _enqueue_stored(connection, host, task, stored, row)
+        sent.job_id = enqueued.id
+    return enqueued, row["lane"]
+
+
+def _enqueue_stored(
+    connection: db.Connection,
+    host: Host,
+    task: TaskDeclaration,
+    stored: Mapping[str, Any],
+    row: dict[str, Any],
+) -> Enqueued:
+    """Complete the row of a call with stored arguments, and insert it."""
     values = task.arguments.load(stored)
-    row = parameters(task, task.declared, host)
     if (limit := task.declared.limit) is not None:
         row |= columns_of(task.declared.queue, job_limit_of(task, limit, host, values))
-    row |= {"cron_entry": cron_entry, "is_deferred": is_deferred}
     row["args"] = task.arguments.dump(values, host.settings.max_args_bytes).decode()
     run = partial(_run_sql, connection)
     unique = task.declared.unique
     if unique is None:
         (found,) = run("enqueue_job", row)
-        return Enqueued(found.id, found.state), row["lane"]
+        return Enqueued(found.id, found.state)
     row |= unique_lock(unique)
     row["keys"] = keys(task, unique, host, values)
-    return Enqueued(*unique_locks.find_or_take(run, row)), row["lane"]
+    return Enqueued(*unique_locks.find_or_take(run, row))
 
 
 def find_same_call(
@@ -241,7 +273,7 @@ def find_same_call(
 
 def _run_sql(connection: db.Connection, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
     with connection.cursor(row_factory=namedtuple_row) as cursor:
-        cursor.execute(sql.load(statement), values)
+        cursor.execute(load_for(statement, values), values)
         return cursor.fetchall() if cursor.description else ()
 
 

@@ -25,6 +25,7 @@ from .enqueue import (
     find_session,
     join,
     keys,
+    load_for,
     parameters,
     run_sql,
     unique_lock,
@@ -59,7 +60,20 @@ def enqueue_many(
     the transaction stays usable.
     """
     require_rows(task, rows)
-    common = parameters(task, options, host)
+    with host.telemetry.sending(task.name, options.queue) as sent:
+        common = parameters(task, options, host) | sent.columns
+        result = _enqueue_many(host, task, options, enumerate(rows, first_number), common)
+        sent.count = result.count
+    return result
+
+
+def _enqueue_many(
+    host: Host,
+    task: TaskDeclaration,
+    options: Options,
+    rows: NumberedRows,
+    common: dict[str, Any],
+) -> EnqueuedMany:
     session, bind = find_session(host, options.session)
     with without_values():
         join(host, session, bind)  # before the savepoint, which a session in AUTOCOMMIT cannot have
@@ -70,15 +84,14 @@ def enqueue_many(
         limits = _LimitColumns(
             task, options, host, RejectWhenFull(task, options, host, session), connection
         )
-        numbered = enumerate(rows, first_number)
         if options.unique is None:
             line = _plain_line(limits, _head(common))
-            result = EnqueuedMany(_copy(limits, sql.load("copy_jobs"), line, numbered))
+            result = EnqueuedMany(_copy(limits, load_for("copy_jobs", common), line, rows))
             if result.count:
                 counted = {**common, "enqueued": result.count}
                 connection.exec_driver_sql(sql.load("count_enqueued"), counted)
         else:
-            result = _insert_unique(limits, options.unique, common, numbered)
+            result = _insert_unique(limits, options.unique, common, rows)
     if result.count:
         if common["state"] == "available" and host.dispatcher is not None:
             for touched in limits.lanes:
@@ -97,7 +110,7 @@ def require_rows(task: TaskDeclaration, rows: object) -> None:
         )
 
 
-def _guarded(rows: Iterable[Row], savepoint: SessionTransaction) -> Iterator[Row]:
+def _guarded(rows: NumberedRows, savepoint: SessionTransaction) -> Iterator[tuple[int, Row]]:
     """The rows.
 
     Raises `WrongSession` when the savepoint is gone: the next COPY would run in another transaction.
@@ -125,7 +138,7 @@ def _insert_unique(
     key_count = len(set(limits.host.secrets))
 
     def run(name: str, **values: Any) -> Any:
-        statement = sql.load(name).replace("{calls}", calls)
+        statement = load_for(name, values).replace("{calls}", calls)
         return limits.connection.exec_driver_sql(statement, values or None)
 
     run("create_calls")
@@ -283,6 +296,7 @@ def _head(common: Mapping[str, Any]) -> bytes:
         common["created_at"],
         common["due_at"],
         common["batch_id"],
+        *(common[name] for name in ("traceparent", "tracestate") if name in common),
     )
     return "".join(copy_text.column(column) + "\t" for column in columns).encode()
 

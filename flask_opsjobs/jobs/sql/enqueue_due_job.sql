@@ -11,11 +11,12 @@ WITH counted AS (
     INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued) VALUES (statement_timestamp(), %(queue)s, 1)
 )
 INSERT INTO opsjobs.jobs (task, queue, lane, state, priority, args, meta, tags, max_attempts, timeout_seconds,
-    deadline_at, created_at, due_at, dispatch_no, dispatched_at, batch_id)
+    deadline_at, created_at, due_at, dispatch_no, dispatched_at, batch_id{traced:, traceparent, tracestate})
 SELECT %(task)s, %(queue)s, %(queue)s, CASE no WHEN 0 THEN 'available' ELSE 'queued' END,
     %(priority)s::smallint, %(args)s::jsonb, %(meta)s::jsonb, %(tags)s::text[], %(max_attempts)s::int,
     %(timeout_seconds)s::int, statement_timestamp() + %(deadline)s::interval, statement_timestamp(),
     statement_timestamp(), no, CASE WHEN no > 0 THEN statement_timestamp() END, %(batch_id)s::bigint
+    {traced:, %(traceparent)s::text, %(tracestate)s::text}
 FROM (
     SELECT CASE WHEN EXISTS (SELECT FROM opsjobs.queues WHERE name = %(queue)s AND is_paused) THEN 0
         ELSE %(dispatch_no)s::bigint END AS no

@@ -11,13 +11,13 @@ WITH counted AS (
 INSERT INTO opsjobs.jobs (task, queue, lane, state, priority, args, meta, tags,
     max_attempts, timeout_seconds,
     deadline_at, created_at, due_at, limiter, partition, weight, cron_entry,
-    batch_id)
+    batch_id{traced:, traceparent, tracestate})
 SELECT %(task)s, %(queue)s, %(lane)s,
     CASE WHEN %(is_deferred)s THEN 'deferred' WHEN at > now THEN 'scheduled' ELSE 'available' END,
     %(priority)s::smallint, %(args)s::jsonb, %(meta)s::jsonb, %(tags)s::text[],
     %(max_attempts)s::int, %(timeout_seconds)s::int, at + %(deadline)s::interval, now, at,
     %(limiter)s::text, %(partition)s::text, %(weight)s::int, %(cron_entry)s::text,
-    %(batch_id)s::bigint
+    %(batch_id)s::bigint{traced:, %(traceparent)s::text, %(tracestate)s::text}
 FROM (
     SELECT now, coalesce(%(scheduled_at)s::timestamptz, now + %(delay)s::interval) AS at
     FROM (SELECT clock_timestamp() AS now) AS moment

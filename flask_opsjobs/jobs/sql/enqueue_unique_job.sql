@@ -20,13 +20,13 @@ WITH moment AS MATERIALIZED (
     INSERT INTO opsjobs.jobs (id, task, queue, lane, state, priority, args, meta, tags,
         max_attempts, timeout_seconds,
         deadline_at, created_at, due_at, unique_key, unique_until, limiter, partition, weight, cron_entry,
-        batch_id)
+        batch_id{traced:, traceparent, tracestate})
     SELECT id, %(task)s, %(queue)s, %(lane)s,
         CASE WHEN %(is_deferred)s THEN 'deferred' WHEN at > now THEN 'scheduled' ELSE 'available' END,
         %(priority)s::smallint, %(args)s::jsonb, %(meta)s::jsonb, %(tags)s::text[], %(max_attempts)s::int,
         %(timeout_seconds)s::int, at + %(deadline)s::interval, now, at, (%(keys)s::bytea[])[1],
         %(until)s::text, %(limiter)s::text, %(partition)s::text, %(weight)s::int, %(cron_entry)s::text,
-        %(batch_id)s::bigint
+        %(batch_id)s::bigint{traced:, %(traceparent)s::text, %(tracestate)s::text}
     FROM due WHERE (SELECT count(*) FROM taken) = cardinality(%(keys)s::bytea[])
     RETURNING id, state
 ), counted AS (

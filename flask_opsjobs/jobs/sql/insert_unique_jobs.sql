@@ -18,13 +18,14 @@ WITH first AS MATERIALIZED (
     INSERT INTO opsjobs.jobs (id, task, queue, lane, state, priority, meta, tags,
         max_attempts, timeout_seconds,
         deadline_at, created_at, due_at, args, unique_key, unique_until, limiter, partition, weight,
-        batch_id)
+        batch_id{traced:, traceparent, tracestate})
     SELECT c.id, %(task)s, %(queue)s, c.lane, %(state)s, %(priority)s::smallint,
         %(meta)s::jsonb, %(tags)s::text[],
         %(max_attempts)s::int, %(timeout_seconds)s::int, %(deadline_at)s::timestamptz,
         %(created_at)s::timestamptz,
         %(due_at)s::timestamptz, c.args, decode(c.keys[1], 'hex'), %(until)s::text,
         c.limiter, c.partition, c.weight, %(batch_id)s::bigint
+        {traced:, %(traceparent)s::text, %(tracestate)s::text}
     FROM {calls} c JOIN whole USING (id) ORDER BY c.n
     RETURNING id
 ), counted AS (

@@ -1,0 +1,115 @@
+"""Tells the host's error tracker and tracer of enqueued jobs and of attempts. Their errors cost no job."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from ..host import ClaimedJob, Connect, Sending, find_sentry, find_tracer_provider
+from . import sentry, tracing
+from .report_thread import ReportThread
+from .sentry import SentryScope
+from .tracing import AttemptSpan, SendSpan
+
+_log = logging.getLogger("flask_opsjobs.telemetry")
+
+
+class HostTelemetry:
+    """What the host has of `sentry_sdk` and OpenTelemetry. It is looked up anew for each job."""
+
+    def __init__(self, report: str) -> None:
+        """`report` is OPSJOBS_SENTRY: which failures Sentry is told of."""
+        self._report = report
+        self._thread = ReportThread()
+
+    @contextmanager
+    def sending(self, task: str | None, queue: str | None) -> Iterator[Sending]:
+        """Make a span around the block that enqueues jobs; what it yields has their columns for the span."""
+        provider = find_tracer_provider()
+        sent, span, error = Sending(), None, None
+        if provider is not None:
+            with _logged():
+                span = SendSpan(provider, task, queue)
+                sent.columns = span.columns
+        try:
+            yield sent
+        except BaseException as raised:
+            error = tracing.name_of(raised)
+            raise
+        finally:
+            if span is not None:
+                with _logged():
+                    span.end(sent, error)
+
+    def attempt(self, job: ClaimedJob, worker: str) -> AttemptTelemetry:
+        """A block around an attempt of a job by a worker."""
+        return AttemptTelemetry(self._report, self._thread, job, worker)
+
+    def finish(self) -> None:
+        """Send what is left before this process ends, for at most 2 s."""
+        if sdk := find_sentry():
+            self._thread.give(None, sentry.flush_events, sdk)
+        if provider := find_tracer_provider():
+            self._thread.give(None, tracing.flush_spans, provider)
+        self._thread.wait()
+
+
+class AttemptTelemetry:
+    """An attempt in this process, with its scope of Sentry and its span, as far as the host has these."""
+
+    def __init__(self, report: str, thread: ReportThread, job: ClaimedJob, worker: str) -> None:
+        self._report, self._thread = report, thread
+        self._job, self._worker = job, worker
+        self._sdk = find_sentry() if report != "off" else None
+        self._provider = find_tracer_provider()
+        self._scope: SentryScope | None = None
+        self._span: AttemptSpan | None = None
+
+    def __enter__(self) -> AttemptTelemetry:
+        if self._sdk is not None:
+            with _logged():
+                self._scope = SentryScope(self._sdk, self._job)
+        if self._provider is not None:
+            with _logged():
+                self._span = AttemptSpan(self._provider, self._job, self._worker)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for entered in (self._span, self._scope):
+            if entered is not None:
+                with _logged():
+                    entered.leave()
+
+    def tell(self, outcome: str, error: BaseException | None, connect: Connect | None) -> None:
+        """Tell, inside the block, how the attempt ended. Its outcome has been sent: this may take 2 s.
+
+        `error` is what made it fail, and `connect` lends a connection.
+        """
+        is_final = outcome == "discarded" or self._job.attempt >= self._job.max_attempts
+        is_reported = error is not None and (is_final or self._report == "every")
+        if self._scope is not None and error is not None and is_reported:
+            with _logged():
+                self._thread.give(self._scope.make_report(error), sentry.flush_events, self._sdk)
+        if self._span is not None:
+            with _logged():
+                self._span.tell(outcome, error, connect)
+            self._thread.give(self._span.end, tracing.flush_spans, self._provider)
+        if self._scope is not None and is_reported:
+            self._thread.wait()
+
+
+@contextmanager
+def _logged() -> Iterator[Any]:
+    """A block of a tracker's code, whose error is logged and changes nothing."""
+    try:
+        yield
+    except Exception as error:
+        _log.warning("telemetry failed: %s", type(error).__name__)
