@@ -17,6 +17,8 @@ FROM (
     SELECT count(*) AS number, count(*) FILTER (WHERE result = 'failed_same_error') AS same
     FROM (
         SELECT result FROM opsjobs.operation_rows
-        WHERE operation_id = %(id)s AND proven_at IS NOT NULL AND number > %(begun_after)s
+        -- Without a range of times, and with one of numbers, the planner may read all rows of the operation
+        -- until the table is analyzed.
+        WHERE operation_id = %(id)s AND proven_at > '-infinity' AND number + 0 > %(begun_after)s
         ORDER BY proven_at DESC, number DESC LIMIT 200) AS last
 ) AS recent
