@@ -78,6 +78,7 @@ def test_why_a_child_left(site: Flask, children: Children, bench: Bench) -> None
     _start(children, "--jobs-per-process", "1")
     for number in range(2):
         host_module.add.enqueue(a=1, b=number)
+    host_module.fail.options(max_attempts=1).enqueue()
     host_module.db.session.commit()
 
     def left() -> dict[str, int]:
@@ -88,6 +89,9 @@ def test_why_a_child_left(site: Flask, children: Children, bench: Bench) -> None
     said = _list(site).output
     assert re.search(r"  the last child left .+ ago: it has performed 1 job\n", said)
     assert "children left today" not in said  # nothing is wrong
+    counted = "SELECT jobs_finished, jobs_failed, work_seconds > 0 AS worked FROM opsjobs.workers"
+    ended = {"jobs_finished": 2, "jobs_failed": 1, "worked": True}
+    wait_until(lambda: bench.row(counted) == ended, 30, what="three jobs to be counted")
 
 
 def test_self_tells_whether_the_worker_of_this_container_is_well(

@@ -55,6 +55,25 @@ def test_a_plain_worker_is_recorded(observer: Observer, plain: Worker) -> None:
     assert observer.row("plain")["id"] == row["id"]
 
 
+def test_what_rq_counts_of_a_worker_is_recorded(
+    observer: Observer, plain: Worker, redis_client: Redis
+) -> None:
+    def counted() -> tuple[int, int, float]:
+        observer.look(10)
+        row = observer.row("plain")
+        return row["jobs_finished"], row["jobs_failed"], row["work_seconds"]
+
+    assert counted() == (0, 0, 0)
+    plain.increment_successful_job_count()
+    plain.increment_failed_job_count()
+    with redis_client.pipeline() as pipe:
+        plain.increment_total_working_time(timedelta(seconds=1.5), pipe)
+        pipe.execute()
+    assert counted() == (1, 1, 1.5)
+    redis_client.hset(plain.key, "successful_job_count", "many")
+    assert counted()[0] == 0
+
+
 def test_an_idle_worker_with_an_old_heartbeat_lives(observer: Observer, plain: Worker) -> None:
     """Pitfall: an idle RQ worker sends a heartbeat each 405 s;
     ages of `last_heartbeat` condemn healthy workers.
