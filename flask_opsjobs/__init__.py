@@ -30,6 +30,7 @@ from .errors import (
     WrongSession,
 )
 from .jobs.perform.current import current_job
+from .jobs.perform.log_context import AttemptFilter
 from .jobs.perform.outcomes import Cancel, Discard, RetryIn, Snooze
 from .jobs.record.enqueue import Enqueued, EnqueuedMany
 from .jobs.record.options import Unique
@@ -47,6 +48,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AccessPolicy",
     "ActionRefused",
+    "AttemptFilter",
     "AuditBlocked",
     "AuditHeadMissing",
     "AuditUnwritable",

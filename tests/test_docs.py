@@ -13,7 +13,7 @@ import click
 import pytest
 from flask import Flask
 
-from flask_opsjobs import settings
+from flask_opsjobs import settings, signals
 from flask_opsjobs.doctor.registry import CHECKS
 from flask_opsjobs.jobs import lifecycle
 from flask_opsjobs.limits.words import GLOSSARY
@@ -61,6 +61,13 @@ def test_every_setting_is_on_its_page(html: Path) -> None:
 def test_every_check_of_the_doctor_is_on_its_page(html: Path) -> None:
     page = (html / "doctor.html").read_text()
     assert {check.id for check in CHECKS.values() if f">{check.id}<" not in page} == set()
+
+
+def test_every_event_and_fact_is_on_its_page(html: Path) -> None:
+    page = (html / "events.html").read_text()
+    names = {kind.name for kind in signals.EVENTS.values()}
+    names |= {fact for kind in signals.EVENTS.values() for fact in kind.facts}
+    assert {name for name in names if f">{name}<" not in page} == set()
 
 
 def test_pages_name_no_setting_that_does_not_exist() -> None:

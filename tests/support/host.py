@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import psycopg
+import structlog
 from flask import Flask, g
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import text
@@ -20,9 +21,11 @@ from flask_opsjobs.endings import advance
 
 from .deadly import WAYS
 from .escalating import Acting
+from .hearing import connect_bad_receivers, hear
 from .policies import AllowAll, ShowAll
 from .waiting import wait_until
 
+LOG_NAMES = ("job_id", "task", "queue", "attempt")
 db = SQLAlchemy()
 opsjobs = OpsJobs()
 
@@ -30,9 +33,10 @@ opsjobs = OpsJobs()
 def create_app(**config: Any) -> Flask:
     """A host with the tasks below; `TEST_CONFIG_<KEY>` in the environment sets a key of its config.
 
-    The key `MOST_STEPS` makes turns of `advance` so small, `LOG_LEVEL` is that of our log, `ESCALATES_IN` is
-    the folder of an escalation policy, and
-    `SENTRY_TO` and `SPANS_TO` are the files of an error tracker and a tracer,
+    The key `HEARS` is the file for the events that its processes hear, `RECEIVERS` what other receivers do,
+    and `LOG_FORMAT` the format of a handler of the root logger. `MOST_STEPS` makes turns of `advance` so
+    small, `LOG_LEVEL` is that of our log, `ESCALATES_IN` is the folder of an escalation policy,
+    `SENTRY_TO` and `SPANS_TO` are the files of an error tracker and a tracer, and
     `STARTS_EACH_MINUTE` declares an entry of cron for each of these files, in a process that makes no other
     app.
     """
@@ -47,6 +51,15 @@ def create_app(**config: Any) -> Flask:
     _start_trackers(app.config)
     advance.MOST_STEPS = app.config.get("MOST_STEPS", advance.MOST_STEPS)
     logging.getLogger("flask_opsjobs").setLevel(app.config.get("LOG_LEVEL", logging.NOTSET))
+    if (path := app.config.get("HEARS")) is not None:
+        if (how := app.config.get("RECEIVERS")) is not None:
+            connect_bad_receivers(Path(path), how)
+        else:
+            hear(Path(path), app.config["HEARS_IN"])
+    if (given := app.config.get("LOG_FORMAT")) is not None:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter(given, defaults=dict.fromkeys(LOG_NAMES, "-")))
+        logging.getLogger().addHandler(handler)
     for path in app.config.get("STARTS_EACH_MINUTE", ()):
         opsjobs.cron("* * * * *", name=Path(path).name, args={"path": path})(note_start)
     db.init_app(app)
@@ -367,6 +380,17 @@ def look_into_the_session() -> tuple[int, str | None]:
 def say(text: str) -> None:
     """Logs a line."""
     logging.getLogger(__name__).warning("%s", text)
+
+
+@opsjobs.task
+def say_structured(text: str) -> None:
+    """Logs a line by structlog."""
+    structlog.get_logger().warning(text)
+
+
+@opsjobs.task(limit=Limit("picky", concurrency=1, when_full="reject", partition="who"))
+def only(who: str) -> None:
+    """For one at a time; a second call is rejected."""
 
 
 @opsjobs.task(queue="limited", limit=Limit("tick", rate=20, per=1, burst=1))

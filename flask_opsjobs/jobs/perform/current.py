@@ -197,6 +197,12 @@ def current_job() -> CurrentJob:
         ) from None
 
 
+def find_claimed() -> Claimed | None:
+    """Return the job whose function is running here, as it was claimed; None elsewhere."""
+    running = _running.get(None)
+    return None if running is None else running.claimed
+
+
 class Running:
     """A block in which `current_job()` returns the claimed job. Passes on its held progress at the end.
 

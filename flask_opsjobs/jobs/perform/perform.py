@@ -26,7 +26,7 @@ from ..record.declaration import TaskDeclaration
 from ..record.json_storage import clean_text
 from ..record.options import seconds_of
 from . import backoff as retry
-from . import describe_error, log_tail
+from . import describe_error, log_context, log_tail
 from .current import Claimed, Running, Stopped, Tell
 from .outcomes import RETURNED, Cancel, Discard, EndedBy, Outcome, RetryIn, Snooze
 
@@ -130,7 +130,10 @@ def _perform(
     except InvalidArgs as error:
         reason = _text(error)
         return Outcome(kind="not_run", error=reason, reason=reason, ended_by="invalid_args")
-    with Running(claimed, report.progress, report.connect) as running:
+    with (
+        log_context.log_attempt(claimed),
+        Running(claimed, report.progress, report.connect) as running,
+    ):
         # A request to cancel has an effect only until the function has ended.
         try:
             if (not_run := _start(task, running, report, confirm)) is not None:
