@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from flask_opsjobs import Cancel, Discard, OpsJobs, RetryIn, Snooze, current_job
+from flask_opsjobs import Cancel, Discard, OpsJobs, RetryIn, Snooze, current_job, signals
 from flask_opsjobs.jobs.lifecycle import ENDED_BY, OUTCOMES
 from flask_opsjobs.jobs.perform.current import Stopped
 from flask_opsjobs.jobs.perform.outcomes import Outcome
@@ -474,3 +474,38 @@ def test_the_declared_worker_runs_in_its_app(opsjobs: OpsJobs, db: Any) -> None:
 
     outcome = perform(opsjobs.tasks, make_claimed(once, {"words": "ab"}), Notebook())
     assert outcome.output == '"abab"'
+
+
+# --- its events
+
+
+@pytest.mark.parametrize("raised", [RuntimeError, SystemExit])
+def test_what_a_receiver_raises_changes_no_outcome(raised: type[BaseException]) -> None:
+    heard: list[tuple[str, Any]] = []
+
+    def leave(sender: object, **facts: Any) -> None:
+        heard.append((facts.get("outcome", "started"), facts.get("exception")))
+        raise raised
+
+    error = ValueError("of the function")
+    with (
+        signals.attempt_started.connected_to(leave),
+        signals.attempt_raised.connected_to(leave),
+    ):
+        outcome = run(make(raising(error)), attempt=1, max_attempts=1)
+        assert (outcome.kind, outcome.error) == ("raised", "ValueError: of the function")
+        assert heard == [("started", None), ("raised", error)]
+        assert run(make(lambda: None)).kind == "returned"
+
+
+def test_only_failures_are_told_as_raised() -> None:
+    heard: list[tuple[str, bool]] = []
+
+    def hear(sender: object, **facts: Any) -> None:
+        heard.append((facts["outcome"], facts["is_last"]))
+
+    ends = (Cancel("so"), Snooze(1), Discard("so"), RetryIn(1), RuntimeError())
+    with signals.attempt_raised.connected_to(hear):
+        for error in ends:
+            run(make(raising(error)))
+    assert heard == [("discarded", True), ("retry_in", False), ("raised", False)]

@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from types import FrameType, TracebackType
 from typing import Any
 
+from blinker import NamedSignal
+
 from ... import signals
 from ...errors import InvalidArgs
 from ...host import Connect
@@ -163,38 +165,41 @@ def _start(
     not_run = _why_not_run_now(task, confirm)
     if not_run is not None or (task.on_start is None and not signals.attempt_started.receivers):
         return not_run
-    _tell_started(running.claimed, report)
+    _send(signals.attempt_started, running.claimed, report)
     _observe(task, "on_start", running)
     # Confirm again: the host's code may have taken a long time.
     return _why_not_run_now(task, confirm)
 
 
-def _tell_started(claimed: Claimed, report: Report) -> None:
-    signals.send(
-        signals.attempt_started,
-        report.sender,
-        job_id=claimed.id,
-        task=claimed.task,
-        queue=claimed.queue,
-        attempt=claimed.attempt,
-        max_attempts=claimed.max_attempts,
-    )
-
-
 def _tell_raised(claimed: Claimed, report: Report, outcome: Outcome, error: BaseException) -> None:
     report.error = error
-    signals.send(
+    _send(
         signals.attempt_raised,
-        report.sender,
-        job_id=claimed.id,
-        task=claimed.task,
-        queue=claimed.queue,
-        attempt=claimed.attempt,
-        max_attempts=claimed.max_attempts,
+        claimed,
+        report,
         outcome=outcome.kind,
         is_last=outcome.kind == "discarded" or claimed.attempt >= claimed.max_attempts,
         exception=error,
     )
+
+
+def _send(event: NamedSignal, claimed: Claimed, report: Report, **facts: object) -> None:
+    """Send an event of this attempt. What a receiver raises changes nothing, also when it exits."""
+    try:
+        signals.send(
+            event,
+            report.sender,
+            job_id=claimed.id,
+            task=claimed.task,
+            queue=claimed.queue,
+            attempt=claimed.attempt,
+            max_attempts=claimed.max_attempts,
+            **facts,
+        )
+    except Stopped:
+        raise
+    except BaseException:
+        _log.exception("a receiver of the signal %s raised", event.name)
 
 
 def _why_not_run_now(task: TaskDeclaration, confirm: Confirm) -> Outcome | None:
