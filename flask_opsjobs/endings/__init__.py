@@ -1,7 +1,6 @@
 """Retries attempts and ends jobs: the only place that does, and it tells all that wait for an end."""
 
-from .after_end import MovedJob
-from .ended_attempt import EndedAttempt
+from .after_end import EndedAttempt, MovedJob
 from .events import send_recalls
 from .transitions import (
     NOT_RUN_BY_WORKER,

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from .. import signals
-from .after_end import MovedJob
-from .ended_attempt import EndedAttempt
+from .after_end import EndedAttempt, MovedJob
 
 
 def send_ends(ended: Sequence[MovedJob], attempts: Sequence[EndedAttempt]) -> None:

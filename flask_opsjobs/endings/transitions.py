@@ -22,8 +22,7 @@ from ..jobs import transitions as job_transitions
 from ..jobs.lifecycle import WAITING, sources_of
 from ..jobs.perform.backoff import HAND_BACK_FOR
 from ..workers.lost_worker import LostWorker
-from .after_end import AFTER_END, MovedJob
-from .ended_attempt import EndedAttempt
+from .after_end import AFTER_END, EndedAttempt, MovedJob
 from .events import send_ends, send_recalls, send_step_end
 
 # A job fails after RQ workers that lack the host's code failed this many of its deliveries.

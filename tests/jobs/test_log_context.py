@@ -50,11 +50,9 @@ def test_records_of_an_attempt_say_which_it_is(written: io.StringIO) -> None:
         log.warning("plain")
         log.warning("its own", extra={"task": "of the host", "queue": "of the host"})
 
-    log.warning("before")
     run(once)
     log.warning("after")
     assert written.getvalue().splitlines() == [
-        "- - - - before",
         "7 once default 3 plain",
         "7 of the host of the host 3 its own",
         "None None None None after",

@@ -29,7 +29,7 @@ _TOLD = {
 
 def hear(path: Path, dsn: str) -> list[Callable[[], None]]:
     """Hear every event from now on; what stops it again."""
-    stops = []
+    stops: list[Callable[[], None]] = []
     for kind in signals.EVENTS.values():
         sent = getattr(signals, kind.name)
         receiver = partial(_write, path, dsn, kind)
