@@ -19,6 +19,8 @@ from flask_opsjobs import signals
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.record.task import Task
 
+from .waiting import wait_until
+
 # The rows whose states these events tell, by the fact that holds the id.
 _TOLD = {
     "job_ended": ("jobs", "job_id"),
@@ -78,7 +80,8 @@ def _raise(note: Path, _sender: object, /, **_facts: Any) -> None:
 
 def _sleep(note: Path, _sender: object, /, **_facts: Any) -> None:
     note.touch()
-    time.sleep(5)
+    end = time.monotonic() + 5
+    wait_until(lambda: time.monotonic() >= end)
     Path(f"{note}-left").touch()
 
 
