@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from . import config, postgres, schema
+from . import config, jobs, loops, postgres, redis, rq, schema, workers
 from .check import WARNING, CheckAnswer, CheckContext, DoctorCheck, ok, warning
 
 
@@ -27,6 +27,11 @@ GROUPS: Mapping[str, Sequence[DoctorCheck]] = {
     "config": (*config.CHECKS, _SILENCE),
     "schema": schema.CHECKS,
     "postgres": postgres.CHECKS,
+    "redis": redis.CHECKS,
+    "rq": rq.CHECKS,
+    "loops": loops.CHECKS,
+    "workers": workers.CHECKS,
+    "jobs": jobs.CHECKS,
 }
 CHECKS: Mapping[str, DoctorCheck] = {
     check.id: check for checks in GROUPS.values() for check in checks

@@ -1,0 +1,36 @@
+"""Makes checks that ask what the detector of a class of incidents asks, and answer with its words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..lifeline.detectors import DETECTORS
+from ..lifeline.finding import Facts
+from ..lifeline.incidents import words_of
+from .check import CheckAnswer, CheckContext, ok
+
+Answer = Callable[[str, str, str], CheckAnswer]
+
+
+def look_for(
+    class_: str, answer: Answer, fine: str, run: str
+) -> Callable[[CheckContext], CheckAnswer]:
+    """A look that answers with what the detector finds now, or with `fine`.
+
+    The answer is about the first finding, and says how many more there are. `run` is what to run.
+    """
+    detect = DETECTORS[class_].detect
+    assert detect is not None, "another loop reports this class"
+
+    def look(context: CheckContext) -> CheckAnswer:
+        with context.reading() as read:
+            connection: Any = read.session.connection().connection.driver_connection
+            found = detect(Facts(connection, read.now, context.host.settings)).findings
+        if not found:
+            return ok(fine)
+        words = words_of(class_, found[0].facts)
+        more = f" There are {len(found) - 1} more." if len(found) > 1 else ""
+        return answer(f"{words.title}.", f"{words.why}{more}", run)
+
+    return look

@@ -1,0 +1,153 @@
+"""Checks the jobs: their integrity, long waits, paused queues, and outcomes that were not written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import func, select
+
+from ..core.words import counted, span
+from ..jobs.models import Job
+from ..lifeline.detectors import integrity_off
+from ..lifeline.incidents import words_of
+from ..lifeline.integrity import QueueDifference, list_differences
+from ..queues.models import Queue
+from .check import ERROR, WARNING, CheckAnswer, CheckContext, DoctorCheck, error, ok, warning
+from .incidents import look_for
+
+_LONG_PAUSE = timedelta(days=1)
+_LONG_WAIT = timedelta(minutes=15)
+_LATELY = timedelta(days=1)
+_SEE = "flask opsjobs incidents"
+
+
+def _look_for_difference(
+    part: Callable[[QueueDifference], int], fine: str
+) -> Callable[[CheckContext], CheckAnswer]:
+    """A look at one part of the last integrity check of each queue."""
+
+    def look(context: CheckContext) -> CheckAnswer:
+        with context.reading() as read:
+            connection: Any = read.session.connection().connection.driver_connection
+            found = list_differences(connection, read.now, context.host.settings)
+        wrong = [each for each in found if part(each)]
+        if not wrong:
+            return ok(fine)
+        words = words_of("integrity_off", integrity_off.find_difference(wrong[0]).facts)
+        more = f" {counted(len(wrong) - 1, 'more queue')} differ too." if len(wrong) > 1 else ""
+        return error(f"{words.title}.", f"{words.why}{more}", _SEE)
+
+    return look
+
+
+def _due(context: CheckContext) -> CheckAnswer:
+    paused = select(Queue.name).where(Queue.is_paused)
+    oldest = (
+        select(Job.queue, Job.due_at)
+        .where(Job.state == "available", Job.limiter.is_(None), Job.queue.not_in(paused))
+        .order_by(Job.due_at)
+        .limit(1)
+    )
+    with context.reading() as read:
+        row = read.session.execute(oldest).first()
+        now = read.now
+    if row is None or now - row.due_at <= _LONG_WAIT:
+        return ok("No due job waits for long.")
+    return warning(
+        f"A job of the queue {row.queue} has been due for {span((now - row.due_at).total_seconds())}.",
+        "Start more workers, or see why those that run do not take it.",
+        f"flask opsjobs worker {row.queue}",
+    )
+
+
+def _paused(context: CheckContext) -> CheckAnswer:
+    with context.reading() as read:
+        long_ago = read.now - _LONG_PAUSE
+        rows = read.session.execute(
+            select(Queue.name, Queue.paused_by)
+            .where(Queue.paused_at < long_ago)
+            .order_by(Queue.name)
+        ).all()
+    if not rows:
+        return ok("No queue is paused for over a day.")
+    return warning(
+        f"{counted(len(rows), 'queue')} paused for over a day: {', '.join(row.name for row in rows)}.",
+        f"The first was paused by {rows[0].paused_by}.",
+        f"flask opsjobs queue resume {rows[0].name}",
+    )
+
+
+def _unrecordable(context: CheckContext) -> CheckAnswer:
+    with context.reading() as read:
+        since = read.now - _LATELY
+        recent = (
+            select(Job.ended_by)
+            .where(Job.state == "failed", Job.ended_at > since)
+            .order_by(Job.ended_at.desc())
+            .limit(2_000)
+            .subquery()
+        )
+        number = read.session.scalar(
+            select(func.count()).select_from(recent).where(recent.c.ended_by == "unrecordable")
+        )
+    if not number:
+        return ok("Every outcome was written.")
+    return warning(
+        f"The outcomes of {counted(number, 'job')} could not be written within a day.",
+        "What the function returned or raised cannot be stored; the job's page says why.",
+    )
+
+
+_NEEDS = ("schema.version",)
+
+
+def _difference(
+    name: str, asks: str, part: Callable[[QueueDifference], int], fine: str
+) -> DoctorCheck:
+    return DoctorCheck(f"jobs.{name}", (ERROR,), asks, _look_for_difference(part, fine), _NEEDS)
+
+
+CHECKS = (
+    _difference(
+        "integrity_off",
+        "as many jobs are stored as were enqueued and not deleted",
+        lambda each: each.missing,
+        "All jobs that were enqueued are stored or were deleted.",
+    ),
+    _difference(
+        "delivery_lost",
+        "each queued job is in Redis, in two comparisons",
+        lambda each: each.nowhere,
+        "All queued jobs are in Redis.",
+    ),
+    DoctorCheck(
+        "jobs.held_by_nobody",
+        (ERROR,),
+        "two heartbeats of a worker name the jobs that it has",
+        look_for("held_by_nobody", error, "Workers name all their jobs.", _SEE),
+        _NEEDS,
+    ),
+    _difference(
+        "orphan_delivery",
+        "no delivery in Redis is without a job, in two comparisons",
+        lambda each: each.orphans,
+        "All deliveries in Redis have a job.",
+    ),
+    DoctorCheck(
+        "jobs.due",
+        (WARNING,),
+        "no due job without a limiter waits longer than 15 minutes, but in paused queues",
+        _due,
+        _NEEDS,
+    ),
+    DoctorCheck("jobs.paused", (WARNING,), "no queue is paused for over a day", _paused, _NEEDS),
+    DoctorCheck(
+        "jobs.unrecordable",
+        (WARNING,),
+        "every outcome of the last day was written",
+        _unrecordable,
+        _NEEDS,
+    ),
+)

@@ -1,0 +1,80 @@
+"""Checks the workers: whether somebody listens, their versions and heartbeats, and tasks that they lack."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from ..core.words import agree, counted
+from ..workers.queries import WorkerRow, list_workers
+from .check import ERROR, WARNING, CheckAnswer, CheckContext, DoctorCheck, error, ok, warning
+from .incidents import look_for
+
+# A deploy may take so long.
+_MOST_OF_A_DEPLOY = timedelta(hours=1)
+
+
+def _workers(context: CheckContext) -> tuple[list[WorkerRow], datetime]:
+    """The workers of ours and of RQ that have not ended, and the time of Postgres."""
+    with context.reading() as read:
+        found = list_workers(read.session, read.now, context.host.settings.late_seconds)
+        return [worker for worker in found if worker.ended_at is None], read.now
+
+
+def _versions(context: CheckContext) -> CheckAnswer:
+    workers, now = _workers(context)
+    since: dict[tuple[str | None, str | None], datetime] = {}
+    for worker in workers:
+        if worker.is_alive and worker.kind == "pool":
+            version = (worker.version, worker.deploy_version)
+            since[version] = min(since.get(version, worker.started_at), worker.started_at)
+    if len(since) < 2 or now - max(since.values()) < _MOST_OF_A_DEPLOY:
+        return ok("The workers run one version." if len(since) < 2 else "A deploy is under way.")
+    named = ", ".join(
+        sorted(f"flask-opsjobs {ours}{f', {app}' if app else ''}" for ours, app in since)
+    )
+    return warning(
+        f"The workers run {counted(len(since), 'version')} for over an hour.",
+        f"They are {named}. Old code runs jobs of new code.",
+        "flask opsjobs workers",
+    )
+
+
+def _late(context: CheckContext) -> CheckAnswer:
+    late = [worker.name for worker in _workers(context)[0] if worker.state == "late"]
+    if not late:
+        return ok("No worker is late.")
+    return warning(
+        f"{counted(len(late), 'worker')} {agree(len(late), 'is', 'are')} late: {', '.join(late[:5])}.",
+        f"No heartbeat came for {context.host.settings.late_seconds:g} s.",
+        "flask opsjobs workers",
+    )
+
+
+_NEEDS = ("schema.version",)
+
+CHECKS = (
+    DoctorCheck(
+        "workers.listeners",
+        (ERROR,),
+        "a worker listens to each queue with due jobs",
+        look_for(
+            "queue_unserved", error, "A worker listens where jobs are due.", "flask opsjobs worker"
+        ),
+        _NEEDS,
+    ),
+    DoctorCheck(
+        "workers.versions",
+        (WARNING,),
+        "the workers run one version, but for an hour",
+        _versions,
+        _NEEDS,
+    ),
+    DoctorCheck(
+        "workers.unknown_tasks",
+        (WARNING,),
+        "the workers know the tasks of all jobs",
+        look_for("code_missing", warning, "The workers know all tasks.", "flask opsjobs workers"),
+        _NEEDS,
+    ),
+    DoctorCheck("workers.late", (WARNING,), "no worker is late", _late, _NEEDS),
+)

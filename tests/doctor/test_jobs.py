@@ -1,0 +1,129 @@
+"""The checks of the jobs, with rows that others changed and a Redis that lost what it held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.core.reading import read_clock
+from flask_opsjobs.jobs.perform.outcomes import Outcome
+from flask_opsjobs.loops import check_integrity
+from flask_opsjobs.loops.loop import Runner
+from tests.doctor.conftest import Ask
+from tests.support.engine import Bench
+
+RecordJob = Callable[..., int]
+WHY: dict[str, Any] = {"actor": "ada", "reason": "because it is a test", "authorize": False}
+
+
+@pytest.fixture
+def compare(bench: Bench) -> Callable[[], None]:
+    """Counts the jobs, and compares them with Redis, in two passes after everything that was dispatched."""
+    runner = Runner(check_integrity.LOOP, bench.host, "one")
+    seconds = bench.host.settings.recall_seconds
+
+    def run() -> None:
+        bench.connection.execute(
+            "UPDATE opsjobs.jobs SET dispatched_at = dispatched_at - interval '1 s' * %s",
+            [seconds + 10],
+        )
+        bench.connection.execute(
+            "UPDATE opsjobs.integrity_checks SET counted_at = counted_at - interval '1 min'"
+        )
+        for _ in range(3):
+            runner.run_once(bench.connection)
+
+    return run
+
+
+def test_a_row_that_somebody_deleted(
+    bench: Bench, record_job: RecordJob, compare: Callable[[], None], ask: Ask
+) -> None:
+    first, _ = record_job(), record_job()
+    compare()
+    assert ask("jobs.integrity_off").state == "ok"
+    Operator(bench.host).cancel(first, **WHY)
+    Operator(bench.host).delete(first, **WHY)
+    compare()
+    assert ask("jobs.integrity_off").state == "ok", "it was deleted as it should be"
+    bench.connection.execute("DELETE FROM opsjobs.jobs")
+    compare()
+    found = ask("jobs.integrity_off")
+    assert (found.state, "1 job more" in found.evidence) == ("error", True), found
+
+
+def test_a_delivery_that_redis_lost(
+    bench: Bench,
+    record_job: RecordJob,
+    redis_client: Redis,
+    compare: Callable[[], None],
+    ask: Ask,
+) -> None:
+    record_job()
+    bench.dispatch()
+    compare()
+    assert ask("jobs.delivery_lost").state == "ok", "it is in Redis"
+    redis_client.flushall()
+    compare()
+    found = ask("jobs.delivery_lost")
+    assert (found.state, "queued, but not in Redis" in found.evidence) == ("error", True), found
+    assert ask("jobs.integrity_off").state == "ok", "its row is there"
+
+
+def test_a_delivery_without_a_job(
+    bench: Bench, record_job: RecordJob, compare: Callable[[], None], ask: Ask
+) -> None:
+    # The comparison begins with the queues of queued jobs, so another one stays.
+    job, _ = record_job(), record_job()
+    bench.dispatch()
+    compare()
+    assert ask("jobs.orphan_delivery").state == "ok"
+    bench.connection.execute("DELETE FROM opsjobs.jobs WHERE id = %s", [job])
+    compare()
+    found = ask("jobs.orphan_delivery")
+    assert (found.state, "in Redis without a job" in found.evidence) == ("error", True), found
+
+
+def test_a_job_that_is_due_for_long(bench: Bench, record_job: RecordJob, ask: Ask) -> None:
+    record_job()
+    due = "UPDATE opsjobs.jobs SET due_at = now() - interval '1 min' * %s"
+    bench.connection.execute(due, [14])
+    assert ask("jobs.due").state == "ok"
+    bench.connection.execute(due, [16])
+    found = ask("jobs.due")
+    assert (found.state, found.run) == ("warning", "flask opsjobs worker default")
+    Operator(bench.host).pause("default", **WHY)
+    assert ask("jobs.due").state == "ok", "somebody wants it so"
+
+
+def test_a_queue_that_is_paused_for_over_a_day(
+    bench: Bench, record_job: RecordJob, ask: Ask
+) -> None:
+    record_job(queue="mail")
+    operator, now = Operator(bench.host), read_clock(bench.connection)
+    operator.pause("mail", **WHY)
+    assert ask("jobs.paused").state == "ok"
+    back = "UPDATE opsjobs.queues SET paused_at = %s"
+    bench.connection.execute(back, [now - timedelta(hours=23)])
+    assert ask("jobs.paused").state == "ok"
+    bench.connection.execute(back, [now - timedelta(hours=25)])
+    found = ask("jobs.paused")
+    assert (found.state, found.run) == ("warning", "flask opsjobs queue resume mail")
+
+
+@pytest.mark.parametrize(("ended_by", "state"), [("unrecordable", "warning"), (None, "ok")])
+def test_an_outcome_that_could_not_be_written(
+    ended_by: str | None, state: str, bench: Bench, record_job: RecordJob, ask: Ask
+) -> None:
+    job = record_job(max_attempts=1)
+    bench.dispatch()
+    bench.claim(job)
+    outcome: Any = {"kind": "raised", "error": "no", "reason": "no", "ended_by": ended_by}
+    bench.record(job, 1, Outcome(**outcome))
+    assert bench.job(job)["state"] == "failed"
+    assert ask("jobs.unrecordable").state == state

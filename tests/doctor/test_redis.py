@@ -1,0 +1,95 @@
+"""The checks of Redis, with a Valkey whose settings the test changes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+from redis import Redis
+
+from flask_opsjobs.doctor import redis as checks
+from flask_opsjobs.engine.redis.servers import RedisServer
+from flask_opsjobs.testing.valkey import Valkey
+from tests.conftest import MakeApp
+from tests.doctor.conftest import Ask
+from tests.support.waiting import wait_until
+
+NOWHERE = "redis://shop:s3cret@127.0.0.1:1/0"
+
+
+@pytest.fixture
+def server(own_valkey: Valkey) -> Iterator[Redis]:
+    """A client of a Valkey of this test."""
+    with Redis.from_url(own_valkey.url) as client:
+        yield client
+
+
+@pytest.fixture
+def on_it(make_well: MakeApp, own_valkey: Valkey) -> Flask:
+    """A host whose Redis that is."""
+    return make_well(OPSJOBS_REDIS_URL=own_valkey.url)
+
+
+def test_redis_that_is_away(make_well: MakeApp, ask: Ask) -> None:
+    assert ask("redis.reachable").state == "ok"
+    found = ask("redis.reachable", make_well(OPSJOBS_REDIS_URL=NOWHERE))
+    assert (found.state, found.sentence) == ("error", "Redis at 127.0.0.1:1/0 does not answer.")
+    assert "s3cret" not in f"{found}"
+
+
+def test_each_setting_of_redis(on_it: Flask, server: Redis, ask: Ask) -> None:
+    for check in ("version", "cluster", "latency"):
+        assert ask(f"redis.{check}", on_it).state == "ok", check
+
+    server.config_set("maxmemory-policy", "allkeys-lru")
+    assert ask("redis.eviction", on_it).state == "ok", "without maxmemory nothing is dropped"
+    server.config_set("maxmemory", 1_000_000_000)
+    found = ask("redis.eviction", on_it)
+    assert (found.state, "allkeys-lru" in found.evidence) == ("error", True)
+    server.config_set("maxmemory-policy", "noeviction")
+    assert ask("redis.eviction", on_it).state == "ok"
+
+    assert ask("redis.memory", on_it).state == "ok"
+    info = server.info("memory")
+    assert isinstance(info, dict)
+    server.config_set("maxmemory", int(info["used_memory"] * 1.1))
+    assert ask("redis.memory", on_it).state == "warning"
+    server.config_set("maxmemory", 0)
+    assert ask("redis.memory", on_it).state == "ok"
+
+
+def test_suspended_workers(on_it: Flask, server: Redis, ask: Ask) -> None:
+    assert ask("redis.suspended", on_it).state == "ok"
+    server.set("rq:suspended", 1)
+    found = ask("redis.suspended", on_it)
+    assert (found.state, found.run) == ("error", "rq resume")
+
+
+def test_a_redis_that_needs_long(on_it: Flask, own_valkey: Valkey, ask: Ask) -> None:
+    is_over = threading.Event()
+
+    def hold_back() -> None:
+        while not is_over.is_set():
+            own_valkey.freeze()
+            is_over.wait(0.1)
+            own_valkey.thaw()
+
+    thread = threading.Thread(target=hold_back)
+    thread.start()
+    try:
+        wait_until(lambda: ask("redis.latency", on_it).state == "warning", 60)
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def test_servers_that_no_test_can_start() -> None:
+    """An old one and a cluster, by what they would say of themselves."""
+    looks = {"version": RedisServer("here", version="5.0.9")}
+    looks["cluster"] = RedisServer("here", version="7.2.4", is_cluster=True)
+    for name, server in looks.items():
+        find = getattr(checks, f"_{name}")
+        assert find(server).state == "error"
+        assert find(RedisServer("here", version="6.2.0")) is None
