@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import socketserver
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from urllib.parse import urlsplit
 
 import pytest
 from flask import Flask
@@ -14,7 +18,6 @@ from flask_opsjobs.engine.redis.servers import RedisServer
 from flask_opsjobs.testing.valkey import Valkey
 from tests.conftest import MakeApp
 from tests.doctor.conftest import Ask
-from tests.support.waiting import wait_until
 
 NOWHERE = "redis://shop:s3cret@127.0.0.1:1/0"
 
@@ -67,22 +70,38 @@ def test_suspended_workers(on_it: Flask, server: Redis, ask: Ask) -> None:
     assert (found.state, found.run) == ("error", "rq resume")
 
 
-def test_a_redis_that_needs_long(on_it: Flask, own_valkey: Valkey, ask: Ask) -> None:
-    is_over = threading.Event()
+def test_a_redis_that_needs_long(make_well: MakeApp, redis_url: str, ask: Ask) -> None:
+    where = urlsplit(redis_url)
+    with far_away((where.hostname or "localhost", where.port or 6379)) as port:
+        app = make_well(OPSJOBS_REDIS_URL=f"redis://127.0.0.1:{port}/0")
+        found = ask("redis.latency", app)
+    assert (found.state, "ms to answer" in found.sentence) == ("warning", True)
 
-    def hold_back() -> None:
-        while not is_over.is_set():
-            own_valkey.freeze()
-            is_over.wait(0.1)
-            own_valkey.thaw()
 
-    thread = threading.Thread(target=hold_back)
-    thread.start()
-    try:
-        wait_until(lambda: ask("redis.latency", on_it).state == "warning", 60)
-    finally:
-        is_over.set()
-        thread.join()
+@contextmanager
+def far_away(server: tuple[str, int]) -> Iterator[int]:
+    """A port that forwards to the server, and holds each request back for 70 ms, as a long way would."""
+    never = threading.Event()
+
+    class Forward(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection(server) as there:
+                answers = threading.Thread(target=self._answer, args=(there,), daemon=True)
+                answers.start()
+                while data := self.request.recv(65536):
+                    never.wait(0.07)
+                    there.sendall(data)
+
+        def _answer(self, there: socket.socket) -> None:
+            with suppress(OSError):
+                while data := there.recv(65536):
+                    self.request.sendall(data)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Forward) as forwarder:
+        forwarder.daemon_threads = True
+        threading.Thread(target=forwarder.serve_forever, daemon=True).start()
+        yield forwarder.server_address[1]
+        forwarder.shutdown()
 
 
 def test_servers_that_no_test_can_start() -> None:
