@@ -1,1 +1,1 @@
-"""Tells other systems what happens: metrics for Prometheus."""
+"""Tells other systems of jobs: metrics for Prometheus, errors for Sentry, spans for OpenTelemetry."""
