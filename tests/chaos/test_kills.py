@@ -45,12 +45,12 @@ def ran(path: Path) -> list[int]:
     return sorted(int(line) for line in path.read_text().split()) if path.exists() else []
 
 
-def test_the_child_by_sigkill(site: Site) -> None:
-    site.worker()
-    site.loops()
-    job_id = enqueue(site, die, attempts=1)
-    site.wait_until_all("finished", 1)
-    attempts = site.rows(
+def test_the_child_by_sigkill(new_site: Site) -> None:
+    new_site.worker()
+    new_site.loops()
+    job_id = enqueue(new_site, die, attempts=1)
+    new_site.wait_until_all("finished", 1)
+    attempts = new_site.rows(
         "SELECT outcome, cause_of_death FROM opsjobs.attempts WHERE job_id = %s ORDER BY dispatch_no",
         job_id,
     )
@@ -58,21 +58,21 @@ def test_the_child_by_sigkill(site: Site) -> None:
     assert "SIGKILL" in attempts[0][1]
 
 
-def test_worker_and_child_together(site: Site, tmp_path: Path) -> None:
+def test_worker_and_child_together(new_site: Site, tmp_path: Path) -> None:
     gate = str(tmp_path / "gate")
-    first = site.worker("default")
-    site.loops()
-    job_id = enqueue(site, hold, gate=gate)
+    first = new_site.worker("default")
+    new_site.loops()
+    job_id = enqueue(new_site, hold, gate=gate)
     wait_until(Path(gate + ".begun").exists, 20)
     # A job that runs for a moment only is not written as started: its end says when it began.
-    wait_until(lambda: site.states() == {"started": 1}, 10)
+    wait_until(lambda: new_site.states() == {"started": 1}, 10)
     first.kill_all()
     Path(gate + ".begun").unlink()
-    site.worker("default")
+    new_site.worker("default")
     wait_until(Path(gate + ".begun").exists, 30, what="the rescued job has begun again")
     Path(gate).touch()
-    site.wait_until_all("finished", 1)
-    attempts = site.rows(
+    new_site.wait_until_all("finished", 1)
+    attempts = new_site.rows(
         "SELECT outcome, cause_of_death FROM opsjobs.attempts WHERE job_id = %s ORDER BY dispatch_no",
         job_id,
     )
@@ -80,10 +80,10 @@ def test_worker_and_child_together(site: Site, tmp_path: Path) -> None:
     assert "vanished" in attempts[0][1]
 
 
-def test_a_child_does_not_outlive_its_sigkilled_worker(site: Site, tmp_path: Path) -> None:
+def test_a_child_does_not_outlive_its_sigkilled_worker(new_site: Site, tmp_path: Path) -> None:
     gate = str(tmp_path / "gate")
-    worker = site.worker("default")
-    enqueue(site, hold, gate=gate)
+    worker = new_site.worker("default")
+    enqueue(new_site, hold, gate=gate)
     wait_until(Path(gate + ".begun").exists, 20)
     children = worker.job_children()
     assert children
@@ -115,79 +115,79 @@ def test_the_dispatcher_between_commit_and_push(site: Site, children: Any) -> No
     site.wait_until_all("finished", 1)
 
 
-def test_redis_restarted_empty_while_jobs_are_queued(site: Site, tmp_path: Path) -> None:
+def test_redis_restarted_empty_while_jobs_are_queued(new_site: Site, tmp_path: Path) -> None:
     path = tmp_path / "ran"
-    enqueue_notes(site, path, 30)
-    assert site.states().get("queued", 0) > 0
-    site.valkey.kill()
-    site.valkey.start()
-    site.worker()
-    site.loops()
-    site.wait_until_all("finished", 30)
+    enqueue_notes(new_site, path, 30)
+    assert new_site.states().get("queued", 0) > 0
+    new_site.valkey.kill()
+    new_site.valkey.start()
+    new_site.worker()
+    new_site.loops()
+    new_site.wait_until_all("finished", 30)
     assert ran(path) == list(range(30))
 
 
 @pytest.mark.parametrize("kind", [(), ("--jobs-per-process", "1")])
 def test_redis_killed_and_restarted_empty_under_load(
-    site: Site, tmp_path: Path, kind: tuple[str, ...]
+    new_site: Site, tmp_path: Path, kind: tuple[str, ...]
 ) -> None:
     path = tmp_path / "ran"
-    enqueue_notes(site, path, 200)
-    worker = site.worker(*kind)
-    site.loops()
+    enqueue_notes(new_site, path, 200)
+    worker = new_site.worker(*kind)
+    new_site.loops()
     wait_until(lambda: len(ran(path)) >= 40, 30)
-    site.valkey.kill()
-    site.valkey.start()
-    site.wait_until_all("finished", 200)
+    new_site.valkey.kill()
+    new_site.valkey.start()
+    new_site.wait_until_all("finished", 200)
     assert ran(path) == list(range(200)), "each once: only the deliveries were lost"
     assert worker.exit_code is None
 
 
 @pytest.mark.parametrize("kind", [(), ("--jobs-per-process", "1")])
-def test_redis_frozen_under_load(site: Site, tmp_path: Path, kind: tuple[str, ...]) -> None:
+def test_redis_frozen_under_load(new_site: Site, tmp_path: Path, kind: tuple[str, ...]) -> None:
     """Pitfall: RQ's command channel dies on a time-out, and its worker waits for minutes."""
     path = tmp_path / "ran"
-    enqueue_notes(site, path, 100)
-    worker = site.worker(*kind)
-    site.loops()
+    enqueue_notes(new_site, path, 100)
+    worker = new_site.worker(*kind)
+    new_site.loops()
     wait_until(lambda: len(ran(path)) >= 20, 30)
-    site.valkey.freeze()
+    new_site.valkey.freeze()
     try:
         worker.wait_for("Redis is away", 30)
     finally:
-        site.valkey.thaw()
-    site.wait_until_all("finished", 100)
+        new_site.valkey.thaw()
+    new_site.wait_until_all("finished", 100)
     assert set(ran(path)) == set(range(100))
     assert worker.exit_code is None
     assert worker.terminate() == 0
 
 
-def test_redis_frozen_leaves_host_requests_unharmed(site: Site) -> None:
-    enqueue(site, add, a=0, b=0)
-    site.valkey.freeze()
+def test_redis_frozen_leaves_host_requests_unharmed(new_site: Site) -> None:
+    enqueue(new_site, add, a=0, b=0)
+    new_site.valkey.freeze()
     try:
         began = time.monotonic()
         for number in range(20):
-            enqueue(site, add, a=number, b=1)
+            enqueue(new_site, add, a=number, b=1)
         took = time.monotonic() - began
     finally:
-        site.valkey.thaw()
+        new_site.valkey.thaw()
     # One request pays 0.2 s twice at most; the others find the hook silent.
     assert took < 2
-    site.worker()
-    site.loops()
-    site.wait_until_all("finished", 21)
+    new_site.worker()
+    new_site.loops()
+    new_site.wait_until_all("finished", 21)
 
 
-def test_redis_away_leaves_host_requests_unharmed(site: Site) -> None:
-    site.valkey.kill()
+def test_redis_away_leaves_host_requests_unharmed(new_site: Site) -> None:
+    new_site.valkey.kill()
     began = time.monotonic()
-    enqueue(site, add, a=1, b=1)
+    enqueue(new_site, add, a=1, b=1)
     assert time.monotonic() - began < 1
-    site.valkey.start()
-    site.worker()
-    site.loops()
-    site.wait_until_all("finished", 1)
+    new_site.valkey.start()
+    new_site.worker()
+    new_site.loops()
+    new_site.wait_until_all("finished", 1)
 
 
 @pytest.mark.parametrize("kind", [(), ("--jobs-per-process", "1")])
@@ -215,43 +215,45 @@ def test_postgres_killed_under_load(site: Site, tmp_path: Path, kind: tuple[str,
     assert len(ran(path)) - count <= 40
 
 
-def test_flushall_while_a_job_runs(site: Site, tmp_path: Path) -> None:
+def test_flushall_while_a_job_runs(new_site: Site, tmp_path: Path) -> None:
     gate = str(tmp_path / "gate")
-    site.worker("default")
-    site.loops()
-    job_id = enqueue(site, hold, gate=gate)
+    new_site.worker("default")
+    new_site.loops()
+    job_id = enqueue(new_site, hold, gate=gate)
     wait_until(Path(gate + ".begun").exists, 20)
-    site.valkey.flushall()
+    new_site.valkey.flushall()
     # Longer than a recall needs: a heartbeat that holds it says that it runs.
     passes = "SELECT passes FROM opsjobs.loop_runs WHERE loop = 'recall' ORDER BY id DESC LIMIT 1"
-    wait_until(lambda: (site.rows(passes) or [(0,)])[0][0] >= 3, 30, what="three passes of recall")
+    wait_until(
+        lambda: (new_site.rows(passes) or [(0,)])[0][0] >= 3, 30, what="three passes of recall"
+    )
     Path(gate).touch()
-    site.wait_until_all("finished", 1)
-    assert site.rows("SELECT attempt FROM opsjobs.jobs WHERE id = %s", job_id) == [(1,)]
+    new_site.wait_until_all("finished", 1)
+    assert new_site.rows("SELECT attempt FROM opsjobs.jobs WHERE id = %s", job_id) == [(1,)]
 
 
-def test_a_worker_stops_in_order_and_loses_nothing(site: Site, tmp_path: Path) -> None:
+def test_a_worker_stops_in_order_and_loses_nothing(new_site: Site, tmp_path: Path) -> None:
     path = tmp_path / "ran"
-    enqueue_notes(site, path, 60)
-    worker = site.worker()
+    enqueue_notes(new_site, path, 60)
+    worker = new_site.worker()
     wait_until(lambda: len(ran(path)) >= 5, 30)
     assert worker.terminate() == 0
-    states = site.states()
+    states = new_site.states()
     assert states.get("started", 0) == 0
     assert sum(states.values()) == 60
-    site.worker()
-    site.loops()
-    site.wait_until_all("finished", 60)
+    new_site.worker()
+    new_site.loops()
+    new_site.wait_until_all("finished", 60)
     assert ran(path) == list(range(60)), "none ran twice"
 
 
 @pytest.mark.parametrize("kind", [(), ("--jobs-per-process", "1")])
 def test_a_second_signal_ends_the_job_at_hand_and_it_runs_again(
-    site: Site, tmp_path: Path, kind: tuple[str, ...]
+    new_site: Site, tmp_path: Path, kind: tuple[str, ...]
 ) -> None:
     gate = str(tmp_path / "gate")
-    worker = site.worker("default", *kind)
-    job_id = enqueue(site, hold, gate=gate)
+    worker = new_site.worker("default", *kind)
+    job_id = enqueue(new_site, hold, gate=gate)
     wait_until(Path(gate + ".begun").exists, 20)
     worker.signal(signal.SIGTERM)
     asked = time.monotonic()
@@ -259,21 +261,21 @@ def test_a_second_signal_ends_the_job_at_hand_and_it_runs_again(
     wait_until(lambda: time.monotonic() - asked > 1.2, 5)
     worker.signal(signal.SIGTERM)
     worker.wait(20)
-    (outcome, cause), *_ = site.rows(
+    (outcome, cause), *_ = new_site.rows(
         "SELECT outcome, cause_of_death FROM opsjobs.attempts WHERE job_id = %s", job_id
     )
     assert outcome == "died"
     assert "stopped" in cause
-    assert site.rows("SELECT state FROM opsjobs.jobs WHERE id = %s", job_id) == [("retryable",)]
+    assert new_site.rows("SELECT state FROM opsjobs.jobs WHERE id = %s", job_id) == [("retryable",)]
 
 
 @pytest.mark.parametrize("kind", [(), ("--jobs-per-process", "1")])
 def test_a_second_signal_ends_a_plain_rq_job(
-    site: Site, tmp_path: Path, kind: tuple[str, ...]
+    new_site: Site, tmp_path: Path, kind: tuple[str, ...]
 ) -> None:
     gate = str(tmp_path / "gate")
-    worker = site.worker("default", "--log-level", "INFO", *kind)
-    with Redis.from_url(site.valkey.url) as redis:
+    worker = new_site.worker("default", "--log-level", "INFO", *kind)
+    with Redis.from_url(new_site.valkey.url) as redis:
         queue = Queue("default", connection=redis)
         job = queue.enqueue("tests.support.host.hold_plainly", gate)
         wait_until(Path(gate + ".begun").exists, 20)
@@ -316,12 +318,12 @@ with app.app_context():
 
 
 def test_a_second_signal_before_the_child_has_the_job_ends_it_all_the_same(
-    site: Site, tmp_path: Path
+    new_site: Site, tmp_path: Path
 ) -> None:
-    with Redis.from_url(site.valkey.url) as redis:
+    with Redis.from_url(new_site.valkey.url) as redis:
         queue = Queue("default", connection=redis)
         job = queue.enqueue("tests.support.host.hold_plainly", str(tmp_path / "gate"))
-        assert site.python(GETS_TWO_SIGNALS_BEFORE_ITS_JOB_IS_SENT).wait(30) == 0
+        assert new_site.python(GETS_TWO_SIGNALS_BEFORE_ITS_JOB_IS_SENT).wait(30) == 0
         assert job.get_status() == "failed"
 
 
@@ -399,10 +401,10 @@ def freeze_between_reservation_and_function(site: Site, kind: tuple[str, ...]) -
 
 @pytest.mark.parametrize("kind", [(), ("--jobs-per-process", "1")])
 def test_a_worker_frozen_between_reservation_and_function(
-    site: Site, kind: tuple[str, ...]
+    new_site: Site, kind: tuple[str, ...]
 ) -> None:
-    site.loops()
-    freeze_between_reservation_and_function(site, kind)
+    new_site.loops()
+    freeze_between_reservation_and_function(new_site, kind)
 
 
 PLAIN_APP_THAT_FREEZES_AFTER_A_CLAIM = """
@@ -422,12 +424,14 @@ plain_worker.claim = claim_and_freeze
 """
 
 
-def test_a_plain_rq_worker_frozen_between_claim_and_function(site: Site, tmp_path: Path) -> None:
+def test_a_plain_rq_worker_frozen_between_claim_and_function(
+    new_site: Site, tmp_path: Path
+) -> None:
     """A worker of RQ's own, with its work horse: RQ's key of it expires, and its job runs elsewhere."""
     app = tmp_path / "plain_app.py"
     app.write_text(PLAIN_APP_THAT_FREEZES_AFTER_A_CLAIM)
-    jobs = enqueue_witnesses(site, 1)
-    plain = site.plain_worker("default", app=str(app))
+    jobs = enqueue_witnesses(new_site, 1)
+    plain = new_site.plain_worker("default", app=str(app))
     wait_until(
         lambda: any(is_stopped(each.pid) for each in plain.children()),
         30,
@@ -435,17 +439,17 @@ def test_a_plain_rq_worker_frozen_between_claim_and_function(site: Site, tmp_pat
     )
     (work_horse,) = plain.job_children()
     plain.freeze()
-    with Redis.from_url(site.valkey.url) as redis:
+    with Redis.from_url(new_site.valkey.url) as redis:
         for key in redis.smembers("rq:workers"):  # What its expiry leaves, 8 minutes later.
             redis.delete(key)
-    host = site.app.extensions["opsjobs"]
+    host = new_site.app.extensions["opsjobs"]
     with closing(connect_apart(host.engine)) as connection:
         later = read_clock(connection) + timedelta(minutes=10)
         _, vanished = observe(connection, host.broker, ["default"], later)
     assert len(vanished) == 1
-    site.loops()
-    other = site.worker("default")
-    wait_until_ended(site, jobs)
+    new_site.loops()
+    other = new_site.worker("default")
+    wait_until_ended(new_site, jobs)
     assert other.terminate() == 0
     work_horse.resume()
     plain.thaw()
@@ -454,8 +458,8 @@ def test_a_plain_rq_worker_frozen_between_claim_and_function(site: Site, tmp_pat
         30,
         what="its end",
     )
-    site.assert_unharmed(jobs)
-    assert len(begun(site, jobs[0])) == 1
+    new_site.assert_unharmed(jobs)
+    assert len(begun(new_site, jobs[0])) == 1
 
 
 def freeze_while_it_runs(site: Site, kind: tuple[str, ...], gate: Path) -> None:
@@ -493,10 +497,10 @@ def freeze_while_it_runs(site: Site, kind: tuple[str, ...], gate: Path) -> None:
 
 @pytest.mark.parametrize("kind", [(), ("--jobs-per-process", "1")])
 def test_a_worker_frozen_while_it_runs_a_job_that_is_rescued(
-    site: Site, tmp_path: Path, kind: tuple[str, ...]
+    new_site: Site, tmp_path: Path, kind: tuple[str, ...]
 ) -> None:
-    site.loops()
-    freeze_while_it_runs(site, kind, tmp_path / "gate")
+    new_site.loops()
+    freeze_while_it_runs(new_site, kind, tmp_path / "gate")
 
 
 # --- Postgres refuses what it took before: a failover, a recorder without a connection

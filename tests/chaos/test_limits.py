@@ -52,7 +52,7 @@ STRETCH_SECONDS = 6
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "share"), [(tick, 0.8), (tock, 0.95)], ids=["tight", "loose"])
-def test_eight_workers_keep_to_a_rate_and_reach_it(site: Site, task: Any, share: float) -> None:
+def test_eight_workers_keep_to_a_rate_and_reach_it(new_site: Site, task: Any, share: float) -> None:
     """A burst of a second makes up for a busy machine; with a burst of 1, what starts late is lost.
 
     A token that comes to a full bucket is lost. When the machine was too busy in one stretch, another counts.
@@ -60,68 +60,74 @@ def test_eight_workers_keep_to_a_rate_and_reach_it(site: Site, task: Any, share:
     limit = task.declared.limit
     assert isinstance(limit, Limit)
     rate, burst = limit.shape.rate, limit.shape.burst
-    with closing(connect_apart(site.app.extensions["opsjobs"].engine)) as connection:
+    with closing(connect_apart(new_site.app.extensions["opsjobs"].engine)) as connection:
         connection.execute(TOKENS)
-    enqueue(site, task, 1400)
+    enqueue(new_site, task, 1400)
     for _ in range(8):
-        site.worker("--processes", "2", "limited")
-    site.loops()
+        new_site.worker("--processes", "2", "limited")
+    new_site.loops()
     seen: list[tuple[float, float]] = []
 
     def reaches() -> bool:
-        seen.extend(site.rows(COME))
+        seen.extend(new_site.rows(COME))
         *before, (now, come) = seen
         return any(
             now - at >= STRETCH_SECONDS and come - had >= (now - at) * rate * share
             for at, had in before
         )
 
-    wait_until(lambda: site.rows(COME), 30, what="the first token to be taken")
+    wait_until(lambda: new_site.rows(COME), 30, what="the first token to be taken")
     wait_until(reaches, 60, every=0.1, what=f"a stretch at {share} of the rate")
-    found = tokens(site)
+    found = tokens(new_site)
     for first in range(len(found)):
         for last in range(first, len(found)):
             assert last - first + 1 <= burst + (found[last] - found[first]) * rate + 0.01
-    assert site.rows(BEFORE_ITS_TOKEN) == [], "no function begins before its token comes"
+    assert new_site.rows(BEFORE_ITS_TOKEN) == [], "no function begins before its token comes"
 
 
-def test_plain_workers_take_turns_and_give_their_places_back(site: Site, tmp_path: Path) -> None:
+def test_plain_workers_take_turns_and_give_their_places_back(
+    new_site: Site, tmp_path: Path
+) -> None:
     """Two of RQ's own, whose work horses claim for themselves, and a limiter of one at a time."""
     gate = str(tmp_path / "gate")
-    enqueue(site, hold_one, 2, gate=gate)
-    site.plain_worker("limited")
-    site.plain_worker("limited")
-    site.loops()
+    enqueue(new_site, hold_one, 2, gate=gate)
+    new_site.plain_worker("limited")
+    new_site.plain_worker("limited")
+    new_site.loops()
     wait_until(Path(gate + ".begun").exists, 40, what="the first has begun")
-    wait_until(lambda: site.rows("SELECT count(*) FROM opsjobs.attempts") == [(1,)])
-    assert site.rows("SELECT job_id, weight FROM opsjobs.leases") == site.rows(
+    wait_until(lambda: new_site.rows("SELECT count(*) FROM opsjobs.attempts") == [(1,)])
+    assert new_site.rows("SELECT job_id, weight FROM opsjobs.leases") == new_site.rows(
         "SELECT id, 1 FROM opsjobs.jobs WHERE state = 'started'"
     )
     Path(gate).touch()
-    site.wait_until_all("finished", 2)
-    spans = site.rows("SELECT started_at, ended_at FROM opsjobs.attempts ORDER BY started_at")
+    new_site.wait_until_all("finished", 2)
+    spans = new_site.rows("SELECT started_at, ended_at FROM opsjobs.attempts ORDER BY started_at")
     assert spans[0][1] <= spans[1][0], "one at a time"
-    assert site.rows("SELECT kind, count(*) FROM opsjobs.workers GROUP BY kind")[0][0] == "plain"
-    assert site.rows("SELECT count(*) FROM opsjobs.leases") == [(0,)]
+    assert (
+        new_site.rows("SELECT kind, count(*) FROM opsjobs.workers GROUP BY kind")[0][0] == "plain"
+    )
+    assert new_site.rows("SELECT count(*) FROM opsjobs.leases") == [(0,)]
 
 
-def test_a_killed_worker_s_place_is_given_back_by_its_rescue(site: Site, tmp_path: Path) -> None:
+def test_a_killed_worker_s_place_is_given_back_by_its_rescue(
+    new_site: Site, tmp_path: Path
+) -> None:
     gate = str(tmp_path / "gate")
-    first = site.worker("limited")
-    site.loops()
-    enqueue(site, hold_one, 1, gate=gate)
+    first = new_site.worker("limited")
+    new_site.loops()
+    enqueue(new_site, hold_one, 1, gate=gate)
     wait_until(Path(gate + ".begun").exists, 20)
-    enqueue(site, hold_one, 1, gate=gate)
-    assert site.rows("SELECT count(*) FROM opsjobs.leases") == [(1,)]
+    enqueue(new_site, hold_one, 1, gate=gate)
+    assert new_site.rows("SELECT count(*) FROM opsjobs.leases") == [(1,)]
     first.kill_all()
     Path(gate + ".begun").unlink()
-    site.worker("limited")
+    new_site.worker("limited")
     wait_until(Path(gate + ".begun").exists, 40, what="a job has begun in the place given back")
-    assert site.rows("SELECT count(*) FROM opsjobs.leases") == [(1,)], "one at a time"
+    assert new_site.rows("SELECT count(*) FROM opsjobs.leases") == [(1,)], "one at a time"
     Path(gate).touch()
-    site.wait_until_all("finished", 2)
-    wait_until(lambda: site.rows("SELECT count(*) FROM opsjobs.leases") == [(0,)])
-    lost = site.rows("SELECT count(*) FROM opsjobs.attempts WHERE outcome = 'lost'")
+    new_site.wait_until_all("finished", 2)
+    wait_until(lambda: new_site.rows("SELECT count(*) FROM opsjobs.leases") == [(0,)])
+    lost = new_site.rows("SELECT count(*) FROM opsjobs.attempts WHERE outcome = 'lost'")
     assert lost == [(1,)]
 
 
