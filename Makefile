@@ -15,7 +15,7 @@ READY := .venv/.ready
 PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal --max-worker-restart 0
 
 .PHONY: help setup demo demo-check quick test test-pgbouncer coverage lint style fix docs map walk bench \
-	bench-pages screenshot wheel check clean
+	bench-pages screenshot manifest wheel check clean
 
 help: ## List these targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ bench-pages: $(READY) ## Measure every page on a million jobs; on ten with ARGS=
 
 screenshot: $(READY) ## Take pictures of all pages of a demo into docs/_static.
 	$(BIN)/python -m tools.screenshot $(ARGS)
+
+manifest: $(READY) ## Write migrations/manifest.json: what the migration steps make, for the doctor.
+	$(BIN)/python -m tools.manifest
 
 wheel: $(READY) ## Build the wheel into dist/, and install it alone in a test.
 	$(BIN)/python -m build --wheel --no-isolation

@@ -22,8 +22,9 @@ from sqlalchemy.pool import NullPool
 from flask_opsjobs import tables
 from flask_opsjobs.core import db
 from flask_opsjobs.errors import ConfigError, MigrationBlocked, SchemaBehind
-from flask_opsjobs.install import indexes, steps
+from flask_opsjobs.install import indexes, manifest, steps
 from tests.support.database import Databases, migrate, operations
+from tools.manifest import operations_for, written
 
 # What Postgres keeps of the schema, each thing in its own normal form. The version's table is the runner's,
 # not a model's.
@@ -239,14 +240,6 @@ def test_a_script_can_be_written_without_a_database(direction: str) -> None:
     assert "opsjobs.jobs" in script.getvalue()
 
 
-def operations_for(connection: Connection, role: str) -> Operations:
-    """Alembic's `op` under a config that names the app's role."""
-    config = Config()
-    config.attributes["opsjobs_app_role"] = role
-    environment = EnvironmentContext(config, ScriptDirectory("."))
-    return Operations(MigrationContext.configure(connection, environment_context=environment))
-
-
 def test_the_app_role_may_use_the_tables_and_nothing_else(
     connection: Connection, databases: Databases
 ) -> None:
@@ -269,6 +262,11 @@ def test_the_app_role_may_use_the_tables_and_nothing_else(
     with pytest.raises(Exception, match="must be owner"), connection.begin_nested():
         connection.execute(text("DROP TABLE opsjobs.jobs"))
     connection.rollback()
+
+
+def test_the_manifest_is_what_the_steps_make(connection: Connection) -> None:
+    """When it is not, run `make manifest`."""
+    assert written(connection) == manifest.manifest_path().read_text()
 
 
 def test_an_app_role_that_does_not_exist_is_named(connection: Connection) -> None:

@@ -26,6 +26,13 @@ def create_app(**config: object) -> Flask:
         OPSJOBS_ENVIRONMENT="demo",
         OPSJOBS_SIGN_IN_URL="/sign-in",
         OPSJOBS_HELP_URL="/tour",
+        # The shop shows these troubles on purpose.
+        OPSJOBS_DOCTOR_SILENCE=[
+            "lifeline.incidents",
+            "lifeline.operations",
+            "lifeline.callbacks",
+            "signals.ambiguous",
+        ],
     )
     app.config.from_prefixed_env()
     app.config.update(config)

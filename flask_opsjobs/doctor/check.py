@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from flask import Flask
 
@@ -65,6 +66,8 @@ class CheckContext:
 
     app: Flask | None
     why_not: str = ""
+    # What one check has read and another one of its group needs too.
+    memory: dict[str, Any] = field(default_factory=dict)
 
     @property
     def host(self) -> Host:
@@ -82,10 +85,12 @@ class CheckContext:
     def reading(self) -> Iterator[Reading]:
         """A transaction of Postgres that can only read, on a connection of the pages.
 
-        Raises what SQLAlchemy raises when Postgres does not answer in time.
+        Its `search_path` is empty, so Postgres writes each name with its schema. Raises what SQLAlchemy
+        raises when Postgres does not answer in time.
         """
+        connection, settings = connect_soon(self.host.pages), {"search_path": ""}
         with (
-            read_snapshot(connect_soon(self.host.pages), _STATEMENT_SECONDS) as read,
+            read_snapshot(connection, _STATEMENT_SECONDS, settings) as read,
             patience(read.session.connection(), MOST_SECONDS),
         ):
             yield read

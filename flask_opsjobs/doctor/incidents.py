@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..core.db import Connection
+from ..core.reading import Reading
 from ..lifeline.detectors import DETECTORS
-from ..lifeline.finding import Facts
+from ..lifeline.finding import Facts, Finding
 from ..lifeline.incidents import words_of
 from .check import CheckAnswer, CheckContext, ok
 
@@ -25,12 +27,22 @@ def look_for(
 
     def look(context: CheckContext) -> CheckAnswer:
         with context.reading() as read:
-            connection: Any = read.session.connection().connection.driver_connection
-            found = detect(Facts(connection, read.now, context.host.settings)).findings
-        if not found:
-            return ok(fine)
-        words = words_of(class_, found[0].facts)
-        more = f" There are {len(found) - 1} more." if len(found) > 1 else ""
-        return answer(f"{words.title}.", f"{words.why}{more}", run)
+            facts = Facts(driver_connection(read), read.now, context.host.settings)
+            found = detect(facts).findings
+        return answer_with(class_, found, answer, run) if found else ok(fine)
 
     return look
+
+
+def answer_with(class_: str, found: Sequence[Finding], answer: Answer, run: str) -> CheckAnswer:
+    """The answer about the first of these findings, in the words of its incident."""
+    words = words_of(class_, found[0].facts)
+    more = f" There are {len(found) - 1} more." if len(found) > 1 else ""
+    return answer(f"{words.title}.", f"{words.why}{more}", run)
+
+
+def driver_connection(read: Reading) -> Connection:
+    """The driver's connection of a reading, as detectors and the checks of domains take it."""
+    found: Any = read.session.connection().connection.driver_connection
+    connection: Connection = found
+    return connection

@@ -21,6 +21,7 @@ from .check import ERROR, WARNING, CheckAnswer, CheckContext, DoctorCheck, error
 _OLDEST_VERSION = 150_000
 # How far clocks may differ.
 _CLOCK_WARNING_SECONDS, _CLOCK_ERROR_SECONDS = 2.0, 30.0
+_LONG_SECONDS = 600.0
 # Dead rows are many when there are so many, and more than live ones.
 _MANY_DEAD = 100_000
 # Postgres stops writing at 2,147 million.
@@ -112,7 +113,7 @@ def _of_this_app(context: CheckContext) -> int:
 
 def _long_transaction(context: CheckContext) -> CheckAnswer:
     with context.reading() as read:
-        row = _row(read.session.connection(), "find_long_transaction")
+        row = _row(read.session.connection(), "find_long_transaction", longest=_LONG_SECONDS)
     if not row:
         return ok("No transaction is open for more than 10 minutes.")
     return warning(
@@ -140,9 +141,9 @@ def _vacuum(context: CheckContext) -> CheckAnswer:
     return ok("Vacuum keeps up.")
 
 
-def _row(connection: Any, statement: str) -> dict[str, Any]:
+def _row(connection: Any, statement: str, **values: Any) -> dict[str, Any]:
     """The first row of a statement by its columns; empty when there is none."""
-    found = connection.exec_driver_sql(sql.load(statement)).mappings().first()
+    found = connection.exec_driver_sql(sql.load(statement), values or None).mappings().first()
     return dict(found) if found else {}
 
 

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from . import config, jobs, loops, postgres, redis, rq, schema, workers
+from . import (
+    compositions,
+    config,
+    jobs,
+    lifeline,
+    loops,
+    postgres,
+    redis,
+    rq,
+    schema,
+    workers,
+)
 from .check import WARNING, CheckAnswer, CheckContext, DoctorCheck, ok, warning
 
 
@@ -32,6 +43,8 @@ GROUPS: Mapping[str, Sequence[DoctorCheck]] = {
     "loops": loops.CHECKS,
     "workers": workers.CHECKS,
     "jobs": jobs.CHECKS,
+    "workflows, batches": compositions.CHECKS,
+    "lifeline, audit": lifeline.CHECKS,
 }
 CHECKS: Mapping[str, DoctorCheck] = {
     check.id: check for checks in GROUPS.values() for check in checks

@@ -9,8 +9,10 @@ from typing import Any
 
 from alembic import util
 from alembic.config import Config
+from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from flask import Flask
+from flask import Flask, current_app
+from sqlalchemy import Connection
 
 from ..errors import ConfigError
 from . import steps
@@ -58,6 +60,25 @@ def find_revisions(app: Flask) -> Revisions:
     config.cmd_opts.quiet = True  # the installer prints what it writes
     scripts = ScriptDirectory.from_config(config)
     return Revisions(directory, scripts, config, tuple(scripts.get_heads()), _reached(scripts))
+
+
+def list_unapplied(found: Revisions, connection: Connection) -> list[str] | None:
+    """The revisions that the database does not have yet, the oldest first.
+
+    None when its table of revisions has none, or one that the directory does not know.
+    """
+    options = current_app.extensions["migrate"].configure_args
+    wanted = {name: options[name] for name in ("version_table_schema",) if name in options}
+    table = options.get("version_table", "alembic_version")
+    context = MigrationContext.configure(connection, opts={"version_table": table, **wanted})
+    with connection.begin_nested():
+        connection.exec_driver_sql("SET LOCAL search_path TO DEFAULT")
+        heads = context.get_current_heads()
+    try:
+        left = list(found.scripts.iterate_revisions("heads", heads)) if heads else None
+    except util.CommandError:
+        return None
+    return None if left is None else [script.revision for script in reversed(left)]
 
 
 def _reached(scripts: ScriptDirectory) -> int:

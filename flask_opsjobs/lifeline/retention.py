@@ -84,6 +84,12 @@ def count_retainable(connection: Connection, settings: Settings, now: datetime) 
     )
 
 
+def list_limits(settings: Settings, now: datetime) -> dict[str, datetime]:
+    """Return, for each final state, the time before whose end jobs are removed."""
+    limits = _limits(settings, now)
+    return {state: limits[state] for state in FINAL}
+
+
 def _steps(settings: Settings, now: datetime) -> dict[str, tuple[str, dict[str, object]]]:
     limits = _limits(settings, now)
     steps: dict[str, tuple[str, dict[str, object]]] = {

@@ -13,7 +13,7 @@ from sqlalchemy.pool import NullPool
 
 from flask_opsjobs.audit import transitions as audit_transitions
 from flask_opsjobs.install import steps
-from tests.test_migrations import operations_for
+from tools.manifest import operations_for
 
 from .conftest import PAUSED
 

@@ -37,12 +37,21 @@ class Failed(Exception):
 
 
 def check_demo(
-    site: Site, people: str, supervisor: Supervisor, heard: list[str], over: threading.Event
+    site: Site,
+    people: str,
+    supervisor: Supervisor,
+    heard: list[str],
+    over: threading.Event,
+    run_doctor: Callable[[], tuple[int, str]],
 ) -> int:
-    """Run all steps, and print a line for each. Returns the exit code; `heard` is the processes' output."""
+    """Run all steps, and print a line for each. Returns the exit code; `heard` is the processes' output.
+
+    `run_doctor` runs `flask opsjobs doctor`, and returns its exit code and what it printed.
+    """
     check = Check(site, supervisor, heard, over)
     try:
         check.sign_in(people)
+        check.see_nothing_wrong(run_doctor)
         batch = check.import_prices()
         rq_id = check.export()
         check.see_a_job_run()
@@ -88,6 +97,21 @@ class Check:
         if PERSON not in text_of(self._site.get("/")):
             raise Failed(f"{PERSON} cannot sign in")
         click.echo(f"signed in as {PERSON}")
+
+    def see_nothing_wrong(self, run_doctor: Callable[[], tuple[int, str]]) -> None:
+        """Run the doctor until nothing is wrong: workers and loops need a moment to start."""
+        said: list[str] = []
+
+        def is_well() -> bool:
+            code, output = run_doctor()
+            said[:] = output.splitlines()
+            return code == 0
+
+        try:
+            self._until("flask opsjobs doctor exits with 0", is_well)
+        except Failed as error:
+            raise Failed("\n".join([f"{error}", *said])) from error
+        click.echo(f"flask opsjobs doctor exits with 0: {said[0]}")
 
     def see_a_job_run(self) -> None:
         """Enqueue a job with a form, wait for its end, and read its result on its page."""

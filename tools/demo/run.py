@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import click
@@ -54,7 +56,8 @@ def check(folder: Path, port: int, supervisor: Supervisor, heard: list[str]) -> 
         site, over = Site(f"http://127.0.0.1:{port}"), threading.Event()
 
         def look() -> None:
-            supervisor.stop(check_demo(site, people, supervisor, heard, over))
+            run_doctor = partial(_run_doctor, env)
+            supervisor.stop(check_demo(site, people, supervisor, heard, over, run_doctor))
 
         with _beside(_watch(servers, supervisor, over), look, over=over):
             return supervisor.run()
@@ -128,6 +131,14 @@ def _add_children(supervisor: Supervisor, env: Mapping[str, str], port: int) -> 
 
 def _flask_step(supervisor: Supervisor, env: Mapping[str, str], *words: str) -> str:
     return _step(f"flask {' '.join(words)}", flask(*words), env, supervisor)
+
+
+def _run_doctor(env: Mapping[str, str]) -> tuple[int, str]:
+    """The exit code of `flask opsjobs doctor`, and what it printed."""
+    done = subprocess.run(
+        flask("opsjobs", "doctor"), env={**os.environ, **env}, capture_output=True, text=True
+    )
+    return done.returncode, done.stdout
 
 
 def _write_history(supervisor: Supervisor, env: Mapping[str, str]) -> None:

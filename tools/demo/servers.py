@@ -16,7 +16,7 @@ from flask_opsjobs.testing.wheels import require_wheels
 from . import folder as data_folder
 
 # Enough for a few processes on a small machine.
-SMALL = {"max_connections": "60", "shared_buffers": "64MB"}
+SMALL = {"max_connections": "100", "shared_buffers": "64MB"}
 
 
 class Servers:

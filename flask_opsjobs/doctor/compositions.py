@@ -1,0 +1,156 @@
+"""Checks the invariants of workflows, batches, signals, leases and unique locks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+from ..batches.checks import BrokenBatch, check_batches
+from ..core import sql
+from ..core.db import Connection
+from ..core.words import counted
+from ..workflows.checks import BrokenInvariant, checks
+from .check import ERROR, WARNING, CheckAnswer, CheckContext, DoctorCheck, error, ok, warning
+from .incidents import driver_connection, look_for
+
+Broken = TypeVar("Broken", BrokenInvariant, BrokenBatch)
+
+# What is being advanced at this moment may look broken: it is looked at again after so many seconds.
+_AGAIN_SECONDS = 0.2
+
+_WHY = "Somebody wrote to the tables of opsjobs, or it is a bug of ours."
+
+# By check, the codes of the invariants of runs.
+_OF_RUNS = {
+    "workflows.pending": ("pending", "released_early"),
+    "workflows.settled": ("settled", "not_settled", "not_passed_on", "removed"),
+    "workflows.ended": ("counts", "ended"),
+    "workflows.overlooked": ("not_released",),
+    "workflows.callbacks": ("callback",),
+}
+
+
+def _runs(check: str, context: CheckContext) -> CheckAnswer:
+    if "runs" not in context.memory:
+        context.memory["runs"] = _look_twice(context, "list_runs_to_examine", checks, "run")
+    found: Sequence[BrokenInvariant] = context.memory["runs"]
+    broken = [each for each in found if each.code in _OF_RUNS[check]]
+    if not broken:
+        return ok("It holds for the newest runs and for those that have not ended.")
+    first = broken[0]
+    place = f" at step {first.step}" if first.step else ""
+    return error(
+        f"Workflow {first.run} is not consistent{place}: {first.says}.",
+        f"{counted(len(broken), 'such fault')} in all. {_WHY}",
+        run=f"flask opsjobs why workflow/{first.run}",
+    )
+
+
+def _batches(context: CheckContext) -> CheckAnswer:
+    broken = _look_twice(context, "list_batches_to_examine", check_batches, "batch")
+    if not broken:
+        return ok("The counts of the newest batches agree with their members.")
+    return error(
+        f"Batch {broken[0].batch} is not consistent: {broken[0].says}.",
+        f"{counted(len(broken), 'such fault')} in all. {_WHY}",
+        run=f"flask opsjobs why batch/{broken[0].batch}",
+    )
+
+
+def _look_twice(
+    context: CheckContext,
+    statement: str,
+    look: Callable[[Connection, Sequence[int]], Sequence[Broken]],
+    key: str,
+) -> Sequence[Broken]:
+    """What is broken now and was a moment ago, of what the statement lists."""
+    with context.reading() as read:
+        connection = driver_connection(read)
+        ids = [row[0] for row in connection.execute(sql.load(statement))]
+        found = look(connection, ids)
+    if not found:
+        return []
+    time.sleep(_AGAIN_SECONDS)
+    with context.reading() as read:
+        again = look(driver_connection(read), sorted({getattr(each, key) for each in found}))
+    return [each for each in again if each in found]
+
+
+def _ambiguous(context: CheckContext) -> CheckAnswer:
+    with context.reading() as read:
+        row = driver_connection(read).execute(sql.load("find_ambiguous_signal")).fetchone()
+    if row is None:
+        return ok("No signal waits for a person to choose its wait.")
+    return warning(
+        f"Signal {row[0]} ({row[1]}) fits several open waits, so none has taken it.",
+        "A person chooses on the page of the signals.",
+        run="flask opsjobs workflow give-signal",
+    )
+
+
+def _unique_locks(context: CheckContext) -> CheckAnswer:
+    with context.reading() as read:
+        row = driver_connection(read).execute(sql.load("find_broken_unique_lock")).fetchone()
+    if row is None:
+        return ok("No unique lock outlives its job.")
+    id_, state = row
+    return error(
+        f"Job {id_} {f'is {state}' if state else 'is gone'}, and its unique lock is still there.",
+        f"The same call enqueues nothing while the lock is there. {_WHY}",
+        run=f'psql -c "SELECT * FROM opsjobs.unique_locks WHERE job_id = {id_}"',
+    )
+
+
+_leases = look_for(
+    "lease_leaked",
+    warning,
+    "Each lease belongs to an attempt that runs.",
+    "flask opsjobs incidents",
+)
+
+
+def _run_check(id_: str, asks: str) -> DoctorCheck:
+    return DoctorCheck(id_, (ERROR,), asks, partial(_runs, id_), needs=_IF_CURRENT)
+
+
+_IF_CURRENT = ("schema.version",)
+
+CHECKS = (
+    _run_check("workflows.pending", "each step waits for as many edges as its row says"),
+    _run_check(
+        "workflows.settled", "each step settled as its job ended, and told the steps behind it"
+    ),
+    _run_check("workflows.ended", "a run has ended when all its steps have settled"),
+    _run_check("workflows.overlooked", "no step that waits for nothing is left unreleased"),
+    _run_check("workflows.callbacks", "the application was told of each end of a run"),
+    DoctorCheck(
+        "batches.balance",
+        (ERROR,),
+        "the counts of a batch agree with its members, and the application was told of its end",
+        _batches,
+        needs=_IF_CURRENT,
+    ),
+    DoctorCheck(
+        "signals.ambiguous",
+        (WARNING,),
+        "no signal fits several open waits",
+        _ambiguous,
+        needs=_IF_CURRENT,
+    ),
+    DoctorCheck(
+        "leases.leaked",
+        (WARNING,),
+        "no lease is kept by an attempt that does not run",
+        _leases,
+        needs=_IF_CURRENT,
+    ),
+    DoctorCheck(
+        "unique_locks.left",
+        (ERROR,),
+        "no unique lock is left by a job that has ended or is gone",
+        _unique_locks,
+        needs=_IF_CURRENT,
+    ),
+)

@@ -1,0 +1,115 @@
+"""Checks what Lifeline knows, and the end of the audit: open incidents, operations, callbacks, retention."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from ..audit import queries as audit_queries
+from ..audit.verify import verify
+from ..core import sql
+from ..core.words import counted, span
+from ..lifeline.detectors.audit_broken import find_break
+from ..lifeline.queries import IncidentFilter, page_of_open_incidents
+from ..lifeline.retention import list_limits
+from .check import ERROR, WARNING, CheckAnswer, CheckContext, DoctorCheck, error, ok, warning
+from .incidents import answer_with, driver_connection, look_for
+
+_LONG = timedelta(hours=1)
+# So many rows at the end of the audit are verified.
+_TAIL = 1_000
+
+
+def _incidents(context: CheckContext) -> CheckAnswer:
+    with context.reading() as read:
+        rows, has_more = page_of_open_incidents(read.session, IncidentFilter())
+    old = [row for row in rows if read.now - row.opened_at > _LONG]
+    if not old:
+        return ok("No incident is open for more than an hour.")
+    first, more = old[0], "+" if has_more else ""
+    return warning(
+        f"Incident {first.id} is open for {span((read.now - first.opened_at).total_seconds())}: "
+        f"{first.title}.",
+        f"{counted(len(old), 'incident', more=more)} in all that nobody has acknowledged.",
+        run=f"flask opsjobs incident show {first.id}",
+    )
+
+
+_operations = look_for(
+    "operation_stopped", error, "No operation stopped by itself.", "flask opsjobs operation list"
+)
+_callbacks = look_for(
+    "callback_failed", warning, "No callback has failed within a day.", "flask opsjobs incidents"
+)
+
+
+def _retention(context: CheckContext) -> CheckAnswer:
+    with context.reading() as read:
+        limits = list_limits(context.host.settings, read.now)
+        values = {"states": list(limits), "before": list(limits.values())}
+        row = driver_connection(read).execute(sql.load("find_job_to_retain"), values).fetchone()
+    if row is None:
+        return ok("Old jobs are removed in time.")
+    state, ended_at = row
+    late = (limits[state] - ended_at).total_seconds()
+    return warning(
+        f"{state.capitalize()} jobs are kept {span(late)} longer than the settings say.",
+        "The loop retain removes them, or did not run.",
+        run="flask opsjobs retain",
+    )
+
+
+def _tail(context: CheckContext) -> CheckAnswer:
+    with context.reading() as read:
+        head = audit_queries.find_head(read.session)
+        first = max(1, (head.sequence if head else 0) - _TAIL + 1)
+        found = verify(read.session, context.host.secrets, first=first)
+    if found.broken:
+        broken = find_break(found.broken.sequence, found.broken.code, found.broken.says)
+        return answer_with("audit_broken", [broken], error, "flask opsjobs audit verify")
+    return ok(
+        "The end of the audit is intact.",
+        f"{counted(found.unknown_rows, 'row')} signed with a key that is not given."
+        if found.unknown_rows
+        else "",
+    )
+
+
+_IF_CURRENT = ("schema.version",)
+
+CHECKS = (
+    DoctorCheck(
+        "lifeline.incidents",
+        (WARNING,),
+        "no incident is open for more than an hour",
+        _incidents,
+        needs=_IF_CURRENT,
+    ),
+    DoctorCheck(
+        "lifeline.operations",
+        (ERROR,),
+        "no operation stopped by itself within a day",
+        _operations,
+        needs=_IF_CURRENT,
+    ),
+    DoctorCheck(
+        "lifeline.callbacks",
+        (WARNING,),
+        "no callback has failed within a day",
+        _callbacks,
+        needs=_IF_CURRENT,
+    ),
+    DoctorCheck(
+        "lifeline.retention",
+        (WARNING,),
+        "old jobs are removed at most a day late",
+        _retention,
+        needs=_IF_CURRENT,
+    ),
+    DoctorCheck(
+        "audit.tail",
+        (ERROR,),
+        "the last 1,000 rows of the audit are intact",
+        _tail,
+        needs=_IF_CURRENT,
+    ),
+)
