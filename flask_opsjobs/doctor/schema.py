@@ -155,7 +155,8 @@ def _first(names: Collection[str]) -> str:
     """The first few, as a sentence."""
     some = "; ".join(list(names)[:_SHOWN])
     more = f"; and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{some[:1].upper()}{some[1:]}{more}."
+    start = some[:1].upper() if some.startswith("the ") else some[:1]
+    return f"{start}{some[1:]}{more}."
 
 
 def _sentence(says: str) -> str:

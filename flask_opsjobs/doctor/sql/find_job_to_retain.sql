@@ -1,4 +1,5 @@
--- Finds a job that should have been deleted a day ago: its state, and when it ended. One probe for each state.
+-- Finds a job that should have been deleted a day ago: its state, and when it ended. One probe for
+-- each state.
 -- Rows: both.
 -- Run by the doctor, read-only. Index: jobs_alone_to_retain.
 SELECT limits.state, oldest.ended_at

@@ -1,4 +1,5 @@
--- Lists the rights that the current role lacks, of those that it needs: each on a table or a sequence of ours.
+-- Lists the rights that the current role lacks, of those that it needs, each on a table or a sequence of
+-- ours.
 -- Run by the doctor, read-only.
 SELECT format('%%s ON opsjobs.%%s', needed.privilege, needed.name)
 FROM unnest(%(names)s::text[], %(rights)s::text[]) AS needed (name, privilege)
