@@ -32,6 +32,7 @@ def create_app(**config: object) -> Flask:
             "lifeline.operations",
             "lifeline.callbacks",
             "signals.ambiguous",
+            "rq.plain_workers",
         ],
     )
     app.config.from_prefixed_env()
