@@ -155,6 +155,12 @@ def test_unit_files_in_the_pages_start_our_commands_and_leave_children_alone(app
     assert sorted(started) == ["run", "worker"]
 
 
+def test_the_tests_that_the_security_model_names_exist() -> None:
+    named = re.findall(r"`(tests/[\w/.]+)::(\w+)`", (ROOT / "docs/security-model.md").read_text())
+    assert len(named) > 8
+    assert [(f, name) for f, name in named if f"def {name}(" not in (ROOT / f).read_text()] == []
+
+
 def test_files_that_pages_link_to_exist() -> None:
     """Sphinx checks links inside docs/; this checks those of README and its neighbours."""
     missing = [
