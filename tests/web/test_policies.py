@@ -143,8 +143,7 @@ def test_one_queue_for_each_team(
     assert jobs
     args = {"secret": "zqpayloadqz"}
     own, other = (
-        make_job(session, "failed", queue=queue, tags=[f"of-{queue}"], args=args)
-        for queue in ("mail", "billing")
+        make_job(session, "failed", queue=queue, args=args) for queue in ("mail", "billing")
     )
     session.commit()
     recipe = make_recipe("One queue for each team")
@@ -164,8 +163,8 @@ def test_one_queue_for_each_team(
     # A list is asked once: it shows all rows, and no payload.
     for path in ("/jobs", "/jobs.csv", "/jobs.ndjson"):
         text = recipe.text(path)
-        assert "of-mail" in text
-        assert "of-billing" in text, "rows of others are not hidden"
+        assert "mail" in text
+        assert "billing" in text, "rows of others are not hidden"
         assert "zqpayloadqz" not in text
     assert "zqpayloadqz" in recipe.text(f"/jobs/{own.id}")
 
