@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 
 from . import policy, settings
 from .batches.batch import Batch, BatchDeclaration
+from .bridge.status import find_status
 from .cli import opsjobs as cli_group
 from .core import log
 from .core.db import SpareConnections, is_id
@@ -38,7 +39,7 @@ from .lifeline.detectors import DETECTORS
 from .operations.operator import BulkOperator
 from .telemetry.metrics import require_prometheus
 from .telemetry.watching import HostTelemetry
-from .web import make_blueprint
+from .web import make_blueprint, make_bridge_blueprint
 from .workflows.build import Workflow, make_chain
 from .workflows.declaration import MAP_TASK
 from .workflows.expand_map import make_map_task
@@ -133,6 +134,7 @@ class OpsJobs:
                 escalation or self._escalation, policy.EscalationPolicy, "escalation"
             ),
             spare=SpareConnections(engine),
+            bridge=find_status(chosen.bridge),
             child_hooks=self._child_hooks,
             app_context=app.app_context,
             broker=Broker(RedisConnections(app, chosen.redis_url, chosen.rq_redis_urls)),
@@ -143,6 +145,8 @@ class OpsJobs:
             host.dispatcher = AfterCommitDispatch(host)
         app.extensions[NAME] = host
         app.register_blueprint(make_blueprint(), url_prefix=chosen.url_prefix)
+        if host.bridge.is_mounted:
+            app.register_blueprint(make_bridge_blueprint(), url_prefix=f"{chosen.url_prefix}/rq")
         if chosen.metrics_token is not None:
             _serve_metrics(app, host, chosen.metrics_token)
         app.cli.add_command(cli_group)

@@ -229,6 +229,24 @@ class ChildHooks:
     leaving: Callable[[], object] | None = None
 
 
+class BridgeStatus(NamedTuple):
+    """Whether the pages of RQ's own view are mounted, and why not, as a sentence.
+
+    `word` is `mounted`, `off`, `missing` (not installed) or `other` (a version that the bridge cannot read).
+    """
+
+    word: str
+    says: str
+
+    @property
+    def is_mounted(self) -> bool:
+        """Whether this app has these pages."""
+        return self.word == "mounted"
+
+
+_NO_BRIDGE = BridgeStatus("off", "The bridge to RQ is switched off.")
+
+
 class HostDatabase(Protocol):
     """The host's Flask-SQLAlchemy. Its `session` is read at each use, since a host's test may replace it."""
 
@@ -257,6 +275,7 @@ class Host:
     # Without it, incidents are told to nobody.
     escalation: EscalationPolicy | None = None
     child_hooks: ChildHooks = field(default_factory=ChildHooks)
+    bridge: BridgeStatus = _NO_BRIDGE
     action_limit: AtMost = field(default_factory=lambda: AtMost(MOST_ACTIONS))
     heavy: AtMost = field(default_factory=lambda: AtMost(MOST_HEAVY))
     checks: AtMost = field(default_factory=lambda: AtMost(MOST_CHECKS))

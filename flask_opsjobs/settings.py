@@ -314,6 +314,12 @@ SETTINGS: tuple[Setting, ...] = (
         'Further Redis servers whose plain RQ jobs are adopted, by a label: `{"reports": "redis://…"}`.',
     ),
     Setting(
+        "BRIDGE",
+        "auto",
+        _choice("auto", "off"),
+        "Whether RQ's own view is shown below our pages, at `/rq`. `auto`: when rq-dashboard is installed.",
+    ),
+    Setting(
         "MAY_STAY",
         ("sentry", "otel", "ddtrace", "datadog", "statsd"),
         _texts,
@@ -418,6 +424,7 @@ class Settings:
     reserve_most: int
     adopt: bool
     rq_redis_urls: Mapping[str, str]
+    bridge: str
     may_stay: tuple[str, ...]
     sentry: str
     keep_finished_days: float

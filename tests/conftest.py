@@ -77,6 +77,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Let so many decisions be verified and exported in tests/audit/test_memory.py.",
     )
     parser.addoption(
+        "--bridge-jobs",
+        type=int,
+        default=5000,
+        help="Let so many jobs be in the registry of which tests/bridge/test_pages.py reads a page.",
+    )
+    parser.addoption(
         "--soak-minutes",
         type=int,
         default=0,

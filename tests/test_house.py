@@ -33,6 +33,8 @@ SENDS_SQL = (
     "flask_opsjobs/failures/*.py",
     "flask_opsjobs/overview/badges.py",
     "flask_opsjobs/engine/**/*.py",
+    # Pipelines of Redis.
+    "flask_opsjobs/bridge/*.py",
     "flask_opsjobs/lifeline/*.py",
     "flask_opsjobs/lifeline/detectors/*.py",
     "flask_opsjobs/loops/*.py",

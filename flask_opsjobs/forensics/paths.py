@@ -142,11 +142,15 @@ def _say_escalation(inquiry: Inquiry, row: EscalationRow | None) -> tuple[str | 
     return "unconfigured", "The application has no escalation policy."
 
 
-def bridge(name: str, says: str = "") -> Path:
-    """The look at a delivery, or at a plain RQ job, in RQ's own pages. This version has no bridge."""
+def bridge(inquiry: Inquiry, place: str, rq_id: str, says: str = "") -> Path:
+    """The look at a delivery, or at a plain RQ job, in RQ's own view, by the name of its Redis."""
+    refusal = None if inquiry.may("bridge.view") else "it needs bridge.view"
+    if not inquiry.host.bridge.is_mounted:
+        refusal = inquiry.host.bridge.says.removesuffix(".").replace("The", "the", 1)
     return Path(
         kind="bridge",
-        title=f"Look at {name} in RQ",
+        title=f"Look at {rq_id} in RQ",
         says=says,
-        refusal="the RQ bridge is not part of this version: use `rq info`, or RQ's own dashboard",
+        target=f"rq/{place}/{rq_id}",
+        refusal=refusal,
     )

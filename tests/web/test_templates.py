@@ -8,6 +8,9 @@ from typing import Any, cast
 
 import pytest
 from flask.testing import FlaskClient
+from redis import Redis
+from rq import Queue
+from rq.job import Job as RQJob
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -24,6 +27,7 @@ from flask_opsjobs.operations.operator import BulkOperator
 from flask_opsjobs.web.app import pages
 from tests.support.engine import Bench
 from tests.support.graphs import Graph
+from tests.support.plain import take_plain
 from tests.web.conftest import Drawn
 from tests.web.every import reads
 from tests.web.rows import ago, make_chain, make_incident, make_job, make_worker
@@ -79,6 +83,12 @@ def drafted(host: Host, jobs: dict[str, Job]) -> str:
 
 
 @pytest.fixture
+def in_rq(redis_client: Redis) -> RQJob:
+    """A plain RQ job."""
+    return Queue(connection=redis_client).enqueue(take_plain)
+
+
+@pytest.fixture
 def repairable(session: Session, monkeypatch: pytest.MonkeyPatch) -> str:
     """The path of an incident with an affected job and a repair."""
     loop_failing = replace(DETECTORS["loop_failing"], repairs=("job.rescue",))
@@ -99,6 +109,7 @@ def test_every_template_is_drawn_by_some_page(
     step: str,
     chained: str,
     drafted: str,
+    in_rq: RQJob,
     session: Session,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -123,6 +134,9 @@ def test_every_template_is_drawn_by_some_page(
         drafted,
     ]
     others.append("/ops/jobs/jobs?selected=all")
+    others += [
+        f"/ops/jobs/rq/0/view/{path}" for path in ("queues", "workers", "jobs", f"job/{in_rq.id}")
+    ]
     for path in [*others, *(path for _, path in reads(jobs))]:
         client.get(path)
     assert drawn == set(TEMPLATES)

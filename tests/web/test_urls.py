@@ -18,7 +18,7 @@ from flask_opsjobs.actions.registry import ACTIONS
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.web.app.access import PAYLOAD, PERMISSIONS
 from flask_opsjobs.web.app.shell import NAVIGATION
-from flask_opsjobs.web.app.urls import URLS, Url
+from flask_opsjobs.web.app.urls import BRIDGE_URLS, URLS, Url
 from tests.support.policies import AllowAll
 from tests.web.conftest import Access
 from tests.web.every import GUARDED, form_of, good, path_of, soup
@@ -170,7 +170,8 @@ def test_another_method_is_refused_by_a_page_that_names_the_right_one(
 
 def test_permissions_are_those_of_the_urls_and_of_the_catalog() -> None:
     assert len(PERMISSIONS) == len(set(PERMISSIONS))
-    assert {url.permission for url in URLS if url.permission} | {PAYLOAD} == set(PERMISSIONS)
+    needed = {url.permission for url in (*URLS, *BRIDGE_URLS) if url.permission}
+    assert needed | {PAYLOAD} == set(PERMISSIONS)
     assert {action.permission for action in ACTIONS.values()} < set(PERMISSIONS)
     assert {entry.permission for entry in NAVIGATION} < set(PERMISSIONS)
     assert all(name.endswith(".view") or name in ACTIONS for name in PERMISSIONS)

@@ -220,6 +220,9 @@ class Check:
             return all(f"plain_jobs.{step}" in page for step in ("collect", "pack", "announce"))
 
         self._until(f"the jobs behind RQ job {rq_id} are shown as finished", have_finished)
+        view = text_of(self._site.get(f"/ops/jobs/rq/0/view/job/{rq_id}"))
+        if not all(word in view for word in ("Inspection only", "finished", "plain_jobs.collect")):
+            raise Failed(f"RQ's own view shows the finished RQ job {rq_id}, but says {view[:500]}")
         click.echo(f"RQ's worker ran RQ job {rq_id} and what waited for it, and the pages show it")
 
     def archive(self) -> str:

@@ -20,20 +20,21 @@ class RedisPlace:
     redis: Redis
 
 
-def list_places(host: Host, queues: Iterable[str]) -> list[RedisPlace]:
+def list_places(host: Host, queues: Iterable[str], *, quick: bool = False) -> list[RedisPlace]:
     """Return each Redis once: those of these queues, those of Flask-RQ, and those that the settings name.
 
     The Redis of the queue `default` is the place `default`. Another Redis of Flask-RQ is named by its
     address, and one of `OPSJOBS_RQ_REDIS_URLS` by its label there. A Redis with several names gets the first.
+    With `quick` a call of their clients takes at most 0.2 s.
     """
     broker = broker_of(host)
     names = sorted({OWN, *queues, *broker.connections.list_flask_rq_queues()}, key=_own_first)
     found = {
         redis_name_of(group[0].connection): RedisPlace(name_place_of(group), group[0].connection)
-        for group in by_redis(map(broker.queue, names))
+        for group in by_redis(broker.queue(name, quick=quick) for name in names)
     }
     for label in host.settings.rq_redis_urls:
-        redis = broker.connections.labelled(label)
+        redis = broker.connections.labelled(label, quick=quick)
         found.setdefault(redis_name_of(redis), RedisPlace(label, redis))
     return list(found.values())
 

@@ -340,8 +340,13 @@ def read_only_queue(connections: RedisConnections, name: str) -> Queue:
     return Queue(name, connection=wire.reader, serializer=WriteOnlySerializer(wire.serializer))
 
 
-def _refuse(args: tuple[Any, ...]) -> None:
+def command_name(args: Sequence[Any]) -> str:
+    """Return the name of a command in capitals: `CONFIG` for `CONFIG GET`."""
     command = args[0].decode() if isinstance(args[0], bytes) else str(args[0])
-    name = command.split(maxsplit=1)[0].upper()
+    return command.split(maxsplit=1)[0].upper()
+
+
+def _refuse(args: tuple[Any, ...]) -> None:
+    name = command_name(args)
     if name not in READS:
         raise WriteRefused(f"{name} is not a read: this client of Redis only reads")

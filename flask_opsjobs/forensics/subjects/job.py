@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from ...actions.domain import name_in
 from ...core.history import Event
 from ...cron.queries import find_slot_of
+from ...engine.adopted.places import name_place
 from ...engine.explain_with_redis import explain
 from ...engine.redis.broker import rq_id
 from ...failures.queries import list_failures_of_job
@@ -107,7 +108,7 @@ def _tell(inquiry: Inquiry) -> Told | None:
         watches=list(list_watches_of_job(stored, inquiry.now)),
         evidence=[make_table_of_attempts(stored)] if stored.attempts else [],
         related=list(_list_related(inquiry, stored)),
-        paths=list(list_bridges_of_job(stored)),
+        paths=list(list_bridges_of_job(inquiry, stored)),
         left_out=[LeftOut("attempts", before=stored.attempts[-1].started_at)]
         if stored.is_cut
         else [],
@@ -357,13 +358,16 @@ def _list_origins(session: Session, job_id: int) -> Iterator[Related]:
         yield Related("Cron entry", slot.entry, f"cron/{slot.entry}")
 
 
-def list_bridges_of_job(stored: JobWithAttempts) -> Iterator[Path]:
+def list_bridges_of_job(inquiry: Inquiry, stored: JobWithAttempts) -> Iterator[Path]:
     """What RQ has of it now."""
     job = stored.job
     if stored.rq is not None and job.state not in FINAL:
-        yield bridge(stored.rq.rq_id, f"RQ says {stored.rq.rq_status}.")
+        yield bridge(
+            inquiry, stored.rq.rq_place, stored.rq.rq_id, f"RQ says {stored.rq.rq_status}."
+        )
     elif job.state == "queued" and job.reserved_by is None:
-        yield bridge(rq_id(job.id, job.dispatch_no), "It is its delivery.")
+        place = name_place(inquiry.host, job.queue)
+        yield bridge(inquiry, place, rq_id(job.id, job.dispatch_no), "It is its delivery.")
 
 
 # --- a job whose row is gone

@@ -239,7 +239,7 @@ def _list_paths(inquiry: Inquiry, found: _Found) -> Iterator[Path]:
     if step.is_open_wait:
         yield from list_signals_to_give(inquiry, target, step, found.signals)
     if found.stored is not None:
-        yield from list_bridges_of_job(found.stored)
+        yield from list_bridges_of_job(inquiry, found.stored)
 
 
 def _was_there(inquiry: Inquiry) -> bool:

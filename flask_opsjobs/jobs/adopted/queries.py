@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -60,6 +60,28 @@ def find_adopted(session: Session, job_id: int) -> AdoptedRow | None:
     )
     row = session.execute(found).one_or_none()
     return None if row is None else AdoptedRow(*row)
+
+
+def find_jobs_in_rq(
+    session: Session, place: str, rq_ids: Sequence[str], deliveries: Mapping[str, int]
+) -> dict[str, int]:
+    """The ids of the jobs that RQ has under these ids at a place: those of managed and of adopted jobs.
+
+    `deliveries` are the ids of managed jobs, by the RQ id of their delivery. When RQ has used an id again,
+    the newest row counts.
+    """
+    if not rq_ids:
+        return {}
+    stored = set(session.scalars(select(Job.id).where(Job.id.in_(deliveries.values()))))
+    adopted = (
+        select(Job.rq_id, Job.id)
+        .where(Job.origin == "rq", Job.rq_place == place, Job.rq_id.in_(rq_ids))
+        .order_by(Job.id)
+    )
+    return {
+        **{rq_id: id for rq_id, id in deliveries.items() if id in stored},
+        **{str(rq_id): id for rq_id, id in session.execute(adopted)},
+    }
 
 
 def list_arguments(session: Session, ids: Sequence[int]) -> dict[int, str]:

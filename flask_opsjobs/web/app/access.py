@@ -15,7 +15,7 @@ from ...forensics.registry import KINDS
 from ...limits.actions import make_target
 from . import links, problems, references
 from .host import host
-from .shell import NAVIGATION
+from .shell import NAVIGATION, NavigationItem
 
 _log = logging.getLogger("flask_opsjobs")
 
@@ -57,6 +57,16 @@ def may(permission: str, subject: str | None = None) -> bool:
     """
     who = actor()
     return who is not None and holds(who, permission, subject)
+
+
+def list_navigation() -> list[NavigationItem]:
+    """The entries of the navigation that this app has and the current actor may open."""
+    is_mounted = host().bridge.is_mounted
+    return [
+        entry
+        for entry in NAVIGATION
+        if may(entry.permission) and (is_mounted or entry.endpoint != "rq")
+    ]
 
 
 def holds(who: str, permission: str, subject: str | None) -> bool:

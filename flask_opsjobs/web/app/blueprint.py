@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial, wraps
 from typing import Any
 
@@ -11,7 +11,7 @@ from werkzeug import exceptions
 
 from . import access, headers, pages, problems, references
 from .problems import Problem
-from .urls import URLS, Url
+from .urls import BRIDGE_URLS, URLS, Url
 
 _LONGEST_QUERY = 4_000
 _LARGEST_FORM = 64_000
@@ -19,12 +19,22 @@ _LARGEST_FORM = 64_000
 
 def make_blueprint() -> Blueprint:
     """A new blueprint named `opsjobs`. It changes no page of the host's."""
-    blueprint = Blueprint("opsjobs", __name__)
-    for url in URLS:
+    return _make("opsjobs", URLS)
+
+
+def make_bridge_blueprint() -> Blueprint:
+    """A new blueprint named `opsjobs_bridge`, of RQ's own view, to be registered below the other one."""
+    return _make("opsjobs_bridge", BRIDGE_URLS)
+
+
+def _make(name: str, urls: Iterable[Url]) -> Blueprint:
+    blueprint = Blueprint(name, __name__)
+    views: dict[str, Callable[..., Any]] = {}
+    for url in urls:
         blueprint.add_url_rule(
             url.rule,
             url.endpoint,
-            _guarded(url),
+            views.setdefault(url.endpoint, _guarded(url)),
             methods=url.methods,
             # Flask would answer OPTIONS before any check of ours.
             provide_automatic_options=False,

@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 from flask import request, url_for
 
 from ...actions.domain import Action, name_in
+from ...bridge.instances import list_instances
 from ...forensics.registry import KINDS
 from ...forensics.runbooks import find_declared
 from ...limits.actions import split_target
@@ -21,6 +22,22 @@ _WITH_ID = ("job", "workflow", "batch", "incident", "failure", "operation")
 def root() -> str:
     """The path of our first page, including the prefix that a proxy added. All other pages are below it."""
     return url_for("opsjobs.overview")
+
+
+def to_endpoint(endpoint: str, **values: Any) -> str:
+    """The address of a page by its endpoint, which for RQ's own view is `rq`."""
+    blueprint = "opsjobs_bridge" if endpoint == "rq" else "opsjobs"
+    return url_for(f"{blueprint}.{endpoint}", **values)
+
+
+def to_rq(place: str, rq_id: str) -> str | None:
+    """The address of a job in RQ's own view, by the name of its Redis; None when that view has it not."""
+    if not host().bridge.is_mounted:
+        return None
+    number = next((one.number for one in list_instances(host()) if one.label == place), None)
+    if number is None:
+        return None
+    return url_for("opsjobs_bridge.job", number=number, rq_id=rq_id)
 
 
 def to_target(target: str) -> str:

@@ -21,7 +21,7 @@ from .files import file_url
 from .filters import FILTERS, written
 from .host import host
 from .problems import Problem
-from .shell import NAVIGATION, PREFERENCES, Sources, read_preferences, read_sources
+from .shell import PREFERENCES, Sources, read_preferences, read_sources
 
 
 @cache
@@ -36,7 +36,13 @@ def _environment() -> Environment:
         finalize=written,
     )
     environment.filters.update(FILTERS)
-    environment.globals.update(file_url=file_url, url_for=url_for, may=_may, csrf_field=_csrf_field)
+    environment.globals.update(
+        file_url=file_url,
+        url_for=url_for,
+        to_endpoint=links.to_endpoint,
+        may=_may,
+        csrf_field=_csrf_field,
+    )
     return environment
 
 
@@ -101,10 +107,11 @@ def document(
     template: str, here: str, title: str, now: datetime, *, status: int = 200, **context: Any
 ) -> Response:
     """A document that does not refresh. Its payload passes the display policy."""
+    context.setdefault("display", _display())
     if request.method != "GET":
         # A POST has no address to go back to.
         context.setdefault("here_url", links.read_back())
-    text = _document(template, here=here, title=title, now=now, display=_display(), **context)
+    text = _document(template, here=here, title=title, now=now, **context)
     return Response(text, status=status, mimetype="text/html")
 
 
@@ -137,7 +144,7 @@ def _csrf_field() -> tuple[str, str] | None:
 
 def _document(template: str, **context: Any) -> str:
     actor = access.actor()
-    entries = [] if actor is None else [e for e in NAVIGATION if access.may(e.permission)]
+    entries = [] if actor is None else access.list_navigation()
     sources = read_sources() if entries else Sources()
     context.setdefault("badges", sources.badges)
     context.setdefault("says_sources", False)
@@ -167,7 +174,7 @@ def _beside(says_sources: bool) -> Markup:
 
     They are the sources that do not answer, the badges, and the operations in progress.
     """
-    entries = [entry for entry in NAVIGATION if access.may(entry.permission)]
+    entries = access.list_navigation()
     sources = read_sources()
     made = _environment().get_template("opsjobs/_out_of_band.html")
     return Markup(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -181,6 +182,58 @@ def no_such_queue(name: str) -> Problem:
         "No such queue",
         f"No job, no worker and no decision names a queue {name[:60]}.",
         "A queue appears with its first job or worker.",
+    )
+
+
+def no_such_redis(number: int) -> Problem:
+    """The bridge reads no Redis of this number."""
+    return Problem(
+        404,
+        "No such Redis",
+        f"RQ's own view has no Redis with the number {number}.",
+        "OPSJOBS_RQ_REDIS_URLS names further Redis servers.",
+    )
+
+
+def no_such_registry(name: str, known: Sequence[str]) -> Problem:
+    """RQ has no registry of this name."""
+    return Problem(
+        404,
+        "No such registry",
+        f"RQ's queues have no registry {name[:40]!r}.",
+        f"They have {', '.join(known)}.",
+    )
+
+
+def no_such_rq_job(rq_id: str, place: str) -> Problem:
+    """The Redis has no job of this id."""
+    return Problem(
+        404,
+        "Not in RQ",
+        f"RQ on {place} has no job {rq_id[:60]!r}.",
+        "RQ removes a job when its result or its failure expires. "
+        "Search for it among the jobs here: an adopted job keeps its row.",
+    )
+
+
+def unreadable_in_rq() -> Problem:
+    """RQ's record of a job or a worker is damaged, or something else is stored under its key."""
+    return Problem(
+        404,
+        "Not readable",
+        "RQ's record of it cannot be read: it is damaged, or something else is stored there.",
+        "`rq info` and a worker fail on it too. Nothing was changed.",
+    )
+
+
+def bridge_only_reads() -> Problem:
+    """An address at which rq-dashboard requeues, deletes or empties."""
+    return Problem(
+        403,
+        "Inspection only",
+        "RQ's own view changes nothing: it neither requeues nor deletes nor empties.",
+        "Open the job's own page, or select jobs of origin rq on Jobs: each change there has a preview and "
+        "a row in the audit.",
     )
 
 

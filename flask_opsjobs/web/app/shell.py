@@ -53,6 +53,8 @@ NAVIGATION = (
     NavigationItem("lifeline", "Lifeline", "lifeline.view", "i"),
     NavigationItem("forensics", "Forensics", "forensics.view", "e"),
     NavigationItem("audit", "Audit", "audit.view", "a"),
+    # Where rq-dashboard is installed.
+    NavigationItem("rq", "RQ", "bridge.view", "r"),
 )
 
 

@@ -1,4 +1,7 @@
-"""Lists all our URLs, in the order of the navigation, with the permission that each needs."""
+"""Lists all our URLs, in the order of the navigation, with the permission that each needs.
+
+Those of RQ's own view, `BRIDGE_URLS`, are below a prefix of their own.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,12 @@ from typing import Any, Literal
 
 from ...actions.domain import Action
 from ...actions.registry import ACTIONS, actions_of
+from ...bridge.allowed import VIEWS, WRITES
 from ..actions import view as actions
 from ..audit import saved_views as audit_views
 from ..audit import view as audit
 from ..batches import view as batches
+from ..bridge import view as bridge
 from ..cron import view as cron
 from ..doctor import view as doctor
 from ..failures import view as failures
@@ -50,8 +55,11 @@ class Url:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Its HTTP methods; Flask adds HEAD to GET. `missing` takes all, so that our problem page answers."""
-        if self.endpoint == "missing":
+        """Its HTTP methods; Flask adds HEAD to GET.
+
+        `missing` and `refused` take all, so that our problem page answers.
+        """
+        if self.endpoint in ("missing", "refused"):
             return ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
         return ("POST",) if self.kind == "action" else ("GET",)
 
@@ -270,3 +278,18 @@ URLS = (
     Url("/static/<version>/<path:name>", "static", files.asset, "asset"),
     Url("/<path:rest>", "missing", views.missing, "page"),
 )
+
+
+def _list_bridge_urls() -> Iterator[Url]:
+    for view in VIEWS:
+        page, data = getattr(bridge, view.name), getattr(bridge, f"{view.name}_json")
+        for rule in view.rules:
+            endpoint = view.name if "<" in rule else "rq"
+            yield Url(rule.removesuffix("/"), endpoint, page, "page", "bridge.view")
+        yield Url(view.json_rule, f"{view.name}_json", data, "file", "bridge.view")
+    for rule in WRITES:
+        yield Url(rule, "refused", bridge.refused, "page", "bridge.view")
+    yield Url("/<path:rest>", "missing", views.missing, "page", "bridge.view")
+
+
+BRIDGE_URLS = tuple(_list_bridge_urls())

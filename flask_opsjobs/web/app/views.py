@@ -13,7 +13,6 @@ from ...core.versions import read_versions
 from ...limits.words import GLOSSARY
 from . import access, links, pages, problems, shell
 from .host import host
-from .shell import NAVIGATION
 
 # The keys of the script, in the order of the help page, which adds the navigation's: `g` and a letter.
 KEYS = (
@@ -46,7 +45,8 @@ def help() -> Response:
         datetime.now(UTC),
         keys=KEYS,
         words=GLOSSARY,
-        navigation=[entry for entry in NAVIGATION if access.may(entry.permission)],
+        bridge=host().bridge.says,
+        navigation=access.list_navigation(),
         permissions={name: access.may(name) for name in access.PERMISSIONS},
         back=links.read_back(),
         help_url=links.of_the_host(host().settings.help_url),

@@ -166,6 +166,9 @@ def _part(read: Reading, bundle: Bundle) -> Markup:
 
 def _step(path: Path) -> _Step:
     action = ACTIONS.get(path.action) if path.action else None
+    if path.kind == "bridge" and path.target is not None:
+        place, _, rq_id = path.target.removeprefix("rq/").rpartition("/")
+        return _Step(path, None, links.to_rq(place, rq_id))
     if action is None or path.target is None:
         return _Step(path, None, links.of_the_host(path.url))
     if action.params:

@@ -20,12 +20,14 @@ from ...core.history import newest_first
 from ...core.reading import Reading
 from ...cron.lifecycle import RESULTS
 from ...cron.queries import find_slot_of
+from ...engine.adopted.places import name_place
 from ...engine.explain_with_redis import explain
+from ...engine.redis.broker import rq_id as make_rq_id
 from ...explain.reason_kinds import Explanation, Reason
 from ...jobs import queries
 from ...jobs.actions import actions_of_job
 from ...jobs.adopted.chain_queries import find_dependents, find_parents
-from ...jobs.adopted.queries import find_adopted
+from ...jobs.adopted.queries import AdoptedRow, find_adopted
 from ...jobs.history import list_history, outcome_of, source_of
 from ...jobs.lifecycle import DEATHS, ENDED_BY, FINAL, MEANINGS
 from ...jobs.rows import AttemptRow, JobInFull
@@ -36,7 +38,7 @@ from ...operations.queries import list_receipts_of_job
 from ...queues.queries import list_paused_queues
 from ...workers.queries import WorkerRow, find_worker
 from ...workflows.queries import find_run_of_callback, find_step_of
-from ..app import access, pages, problems
+from ..app import access, links, pages, problems
 from ..app.deaths import say_death, say_facts
 from ..app.host import host, reading
 from ..cron.slots import shape_of
@@ -113,6 +115,7 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         read.now,
         job=job,
         rq=rq,
+        rq_url=_find_rq_url(job, rq),
         attempts=attempts,
         outcome=outcome_of,
         meanings_of_deaths=DEATHS,
@@ -161,6 +164,16 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         is_declared=declared is not None,
         redacted=declared.redact if declared else (),
     )
+
+
+def _find_rq_url(job: JobInFull, rq: AdoptedRow | None) -> str | None:
+    """The address of what RQ has of the job now; None when it has nothing, or for who may not see it."""
+    is_there = job.state == "queued" if rq is None else rq.structure is not None
+    if not is_there or not access.may("bridge.view"):
+        return None
+    if rq is not None:
+        return links.to_rq(rq.rq_place, rq.rq_id)
+    return links.to_rq(name_place(host(), job.queue), make_rq_id(job.id, job.dispatch_no))
 
 
 def _actions(read: Reading, job: JobInFull) -> dict[Action[Any], str | None]:

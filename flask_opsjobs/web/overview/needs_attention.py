@@ -78,6 +78,8 @@ class AttentionFacts:
     is_pace_unknown: bool = False
     # Whether plain RQ jobs get rows here.
     adopts: bool = True
+    # Whether RQ's own view is mounted.
+    has_bridge: bool = False
 
 
 def make_cards(seen: AttentionFacts) -> list[Card]:
@@ -87,7 +89,7 @@ def make_cards(seen: AttentionFacts) -> list[Card]:
         _blocked(seen.split, is_all_held=seen.overview.is_all_held),
         _waiting(seen.overview),
         _runnable(seen),
-        _plain_jobs(seen.plain_jobs, adopts=seen.adopts),
+        _plain_jobs(seen.plain_jobs, adopts=seen.adopts, has_bridge=seen.has_bridge),
         _resolved(seen.resolved, seen.overview.cleared),
     ]
 
@@ -283,10 +285,12 @@ def _of_state(state: str, depth: StateDepth, word: str) -> Example:
     )
 
 
-def _plain_jobs(plain_jobs: PlainJobs, *, adopts: bool) -> Card:
+def _plain_jobs(plain_jobs: PlainJobs, *, adopts: bool, has_bridge: bool) -> Card:
     title, go = "Bridge-only follow-up", PageLink("See their queues", "queues", {})
     if adopts:
         go = _jobs("See plain RQ jobs", origin="rq")
+    if has_bridge:
+        go = PageLink("Look into RQ", "rq", {})
     if plain_jobs.problem is not None:
         says = f"{plain_jobs.problem}, so it is not known which jobs are only in RQ."
         return Card("missing", "bridge", title, None, says, go)

@@ -18,7 +18,6 @@ from ...overview.queries import find_overview, find_resolved
 from ..app import access, links, pages
 from ..app.charts import make_charts, seconds, short
 from ..app.host import host, reading
-from ..app.shell import NAVIGATION
 from ..lifeline.steps import first_step
 from .needs_attention import AttentionFacts, make_cards
 from .trend_svg import draw_trend
@@ -91,6 +90,7 @@ def _part() -> tuple[Markup, datetime]:
                 due,
                 bool(lost) or not is_checked_now,
                 host().settings.adopt,
+                host().bridge.is_mounted,
             )
         ),
         unreachable=unreachable,
@@ -107,9 +107,8 @@ def _part() -> tuple[Markup, datetime]:
 
 def _allowed() -> Iterator[str]:
     """The endpoints that the actor may open."""
-    for entry in NAVIGATION:
-        if access.may(entry.permission):
-            yield from (entry.endpoint, *_BELOW.get(entry.endpoint, ()))
+    for entry in access.list_navigation():
+        yield from (entry.endpoint, *_BELOW.get(entry.endpoint, ()))
 
 
 def _moments(pace: Pace) -> Iterator[dict[str, datetime | str | None]]:

@@ -1,0 +1,51 @@
+"""RQ's own view in a real browser: what a job holds stays text, and no page has a barrier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+from rq import Queue
+
+from tests.bridge.rq_site import HTML, fill
+from tests.support.browser import barriers, is_sideways
+from tests.support.plain import take_plain
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+def test_html_of_a_job_stays_text_and_no_page_has_a_barrier(
+    page: Any, live_url: str, redis_client: Redis, tmp_path: Path
+) -> None:
+    site = fill(redis_client, tmp_path, HTML)
+    line = Queue(HTML, connection=redis_client)
+    long = Queue(
+        "reconcile_marketplace_settlement_reports_for_every_seller_in_every_country_twice",
+        connection=redis_client,
+    )
+    long.enqueue(take_plain, job_id="l" * 80)
+    named = line.enqueue(f"shop.{HTML}", HTML, description=None).id
+    noise: list[str] = []
+    page.on("console", lambda message: noise.append(message.text))
+    page.on("pageerror", lambda error: noise.append(str(error)))
+    page.on("dialog", lambda dialog: noise.append("alert"))
+    start = f"{live_url}/ops/jobs/rq"
+    jobs = [f"/0/view/job/{rq_id}" for rq_id in (site.ids["failed"], site.ids["started"], named)]
+    page.goto(start)
+    lists = [str(link.get_attribute("href")) for link in page.locator("td.n a").all()]
+    paths = ["", "/0/view/workers", *jobs, *(path.partition("/rq")[2] for path in lists[:4])]
+    found = []
+    for path in paths:
+        page.goto(start + path)
+        assert HTML in page.locator("main").inner_text(), path
+        assert page.locator("main img").count() == 0, path
+        for width in (1440, 360):
+            page.set_viewport_size({"width": width, "height": 800})
+            found += [f"{path} {width} {barrier}" for barrier in barriers(page)]
+            if is_sideways(page):
+                found.append(f"{path} {width}: scrolls sideways")
+    assert found == []
+    assert noise == []
+    assert not site.trap.exists()
