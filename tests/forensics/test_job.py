@@ -75,7 +75,7 @@ def test_a_job_that_waits_says_why_and_what_helps(
     waits = story.ask(f"job/{job}")
     (bridge,) = [path for path in waits.paths if path.kind == "bridge"]
     assert bridge.owner == "RQ bridge"
-    assert bridge.refusal
+    assert (bridge.target, bridge.refusal) == (f"rq/default/opsjobs-{job}-1", None)
     assert f"opsjobs-{job}-1" in bridge.title
     story.operator.pause("default", **WHY)
     found = story.ask(f"job/{job}")
