@@ -14,6 +14,7 @@ from . import (
     redis,
     rq,
     schema,
+    telemetry,
     workers,
 )
 from .check import WARNING, CheckAnswer, CheckContext, DoctorCheck, ok, warning
@@ -45,6 +46,7 @@ GROUPS: Mapping[str, Sequence[DoctorCheck]] = {
     "jobs": jobs.CHECKS,
     "workflows, batches": compositions.CHECKS,
     "lifeline, audit": lifeline.CHECKS,
+    "telemetry": telemetry.CHECKS,
 }
 CHECKS: Mapping[str, DoctorCheck] = {
     check.id: check for checks in GROUPS.values() for check in checks
