@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from . import (
+    bridge,
     compositions,
     config,
     jobs,
@@ -46,6 +47,7 @@ GROUPS: Mapping[str, Sequence[DoctorCheck]] = {
     "jobs": jobs.CHECKS,
     "workflows, batches": compositions.CHECKS,
     "lifeline, audit": lifeline.CHECKS,
+    "bridge": bridge.CHECKS,
     "telemetry": telemetry.CHECKS,
 }
 CHECKS: Mapping[str, DoctorCheck] = {

@@ -16,13 +16,21 @@ from rq import Queue, SimpleWorker
 from rq.job import Job as RQJob
 
 from flask_opsjobs.bridge import status
-from flask_opsjobs.bridge.status import check_host_mount, check_redis, check_version, find_status
+from flask_opsjobs.bridge.status import find_status
+from flask_opsjobs.doctor.check import CheckAnswer
+from flask_opsjobs.doctor.examination import examine
 from tests.support.plain import fail_plain, note_plain
 from tests.web.every import soup
 
 MakeApp = Callable[..., Flask]
 pytestmark = pytest.mark.usefixtures("database_url")
 AWAY = "redis://me:hunter2@127.0.0.1:1/0"
+
+
+def ask_doctor(app: Flask, check: str) -> CheckAnswer:
+    """What one check of the doctor answers."""
+    (result,) = examine(app, only=[check]).results
+    return result.answer
 
 
 @pytest.fixture
@@ -42,7 +50,7 @@ def test_two_threads_on_two_redis_see_each_its_own(
         with Redis.from_url(url) as client:
             Queue(name, connection=client).enqueue(note_plain, "x")
     app = make_app(OPSJOBS_RQ_REDIS_URLS={"reports": second_url})
-    assert check_redis(app.extensions["opsjobs"]).evidence == ["2 Redis"]
+    assert ask_doctor(app, "bridge.redis").sentence == "Redis answers the bridge: default, reports."
     seen: dict[int, list[str]] = {0: [], 1: []}
 
     def look(number: int) -> None:
@@ -82,16 +90,16 @@ def test_a_redis_that_is_away_is_said_within_a_second_and_without_its_password(
         assert "does not answer" in answer.text
         assert "hunter2" not in answer.text
     assert client.get("/ops/jobs/rq/0/").status_code == 200
-    found = check_redis(app.extensions["opsjobs"])
-    assert found.result == "warning"
-    assert found.evidence == ["reports at 127.0.0.1:1/0: ConnectionError"]
+    found = ask_doctor(app, "bridge.redis")
+    assert found.state == "warning"
+    assert found.evidence.startswith("reports at 127.0.0.1:1/0: ConnectionError. ")
 
 
 def test_a_host_that_serves_rq_dashboard_itself_keeps_it_as_it_was(
     make_app: MakeApp, redis_client: Redis, redis_url: str
 ) -> None:
     app = make_app(RQ_DASHBOARD_REDIS_URL=redis_url)
-    assert check_host_mount(app).result == "ok"
+    assert ask_doctor(app, "bridge.host_mount").state == "ok"
     rq_dashboard.web.setup_rq_connection(app)
     app.register_blueprint(rq_dashboard.blueprint, url_prefix="/rq")
     client = app.test_client()
@@ -106,8 +114,8 @@ def test_a_host_that_serves_rq_dashboard_itself_keeps_it_as_it_was(
     assert client.post(f"/rq/job/{job.id}/requeue").json == {"status": "OK"}
     assert RQJob.fetch(job.id, connection=redis_client).get_status() == "queued"
     assert client.get("/rq/requeue/legacy").json["status"] == "OK"
-    found = check_host_mount(app)
-    assert found.result == "warning"
+    found = ask_doctor(app, "bridge.host_mount")
+    assert found.state == "warning"
     assert "/rq/requeue/<queue_name>" in found.evidence
     app.redis_conn.close()  # type: ignore[attr-defined]
 
@@ -139,13 +147,9 @@ def test_what_is_installed_decides(
     assert found.says in soup(answers["/help"].text).main.text
     entries = [link.text for link in soup(answers["/help"].text).select("nav.side a")]
     assert ("RQ" in entries) == (word == "mounted")
-    checked = check_version(app.extensions["opsjobs"])
-    results = {"mounted": "ok", "other": "warning", "missing": "skipped"}
-    assert (checked.id, checked.result, checked.says) == (
-        "bridge.version",
-        results[word],
-        found.says,
-    )
+    checked = ask_doctor(app, "bridge.version")
+    states = {"mounted": "ok", "other": "warning", "missing": "skipped"}
+    assert (checked.state, checked.sentence) == (states[word], found.says)
 
 
 def test_it_can_be_switched_off(make_app: MakeApp) -> None:
@@ -154,7 +158,7 @@ def test_it_can_be_switched_off(make_app: MakeApp) -> None:
     assert client.get("/ops/jobs/rq").status_code == 404
     assert "OPSJOBS_BRIDGE is &#39;off&#39;" in client.get("/ops/jobs/help").text
     assert [name for name in app.blueprints if "bridge" in name] == []
-    assert check_redis(app.extensions["opsjobs"]).result == "skipped"
+    assert ask_doctor(app, "bridge.redis").state == "skipped"
     (card,) = [
         one
         for one in soup(client.get("/ops/jobs").text).select("article")
