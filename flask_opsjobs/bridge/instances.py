@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from redis import Redis
+from redis import Redis, RedisError
 
 from ..engine.adopted.places import list_places
 from ..engine.redis.connections import address_of
@@ -23,6 +23,14 @@ class Instance:
     label: str
     address: str
     redis: Redis
+
+    def find_problem(self) -> str | None:
+        """The name of the error with which it does not answer; None when it answers."""
+        try:
+            self.redis.ping()
+        except RedisError as error:
+            return type(error).__name__
+        return None
 
 
 def list_instances(host: Host) -> list[Instance]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from redis import RedisError
-
 from ..bridge.instances import list_instances
 from .check import WARNING, CheckAnswer, CheckContext, DoctorCheck, ok, skipped, warning
 
@@ -42,12 +40,11 @@ def _redis(context: CheckContext) -> CheckAnswer:
     if not context.host.bridge.is_mounted:
         return skipped(context.host.bridge.says)
     instances = list_instances(context.host)
-    silent = []
-    for instance in instances:
-        try:
-            instance.redis.ping()
-        except RedisError as fault:
-            silent.append(f"{instance.label} at {instance.address}: {type(fault).__name__}")
+    silent = [
+        f"{instance.label} at {instance.address}: {problem}"
+        for instance in instances
+        if (problem := instance.find_problem())
+    ]
     if silent:
         todo = "Start it, or correct OPSJOBS_RQ_REDIS_URLS."
         return warning("The bridge cannot read every Redis.", f"{'; '.join(silent)}. {todo}")

@@ -86,6 +86,17 @@ def _suspended(server: RedisServer) -> CheckAnswer | None:
     )
 
 
+def _prefix(server: RedisServer) -> CheckAnswer | None:
+    if not server.foreign_prefixes:
+        return None
+    names = ", ".join(server.foreign_prefixes)
+    return warning(
+        f"RQ workers at {server.address} listen under another prefix of keys: {names}.",
+        "None listens under the prefix of this process, so nobody runs what it hands to RQ. Give both the "
+        "same RQ_KEY_PREFIX.",
+    )
+
+
 def _latency(server: RedisServer) -> CheckAnswer | None:
     if server.latency_seconds <= _MOST_LATENCY_SECONDS:
         return None
@@ -120,6 +131,13 @@ CHECKS = (
         "RQ's workers are not suspended",
         _suspended,
         "RQ's workers are not suspended.",
+    ),
+    _check(
+        "prefix",
+        WARNING,
+        "workers of RQ listen under the prefix of keys of the app",
+        _prefix,
+        "No worker of RQ listens under another prefix only.",
     ),
     _check("latency", WARNING, "Redis answers within 50 ms", _latency, "Redis answers soon."),
 )

@@ -1,10 +1,12 @@
-"""Checks RQ: its version, and whether its own workers serve queues of the app."""
+"""Checks RQ: its version, its own workers on queues of the app, and the serializer of its jobs."""
 
 from __future__ import annotations
 
 from importlib.metadata import version
 
 from ..core.words import agree, counted
+from ..engine.redis.broker import broker_of
+from ..engine.redis.servers import find_foreign_job
 from ..workers.queries import list_workers
 from .check import ERROR, WARNING, CheckAnswer, CheckContext, DoctorCheck, error, ok, warning
 
@@ -49,6 +51,17 @@ def _plain_workers(context: CheckContext) -> CheckAnswer:
     )
 
 
+def _serializer(context: CheckContext) -> CheckAnswer:
+    found = find_foreign_job(broker_of(context.host).connections, context.queues)
+    if found is None:
+        return ok("Plain RQ jobs are written by the serializer of their queue.")
+    queue, rq_id = found
+    return warning(
+        f"Another serializer than that of the queue {queue} has written plain RQ jobs there.",
+        f"One is {rq_id}. A worker of the app cannot read it: give all who enqueue the same serializer.",
+    )
+
+
 CHECKS = (
     DoctorCheck(
         "rq.version",
@@ -62,5 +75,12 @@ CHECKS = (
         "no plain rq worker serves a queue of the app",
         _plain_workers,
         ("schema.version",),
+    ),
+    DoctorCheck(
+        "rq.serializer",
+        (WARNING,),
+        "plain RQ jobs are written by the serializer of their queue",
+        _serializer,
+        ("redis.reachable",),
     ),
 )

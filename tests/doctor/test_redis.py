@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import socketserver
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +21,7 @@ from flask_opsjobs.engine.redis.servers import RedisServer
 from flask_opsjobs.testing.valkey import Valkey
 from tests.conftest import MakeApp
 from tests.doctor.conftest import Ask
+from tests.support.waiting import wait_until
 
 NOWHERE = "redis://shop:s3cret@127.0.0.1:1/0"
 
@@ -68,6 +72,28 @@ def test_suspended_workers(on_it: Flask, server: Redis, ask: Ask) -> None:
     server.set("rq:suspended", 1)
     found = ask("redis.suspended", on_it)
     assert (found.state, found.run) == ("error", "rq resume")
+
+
+def test_workers_under_another_prefix(on_it: Flask, own_valkey: Valkey, ask: Ask) -> None:
+    assert ask("redis.prefix", on_it).state == "ok"
+    rq = [sys.executable, "-m", "rq.cli", "worker", "--url", own_valkey.url, "default"]
+
+    @contextmanager
+    def worker(prefix: str) -> Iterator[None]:
+        process = subprocess.Popen(
+            rq, env={**os.environ, "RQ_KEY_PREFIX": prefix}, stderr=subprocess.DEVNULL
+        )
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(60)
+
+    with worker("shop"):
+        wait_until(lambda: ask("redis.prefix", on_it).state == "warning", 60)
+        assert "another prefix of keys: shop." in ask("redis.prefix", on_it).sentence
+        with worker("rq"):
+            wait_until(lambda: ask("redis.prefix", on_it).state == "ok", 60)
 
 
 def test_a_redis_that_needs_long(make_well: MakeApp, redis_url: str, ask: Ask) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 from rq import Queue, SimpleWorker
+from rq.serializers import JSONSerializer
 
 from flask_opsjobs.loops import observe
 from flask_opsjobs.loops.loop import Runner
@@ -38,3 +39,13 @@ def test_a_plain_worker_on_a_queue_of_the_app(bench: Bench, redis_client: Redis,
     register("default")
     found = ask("rq.plain_workers")
     assert (found.state, "plain-default" in found.sentence) == ("warning", True)
+
+
+def test_a_job_that_another_serializer_has_written(redis_client: Redis, ask: Ask) -> None:
+    Queue("default", connection=redis_client).enqueue("shop.archive", "x", job_id="pickled")
+    Queue("elsewhere", connection=redis_client, serializer=JSONSerializer).enqueue("shop.archive")
+    assert ask("rq.serializer").state == "ok", "no task of the app is in the other queue"
+    json = Queue("default", connection=redis_client, serializer=JSONSerializer)
+    json.enqueue("shop.archive", "x", job_id="as-json")
+    found = ask("rq.serializer")
+    assert (found.state, "One is as-json." in found.evidence) == ("warning", True)

@@ -186,7 +186,7 @@ class Broker:
         for name, group in groupby(sorted(deliveries, key=_queue_name), key=_queue_name):
             wire = self.connections.wire(name, quick=quick)
             keys = (Queue.redis_queues_keys, Queue.redis_queue_namespace_prefix + name)
-            shared = (*keys, _data(wire.serializer), name, utcformat(now()))
+            shared = (*keys, make_data(wire.serializer), name, utcformat(now()))
             rest = list(group)
             while rest:
                 if sent is not None:
@@ -239,7 +239,7 @@ def make_hash(delivery: Delivery, serializer: Serializer | None) -> dict[Any, An
     """
     moment = utcformat(now())
     return {
-        "data": _data(serializer),
+        "data": make_data(serializer),
         "origin": delivery.queue,
         "created_at": moment,
         "enqueued_at": moment,
@@ -282,7 +282,8 @@ def _own_fields(delivery: Delivery) -> dict[str, Any]:
     }
 
 
-def _data(serializer: Serializer | None) -> bytes:
+def make_data(serializer: Serializer | None) -> bytes:
+    """The field `data` of a delivery, as this serializer of a queue writes it."""
     return _data_by(serializer or DefaultSerializer)  # type: ignore[arg-type]  # it is hashable
 
 

@@ -36,7 +36,7 @@ _DEFAULT_URL = "redis://localhost:6379/0"
 OWN = "default"
 # The commands that a read-only client sends. It refuses all others, including those of later Redis versions.
 READS = frozenset().union(
-    {"INFO", "PING", "TIME"},
+    {"INFO", "PING", "PUBSUB", "TIME"},
     {"EXISTS", "PTTL", "SCAN", "TTL", "TYPE"},
     {"GET", "MGET"},
     {"HEXISTS", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "HSTRLEN"},
