@@ -42,16 +42,16 @@ def check_demo(
     supervisor: Supervisor,
     heard: list[str],
     over: threading.Event,
-    run_doctor: Callable[[], tuple[int, str]],
+    run: Callable[[str], tuple[int, str]],
 ) -> int:
     """Run all steps, and print a line for each. Returns the exit code; `heard` is the processes' output.
 
-    `run_doctor` runs `flask opsjobs doctor`, and returns its exit code and what it printed.
+    `run` runs a command of `flask opsjobs`, and returns its exit code and what it printed.
     """
     check = Check(site, supervisor, heard, over)
     try:
         check.sign_in(people)
-        check.see_nothing_wrong(run_doctor)
+        check.see_nothing_wrong(run)
         batch = check.import_prices()
         rq_id = check.export()
         check.see_a_job_run()
@@ -67,6 +67,7 @@ def check_demo(
         check.see_an_entry_paused()
         check.see_a_ticket(letter)
         check.see_a_job_rescued()
+        check.see_metrics(run)
     except (Failed, OSError) as error:
         click.echo(f"failed: {error}")
         click.echo("\n".join(["the last lines of the processes:", *heard[-40:]]))
@@ -98,12 +99,12 @@ class Check:
             raise Failed(f"{PERSON} cannot sign in")
         click.echo(f"signed in as {PERSON}")
 
-    def see_nothing_wrong(self, run_doctor: Callable[[], tuple[int, str]]) -> None:
+    def see_nothing_wrong(self, run: Callable[[str], tuple[int, str]]) -> None:
         """Run the doctor until nothing is wrong: workers and loops need a moment to start."""
         said: list[str] = []
 
         def is_well() -> bool:
-            code, output = run_doctor()
+            code, output = run("doctor")
             said[:] = output.splitlines()
             return code == 0
 
@@ -296,6 +297,16 @@ class Check:
         if killed not in page or finisher is None or "2 of " not in page:
             raise Failed(f"the page of job {job} does not show both attempts: {page}")
         click.echo(f"job {job} was rescued, and {finisher} finished it")
+
+    def see_metrics(self, run: Callable[[str], tuple[int, str]]) -> None:
+        """Print the metrics, and find the jobs of the demo counted there."""
+        code, output = run("metrics")
+        counted = re.search(
+            r'(?m)^opsjobs_jobs_ended_total\{[^}]*state="finished"\} ([1-9].*)$', output
+        )
+        if code or "opsjobs_up 1.0" not in output.splitlines() or counted is None:
+            raise Failed(f"flask opsjobs metrics exits with {code} and prints {output[-2000:]}")
+        click.echo(f"flask opsjobs metrics prints {len(output.splitlines())} lines")
 
     # --- steps ----------------------------------------------------------------------------------
 

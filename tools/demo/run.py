@@ -56,8 +56,8 @@ def check(folder: Path, port: int, supervisor: Supervisor, heard: list[str]) -> 
         site, over = Site(f"http://127.0.0.1:{port}"), threading.Event()
 
         def look() -> None:
-            run_doctor = partial(_run_doctor, env)
-            supervisor.stop(check_demo(site, people, supervisor, heard, over, run_doctor))
+            run = partial(_run_command, env)
+            supervisor.stop(check_demo(site, people, supervisor, heard, over, run))
 
         with _beside(_watch(servers, supervisor, over), look, over=over):
             return supervisor.run()
@@ -133,10 +133,10 @@ def _flask_step(supervisor: Supervisor, env: Mapping[str, str], *words: str) -> 
     return _step(f"flask {' '.join(words)}", flask(*words), env, supervisor)
 
 
-def _run_doctor(env: Mapping[str, str]) -> tuple[int, str]:
-    """The exit code of `flask opsjobs doctor`, and what it printed."""
+def _run_command(env: Mapping[str, str], name: str) -> tuple[int, str]:
+    """The exit code of a command of `flask opsjobs`, and what it printed."""
     done = subprocess.run(
-        flask("opsjobs", "doctor"), env={**os.environ, **env}, capture_output=True, text=True
+        flask("opsjobs", name), env={**os.environ, **env}, capture_output=True, text=True
     )
     return done.returncode, done.stdout
 
