@@ -175,7 +175,7 @@ def test_files_that_pages_link_to_exist() -> None:
 # A path with a folder: `jobs/lifecycle.py`, `engine/`;
 # not one with a blank to fill in, such as `web/<page>/`.
 PATH = re.compile(
-    r"(?<![\w./<>:@~$-])(?:[\w-]+/)+(?:[\w.-]+\.(?:py|sql|html|css|js|md|toml|cfg)|(?=[`\s]))"
+    r"(?<![\w./<>:@~$-])(?:[\w-]+/)+(?:[\w.-]+\.(?:py|sql|html|css|json|js|md|toml|cfg)|(?=[`\s]))"
 )
 # Where a short path may begin. `migrations/env.py` is a host's.
 BEGINNINGS = ("", "flask_opsjobs", "docs", "examples/flask_host")

@@ -22,6 +22,8 @@ LOGGERS = (
     "flask_opsjobs.jobs",
     "flask_opsjobs.lifeline",
     "flask_opsjobs.loops",
+    "flask_opsjobs.metrics",
+    "flask_opsjobs.telemetry",
     "flask_opsjobs.worker",
     "flask_opsjobs.workflows",
 )
