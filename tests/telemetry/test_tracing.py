@@ -242,6 +242,23 @@ def test_a_tracer_that_raises_costs_no_job(
     assert "telemetry failed: RuntimeError" in caplog.text
 
 
+def test_a_provider_that_cannot_be_loaded_costs_no_job(
+    opsjobs: OpsJobs, db: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setenv("OTEL_PYTHON_TRACER_PROVIDER", "of_nobody")
+    with pytest.raises(StopIteration):
+        trace.get_tracer_provider()
+
+    @opsjobs.task
+    def plain() -> None:
+        """Nothing."""
+
+    plain.enqueue()
+    db.session.commit()
+    assert perform_due().jobs[0].state == "finished"
+
+
 # --- processes
 
 
