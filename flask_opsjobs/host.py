@@ -215,7 +215,7 @@ def find_tracer_provider() -> TracerProvider | None:
         provider: TracerProvider = trace.get_tracer_provider()
     except Exception:  # another thread is importing it, or OTEL_PYTHON_TRACER_PROVIDER names none
         return None
-    is_none = isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider)
+    is_none = isinstance(provider, (trace.ProxyTracerProvider, trace.NoOpTracerProvider))
     return None if is_none else provider
 
 

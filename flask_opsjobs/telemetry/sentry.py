@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 from ..host import ClaimedJob
@@ -19,23 +20,8 @@ class SentryScope:
     def __init__(self, sdk: Any, job: ClaimedJob) -> None:
         self._sdk = sdk
         self._block: AbstractContextManager[Any] = sdk.isolation_scope()
-        scope = self._block.__enter__()
-        scope.clear_breadcrumbs()
-        # Of the current scope: that of a transaction that began outside, such as RQ's, wins otherwise.
-        sdk.get_current_scope().set_transaction_name(job.task, source="task")
-        scope.set_tag("opsjobs.task", job.task)
-        scope.set_tag("opsjobs.queue", job.queue)
-        scope.set_tag("opsjobs.attempt", job.attempt)
-        scope.set_context(
-            "opsjobs",
-            {
-                "job_id": job.id,
-                "task": job.task,
-                "queue": job.queue,
-                "attempt": job.attempt,
-                "max_attempts": job.max_attempts,
-            },
-        )
+        # Most jobs report nothing: what names the job is made only for an event.
+        self._block.__enter__().add_event_processor(partial(_name_job, job))
 
     def leave(self) -> None:
         """Leave the scope."""
@@ -56,6 +42,26 @@ class SentryScope:
         )
         _leave_out_values(event, error)
         self._sdk.capture_event(event, hint)
+
+
+def _name_job(job: ClaimedJob, event: Any, _hint: Any) -> Any:
+    """Let an event name the job in which it was reported."""
+    event["transaction"] = job.task
+    event["transaction_info"] = {"source": "task"}
+    event["tags"] = {
+        **event.get("tags", {}),
+        "opsjobs.task": job.task,
+        "opsjobs.queue": job.queue,
+        "opsjobs.attempt": job.attempt,
+    }
+    event.setdefault("contexts", {})["opsjobs"] = {
+        "job_id": job.id,
+        "task": job.task,
+        "queue": job.queue,
+        "attempt": job.attempt,
+        "max_attempts": job.max_attempts,
+    }
+    return event
 
 
 def flush_events(sdk: Any) -> None:

@@ -69,12 +69,13 @@ class AttemptTelemetry:
         self._span: AttemptSpan | None = None
 
     def __enter__(self) -> AttemptTelemetry:
-        if self._sdk is not None:
-            with _logged():
+        try:
+            if self._sdk is not None:
                 self._scope = SentryScope(self._sdk, self._job)
-        if self._provider is not None:
-            with _logged():
+            if self._provider is not None:
                 self._span = AttemptSpan(self._provider, self._job, self._worker)
+        except Exception as raised:
+            _log_failure(raised)
         return self
 
     def __exit__(
@@ -112,4 +113,8 @@ def _logged() -> Iterator[Any]:
     try:
         yield
     except Exception as error:
-        _log.warning("telemetry failed: %s", type(error).__name__)
+        _log_failure(error)
+
+
+def _log_failure(error: Exception) -> None:
+    _log.warning("telemetry failed: %s", type(error).__name__)
