@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 
 from .errors import ConfigError
 from .failures.lifecycle import NEXT, THIS
@@ -14,6 +15,10 @@ from .failures.lifecycle import NEXT, THIS
 PREFIX = "OPSJOBS_"
 _LABEL = re.compile(r"[A-Za-z0-9._-]{1,50}")
 _REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
+_REDIS_URL = (
+    "begins with redis://, rediss:// or unix://; characters of a password such as / and @ are written as "
+    "%2F and %40"
+)
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
 
@@ -132,17 +137,30 @@ def _whole(low: int, high: int) -> Callable[[Any], int]:
     return parse
 
 
+def _is_redis_url(value: Any) -> bool:
+    if not isinstance(value, str) or not value.startswith(_REDIS_SCHEMES):
+        return False
+    try:
+        return urlsplit(value).port != 0
+    except ValueError:  # such as a password with a slash
+        return False
+
+
+def _redis_url(value: Any) -> str | None:
+    if value is not None and not _is_redis_url(value):
+        raise ValueError(f"None, or a URL that {_REDIS_URL}")
+    return None if value is None else str(value)
+
+
 def _redis_urls(value: Any) -> Mapping[str, str]:
     if (
         not isinstance(value, Mapping)
         or not all(isinstance(label, str) and _LABEL.fullmatch(label) for label in value)
         or "default" in value
-        or not all(
-            isinstance(url, str) and url.startswith(_REDIS_SCHEMES) for url in value.values()
-        )
+        or not all(map(_is_redis_url, value.values()))
     ):
         raise ValueError(
-            "a dict of labels, such as 'reports', to URLs that begin with redis://, rediss:// or unix://. "
+            f"a dict of labels, such as 'reports', to URLs of which each {_REDIS_URL}. "
             "A label has at most 50 letters, digits, '-', '_' and '.', and is not 'default', which names the "
             "Redis of the queue `default`"
         )
@@ -177,8 +195,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "REDIS_URL",
         None,
-        _optional_text,
+        _redis_url,
         "The URL of Redis or Valkey. None: the host's Flask-RQ connection, else redis://localhost:6379/0.",
+        is_secret=True,
     ),
     Setting(
         "ENVIRONMENT",
@@ -312,6 +331,7 @@ SETTINGS: tuple[Setting, ...] = (
         {},
         _redis_urls,
         'Further Redis servers whose plain RQ jobs are adopted, by a label: `{"reports": "redis://…"}`.',
+        is_secret=True,
     ),
     Setting(
         "BRIDGE",

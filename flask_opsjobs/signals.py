@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -350,17 +350,19 @@ loops_silent = _declare(
 
 
 class Message(NamedTuple):
-    """An event that is to be sent."""
+    """An event that is to be sent. Each receiver is called in a block of its own, `within()`."""
 
     signal: NamedSignal
     sender: Any
     facts: Mapping[str, Any]
+    within: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def send(self) -> None:
         """Call every receiver, also after one has raised an exception."""
         for receiver in self.signal.receivers_for(self.sender):
             try:
-                receiver(self.sender, **self.facts)
+                with self.within():
+                    receiver(self.sender, **self.facts)
             except Exception:
                 _log.exception("a receiver of the signal %s raised", self.signal.name)
 
@@ -383,18 +385,25 @@ _blocks = _Blocks()
 _process = _Process()
 
 
-def send(signal: NamedSignal, sender: Any = None, **facts: Any) -> None:
+def send(
+    signal: NamedSignal,
+    sender: Any = None,
+    *,
+    within: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    **facts: Any,
+) -> None:
     """Send an event with its declared facts, no more and no fewer. Costs nothing without a receiver.
 
     In a block `once_committed` the event waits for the end of the block, unless it belongs into the
-    transaction. `sender` is by default that of the block `sent_by`, or of the process.
+    transaction. `sender` is by default that of the block `sent_by`, or of the process. Each receiver is
+    called in a block `within()`, such as a savepoint.
     """
     event = EVENTS[signal.name]
     if facts.keys() != event.facts.keys():
         facts = _keep_declared(event, facts)
     if not signal.receivers:
         return
-    message = Message(signal, sender or _blocks.sender or _process.sender, facts)
+    message = Message(signal, sender or _blocks.sender or _process.sender, facts, within)
     if event.when != "after the commit":
         message.send()
     elif _blocks.kept is not None:

@@ -11,6 +11,7 @@ from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import ConfigError, OpsJobs
+from tests.conftest import MakeApp
 from tests.support.policies import AllowAll, ShowAll
 
 NOWHERE = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
@@ -279,3 +280,18 @@ def test_jobs_on_another_bind(database_url: str, make_app: Any, opsjobs: OpsJobs
         enqueued = note.enqueue(text="there")
         app.extensions["sqlalchemy"].session.commit()
     assert enqueued.state == "available"
+
+
+@pytest.mark.parametrize(
+    ("name", "wrap"),
+    [("REDIS_URL", lambda url: url), ("RQ_REDIS_URLS", lambda url: {"reports": url})],
+)
+@pytest.mark.parametrize(
+    "url", ["nonsense", "http://x", 7, "redis://:s3cr/et@localhost:6379/0", "redis://host:port/0"]
+)
+def test_a_wrong_url_of_redis_stops_the_app_and_is_not_shown(
+    name: str, wrap: Any, url: object, make_app: MakeApp
+) -> None:
+    with pytest.raises(ConfigError, match=f"OPSJOBS_{name} is not allowed") as caught:
+        make_app(**{f"OPSJOBS_{name}": wrap(url)})
+    assert "s3cr" not in f"{caught.value}"

@@ -49,6 +49,8 @@ def doctor(
         for check in CHECKS.values():
             click.echo(f"{check.id:<{width}}  {' or '.join(check.levels):<16}  {check.asks}")
         return
+    if set(only or CHECKS) <= set(skip):
+        raise click.UsageError("--skip leaves out all checks that --only names")
     app, why_not = _load(context.ensure_object(ScriptInfo))
     found = examine(app, why_not, only=only, skip=skip)
     if as_json:

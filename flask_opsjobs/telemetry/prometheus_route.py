@@ -17,12 +17,13 @@ def make_metrics_blueprint(host: Host, token: str) -> Blueprint:
     """A blueprint `opsjobs_metrics` with one URL. It answers 401 to another token, and to none."""
     blueprint = Blueprint("opsjobs_metrics", __name__)
     collector = PrometheusCollector(host)
-    wanted = f"Bearer {token}".encode()
+    wanted = token.encode()
 
     @blueprint.get("/metrics")
     def metrics() -> Response:
-        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-        if not hmac.compare_digest(given, wanted):
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        is_same = hmac.compare_digest(given.encode("utf-8", "surrogateescape"), wanted)
+        if scheme.lower() != "bearer" or not is_same:
             return Response(status=401, headers={**_HEADERS, "WWW-Authenticate": "Bearer"})
         return Response(exposition(collector), content_type=CONTENT_TYPE_LATEST, headers=_HEADERS)
 

@@ -201,6 +201,10 @@ def test_what_is_not_there_says_so(get: Get, in_rq: RqSite) -> None:
     assert "Inspection only" in get(f"/rq/requeue/{QUEUE}", 403).text
     get("/rq/static/js/app.js", 404)
     get(f"/rq/0/data/jobs/{QUEUE}/queued/x/asc/1.json", 404)
+    get(f"/rq/0/data/jobs/{QUEUE}/queued/{'9' * 5000}/asc/1.json", 404)
+    get(f"/rq/0/view/jobs/{QUEUE}/queued/25/sideways/1", 404)
+    get("/rq/0/view/job/%00", 404)
+    get("/rq/0/data/job/%00.json", 404)
 
 
 def test_a_delivery_and_its_job_link_to_each_other(

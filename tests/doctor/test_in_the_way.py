@@ -93,6 +93,8 @@ def test_what_is_chosen_is_asked(app: Flask) -> None:
     assert ids == [id_ for id_ in CHECKS if id_ != "config.debug"]
     unknown = _doctor(lambda: app, "--only", "config.nothing")
     assert (unknown.exit_code, "there is no check 'config.nothing'" in unknown.output) == (2, True)
+    none = _doctor(lambda: app, "--only", "config.debug", "--skip", "config.debug")
+    assert (none.exit_code, "leaves out all checks" in none.output) == (2, True)
 
 
 def test_the_list_asks_nothing() -> None:

@@ -4,6 +4,7 @@ import logging
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Engine, create_engine, event, text
-from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
@@ -403,6 +404,25 @@ def test_a_receiver_of_the_signal_that_raises_changes_nothing(
     db.session.commit()
     assert heard == [(add, one), (add, many)]
     assert len(rows(other)) == 2
+    assert "a receiver of the signal job-enqueued raised" in caplog.text
+
+
+def test_a_statement_of_a_receiver_that_fails_loses_nothing_of_the_host(
+    db: SQLAlchemy, add: Task, other: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    def break_off(sender: Task, **facts: Any) -> None:
+        db.session.execute(text("INSERT INTO nowhere VALUES (1)"))
+
+    def swallow(sender: Task, **facts: Any) -> None:
+        with suppress(SQLAlchemyError):
+            break_off(sender)
+
+    for receiver in (break_off, swallow):
+        with signals.job_enqueued.connected_to(receiver):
+            add.enqueue(1)
+            add.enqueue_many([{"a": 1}])
+        db.session.commit()
+    assert len(rows(other)) == 4
     assert "a receiver of the signal job-enqueued raised" in caplog.text
 
 

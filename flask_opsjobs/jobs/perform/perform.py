@@ -183,7 +183,7 @@ def _tell_raised(claimed: Claimed, report: Report, outcome: Outcome, error: Base
     )
 
 
-def _send(event: NamedSignal, claimed: Claimed, report: Report, **facts: object) -> None:
+def _send(event: NamedSignal, claimed: Claimed, report: Report, **facts: Any) -> None:
     """Send an event of this attempt. What a receiver raises changes nothing, also when it exits."""
     try:
         signals.send(

@@ -103,8 +103,22 @@ def _enqueue(
         if note is not None and host.dispatcher is not None:
             after_commit(session, host.dispatcher.push, note)
         if signals.job_enqueued.receivers:
-            signals.send(signals.job_enqueued, task, enqueued=enqueued)
+            within = partial(in_savepoint, session, connection)
+            signals.send(signals.job_enqueued, task, within=within, enqueued=enqueued)
     return enqueued
+
+
+@contextmanager
+def in_savepoint(session: Session, connection: Connection) -> Iterator[None]:
+    """A block of a receiver: a statement of it that fails is undone, and does not end the host's transaction.
+
+    Raises `RuntimeError` when the receiver has passed over the error of its statement.
+    """
+    with session.begin_nested():
+        yield
+        raw: Any = connection.connection.driver_connection
+        if raw.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
+            raise RuntimeError("a statement failed, and the receiver went on")
 
 
 def _require_room(

@@ -23,6 +23,7 @@ from .declaration import TaskDeclaration
 from .enqueue import (
     EnqueuedMany,
     find_session,
+    in_savepoint,
     join,
     keys,
     load_for,
@@ -97,7 +98,8 @@ def _enqueue_many(
             for touched in limits.lanes:
                 after_commit(session, host.dispatcher.push, DueLane(touched, options.queue))
         if signals.job_enqueued.receivers:
-            signals.send(signals.job_enqueued, task, enqueued=result)
+            within = partial(in_savepoint, session, connection)
+            signals.send(signals.job_enqueued, task, within=within, enqueued=result)
     return result
 
 

@@ -26,6 +26,8 @@ from .fields import show_fields
 _VIEWS = {view.name: view for view in VIEWS}
 # More pages than any Redis has; a larger number is no index for Redis.
 _LAST_PAGE = 10**9
+_MOST_DIGITS = 20
+_ORDERS = ("asc", "dsc")
 # To find the rows of a list may not hold up RQ's view, which is read when Postgres is away too.
 _MOST_SECONDS = 0.5
 
@@ -123,7 +125,7 @@ def jobs_json(
     number: int, queue: str, registry: str, per_page: str, order: str, page: str
 ) -> Response:
     """One page of a registry, as rq-dashboard writes it."""
-    if not (per_page.isdecimal() and page.isdecimal()):
+    if not all(number.isdecimal() and len(number) < _MOST_DIGITS for number in (per_page, page)):
         raise problems.no_such_page()
     values = _read_place(queue, registry, int(per_page), order, int(page))
     return _list_json(number, "jobs", **values)
@@ -169,6 +171,8 @@ def _read_place(queue: str, registry: str, per_page: int, order: str, page: int)
     """The values of rq-dashboard's address for a page of a registry, within bounds."""
     if registry not in REGISTRIES:
         raise problems.no_such_registry(registry, REGISTRIES)
+    if order not in _ORDERS:
+        raise problems.no_such_page()
     return {
         "queue_name": queue,
         "registry_name": registry,
@@ -190,7 +194,8 @@ def _display(*targets: str) -> PageDisplay:
 
 def _find_own(instance: Instance, rq_ids: Iterable[str]) -> dict[str, int]:
     """The ids of the rows of these jobs, by RQ id: of managed and of adopted jobs. None without Postgres."""
-    ids = list(rq_ids)
+    # Postgres stores no NUL, so no row has one in its RQ id.
+    ids = [rq_id for rq_id in rq_ids if "\0" not in rq_id]
     deliveries = {rq_id: found[0] for rq_id in ids if (found := parse_rq_id(rq_id))}
     try:
         with reading(_MOST_SECONDS) as read:
