@@ -280,7 +280,7 @@ def test_a_worker_that_asked_for_a_plain_job_hears_of_managed_ones_again(
     idle = WorkerJobs(sent=0, waiting=0, free=1, held=0, bytes=0, mean=None)
     link.start()
     try:
-        demand.note_answer(0)
+        demand.note_answer(is_empty=True)
         demand.ask(idle)
         wait_until(lambda: not link._wanted.number, what="Redis is asked for any job")
         demand.ask_for_plain()
@@ -292,36 +292,6 @@ def test_a_worker_that_asked_for_a_plain_job_hears_of_managed_ones_again(
         assert [key for popped in told for key in popped.deliveries] == [(job, 1)]
     finally:
         assert link.stop(20)
-
-
-def test_a_busy_worker_leaves_jobs_to_idle_ones_unless_many_are_due(
-    app: Flask, bench: Bench, host: Host
-) -> None:
-    heartbeat, outage = Heartbeat(bench.worker_id, 60), Outage(logging.getLogger(), "it waits")
-    recorder = Recorder(host, heartbeat, outage, lambda: None)
-    # Neither thread runs: what is wanted of them stays to be seen.
-    taker = Taker(host, bench.name, ["default"], heartbeat, outage, lambda news: None, recorder)
-    wire = broker_of(host).connections.make_wire("default")
-    slots = [SlotWorker(app, ["default"], slot_name(bench.name, 1), wire)]
-    link = RQLink(wire, ["default"], slots, lambda told: None, None, 60, lambda: None)
-    budget = ReserveBudget(children=2, seconds=0.1, most=400)
-    demand = Demand(taker, link, budget, has_limits=False, may_block=True)
-
-    def asked(jobs: WorkerJobs) -> tuple[int, int]:
-        taker._requests.wanted = link._wanted.number = 0
-        demand.ask(jobs)
-        return taker._requests.wanted, link._wanted.number
-
-    has_free = WorkerJobs(sent=1, waiting=0, free=1, held=1, bytes=0, mean=0.04)
-    busy = WorkerJobs(sent=2, waiting=0, free=0, held=2, bytes=0, mean=0.04)
-    assert asked(has_free) == (1, 1), "for the free child"
-    demand.note_answer(0)
-    demand.renew()
-    assert asked(busy) == (0, 0), "nothing else was due"
-    assert asked(replace(busy, mean=0.001)) == (16, 4), "they begin soon"
-    demand.note_answer(200)
-    assert asked(busy) == (0, 0), "another worker comes first"
-    wait_until(lambda: asked(busy) == (1, 4), what="more are due than were wanted")
 
 
 def test_nothing_is_left_in_redis_of_a_popped_delivery(

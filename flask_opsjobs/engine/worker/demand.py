@@ -15,8 +15,6 @@ WITHOUT_REDIS_SECONDS = 0.25
 WITHOUT_POSTGRES_SECONDS = 0.25
 # While plain RQ jobs run, Postgres is asked so often.
 _ASK_AGAIN_SECONDS = 0.1
-# A worker whose children are busy asks for more so long after an answer: another worker may have an idle one.
-_AHEAD_AFTER_SECONDS = 0.005
 
 
 @dataclass(frozen=True)
@@ -61,9 +59,6 @@ class Demand:
         # Whether the worker takes fewer jobs until outcomes are written.
         self.is_full = False
         self._answered_at = 0.0
-        # For how many jobs Postgres was asked, and whether it had so many.
-        self._wanted = 1
-        self._was_full = False
         self._plain_asked_at = 0.0
         self._empty_pops: int | None = None
 
@@ -98,8 +93,7 @@ class Demand:
             from_redis = min(room, 2 * self._budget.children)
             # Limited jobs come through Redis, and past it only while it is away.
             limited = from_redis if self._link.is_away and self._has_limits else 0
-            self._wanted = max(1, room - from_redis)
-            self._taker.want(self._wanted, MOST_BYTES - jobs.bytes, limited)
+            self._taker.want(max(1, room - from_redis), MOST_BYTES - jobs.bytes, limited)
             self._link.want(from_redis, may_block=False)
         elif (
             jobs.free
@@ -117,19 +111,12 @@ class Demand:
         else:
             number = jobs.sent + jobs.waiting
             room = self._budget.missing(number, jobs.waiting, jobs.free, jobs.mean)
-            if not self._may_take_ahead():
-                soon = self._budget.runs_soon(jobs.mean)
-                room = min(room, max(jobs.free - jobs.waiting, soon))
         if jobs.left is not None:
             room = min(room, jobs.left - jobs.waiting)
         left = MOST_HELD - jobs.held
         self.is_full = room > left
         # When outcomes are written, there is room for many at once.
         return 0 if room > 2 * left else max(0, min(room, left))
-
-    def _may_take_ahead(self) -> bool:
-        """Return whether to take jobs that will wait here: when more are due than workers begin now."""
-        return self._was_full and steady_seconds() - self._answered_at >= _AHEAD_AFTER_SECONDS
 
     def _is_due(self) -> bool:
         """Return whether to ask Postgres now."""
@@ -140,10 +127,9 @@ class Demand:
         )
         return not self._has_none_due or is_again
 
-    def note_answer(self, number: int) -> None:
-        """Note that Postgres has answered with so many jobs."""
-        self._is_asking, self._has_none_due = False, number == 0
-        self._was_full = number >= self._wanted
+    def note_answer(self, *, is_empty: bool) -> None:
+        """Note that Postgres has answered."""
+        self._is_asking, self._has_none_due = False, is_empty
         self._answered_at = steady_seconds()
 
     def note_pop(self) -> None:

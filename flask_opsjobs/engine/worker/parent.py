@@ -640,7 +640,7 @@ class Parent:
 
     def _take_in(self, news: Taken) -> None:
         if news.is_answer:
-            self._demand.note_answer(len(news.jobs))
+            self._demand.note_answer(is_empty=not news.jobs)
             self._tally.from_postgres += len(news.jobs)
         else:
             self._tally.through_rq += len(news.jobs) + len(news.limited)
