@@ -102,10 +102,14 @@ class InlineWorker:
     def _advance(self, now: datetime) -> bool:
         """Advance runs whose steps ended, and fold batches; return whether anything was written."""
         most = self._host.settings.max_args_bytes
+        # A cancel may have committed since `now` was read. So the clock is read under the lock, as in the
+        # loops, unless the time was moved on.
+        under_lock = now if self._ahead else None
         runs = list_runs_to_advance(self._connection)
-        done = [advance(self._connection, run, most, now) for run in runs]
+        done = [advance(self._connection, run, most, under_lock) for run in runs]
         done += [
-            fold(self._connection, batch, now) for batch in list_batches_to_fold(self._connection)
+            fold(self._connection, batch, under_lock)
+            for batch in list_batches_to_fold(self._connection)
         ]
         return any(one is not None and not one.is_idle for one in done)
 

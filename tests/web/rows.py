@@ -505,8 +505,9 @@ def make_incident(
         "fingerprint": fingerprint_of(class_, subject),
         "severity": detector_of(class_).severity,
         "state": state,
-        "first_at": ago(minutes=9),
-        "opened_at": ago(minutes=9),
+        # Far from 512 s and 1,024 s, from which on its drawing has another step.
+        "first_at": ago(minutes=12),
+        "opened_at": ago(minutes=12),
         "seen_at": ago(seconds=3),
         "facts": facts,
     }

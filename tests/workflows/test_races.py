@@ -23,8 +23,9 @@ from flask_opsjobs import OpsJobs, Unique, endings
 from flask_opsjobs.core.db import Connection, connect_apart
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.endings import EndedAttempt
-from flask_opsjobs.endings.advance import advance
+from flask_opsjobs.endings.advance import advance, list_runs_to_advance
 from flask_opsjobs.endings.pending_runs import PendingRuns
+from flask_opsjobs.engine import inline_worker
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs import transitions as job_transitions
 from flask_opsjobs.jobs.perform.current import Claimed
@@ -605,6 +606,29 @@ def test_a_map_against_cancel(
         assert row["steps"] in (3, 6)
         seen.add(row["steps"])
     assert seen
+
+
+def test_a_run_that_is_canceled_since_a_test_read_the_clock_ends_as_canceled(
+    bench: Bench,
+    mapped: Callable[[], int],
+    connect: Callable[[], Connection],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`perform_due` reads the clock, an operator cancels, and only then it looks for runs to advance."""
+    run = mapped()
+    canceling = connect()
+
+    def cancel_first(connection: Connection) -> list[int]:
+        with canceling.transaction():
+            transitions.lock(canceling, [run])
+            transitions.cancel(canceling, [run], "anna", "test", read_clock(canceling))
+        return list_runs_to_advance(connection)
+
+    monkeypatch.setattr(inline_worker, "list_runs_to_advance", cancel_first)
+    perform_due(limit=1)
+    settle_all(bench.connection)
+    row = bench.row("SELECT * FROM opsjobs.workflows WHERE id = %s", run)
+    assert row["state"] == "canceled"
 
 
 def test_a_map_that_is_expanded_twice_at_once_adds_its_members_once(
