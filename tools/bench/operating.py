@@ -207,7 +207,10 @@ def _stamp(db: Any, seconds: int) -> Iterator[float]:
         began: list[float] = []
         first = time.monotonic()
         for number in range(_WARMING + seconds):
-            time.sleep(max(0.0, first + number - time.monotonic()))
+            # The golden ratio spreads the live jobs over the period of the load. Else all of them would meet
+            # it at the same moment, another one in each run.
+            moment = number + number * 0.618034 % 1 * _LOAD_EVERY
+            time.sleep(max(0.0, first + moment - time.monotonic()))
             began.append(time.monotonic())
             stamp.enqueue(path=f"{folder}/{number}")
             db.session.commit()
