@@ -15,7 +15,7 @@ READY := .venv/.ready
 PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal --max-worker-restart 0
 
 .PHONY: help setup demo demo-check quick test test-pgbouncer coverage lint style fix docs map walk bench \
-	bench-pages screenshot manifest wheel check clean
+	bench-pages screenshot claims manifest wheel check clean
 
 help: ## List these targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ bench-pages: $(READY) ## Measure every page on a million jobs; on ten with ARGS=
 screenshot: $(READY) ## Take pictures of all pages of a demo into docs/_static.
 	$(BIN)/python -m tools.screenshot $(ARGS)
 
+claims: $(READY) ## Print what README and docs claim without a limit (never, always, …), for a person to judge.
+	@$(BIN)/python -m tools.claims
+
 manifest: $(READY) ## Write migrations/manifest.json: what the migration steps make, for the doctor.
 	$(BIN)/python -m tools.manifest
 
@@ -94,7 +97,7 @@ wheel: $(READY) ## Build the wheel into dist/, and install it alone in a test.
 	$(BIN)/python -m pytest tests/test_package.py
 
 # Both at once: tests leave processors idle, and mypy without its cache takes 20 s of one.
-check: export ARGS += --fail-slow
+check: export ARGS += --fail-slow --proofs
 check: $(READY) ## Everything that CI asks: lint and all tests, which build the docs and the wheel too.
 	@$(MAKE) --no-print-directory --jobs 2 style test
 

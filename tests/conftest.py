@@ -28,6 +28,7 @@ from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.testing.valkey import Valkey
+from tests.docs.proofs import Proofs
 from tests.support.browser import launched
 from tests.support.clock import Clock
 from tests.support.compiled import App, compile_once
@@ -103,6 +104,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--fail-slow", action="store_true", help="Fail when an unmarked test takes over 20 s."
     )
     parser.addoption(
+        "--proofs",
+        action="store_true",
+        help="Fail when a promise of docs/support.toml was not shown: for a run of all tests.",
+    )
+    parser.addoption(
         "--prometheus",
         action="store_true",
         help="Let Debian's Prometheus, which must be installed, scrape a host and answer the boards.",
@@ -119,6 +125,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     compile_once()
     config.pluginmanager.register(Lanes(fail_slow=config.getoption("fail_slow")))
+    if config.getoption("proofs"):
+        config.pluginmanager.register(Proofs())
     kept = KeptSessions()
     config.pluginmanager.register(kept, "kept_sessions")
     if config.getoption("pgbouncer") is None:

@@ -3,7 +3,7 @@
 Starts a demo of its own, lets it run for some minutes so that its charts have something to show, and acts as
 an operator would. With `--url` it visits one that runs already. Writes `overview-wide-light.png` and so on:
 every page wide and light, the main ones also dark and on a phone. Stops with the name of the first page that
-it cannot picture.
+it cannot picture. `pictures.json` beside them keeps from which templates and styles each was made.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from playwright.sync_api import sync_playwright
 from flask_opsjobs.testing.valkey import free_port
 from tests.support.browser import chromium
 from tests.support.processes import Child
+from tools.screenshot.made_from import record
 from tools.screenshot.pages import SHOTS, Shot, require_all_pictured, resume, wait_for_age
 
 WIDTHS = {"wide": 1440, "phone": 360}
@@ -97,6 +98,7 @@ def shrink(path: Path) -> None:
 def take_all(browser: Any, root: str, asked: argparse.Namespace) -> None:
     """Each page wide and light, then the main ones as they are otherwise."""
     url = f"{root}/ops/jobs"
+    taken: dict[str, str] = {}
     with signed_in(browser, root, asked.who, "wide", "light") as page:
         wait_for_age(page, url, asked.minutes)
     for width, theme in product(WIDTHS, THEMES):
@@ -104,9 +106,12 @@ def take_all(browser: Any, root: str, asked: argparse.Namespace) -> None:
         with signed_in(browser, root, asked.who, width, theme) as page:
             for shot in SHOTS:
                 if is_first or shot.is_main:
-                    take(page, url, shot, asked.folder / f"{shot.name}-{width}-{theme}.png")
+                    name = f"{shot.name}-{width}-{theme}.png"
+                    take(page, url, shot, asked.folder / name)
+                    taken[name] = shot.endpoint
             if (width, theme) == ("phone", "dark"):
                 resume(page, url)
+    record(asked.folder, taken)
 
 
 def main() -> None:

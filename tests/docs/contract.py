@@ -1,0 +1,142 @@
+"""Finds in a page what the code does not know: a setting, a command, a permission, a metric, an address.
+
+Each function takes the text of a page and what exists, and yields what is wrong. So a test can hand it a lie.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Collection, Iterator
+from importlib import import_module
+
+import click
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Map, RequestRedirect
+
+_BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`([^`\n]+)`")
+_COMMAND = re.compile(r"flask (?:--app \S+ )?opsjobs(?: |$)(.*)")
+# What a person fills in.
+_BLANK = re.compile(r"…|<\w+>|\b[A-Z]{2,}\b")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The code blocks of a language, without their indentation."""
+    return [
+        re.sub(f"^{indent}", "", code, flags=re.MULTILINE)
+        for indent, found, code in _BLOCK.findall(text)
+        if found == language
+    ]
+
+
+def inline(text: str) -> list[str]:
+    """What stands between backticks, outside of blocks."""
+    return _INLINE.findall(_BLOCK.sub("", text))
+
+
+def unknown_settings(text: str, known: Collection[str]) -> Iterator[str]:
+    """Settings that nobody reads. `OPSJOBS_KEEP_…` is no name."""
+    for key in re.findall(r"\bOPSJOBS_[A-Z_]*[A-Z]\b", text):
+        if key not in known:
+            yield key
+
+
+def wrong_commands(text: str, group: click.Group) -> Iterator[str]:
+    """Commands of `flask opsjobs` that cannot be typed so: their words, their options and their values."""
+    for block in blocks(text, "console"):
+        for line in block.splitlines():
+            command = _COMMAND.search(line) if line.startswith("$ ") else None
+            if command and not _BLANK.search(command[1]):
+                yield from _refusals(group, command[1].partition(" > ")[0], is_whole=True)
+    for code in inline(text):
+        command = _COMMAND.match(code)
+        if command and not _BLANK.search(command[1]):
+            yield from _refusals(group, command[1], is_whole=False)
+
+
+def _refusals(group: click.Group, typed: str, *, is_whole: bool) -> Iterator[str]:
+    words = shlex.split(typed, comments=True)
+    command: click.Command = group
+    try:
+        while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+            _, child, words = command.resolve_command(click.Context(command), words)
+            assert child is not None
+            command = child
+        options = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
+        unknown = [word for word in words if word.startswith("--")]
+        unknown = [word for word in unknown if word.partition("=")[0] not in options]
+        if unknown:
+            yield f"{typed}: no option {', '.join(unknown)}"
+        elif is_whole and not isinstance(command, click.Group):
+            command.make_context(command.name, words)
+    except click.UsageError as error:
+        # A file that a reader has.
+        param = getattr(error, "param", None)
+        if param is None or not isinstance(param.type, click.Path):
+            yield f"{typed}: {error.format_message()}"
+
+
+def unknown_words(text: str, known: Collection[str]) -> Iterator[str]:
+    """Permissions that nobody asks for, and checks that the doctor does not make, such as `job.retry`."""
+    domains = {each.partition(".")[0] for each in known}
+    for code in inline(text):
+        domain, _, word = code.partition(".")
+        is_one = re.fullmatch(r"(?!md$|py$|id$)[a-z_]+", word) and (
+            domain in domains or word == "view"
+        )
+        if is_one and code not in known:
+            yield code
+
+
+def unknown_words_of_ours(text: str, known: Collection[str]) -> Iterator[str]:
+    """Metrics and fixtures that do not exist. Prometheus adds an ending to the name of a histogram."""
+    for name in re.findall(r"(?<!flask_)\b(?:opsjobs_\w+|rq_(?:jobs|worker|request)\w*)", text):
+        if re.sub("_(bucket|sum|count)$", "", name) not in known:
+            yield name
+
+
+def unknown_names(code: str) -> Iterator[str]:
+    """Names that a Python block imports from flask_opsjobs, and that are not there."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("flask_opsjobs"):
+            try:
+                module = import_module(node.module or "")
+            except ImportError:
+                yield f"{node.module}"
+                continue
+            for alias in node.names:
+                if not hasattr(module, alias.name):
+                    try:
+                        import_module(f"{node.module}.{alias.name}")
+                    except ImportError:
+                        yield f"{node.module}.{alias.name}"
+
+
+def unknown_methods(code: str, of: Collection[type]) -> Iterator[str]:
+    """What a Python block asks of `opsjobs` or of `opsjobs.operator`, and no class of these has."""
+    for node in ast.walk(ast.parse(code)):
+        if not isinstance(node, ast.Attribute):
+            continue
+        is_ours = ast.unparse(node.value) in ("opsjobs", "opsjobs.operator")
+        if is_ours and not any(hasattr(each, node.attr) for each in of):
+            yield ast.unparse(node)
+
+
+def unknown_addresses(text: str, rules: Map, prefix: str = "/ops/jobs") -> Iterator[str]:
+    """Addresses below our prefix at which nothing answers."""
+    adapter = rules.bind("localhost")
+    for path in re.findall(rf"`({prefix}[^`\s]*)`", text):
+        if _BLANK.search(path):
+            continue
+        try:
+            endpoint, _ = adapter.match(path.partition("?")[0], "GET")
+        except RequestRedirect:
+            continue
+        except HTTPException:
+            yield path
+        else:
+            # The last rule takes what nothing else takes, to answer with our own page.
+            if endpoint == "opsjobs.missing":
+                yield path

@@ -1,0 +1,74 @@
+"""Compares what docs/support.toml claims with the tests that exist, and with those that passed in this run.
+
+With `--proofs`, as in `make check`, which runs all tests, a promise whose test did not pass fails the run.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from tests.support.sources import ROOT
+
+WORDS = ("supported", "tested", "best-effort", "host-owned", "intentionally unsupported")
+# Such a row says that something works here and now.
+PROMISES = ("supported", "tested")
+
+
+def find_faults(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """What is wrong with rows as they are written."""
+    for row in rows:
+        shown_by = row.get("shown_by", ())
+        if row["word"] not in WORDS:
+            yield f"{row['claim']} – {row['word']!r} is no word"
+        if row["word"] in PROMISES and not shown_by:
+            yield f"{row['claim']} – names no test"
+        for test in shown_by:
+            path, _, name = test.partition("::")
+            file = ROOT / path
+            if not file.is_file() or not re.search(rf"^ *def {name}\(", file.read_text(), re.M):
+                yield f"{row['claim']} – {test} does not exist"
+
+
+def find_unproven(rows: Iterable[Mapping[str, Any]], passed: Collection[str]) -> list[str]:
+    """The promises of which a test is not among those that `passed`, by their ids."""
+    ran = {test.partition("[")[0] for test in passed}
+    return [
+        f"{row['claim']} – {test} did not pass"
+        for row in rows
+        if row["word"] in PROMISES
+        for test in row["shown_by"]
+        if test not in ran
+    ]
+
+
+class Proofs:
+    """A plugin of pytest that fails a whole run when a promise was not shown in it."""
+
+    def __init__(self) -> None:
+        self._passed: set[str] = set()
+        self.unproven: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note what passed; with xdist the reports of all processes come here."""
+        if report.when == "call" and report.passed:
+            self._passed.add(report.nodeid)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Fail a run that would have passed."""
+        if hasattr(session.config, "workerinput") or session.exitstatus != pytest.ExitCode.OK:
+            return
+        rows = tomllib.loads((ROOT / "docs/support.toml").read_text())["row"]
+        self.unproven = find_unproven(rows, self._passed)
+        if self.unproven:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Name the promises that were not shown."""
+        for unproven in self.unproven:
+            terminalreporter.write_line(f"docs/support.toml: {unproven}", red=True)

@@ -1,0 +1,124 @@
+"""The docs contract: pages name only what exists, and each checker finds a lie."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+
+import click
+import pytest
+from flask import Flask
+
+from flask_opsjobs import OpsJobs, settings, testing
+from flask_opsjobs.doctor.registry import CHECKS
+from flask_opsjobs.operations.operator import BulkOperator
+from flask_opsjobs.telemetry.metrics import METRICS
+from flask_opsjobs.web.app.access import PERMISSIONS
+from tests.docs import contract
+from tests.support.sources import ROOT, files, place
+
+# History names what is gone; decisions name what was weighed.
+PAGES = [*files("docs", "*.md"), ROOT / "README.md", ROOT / "UPGRADING.md", ROOT / "SECURITY.md"]
+PAGES = [page for page in PAGES if "decisions" not in page.parts]
+SETTINGS = {settings.PREFIX + each.key for each in settings.SETTINGS}
+# Those of our own tests.
+SETTINGS |= {"OPSJOBS_TEST_DATABASE_URL", "OPSJOBS_TEST_REDIS_URL"}
+ALLOWED = {*PERMISSIONS, "bridge.view"}
+NAMES = {each.name for each in METRICS} | {name for name in vars(testing) if "opsjobs_" in name}
+# The policies that the installer writes, and a file of an export.
+NAMES |= {"opsjobs_access", "opsjobs_display", "opsjobs_escalation", "opsjobs_export"}
+# Words of the same form: methods, a logger, a repair of incidents, and a decision of the system.
+OTHER_WORDS = {
+    *("batch.enqueue", "batch.enqueue_many", "queue.enqueue", "rq.worker"),
+    *("operation.retry", "limiter.declare"),
+}
+# Two pages say what to type instead.
+GONE = "worker --simple: no option --simple"
+
+Check = Callable[[str], Iterable[str]]
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Flask]) -> Flask:
+    """A host that also has the addresses that a setting switches on."""
+    return make_app(OPSJOBS_METRICS_TOKEN="sixteen-characters")
+
+
+@pytest.fixture
+def group(app: Flask) -> click.Group:
+    found = app.cli.commands["opsjobs"]
+    assert isinstance(found, click.Group)
+    return found
+
+
+@pytest.fixture
+def checks(app: Flask, group: click.Group) -> dict[str, Check]:
+    """Each checker, with what exists."""
+
+    def in_python(check: Check) -> Check:
+        return lambda text: (
+            each for code in contract.blocks(text, "python") for each in check(code)
+        )
+
+    return {
+        "setting": lambda text: contract.unknown_settings(text, SETTINGS),
+        "command": lambda text: {*contract.wrong_commands(text, group)} - {GONE},
+        "permission or check": lambda text: contract.unknown_words(
+            text, {*ALLOWED, *CHECKS, *OTHER_WORDS}
+        ),
+        "metric or fixture": lambda text: contract.unknown_words_of_ours(text, NAMES),
+        "name": in_python(contract.unknown_names),
+        "method": in_python(lambda code: contract.unknown_methods(code, [OpsJobs, BulkOperator])),
+        "address": lambda text: contract.unknown_addresses(text, app.url_map),
+    }
+
+
+def _wrong(checks: dict[str, Check]) -> Iterator[str]:
+    for page in PAGES:
+        text = page.read_text()
+        for kind, check in checks.items():
+            for found in check(text):
+                line = text[: max(text.find(found.partition(":")[0]), 0)].count("\n") + 1
+                yield f"{place(page, line)}: {kind} {found}"
+
+
+def test_pages_name_only_what_exists(checks: dict[str, Check]) -> None:
+    assert list(_wrong(checks)) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "lie"),
+    [
+        ("setting", "Set `OPSJOBS_PREFETHC` to 5."),
+        ("command", "```console\n$ flask opsjobs whyy 42\n```"),
+        ("command", "```console\n$ flask opsjobs cron stop nightly\n```"),
+        ("command", "```console\n$ flask opsjobs job retry 42 --because tired\n```"),
+        (
+            "command",
+            "```console\n$ flask opsjobs job retry forty-two --reason 'it is due now'\n```",
+        ),
+        ("command", "```console\n$ flask opsjobs doctor --only redis.colour\n```"),
+        ("command", "Run `flask opsjobs restore --everything`."),
+        ("permission or check", "It needs `job.retri`."),
+        ("permission or check", "It needs `salaries.view`."),
+        ("metric or fixture", "Alert on `opsjobs_jobs_vanished_total`."),
+        ("metric or fixture", "Alert on `rq_workers_asleep`."),
+        ("metric or fixture", "```python\ndef test_it(opsjobs_drained): ...\n```"),
+        ("permission or check", "The doctor says `redis.colour`."),
+        ("name", "```python\nfrom flask_opsjobs import Retry\n```"),
+        ("name", "```python\nfrom flask_opsjobs.testing.mysql import MySQL\n```"),
+        ("method", "```python\nopsjobs.enqueue(greet)\n```"),
+        ("method", "```python\nopsjobs.operator.resurrect([1])\n```"),
+        ("address", "Open `/ops/jobs/salaries`."),
+    ],
+)
+def test_a_lie_is_found(checks: dict[str, Check], kind: str, lie: str) -> None:
+    assert [name for name, check in checks.items() if list(check(lie))] == [kind]
+
+
+def test_every_permission_and_command_is_told_somewhere(group: click.Group) -> None:
+    access = (ROOT / "docs/access.md").read_text()
+    assert [each for each in sorted(ALLOWED) if f"`{each}`" not in access] == []
+    told = "\n".join(page.read_text() for page in PAGES)
+    names = group.list_commands(click.Context(group))
+    assert [each for each in names if not re.search(rf"flask opsjobs {each}\b", told)] == []

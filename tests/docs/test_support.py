@@ -1,0 +1,58 @@
+"""What is supported is data: each row has a word, and each promise names tests that exist, and that ran."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from typing import Any
+
+import pytest
+
+from tests.docs.proofs import WORDS, find_faults, find_unproven
+from tests.support.sources import ROOT
+
+ROWS: list[dict[str, Any]] = tomllib.loads((ROOT / "docs/support.toml").read_text())["row"]
+
+
+def test_each_row_is_whole_and_names_tests_that_exist() -> None:
+    assert list(find_faults(ROWS)) == []
+    assert {row["word"] for row in ROWS} == set(WORDS)
+
+
+def test_the_page_explains_each_word() -> None:
+    page = (ROOT / "docs/support.md").read_text()
+    assert re.findall(r"^\| \*([a-z -]+)\* \|", page, re.MULTILINE) == list(WORDS)
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ({"claim": "It is fast.", "word": "tested"}, "names no test"),
+        ({"claim": "It is fast.", "word": "supported", "shown_by": []}, "names no test"),
+        ({"claim": "It is fast.", "word": "blazing"}, "'blazing' is no word"),
+        (
+            {
+                "claim": "It is fast.",
+                "word": "tested",
+                "shown_by": ["tests/test_log.py::test_fast"],
+            },
+            "tests/test_log.py::test_fast does not exist",
+        ),
+        (
+            {"claim": "It is fast.", "word": "best-effort", "shown_by": ["tests/fast.py::test_it"]},
+            "tests/fast.py::test_it does not exist",
+        ),
+    ],
+)
+def test_a_claim_without_its_test_is_found(row: dict[str, Any], fault: str) -> None:
+    assert list(find_faults([row])) == [f"It is fast. – {fault}"]
+
+
+def test_a_claim_whose_test_did_not_run_is_found() -> None:
+    rows = [
+        {"claim": "One.", "word": "tested", "shown_by": ["tests/a.py::test_it"]},
+        {"claim": "Two.", "word": "supported", "shown_by": ["tests/a.py::test_other"]},
+        {"claim": "Three.", "word": "host-owned", "shown_by": ["tests/b.py::test_refusal"]},
+    ]
+    ran = {"tests/a.py::test_it[fast]"}
+    assert find_unproven(rows, ran) == ["Two. – tests/a.py::test_other did not pass"]
