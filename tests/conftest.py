@@ -113,6 +113,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="Let Debian's Prometheus, which must be installed, scrape a host and answer the boards.",
     )
+    parser.addoption(
+        "--faketime",
+        action="store_true",
+        help="Start a Valkey whose clock Debian's libfaketime sets off; it is installed when it is missing.",
+    )
     parser.addoption("--rq-suite", action="store_true", help="Make RQ's own tests on our worker.")
     parser.addoption(
         "--pgbouncer",
@@ -153,6 +158,14 @@ def pytest_collection() -> Generator[None, Any, Any]:
         gc.enable()
 
 
+# Tests with one of these marks are made only when the option of that name is given.
+_ASKED_FOR = ("rq_suite", "prometheus", "faketime")
+
+
+def _is_unasked(item: pytest.Item, mark: str) -> bool:
+    return mark in item.keywords and not item.config.getoption(mark)
+
+
 # Before `-m` chooses among the marks.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -163,10 +176,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         mark_processes(item)
         fixtures = getattr(item, "fixturenames", ())
-        if "rq_suite" in item.keywords and not config.getoption("--rq-suite"):
-            item.add_marker(pytest.mark.skip(reason="asked for by --rq-suite"))
-        elif item.get_closest_marker("prometheus") and not config.getoption("--prometheus"):
-            item.add_marker(pytest.mark.skip(reason="asked for by --prometheus"))
+        if name := next((each for each in _ASKED_FOR if _is_unasked(item, each)), None):
+            item.add_marker(pytest.mark.skip(reason=f"asked for by --{name.replace('_', '-')}"))
         elif lane and (item.get_closest_marker("sessions") or "administrator" in fixtures):
             item.add_marker(pytest.mark.skip(reason="needs sessions of Postgres of its own"))
         elif lane and MISSING:

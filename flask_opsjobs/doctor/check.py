@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from flask import Flask
 
 from ..core.db import connect_soon, patience
 from ..core.reading import Reading, read_snapshot
 from ..host import Host
+
+T = TypeVar("T")
 
 # So long a check may take.
 MOST_SECONDS = 2.0
@@ -66,7 +68,7 @@ class CheckContext:
 
     app: Flask | None
     why_not: str = ""
-    # What one check has read and another one of its group needs too.
+    # What one check has read and others need too.
     memory: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -80,6 +82,13 @@ class CheckContext:
     def queues(self) -> set[str]:
         """The names of the queues of the app's tasks, and `default`."""
         return {"default", *(task.declared.queue for task in self.host.tasks.values())}
+
+    def once(self, what: str, read: Callable[[], T]) -> T:
+        """What `read` returns; it is called for the first check only that asks for it by this name."""
+        if what not in self.memory:
+            self.memory[what] = read()
+        found: T = self.memory[what]
+        return found
 
     @contextmanager
     def reading(self) -> Iterator[Reading]:
@@ -100,7 +109,8 @@ class CheckContext:
 class DoctorCheck:
     """One check. Its id is stable for good; `asks` is what must hold; `levels` are what else it answers.
 
-    A check is skipped when one that it needs answers with an error.
+    A check is skipped when one that it needs answers with an error. `gives` is what those that need this one
+    then lack, as "Postgres".
     """
 
     id: str
@@ -108,3 +118,4 @@ class DoctorCheck:
     asks: str
     look: Callable[[CheckContext], CheckAnswer]
     needs: tuple[str, ...] = ("config.app",)
+    gives: str = ""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from ..batches.checks import BrokenBatch, check_batches
 from ..core import sql
 from ..core.db import Connection
-from ..core.words import counted
+from ..core.words import agree, counted
 from ..workflows.checks import BrokenInvariant, checks
 from .check import ERROR, WARNING, CheckAnswer, CheckContext, DoctorCheck, error, ok, warning
 from .incidents import driver_connection, look_for
@@ -32,13 +33,25 @@ _OF_RUNS = {
 }
 
 
+@dataclass(frozen=True)
+class _Examined(Generic[Broken]):
+    """How many runs or batches were examined, and what is broken in them."""
+
+    number: int
+    broken: Sequence[Broken]
+
+
 def _runs(check: str, context: CheckContext) -> CheckAnswer:
-    if "runs" not in context.memory:
-        context.memory["runs"] = _look_twice(context, "list_runs_to_examine", checks, "run")
-    found: Sequence[BrokenInvariant] = context.memory["runs"]
-    broken = [each for each in found if each.code in _OF_RUNS[check]]
+    found = context.once(
+        "runs", lambda: _look_twice(context, "list_runs_to_examine", checks, "run")
+    )
+    broken = [each for each in found.broken if each.code in _OF_RUNS[check]]
     if not broken:
-        return ok("It holds for the newest runs and for those that have not ended.")
+        return ok(
+            "It holds for the newest runs and for those that have not ended.",
+            f"{counted(found.number, 'run')} of at most 1,000 steps {agree(found.number, 'was', 'were')} "
+            "examined.",
+        )
     first = broken[0]
     place = f" at step {first.step}" if first.step else ""
     return error(
@@ -49,9 +62,14 @@ def _runs(check: str, context: CheckContext) -> CheckAnswer:
 
 
 def _batches(context: CheckContext) -> CheckAnswer:
-    broken = _look_twice(context, "list_batches_to_examine", check_batches, "batch")
+    found = _look_twice(context, "list_batches_to_examine", check_batches, "batch")
+    broken = found.broken
     if not broken:
-        return ok("The counts of the newest batches agree with their members.")
+        return ok(
+            "The counts of the newest batches agree with their members.",
+            f"{counted(found.number, 'batch', 'batches')} of at most 5,000 members "
+            f"{agree(found.number, 'was', 'were')} examined.",
+        )
     return error(
         f"Batch {broken[0].batch} is not consistent: {broken[0].says}.",
         f"{counted(len(broken), 'such fault')} in all. {_WHY}",
@@ -64,18 +82,18 @@ def _look_twice(
     statement: str,
     look: Callable[[Connection, Sequence[int]], Sequence[Broken]],
     key: str,
-) -> Sequence[Broken]:
+) -> _Examined[Broken]:
     """What is broken now and was a moment ago, of what the statement lists."""
     with context.reading() as read:
         connection = driver_connection(read)
         ids = [row[0] for row in connection.execute(sql.load(statement))]
         found = look(connection, ids)
     if not found:
-        return []
+        return _Examined(len(ids), [])
     time.sleep(_AGAIN_SECONDS)
     with context.reading() as read:
         again = look(driver_connection(read), sorted({getattr(each, key) for each in found}))
-    return [each for each in again if each in found]
+    return _Examined(len(ids), [each for each in again if each in found])
 
 
 def _ambiguous(context: CheckContext) -> CheckAnswer:

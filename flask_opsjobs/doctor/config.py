@@ -154,7 +154,14 @@ def _debug(context: CheckContext) -> CheckAnswer:
 
 
 CHECKS = (
-    DoctorCheck("config.app", (ERROR,), "the app starts, and has joined OpsJobs", _app, needs=()),
+    DoctorCheck(
+        "config.app",
+        (ERROR,),
+        "the app starts, and has joined OpsJobs",
+        _app,
+        needs=(),
+        gives="the app",
+    ),
     DoctorCheck("config.secret_key", (WARNING,), "SECRET_KEY is long enough", _secret_key),
     DoctorCheck("config.debug", (ERROR,), "Flask's debugger is off outside of development", _debug),
     DoctorCheck("access.starter", (WARNING,), "the access policy is not the starter", _starter),

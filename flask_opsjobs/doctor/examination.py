@@ -88,6 +88,20 @@ class Examination:
         ]
 
     @cached_property
+    def unasked(self) -> Mapping[str, Sequence[CheckResult]]:
+        """The results that are skipped because of a check that failed, by the id of that check."""
+        found: dict[str, list[CheckResult]] = {}
+        for result in self.in_state(SKIPPED):
+            if result.because:
+                found.setdefault(result.because, []).append(result)
+        return found
+
+    @cached_property
+    def left_out(self) -> Sequence[CheckResult]:
+        """The results that are skipped because they do not apply."""
+        return [result for result in self.in_state(SKIPPED) if not result.because]
+
+    @cached_property
     def silenced(self) -> Sequence[CheckResult]:
         """The results that `OPSJOBS_DOCTOR_SILENCE` silences and that are not fine."""
         return [each for each in self.results if each.is_silenced and each.answer.state != OK]
@@ -118,6 +132,13 @@ class Examination:
             {title: sum(each.id in fine for each in rows) for title, rows in GROUPS.items()}
         )
         return {title: number for title, number in found.items() if number}
+
+
+def say_unasked(cause: str, results: Sequence[CheckResult]) -> str:
+    """How many checks need what the one that failed gives, in a sentence."""
+    number = len(results)
+    need = f"{counted(number, 'check')} {agree(number, 'needs', 'need')} {CHECKS[cause].gives}"
+    return f"{need} ({cause} failed)"
 
 
 def examine(

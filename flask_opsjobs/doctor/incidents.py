@@ -7,6 +7,7 @@ from typing import Any
 
 from ..core.db import Connection
 from ..core.reading import Reading
+from ..core.words import agree
 from ..lifeline.detectors import DETECTORS
 from ..lifeline.finding import Facts, Finding
 from ..lifeline.incidents import words_of
@@ -37,7 +38,8 @@ def look_for(
 def answer_with(class_: str, found: Sequence[Finding], answer: Answer, run: str) -> CheckAnswer:
     """The answer about the first of these findings, in the words of its incident."""
     words = words_of(class_, found[0].facts)
-    more = f" There are {len(found) - 1} more." if len(found) > 1 else ""
+    left = len(found) - 1
+    more = f" There {agree(left, 'is', 'are')} {left} more." if left else ""
     return answer(f"{words.title}.", f"{words.why}{more}", run)
 
 

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 from sqlalchemy import func, select
 
-from ..core.words import counted, span
+from ..core import sql
+from ..core.words import agree, counted, span
 from ..jobs.models import Job
 from ..lifeline.detectors import integrity_off
 from ..lifeline.incidents import words_of
 from ..lifeline.integrity import QueueDifference, list_differences
 from ..queues.models import Queue
 from .check import ERROR, WARNING, CheckAnswer, CheckContext, DoctorCheck, error, ok, warning
-from .incidents import look_for
+from .incidents import driver_connection, look_for
 
 _LONG_PAUSE = timedelta(days=1)
 _LONG_WAIT = timedelta(minutes=15)
 _LATELY = timedelta(days=1)
+_MOST_QUEUES = 500
 _SEE = "flask opsjobs incidents"
+
+
+def _list_differences(context: CheckContext) -> list[QueueDifference]:
+    with context.reading() as read:
+        return list_differences(driver_connection(read), read.now, context.host.settings)
 
 
 def _look_for_difference(
@@ -29,36 +35,36 @@ def _look_for_difference(
     """A look at one part of the last integrity check of each queue."""
 
     def look(context: CheckContext) -> CheckAnswer:
-        with context.reading() as read:
-            connection: Any = read.session.connection().connection.driver_connection
-            found = list_differences(connection, read.now, context.host.settings)
+        found = context.once("differences", lambda: _list_differences(context))
         wrong = [each for each in found if part(each)]
         if not wrong:
             return ok(fine)
         words = words_of("integrity_off", integrity_off.find_difference(wrong[0]).facts)
-        more = f" {counted(len(wrong) - 1, 'more queue')} differ too." if len(wrong) > 1 else ""
+        left = len(wrong) - 1
+        more = (
+            f" {counted(left, 'more queue')} {agree(left, 'differs', 'differ')} too."
+            if left
+            else ""
+        )
         return error(f"{words.title}.", f"{words.why}{more}", _SEE)
 
     return look
 
 
 def _due(context: CheckContext) -> CheckAnswer:
-    paused = select(Queue.name).where(Queue.is_paused)
-    oldest = (
-        select(Job.queue, Job.due_at)
-        .where(Job.state == "available", Job.limiter.is_(None), Job.queue.not_in(paused))
-        .order_by(Job.due_at)
-        .limit(1)
-    )
     with context.reading() as read:
-        row = read.session.execute(oldest).first()
-        now = read.now
-    if row is None or now - row.due_at <= _LONG_WAIT:
+        row = (
+            driver_connection(read)
+            .execute(sql.load("find_long_due_job"), {"limit": _MOST_QUEUES})
+            .fetchone()
+        )
+    if row is None or read.now - row[1] <= _LONG_WAIT:
         return ok("No due job waits for long.")
+    queue, due_at = row
     return warning(
-        f"A job of the queue {row.queue} has been due for {span((now - row.due_at).total_seconds())}.",
+        f"A job of the queue {queue} has been due for {span((read.now - due_at).total_seconds())}.",
         "Start more workers, or see why those that run do not take it.",
-        f"flask opsjobs worker {row.queue}",
+        f"flask opsjobs worker {queue}",
     )
 
 

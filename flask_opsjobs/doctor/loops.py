@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from sqlalchemy import select
@@ -9,6 +10,7 @@ from sqlalchemy import select
 from ..core.words import agree, counted, span
 from ..cron.queries import list_entries
 from ..lifeline.loop_runs import LoopRow, list_loops
+from ..overview.headline import NO_LOOP_MEANS, NOBODY_LOOKS, OTHER_LOOPS_RUN, say_silent
 from ..overview.models import RollupPosition
 from .check import ERROR, WARNING, CheckAnswer, CheckContext, DoctorCheck, error, ok, warning
 from .incidents import look_for
@@ -18,21 +20,22 @@ _MOST_LAG = timedelta(minutes=5)
 _RUN = "flask opsjobs run"
 
 
-def _loops(context: CheckContext) -> list[LoopRow]:
-    with context.reading() as read:
-        return list(list_loops(read.session, read.now, context.host.settings.loops_off))
+def _loops(context: CheckContext) -> Sequence[LoopRow]:
+    def read_loops() -> Sequence[LoopRow]:
+        with context.reading() as read:
+            return list_loops(read.session, read.now, context.host.settings.loops_off)
+
+    return context.once("loops", read_loops)
 
 
 def _awake(context: CheckContext) -> CheckAnswer:
     loops = _loops(context)
-    silent = [loop.loop for loop in loops if not loop.is_running]
-    if len(silent) == len(loops):
-        why = "Scheduled and retried jobs do not become due, and nobody watches the workers."
-        return error("No loop runs." if loops else "No loop has ever run.", why, _RUN)
-    if silent:
-        verb = agree(len(silent), "is", "are")
-        names = ", ".join(silent)
-        return warning(f"{counted(len(silent), 'loop')} {verb} silent: {names}.", run=_RUN)
+    if not any(loop.is_running for loop in loops):
+        return error(say_silent(loops), NO_LOOP_MEANS, _RUN)
+    if said := say_silent(loops):
+        return warning(said, OTHER_LOOPS_RUN, _RUN)
+    if not any(loop.loop == "detect" for loop in loops):
+        return warning(*NOBODY_LOOKS, run=_RUN)
     return ok(f"{counted(len(loops), 'loop')} run.")
 
 
@@ -76,7 +79,13 @@ def _cron(context: CheckContext) -> CheckAnswer:
 _NEEDS = ("schema.version",)
 
 CHECKS = (
-    DoctorCheck("loops.awake", (WARNING, ERROR), "all loops run, or at least one", _awake, _NEEDS),
+    DoctorCheck(
+        "loops.awake",
+        (WARNING, ERROR),
+        "all loops run, also the one that looks for incidents",
+        _awake,
+        _NEEDS,
+    ),
     DoctorCheck(
         "loops.failing",
         (WARNING,),

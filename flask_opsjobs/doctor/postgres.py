@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
@@ -33,11 +35,21 @@ def _reachable(context: CheckContext) -> CheckAnswer:
         with context.reading() as read:
             read.session.scalar(select(1))
     except DBAPIError as fault:
-        url = context.host.engine.url
-        place = f"-h {url.host} -p {url.port or 5432} " if url.host else ""
-        run = f"pg_isready {place}-d {url.database}"
+        run = _pg_isready(context.host.engine)
         return error("Postgres does not answer.", f"{say_cause(fault)}.", run)
     return ok("Postgres answers.")
+
+
+# How `pg_isready` takes what the URL gives to libpq. A password is not among them.
+_OPTIONS = {"host": "-h", "port": "-p", "user": "-U", "dbname": "-d"}
+
+
+def _pg_isready(engine: Engine) -> str:
+    """The command that asks the server of this engine; what the URL leaves out, libpq decides there too."""
+    _, given = engine.dialect.create_connect_args(engine.url)
+    place = conninfo_to_dict(make_conninfo(**{name: given.get(name) for name in _OPTIONS}))
+    options = [(option, f"{place[name]}") for name, option in _OPTIONS.items() if name in place]
+    return shlex.join(["pg_isready", *(word for pair in options for word in pair)])
 
 
 def _version(context: CheckContext) -> CheckAnswer:
@@ -151,7 +163,7 @@ _IF_REACHABLE = ("postgres.reachable",)
 _IF_CURRENT = ("schema.version",)
 
 CHECKS = (
-    DoctorCheck("postgres.reachable", (ERROR,), "Postgres answers", _reachable),
+    DoctorCheck("postgres.reachable", (ERROR,), "Postgres answers", _reachable, gives="Postgres"),
     DoctorCheck(
         "postgres.version", (ERROR,), "PostgreSQL is 15 or newer", _version, needs=_IF_REACHABLE
     ),

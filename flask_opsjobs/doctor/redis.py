@@ -16,11 +16,15 @@ _MOST_LATENCY_SECONDS = 0.05
 Find = Callable[[RedisServer], CheckAnswer | None]
 
 
+def _read_servers(context: CheckContext) -> list[RedisServer]:
+    return list(read_servers(broker_of(context.host).connections, context.queues))
+
+
 def _each(find: Find, fine: str) -> Callable[[CheckContext], CheckAnswer]:
     """A look at each Redis of the queues: the first answer, or `fine`."""
 
     def look(context: CheckContext) -> CheckAnswer:
-        for server in read_servers(broker_of(context.host).connections, context.queues):
+        for server in context.once("servers", lambda: _read_servers(context)):
             if (answer := find(server)) is not None:
                 return answer
         return ok(fine)
@@ -108,11 +112,17 @@ def _latency(server: RedisServer) -> CheckAnswer | None:
 
 
 def _check(name: str, level: str, asks: str, find: Find, fine: str) -> DoctorCheck:
-    return DoctorCheck(f"redis.{name}", (level,), asks, _each(find, fine), ("redis.reachable",))
+    return DoctorCheck(f"redis.{name}", (level,), asks, _each(find, fine), ("redis.cluster",))
 
 
 CHECKS = (
-    DoctorCheck("redis.reachable", (ERROR,), "Redis answers", _each(_reachable, "Redis answers.")),
+    DoctorCheck(
+        "redis.reachable",
+        (ERROR,),
+        "Redis answers",
+        _each(_reachable, "Redis answers."),
+        gives="Redis",
+    ),
     _check("version", ERROR, "Redis is 6.2 or newer", _version, "Redis is new enough."),
     _check(
         "eviction",
@@ -124,7 +134,14 @@ CHECKS = (
     _check(
         "memory", WARNING, "Redis uses at most 80 % of its maxmemory", _memory, "Memory is free."
     ),
-    _check("cluster", ERROR, "Redis is no cluster", _cluster, "Redis is no cluster."),
+    DoctorCheck(
+        "redis.cluster",
+        (ERROR,),
+        "Redis is no cluster",
+        _each(_cluster, "Redis is no cluster."),
+        ("redis.reachable",),
+        gives="one Redis server",
+    ),
     _check(
         "suspended",
         ERROR,

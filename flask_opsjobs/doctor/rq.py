@@ -7,8 +7,8 @@ from importlib.metadata import version
 from ..core.words import agree, counted
 from ..engine.redis.broker import broker_of
 from ..engine.redis.servers import find_foreign_job
-from ..workers.queries import list_workers
 from .check import ERROR, WARNING, CheckAnswer, CheckContext, DoctorCheck, error, ok, warning
+from .workers import list_alive
 
 _SUPPORTED_MAJOR = 3
 # The minor versions that our tests ran with.
@@ -33,11 +33,9 @@ def _version(_context: CheckContext) -> CheckAnswer:
 
 
 def _plain_workers(context: CheckContext) -> CheckAnswer:
-    with context.reading() as read:
-        found = list_workers(read.session, read.now, context.host.settings.late_seconds)
     plain = [
         worker
-        for worker in found
+        for worker in list_alive(context)[0]
         if worker.kind == "plain" and worker.is_alive and context.queues & set(worker.queues)
     ]
     if not plain:
@@ -81,6 +79,6 @@ CHECKS = (
         (WARNING,),
         "plain RQ jobs are written by the serializer of their queue",
         _serializer,
-        ("redis.reachable",),
+        ("redis.cluster",),
     ),
 )

@@ -107,11 +107,11 @@ def _indexes(context: CheckContext) -> CheckAnswer:
 
 
 def _read_objects(context: CheckContext) -> Mapping[str, Mapping[str, str]]:
-    if "objects" not in context.memory:
+    def read_objects() -> Mapping[str, Mapping[str, str]]:
         with context.reading() as read:
-            context.memory["objects"] = manifest.read_objects(read.session.connection())
-    found: Mapping[str, Mapping[str, str]] = context.memory["objects"]
-    return found
+            return manifest.read_objects(read.session.connection())
+
+    return context.once("objects", read_objects)
 
 
 def _rights(context: CheckContext) -> CheckAnswer:
@@ -173,6 +173,7 @@ CHECKS = (
         "the database has the schema that this release needs",
         _version,
         needs=("postgres.reachable",),
+        gives="the schema",
     ),
     DoctorCheck(
         "schema.objects",

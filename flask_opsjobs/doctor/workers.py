@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from ..core.words import agree, counted
+from ..overview.headline import NO_WORKER
 from ..workers.queries import WorkerRow, list_workers
-from .check import ERROR, WARNING, CheckAnswer, CheckContext, DoctorCheck, error, ok, warning
+from .check import ERROR, OK, WARNING, CheckAnswer, CheckContext, DoctorCheck, error, ok, warning
 from .incidents import look_for
 
 # A deploy may take so long.
 _MOST_OF_A_DEPLOY = timedelta(hours=1)
 
 
-def _workers(context: CheckContext) -> tuple[list[WorkerRow], datetime]:
+def list_alive(context: CheckContext) -> tuple[Sequence[WorkerRow], datetime]:
     """The workers of ours and of RQ that have not ended, and the time of Postgres."""
-    with context.reading() as read:
-        found = list_workers(read.session, read.now, context.host.settings.late_seconds)
-        return [worker for worker in found if worker.ended_at is None], read.now
+
+    def read_workers() -> tuple[Sequence[WorkerRow], datetime]:
+        with context.reading() as read:
+            found = list_workers(read.session, read.now, context.host.settings.late_seconds)
+            return [worker for worker in found if worker.ended_at is None], read.now
+
+    return context.once("workers", read_workers)
+
+
+_look_for_unserved = look_for(
+    "queue_unserved", error, "A worker listens where jobs are due.", "flask opsjobs worker"
+)
+
+
+def _listeners(context: CheckContext) -> CheckAnswer:
+    found = _look_for_unserved(context)
+    if found.state == OK and not any(each.is_listening for each in list_alive(context)[0]):
+        return warning(NO_WORKER, "No job is due that waits for one.", "flask opsjobs worker")
+    return found
 
 
 def _versions(context: CheckContext) -> CheckAnswer:
-    workers, now = _workers(context)
+    workers, now = list_alive(context)
     since: dict[tuple[str | None, str | None], datetime] = {}
     for worker in workers:
         if worker.is_alive and worker.kind == "pool":
@@ -40,7 +58,7 @@ def _versions(context: CheckContext) -> CheckAnswer:
 
 
 def _late(context: CheckContext) -> CheckAnswer:
-    late = [worker.name for worker in _workers(context)[0] if worker.state == "late"]
+    late = [worker.name for worker in list_alive(context)[0] if worker.state == "late"]
     if not late:
         return ok("No worker is late.")
     return warning(
@@ -55,11 +73,9 @@ _NEEDS = ("schema.version",)
 CHECKS = (
     DoctorCheck(
         "workers.listeners",
-        (ERROR,),
-        "a worker listens to each queue with due jobs",
-        look_for(
-            "queue_unserved", error, "A worker listens where jobs are due.", "flask opsjobs worker"
-        ),
+        (WARNING, ERROR),
+        "a worker runs, and one listens to each queue with due jobs",
+        _listeners,
         _NEEDS,
     ),
     DoctorCheck(

@@ -31,6 +31,17 @@ _STANDS_STILL = {
     "verify_audit": "nobody verifies the audit",
 }
 _LOST = "None is lost: Postgres keeps them"
+# The doctor says these too.
+NO_WORKER = "No worker is running."
+NO_LOOP_MEANS = (
+    "Nobody looks for incidents, scheduled and retryable jobs do not become due, and jobs of dead workers "
+    "are not rescued."
+)
+OTHER_LOOPS_RUN = "Other loops still run: the log of their process says why."
+NOBODY_LOOKS = (
+    "Nobody looks for incidents.",
+    "The loop detect has never run. Restart the loops, so that they know it: `flask opsjobs run`.",
+)
 
 
 @dataclass(frozen=True)
@@ -125,29 +136,30 @@ def _loops(loops: Sequence[LoopRow] | None, due: Mapping[str, Count] | None) -> 
         return
     silent = [loop for loop in loops if not loop.is_running]
     start = "Start `flask opsjobs run`."
+    fact = say_silent(loops)
     if len(silent) == len(loops):
-        fact = "No background loop is running." if loops else "No background loop has ever run."
         waiting = Count.sum(due.values()) if due else Count(0)
         many = f" {_say_waiting(waiting)}" if waiting.number else ""
-        means = (
-            "Nobody looks for incidents, scheduled and retryable jobs do not become due, and jobs of dead "
-            "workers are not rescued."
-        )
-        rest = f"{means}{many} {start}"
+        rest = f"{NO_LOOP_MEANS}{many} {start}"
         since = max((loop.last_at for loop in silent), default=None)
         yield Wrong("critical", fact, rest, since, _LIFELINE)
     elif silent:
         names = [loop.loop for loop in silent]
         effects = [_STANDS_STILL[name] for name in names if name in _STANDS_STILL][:2]
         means = "; ".join(effects)
-        fact = (
-            f"The loop {names[0]} is silent."
-            if len(names) == 1
-            else f"{len(names)} loops are silent: {', '.join(names)}."
-        )
         rest = f"{means[:1].upper()}{means[1:]}. " if means else ""
-        rest += "Other loops still run: the log of their process says why."
+        rest += OTHER_LOOPS_RUN
         yield Wrong("critical", fact, rest, min(loop.last_at for loop in silent), _LIFELINE)
+
+
+def say_silent(loops: Sequence[LoopRow]) -> str:
+    """Which of the loops are silent, in a sentence; empty when all run."""
+    silent = [loop.loop for loop in loops if not loop.is_running]
+    if len(silent) == len(loops):
+        return "No background loop is running." if loops else "No background loop has ever run."
+    if len(silent) == 1:
+        return f"The loop {silent[0]} is silent."
+    return f"{len(silent)} loops are silent: {', '.join(silent)}." if silent else ""
 
 
 def find_wrong(
@@ -166,9 +178,7 @@ def find_wrong(
         fact = "All workers are suspended by RQ's own command."
         found.append(Wrong("critical", fact, rest, go=PageLink("See the workers", "workers", {})))
     if seen.loops and not any(loop.loop == "detect" for loop in seen.loops):
-        fact = "Nobody looks for incidents."
-        rest = "The loop detect has never run. Restart the loops, so that they know it: `flask opsjobs run`."
-        found.append(Wrong("critical", fact, rest, go=_LIFELINE))
+        found.append(Wrong("critical", *NOBODY_LOOKS, go=_LIFELINE))
     by_subject = {row.subject: row for row in seen.incidents}
     for number, one in enumerate(unreachable):
         if (told := by_subject.get(f"redis/{one.place}")) is not None:
@@ -318,9 +328,7 @@ def _quote(by: str | None, reason: str | None) -> str | None:
 def _no_worker(seen: Overview) -> Iterator[Wrong]:
     if not seen.alive:
         since = max((one.heartbeat_at for one in seen.workers), default=None)
-        yield Wrong(
-            "warned", "No worker is running.", "Start one: `flask opsjobs worker`.", since, _WORKERS
-        )
+        yield Wrong("warned", NO_WORKER, "Start one: `flask opsjobs worker`.", since, _WORKERS)
 
 
 def _counted(count: Count, noun: str) -> str:

@@ -126,6 +126,7 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
         "lifeline": "/lifeline",
         "incident": f"/lifeline/incidents/{incident.id}",
         "incident of a worker": f"/lifeline/incidents/{missing.id}",
+        "doctor": "/doctor",
         "failures": "/lifeline/failures",
         "failure": f"/lifeline/failures/{failure.id}",
         "workflows": "/workflows",

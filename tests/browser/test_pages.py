@@ -49,6 +49,7 @@ PAGES = {
     "what it would do": "/limiters/one/simulate?live=yes&concurrency=4",
     "what it cannot do": "/limiters/one/simulate?count=0&rate=x&burst=2",
     "workers": "/workers",
+    "doctor": "/doctor",
     "audit": "/audit",
     "help": "/help",
 }

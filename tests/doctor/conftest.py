@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from flask import Flask
@@ -11,6 +11,7 @@ from flask_opsjobs import OpsJobs
 from flask_opsjobs.core.secret_patterns import clean_secrets
 from flask_opsjobs.doctor.check import CheckAnswer
 from flask_opsjobs.doctor.examination import examine
+from flask_opsjobs.doctor.registry import CHECKS
 from tests.conftest import MakeApp
 from tests.support.policies import AllowAll, ShowAll
 
@@ -50,12 +51,25 @@ def app(make_well: MakeApp, opsjobs: OpsJobs) -> Flask:
 Ask = Callable[..., CheckAnswer]
 
 
+def shows(check: str, *levels: str) -> pytest.MarkDecorator:
+    """Marks the scenario of a check: in it it is `ok`, and answers with each of its levels, or of these.
+
+    A mark that says too much fails its test; a check without a mark fails `test_scenarios.py`.
+    """
+    return pytest.mark.shows(check, levels or CHECKS[check].levels)
+
+
 @pytest.fixture
-def ask(app: Flask) -> Ask:
+def ask(request: pytest.FixtureRequest, app: Flask) -> Iterator[Ask]:
     """What one check answers: `ask("schema.version")`, or of another app `ask("…", app)`."""
+    answered: set[tuple[str, str]] = set()
 
     def ask(check: str, of: Flask | None = None) -> CheckAnswer:
         (result,) = examine(of or app, only=[check]).results
+        answered.add((check, result.answer.state))
         return result.answer
 
-    return ask
+    yield ask
+    marked = [mark.args for mark in request.node.iter_markers("shows")]
+    wanted = {(check, state) for check, levels in marked for state in ("ok", *levels)}
+    assert wanted <= answered, "the scenario does not show what it is marked with"

@@ -9,11 +9,17 @@ from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import OpsJobs, Task, Unique
 from flask_opsjobs.doctor.compositions import CHECKS
-from tests.doctor.conftest import Ask
+from flask_opsjobs.loops import advance
+from flask_opsjobs.loops.loop import Runner
+from tests.doctor.conftest import Ask, shows
 from tests.support.engine import Bench
 from tests.support.graphs import CALLBACK, Graph, settle_all
 
-OF_RUNS = [check.id for check in CHECKS if check.id.startswith("workflows.")]
+OF_RUNS = [
+    pytest.param(check.id, marks=shows(check.id))
+    for check in CHECKS
+    if check.id.startswith("workflows.")
+]
 
 BREAK = {
     "workflows.pending": "UPDATE opsjobs.steps SET pending = pending + 1 WHERE name = 'c'",
@@ -47,6 +53,7 @@ def test_runs(check: str, bench: Bench, ask: Ask) -> None:
     ), found
 
 
+@shows("batches.balance")
 def test_batches(opsjobs: OpsJobs, note: Task, bench: Bench, db: SQLAlchemy, ask: Ask) -> None:
     with opsjobs.batch("rows") as batch:
         batch.enqueue_many(note, [{"text": "a"}, {"text": "b"}])
@@ -59,16 +66,28 @@ def test_batches(opsjobs: OpsJobs, note: Task, bench: Bench, db: SQLAlchemy, ask
     assert "2 members are stored, but 1 were counted" in found.sentence
 
 
+@shows("signals.ambiguous")
 def test_signals(opsjobs: OpsJobs, bench: Bench, db: SQLAlchemy, ask: Ask) -> None:
-    opsjobs.signal("payment")
+    """Two waits of one run are open for the same signal."""
+    flow = opsjobs.workflow("order")
+    flow.wait("paid", signal="payment", key="order-42")
+    flow.wait("paid_twice", signal="payment", key="order-42")
+    flow.wait("sent", signal="parcel", key="order-42")
+    flow.start()
     db.session.commit()
-    assert ask("signals.ambiguous").state == "ok"
-    bench.connection.execute("UPDATE opsjobs.signals SET outcome = 'ambiguous'")
+    loop = Runner(advance.LOOP, bench.host, "one")
+    loop.run_once(bench.connection)
+    for name in ("parcel", "payment"):
+        assert ask("signals.ambiguous").state == "ok"
+        opsjobs.signal(name, key="order-42")
+        db.session.commit()
+        loop.run_once(bench.connection)
     assert ask("signals.ambiguous").sentence.startswith(
-        "Signal 1 (payment) fits several open waits"
+        "Signal 2 (payment) fits several open waits"
     )
 
 
+@shows("unique_locks.left")
 def test_unique_locks(opsjobs: OpsJobs, bench: Bench, db: SQLAlchemy, ask: Ask) -> None:
     @opsjobs.task(unique=Unique(until="ended"))
     def alone() -> None: ...

@@ -9,7 +9,7 @@ import pytest
 from flask_opsjobs.install.starters.opsjobs_access import HostAccess
 from flask_opsjobs.install.starters.opsjobs_display import HostDisplay
 from tests.conftest import MakeApp
-from tests.doctor.conftest import Ask, HideSecrets, SignedOut
+from tests.doctor.conftest import Ask, HideSecrets, SignedOut, shows
 from tests.support.policies import AllowAll, ShowAll
 
 
@@ -30,54 +30,57 @@ class _RaisingDisplay(HideSecrets):
         raise ValueError(text)
 
 
+CASES: list[tuple[str, dict[str, Any], dict[str, Any], str, str]] = [
+    (
+        "config.secret_key",
+        {"SECRET_KEY": "a1b2c3d4e5f6a7b8"},
+        {"SECRET_KEY": "a1b2c3d4e5f6a7b"},
+        "warning",
+        "it has 15 characters",
+    ),
+    (
+        "config.debug",
+        {"DEBUG": True, "OPSJOBS_ENVIRONMENT": "development"},
+        {"DEBUG": True, "OPSJOBS_ENVIRONMENT": "production"},
+        "error",
+        "Flask's debugger is on in the environment production.",
+    ),
+    (
+        "config.silence",
+        {"OPSJOBS_DOCTOR_SILENCE": ["access.open"]},
+        {"OPSJOBS_DOCTOR_SILENCE": ["access.opened"]},
+        "warning",
+        "names access.opened, which is no check",
+    ),
+    ("access.starter", {}, {"access": HostAccess()}, "warning", "still the starter"),
+    (
+        "access.open",
+        {"access": _Denies()},
+        {"access": AllowAll()},
+        "error",
+        "lets everybody in as tester, without a sign-in",
+    ),
+    ("access.open", {}, {"access": _Raises()}, "error", "The access policy raises"),
+    (
+        "display.shapes",
+        {"display": HostDisplay()},
+        {"display": ShowAll()},
+        "warning",
+        "shows 8 kinds of secrets",
+    ),
+    (
+        "display.shapes",
+        {},
+        {"display": _RaisingDisplay()},
+        "error",
+        "The display policy raises",
+    ),
+]
+
+
 @pytest.mark.parametrize(
     ("check", "near_miss", "trouble", "level", "says"),
-    [
-        (
-            "config.secret_key",
-            {"SECRET_KEY": "a1b2c3d4e5f6a7b8"},
-            {"SECRET_KEY": "a1b2c3d4e5f6a7b"},
-            "warning",
-            "it has 15 characters",
-        ),
-        (
-            "config.debug",
-            {"DEBUG": True, "OPSJOBS_ENVIRONMENT": "development"},
-            {"DEBUG": True, "OPSJOBS_ENVIRONMENT": "production"},
-            "error",
-            "Flask's debugger is on in the environment production.",
-        ),
-        (
-            "config.silence",
-            {"OPSJOBS_DOCTOR_SILENCE": ["access.open"]},
-            {"OPSJOBS_DOCTOR_SILENCE": ["access.opened"]},
-            "warning",
-            "names access.opened, which is no check",
-        ),
-        ("access.starter", {}, {"access": HostAccess()}, "warning", "still the starter"),
-        (
-            "access.open",
-            {"access": _Denies()},
-            {"access": AllowAll()},
-            "error",
-            "lets everybody in as tester, without a sign-in",
-        ),
-        ("access.open", {}, {"access": _Raises()}, "error", "The access policy raises"),
-        (
-            "display.shapes",
-            {"display": HostDisplay()},
-            {"display": ShowAll()},
-            "warning",
-            "shows 8 kinds of secrets",
-        ),
-        (
-            "display.shapes",
-            {},
-            {"display": _RaisingDisplay()},
-            "error",
-            "The display policy raises",
-        ),
-    ],
+    [pytest.param(*case, marks=shows(case[0], case[3])) for case in CASES],
 )
 def test_it_is_found(
     check: str,

@@ -51,6 +51,7 @@ def test_ids_are_unique_and_needs_exist() -> None:
         assert set(check.needs) <= set(CHECKS)
         assert check.needs or check.id == "config.app"
         assert set(check.levels) <= {"error", "warning"}
+        assert all(CHECKS[needed].gives for needed in check.needs)
 
 
 @pytest.mark.parametrize(

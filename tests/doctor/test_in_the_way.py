@@ -17,6 +17,7 @@ from flask_opsjobs.cli import opsjobs as group
 from flask_opsjobs.doctor.registry import CHECKS
 from tests.cli.test_not_asked import NOWHERE
 from tests.conftest import MakeApp
+from tests.doctor.conftest import Ask, shows
 
 
 def _doctor(app: Callable[[], Flask], *words: str) -> Result:
@@ -57,8 +58,11 @@ def test_an_app_that_does_not_start(create_app: Callable[[], Flask], why: str) -
     assert {(each["state"], each["because"]) for each in rest} == {("skipped", "config.app")}
 
 
-def test_an_app_that_has_not_joined() -> None:
+@shows("config.app")
+def test_an_app_that_has_not_joined(ask: Ask) -> None:
     app = Flask("shop")
+    assert ask("config.app").state == "ok"
+    assert ask("config.app", app).state == "error"
     done = _doctor(lambda: app)
     assert done.exit_code == 2
     assert "The app 'shop' has not joined OpsJobs: run `flask opsjobs install`" in done.output
@@ -70,15 +74,26 @@ def test_postgres_is_away(make_well: MakeApp) -> None:
     away = found["postgres.reachable"]
     assert (away["state"], away["sentence"]) == ("error", "Postgres does not answer.")
     assert away["evidence"].startswith("OperationalError: ")
-    assert away["run"] == "pg_isready -h 127.0.0.1 -p 1 -d nothing"
     assert found["schema.version"]["because"] == "postgres.reachable"
     assert found["access.open"]["state"] == "ok"
+    # The checks that need Postgres are said in one line, each prefix once.
+    because = [each for each in found.values() if each["because"] == "postgres.reachable"]
+    lines = _doctor(lambda: app).output.splitlines()
+    (line,) = [each for each in lines if each.startswith("skipped") and "postgres." in each]
+    start = f"skipped   {len(because)} checks need Postgres (postgres.reachable failed): "
+    assert line.startswith(f"{start}schema.version, objects, indexes, ")
+    assert "; loops.awake, failing, slow, " in line
+    names = [name for part in line.removeprefix(start).split("; ") for name in part.split(", ")]
+    assert len(names) == len(because)
     # What could not be asked is an error, also when only that is asked.
     assert _doctor(lambda: app, "--only", "schema.version").exit_code == 2
 
 
-def test_the_schema_is_missing(make_well: MakeApp, empty_database_url: str) -> None:
+@shows("schema.version", "error")
+def test_the_schema_is_missing(make_well: MakeApp, empty_database_url: str, ask: Ask) -> None:
     app = make_well(SQLALCHEMY_DATABASE_URI=empty_database_url)
+    assert ask("schema.version").state == "ok"
+    assert ask("schema.version", app).state == "error"
     found = {each["id"]: each for each in _values(lambda: app)["checks"]}
     assert found["schema.version"]["sentence"].startswith("The database has opsjobs schema 0, ")
     assert found["schema.version"]["run"] == "flask db upgrade"

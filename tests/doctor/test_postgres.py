@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, tzinfo
-from typing import Any
+from pathlib import Path
 
 import pytest
 
 from flask_opsjobs.doctor import postgres
-from tests.doctor.conftest import Ask
+from tests.conftest import MakeApp
+from tests.doctor.conftest import Ask, shows
 from tests.support.engine import Bench
 from tests.support.waiting import wait_until
 
 
+@shows("postgres.version")
 def test_an_old_version(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ask("postgres.version").state == "ok"
     monkeypatch.setattr(postgres, "_OLDEST_VERSION", 990_000)
     assert ask("postgres.version").state == "error"
 
 
-@pytest.mark.parametrize(
-    ("ahead", "state"), [(1.5, "ok"), (5, "warning"), (-5, "warning"), (60, "error")]
-)
-def test_a_clock_that_is_off(
-    ahead: float, state: str, ask: Ask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """This machine's, against those of Postgres and of Redis."""
-
-    class _Shifted(datetime):
-        @classmethod
-        def now(cls, tz: tzinfo | None = None) -> Any:
-            return datetime.now(tz) + timedelta(seconds=ahead)
-
-    monkeypatch.setattr(postgres, "datetime", _Shifted)
-    assert ask("postgres.clock").state == state
-
-
+@shows("postgres.connections")
 def test_too_few_connections(ask: Ask, bench: Bench) -> None:
     database = bench.connection.info.dbname
     assert ask("postgres.connections").state == "ok"
@@ -50,6 +35,7 @@ def test_too_few_connections(ask: Ask, bench: Bench) -> None:
     )
 
 
+@shows("postgres.long_transaction")
 def test_a_long_transaction(ask: Ask, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     with bench.connection.transaction():
         bench.connection.execute("SELECT 1")
@@ -62,14 +48,44 @@ def test_a_long_transaction(ask: Ask, bench: Bench, monkeypatch: pytest.MonkeyPa
     )
 
 
-def test_many_dead_rows(ask: Ask, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    execute = bench.connection.execute
-    # Other tests have used this database.
-    execute("VACUUM")
+@shows("postgres.vacuum")
+def test_many_dead_rows(ask: Ask, bench: Bench) -> None:
+    """Nobody vacuums the servers of tests."""
+    execute, queue = bench.connection.execute, "SELECT now(), 'default' FROM generate_series(1, {})"
+    execute("VACUUM opsjobs.job_count_deltas")
+
+    def die(number: int) -> None:
+        execute(f"INSERT INTO opsjobs.job_count_deltas (at, queue) {queue.format(number)}")
+        execute("DELETE FROM opsjobs.job_count_deltas")
+        execute("SELECT pg_stat_force_next_flush()")
+
+    die(90_000)
+    wait_until(lambda: bench.row(_DEAD)["dead"] >= 90_000)
     assert ask("postgres.vacuum").state == "ok"
-    for _ in range(3):
-        execute("UPDATE opsjobs.workers SET pid = pid + 1")
-    execute("SELECT pg_stat_force_next_flush()")
-    monkeypatch.setattr(postgres, "_MANY_DEAD", 1)
-    wait_until(lambda: ask("postgres.vacuum").state == "warning")
-    assert "dead rows" in ask("postgres.vacuum").sentence
+    die(10_001)
+    wait_until(lambda: bench.row(_DEAD)["dead"] > 100_000)
+    found = ask("postgres.vacuum")
+    assert (found.state, "The table job_count_deltas has 10" in found.sentence) == ("warning", True)
+    execute("VACUUM opsjobs.job_count_deltas")
+
+
+_DEAD = "SELECT n_dead_tup AS dead FROM pg_stat_user_tables WHERE relname = 'job_count_deltas'"
+
+
+@shows("postgres.reachable")
+def test_a_server_that_is_away(make_well: MakeApp, ask: Ask, tmp_path: Path) -> None:
+    """What to run says where the URL leads, also when its query says so, and no password."""
+    assert ask("postgres.reachable").state == "ok"
+    place = f"host={tmp_path}&port=5433&user=shop&password=s3cret"
+    for url, run in (
+        ("nobody:s3cret@127.0.0.1:1/nothing", "-h 127.0.0.1 -p 1 -U nobody -d nothing"),
+        (f"/nothing?{place}&connect_timeout=2", f"-h {tmp_path} -p 5433 -U shop -d nothing"),
+        (
+            f"me:s3cret@/nothing?host={tmp_path},127.0.0.1&port=1,2",
+            f"-h {tmp_path},127.0.0.1 -p 1,2 -U me -d nothing",
+        ),
+    ):
+        app = make_well(SQLALCHEMY_DATABASE_URI=f"postgresql+psycopg://{url}")
+        found = ask("postgres.reachable", app)
+        assert (found.state, found.run) == ("error", f"pg_isready {run}")
+        assert "s3cret" not in f"{found}"

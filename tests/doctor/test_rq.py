@@ -11,23 +11,21 @@ from rq.serializers import JSONSerializer
 
 from flask_opsjobs.loops import observe
 from flask_opsjobs.loops.loop import Runner
-from tests.doctor.conftest import Ask
+from tests.doctor.conftest import Ask, shows
 from tests.support.engine import Bench
 
 
-@pytest.mark.parametrize(
-    ("installed", "state"), [("3.0.9", "ok"), ("3.7.1", "warning"), ("2.6.0", "error")]
-)
-def test_the_version_of_rq(
-    installed: str, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Ask
-) -> None:
-    folder = tmp_path / f"rq-{installed}.dist-info"
-    folder.mkdir()
-    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: rq\nVersion: {installed}\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    assert ask("rq.version").state == state
+@shows("rq.version")
+def test_the_version_of_rq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Ask) -> None:
+    for installed, state in (("3.0.9", "ok"), ("3.7.1", "warning"), ("2.6.0", "error")):
+        folder = tmp_path / installed / f"rq-{installed}.dist-info"
+        folder.mkdir(parents=True)
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: rq\nVersion: {installed}\n")
+        monkeypatch.syspath_prepend(str(folder.parent))
+        assert ask("rq.version").state == state
 
 
+@shows("rq.plain_workers")
 def test_a_plain_worker_on_a_queue_of_the_app(bench: Bench, redis_client: Redis, ask: Ask) -> None:
     def register(queue: str) -> None:
         queues = [Queue(queue, connection=redis_client)]
@@ -41,6 +39,7 @@ def test_a_plain_worker_on_a_queue_of_the_app(bench: Bench, redis_client: Redis,
     assert (found.state, "plain-default" in found.sentence) == ("warning", True)
 
 
+@shows("rq.serializer")
 def test_a_job_that_another_serializer_has_written(redis_client: Redis, ask: Ask) -> None:
     Queue("default", connection=redis_client).enqueue("shop.archive", "x", job_id="pickled")
     Queue("elsewhere", connection=redis_client, serializer=JSONSerializer).enqueue("shop.archive")

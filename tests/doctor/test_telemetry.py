@@ -15,12 +15,11 @@ from opentelemetry.sdk.trace.export import (
     BatchSpanProcessor,
     ConsoleSpanExporter,
     SimpleSpanProcessor,
-    SpanExporter,
 )
 
 from flask_opsjobs import signals
 from tests.conftest import MakeApp
-from tests.doctor.conftest import Ask
+from tests.doctor.conftest import Ask, shows
 from tests.support.trackers import KeptTransport
 
 
@@ -52,6 +51,7 @@ def test_without_a_tracker_there_is_nothing_to_check(
     assert ask("telemetry.exporter").state == "skipped"
 
 
+@shows("telemetry.error_tracker")
 @pytest.mark.usefixtures("sentry")
 def test_sentry_hears_of_failed_jobs_unless_it_is_off(
     ask: Ask, make_well: MakeApp, request: pytest.FixtureRequest
@@ -79,19 +79,14 @@ class OverGrpc(ConsoleSpanExporter):
     __module__ = "opentelemetry.exporter.otlp.proto.grpc.trace_exporter"
 
 
+@shows("telemetry.exporter")
 @pytest.mark.parametrize("processor", [SimpleSpanProcessor, BatchSpanProcessor])
-@pytest.mark.parametrize(
-    ("exporter", "state"), [(OverGrpc, "warning"), (ConsoleSpanExporter, "ok")]
-)
 def test_an_exporter_over_grpc_is_named(
-    ask: Ask,
-    monkeypatch: pytest.MonkeyPatch,
-    processor: Any,
-    exporter: type[SpanExporter],
-    state: str,
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, processor: Any
 ) -> None:
-    provider = TracerProvider()
-    provider.add_span_processor(processor(exporter()))
-    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
-    assert ask("telemetry.exporter").state == state
-    provider.shutdown()
+    for exporter, state in ((OverGrpc, "warning"), (ConsoleSpanExporter, "ok")):
+        provider = TracerProvider()
+        provider.add_span_processor(processor(exporter()))
+        monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+        assert ask("telemetry.exporter").state == state
+        provider.shutdown()

@@ -28,7 +28,7 @@ def _fail(scene: Scene, on: Bench | None = None, max_attempts: int = 1) -> None:
     scene.run("roll_up")
 
 
-def _decide(scene: Scene, action: str, **params: Any) -> None:
+def decide(scene: Scene, action: str, **params: Any) -> None:
     failure = scene.bench.row("SELECT id FROM opsjobs.failures")["id"]
     receipt = Operator(scene.bench.host).run(
         f"failure.{action}", [f"failure/{failure}"], **WHY, params=params
@@ -37,14 +37,14 @@ def _decide(scene: Scene, action: str, **params: Any) -> None:
 
 
 def _resolve(scene: Scene) -> None:
-    _decide(scene, "resolve", deploy="this")
+    decide(scene, "resolve", deploy="this")
 
 
 # --- failure_new
 
 
 def _ignore_until_one_more(scene: Scene) -> None:
-    _decide(scene, "ignore", until=None, more=1, rate=None)
+    decide(scene, "ignore", until=None, more=1, rate=None)
 
 
 def _fail_and_try_again(scene: Scene) -> None:

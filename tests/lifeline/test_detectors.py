@@ -18,6 +18,7 @@ from flask_opsjobs.lifeline.detectors import DETECTORS, rq_dependents_stuck
 from flask_opsjobs.lifeline.incidents import words_of
 from flask_opsjobs.lifeline.queries import find_incident
 from flask_opsjobs.lifeline.repairs import Repair, repairs_of
+from tests.doctor.agreement import NOW, agree_on
 from tests.lifeline import (
     detecting_audit,
     detecting_composition,
@@ -97,8 +98,13 @@ def test_each_class_has_a_case_and_a_near_miss() -> None:
 
 
 @pytest.mark.parametrize("class_", CLASSES)
-def test_it_is_found_cleared_and_reopened(scene: Scene, class_: str) -> None:
+def test_it_is_found_cleared_and_reopened(
+    scene: Scene, class_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The overview's headline and the doctor say the same."""
     detector, case = DETECTORS[class_], CASES[class_]
+    agreement = agree_on(scene, monkeypatch)
+    agreement.is_silent()
     case.make(scene)
     scene.look(passes_until(detector.open_after))
     (found,) = scene.incidents()
@@ -109,11 +115,13 @@ def test_it_is_found_cleared_and_reopened(scene: Scene, class_: str) -> None:
     assert words.why.endswith((".", "!")) or found["facts"].get("error")
     kinds = {row["kind"] for row in scene.bench.rows("SELECT kind FROM opsjobs.evidence")}
     assert kinds > {"opened"}, "an incident without evidence"
+    agreement.tells(found)
 
     case.undo(scene)
     scene.look(passes_until(detector.quiet_after))
     (cleared,) = scene.incidents()
     assert (cleared["state"], cleared["resolved_by"]) == ("resolved", "cleared")
+    agreement.is_silent(words.title)
 
     case.make(scene)
     scene.look(passes_until(detector.open_after))
@@ -321,7 +329,12 @@ def test_failed_passes_that_each_take_long_are_counted(scene: Scene, class_: str
 
 
 @pytest.mark.parametrize(("class_", "name"), NEAR_MISSES)
-def test_a_near_miss_stays_silent(scene: Scene, class_: str, name: str) -> None:
+def test_a_near_miss_stays_silent(
+    scene: Scene, class_: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The overview's headline and the doctor are silent too."""
     with near_miss_of(CASES[class_], name, scene):
         scene.look(passes_until(DETECTORS[class_].open_after))
+        if name not in NOW:
+            agree_on(scene, monkeypatch).is_silent()
     assert scene.incidents() == []

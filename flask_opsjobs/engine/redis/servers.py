@@ -29,6 +29,7 @@ class RedisServer:
 
     `most_memory` is 0 without a limit. `latency_seconds` is the median of three answers. `foreign_prefixes`
     are the prefixes of keys under which workers of RQ listen while none does under that of this process.
+    Of a cluster only the address and the version are read.
     """
 
     address: str
@@ -55,13 +56,16 @@ def read_servers(connections: RedisConnections, names: Iterable[str]) -> Iterato
 
 def _read(redis: Redis) -> RedisServer:
     info: dict[str, Any] = redis.info()
+    version = str(info.get("redis_version", ""))
+    if info.get("cluster_enabled"):
+        # It refuses to read keys of other nodes.
+        return RedisServer(address_of(redis), version=version, is_cluster=True)
     return RedisServer(
         address=address_of(redis),
-        version=str(info.get("redis_version", "")),
+        version=version,
         eviction=str(info.get("maxmemory_policy", "noeviction")),
         used_memory=int(info.get("used_memory") or 0),
         most_memory=int(info.get("maxmemory") or 0),
-        is_cluster=bool(info.get("cluster_enabled")),
         is_suspended=bool(redis.exists(WORKERS_SUSPENDED)),
         foreign_prefixes=_find_foreign_prefixes(redis),
         latency_seconds=median(_time_of_answer(redis) for _ in range(3)),

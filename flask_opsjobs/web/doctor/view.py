@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from flask import Flask, Response, current_app
 
-from ...doctor.check import ERROR, OK, SKIPPED, WARNING
-from ...doctor.examination import examine
+from ...doctor.check import ERROR, OK, WARNING
+from ...doctor.examination import examine, say_unasked
 from ..app import pages
 from ..app.host import heavy
 
@@ -25,6 +25,9 @@ def page() -> Response:
             ("errors", "Errors", "something does not work", found.in_state(ERROR)),
             ("warnings", "Warnings", "it works, but somebody should look", found.in_state(WARNING)),
         ],
-        left_out=found.in_state(SKIPPED),
+        unasked=[
+            (cause, say_unasked(cause, results), results)
+            for cause, results in found.unasked.items()
+        ],
         fine=found.in_state(OK),
     )
