@@ -55,7 +55,8 @@ def agreement(
     """What is said of a scene. The class is that of incidents that its loop `detect` looks for."""
     assert db.session is not None
     assert note.name == "note"
-    class_ = request.node.callspec.params.get("class_", "lease_leaked")
+    is_chosen = "class_" in request.fixturenames
+    class_ = request.getfixturevalue("class_") if is_chosen else "lease_leaked"
     return agree_on(Scene(bench, class_, request.getfixturevalue), monkeypatch)
 
 

@@ -27,6 +27,7 @@ def test_a_host_that_serves_rq_dashboard_itself(make_well: MakeApp, ask: Ask) ->
     assert ask("bridge.host_mount").state == "ok", "the bridge is mounted"
     app = make_well()
     app.register_blueprint(rq_dashboard.blueprint, url_prefix="/rq")
+    assert app.url_map  # an app of the tests adds its blueprints when its URLs are asked for
     found = ask("bridge.host_mount", app)
     assert (found.state, "/rq/requeue/<queue_name>" in found.evidence) == ("warning", True)
 
