@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
@@ -40,16 +40,15 @@ def _reachable(context: CheckContext) -> CheckAnswer:
     return ok("Postgres answers.")
 
 
-# How `pg_isready` takes what the URL gives to libpq. A password is not among them.
+# How `pg_isready` takes what psycopg gets of the URL. A password is not among them.
 _OPTIONS = {"host": "-h", "port": "-p", "user": "-U", "dbname": "-d"}
 
 
 def _pg_isready(engine: Engine) -> str:
     """The command that asks the server of this engine; what the URL leaves out, libpq decides there too."""
     _, given = engine.dialect.create_connect_args(engine.url)
-    place = conninfo_to_dict(make_conninfo(**{name: given.get(name) for name in _OPTIONS}))
-    options = [(option, f"{place[name]}") for name, option in _OPTIONS.items() if name in place]
-    return shlex.join(["pg_isready", *(word for pair in options for word in pair)])
+    options = [[option, f"{given[name]}"] for name, option in _OPTIONS.items() if given.get(name)]
+    return shlex.join(["pg_isready", *chain.from_iterable(options)])
 
 
 def _version(context: CheckContext) -> CheckAnswer:
