@@ -1,5 +1,5 @@
--- Finds the queue whose first job without a limiter has been due for longest, but no paused one: one probe for
--- each priority of each queue. The lane of a job without a limiter has the name of its queue.
+-- Finds the queue, not a paused one, whose first job without a limiter has been due for longest. One probe
+-- for each priority of each queue. The lane of a job without a limiter has the name of its queue.
 -- Rows: opsjobs, since no other is available.
 -- Run by the doctor, read-only. Indexes: jobs_due, jobs_by_queue.
 WITH RECURSIVE first (lane, priority, due_at) AS (
