@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from sqlalchemy import func, select
 
 from ..core import sql
-from ..core.words import agree, counted, span
+from ..core.words import agree, counted, moment, span
 from ..jobs.models import Job
 from ..lifeline.detectors import integrity_off
 from ..lifeline.incidents import words_of
-from ..lifeline.integrity import QueueDifference, list_differences
+from ..lifeline.integrity import QueueDifference, list_differences, list_integrity_checks
+from ..lifeline.loop_runs import find_loop
+from ..overview.headline import NOT_COUNTED
 from ..queues.models import Queue
-from .check import ERROR, WARNING, CheckAnswer, CheckContext, DoctorCheck, error, ok, warning
+from .check import (
+    ERROR,
+    WARNING,
+    CheckAnswer,
+    CheckContext,
+    DoctorCheck,
+    error,
+    ok,
+    skipped,
+    warning,
+)
 from .incidents import driver_connection, look_for
 
 _LONG_PAUSE = timedelta(days=1)
@@ -24,9 +36,14 @@ _MOST_QUEUES = 500
 _SEE = "flask opsjobs incidents"
 
 
-def _list_differences(context: CheckContext) -> list[QueueDifference]:
+def _read_integrity(context: CheckContext) -> tuple[Sequence[QueueDifference], bool, str]:
+    """What the last integrity check found, whether it is still made, and as of when its counts are."""
     with context.reading() as read:
-        return list_differences(driver_connection(read), read.now, context.host.settings)
+        found = list_differences(driver_connection(read), read.now, context.host.settings)
+        loop = find_loop(read.session, read.now, "check_integrity")
+        counted = [row.counted_at for row in list_integrity_checks(read.session)]
+    as_of = f"As of {moment(min(counted))}." if counted else ""
+    return found, bool(loop and loop.is_running), as_of
 
 
 def _look_for_difference(
@@ -35,10 +52,10 @@ def _look_for_difference(
     """A look at one part of the last integrity check of each queue."""
 
     def look(context: CheckContext) -> CheckAnswer:
-        found = context.once("differences", lambda: _list_differences(context))
+        found, is_made, as_of = context.once("integrity", lambda: _read_integrity(context))
         wrong = [each for each in found if part(each)]
         if not wrong:
-            return ok(fine)
+            return ok(fine, as_of) if is_made else skipped(NOT_COUNTED)
         words = words_of("integrity_off", integrity_off.find_difference(wrong[0]).facts)
         left = len(wrong) - 1
         more = (

@@ -37,6 +37,7 @@ NO_LOOP_MEANS = (
     "Nobody looks for incidents, scheduled and retryable jobs do not become due, and jobs of dead workers "
     "are not rescued."
 )
+NOT_COUNTED = "Whether a job is lost is not known: no integrity check is made."
 OTHER_LOOPS_RUN = "Other loops still run: the log of their process says why."
 NOBODY_LOOKS = (
     "Nobody looks for incidents.",
@@ -195,7 +196,7 @@ def say_whole(seen: Overview) -> str:
     if not seen.integrity:
         return ""
     if not any(loop.loop == "check_integrity" and loop.is_running for loop in seen.loops):
-        return "Whether a job is lost is not known: no integrity check is made."
+        return NOT_COUNTED
     off = [check.queue for check in seen.integrity if check.difference]
     if off:
         return f"The integrity check shows a difference: {_list(off)}."

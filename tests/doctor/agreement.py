@@ -141,9 +141,11 @@ class Agreement:
             assert late.state == "ok"
 
     def _keep_awake(self) -> None:
-        """What a case is not about: somebody looks for incidents, and a worker runs."""
+        """What a case is not about: somebody looks for incidents and counts jobs, and a worker runs."""
         if self.scene.class_ == "loop_silent":
             self.scene.run("detect")
+        if self.scene.class_ == "integrity_off":
+            self.scene.run("check_integrity")
         if self.scene.class_ == "queue_unserved":
             detecting_jobs.beat(self.scene)
 

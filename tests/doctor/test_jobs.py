@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from itertools import count
 from typing import Any
 
 import pytest
@@ -13,9 +12,12 @@ from redis import Redis
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.jobs.perform.outcomes import Outcome
-from flask_opsjobs.loops import check_integrity, stage
+from flask_opsjobs.loops import stage
 from flask_opsjobs.loops.loop import Runner
+from flask_opsjobs.overview.headline import NOT_COUNTED
+from tests.doctor.agreement import agree_on
 from tests.doctor.conftest import Ask, shows
+from tests.lifeline.detecting import Scene
 from tests.support.engine import Bench
 
 RecordJob = Callable[..., int]
@@ -23,16 +25,17 @@ WHY: dict[str, Any] = {"actor": "ada", "reason": "because it is a test", "author
 
 
 @pytest.fixture
-def compare(bench: Bench) -> Callable[[], None]:
-    """Counts the jobs and compares them with Redis, in passes a minute after the last dispatch."""
-    runner = Runner(check_integrity.LOOP, bench.host, "one")
-    passes = count(1)
+def compare(
+    bench: Bench, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], None]:
+    """Counts the jobs and compares them with Redis, in passes a minute apart; the doctor asks after them."""
+    scene = Scene(bench, "integrity_off", request.getfixturevalue)
+    agree_on(scene, monkeypatch)
 
     def run() -> None:
-        wait = timedelta(seconds=bench.host.settings.recall_seconds)
         for _ in range(3):
-            now = read_clock(bench.connection) + wait + next(passes) * timedelta(minutes=1)
-            runner.run_once(bench.connection, now)
+            scene.wait(60)
+            scene.run("check_integrity")
 
     return run
 
@@ -42,8 +45,11 @@ def test_a_row_that_somebody_deleted(
     bench: Bench, record_job: RecordJob, compare: Callable[[], None], ask: Ask
 ) -> None:
     first, _ = record_job(), record_job()
+    unknown = ask("jobs.integrity_off")
+    assert (unknown.state, unknown.sentence) == ("skipped", NOT_COUNTED)
     compare()
-    assert ask("jobs.integrity_off").state == "ok"
+    fine = ask("jobs.integrity_off")
+    assert (fine.state, fine.evidence.startswith("As of 20")) == ("ok", True), fine
     Operator(bench.host).cancel(first, **WHY)
     Operator(bench.host).delete(first, **WHY)
     compare()
