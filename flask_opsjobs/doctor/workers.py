@@ -34,7 +34,7 @@ _look_for_unserved = look_for(
 def _listeners(context: CheckContext) -> CheckAnswer:
     found = _look_for_unserved(context)
     if found.state == OK and not any(each.is_listening for each in list_alive(context)[0]):
-        return warning(NO_WORKER, "No job is due that waits for one.", "flask opsjobs worker")
+        return warning(NO_WORKER, "A job waits until one runs.", "flask opsjobs worker")
     return found
 
 

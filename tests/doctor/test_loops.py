@@ -31,10 +31,10 @@ def _pass(bench: Bench, name: str, ago: timedelta = timedelta()) -> None:
 @shows("loops.slow")
 def test_a_pass_that_is_longer_than_its_interval(bench: Bench, ask: Ask) -> None:
     """It waits for somebody's lock on our table. So that the test is short, the interval is too."""
-    runner = Runner(replace(LOOPS_BY_NAME["expire"], every_seconds=every(0.3)), bench.host, "one")
+    runner = Runner(replace(LOOPS_BY_NAME["expire"], every_seconds=every(0.6)), bench.host, "one")
     runner.run_once(bench.connection)
     assert ask("loops.slow").state == "ok"
-    with _locked(bench, seconds=0.5):
+    with _locked(bench, seconds=0.8):
         runner.run_once(bench.connection)
     found = ask("loops.slow")
     assert (found.state, "expire took" in found.evidence) == ("warning", True), found
