@@ -23,7 +23,7 @@ PREFIX = "/ops/jobs"
 METRICS_TOKEN = "only-for-the-bench"
 # What they answer when it is not 200.
 ANSWERS = {"jump": 303, "missing": 404}
-AIM_MS, SEARCH_AIM_MS, BUNDLE_AIM_MS = 50, 100, 80
+AIM_MS, SEARCH_AIM_MS, BUNDLE_AIM_MS, DOCTOR_AIM_MS = 50, 100, 80, 500
 _PART = re.compile(r"<(?:\w+:)?(\w+)>")
 
 
@@ -147,6 +147,8 @@ def _asks(url: Url, known: Known) -> Iterator[Ask]:
 def _aim(url: Url, query: Mapping[str, str]) -> int:
     if url.endpoint.startswith("forensics_subject"):
         return BUNDLE_AIM_MS
+    if url.endpoint == "doctor":
+        return DOCTOR_AIM_MS
     is_search = any(str(value).startswith("args.") for value in query.values())
     return SEARCH_AIM_MS if is_search else AIM_MS
 
