@@ -88,16 +88,16 @@ VIEWS = (
             "jobs": "rows",
             "id": "name",
             **dict.fromkeys(("created_at", "started_at", "ended_at"), "plain"),
-            "description": "text",
-            "exc_info": "text",
+            "says": "plain",
+            **dict.fromkeys(("function", "description", "exc_info"), "text"),
         },
     ),
     BridgeView(
         "job",
         "job_view",
         "job_info",
-        ("/<int:number>/view/job/<rq_id>",),
-        "/<int:number>/data/job/<rq_id>.json",
+        ("/<int:number>/view/job/<path:rq_id>",),
+        "/<int:number>/data/job/<path:rq_id>.json",
         {
             **dict.fromkeys(("id", "origin", "depends_on"), "name"),
             **dict.fromkeys(("created_at", "enqueued_at", "started_at", "ended_at"), "plain"),
@@ -111,8 +111,8 @@ VIEWS = (
 
 # Addresses at which rq-dashboard changes something. They answer 403, whatever the method.
 WRITES = (
-    "/job/<rq_id>/delete",
-    "/job/<rq_id>/requeue",
+    "/job/<path:rq_id>/delete",
+    "/job/<path:rq_id>/requeue",
     "/requeue/<path:queue>",
     "/queue/<path:queue>/<registry>/empty",
     "/queue/<path:queue>/compact",

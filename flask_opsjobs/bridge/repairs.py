@@ -7,7 +7,9 @@ These are the repairs, beside the serializer:
 2. `BridgeJob.get_call_string` writes the call without unpickling it, also when it cannot be read.
 3. `BridgeWorker._set_connection` leaves the time limit of the connection as it is. RQ sets it to minutes.
 4. `BridgeWorker.get_current_job` answers also when RQ's record of the job is gone or cannot be read.
-5. `count_and_list_jobs` reads exactly one page of a registry, at most 200 jobs, in one pipeline.
+5. `count_and_list_jobs` reads exactly one page of a registry, at most 200 jobs, in two pipelines. A row also
+   has the `function` of its job, or in `says` why RQ's record cannot be shown.
+6. `BridgeJob` takes any id. RQ 3 refuses or cuts those that earlier versions allowed: with a slash, a colon.
 """
 
 from __future__ import annotations
@@ -22,7 +24,6 @@ from redis import Redis
 from rq import Queue, Worker
 from rq.exceptions import NoSuchJobError
 from rq.job import Job as RQJob
-from rq.job import parse_job_id
 from rq.registry import (
     CanceledJobRegistry,
     DeferredJobRegistry,
@@ -37,8 +38,8 @@ from typing_extensions import override
 from ..engine.adopted.pickle_view import MOST_BYTES, Hides, RqView, view_job, view_value
 from ..engine.redis.reads import read_time
 
-UNREADABLE = "[not shown: RQ's record of this job cannot be read]"
-GONE = "[not shown: RQ has no record of this job]"
+UNREADABLE = "RQ's record of this job cannot be read"
+GONE = "RQ has no record of this job"
 MOST_A_PAGE = 200
 # In the environment of a request to rq-dashboard: the client to read with, and which keys the host hides.
 REDIS, HIDES = "opsjobs.redis", "opsjobs.hides"
@@ -52,6 +53,8 @@ _REGISTRIES = {
     "canceled": CanceledJobRegistry,
 }
 _OF_A_LIST = ("created_at", "started_at", "ended_at", "description", "exc_info")
+# So many bytes of the calls of one page are read. Of further jobs the function is not known.
+_MOST_BYTES_OF_CALLS = 2_000_000
 
 
 class ShowingSerializer:
@@ -69,7 +72,9 @@ class ShowingSerializer:
 
 
 class BridgeJob(RQJob):
-    """An RQ job that is only looked at."""
+    """An RQ job that is only looked at. `says` is why nothing but its id is known; None when more is."""
+
+    says: str | None = None
 
     def __init__(
         self,
@@ -78,7 +83,16 @@ class BridgeJob(RQJob):
         _serializer: Any = None,
         **_: Any,
     ) -> None:
-        super().__init__(id, connection, ShowingSerializer)
+        super().__init__(None, connection, ShowingSerializer)
+        self._id = id
+
+    @classmethod
+    @override
+    def fetch(cls, id: str, connection: Redis | None = None, serializer: Any = None) -> BridgeJob:
+        """Return the job of this id. Raises what RQ does when there is none or it cannot be read."""
+        job = cls(id, connection, serializer)
+        job.refresh()
+        return job
 
     @property
     @override
@@ -89,6 +103,8 @@ class BridgeJob(RQJob):
     @override
     def get_call_string(self) -> str:
         """Return the function with its arguments, as JSON writes them."""
+        if self.says is not None:
+            return _not_shown(self.says)
         return say_call(view_job({"data": self.data}, _hides()))
 
 
@@ -124,8 +140,7 @@ class BridgeWorker(Worker):
             return None
         job = BridgeJob(rq_id, connection=self.connection)
         job.created_at = None  # type: ignore[assignment]
-        job.description = says
-        job.data = b""
+        job.says, job.description = says, _not_shown(says)
         return job
 
 
@@ -155,7 +170,8 @@ def count_and_list_jobs(
     read: Any = redis.lrange if registry == "queued" else redis.zrange
     rq_ids = [str(_text(entry)) for entry in read(key, start, stop - 1)]
     if registry == "started":
-        rq_ids = [parse_job_id(entry) for entry in rq_ids]
+        # With the number of its run after it.
+        rq_ids = [entry.rpartition(":")[0] or entry for entry in rq_ids]
     if order == "dsc":
         rq_ids.reverse()
     return total, _list(redis, rq_ids)
@@ -179,24 +195,65 @@ def _key_of(queue: str, registry: str, redis: Redis) -> str:
 def _list(redis: Redis, rq_ids: Sequence[str]) -> list[dict[str, Any]]:
     with redis.pipeline() as pipe:
         for rq_id in rq_ids:
-            pipe.hmget(RQJob.key_for(rq_id), _OF_A_LIST)
+            key = RQJob.key_for(rq_id)
+            pipe.hmget(key, _OF_A_LIST)
             pipe.xrevrange(Result.get_key(rq_id), count=1)
+            pipe.hlen(key)
+            pipe.hstrlen(key, "data")
         answers = pipe.execute(raise_on_error=False)
-    pairs = zip(rq_ids, answers[::2], answers[1::2], strict=True)
-    return [_row(rq_id, fields, stream) for rq_id, fields, stream in pairs]
+    records = list(zip(rq_ids, *(answers[at::4] for at in range(4)), strict=True))
+    rows = [_row(*record) for record in records]
+    sizes = {
+        row["id"]: record[-1] for row, record in zip(rows, records, strict=True) if not row["says"]
+    }
+    functions = _name_functions(redis, sizes)
+    return [{**row, "function": functions.get(row["id"])} for row in rows]
 
 
-def _row(rq_id: str, fields: Any, stream: Any) -> dict[str, Any]:
-    row = {"id": rq_id, **dict.fromkeys(_OF_A_LIST)}
-    if not isinstance(fields, list):  # the key is no hash
-        return {**row, "description": UNREADABLE}
-    if not any(fields):
-        return {**row, "description": GONE}
-    row |= zip(_OF_A_LIST, map(_text, fields), strict=True)
+def _row(rq_id: str, fields: Any, stream: Any, number: Any, size: Any) -> dict[str, Any]:
+    """A job of a list: `number` is how many fields its hash has, `size` how long its data are.
+
+    In place of each is an error when something else is stored under the key.
+    """
+    if number == 0:
+        return _row_without(rq_id, GONE)
+    if not isinstance(fields, list) or not size:
+        return _row_without(rq_id, UNREADABLE)
+    row = dict(zip(_OF_A_LIST, map(_text, fields), strict=True))
     moments = {name: _iso(row[name]) for name in _OF_A_LIST if name.endswith("_at")}
+    if any(row[name] and moment is None for name, moment in moments.items()):
+        return _row_without(rq_id, UNREADABLE)
     newest = stream[0][1] if isinstance(stream, list) and stream else {}
     raised = {"exc_info": fields[-1], "exc_string": newest.get(b"exc_string")}
-    return {**row, **moments, "exc_info": view_job(raised, _hides()).error}
+    error = view_job(raised, _hides()).error
+    return {"id": rq_id, "says": None, **row, **moments, "exc_info": error}
+
+
+def _row_without(rq_id: str, says: str) -> dict[str, Any]:
+    row = {"id": rq_id, "says": says, **dict.fromkeys(_OF_A_LIST)}
+    return {**row, "description": _not_shown(says)}
+
+
+def _name_functions(redis: Redis, sizes: Mapping[str, int]) -> dict[str, str | None]:
+    """The functions of these jobs, by their ids with the sizes of their data."""
+    left, chosen = _MOST_BYTES_OF_CALLS, []
+    for rq_id, size in sizes.items():
+        if size <= min(left, MOST_BYTES):
+            left -= size
+            chosen.append(rq_id)
+    with redis.pipeline() as pipe:
+        for rq_id in chosen:
+            pipe.hget(RQJob.key_for(rq_id), "data")
+        calls = pipe.execute(raise_on_error=False)
+    return {
+        rq_id: view_job({"data": call}, _hides()).function
+        for rq_id, call in zip(chosen, calls, strict=True)
+        if isinstance(call, bytes)
+    }
+
+
+def _not_shown(says: str) -> str:
+    return f"[not shown: {says}]"
 
 
 def _iso(text: str | None) -> str | None:
@@ -224,7 +281,7 @@ class RqJobFacts:
 
 def read_more(redis: Redis, rq_id: str, hides: Hides) -> RqJobFacts:
     """What rq-dashboard leaves out of a job, in three round trips. Raises `RedisError`."""
-    job = RQJob(rq_id, connection=redis)
+    job = BridgeJob(rq_id, connection=redis)
     with redis.pipeline() as pipe:
         pipe.hstrlen(job.key, "data")
         pipe.hget(job.key, "worker_name")

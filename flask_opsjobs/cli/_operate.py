@@ -98,7 +98,9 @@ def _say_plan(plan: Plan) -> list[str]:
 
 
 def _say_receipt(receipt: Receipt) -> list[str]:
-    lines = [receipt.says, *_lines(receipt.done, receipt.skipped)]
+    # The refusal of one target says what its skip says.
+    skipped = [skip for skip in receipt.skipped if skip.says != receipt.says]
+    lines = [receipt.says, *_lines(receipt.done, skipped)]
     if receipt.audit_sequence is not None:
         lines.append(f"audit {receipt.audit_sequence}")
     return lines

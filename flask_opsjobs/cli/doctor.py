@@ -12,6 +12,7 @@ from ..core.secret_patterns import clean_secrets
 from ..doctor.examination import examine
 from ..doctor.registry import CHECKS
 from ..doctor.report import as_lines, as_values
+from ..errors import ConfigError
 from . import plain, to_json
 
 
@@ -61,10 +62,13 @@ def doctor(
 
 
 def _load(info: ScriptInfo) -> tuple[Flask | None, str]:
-    """The app; or None, and why it does not start, without what looks like a secret."""
+    """The app; or None, why it does not start and what helps, without what looks like a secret."""
     try:
         return info.load_app(), ""
-    except click.ClickException as error:  # Flask found no app
+    except click.ClickException as error:  # Flask found no app, and says how to name it
         return None, clean_secrets(error.format_message())
+    except ConfigError as error:  # it says what to do
+        return None, clean_secrets(f"ConfigError: {error}.")
     except Exception as error:
-        return None, clean_secrets(f"{type(error).__name__}: {error}")
+        says = clean_secrets(f"{type(error).__name__}: {error}".removesuffix("."))
+        return None, f"{says}. `flask routes` prints where it was raised."

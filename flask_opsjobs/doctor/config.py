@@ -30,9 +30,7 @@ _VIEWS = ("overview.view", "jobs.view", "payload.view", "audit.view")
 
 def _app(context: CheckContext) -> CheckAnswer:
     if context.app is None:
-        return error(
-            "The app does not start.", context.why_not, run="flask opsjobs install --check"
-        )
+        return error("The app does not start.", context.why_not)
     if sentence := plan.find_unjoined(context.app):
         return error(f"{sentence[:1].upper()}{sentence[1:]}.", run="flask opsjobs install")
     return ok("The app starts, and has joined OpsJobs.")

@@ -289,13 +289,18 @@ def _never(_inquiry: Inquiry) -> bool:
     return False
 
 
+def _nothing(_inquiry: Inquiry) -> tuple[str, Related] | None:
+    return None
+
+
 @dataclass(frozen=True)
 class Kind:
     """One kind of subjects. `permission` is that of its page; its reader needs `forensics.view` too.
 
     `read_key` makes the text after `<name>/` canonical, and returns None for what names no subject. `tell`
     returns None when nothing of the subject is stored. `was_there`: whether something else, such as a greater
-    id, tells that it was.
+    id, tells that it was. `find_other` says of a key that names no subject of this kind what it names
+    instead, in a sentence.
     """
 
     name: str
@@ -303,3 +308,4 @@ class Kind:
     read_key: Callable[[str], str | None]
     tell: Callable[[Inquiry], Told | None]
     was_there: Callable[[Inquiry], bool] = _never
+    find_other: Callable[[Inquiry], tuple[str, Related] | None] = _nothing

@@ -12,7 +12,7 @@ from ..core.reading import read_snapshot
 from ..host import Host
 from ..lifeline.queries import IncidentRow, list_incidents_about
 from . import lines
-from .bundle import Bundle, History, Inquiry, Lack, LeftOut, Related
+from .bundle import Bundle, History, Inquiry, Kind, Lack, LeftOut, Related
 from .completeness import find_blind_windows, find_lacking, judge
 from .paths import list_paths
 from .registry import read_kind
@@ -46,8 +46,7 @@ def find_bundle(
     incidents = _incidents(inquiry)
     events = [*decisions, *lines.tell_incidents(incidents)]
     if told is None:
-        was_there = bool(events) or kind.was_there(inquiry)
-        return _of_nothing(inquiry, events, left_out, incidents, was_there=was_there)
+        return _of_nothing(kind, inquiry, events, left_out, incidents)
     windows = find_blind_windows(inquiry, told.watches)
     for found, cut in (
         lines.list_deploy_lines(inquiry, told.since, told.until),
@@ -113,24 +112,27 @@ def _relate(incident: IncidentRow) -> Related:
 
 
 def _of_nothing(
+    kind: Kind,
     inquiry: Inquiry,
     events: Sequence[Event],
     left_out: Sequence[LeftOut],
     incidents: Sequence[IncidentRow],
-    *,
-    was_there: bool,
 ) -> Bundle:
     """The bundle of a subject whose rows are gone, or never were."""
-    kind, _, key = inquiry.subject.partition("/")
+    name, other = f"{kind.name} {inquiry.key}", None
+    was_there = bool(events) or kind.was_there(inquiry)
     if was_there:
-        says = f"The rows of {kind} {key} are removed. What others recorded about it is below."
-        lacking = f"the rows of {kind} {key} themselves: they are removed, or were never committed"
+        says = f"The rows of {name} are removed. What others recorded about it is below."
+        lacking = f"the rows of {name} themselves: they are removed, or were never committed"
     else:
-        says = f"Nothing is known of {kind} {key}."
-        lacking = f"everything about {kind} {key}: no row, no decision and no incident names it"
+        says = f"Nothing is known of {name}: no row, no decision and no incident names it."
+        lacking = f"everything about {name}"
+        if found := kind.find_other(inquiry):
+            says, other = found
+            lacking = f"a {name}: there is none"
     return Bundle(
         subject=inquiry.subject,
-        title=f"{kind.capitalize()} {key}",
+        title=f"{name[:1].upper()}{name[1:]}",
         state=None,
         diagnosis=says,
         quote=None,
@@ -140,7 +142,7 @@ def _of_nothing(
         until=None,
         timeline=make_timeline(events, left_out),
         evidence=(),
-        related=tuple(map(_relate, incidents)),
+        related=(*([other] if other else []), *map(_relate, incidents)),
         paths=list_paths(inquiry, None, incidents),
         runbook=find_runbook(inquiry, incidents),
         read_at=inquiry.now,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from ..actions.domain import Action, Request, say_target
 from ..actions.planning import make_plan
@@ -151,6 +152,7 @@ def bridge(inquiry: Inquiry, place: str, rq_id: str, says: str = "") -> Path:
         kind="bridge",
         title=f"Look at {rq_id} in RQ",
         says=says,
-        target=f"rq/{place}/{rq_id}",
+        # A place has slashes, as an address of Redis does, and an id may have some too.
+        target=f"rq/{place}/{quote(rq_id, safe='')}",
         refusal=refusal,
     )

@@ -196,7 +196,7 @@ def _paths(bundle: Bundle) -> Iterator[Block]:
         items = [Point(path.title, say_path(path), path.url) for path in bundle.paths]
         yield Points(items, is_numbered=True)
     else:
-        yield Text("Nothing.")
+        yield Text(say_no_path(bundle))
     runbook = bundle.runbook
     if runbook is None:
         return
@@ -253,6 +253,15 @@ def say_path(path: Path) -> str:
         owner += ", inspection only"
     refusal = f"Not possible now: {path.refusal}." if path.refusal else ""
     return " ".join(filter(None, (f"({owner}).", path.says, refusal)))
+
+
+def say_no_path(bundle: Bundle) -> str:
+    """Why nothing can be done about a subject now."""
+    if bundle.completeness == "unknown":
+        return "There is nothing to act on. Check how it is written, or look for its id or name in Forensics."
+    if bundle.state is None:  # it is removed, or is no thing that has one, such as a person
+        return "No action could change anything of it. Its timeline has what is recorded."
+    return "Its state allows no action, and nobody else has anything to do about it."
 
 
 def write_cell(column: Column, cell: Cell) -> str:

@@ -11,13 +11,17 @@ from typing import Any
 import pytest
 from flask import Flask
 from redis import Redis
-from rq import Queue
+from rq import Queue, SimpleWorker
 from rq.job import Job as RQJob
+from rq.results import Result
 from sqlalchemy.orm import Session
 
+from flask_opsjobs.bridge.repairs import BridgeJob
 from flask_opsjobs.core.display import FAILED, NO_PAYLOAD
+from flask_opsjobs.jobs.adopted.models import RqFacts
+from flask_opsjobs.jobs.models import Job
 from tests.bridge.rq_site import HTML, QUEUE, READABLE, RqSite
-from tests.support.plain import note_plain
+from tests.support.plain import fail_plain, note_plain
 from tests.web.conftest import Access
 from tests.web.every import soup
 from tests.web.rows import make_job
@@ -31,6 +35,11 @@ def _words(text: str) -> str:
 
 def _list(registry: str, page: str = "8/asc/1", queue: str = QUEUE) -> str:
     return f"/rq/0/view/jobs/{queue}/{registry}/{page}"
+
+
+def _id_of(row: Any) -> str:
+    """The id of a job in a list, which its text may shorten."""
+    return str(row.select_one("a.id")["href"]).rpartition("/")[2]
 
 
 def test_no_pickle_is_run_and_what_cannot_be_read_hides_nothing_else(
@@ -59,9 +68,78 @@ def test_no_pickle_is_run_and_what_cannot_be_read_hides_nothing_else(
 
 def test_a_worker_whose_job_is_gone_is_shown(get: Get, in_rq: RqSite) -> None:
     in_rq.redis.delete(RQJob.key_for(in_rq.ids["started"]))
+    says = "[not shown: RQ has no record of this job]"
     (worker,) = get("/rq/0/data/workers.json").json["workers"]
-    assert worker["current_job"]["description"] == "[not shown: RQ has no record of this job]"
-    assert in_rq.ids["started"] in get("/rq/0/view/workers").text
+    assert worker["current_job"]["description"] == worker["current_job"]["call_string"] == says
+    text = get("/rq/0/view/workers").text
+    assert in_rq.ids["started"] in text
+    assert says in text
+
+
+def test_a_job_that_cannot_be_read_says_so_in_its_row(
+    get: Get, in_rq: RqSite, access: Access
+) -> None:
+    line = Queue(QUEUE, connection=in_rq.redis)
+    no_hash, no_data = (line.enqueue(note_plain, "x").id for _ in range(2))
+    in_rq.redis.set(RQJob.key_for(no_hash), "x")
+    in_rq.redis.hdel(RQJob.key_for(no_data), "data")
+    damaged = [in_rq.ids["unreadable"], no_hash, no_data]
+    wanted = {
+        **dict.fromkeys(damaged, "RQ's record of this job cannot be read"),
+        in_rq.ids["lost"]: "RQ has no record of this job",
+    }
+    for held in (True, False):
+        if not held:
+            access.held.remove("payload.view")
+        rows = {
+            _id_of(row): row
+            for row in soup(get(_list("queued", "25/asc/1")).text).select("tbody tr")
+        }
+        assert {*wanted, in_rq.ids["queued"]} <= {*rows}
+        for rq_id, says in wanted.items():
+            assert rows[rq_id].select_one("[data-label=function]").text.strip() == says
+    for rq_id in damaged:
+        get(f"/rq/0/view/job/{rq_id}", 404)
+
+
+def test_a_row_shows_the_function_and_a_description_of_one_s_own(get: Get, in_rq: RqSite) -> None:
+    cells = {
+        _id_of(row): row.select_one("[data-label=function]")
+        for row in soup(get(_list("queued")).text).select("tbody tr")
+    }
+    own, described = cells[in_rq.ids["queued"]], cells[in_rq.ids["poisoned"]]
+    assert own.text.strip() == "tests.support.plain.note_plain"
+    assert described.select_one(".mono").text == "tests.support.plain.note_plain"
+    assert described.select_one(".mute").text == HTML
+    running = soup(get("/rq/0/view/workers").text).select_one("[data-label=runs]")
+    assert "tests.support.plain.note_plain" in running.text
+    assert HTML in running.text
+
+
+# RQ 3 makes no such ids, but earlier versions do.
+ODD = ("a/b", "a//b", "a/b.json", "50%", "a%2Fb", "who?x=1", "a#b", "grün ✓", "a b", "a:b", "a&b+c")
+
+
+def test_a_job_is_reached_by_its_link_whatever_its_id(
+    get: Get, in_rq: RqSite, session: Session
+) -> None:
+    redis, line = in_rq.redis, Queue("odd", connection=in_rq.redis)
+    stored = RQJob.key_for(in_rq.ids["deferred"])
+    for rq_id in ODD:
+        redis.copy(stored, RQJob.key_for(rq_id))
+        redis.rpush(line.key, rq_id)
+        redis.sadd(BridgeJob(rq_id, redis).dependencies_key, "a/b")
+    listed = soup(get(_list("queued", "25/asc/1", "odd")).text).select("th a.id")
+    assert [link.text for link in listed] == [*ODD]
+    for rq_id, link in zip(ODD, listed, strict=True):
+        tree = soup(get(link["href"].removeprefix("/ops/jobs")).text)
+        assert tree.h2.text == rq_id
+        (data,) = [each for each in tree.select("a") if each.text == "JSON"]
+        assert get(data["href"].removeprefix("/ops/jobs")).json["id"] == rq_id
+        assert tree.select_one("dd a.id")["href"] == "/ops/jobs/rq/0/view/job/a/b"
+        job = _adopt(session, rq_id, "deferred")
+        for path in (f"/jobs/{job.id}", f"/forensics/job/{job.id}"):
+            assert soup(get(path).text).find("a", href=link["href"]), path
 
 
 def test_payload_needs_its_permission(get: Get, in_rq: RqSite, access: Access) -> None:
@@ -166,37 +244,42 @@ def test_a_middle_page_of_a_long_registry_comes_within_100_ms(
 ) -> None:
     number = pytestconfig.getoption("bridge_jobs")
     line = Queue("long", connection=redis_client)
-    line.enqueue(note_plain, "x")
+    failed = line.enqueue(fail_plain, "x" * 100)
+    SimpleWorker([line], connection=redis_client).work(burst=True, logging_level="CRITICAL")
     registry = line.failed_job_registry
     for start in range(0, number, 10_000):
         scores = {f"job-{each:07}": each for each in range(start, min(start + 10_000, number))}
         redis_client.zadd(registry.key, scores)
     middle = number // 2 // 50 + 1
-    with redis_client.pipeline() as pipe:
-        for each in range((middle - 1) * 50, middle * 50):
-            key = RQJob.key_for(f"job-{each:07}")
-            pipe.hset(key, mapping={"data": b"x", "created_at": "2026-11-25T14:00:00.000000Z"})
-        pipe.execute()
+    for each in range((middle - 1) * 50, middle * 50):
+        redis_client.copy(failed.key, RQJob.key_for(f"job-{each:07}"))
+        redis_client.copy(Result.get_key(failed.id), Result.get_key(f"job-{each:07}"))
 
     # On a busy machine only its own work counts, and the round trips do not depend on the number of jobs.
-    clock = time.perf_counter if number >= 100_000 else time.thread_time
+    is_large = number >= 100_000
+    clock = time.perf_counter if is_large else time.thread_time
 
     def seconds() -> float:
         began = clock()
         text = get(_list("failed", f"50/asc/{middle}", "long")).text
         taken = clock() - began
         assert f"job-{(middle - 1) * 50:07}" in text
+        assert text.count("tests.support.plain.fail_plain") == 50
         return taken
 
-    fastest = min(seconds() for _ in range(8))
-    print(f"a middle page of {number:,} jobs: {fastest * 1000:.0f} ms")
-    assert fastest < 0.1
+    seconds()  # loads what the first page loads
+    times = sorted(seconds() for _ in range(20))
+    p50, p95 = times[9], times[18]
+    print(f"a middle page of {number:,} jobs: p50 {p50 * 1000:.0f} ms, p95 {p95 * 1000:.0f} ms")
+    assert (p95 if is_large else times[0]) < 0.1
 
 
 def test_what_is_not_there_says_so(get: Get, in_rq: RqSite) -> None:
     assert "no registry 'nonsense'" in _words(get(_list("nonsense"), 404).text)
     assert "has no job 'nobody'" in _words(get("/rq/0/view/job/nobody", 404).text)
-    assert get("/rq/0/data/job/nobody.json", 404).json == {"error": "RQ has no job of this id"}
+    assert get("/rq/0/data/job/nobody.json", 404).json == {
+        "error": "RQ on default has no job 'nobody'."
+    }
     assert "no Redis with the number 7" in _words(get("/rq/7/", 404).text)
     assert "Inspection only" in get(f"/rq/requeue/{QUEUE}", 403).text
     get("/rq/static/js/app.js", 404)
@@ -205,6 +288,30 @@ def test_what_is_not_there_says_so(get: Get, in_rq: RqSite) -> None:
     get(f"/rq/0/view/jobs/{QUEUE}/queued/25/sideways/1", 404)
     get("/rq/0/view/job/%00", 404)
     get("/rq/0/data/job/%00.json", 404)
+
+
+def test_every_error_of_a_json_address_is_json(get: Get, in_rq: RqSite) -> None:
+    """Permissions, methods, unknown jobs and a Redis that is away are in the other tests."""
+    rows = f"jobs/{QUEUE}/queued/8/asc/1"
+    for path in ("queues", "workers", rows, f"job/{in_rq.ids['queued']}"):
+        address = f"/rq/0/data/{path}.json"
+        answers = [
+            get(address, 403, headers={"Sec-Fetch-Site": "cross-site"}),
+            get(f"{address}?{'x' * 5000}", 414),
+            get(address.replace("/0/", "/7/"), 404),
+        ]
+        for answer in answers:
+            assert answer.mimetype == "application/json"
+            assert [*answer.json] == ["error"]
+    assert (
+        "no registry 'nonsense'"
+        in get(f"/rq/0/data/{rows.replace('queued', 'nonsense')}.json", 404).json["error"]
+    )
+    assert get("/rq/0/data/nothing.json", 404).json == {
+        "error": "There is nothing at this address."
+    }
+    # A page whose address has the word too.
+    assert get("/rq/0/view/job/data", 404).mimetype == "text/html"
 
 
 def test_a_delivery_and_its_job_link_to_each_other(
@@ -230,16 +337,20 @@ def test_a_delivery_and_its_job_link_to_each_other(
     assert "it needs bridge.view" in _words(get(f"/forensics/job/{job.id}").text)
 
 
+def _adopt(session: Session, rq_id: str, state: str) -> Job:
+    """The row of a plain RQ job."""
+    job = make_job(session, state, origin="rq", rq_id=rq_id, rq_status=state)
+    facts = {"structure": state, "created_source": "rq", "changed_at": datetime.now(UTC)}
+    session.add(RqFacts(job_id=job.id, depends_on=[], **facts))
+    session.commit()
+    return job
+
+
 def test_an_adopted_job_and_its_page_link_to_each_other(
     get: Get, session: Session, in_rq: RqSite
 ) -> None:
-    from flask_opsjobs.jobs.adopted.models import RqFacts
-
     rq_id = in_rq.ids["failed"]
-    job = make_job(session, "failed", origin="rq", rq_id=rq_id, rq_status="failed")
-    facts = {"structure": "failed", "created_source": "rq", "changed_at": datetime.now(UTC)}
-    session.add(RqFacts(job_id=job.id, depends_on=[], **facts))
-    session.commit()
+    job = _adopt(session, rq_id, "failed")
     there = f"/ops/jobs/rq/0/view/job/{rq_id}"
     assert soup(get(f"/jobs/{job.id}").text).find("a", href=there)
     assert soup(get(there.removeprefix("/ops/jobs")).text).find(

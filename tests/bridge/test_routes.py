@@ -13,6 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from redis import Redis
 from rq.worker_registration import REDIS_WORKER_KEYS
+from werkzeug.test import TestResponse
 
 from flask_opsjobs.bridge.allowed import REGISTRIES, VIEWS, WRITES
 from flask_opsjobs.engine.redis.connections import READS
@@ -28,7 +29,7 @@ PARAMETERS = {
     "<int:number>": "<int:instance_number>",
     "<path:queue>": "<queue_name>",
     "<registry>": "<registry_name>",
-    "<rq_id>": "<job_id>",
+    "<path:rq_id>": "<job_id>",
 }
 
 
@@ -56,6 +57,13 @@ def _paths(rule: str, site: RqSite) -> Iterator[str]:
     for name in [*REGISTRIES, "nonsense"] if "<registry_name>" in filled else [""]:
         for rq_id in [*site.ids.values(), "nobody", "not an id!"] if "<job_id>" in filled else [""]:
             yield filled.replace("<registry_name>", name).replace("<job_id>", rq_id)
+
+
+def _is_json(answer: TestResponse) -> bool:
+    """Whether it is JSON, also when it is an error."""
+    is_error = answer.status_code >= 400 and answer.request.method != "HEAD"
+    says = [*(answer.json or ())] if is_error else ["error"]
+    return answer.mimetype == "application/json" and says == ["error"]
 
 
 def _contents(redis: Redis) -> dict[bytes, tuple[Any, Any]]:
@@ -113,6 +121,7 @@ def test_every_route_in_every_method_by_everybody_changes_nothing(
                         answer = client.open(f"/ops/jobs/rq{path}", method=method)
                         asked = f"{method} {path} by {number}: {answer.status_code}"
                         seen.add(answer.status_code)
+                        assert "/data/" not in path or _is_json(answer), asked
                         if number:
                             # Below our prefix another page has already refused the method.
                             allowed = (403, 405) if path == "/" and number == 1 else (403,)

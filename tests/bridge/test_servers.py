@@ -16,6 +16,7 @@ from rq import Queue, SimpleWorker
 from rq.job import Job as RQJob
 
 from flask_opsjobs.bridge import status
+from flask_opsjobs.bridge.allowed import VIEWS
 from flask_opsjobs.bridge.status import find_status
 from flask_opsjobs.doctor.check import CheckAnswer
 from flask_opsjobs.doctor.examination import examine
@@ -81,11 +82,16 @@ def test_a_redis_that_is_away_is_said_within_a_second_and_without_its_password(
     app = make_app(OPSJOBS_RQ_REDIS_URLS={"reports": AWAY})
     client = app.test_client()
     client.get("/ops/jobs/rq")
-    for path in ("", "view/workers", "view/jobs", "view/job/x", "data/queues.json"):
+    data = ("queues", "workers", "jobs/mail/failed/25/asc/1", "job/x")
+    assert len(data) == len(VIEWS)
+    paths = ["", "view/workers", "view/jobs", "view/job/x", *(f"data/{each}.json" for each in data)]
+    for path in paths:
         began = time.monotonic()
         answer = client.get(f"/ops/jobs/rq/1/{path}")
         assert time.monotonic() - began < 1
         assert answer.status_code == 503
+        if path.startswith("data/"):
+            assert answer.json == {"error": "Redis reports does not answer."}
         assert "reports" in answer.text
         assert "does not answer" in answer.text
         assert "hunter2" not in answer.text

@@ -144,6 +144,8 @@ def test_what_cannot_be_asked_exits_with_2(call: Any, words: tuple[Any, ...], sa
 def test_one_that_does_not_exist_exits_with_1(call: Any) -> None:
     assert call("show", 7).exit_code == 1
     assert call("pause", 7, *REASON).exit_code == 1
+    refused = call("undo", 7, *REASON)
+    assert (refused.exit_code, refused.output) == (1, "there is no operation 7\naudit 2\n")
 
 
 @pytest.mark.parametrize("words", [("show",), ("pause", *REASON), ("undo", *REASON)])

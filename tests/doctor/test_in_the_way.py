@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from flask import Flask
-from flask.cli import ScriptInfo
+from flask.cli import FlaskGroup, ScriptInfo
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import ConfigError
@@ -40,18 +41,24 @@ def _is_broken() -> Flask:
 
 
 @pytest.mark.parametrize(
-    ("create_app", "why"),
+    ("create_app", "why", "helps"),
     [
-        (_refuses, "OPSJOBS_RESCUE = 'maybe' is not allowed"),
-        (_is_broken, "KeyError: 'MAIL_SERVER'"),
+        (_refuses, "OPSJOBS_RESCUE = 'maybe' is not allowed", False),
+        (_is_broken, "KeyError: 'MAIL_SERVER'. `flask routes` prints where it was raised.", True),
     ],
 )
-def test_an_app_that_does_not_start(create_app: Callable[[], Flask], why: str) -> None:
+def test_an_app_that_does_not_start(create_app: Callable[[], Flask], why: str, helps: bool) -> None:
     done = _doctor(create_app)
     assert done.exit_code == 2
     assert "The app does not start." in done.output
     assert why in done.output
     assert "s3cr3t" not in done.output
+    # No command of ours starts either, so none is proposed.
+    assert "flask opsjobs" not in done.output
+    if helps:
+        found = CliRunner().invoke(FlaskGroup(), ["routes"], obj=ScriptInfo(create_app=create_app))
+        frames = traceback.extract_tb(found.exception.__traceback__)
+        assert frames[-1].name == create_app.__name__
     first, *rest = _values(create_app)["checks"]
     assert (first["id"], first["state"]) == ("config.app", "error")
     assert len(rest) == len(CHECKS) - 1

@@ -189,4 +189,8 @@ def test_nothing_is_known(story: Story, subject: str) -> None:
 def test_a_job_that_is_no_step_is_not_known_as_one(
     story: Story, record_job: Callable[..., int]
 ) -> None:
-    assert story.ask(f"step/{record_job()}").completeness == "unknown"
+    job = record_job()
+    found = story.ask(f"step/{job}")
+    assert found.completeness == "unknown"
+    assert found.diagnosis == f"Job {job} is no step of a workflow: look at job/{job} instead."
+    assert [each.subject for each in found.related] == [f"job/{job}"]

@@ -21,6 +21,7 @@ from tests.support.waiting import wait_until
 from tests.telemetry.reading import parse, value
 
 TOKEN = "0123456789abcdef-token"
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 MakeApp = Callable[..., Flask]
 
 
@@ -43,16 +44,17 @@ def test_without_the_token_the_answer_is_always_the_same(
 ) -> None:
     client = make_app(OPSJOBS_METRICS_TOKEN=TOKEN).test_client()
     headers = {} if given is None else {"Authorization": given}
-    response = client.get("/ops/jobs/metrics", headers=headers)
-    assert (response.status_code, response.data) == (401, b"")
-    told = {name: text for name, text in response.headers if name != "Date"}
-    assert told == {
-        "Cache-Control": "no-store",
-        "X-Content-Type-Options": "nosniff",
-        "WWW-Authenticate": "Bearer",
-        "Content-Type": "text/html; charset=utf-8",
-        "Content-Length": "0",
-    }
+    for method in METHODS:
+        response = client.open("/ops/jobs/metrics", method=method, headers=headers)
+        assert (response.status_code, response.data) == (401, b""), method
+        told = {name: text for name, text in response.headers if name != "Date"}
+        assert told == {
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+            "WWW-Authenticate": "Bearer",
+            "Content-Type": "text/html; charset=utf-8",
+            "Content-Length": "0",
+        }
 
 
 def test_with_the_token_the_url_answers_with_all_metrics(make_app: MakeApp) -> None:
@@ -65,6 +67,7 @@ def test_with_the_token_the_url_answers_with_all_metrics(make_app: MakeApp) -> N
     lower = {"Authorization": f"bearer {TOKEN}"}
     found = parse(client.get("/ops/jobs/metrics", headers=lower).data)
     assert value(found, "rq_request_processing_seconds_count") == 2
+    assert client.options("/ops/jobs/metrics", headers=headers).status_code == 405
 
 
 def test_without_the_setting_there_is_no_such_url(app: Flask) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from flask_opsjobs.bridge.allowed import VIEWS
 from flask_opsjobs.web.app.urls import URLS
 from tests.support.waiting import wait_until
 
@@ -29,7 +30,10 @@ Open = Callable[[Any, str], None]
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture: of which endpoint, and how a browser at the prefix `url` comes to it."""
+    """One picture: of which endpoint, and how a browser at the prefix `url` comes to it.
+
+    The endpoints of RQ's own view are `rq.` and the name of a view of `VIEWS`.
+    """
 
     name: str
     endpoint: str
@@ -175,6 +179,18 @@ def _failure(page: Any, url: str) -> None:
     _follow(page, f"{url}/lifeline/failures", "[aria-labelledby=failures] tbody th a")
 
 
+def _rq_jobs(page: Any, url: str) -> None:
+    """The registry of the jobs that RQ has as failed, as soon as there is one."""
+    _follow(page, f"{url}/rq", "td[data-label=failed] a")
+
+
+def _rq_job(page: Any, url: str) -> None:
+    """The first of them."""
+    _rq_jobs(page, url)
+    with page.expect_navigation():
+        page.click("tbody th a")
+
+
 def _draft(page: Any, url: str) -> None:
     """Of a retry of all that failed. It changes nothing."""
     go(page, f"{url}/jobs?state=failed&selected=all")
@@ -232,6 +248,10 @@ SHOTS = (
     Shot("doctor", "doctor", at("/doctor")),
     Shot("forensics", "forensics", at("/forensics")),
     Shot("forensics-subject", "forensics_subject", _incident_forensics),
+    Shot("rq", "rq.queues", at("/rq")),
+    Shot("rq-jobs", "rq.jobs", _rq_jobs),
+    Shot("rq-job", "rq.job", _rq_job),
+    Shot("rq-workers", "rq.workers", at("/rq/0/view/workers")),
     Shot("audit", "audit", at("/audit")),
     Shot("audit-event", "audit_event", _decision),
     Shot("help", "help", at("/help")),
@@ -240,6 +260,8 @@ SHOTS = (
 
 def require_all_pictured() -> None:
     """Return when every page has its picture; else raise, naming those that lack one."""
-    pages = {url.endpoint for url in URLS if url.kind == "page"}
+    pages = {url.endpoint for url in URLS if url.kind == "page"} | {
+        f"rq.{one.name}" for one in VIEWS
+    }
     if lacking := pages - {shot.endpoint for shot in SHOTS} - UNPICTURED:
         raise LookupError(f"no picture is listed of {', '.join(sorted(lacking))}")

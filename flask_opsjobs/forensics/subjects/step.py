@@ -248,4 +248,13 @@ def _was_there(inquiry: Inquiry) -> bool:
     return not is_there and was_numbered(inquiry, Job.id)
 
 
-KIND = Kind("step", "workflows.view", read_id, _tell, _was_there)
+def _find_other(inquiry: Inquiry) -> tuple[str, Related] | None:
+    """The job with its id, which belongs to no workflow."""
+    job = find_job(inquiry.session, int(inquiry.key)) if inquiry.may("jobs.view") else None
+    if job is None:
+        return None
+    says = f"Job {job.id} is no step of a workflow: look at job/{job.id} instead."
+    return says, Related("Job", str(job.id), f"job/{job.id}", job.state)
+
+
+KIND = Kind("step", "workflows.view", read_id, _tell, _was_there, _find_other)

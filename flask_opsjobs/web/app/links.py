@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
@@ -28,6 +29,14 @@ def to_endpoint(endpoint: str, **values: Any) -> str:
     """The address of a page by its endpoint, which for RQ's own view is `rq`."""
     blueprint = "opsjobs_bridge" if endpoint == "rq" else "opsjobs"
     return url_for(f"{blueprint}.{endpoint}", **values)
+
+
+def is_rq_json() -> bool:
+    """Whether the current request asks for JSON of RQ's own view: its addresses are `…/rq/0/data/…`."""
+    if request.blueprint != "opsjobs_bridge":
+        return False
+    below = request.path.removeprefix(f"{host().settings.url_prefix}/rq")
+    return re.match("/[0-9]+/data/", below) is not None
 
 
 def to_rq(place: str, rq_id: str) -> str | None:

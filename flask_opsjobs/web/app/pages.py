@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -116,17 +117,20 @@ def document(
 
 
 def problem(found: Problem) -> Response:
-    """A problem as a document, or as a fragment when a script requested a fragment."""
+    """A problem as a document, as a fragment when a script requested a fragment, or as JSON."""
     now = datetime.now(UTC)
     context: dict[str, Any] = {"problem": found, "now": now}
-    if g.get("opsjobs_is_part") or (request.method == "POST" and "HX-Request" in request.headers):
+    mimetype = "text/html"
+    if links.is_rq_json():
+        text, mimetype = json.dumps({"error": found.says}), "application/json"
+    elif g.get("opsjobs_is_part") or (request.method == "POST" and "HX-Request" in request.headers):
         text = _environment().get_template("opsjobs/_problem.html").render(context)
         if found.status == 503 and request.method == "GET":
             # Replaces the contents of an open page, which may be out of date.
             text = f'<div class="stack" id="part">{text}</div>'
     else:
         text = _document("problem.html", here="", title=found.title, **context)
-    response = Response(text, status=found.status, mimetype="text/html")
+    response = Response(text, status=found.status, mimetype=mimetype)
     if found.allow:
         response.headers["Allow"] = found.allow
     if found.retry_after:

@@ -216,13 +216,25 @@ def no_such_rq_job(rq_id: str, place: str) -> Problem:
     )
 
 
-def unreadable_in_rq() -> Problem:
-    """RQ's record of a job or a worker is damaged, or something else is stored under its key."""
+def unreadable_in_rq(rq_id: str | None) -> Problem:
+    """RQ's record of this job, or of a worker, is damaged, or something else is stored under its key."""
+    what = "it" if rq_id is None else f"job {rq_id[:60]!r}"
     return Problem(
         404,
         "Not readable",
-        "RQ's record of it cannot be read: it is damaged, or something else is stored there.",
+        f"RQ's record of {what} cannot be read: it is damaged, or something else is stored there.",
         "`rq info` and a worker fail on it too. Nothing was changed.",
+    )
+
+
+def no_answer_of_redis(place: str) -> Problem:
+    """A Redis of RQ's own view does not answer."""
+    return Problem(
+        503,
+        "Redis does not answer",
+        f"Redis {place} does not answer.",
+        "What RQ has there is not known. Ask again when it is back.",
+        retry_after=5,
     )
 
 

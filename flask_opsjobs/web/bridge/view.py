@@ -33,7 +33,7 @@ _MOST_SECONDS = 0.5
 
 
 def _on_redis(view: Callable[..., Response]) -> Callable[..., Response]:
-    """The view of a page about one Redis, by its number. Says when there is nothing to show."""
+    """The view of one Redis, by its number. Says when there is nothing to show."""
 
     @wraps(view)
     def shown(number: int = 0, **values: Any) -> Response:
@@ -41,11 +41,13 @@ def _on_redis(view: Callable[..., Response]) -> Callable[..., Response]:
         try:
             return view(instance, **values)
         except reader.RedisSilent:
+            if links.is_rq_json():
+                raise problems.no_answer_of_redis(instance.label) from None
             return _document(instance, "queues", "RQ", status=503, rows=None, failed=0)
         except reader.NotInRq:
             raise problems.no_such_rq_job(values["rq_id"], instance.label) from None
         except reader.UnreadableInRq:
-            raise problems.unreadable_in_rq() from None
+            raise problems.unreadable_in_rq(values.get("rq_id")) from None
 
     return shown
 
@@ -111,36 +113,44 @@ def job(instance: Instance, rq_id: str) -> Response:
     return _document(instance, "job", f"RQ job {rq_id}", display=display, **context)
 
 
-def queues_json(number: int) -> Response:
+@_on_redis
+def queues_json(instance: Instance) -> Response:
     """RQ's queues, as rq-dashboard writes them."""
-    return _list_json(number, "queues")
+    return _list_json(instance, "queues")
 
 
-def workers_json(number: int) -> Response:
+@_on_redis
+def workers_json(instance: Instance) -> Response:
     """RQ's workers, as rq-dashboard writes them."""
-    return _list_json(number, "workers")
+    return _list_json(instance, "workers")
 
 
+@_on_redis
 def jobs_json(
-    number: int, queue: str, registry: str, per_page: str, order: str, page: str
+    instance: Instance, queue: str, registry: str, per_page: str, order: str, page: str
 ) -> Response:
     """One page of a registry, as rq-dashboard writes it."""
     if not all(number.isdecimal() and len(number) < _MOST_DIGITS for number in (per_page, page)):
         raise problems.no_such_page()
     values = _read_place(queue, registry, int(per_page), order, int(page))
-    return _list_json(number, "jobs", **values)
+    return _list_json(instance, "jobs", **values)
 
 
-def _list_json(number: int, name: str, **values: str) -> Response:
-    instance, display = _choose(number), _display()
-    return _json(name, instance, display, lambda: _ask(instance, name, display, **values))
+def _list_json(instance: Instance, name: str, **values: str) -> Response:
+    display = _display()
+    return _json(name, _ask(instance, name, display, **values), display)
 
 
-def job_json(number: int, rq_id: str) -> Response:
+@_on_redis
+def job_json(instance: Instance, rq_id: str) -> Response:
     """One job, as rq-dashboard writes it, with its dependencies."""
-    instance = _choose(number)
     display = _display(*[f"job/{id}" for id in _find_own(instance, [rq_id]).values()])
-    return _json("job", instance, display, lambda: _read_job(instance, rq_id, display)[0])
+    return _json("job", _read_job(instance, rq_id, display)[0], display)
+
+
+def _json(name: str, found: Mapping[str, Any], display: PageDisplay) -> Response:
+    shown = show_fields(found, _VIEWS[name].fields, display)
+    return Response(json.dumps(shown), mimetype="application/json")
 
 
 def _read_job(
@@ -202,20 +212,6 @@ def _find_own(instance: Instance, rq_ids: Iterable[str]) -> dict[str, int]:
             return find_jobs_in_rq(read.session, instance.label, ids, deliveries)
     except Problem:
         return {}
-
-
-def _json(
-    name: str, instance: Instance, display: PageDisplay, read: Callable[[], dict[str, Any]]
-) -> Response:
-    try:
-        found, status = show_fields(read(), _VIEWS[name].fields, display), 200
-    except reader.RedisSilent:
-        found, status = {"error": f"Redis {instance.label} does not answer"}, 503
-    except reader.NotInRq:
-        found, status = {"error": "RQ has no job of this id"}, 404
-    except reader.UnreadableInRq:
-        found, status = {"error": "RQ's record of this job cannot be read"}, 404
-    return Response(json.dumps(found), status=status, mimetype="application/json")
 
 
 def _document(

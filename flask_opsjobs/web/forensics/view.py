@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote
 
 from flask import Response, redirect, request, url_for
 from markupsafe import Markup
@@ -21,7 +22,7 @@ from ...forensics.export import FORMATS, make_file_name
 from ...forensics.find import find_bundle
 from ...forensics.names import find_subjects
 from ...forensics.registry import KINDS, read_kind
-from ...forensics.report import describe_left_out, say_lack, write_cell
+from ...forensics.report import describe_left_out, say_lack, say_no_path, write_cell
 from ...forensics.shown import show_bundle
 from ...lifeline.queries import IncidentFilter, IncidentRow, page_of_incidents
 from ..app import access, links, pages, problems
@@ -146,7 +147,7 @@ def _part(read: Reading, bundle: Bundle) -> Markup:
         look=look_of,
         completeness=COMPLETENESS,
         runbook_url=links.of_the_host(bundle.runbook.url) if bundle.runbook else None,
-        place=links.to_page(bundle.subject),
+        place=None if bundle.completeness == "unknown" else links.to_page(bundle.subject),
         permalink=url_for(
             "opsjobs.forensics_subject",
             kind=bundle.kind,
@@ -159,6 +160,7 @@ def _part(read: Reading, bundle: Bundle) -> Markup:
         steps=[_step(path) for path in bundle.paths],
         to_forensics=_to_forensics,
         say_lack=say_lack,
+        say_no_path=say_no_path,
         describe_left_out=describe_left_out,
         write_cell=write_cell,
     )
@@ -168,7 +170,7 @@ def _step(path: Path) -> _Step:
     action = ACTIONS.get(path.action) if path.action else None
     if path.kind == "bridge" and path.target is not None:
         place, _, rq_id = path.target.removeprefix("rq/").rpartition("/")
-        return _Step(path, None, links.to_rq(place, rq_id))
+        return _Step(path, None, links.to_rq(place, unquote(rq_id)))
     if action is None or path.target is None:
         return _Step(path, None, links.of_the_host(path.url))
     if action.params:
