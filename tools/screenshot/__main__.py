@@ -30,7 +30,7 @@ WIDTHS = {"wide": 1440, "phone": 360}
 THEMES = ("light", "dark")
 # Sharp enough for a phone's page, and half as large as with two.
 PHONE_SCALE = 1.5
-COLOURS = 128
+COLOURS = 64
 MOST_BYTES = 2_700_000
 
 
