@@ -30,6 +30,9 @@ DISCARDED = "The year is archived by the accountant"
 ROWS = 200
 ENDED = ("finished", "failed", "canceled")
 _MOST_SECONDS = 240.0
+# Between two looks at a page: a tenth of the time waited so far, within these bounds in seconds. A look takes
+# a processor from the processes that the page is about.
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.2, 1.0
 
 
 class Failed(Exception):
@@ -464,14 +467,15 @@ class Check:
         return found[1] if found else "unknown"
 
     def _until(self, what: str, condition: Callable[[], bool]) -> None:
-        trouble = ""
+        trouble, begun = "", time.monotonic()
         while True:
             try:
                 if condition():
                     return
             except OSError as error:
                 trouble = f"; the site said: {error}"
-            if time.monotonic() > self._end:
+            now = time.monotonic()
+            if now > self._end:
                 raise Failed(f"not within {_MOST_SECONDS:g} s in all: {what}{trouble}")
-            if self._over.wait(0.2):
+            if self._over.wait(min(max((now - begun) / 10, _SHORTEST_PAUSE), _LONGEST_PAUSE)):
                 raise Failed(f"everything stopped before {what}{trouble}")

@@ -110,6 +110,8 @@ def test_check_sees_a_run_a_retry_a_workflow_with_a_signal_and_a_rescue(
     assert list(place.glob("opsjobs-demo-*")) == []
 
 
+# Seconds between two looks at a page: each takes a processor from the processes that the page is about.
+LOOK = 0.5
 # What Lifeline says of what goes wrong by itself.
 COMES_TO_SHOW = (
     r"Nobody serves the queue letters",
@@ -127,6 +129,7 @@ def see_what_is_wrong(site: Site) -> None:
             lambda title=title: re.search(title, text_of(site.get("/ops/jobs/lifeline"))),
             120,
             what=title,
+            every=LOOK,
         )
     plain = "/ops/jobs/jobs?q=origin:rq+state:"
     for state, step in (("finished", "announce"), ("failed", "collect"), ("deferred", "pack")):
@@ -134,6 +137,7 @@ def see_what_is_wrong(site: Site) -> None:
             lambda state=state, step=step: f"plain_jobs.{step}" in site.get(plain + state),
             120,
             what=f"{step}, {state}",
+            every=LOOK,
         )
 
 
@@ -156,7 +160,7 @@ def test_it_begins_healthy_comes_to_show_what_is_wrong_ends_and_comes_back_on_it
     assert "The supplier sends the second half next week" in healthy
     assert "cleared by itself" in text_of(site.get("/ops/jobs/lifeline?state=ended"))
     (job,) = re.findall(r"job=(\d+)", site.post("/happen/order"))
-    wait_until(lambda: "finished" in text_of(site.get(f"/ops/jobs/jobs/{job}")), 30)
+    wait_until(lambda: "finished" in text_of(site.get(f"/ops/jobs/jobs/{job}")), 30, every=LOOK)
     output = place / "data/processes.log"
     wait_until(lambda: "feeder" in output.read_text(), 15, what="the feeder to print")
     assert "worker.1 | " in output.read_text()
