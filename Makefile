@@ -5,9 +5,10 @@
 
 PYTHON ?= python3
 ARGS ?=
-# Test processes at once, each with its own servers. Most tests wait for processes, not for the machine. One
-# that dies ends the run and names its test: xdist may wait for ever for what it had in hand.
-PROCESSES ?= 4
+# Test processes at once, each with its own servers. Tests of workers and loops mostly wait: four such processes
+# leave a third of two processors idle. One that dies ends the run and names its test: xdist may wait for ever
+# for what it had in hand.
+PROCESSES ?= 5
 # Python keeps what it compiled, wherever that is switched off: else each test process compiles all tests again.
 export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
