@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from flask import Flask, current_app
-from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import Engine
 
 from . import policy, settings
 from .batches.batch import Batch, BatchDeclaration
@@ -32,7 +30,8 @@ from .forensics.bundle import Bundle
 from .forensics.declaration import Check, RunbookDeclaration, make_runbook
 from .forensics.find import find_bundle_apart
 from .forensics.registry import KINDS
-from .host import ChildHooks, Host, HostDatabase
+from .host import ChildHooks, Host
+from .install.database import find_database
 from .jobs.record.enqueue import AnySession
 from .jobs.record.task import Call, ChainLink, Task
 from .lifeline.detectors import DETECTORS
@@ -119,7 +118,7 @@ class OpsJobs:
             raise ConfigError("OpsJobs is already initialised on this app: call init_app once")
         log.keep_on_one_line()
         chosen = settings.read_settings(app.config)
-        database, engine = _database(app, chosen.bind)
+        database, engine = find_database(app, chosen.bind)
         host = Host(
             settings=chosen,
             engine=engine,
@@ -525,27 +524,3 @@ def _key(value: Any, name: str) -> bytes:
             f"{name} is of type {type(value).__name__}: it must be text or bytes, and not empty"
         )
     return value.encode() if isinstance(value, str) else value
-
-
-def _database(app: Flask, bind: str | None) -> tuple[HostDatabase, Engine]:
-    if "sqlalchemy" not in app.extensions:
-        raise ConfigError(
-            "OpsJobs needs Flask-SQLAlchemy: call SQLAlchemy(app) before OpsJobs(app)"
-        )
-    db: SQLAlchemy = app.extensions["sqlalchemy"]
-    with app.app_context():
-        engines = db.engines
-    if bind not in engines:
-        known = ", ".join(repr(key) for key in engines)
-        raise ConfigError(f"OPSJOBS_BIND = {bind!r} is not a bind of this app; known are {known}")
-    engine: Engine = engines[bind]
-    if engine.dialect.name != "postgresql":
-        raise ConfigError(
-            f"OpsJobs keeps its jobs in PostgreSQL; the bind {bind!r} is {engine.dialect.name}"
-        )
-    if engine.dialect.driver != "psycopg" or engine.dialect.is_async:
-        raise ConfigError(
-            f"OpsJobs needs psycopg 3; the bind {bind!r} uses {engine.url.drivername}: "
-            "write the URL as postgresql+psycopg://…"
-        )
-    return db, engine

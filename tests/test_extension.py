@@ -46,14 +46,13 @@ def test_no_sqlalchemy_on_the_app() -> None:
 
 
 def test_sqlite_is_refused_with_a_sentence() -> None:
-    assert "OpsJobs keeps its jobs in PostgreSQL; the bind None is sqlite" in refusal(
-        make_host("sqlite://")
-    )
+    said = refusal(make_host("sqlite://"))
+    assert "needs PostgreSQL through psycopg 3, and this app's database is sqlite" in said
 
 
 def test_another_driver_is_refused_with_the_url_to_write() -> None:
     said = refusal(make_host("postgresql+psycopg_async://nobody@127.0.0.1:1/nothing"))
-    assert "needs psycopg 3" in said
+    assert "through psycopg 3, and this app's database is postgresql through psycopg, async" in said
     assert "postgresql+psycopg://" in said
 
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import click
 import psycopg
-from flask import current_app
-from flask.cli import AppGroup
+from flask import Flask, current_app
+from flask.cli import AppGroup, ScriptInfo
 from sqlalchemy.exc import DBAPIError, OperationalError
 from typing_extensions import override
 
 from ..core.db import is_away, say_cause, say_too_large
+from ..core.secret_patterns import clean_secrets
 from ..core.visible_text import on_one_line
 from ..errors import ConfigError, OpsJobsError
 from ..host import Host, say_unjoined
@@ -32,6 +33,45 @@ def current_host() -> Host:
     if found is None:
         raise ConfigError(say_unjoined(current_app.name))
     return found
+
+
+# What helps when the app does not start, by a word in the error.
+_HELPS = {
+    "psycopg2": "Write the URL of the database as postgresql+psycopg://…, for psycopg 3.",
+    "SQLALCHEMY_DATABASE_URI": "Set SQLALCHEMY_DATABASE_URI to postgresql+psycopg://….",
+    "psycopg": "Run `pip install 'flask-opsjobs[binary]'`.",
+    "Flask application": "Name your app, as in `flask --app shop opsjobs install`.",
+    "": "`flask routes` prints where it was raised.",
+}
+
+
+def load_app(context: click.Context) -> tuple[Flask | None, str]:
+    """The app of this command; or None, why it does not start and what helps, without secrets."""
+    try:
+        return context.ensure_object(ScriptInfo).load_app(), ""
+    except OpsJobsError as error:  # it says what to do
+        return None, clean_secrets(f"{_name(error)}.")
+    except click.ClickException as error:  # Flask found no app, or could not import it
+        says, _, traceback = error.format_message().partition("\n")
+        if traceback and error.__context__:
+            says = f"{says} {_name(error.__context__)}"
+    except Exception as error:
+        says = _name(error)
+    helps = next(sentence for word, sentence in _HELPS.items() if word in says)
+    return None, clean_secrets(f"{says.removesuffix('.')}. {helps}")
+
+
+def _name(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def require_app(context: click.Context) -> Flask:
+    """The app of this command. When it does not start, raises one line that says why and what to do."""
+    app, why_not = load_app(context)
+    if app is None:
+        again = f"Then run `flask opsjobs {context.info_name}` again."
+        raise click.ClickException(plain(f"the app does not start: {why_not} {again}"))
+    return app
 
 
 def plain(*lines: str) -> str:

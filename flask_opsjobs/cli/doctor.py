@@ -5,15 +5,11 @@ from __future__ import annotations
 import sys
 
 import click
-from flask import Flask
-from flask.cli import ScriptInfo
 
-from ..core.secret_patterns import clean_secrets
 from ..doctor.examination import examine
 from ..doctor.registry import CHECKS
 from ..doctor.report import as_lines, as_values
-from ..errors import ConfigError
-from . import plain, to_json
+from . import load_app, plain, to_json
 
 
 def _known(
@@ -52,23 +48,10 @@ def doctor(
         return
     if set(only or CHECKS) <= set(skip):
         raise click.UsageError("--skip leaves out all checks that --only names")
-    app, why_not = _load(context.ensure_object(ScriptInfo))
+    app, why_not = load_app(context)
     found = examine(app, why_not, only=only, skip=skip)
     if as_json:
         click.echo(to_json(as_values(found, is_strict=is_strict), indent=2))
     else:
         click.echo(plain(*as_lines(found)))
     sys.exit(found.exit_code(is_strict=is_strict))
-
-
-def _load(info: ScriptInfo) -> tuple[Flask | None, str]:
-    """The app; or None, why it does not start and what helps, without what looks like a secret."""
-    try:
-        return info.load_app(), ""
-    except click.ClickException as error:  # Flask found no app, and says how to name it
-        return None, clean_secrets(error.format_message())
-    except ConfigError as error:  # it says what to do
-        return None, clean_secrets(f"ConfigError: {error}.")
-    except Exception as error:
-        says = clean_secrets(f"{type(error).__name__}: {error}".removesuffix("."))
-        return None, f"{says}. `flask routes` prints where it was raised."

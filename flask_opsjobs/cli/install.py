@@ -5,11 +5,23 @@ from __future__ import annotations
 import sys
 
 import click
-from flask import Flask, current_app
-from flask.cli import with_appcontext
+from flask import Flask
 
 from ..errors import ConfigError
 from ..install import plan
+from . import require_app
+from ._operate import find_user
+
+DONE = """
+Then run `{upgrade}`. How to run it in production: docs/production.md of flask_opsjobs.
+
+It is installed only when all of this is true:
+  - `flask opsjobs install --check` exits with 0
+  - `{upgrade}` has run
+  - the app starts
+  - one action with a reason stands in the audit: pause an entry of cron, as with
+    `flask opsjobs cron pause nightly_sync --reason "to see it in the audit"`,
+    and find it with `flask opsjobs audit list`"""
 
 
 @click.command("install")
@@ -29,14 +41,17 @@ from ..install import plan
     is_flag=True,
     help="Also write a starter of the escalation policy, which tells people of incidents.",
 )
-@with_appcontext
-def install(dry_run: bool, check: bool, head: str | None, escalation: bool) -> None:
+@click.pass_context
+def install(
+    context: click.Context, dry_run: bool, check: bool, head: str | None, escalation: bool
+) -> None:
     """Write what this app still lacks: the revision, the policies and the lines in env.py."""
-    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    app = require_app(context)
     try:
-        if check:
-            sys.exit(1 if say_what_is_due(app, head, escalation=escalation) else 0)
-        write_what_is_missing(app, head, dry_run, escalation=escalation)
+        with app.app_context():
+            if check:
+                sys.exit(1 if say_what_is_due(app, head, escalation=escalation) else 0)
+            write_what_is_missing(app, head, dry_run, escalation=escalation)
     except ConfigError as error:
         raise click.ClickException(str(error)) from error
 
@@ -74,9 +89,9 @@ def write_what_is_missing(
         click.echo(f"\nGive the escalation policy in {place}:\n")
         for line in lines:
             click.echo(f"    {line}".rstrip())
-    upgrade = plan.upgrade_command(app)
-    click.echo(f"\nThen run `{upgrade}`, and `flask opsjobs install --check` at any time.")
-    click.echo("How to run it in production: docs/production.md of flask_opsjobs.")
+    for line in plan.list_starter_changes(app):
+        click.echo(f"\n{line}")
+    click.echo(DONE.format(upgrade=plan.upgrade_command(app)))
 
 
 def _write(piece: plan.Piece, dry_run: bool) -> str:
@@ -87,4 +102,7 @@ def _write(piece: plan.Piece, dry_run: bool) -> str:
     try:
         return f"written  {piece.write()}"
     except OSError as error:
-        raise click.ClickException(f"cannot write {error.filename}: {error.strerror}") from error
+        raise click.ClickException(
+            f"cannot write {error.filename}: {error.strerror}: let {find_user()} write there, "
+            "then run `flask opsjobs install` again"
+        ) from error

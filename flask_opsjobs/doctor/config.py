@@ -55,6 +55,7 @@ def _starter(context: CheckContext) -> CheckAnswer:
         if _source_of(getattr(kind, method)) == _source_of(getattr(HostAccess, method)):
             return warning(
                 "The access policy is still the starter, which lets nobody in.",
+                "The starter is a place to start, and no policy for production. "
                 f"Its method {method} is as `flask opsjobs install` wrote it: edit it.",
             )
     return ok("The access policy is your own.")

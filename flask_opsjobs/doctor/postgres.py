@@ -18,9 +18,9 @@ from ..core.words import counted, span
 from ..engine.redis.broker import broker_of
 from ..engine.redis.clocks import read_redis_clocks
 from ..host import MOST_ACTIONS
+from ..install import database
 from .check import ERROR, WARNING, CheckAnswer, CheckContext, DoctorCheck, error, ok, warning
 
-_OLDEST_VERSION = 150_000
 # How far clocks may differ.
 _CLOCK_WARNING_SECONDS, _CLOCK_ERROR_SECONDS = 2.0, 30.0
 _LONG_SECONDS = 600.0
@@ -53,14 +53,10 @@ def _pg_isready(engine: Engine) -> str:
 
 def _version(context: CheckContext) -> CheckAnswer:
     with context.reading() as read:
-        number = int(read.session.scalar(select(func.current_setting("server_version_num"))) or 0)
-    major = number // 10_000
-    if number < _OLDEST_VERSION:
-        return error(
-            f"PostgreSQL {major} is too old.",
-            f"flask_opsjobs needs PostgreSQL {_OLDEST_VERSION // 10_000} or newer.",
-        )
-    return ok(f"PostgreSQL {major} is supported.")
+        number = database.read_postgres_version(read.session.connection())
+    if old := database.say_too_old(number):
+        return error(f"{old}.")
+    return ok(f"PostgreSQL {number // 10_000} is supported.")
 
 
 def _clock(context: CheckContext) -> CheckAnswer:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 
 from ..core.db import SCHEMA
 from . import autogenerate, steps
+from .database import read_postgres_version
 from .revisions import Revisions, has_binds
 
 LINES = """\
@@ -62,10 +63,19 @@ def write_env_lines(found: Revisions) -> None:
     path.write_text(f"{before}\n\n{LINES}\n{after}", encoding="utf-8")
 
 
+def without_lines(source: str) -> str:
+    """The text of an env.py without our lines, as it was before `write_env_lines`."""
+    return source.replace(f"\n\n{LINES}\n", "\n\n")
+
+
 @dataclass(frozen=True)
 class EnvDatabase:
-    """A database as env.py opens it: our schema version, and why autogenerate would drop our tables."""
+    """A database as env.py opens it.
 
+    It has the version of the server and of our schema, and why autogenerate would drop our tables.
+    """
+
+    postgres: int
     version: int
     would_drop: str | None
 
@@ -80,7 +90,11 @@ def open_env_databases(found: Revisions, bind: str | None) -> list[EnvDatabase]:
         connection = migration.connection
         if token is None or migration.opts.get("upgrade_token") == token:
             databases.append(
-                EnvDatabase(steps.version(connection), _danger(migration.opts, connection))
+                EnvDatabase(
+                    read_postgres_version(connection),
+                    steps.version(connection),
+                    _danger(migration.opts, connection),
+                )
             )
         return []
 

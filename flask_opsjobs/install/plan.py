@@ -15,7 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from ..errors import ConfigError
 from ..host import say_unjoined
 from . import env_file, revisions, steps
-from .starters import opsjobs_access, opsjobs_display, opsjobs_escalation
+from .database import find_database, say_too_old
+from .starters import CHANGES, find_number, opsjobs_access, opsjobs_display, opsjobs_escalation
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def pieces(app: Flask, head: str | None = None, *, escalation: bool = False) -> 
     Raises `ConfigError` when the library cannot be installed into the app: another database, no
     Flask-Migrate directory, several heads and none chosen.
     """
-    require_database(app)
+    find_database(app, app.config.get("OPSJOBS_BIND"))
     found = revisions.find_revisions(app)
     made = [_revision(found, app.config.get("OPSJOBS_BIND"), head), _env(found)]
     if "opsjobs" not in app.extensions:
@@ -48,22 +49,6 @@ def pieces(app: Flask, head: str | None = None, *, escalation: bool = False) -> 
     if escalation:
         made.append(_starter(app, opsjobs_escalation))
     return made
-
-
-def require_database(app: Flask) -> None:
-    """Raise `ConfigError` unless the app has Flask-SQLAlchemy with PostgreSQL through psycopg 3."""
-    if "sqlalchemy" not in app.extensions:
-        raise ConfigError("this app has no Flask-SQLAlchemy: call `SQLAlchemy(app)` first")
-    bind = app.config.get("OPSJOBS_BIND")
-    engine = app.extensions["sqlalchemy"].engines.get(bind)
-    if engine is None:
-        raise ConfigError(f"OPSJOBS_BIND = {bind!r} is not a bind of this app")
-    if engine.dialect.name != "postgresql" or engine.dialect.driver != "psycopg":
-        raise ConfigError(
-            f"flask_opsjobs needs PostgreSQL through psycopg 3, and this app's database is "
-            f"{engine.dialect.name} through {engine.dialect.driver}: write its URL as "
-            "postgresql+psycopg://…"
-        )
 
 
 def _revision(found: revisions.Revisions, bind: str | None, wanted: str | None) -> Piece:
@@ -126,6 +111,25 @@ def _starter(app: Flask, module: ModuleType) -> Piece:
     return Piece(there="", missing=f"{shown(path)}: {what}", write=write)
 
 
+def list_starter_changes(app: Flask) -> list[str]:
+    """What has changed in each starter since the app's copy of it was written, a sentence for each copy.
+
+    A copy is known by its first lines, which name the number of its starter. It is never edited.
+    """
+    said = []
+    for name, changes in CHANGES.items():
+        path = Path(app.root_path) / f"{name}.py"
+        written = find_number(path.read_text(encoding="utf-8")) if path.exists() else None
+        news = [text for number, text in changes.items() if written and number > written]
+        if news:
+            said.append(
+                f"{shown(path)} is left alone. Since it was written, its starter has changed: "
+                f"{'; '.join(news)}. Take over what you want, "
+                f"then write `starter {max(changes)}` into its first lines."
+            )
+    return said
+
+
 def due(app: Flask) -> list[str]:
     """What only `--check` checks: has the app joined, is its database up to date, is autogenerate safe.
 
@@ -141,6 +145,7 @@ def due(app: Flask) -> list[str]:
         return [*wrong, f"the database does not answer, so its schema is unknown: {cause}"]
     for each in databases:
         said = (
+            say_too_old(each.postgres),
             say_due(each.version, found.upgrade_command),
             say_ahead(each.version),
             say_would_drop(found, each.would_drop) if each.would_drop else None,

@@ -15,8 +15,8 @@ import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from .._folders import folder
-from ..errors import MigrationBlocked, SchemaBehind
-from . import grants, indexes
+from ..errors import ConfigError, MigrationBlocked, SchemaBehind
+from . import database, grants, indexes
 
 _FILE = re.compile(r"v(\d{3})_\w+\.py")
 
@@ -63,11 +63,15 @@ def upgrade(op: Any, to: int, since: int = 0) -> None:
 
     Starts from the version of the database; when alembic only writes a script (`--sql`), from `since`.
     Does nothing when the database has `to` or a newer version, but creates indexes whose creation was
-    interrupted. Raises `SchemaBehind` when this release of the library does not know `to`, and
-    `MigrationBlocked` when another transaction keeps one of our tables locked.
+    interrupted. Raises `SchemaBehind` when this release of the library does not know `to`, `ConfigError` when
+    the server is too old, and `MigrationBlocked` when another transaction keeps one of our tables locked.
     """
     _require_known(to)
     is_script = op.get_context().as_sql
+    if not is_script and (
+        old := database.say_too_old(database.read_postgres_version(op.get_bind()))
+    ):
+        raise ConfigError(old)
     start = since if is_script else version(op.get_bind())
     with _short_lock_waits(op):
         for number in range(start + 1, to + 1):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flask_opsjobs.doctor import postgres
+from flask_opsjobs.install import database
 from tests.conftest import MakeApp
 from tests.doctor.conftest import Ask, shows
 from tests.support.engine import Bench
@@ -16,8 +17,9 @@ from tests.support.waiting import wait_until
 @shows("postgres.version")
 def test_an_old_version(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ask("postgres.version").state == "ok"
-    monkeypatch.setattr(postgres, "_OLDEST_VERSION", 990_000)
-    assert ask("postgres.version").state == "error"
+    monkeypatch.setattr(database, "OLDEST_POSTGRES", 990_000)
+    found = ask("postgres.version")
+    assert (found.state, "flask_opsjobs needs 99 or newer" in found.sentence) == ("error", True)
 
 
 @shows("postgres.connections")

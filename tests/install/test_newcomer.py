@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 import textwrap
+from pathlib import Path
 
+import psycopg
 import pytest
+from sqlalchemy.engine import make_url
 
 from flask_opsjobs.core.db import SCHEMA_VERSION
+from tests.support.processes import Child
+from tests.support.waiting import wait_until
 
 from .conftest import Newcomer
 
@@ -30,7 +37,7 @@ def test_from_an_empty_app_to_an_enqueued_job(newcomer: Newcomer) -> None:
     newcomer.is_warm = False
     newcomer.does("db", "init")
     said = newcomer.does("opsjobs", "install")
-    assert said.endswith("How to run it in production: docs/production.md of flask_opsjobs.\n")
+    assert said.endswith("and find it with `flask opsjobs audit list`\n")
     newcomer.adds(printed_lines(said))
     code, said = newcomer.types("opsjobs", "install", "--check")
     assert code == 1, said
@@ -41,6 +48,56 @@ def test_from_an_empty_app_to_an_enqueued_job(newcomer: Newcomer) -> None:
     newcomer.does("opsjobs", "install", "--check")
     # The starter policy denies everyone.
     assert newcomer.runs(ENQUEUE).split() in (["available", "403"], ["queued", "403"])
+
+
+NIGHTLY = """
+
+@opsjobs.cron("0 3 * * *")
+@opsjobs.task
+def nightly_sync() -> None: ...
+"""
+WHY = ("--reason", "to see it in the audit")
+
+
+def test_it_is_done_when_an_action_stands_in_the_audit_also_from_nothing(
+    newcomer: Newcomer, empty_database_url: str, tmp_path: Path
+) -> None:
+    """The last lines that the installer prints; and again after the database was dropped and created."""
+    newcomer.does("db", "init")
+    said = newcomer.does("opsjobs", "install")
+    pause = re.search(r"`flask opsjobs (cron pause nightly_sync) --reason", said)
+    assert pause is not None
+    assert said.index("is installed only when") < pause.start() < said.index("audit list`")
+    newcomer.adds(printed_lines(said) + NIGHTLY)
+    _reach_day_0(newcomer, pause[1], empty_database_url, tmp_path)
+    ours = make_url(empty_database_url).set(drivername="postgresql")
+    server = ours.set(database="postgres").render_as_string(hide_password=False)
+    with psycopg.connect(server, autocommit=True) as session:
+        session.execute(f"DROP DATABASE {ours.database} WITH (FORCE)".encode())
+        session.execute(f"CREATE DATABASE {ours.database}".encode())
+    _reach_day_0(newcomer, pause[1], empty_database_url, tmp_path)
+
+
+def _reach_day_0(newcomer: Newcomer, pause: str, url: str, folder: Path) -> None:
+    newcomer.does("db", "upgrade")
+    newcomer.does("opsjobs", "install", "--check")
+    assert "cron.pause" not in newcomer.does("opsjobs", "audit", "list")
+    words = [sys.executable, "-m", "flask", "opsjobs", "run"]
+    env = newcomer.env
+    loops = Child(words, folder / "loops", env, warm=env["PYTHONPATH"], folder=newcomer.folder)
+    dsn = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    try:
+        with psycopg.connect(dsn, autocommit=True) as session:
+            entries = "SELECT count(*) FROM opsjobs.cron_entries"
+            wait_until(
+                lambda: session.execute(entries).fetchone() == (1,), 60, what="the entry is known"
+            )
+    finally:
+        loops.kill_all()
+    newcomer.does("opsjobs", *pause.split(), *WHY)
+    said = newcomer.does("opsjobs", "audit", "list")
+    assert "nightly_sync" in said
+    assert WHY[1] in said
 
 
 def printed_lines(said: str) -> str:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
+
 import pytest
+from flask import Flask
 
 from flask_opsjobs import policy
+from flask_opsjobs.install import plan, starters
 from flask_opsjobs.install.starters.opsjobs_access import HostAccess
 from flask_opsjobs.install.starters.opsjobs_display import HostDisplay
 from flask_opsjobs.install.starters.opsjobs_escalation import HostEscalation
@@ -39,3 +44,31 @@ def test_a_host_names_its_own_secrets() -> None:
         hidden_keys = frozenset({"diagnosis"})
 
     assert Display().is_hidden_key("diagnosis")
+
+
+def test_each_says_in_its_first_line_what_it_is_and_has_its_newest_number() -> None:
+    for name, changes in starters.CHANGES.items():
+        source = inspect.getsource(getattr(starters, name))
+        assert source.splitlines()[0].endswith("a place to start, and no policy for production.")
+        assert starters.find_number(source) == max(changes) == len(changes)
+
+
+def test_a_copy_is_told_what_its_starter_has_changed_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = Flask("shop", root_path=str(tmp_path))
+    changes = {1: "the first", 2: "denies a locked person too", 3: "has most_targets"}
+    monkeypatch.setattr(plan, "CHANGES", {"opsjobs_access": changes, "opsjobs_display": {1: ""}})
+    assert plan.list_starter_changes(app) == []
+    copy = tmp_path / "opsjobs_access.py"
+    for line, said in (
+        ("from starter 1", ": denies a locked person too; has most_targets. "),
+        ("from starter 2", ": has most_targets. "),
+    ):
+        copy.write_text(f'"""Ours.\n\nWritten {line}; edit it.\n"""\n')
+        (sentence,) = plan.list_starter_changes(app)
+        assert said in sentence
+        assert "write `starter 3` into its first lines" in sentence
+    for text in ("Written from starter 3", "a file of our own"):
+        copy.write_text(text)
+        assert plan.list_starter_changes(app) == []

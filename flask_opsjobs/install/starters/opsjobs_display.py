@@ -1,4 +1,8 @@
-"""Decides what of a job is shown at /ops/jobs. `flask opsjobs install` wrote this file; edit it."""
+"""Decides what of a job is shown at /ops/jobs: a place to start, and no policy for production.
+
+`flask opsjobs install` wrote this file from starter 1; edit it. A later `install` says what has changed in
+the starter since, and leaves this file alone.
+"""
 
 from __future__ import annotations
 

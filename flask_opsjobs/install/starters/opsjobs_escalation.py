@@ -1,4 +1,8 @@
-"""Tells people of incidents. `flask opsjobs install --escalation` wrote this file; edit it."""
+"""Tells people of incidents: a place to start, and no policy for production.
+
+`flask opsjobs install --escalation` wrote this file from starter 1; edit it. A later `install` says what has
+changed in the starter since, and leaves this file alone.
+"""
 
 from __future__ import annotations
 

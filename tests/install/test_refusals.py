@@ -1,0 +1,105 @@
+"""Each app that cannot be installed into gets one sentence with what to type next, and no file."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from .conftest import APP, Newcomer
+
+pytestmark = pytest.mark.slow
+
+LITE = """\
+from flask import Flask
+from flask_sqlalchemy_lite import SQLAlchemy
+
+app = Flask(__name__)
+app.config["SQLALCHEMY_ENGINES"] = {"default": "postgresql+psycopg://nobody@127.0.0.1:1/nothing"}
+db = SQLAlchemy(app)
+"""
+JOINED = f"""{APP}
+from flask_opsjobs import OpsJobs
+OpsJobs(app)
+"""
+URL = "HOST_SQLALCHEMY_DATABASE_URI"
+NOWHERE = "://nobody@127.0.0.1:1/nothing"
+
+
+@pytest.mark.parametrize(
+    ("source", "env", "sentence", "command"),
+    [
+        (APP, {URL: "null"}, "SQLALCHEMY_DATABASE_URI", "flask opsjobs install"),
+        (APP, {URL: "sqlite://"}, "this app's database is sqlite", "flask opsjobs install"),
+        (
+            APP,
+            {URL: f"postgresql+psycopg2{NOWHERE}"},
+            "Write the URL of the database as postgresql+psycopg://…",
+            "flask opsjobs install",
+        ),
+        (
+            APP,
+            {URL: f"postgresql+psycopg_async{NOWHERE}"},
+            "is postgresql through psycopg, asynchronous: write its URL as postgresql+psycopg://…",
+            "flask opsjobs install",
+        ),
+        (LITE, {}, "this app has flask_sqlalchemy_lite", "pip install flask-sqlalchemy"),
+        (
+            APP.replace("migrate = Migrate", "unused = Migrate and (lambda *_, **__: 0)"),
+            {},
+            "this app has no Flask-Migrate: add `Migrate(app, db)`",
+            "flask db init",
+        ),
+        (APP, {}, "there is no Flask-Migrate directory at ", "flask db init"),
+        (
+            JOINED,
+            {},
+            "SECRET_KEY is not set",
+            "python -c 'import secrets; print(secrets.token_hex())'",
+        ),
+        (
+            f"import shop_settings_of_nobody\n{APP}",
+            {},
+            "ModuleNotFoundError: No module named 'shop_settings_of_nobody'",
+            "flask routes",
+        ),
+        (f"{APP}raise KeyError('MAIL_SERVER')", {}, "KeyError: 'MAIL_SERVER'", "flask routes"),
+        ("", {}, "Failed to find Flask application", "flask --app shop opsjobs install"),
+    ],
+)
+def test_it_refuses_in_one_sentence(
+    source: str, env: dict[str, str], sentence: str, command: str, newcomer: Newcomer
+) -> None:
+    (newcomer.folder / "app.py").write_text(source)
+    before = newcomer.files()
+    code, said = newcomer.types("opsjobs", "install", env=env)
+    assert code == 1, said
+    assert re.fullmatch(r"Error: [^\n]+\n", said), said
+    assert sentence in said
+    assert command in said
+    assert newcomer.files() == before
+
+
+def test_a_folder_that_cannot_be_written(newcomer: Newcomer) -> None:
+    """Not even root makes a file in /sys."""
+    newcomer.does("db", "init")
+    source = APP.replace("Flask(__name__)", 'Flask(__name__, root_path="/sys")')
+    (newcomer.folder / "app.py").write_text(source)
+    code, said = newcomer.types("opsjobs", "install")
+    assert code == 1, said
+    assert said.splitlines()[-1].startswith("Error: cannot write /sys/opsjobs_access.py: ")
+    assert said.endswith("then run `flask opsjobs install` again\n")
+    assert "Traceback" not in said
+
+
+def test_a_server_that_is_too_old(newcomer: Newcomer) -> None:
+    """The newest server, as seen by a release that needs a newer one: no older one is at hand."""
+    newcomer.does("db", "init")
+    newcomer.adds("from flask_opsjobs.install import database\ndatabase.OLDEST_POSTGRES = 990_000")
+    newcomer.does("opsjobs", "install")
+    sentence = "is too old, flask_opsjobs needs 99 or newer: upgrade the server, then run `flask db upgrade`"
+    code, said = newcomer.types("db", "upgrade")
+    assert code != 0
+    assert sentence in said.splitlines()[-1]
+    code, said = newcomer.types("opsjobs", "install", "--check")
+    assert (code, sentence in said) == (1, True)
