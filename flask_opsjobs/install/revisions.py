@@ -14,6 +14,7 @@ from alembic.script import ScriptDirectory
 from flask import Flask, current_app
 from sqlalchemy import Connection
 
+from ..core.db import SCHEMA
 from ..errors import ConfigError
 from . import steps
 
@@ -82,15 +83,30 @@ def list_unapplied(found: Revisions, connection: Connection) -> list[str] | None
 
 
 def _reached(scripts: ScriptDirectory) -> int:
-    reached = 0
-    for script in scripts.walk_revisions():
-        source = Path(script.path).read_text(encoding="utf-8")
-        if "flask_opsjobs" in source:
-            reached = max([reached, *(int(number) for number in _CALL.findall(source))])
-    return reached
+    return max([0, *(_reach(Path(script.path)) for script in scripts.walk_revisions())])
 
 
-def choose_head(found: Revisions, wanted: str | None) -> str | None:
+def _reach(path: Path) -> int:
+    """The schema version to which a revision goes; 0 when it calls none of our steps."""
+    source = path.read_text(encoding="utf-8")
+    calls = _CALL.findall(source) if "flask_opsjobs" in source else []
+    return max([0, *map(int, calls)])
+
+
+def choose_last_head(found: Revisions, wanted: str | None) -> str | None:
+    """The head after our steps, which a revision that drops our schema follows; else as `choose_head`."""
+
+    def has_steps(head: str) -> bool:
+        before = found.scripts.iterate_revisions(head, "base")
+        return any(_reach(Path(script.path)) for script in before)
+
+    after = [head for head in found.heads if has_steps(head)]
+    if wanted is None and len(after) == 1:
+        return after[0]
+    return choose_head(found, wanted, "uninstall")
+
+
+def choose_head(found: Revisions, wanted: str | None, command: str = "install") -> str | None:
     """The head that the new revision follows; None in a directory without revisions.
 
     `wanted` is a head or the label of a branch. Raises `ConfigError` when it is neither, or when there are
@@ -104,8 +120,8 @@ def choose_head(found: Revisions, wanted: str | None) -> str | None:
         raise ConfigError(
             f"{found.directory} has {len(found.heads)} heads: {heads}. If they are branches on purpose, "
             "choose the head that the new revision follows, such as "
-            f"`flask opsjobs install --head {label}`. If not, join them with `flask db merge heads`, "
-            "then run `flask opsjobs install` again"
+            f"`flask opsjobs {command} --head {label}`. If not, join them with `flask db merge heads`, "
+            f"then run `flask opsjobs {command}` again"
         )
     try:
         chosen = found.scripts.get_revision(f"{wanted}@head")
@@ -139,26 +155,39 @@ def revision_lines(found: Revisions) -> tuple[str, str, str]:
 
 
 def write_revision(found: Revisions, bind: str | None, head: str | None) -> Path:
-    """Write the missing revision after `head`, from the host's own template, and return its path.
+    """Write the missing revision after `head`, and return its path. Raises as `_write_lines` does."""
+    return _write_lines(
+        found, bind, head, f"opsjobs schema {steps.latest()}", revision_lines(found)
+    )
+
+
+def write_drop(found: Revisions, bind: str | None, head: str | None) -> Path:
+    """Write a revision that drops our schema without this package, as `write_revision` writes another."""
+    drop = f'op.execute("DROP SCHEMA IF EXISTS {SCHEMA} CASCADE")'
+    return _write_lines(found, bind, head, "remove opsjobs", ("", drop, "pass"))
+
+
+def _write_lines(
+    found: Revisions, bind: str | None, head: str | None, title: str, lines: tuple[str, str, str]
+) -> Path:
+    """Write a revision with these imports, upgrade and downgrade, from the host's own template.
 
     With a template for several databases the calls go into the functions of `bind`. When the template
     leaves them out, removes the file again and raises `ConfigError`.
     """
-    imports, upgrade, downgrade = revision_lines(found)
+    imports, upgrade, downgrade = lines
     prefix = f"{bind or ''}_" if has_binds(found) else ""
     words: dict[str, Any] = {f"{prefix}upgrades": upgrade, f"{prefix}downgrades": downgrade}
-    script = found.scripts.generate_revision(
-        util.rev_id(), f"opsjobs schema {steps.latest()}", head, imports=imports, **words
-    )
+    script = found.scripts.generate_revision(util.rev_id(), title, head, imports=imports, **words)
     assert script is not None
     path = Path(script.path)
     source = path.read_text(encoding="utf-8")
-    if not all(line in source for line in revision_lines(found)):
+    if not all(line in source for line in lines):
         path.unlink()
         raise ConfigError(
             f"{found.directory / 'script.py.mako'} leaves out imports, upgrades or downgrades: "
             "write the revision yourself with `flask db revision` and these lines: "
-            + "; ".join(revision_lines(found))
+            + "; ".join(filter(None, lines))
         )
     return path
 

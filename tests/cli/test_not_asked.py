@@ -82,6 +82,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "retain": (),
     "run": (),
     "signal": ("payment", "--key", "order-1"),
+    "uninstall": (),
     "up": (),
     "why": ("1",),
     "worker": (),
@@ -94,8 +95,8 @@ WORDS: dict[str, tuple[str, ...]] = {
     "workflow signal": ("1", "--wait", "paid", *REASON),
     "workflow skip": ("1", "--step", "fetch", *REASON),
 }
-# What this needs is there in every case below: an app without Flask-Migrate.
-APART = ("install",)
+# What these need is in no case below: an app with Flask-Migrate.
+APART = ("install", "uninstall")
 # The first reads nothing of Postgres: tests/cli/test_escalate.py. The second one's answer is that Postgres
 # does not answer: tests/telemetry/test_doors.py.
 WITHOUT_POSTGRES = ("escalate", "metrics")

@@ -7,7 +7,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
+import venv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +53,7 @@ class Newcomer:
     folder: Path
     env: dict[str, str]
     is_warm: bool = True
+    python: str = sys.executable
 
     def types(self, *words: str, env: dict[str, str] | None = None) -> tuple[int, str]:
         """The exit code of `flask words…`, and everything it printed."""
@@ -85,7 +88,7 @@ class Newcomer:
     def _python(self, *words: str, env: dict[str, str] | None = None) -> tuple[int, str]:
         with tempfile.NamedTemporaryFile(prefix="said-") as log:
             child = Child(
-                [sys.executable, *words],
+                [self.python, *words],
                 Path(log.name),
                 {**self.env, **(env or {})},
                 warm=self.env["PYTHONPATH"] if self.is_warm else None,
@@ -121,6 +124,20 @@ def _install(folder: Path) -> None:
     pip = [sys.executable, "-m", "pip", "install", *options, "--target", str(folder), str(ROOT)]
     done = subprocess.run(pip, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def own_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Python of its own, with all libraries of this one, and without flask_opsjobs and this checkout."""
+    return str(made_once(tmp_path_factory, "environment", _make_environment) / "bin/python")
+
+
+def _make_environment(folder: Path) -> None:
+    venv.create(folder, symlinks=True)
+    site = folder / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages"
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if "opsjobs" not in path.name and path.suffix != ".pth":
+            (site / path.name).symlink_to(path)
 
 
 def move_in(folder: Path, site: Path, url: str, redis_url: str) -> Newcomer:

@@ -1,0 +1,96 @@
+"""Takes flask_opsjobs out of a host's migrations, and says what is lost: `flask opsjobs uninstall`."""
+
+from __future__ import annotations
+
+import click
+from flask import Flask
+from sqlalchemy import Connection, func, select
+
+from ..errors import ConfigError
+from ..install import removal, steps
+from ..install.database import find_database
+from ..settings import read_settings
+from . import plain, require_app
+
+# So many lines of the host's own files are printed.
+_MOST_LINES = 50
+
+
+@click.command("uninstall")
+@click.option(
+    "--dry-run", is_flag=True, help="Print what is lost and what changes, and write nothing."
+)
+@click.option("--force", is_flag=True, help="Go on while something runs or jobs have not ended.")
+@click.option(
+    "--head",
+    metavar="NAME",
+    help="The head that the new revision follows, if there are several: its id, or the label of its branch.",
+)
+@click.pass_context
+def uninstall(context: click.Context, dry_run: bool, force: bool, head: str | None) -> None:
+    """Take this package out of the app's migrations, so that they run without it.
+
+    Changes files only: the revision that it writes drops the schema when `flask db upgrade` runs it. Refused
+    while a worker or the loops run, or while jobs have not ended.
+    """
+    app = require_app(context)
+    try:
+        with app.app_context():
+            settings = read_settings(app.config)
+            _, engine = find_database(app, settings.bind)
+            planned = removal.plan_removal(app, head)
+            with engine.connect() as connection:
+                _say_what_is_lost(connection)
+                if not (force or dry_run):
+                    _refuse_while_in_use(connection, settings.late_seconds)
+            if dry_run:
+                changes = [removal.say_changed(path) for path in planned.texts]
+            else:
+                changes = removal.write_removal(planned, settings.bind)
+            word = "would be" if dry_run else "written "
+            click.echo(plain("", *(f"{word} {line}" for line in changes)))
+            _say_what_is_left(app, planned)
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"cannot write {error.filename}: {error.strerror}") from error
+
+
+def _say_what_is_lost(connection: Connection) -> None:
+    lost = list(removal.list_lost(connection))
+    if not lost:
+        click.echo("This database has no schema opsjobs.")
+        return
+    click.echo("This is lost when the new revision runs:")
+    click.echo(plain(*(f"    {line}" for line in lost)))
+
+
+def _refuse_while_in_use(connection: Connection, late_seconds: float) -> None:
+    version = steps.version(connection)
+    if version == 0:
+        return
+    if version != steps.latest():
+        raise ConfigError(
+            f"the database has opsjobs schema {version}, and this release knows {steps.latest()}, so it "
+            "cannot tell what runs: see that nothing does, then run `flask opsjobs uninstall --force`"
+        )
+    now = connection.scalar(select(func.clock_timestamp()))
+    assert now is not None
+    if found := list(removal.list_in_the_way(connection, now, late_seconds)):
+        raise ConfigError(
+            f"refused: {'; '.join(found)}: stop workers and loops, wait {late_seconds:g} s, let the jobs end "
+            "or cancel them, then run `flask opsjobs uninstall` again, or with --force to lose these jobs"
+        )
+
+
+def _say_what_is_left(app: Flask, planned: removal.Removal) -> None:
+    lines = removal.list_lines_of_host(app, planned)
+    if lines:
+        click.echo("\nRemove these lines yourself:\n")
+        click.echo(plain(*(f"    {line}" for line in lines[:_MOST_LINES])))
+        if len(lines) > _MOST_LINES:
+            click.echo(f"    and {len(lines) - _MOST_LINES:,} more")
+    click.echo(
+        "\nYour policies, opsjobs_access.py and opsjobs_display.py, are left where they are.\n"
+        f"Then run `{planned.found.upgrade_command}` on each database, and `pip uninstall flask-opsjobs`."
+    )

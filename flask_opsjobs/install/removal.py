@@ -1,0 +1,193 @@
+"""Takes this package out of a host's migrations, so that they run without it, and says what is lost."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from flask import Flask
+from sqlalchemy import Connection
+
+from ..core import sql
+from ..core.db import SCHEMA
+from ..core.words import agree, counted
+from ..errors import ConfigError
+from ..jobs.lifecycle import FINAL, STATES
+from . import env_file, revisions
+from .plan import shown
+from .starters import CHANGES
+
+_PACKAGE = "flask_opsjobs"
+_AGAIN = "then run `flask opsjobs uninstall` again"
+_EMPTIED = "pass  # A schema step of opsjobs was here; `flask opsjobs uninstall` took it out."
+
+# --- what is lost, and what is in the way
+
+_TABLES = """
+SELECT relname FROM pg_class
+WHERE relnamespace = to_regnamespace(%s) AND relkind IN ('r', 'p') ORDER BY relname
+"""
+# A larger table is not counted to its end.
+_MOST_COUNTED = 1_000_000
+
+
+def list_lost(connection: Connection) -> Iterator[str]:
+    """What goes with the schema: a line for each table, and for each object of the host that needs one."""
+    quote = connection.dialect.identifier_preparer.quote
+    for (table,) in connection.exec_driver_sql(_TABLES, (SCHEMA,)).all():
+        some = f"SELECT FROM {SCHEMA}.{quote(table)} LIMIT {_MOST_COUNTED + 1}"
+        number = connection.exec_driver_sql(f"SELECT count(*) FROM ({some}) AS some").scalar_one()
+        more = "more than " if number > _MOST_COUNTED else ""
+        yield f"{SCHEMA}.{table}: {more}{counted(min(number, _MOST_COUNTED), 'row')}"
+    for (dependent,) in connection.exec_driver_sql(sql.load("list_dependents")).all():
+        yield f"{dependent}, which needs a table of {SCHEMA}"
+
+
+def list_in_the_way(connection: Connection, now: datetime, late_seconds: float) -> Iterator[str]:
+    """Which workers and loops of ours run, and how many jobs have not ended, each as a sentence."""
+    values = {"now": now, "late_seconds": late_seconds}
+    for (who,) in connection.exec_driver_sql(sql.load("list_running"), values).all():
+        yield f"{who} sent a heartbeat just now"
+    states = {"states": [state for state in STATES if state not in FINAL]}
+    for state, number in connection.exec_driver_sql(sql.load("count_unfinished"), states).all():
+        yield f"{counted(number, 'job')} {agree(number, 'is', 'are')} {state}"
+
+
+# --- the host's migrations
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What changes in the host's migrations: the text of each changed file, and the head of the new revision.
+
+    `is_called` says whether a revision calls our steps. Only then the schema is dropped, by a new revision.
+    """
+
+    found: revisions.Revisions
+    texts: dict[Path, str]
+    head: str | None
+    is_called: bool
+
+
+def plan_removal(app: Flask, wanted: str | None) -> Removal:
+    """Read the revisions and env.py, and write nothing. The new revision follows the head `wanted`.
+
+    Raises `ConfigError` when only a person can take this package out of a file, when a file cannot be
+    written, or when there are several heads and none is chosen.
+    """
+    found = revisions.find_revisions(app)
+    scripts = sorted(Path(script.path) for script in found.scripts.walk_revisions())
+    texts = {}
+    for path in (*scripts, env_file.path_of(found)):
+        source = path.read_text(encoding="utf-8")
+        text = without_us(path, env_file.without_lines(source))
+        if text != source:
+            texts[path] = text
+    is_called = found.reaches > 0
+    for path in texts:
+        if not os.access(path, os.W_OK):
+            raise ConfigError(f"cannot write {shown(path)}: let this user write it, {_AGAIN}")
+    head = revisions.choose_last_head(found, wanted) if is_called else None
+    return Removal(found, texts, head, is_called)
+
+
+def write_removal(removal: Removal, bind: str | None) -> list[str]:
+    """Write the revision that drops the schema, then each changed file. Returns a line about each."""
+    written = []
+    if removal.is_called:
+        path = revisions.write_drop(removal.found, bind, removal.head)
+        written.append(f"{shown(path)}: a revision that drops the schema {SCHEMA}, in plain SQL")
+    for path, text in removal.texts.items():
+        path.write_text(text, encoding="utf-8")
+        written.append(say_changed(path))
+    return written
+
+
+def say_changed(path: Path) -> str:
+    """What changes in a file of the host's migrations."""
+    return f"{shown(path)}: without what it calls of {_PACKAGE}"
+
+
+def without_us(path: Path, source: str) -> str:
+    """The file without our imports, and with `pass` for our calls. Raises `ConfigError` when any is left."""
+    if _PACKAGE not in source:
+        return source
+    lines = source.splitlines(keepends=True)
+    tree = ast.parse(source, str(path))
+    ours: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom) and _is_of_us(node):
+            ours |= {each.asname or each.name.partition(".")[0] for each in node.names}
+            _replace(lines, node, "pass" if node.col_offset else "")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and _root(node) in ours:
+            _replace(lines, node, _EMPTIED)
+    text = re.sub(r"\n{4,}", "\n\n\n", "".join(lines))
+    for node in ast.walk(ast.parse(text)):
+        if (isinstance(node, ast.Import | ast.ImportFrom) and _is_of_us(node)) or (
+            isinstance(node, ast.Name) and node.id in ours
+        ):
+            raise ConfigError(
+                f"{shown(path)} uses {_PACKAGE} in a way of its own, in `{ast.unparse(node)}`: "
+                f"take that out by hand, {_AGAIN}"
+            )
+    return text
+
+
+def _is_of_us(node: ast.Import | ast.ImportFrom) -> bool:
+    names = (
+        [node.module or ""] if isinstance(node, ast.ImportFrom) else [n.name for n in node.names]
+    )
+    return all(name.partition(".")[0] == _PACKAGE for name in names)
+
+
+def _root(node: ast.Expr) -> str:
+    """The name with which a call begins: `steps` in `steps.upgrade(op, to=1)`."""
+    return ast.unparse(node.value).partition("(")[0].partition(".")[0]
+
+
+def _replace(lines: list[str], node: ast.stmt, text: str) -> None:
+    """Put `text` in the place of a statement that has its lines for itself; else change nothing."""
+    first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
+    before, after = lines[first][: node.col_offset], lines[last][node.end_col_offset :].strip()
+    if before.strip() or (after and not after.startswith("#")):
+        return
+    lines[first : last + 1] = [f"{before}{text}\n" if text else "", *[""] * (last - first)]
+
+
+# --- the host's other files
+
+# What names us in a host's own code, and in its list of packages.
+_NAMES_US = re.compile(r"flask[-_]opsjobs|opsjobs|\bOpsJobs\b|\bOPSJOBS_")
+_LISTS = ("*requirements*.txt", "pyproject.toml", "setup.cfg")
+
+
+def list_lines_of_host(app: Flask, removal: Removal) -> list[str]:
+    """The lines outside the migrations that name this package, each with its place: a person removes them.
+
+    The policies are left out: nothing imports them any more once these lines are gone.
+    """
+    root, found = Path(app.root_path), []
+    files = {*_list_python(root, removal.found.directory.absolute())}
+    files |= {path for name in _LISTS for path in Path.cwd().glob(name)}
+    for path in sorted(files):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if _NAMES_US.search(line):
+                found.append(f"{shown(path)}:{number}: {line.strip()}")
+    return found
+
+
+def _list_python(folder: Path, migrations: Path) -> Iterator[Path]:
+    """The Python files below, outside of the migrations, of hidden folders and of virtual environments."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            is_own = path.name[0] != "." and path.absolute() != migrations
+            if is_own and not (path / "pyvenv.cfg").exists() and path.name != "node_modules":
+                yield from _list_python(path, migrations)
+        elif path.suffix == ".py" and path.stem not in CHANGES:
+            yield path
