@@ -118,6 +118,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="Start a Valkey whose clock Debian's libfaketime sets off; it is installed when it is missing.",
     )
+    parser.addoption(
+        "--all-shapes",
+        action="store_true",
+        help="Install into hosts of all shapes in tests/install/test_shapes.py, not only into one.",
+    )
     parser.addoption("--rq-suite", action="store_true", help="Make RQ's own tests on our worker.")
     parser.addoption(
         "--pgbouncer",
