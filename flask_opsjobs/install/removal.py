@@ -121,15 +121,15 @@ def without_us(path: Path, source: str) -> str:
     tree = ast.parse(source, str(path))
     ours: set[str] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom) and _is_of_us(node):
+        if isinstance(node, ast.Import | ast.ImportFrom) and _packages(node) == {_PACKAGE}:
             ours |= {each.asname or each.name.partition(".")[0] for each in node.names}
             _replace(lines, node, "pass" if node.col_offset else "")
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and _root(node) in ours:
             _replace(lines, node, _EMPTIED)
-    text = re.sub(r"\n{4,}", "\n\n\n", "".join(lines))
+    text = "".join(lines)
     for node in ast.walk(ast.parse(text)):
-        if (isinstance(node, ast.Import | ast.ImportFrom) and _is_of_us(node)) or (
+        if (isinstance(node, ast.Import | ast.ImportFrom) and _PACKAGE in _packages(node)) or (
             isinstance(node, ast.Name) and node.id in ours
         ):
             raise ConfigError(
@@ -139,11 +139,11 @@ def without_us(path: Path, source: str) -> str:
     return text
 
 
-def _is_of_us(node: ast.Import | ast.ImportFrom) -> bool:
-    names = (
-        [node.module or ""] if isinstance(node, ast.ImportFrom) else [n.name for n in node.names]
-    )
-    return all(name.partition(".")[0] == _PACKAGE for name in names)
+def _packages(node: ast.Import | ast.ImportFrom) -> set[str]:
+    """The packages that a statement imports, or imports from."""
+    if isinstance(node, ast.ImportFrom):
+        return {(node.module or "").partition(".")[0]}
+    return {each.name.partition(".")[0] for each in node.names}
 
 
 def _root(node: ast.Expr) -> str:
@@ -162,8 +162,8 @@ def _replace(lines: list[str], node: ast.stmt, text: str) -> None:
 
 # --- the host's other files
 
-# What names us in a host's own code, and in its list of packages.
-_NAMES_US = re.compile(r"flask[-_]opsjobs|opsjobs|\bOpsJobs\b|\bOPSJOBS_")
+# What names us in a host's own code, and in its list of packages: OpsJobs, OPSJOBS_BIND, flask-opsjobs, ….
+_NAMES_US = re.compile("opsjobs", re.I)
 _LISTS = ("*requirements*.txt", "pyproject.toml", "setup.cfg")
 
 
@@ -172,11 +172,13 @@ def list_lines_of_host(app: Flask, removal: Removal) -> list[str]:
 
     The policies are left out: nothing imports them any more once these lines are gone.
     """
-    root, found = Path(app.root_path), []
+    here, root = Path.cwd(), Path(app.root_path)
+    root, found = here if root.is_relative_to(here) else root, []
     files = {*_list_python(root, removal.found.directory.absolute())}
-    files |= {path for name in _LISTS for path in Path.cwd().glob(name)}
+    files |= {path for name in _LISTS for path in here.glob(name)}
     for path in sorted(files):
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        for number, line in enumerate(text.splitlines(), 1):
             if _NAMES_US.search(line):
                 found.append(f"{shown(path)}:{number}: {line.strip()}")
     return found
@@ -185,7 +187,7 @@ def list_lines_of_host(app: Flask, removal: Removal) -> list[str]:
 def _list_python(folder: Path, migrations: Path) -> Iterator[Path]:
     """The Python files below, outside of the migrations, of hidden folders and of virtual environments."""
     for path in folder.iterdir():
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             is_own = path.name[0] != "." and path.absolute() != migrations
             if is_own and not (path / "pyvenv.cfg").exists() and path.name != "node_modules":
                 yield from _list_python(path, migrations)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def test_three_databases_migrate_to_head_without_the_package(
 
     said = newcomer.does("opsjobs", "uninstall")
     assert "a revision that drops the schema opsjobs, in plain SQL" in said
-    assert "app.py:19: from flask_opsjobs import OpsJobs\n" in said
+    assert re.search(r"^    app\.py:\d+: from flask_opsjobs import OpsJobs$", said, re.M)
     assert "`flask db upgrade`" in said
     assert newcomer.files()["migrations/env.py"] == env_py
     after = newcomer.files()
@@ -153,7 +154,5 @@ def test_our_calls_are_taken_out(source: str, without: str) -> None:
     ],
 )
 def test_a_use_of_a_persons_own_is_refused_with_its_place(source: str) -> None:
-    if source.startswith("import os"):
-        source += "flask_opsjobs.install\n"
     with pytest.raises(ConfigError, match=r"one\.py uses flask_opsjobs in a way of its own, in `"):
         removal.without_us(Path("migrations/versions/one.py"), source)
