@@ -41,7 +41,9 @@ def list_lost(connection: Connection) -> Iterator[str]:
     quote = connection.dialect.identifier_preparer.quote
     for (table,) in connection.exec_driver_sql(_TABLES, (SCHEMA,)).all():
         some = f"SELECT FROM {SCHEMA}.{quote(table)} LIMIT {_MOST_COUNTED + 1}"
-        number = connection.exec_driver_sql(f"SELECT count(*) FROM ({some}) AS some").scalar_one()
+        number = connection.exec_driver_sql(
+            f"SELECT count(*) FROM ({some}) AS counted"
+        ).scalar_one()
         more = "more than " if number > _MOST_COUNTED else ""
         yield f"{SCHEMA}.{table}: {more}{counted(min(number, _MOST_COUNTED), 'row')}"
     for (dependent,) in connection.exec_driver_sql(sql.load("list_dependents")).all():

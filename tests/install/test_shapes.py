@@ -74,6 +74,8 @@ def greet(name: str) -> str:
     return f"hello {name}"
 """
 ENQUEUE = """
+import sys
+sys.path.insert(0, "src")
 import {package} as host
 app = getattr(host, "app", None) or host.create_app()
 with app.app_context():
@@ -81,6 +83,8 @@ with app.app_context():
     host.db.session.commit()
 """
 VISIT = """
+import sys
+sys.path.insert(0, "src")
 import {package} as host
 app = getattr(host, "app", None) or host.create_app()
 address = "/ops/jobs/jobs?state=finished"
@@ -111,7 +115,7 @@ SHAPES = {
         source=FACTORY,
         file="src/shop/__init__.py",
         package="shop",
-        env={"FLASK_APP": "shop"},
+        env={"FLASK_APP": "src/shop"},
     ),
     "migrations in another directory": Shape(
         env={"MIGRATE": json.dumps({"directory": "db/our migrations"})}
@@ -188,8 +192,6 @@ def test_a_shape(
     path.parent.mkdir(parents=True)
     path.write_text(shape.source)
     newcomer.env |= shape.env
-    if "src/" in shape.file:
-        newcomer.env["PYTHONPATH"] += f":{newcomer.folder / 'src'}"
     if "HOST_OPSJOBS_BIND" in shape.env:
         newcomer.env |= {URL: "sqlite://", "HOST_SQLALCHEMY_BINDS": json.dumps({"work": ours})}
     app_url = newcomer.env[URL]
