@@ -42,7 +42,7 @@ class KeptSessions:
         """Let psycopg ask from now on."""
         kept = self
 
-        def connect(cls: type[psycopg.Connection[Any]], conninfo: str = "", **more: Any) -> Any:
+        def connect(cls: type[psycopg.Connection[Any]], /, conninfo: str = "", **more: Any) -> Any:
             session = kept._take(conninfo)
             made = cls(session) if session else (yield from _connect(cls, conninfo, **more))
             made.address_of_test = conninfo
