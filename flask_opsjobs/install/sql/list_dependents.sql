@@ -1,5 +1,5 @@
--- Lists the foreign keys and views of the host, outside of our schema, that need a table in it. DROP SCHEMA with
--- CASCADE drops them too. Locks nothing.
+-- Lists the foreign keys and views of the host, outside of our schema, that need a table in it. DROP SCHEMA
+-- with CASCADE drops them too. Locks nothing.
 -- Run by `flask opsjobs uninstall`. Reads Postgres' catalogs only.
 SELECT 'the foreign key ' || c.conname || ' of ' || c.conrelid::regclass
 FROM pg_constraint c
