@@ -43,13 +43,19 @@ def unknown_settings(text: str, known: Collection[str]) -> Iterator[str]:
             yield key
 
 
-def wrong_commands(text: str, group: click.Group) -> Iterator[str]:
-    """Commands of `flask opsjobs` that cannot be typed so: their words, their options and their values."""
+def commands(text: str) -> Iterator[str]:
+    """What a page types after `flask opsjobs`; not where a person has to fill in something."""
     for block in blocks(text, "console"):
         for line in block.splitlines():
             command = _COMMAND.search(line) if line.startswith("$ ") else None
             if command and not _BLANK.search(command[1]):
-                yield from _refusals(group, command[1].partition(" > ")[0], is_whole=True)
+                yield command[1].partition(" > ")[0]
+
+
+def wrong_commands(text: str, group: click.Group) -> Iterator[str]:
+    """Commands of `flask opsjobs` that cannot be typed so: their words, their options and their values."""
+    for typed in commands(text):
+        yield from _refusals(group, typed, is_whole=True)
     for code in inline(text):
         command = _COMMAND.match(code)
         if command and not _BLANK.search(command[1]):

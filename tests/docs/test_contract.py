@@ -17,9 +17,9 @@ from flask_opsjobs.web.app.access import PERMISSIONS
 from tests.docs import contract
 from tests.support.sources import ROOT, files, place
 
-# History names what is gone; decisions name what was weighed.
-PAGES = [*files("docs", "*.md"), ROOT / "README.md", ROOT / "UPGRADING.md", ROOT / "SECURITY.md"]
-PAGES = [page for page in PAGES if "decisions" not in page.parts]
+# History names what is gone, and decisions what was weighed.
+PAGES = [*files("docs", "*.md"), *ROOT.glob("*.md")]
+PAGES = [page for page in PAGES if "decisions" not in page.parts and page.name != "CHANGES.md"]
 SETTINGS = {settings.PREFIX + each.key for each in settings.SETTINGS}
 # Those of our own tests.
 SETTINGS |= {"OPSJOBS_TEST_DATABASE_URL", "OPSJOBS_TEST_REDIS_URL"}
@@ -84,6 +84,16 @@ def _wrong(checks: dict[str, Check]) -> Iterator[str]:
 
 def test_pages_name_only_what_exists(checks: dict[str, Check]) -> None:
     assert list(_wrong(checks)) == []
+
+
+def test_each_test_that_a_page_names_exists() -> None:
+    unknown = [
+        f"{page.name}: {path}::{name}"
+        for page in PAGES
+        for path, name in re.findall(r"`(tests/[\w/.]+)::(\w+)`", page.read_text())
+        if f"def {name}(" not in (ROOT / path).read_text()
+    ]
+    assert unknown == []
 
 
 @pytest.mark.parametrize(
