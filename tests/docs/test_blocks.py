@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
-import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,7 +15,7 @@ from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import OpsJobs
-from tests.docs.contract import blocks, commands
+from tests.docs.contract import blocks
 from tests.support.policies import AllowAll, ShowAll
 from tests.support.sources import ROOT, files
 
@@ -130,26 +128,6 @@ def test_each_python_block_runs(name: str, names: dict[str, Any]) -> None:
     page = WITH_BLOCKS[name]
     left_out = run(page, page.read_text(), names)
     assert left_out == sum(excepted == name for excepted, _ in EXCEPTED)
-
-
-# Commands that write nothing, and end by themselves. The doctor asks all its checks in tests of its own.
-READING = re.compile(
-    r"(why|workers(?= -|$)|incidents|failures|forensics|metrics|doctor --(only|list)|audit (list|verify)"
-    r"|cron list|limiter (list|explain)|operation (list|show)|incident \d)\b|.*--dry-run\b"
-)
-
-
-def test_each_command_that_only_reads_runs(app: Flask, names: dict[str, Any]) -> None:
-    typed = {command for page in PAGES.values() for command in commands(page.read_text())}
-    # This host has no folder of migrations, about which (un)install tells.
-    reading = sorted(each for each in typed if READING.match(each) and "install" not in each)
-    assert len(reading) > 20
-    runner = app.test_cli_runner()
-    for command in reading:
-        ran = runner.invoke(args=["opsjobs", *shlex.split(command, comments=True)])
-        # What it names may not exist here; then it says so, in a sentence.
-        assert ran.exception is None or isinstance(ran.exception, SystemExit), command
-        assert "Traceback" not in ran.output, command
 
 
 def test_what_another_test_runs_is_named_there() -> None:
