@@ -6,13 +6,21 @@ policy, if there is one.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
+from itertools import dropwhile
+from pathlib import Path
 from traceback import extract_tb
 from typing import Any, Protocol, runtime_checkable
 
 _log = logging.getLogger("flask_opsjobs")
+# Frames of these files called the host's code: ours, and those of `with` in ours.
+_CALLERS = (f"{Path(__file__).parent}{os.sep}", contextlib.__file__)
+_LIBRARIES = tuple(map(sysconfig.get_path, ("stdlib", "purelib", "platlib")))
 
 # Gets what the policy was asked, `current_actor` or a permission, and the exception that it raised.
 NoteFailure = Callable[[str, Exception], None]
@@ -155,18 +163,21 @@ def find_policy_fault(policy: Any, protocol: type) -> str | None:
 
 
 def describe_failure(error: BaseException) -> str:
-    """An exception of a policy in a few words, for a log: `KeyError at /srv/shop/opsjobs_access.py:12`.
+    """An exception of the host's code in a few words, for a log: `KeyError at /srv/shop/policies.py:12`.
 
-    The message of the exception is left out, since it may quote a value; it is kept only when our own code
-    raised.
+    Its message is left out, since it may quote a value, and so are its causes, since one may be the error of
+    a job. The message is kept only when our own code raised.
     """
     place = find_place(error)
     return f"{type(error).__name__}{f': {error}' if place is None else f' at {place}'}"
 
 
 def find_place(error: BaseException) -> str | None:
-    """The innermost line of the policy's file that raised; None when our own code did, which called it."""
-    _, *inside = extract_tb(error.__traceback__)  # the first frame is ours, which called the policy
+    """The innermost line of the host's file that raised; None when our own code did, which called it."""
+    frames = extract_tb(error.__traceback__)
+    inside = [*dropwhile(lambda frame: frame.filename.startswith(_CALLERS), frames)]
+    # A library may call it for us, such as Flask a teardown function.
+    inside = [*dropwhile(lambda frame: frame.filename.startswith(_LIBRARIES), inside)] or inside
     own = [frame for frame in inside if frame.filename == inside[0].filename]
     return f"{own[-1].filename}:{own[-1].lineno}" if own else None
 

@@ -14,6 +14,8 @@ from typing import Any, Literal, NamedTuple
 
 from blinker import NamedSignal, Namespace
 
+from .policy import describe_failure
+
 _log = logging.getLogger("flask_opsjobs")
 _signals = Namespace()
 
@@ -101,7 +103,7 @@ jobs_dispatched = _declare(
 )
 job_ended = _declare(
     "job_ended",
-    "a job has ended and is not tried again",
+    "a managed job has ended and is not tried again; the end of an adopted job is on its page only",
     "after the commit",
     _ENDS,
     {
@@ -173,7 +175,7 @@ attempt_ended = _declare(
 
 worker_started = _declare(
     "worker_started",
-    "a worker of ours has started",
+    "a worker of ours has started; of a plain `rq worker` only `worker_missing` tells",
     "after the commit",
     "of the worker",
     {
@@ -363,8 +365,13 @@ class Message(NamedTuple):
             try:
                 with self.within():
                     receiver(self.sender, **self.facts)
-            except Exception:
-                _log.exception("a receiver of the signal %s raised", self.signal.name)
+            except Exception as error:
+                log_failed_receiver(self.signal, error)
+
+
+def log_failed_receiver(signal: NamedSignal, error: BaseException) -> None:
+    """Log that a receiver raised, without the error's text: a receiver of `attempt_raised` has the job's."""
+    _log.error("a receiver of the signal %s raised (%s)", signal.name, describe_failure(error))
 
 
 class _Blocks(threading.local):

@@ -21,6 +21,7 @@ from ..errors import InvalidArgs
 from ..host import Host
 from ..jobs.record.declaration import TaskDeclaration
 from ..jobs.record.enqueue import Enqueued, enqueue_detached
+from ..policy import describe_failure
 from . import transitions
 from .declaration import MOST_CAUGHT_UP
 from .queries import CronEntryRow
@@ -278,7 +279,8 @@ def say_call_fault(entry: CronEntryRow, error: Exception) -> str:
         return f"its arguments do not fit: {error}"
     # The host's code raised, such as the function of a unique key. Name only the class: the text may quote a
     # value.
-    _log.exception("cron entry %s: its job could not be enqueued", entry.name)
+    why = describe_failure(error)
+    _log.error("cron entry %s: its job could not be enqueued (%s)", entry.name, why)
     return f"enqueuing its job raised {type(error).__name__}"
 
 

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from ..policy import describe_failure
 from . import host_code
 from .perform import describe_error
 
@@ -106,8 +107,9 @@ def _ask(task: str, error: BaseException, given: FailureKey | None) -> str | Non
         return None
     try:
         own: Any = given(error)
-    except Exception:
-        _log.exception("the failure_key of task %s raised; the default is taken", task)
+    except Exception as failed:
+        why = describe_failure(failed)
+        _log.error("the failure_key of task %s raised (%s); the default is taken", task, why)
         return None
     if own is None or isinstance(own, str):
         return own and own[:_LONGEST_GIVEN]

@@ -1,4 +1,4 @@
-"""Searches every page, fragment and file that we serve, and what is logged meanwhile, for given texts."""
+"""Searches all that we serve by GET, and what is logged meanwhile, for given texts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import unquote, unquote_plus, urljoin, urlsplit
 
 from typing_extensions import override
 from werkzeug.exceptions import HTTPException
@@ -26,6 +26,8 @@ _SUBJECTS = 4
 # From this length on, half a canary is unlikely to be there by chance.
 _LEAST_HALF = 6
 _AROUND = 40
+# What JSON and Markdown write with a backslash.
+_ESCAPED = re.compile(r"(?:\\u[0-9a-fA-F]{4})+|\\[^\w\s]")
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def crawl(
     visits = _Visits(client, paths, most)
     with _captured_log() as log:
         for address in visits:
-            response = client.get(address)
+            response = client.get(address, headers=visits.headers(address))
             if response.status_code >= 500:
                 raise AssertionError(f"GET {address} answered {response.status}")
             text = response.get_data().decode(errors="replace")
@@ -101,10 +103,11 @@ class _Search:
 
     def look(self, address: str, part: str, text: str) -> None:
         """Note each canary in a text, however it is written there: each once."""
-        for way, written in _readings(text):
-            folded = written.casefold()
-            for known, kept in ((self._whole, self.leaks), (self._halves, self.near_misses)):
-                for sought, canary in known.items():
+        readings = [(way, written, written.casefold()) for way, written in _readings(text)]
+        # The whole ones first, in all readings: half of one may be readable in a text that hides the rest.
+        for known, kept in ((self._whole, self.leaks), (self._halves, self.near_misses)):
+            for sought, canary in known.items():
+                for way, written, folded in readings:
                     at = folded.find(sought)
                     if at >= 0 and (canary, address, part) not in self._seen:
                         self._seen.add((canary, address, part))
@@ -115,17 +118,21 @@ class _Search:
 
 
 def _readings(text: str) -> Iterator[tuple[str, str]]:
-    """The text, and what it says with its markup, entities, percent signs and JSON escapes read."""
+    """The text, and what it says with its markup, entities, percent signs, backslashes and quotes read."""
     yield "", text
     if "<" in text or "&" in text:
         yield " without markup", html.unescape(re.sub(r"<[^>]*>", "", text))
-    if "%" in text:
-        yield " with %XX read", unquote(text)
-    if "\\u" in text:
-        yield " with \\uXXXX read", re.sub(r"(?:\\u[0-9a-fA-F]{4})+", _read_escapes, text)
+    if "%" in text or "+" in text:
+        yield " with %XX read", unquote_plus(text)
+    if "\\" in text:
+        yield " with backslashes read", _ESCAPED.sub(_read_escape, text)
+    if '""' in text:
+        yield " with doubled quotes read", text.replace('""', '"')
 
 
-def _read_escapes(found: re.Match[str]) -> str:
+def _read_escape(found: re.Match[str]) -> str:
+    if not found[0].startswith("\\u"):
+        return found[0][1:]
     read: str = json.loads(f'"{found[0]}"')
     return read
 
@@ -136,9 +143,11 @@ class _Visits:
     def __init__(self, client: FlaskClient, paths: Sequence[str], most: int) -> None:
         app = client.application
         self.asked: list[str] = []
+        self._token = app.config.get("OPSJOBS_METRICS_TOKEN")
         self._most = most
         self._map = app.url_map.bind(app.config["SERVER_NAME"] or "localhost")
         self._rules = [rule for rule in app.url_map.iter_rules() if _is_ours(rule)]
+        self._metrics = {rule.rule for rule in self._rules if _blueprint(rule) == "opsjobs_metrics"}
         self._met: set[str] = set()
         self._reached: Counter[str] = Counter()
         self._of_subject: Counter[tuple[str, str]] = Counter()
@@ -155,6 +164,10 @@ class _Visits:
         while self._waiting:
             self.asked.append(self._waiting.popleft())
             yield self.asked[-1]
+
+    def headers(self, address: str) -> dict[str, str]:
+        """What to send with a request: to that for metrics the token of the app."""
+        return {"Authorization": f"Bearer {self._token}"} if address in self._metrics else {}
 
     def follow(self, address: str, text: str) -> None:
         """Add what a page links to."""
@@ -189,8 +202,12 @@ class _Visits:
 
 
 def _is_ours(rule: Rule) -> bool:
-    blueprint = str(rule.endpoint).partition(".")[0]
-    return blueprint in ("opsjobs", "opsjobs_bridge") and "GET" in (rule.methods or ())
+    is_ours = _blueprint(rule) in ("opsjobs", "opsjobs_bridge", "opsjobs_metrics")
+    return is_ours and "GET" in (rule.methods or ())
+
+
+def _blueprint(rule: Rule) -> str:
+    return str(rule.endpoint).partition(".")[0]
 
 
 class _Links(HTMLParser):

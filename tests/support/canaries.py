@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
+import traceback
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from redis import Redis
 from rq import Queue, SimpleWorker, get_current_job
+from typing_extensions import override
 
-from flask_opsjobs import JobFilter, Limit, OpsJobs, current_job
+from flask_opsjobs import JobFilter, Limit, OpsJobs, current_job, signals
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.core.secret_patterns import clean_secrets
 from flask_opsjobs.engine.worker.runtime import declare_limiters
@@ -37,6 +48,7 @@ PLACES = (
     "output key",
     "error",
     "error that is retried",
+    "error that hooks and receivers tell",
     "cause of an error",
     "line of a traceback",
     "log line",
@@ -119,12 +131,36 @@ def plain_failure() -> None:
     raise ValueError(CANARIES["rq error"])
 
 
+def tell_on(*given: Any, **facts: Any) -> Any:
+    """A hook or a receiver of a host that raises with all that it knows."""
+    known = *given, *facts.values(), sys.exception()
+    raise RuntimeError(" ".join(map(str, known)))
+
+
+class _Log(logging.Handler):
+    """Adds to `heard` what our loggers write, with all that a formatter may make of it."""
+
+    def __init__(self, heard: dict[str, str]) -> None:
+        super().__init__()
+        self._heard = heard
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        self._heard["log"] += f"{self.format(record)}\n"
+        if record.exc_info and record.exc_info[1] is not None:
+            self._heard["log"] += "".join(traceback.format_exception(record.exc_info[1]))
+
+
 class Story:
     """An app in which each writer has stored its canary."""
 
     def __init__(self, app: Flask, opsjobs: OpsJobs, bench: Bench, redis: Redis) -> None:
         self.app, self.opsjobs, self.bench, self.redis = app, opsjobs, bench, redis
         self.host: Host = app.extensions["opsjobs"]
+        self._heard: dict[str, str] = defaultdict(str)
+        self._spans = InMemorySpanExporter()
+        # Of events: the one fact that holds the error of a job, as docs/events.md says.
+        self.exceptions = ""
         self.db: SQLAlchemy = app.extensions["sqlalchemy"]
 
     def why(self, place: str) -> dict[str, Any]:
@@ -133,7 +169,8 @@ class Story:
 
     def tell(self) -> None:
         """Let everything happen, each by its real writer."""
-        self._jobs()
+        with signals.attempt_raised.connected_to(tell_on):
+            self._jobs()
         self._limits()
         self._cron()
         self._workflow()
@@ -142,6 +179,37 @@ class Story:
         self.pass_loops()
         self._decisions()
         self.pass_loops()
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Keep what events, spans and our log say in this block."""
+        provider = TracerProvider()
+        provider.add_span_processor(SimpleSpanProcessor(self._spans))
+        ours, log = logging.getLogger("flask_opsjobs"), _Log(self._heard)
+        before, trace._TRACER_PROVIDER = trace._TRACER_PROVIDER, provider
+        ours.addHandler(log)
+        try:
+            with ExitStack() as receivers:
+                for kind in signals.EVENTS.values():
+                    hear = partial(self._hear, f"event {kind.name}")
+                    sent = getattr(signals, kind.name)
+                    receivers.enter_context(sent.connected_to(hear))
+                yield
+        finally:
+            ours.removeHandler(log)
+            trace._TRACER_PROVIDER = before
+
+    def _hear(self, name: str, sender: object, /, **facts: Any) -> None:
+        if (error := facts.pop("exception", None)) is not None:
+            self.exceptions += repr(error)
+        self._heard[name] += repr(facts)
+
+    def heard(self) -> dict[str, str]:
+        """All that events, spans and our log have said so far, by name."""
+        spans: dict[str, str] = defaultdict(str)
+        for span in self._spans.get_finished_spans():
+            spans[f"span {span.name}"] += span.to_json()
+        return self._heard | spans
 
     def pass_loops(self, times: int = 2) -> None:
         """Make passes of all loops, as `flask opsjobs run` does."""
@@ -164,7 +232,7 @@ class Story:
             note=CANARIES["deploy note"],
         )
 
-        @self.opsjobs.task(record_output=True)
+        @self.opsjobs.task(record_output=True, on_success=tell_on)
         def keep(value: Any) -> Any:
             _log.warning("has %s", CANARIES["log line"])
             current_job().progress(1, 2, CANARIES["progress note"])
@@ -186,6 +254,10 @@ class Story:
         def try_again() -> None:
             raise RuntimeError(CANARIES["error that is retried"])
 
+        @self.opsjobs.task(max_attempts=1, on_failure=tell_on, failure_key=tell_on, backoff=tell_on)
+        def break_hooks() -> None:
+            raise LookupError(CANARIES["error that hooks and receivers tell"])
+
         argument = {
             "value": CANARIES["argument value"],
             "list": [{"deep": [CANARIES["argument in a list"]]}],
@@ -198,6 +270,7 @@ class Story:
         break_down.enqueue(f"https://shop:{CANARIES['password in a URL']}@example.com/")
         connect.enqueue()
         try_again.enqueue()
+        break_hooks.enqueue()
         self._commit()
         keep.options(delay=3600, tags=tags, meta=meta).enqueue(argument)
         other = keep.options(delay=3600, priority=1).enqueue(1).id

@@ -25,6 +25,7 @@ from ...core.steady_clock import steady_seconds
 from ...host import Host
 from ...jobs.perform.outcomes import Outcome
 from ...jobs.perform.perform import Report, perform
+from ...policy import describe_failure
 from ..redis.broker import broker_of
 from .forking import ChildPools, die_with
 from .frames import (
@@ -162,8 +163,8 @@ class _Child:
             return
         try:
             hook()
-        except BaseException:  # it may call `sys.exit`
-            _log.exception("the hook after_each_job raised")
+        except BaseException as error:  # it may call `sys.exit`
+            _log.error("the hook after_each_job raised (%s)", describe_failure(error))
             yield LeaveReason(
                 "hook", "could not clean up: the hook after_each_job raised", task or None
             )
@@ -182,8 +183,8 @@ class _Child:
         run = None
         try:
             run = self._work_for_rq(work)
-        except Exception:  # such as an outage of Redis
-            _log.exception("%s failed", work)
+        except Exception as error:  # such as an outage of Redis
+            _log.error("%s failed (%s)", work, describe_failure(error))
         self._leave_if_forked()
         self._channel.done(run)
         if not isinstance(work, PlainRun):
@@ -249,8 +250,9 @@ class _Child:
         self._unfit = _why_unfit(order.task, outcome)
         try:
             context.pop()
-        except BaseException:
-            _log.exception("job %d: a teardown function of the app raised", order.id)
+        except BaseException as error:
+            why = describe_failure(error)
+            _log.error("job %d: a teardown function of the app raised (%s)", order.id, why)
 
 
 def _why_unfit(task: str, outcome: Outcome) -> LeaveReason | None:

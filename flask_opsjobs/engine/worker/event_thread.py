@@ -9,7 +9,7 @@ from queue import SimpleQueue
 
 from typing_extensions import override
 
-from ...signals import Message
+from ...signals import Message, log_failed_receiver
 from .forking import fork_lock
 
 _log = logging.getLogger("flask_opsjobs.worker")
@@ -67,8 +67,8 @@ class EventThread(threading.Thread):
                 self._called_at = time.monotonic()
             try:
                 message.send()
-            except BaseException:  # a receiver may call `sys.exit`
-                _log.exception("a receiver of the signal %s raised", message.signal.name)
+            except BaseException as error:  # a receiver may call `sys.exit`
+                log_failed_receiver(message.signal, error)
             finally:
                 self._idle.set()
 

@@ -26,6 +26,7 @@ from typing_extensions import override
 
 from ...core.display import Display
 from ...core.visible_text import on_one_line
+from ...policy import describe_failure
 from ..redis.broker import WORKER_FIELD, Delivery, make_hash
 from ..redis.broker import rq_id as make_rq_id
 from .frames import JobOrder, PlainDeath, PlainRun
@@ -220,7 +221,7 @@ class SlotWorker(SimpleWorker):
         if job is None:
             return None
         if self.log.isEnabledFor(logging.INFO):
-            call = blue(on_one_line(str(job.description)))
+            call = blue(on_one_line(self._display().clean(str(job.description))))
             self.log.info("Worker %s: %s: %s (%s)", self.name, green(queue.name), call, job.id)
         os.environ["RQ_WORKER_ID"], os.environ["RQ_JOB_ID"] = self.name, job.id
         timeout = job.timeout or Queue.DEFAULT_TIMEOUT
@@ -239,7 +240,7 @@ class SlotWorker(SimpleWorker):
         try:
             self.execute_job(job, queue)
         except Exception as error:
-            _log.exception("RQ did not end its job %s", job.id)
+            _log.error("RQ did not end its job %s (%s)", job.id, describe_failure(error))
             notes.error, notes.is_told = notes.error or error, False
             words = f"RQ did not end it: {type(error).__name__}"
             try:
@@ -247,8 +248,9 @@ class SlotWorker(SimpleWorker):
                     job, PlainDeath(PlainRun(job.id, queue.name), 0, words, was_stopped=False)
                 )
                 notes.is_told = True
-            except RedisError:
-                _log.exception("RQ does not know that its job %s has ended", job.id)
+            except RedisError as failed:
+                why = describe_failure(failed)
+                _log.error("RQ does not know that its job %s has ended (%s)", job.id, why)
 
     def rest(self) -> None:
         """Record that the child is idle, after a plain job."""
@@ -314,15 +316,19 @@ class SlotWorker(SimpleWorker):
 
     def _hides(self, key: str) -> str | None:
         """Return what is stored in place of the value of a key that the host hides."""
-        return Display(self._app.extensions["opsjobs"].display, may_see=True).hides(key)
+        return self._display().hides(key)
+
+    def _display(self) -> Display:
+        return Display(self._app.extensions["opsjobs"].display, may_see=True)
 
     def maintain(self) -> None:
         """Do RQ's maintenance. It may run code of the host, and reads jobs that may be unreadable."""
         try:
             self.clean_registries()
             self.clean_group_registries()
-        except Exception:
-            _log.exception("RQ's maintenance failed; it is tried again in ten minutes")
+        except Exception as error:
+            why = describe_failure(error)
+            _log.error("RQ's maintenance failed (%s); it is tried again in ten minutes", why)
 
     def schedule_once(self) -> None:
         """Put plain jobs that are due into their queues, unless another RQ scheduler holds the locks."""
@@ -333,8 +339,9 @@ class SlotWorker(SimpleWorker):
     def _tell_stop(self, job: RQJob) -> None:
         try:
             execute_stopped_callback(job, self.death_penalty_class)
-        except Exception:
-            _log.exception("the callback of the stopped RQ job %s raised", job.id)
+        except Exception as error:
+            why = describe_failure(error)
+            _log.error("the callback of the stopped RQ job %s raised (%s)", job.id, why)
 
     def _queue(self, name: str) -> Queue:
         return next(queue for queue in self.queues if queue.name == name)
@@ -356,5 +363,6 @@ class SlotWorker(SimpleWorker):
             vars(job).pop("perform", None)
             try:
                 context.pop()
-            except BaseException:
-                _log.exception("RQ job %s: a teardown function of the app raised", job.id)
+            except BaseException as error:
+                why = describe_failure(error)
+                _log.error("RQ job %s: a teardown function of the app raised (%s)", job.id, why)

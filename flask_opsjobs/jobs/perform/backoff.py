@@ -7,6 +7,7 @@ import random
 from datetime import timedelta
 from typing import Protocol
 
+from ...policy import describe_failure
 from ..record.declaration import TaskDeclaration
 from ..record.options import seconds_of
 
@@ -37,8 +38,9 @@ def backoff_seconds(task: TaskDeclaration | None, attempt: int, dice: Dice = ran
         return default_seconds(attempt, dice)
     try:
         answer = task.backoff(attempt) if callable(task.backoff) else task.backoff
-    except Exception:
-        _log.exception("the backoff of task %s raised; the default is taken", task.name)
+    except Exception as error:
+        why = describe_failure(error)
+        _log.error("the backoff of task %s raised (%s); the default is taken", task.name, why)
         return default_seconds(attempt, dice)
     seconds = seconds_of(answer)
     if seconds is None:

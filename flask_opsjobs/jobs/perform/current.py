@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ...core.db import Connection
 from ...errors import OpsJobsError
 from ...host import Connect
+from ...policy import describe_failure
 from ..record.json_storage import clean_text
 from . import current_queries
 from .current_queries import CurrentBatch, CurrentWorkflow
@@ -166,8 +167,11 @@ class Teller:
         self._next_at = time.monotonic() + _EVERY_SECONDS
         try:
             self._tell(*held)
-        except Exception:
-            _log.exception("the progress of the job could not be passed on")
+        except Exception as error:
+            # Without a traceback: the job may tell of its progress while it handles an error of its own.
+            _log.error(
+                "the progress of the job could not be passed on (%s)", describe_failure(error)
+            )
 
 
 def current_delivery() -> tuple[int, int]:

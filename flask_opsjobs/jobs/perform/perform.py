@@ -22,6 +22,7 @@ from blinker import NamedSignal
 from ... import signals
 from ...errors import InvalidArgs
 from ...host import Connect
+from ...policy import describe_failure
 from .. import failure_key, host_code
 from ..record import json_storage
 from ..record.declaration import TaskDeclaration
@@ -198,8 +199,8 @@ def _send(event: NamedSignal, claimed: Claimed, report: Report, **facts: Any) ->
         )
     except Stopped:
         raise
-    except BaseException:
-        _log.exception("a receiver of the signal %s raised", event.name)
+    except BaseException as failed:
+        signals.log_failed_receiver(event, failed)
 
 
 def _why_not_run_now(task: TaskDeclaration, confirm: Confirm) -> Outcome | None:
@@ -253,8 +254,9 @@ def _observe(task: TaskDeclaration, name: str, running: Running, *values: Any) -
         hook(running.job, *values)
     except Stopped:
         raise
-    except BaseException:
-        _log.exception("the hook %s of task %s raised", name, task.name)
+    except BaseException as error:
+        why = describe_failure(error)  # its text may be the job's
+        _log.error("the hook %s of task %s raised (%s)", name, task.name, why)
 
 
 def _returned(task: TaskDeclaration, value: Any, report: Report) -> Outcome:
