@@ -71,6 +71,18 @@ def test_many_dead_rows(ask: Ask, bench: Bench) -> None:
     execute("VACUUM opsjobs.job_count_deltas")
 
 
+@shows("postgres.vacuum")
+def test_rows_that_are_not_frozen(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test makes a billion transactions."""
+    assert ask("postgres.vacuum").state == "ok"
+    monkeypatch.setattr(postgres, "_OLD_TRANSACTIONS", 0)
+    found = ask("postgres.vacuum")
+    assert (found.run, "transactions old" in found.sentence) == (
+        "vacuumdb --freeze --analyze",
+        True,
+    )
+
+
 _DEAD = "SELECT n_dead_tup AS dead FROM pg_stat_user_tables WHERE relname = 'job_count_deltas'"
 
 
