@@ -24,7 +24,15 @@ from tests.support.clock import Clock
 from tests.support.policies import ShowAll
 from tests.web.conftest import Access
 from tests.web.every import soup
-from tests.web.rows import ago, make_attempt, make_incident, make_job, make_loops, paused
+from tests.web.rows import (
+    ago,
+    make_attempt,
+    make_incident,
+    make_job,
+    make_limiter,
+    make_loops,
+    paused,
+)
 from tests.web.test_pages import clock as clock
 
 Get = Callable[..., Any]
@@ -104,7 +112,10 @@ def test_it_says_what_happened_and_whose_the_next_path_is(get: Get, decided: str
 
 
 @pytest.mark.parametrize("loops", [True, False])
-@pytest.mark.parametrize("subject", ["queue/mail", "queue/default", "task/send_invoice", "job/{}"])
+@pytest.mark.parametrize(
+    "subject",
+    ["queue/mail", "queue/default", "task/send_invoice", "limiter/customer-api", "job/{}"],
+)
 def test_equal_facts_give_equal_answers_although_the_day_moves(
     client: FlaskClient, session: Session, clock: Clock, subject: str, loops: bool
 ) -> None:
@@ -112,6 +123,7 @@ def test_equal_facts_give_equal_answers_although_the_day_moves(
     if loops:
         make_loops(session, started_at=ago(days=2))
     job = make_job(session, queue="mail", created_at=ago(days=40))
+    make_limiter(session)
     session.commit()
     path = f"/ops/jobs/live/forensics/{subject.format(job.id)}"
     first = client.get(path)
