@@ -30,8 +30,6 @@ def metrics(serve: str | None) -> None:
     """
     host = current_host()
     require_prometheus()
-    import prometheus_client
-
     from ..telemetry.prometheus import PrometheusCollector, exposition
 
     collector = PrometheusCollector(host)
@@ -39,20 +37,18 @@ def metrics(serve: str | None) -> None:
         text = exposition(collector).decode()
         click.echo(text, nl=False)
         sys.exit(0 if "\nopsjobs_up 1.0\n" in text else 1)
+    from ..telemetry.prometheus_server import PrometheusServer
+
     address, port = _read_address(serve)
-    registry = prometheus_client.CollectorRegistry()
-    registry.register(collector)
     try:
-        server, thread = prometheus_client.start_http_server(port, address, registry)
+        server = PrometheusServer(collector, address, port)
     except OSError as error:
         raise click.UsageError(f"cannot serve at {serve}: {error.strerror}") from error
-    click.echo(f"metrics at http://{serve}/metrics", err=True)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    try:
-        thread.join()
-    finally:
-        server.server_close()
+    click.echo(f"metrics at http://{serve}/metrics", err=True)
+    with server:
+        server.serve_forever()
 
 
 def _read_address(text: str) -> tuple[str, int]:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from importlib.metadata import version as version_of
-from itertools import accumulate
+from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -27,9 +24,9 @@ from ..core.db import connect_soon, forget_values, is_away, say_cause
 from ..core.reading import PAGE_PLANS, read_snapshot
 from ..errors import OpsJobsError, SchemaAhead, SchemaBehind
 from ..host import Host
-from ..overview.pace_queries import BOUNDS
 from . import metrics
-from .queries import Durations, Values, find_values
+from .exposition import write
+from .queries import Durations, Series, Values, find_values
 
 _log = logging.getLogger("flask_opsjobs.metrics")
 # A scrape that has no answer of Postgres by then says so. It is below 2 s with what follows.
@@ -41,7 +38,6 @@ _FAMILIES: dict[str, Any] = {
     "histogram": HistogramMetricFamily,
     "summary": SummaryMetricFamily,
 }
-_BOUNDS = (*map(str, BOUNDS), "+Inf")
 _SCRAPES = "rq_request_processing_seconds"
 
 
@@ -67,21 +63,23 @@ class PrometheusCollector(Collector):  # type: ignore[misc]
     @override
     def collect(self) -> Iterator[Metric]:
         """Return all families, or only `opsjobs_up` 0 when Postgres does not answer within 2 s."""
+        for metric, series in self.read():
+            yield _family(metric, series)
+
+    def read(self) -> list[tuple[metrics.Metric, Series]]:
+        """Read all metrics with their values, in their order; when Postgres does not answer, only some."""
         began = time.perf_counter()
         values = self._read_in_time()
         with self._lock:
             self._scrapes += 1
             self._seconds += time.perf_counter() - began
-            spent = self._scrapes, self._seconds
-        for metric in metrics.METRICS:
-            if metric.name == "opsjobs_up":
-                yield _family(metric, {(): float(values is not None)})
-            elif metric.name == _SCRAPES:
-                family = SummaryMetricFamily(metric.name, metric.meaning)
-                family.add_metric((), *spent)
-                yield family
-            elif values is not None:
-                yield _family(metric, values.get(metric.name, {}))
+            scrapes = Durations((self._scrapes,), self._seconds)
+        own: Values = {"opsjobs_up": {(): float(values is not None)}, _SCRAPES: {(): scrapes}}
+        return [
+            (metric, own.get(metric.name) or (values or {}).get(metric.name, {}))
+            for metric in metrics.METRICS
+            if values is not None or metric.name in own
+        ]
 
     def _read_in_time(self) -> Values | None:
         """Read in another thread: libpq waits 2 s at least for a server that is frozen."""
@@ -127,10 +125,7 @@ class PrometheusCollector(Collector):  # type: ignore[misc]
 
 def exposition(collector: PrometheusCollector) -> bytes:
     """Return the text that Prometheus reads."""
-    registry = CollectorRegistry()
-    registry.register(collector)
-    text: bytes = generate_latest(registry)
-    return text
+    return write(collector.read())
 
 
 def _is_expected(error: Exception) -> bool:
@@ -139,17 +134,13 @@ def _is_expected(error: Exception) -> bool:
     return isinstance(error, expected) or is_away(error)
 
 
-def _family(metric: metrics.Metric, values: Mapping[tuple[str, ...], float | Durations]) -> Metric:
-    if metric.name == "opsjobs_info":
-        ours, of_rq = version_of("flask-opsjobs"), version_of("rq")
-        values = {(ours, *schema, of_rq): 1 for schema in values}
+def _family(metric: metrics.Metric, series: Series) -> Metric:
     family: Any = _FAMILIES[metric.kind](metric.name, metric.meaning, labels=metric.labels)
-    for labels, value in values.items():
-        if isinstance(value, Durations):
-            counts = [*value.counts, *[0] * (len(_BOUNDS) - len(value.counts))]
-            family.add_metric(
-                labels, list(zip(_BOUNDS, accumulate(counts), strict=True)), value.seconds
-            )
-        else:
+    for labels, value in series.items():
+        if not isinstance(value, Durations):
             family.add_metric(labels, value)
+        elif metric.kind == "histogram":
+            family.add_metric(labels, list(value.buckets().items()), value.seconds)
+        else:
+            family.add_metric(labels, sum(value.counts), value.seconds)
     return family

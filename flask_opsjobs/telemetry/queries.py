@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
+from importlib.metadata import version
+from itertools import accumulate
 from typing import Any
 
 from sqlalchemy import Row, select
@@ -18,6 +21,7 @@ from ..lifeline.detectors import DETECTORS
 from ..lifeline.loop_runs import list_loops
 from ..limits.bucket import BucketLevel, Shape, tokens_at
 from ..overview.models import MOST_QUEUE_TOTALS, OTHER_QUEUES, QueueTotal
+from ..overview.pace_queries import BOUNDS
 from ..settings import Settings
 from .metrics import OTHERS, STATES_OF_RQ
 
@@ -27,18 +31,27 @@ _MOST_LANES = 1_000
 _MOST_WORKERS = 1_000
 _MOST_LIMITERS = 200
 _LIVE = tuple(state for state in STATES if state not in FINAL)
+_BOUNDS = (*map(str, BOUNDS), "+Inf")
+# Asking for it reads a file.
+_version_of = cache(version)
 
 
 @dataclass(frozen=True)
 class Durations:
-    """A histogram with the bounds of `pace_queries.py`, and the sum of its durations in seconds."""
+    """How many durations lie between the bounds of `pace_queries.py`, and their sum in seconds."""
 
-    counts: tuple[int, ...]
+    counts: Sequence[int]
     seconds: float
 
+    def buckets(self) -> dict[str, int]:
+        """How many durations are at most as long as each bound."""
+        missing = [0] * (len(_BOUNDS) - len(self.counts))
+        return dict(zip(_BOUNDS, accumulate([*self.counts, *missing]), strict=True))
 
-# The values of each metric, by the values of its labels.
-Values = Mapping[str, Mapping[tuple[str, ...], float | Durations]]
+
+# The values of a metric by the values of its labels, and those of each metric by its name.
+Series = Mapping[tuple[str, ...], float | Durations]
+Values = Mapping[str, Series]
 
 
 @dataclass
@@ -167,7 +180,8 @@ def _add_labeled(found: _Found, session: Session) -> None:
         if row.metric == "opsjobs_queue_paused":
             found.values[row.metric][(found.label(row.label),)] = 1
         elif row.metric == "schema":
-            found.values["opsjobs_info"][(str(row.number),)] = 1
+            versions = _version_of("flask-opsjobs"), str(row.number), _version_of("rq")
+            found.values["opsjobs_info"][versions] = 1
         else:
             labels = (row.label,) if row.second is None else (row.label, row.second)
             found.add(row.metric, row.number, *labels)
