@@ -137,8 +137,9 @@ class OpsJobs:
             child_hooks=self._child_hooks,
             app_context=app.app_context,
             broker=Broker(RedisConnections(app, chosen.redis_url, chosen.rq_redis_urls)),
-            trackers=HostTelemetry(chosen.sentry),
+            telemetry=(telemetry := HostTelemetry(chosen.sentry)),
         )
+        telemetry.hear_failures(host)
         host.built_in = {MAP_TASK: make_map_task(host)}
         if chosen.dispatch and not app.testing:
             host.dispatcher = AfterCommitDispatch(host)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from math import inf
 from types import TracebackType
@@ -121,15 +121,21 @@ class ClaimedJob(Protocol):
 
 # The columns of a job that keep the trace context in which it was enqueued; none without a context.
 TraceColumns = dict[str, str | None]
+# A trace context in which another job was enqueued: its `traceparent` and `tracestate`.
+TraceLink = tuple[str, str | None]
 
 
 @dataclass(slots=True)
 class Sending:
-    """Jobs that are being enqueued. Who enqueues notes the id of the only job, or how many there were."""
+    """Jobs that are being enqueued. Who enqueues notes the id of the only job, or how many there were.
+
+    `because_of` are the trace contexts of the jobs because of which these are enqueued.
+    """
 
     columns: TraceColumns = field(default_factory=dict)
     job_id: int | None = None
     count: int | None = None
+    because_of: list[TraceLink] = field(default_factory=list)
 
 
 # Lends a connection to the database of the jobs.
@@ -166,6 +172,10 @@ class Telemetry(Protocol):
         """A block that enqueues jobs: of one task or several, to one queue or several."""
         ...
 
+    def current(self) -> TraceColumns:
+        """The columns of what will be enqueued because of the current span."""
+        ...
+
     def attempt(self, job: ClaimedJob, worker: str) -> WatchedAttempt:
         """A block around an attempt of a job by a worker."""
         ...
@@ -173,30 +183,6 @@ class Telemetry(Protocol):
     def finish(self) -> None:
         """Send what is left before this process ends, for at most 2 s."""
         ...
-
-
-class NoTelemetry:
-    """Tells nobody, at no cost: the host has neither an error tracker nor a tracer."""
-
-    def sending(self, _task: str | None, _queue: str | None) -> AbstractContextManager[Sending]:
-        return nullcontext(Sending())
-
-    def attempt(self, _job: ClaimedJob, _worker: str) -> NoTelemetry:
-        return self
-
-    def finish(self) -> None: ...
-
-    def tell(
-        self, _outcome: str, _error: BaseException | None, _connect: Connect | None
-    ) -> None: ...
-
-    def __enter__(self) -> NoTelemetry:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-_NO_TELEMETRY = NoTelemetry()
 
 
 def find_sentry() -> Any | None:
@@ -272,7 +258,7 @@ class Host:
     display: DisplayPolicy
     spare: SpareConnections
     broker: DeliveryBroker
-    trackers: Telemetry
+    telemetry: Telemetry
     # Makes an app context of the host, for what runs in a thread of its own.
     app_context: Callable[[], AbstractContextManager[Any]]
     # Without it, incidents are told to nobody.
@@ -296,12 +282,6 @@ class Host:
 
     def __post_init__(self) -> None:
         self._pages = PageEngine(self.engine, self.settings.page_connections)
-
-    @property
-    def telemetry(self) -> Telemetry:
-        """What tells the error tracker and the tracer that the host has now."""
-        has_any = find_sentry() is not None or find_tracer_provider() is not None
-        return self.trackers if has_any else _NO_TELEMETRY
 
     @property
     def performable(self) -> Mapping[str, TaskDeclaration]:

@@ -116,6 +116,19 @@ job_ended = _declare(
     },
     ("task", "queue", "state", "ended_by", "cron_entry"),
 )
+job_failed_without_exception = _declare(
+    "job_failed_without_exception",
+    "a job has failed, and nothing was raised: its process died, its worker was lost, or it was not run",
+    "after the commit",
+    _ENDS,
+    {
+        **_JOB,
+        "attempt": "its last attempt, or `None`",
+        "outcome": "how that ended, such as `died` or `lost`, or `None`",
+        "ended_by": _ENDED_BY,
+    },
+    ("task", "queue", "outcome", "ended_by"),
+)
 job_rescued = _declare(
     "job_rescued",
     "the attempt of a job was lost with its worker; the job is due again, or has ended",

@@ -83,6 +83,8 @@ def _run_utility(connection: psycopg.Connection[Any], statement: str) -> None:
 
 # Those that enqueue jobs with a trace context too.
 TRACED = [path for path in FILES if "{traced:" in path.read_text()]
+# Those that read the trace context of another job.
+READ_TRACES = ("find_traced_past", "open_escalations", "run_jobs_again")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +96,7 @@ def test_postgres_prepares_it(
     path: Path, traced: bool, connection: psycopg.Connection[Any]
 ) -> None:
     statement = _read(path.stem, traced=traced)
-    assert ("traceparent" in statement) is (traced or path.stem == "find_traced_past")
+    assert ("traceparent" in statement) is (traced or path.stem in READ_TRACES)
     if _UTILITY.match(statement):
         _run_utility(connection, statement)
     else:

@@ -294,7 +294,11 @@ def _columns_of(host: Host, declared: BatchDeclaration) -> dict[str, Any]:
             calls[what] = call
     if faults:
         raise InvalidBatch("the batch cannot be opened: " + "; ".join(faults))
-    stored = {what: None if call is None else json.dumps(call) for what, call in calls.items()}
+    trace = host.telemetry.current() if any(calls.values()) else {}
+    stored = {
+        what: None if call is None else json.dumps({**call, **trace})
+        for what, call in calls.items()
+    }
     return {"name": declared.name, "meta": meta.decode(), **stored}
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from ..core import sql
 from ..core.db import Connection
+from ..jobs.record.enqueue import load_for
 
 
 def report_end(
@@ -22,8 +22,9 @@ def report_end(
 ) -> tuple[str, str] | None:
     """Enqueue a callback in the caller's transaction; returns its lane and queue.
 
-    None when this end was reported before. `call` is the stored task with its options; the job gets those of
-    the `facts` that its task `accepts`. `subject` is `("workflow", 7)` or `("batch", 7)`. The job is never
+    None when this end was reported before. `call` is the stored task with its options, and with the trace
+    context in which the run or batch began, if there was one; the job gets those of the `facts` that its task
+    `accepts`. `subject` is `("workflow", 7)` or `("batch", 7)`. The job is never
     unique: a unique lock might be held by an open transaction of the host, and nobody may wait for that here.
     """
     of, of_id = subject
@@ -39,5 +40,5 @@ def report_end(
         "meta": json.dumps(call["meta"]),
         "now": now,
     }
-    row = connection.execute(sql.load("enqueue_callback"), values).fetchone()
+    row = connection.execute(load_for("enqueue_callback", values), values).fetchone()
     return None if row is None else (row[0], row[1])

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from .. import signals
+from ..jobs.perform.outcomes import Outcome
 from .after_end import EndedAttempt, MovedJob
 
 
@@ -15,6 +16,9 @@ def send_ends(ended: Sequence[MovedJob], attempts: Sequence[EndedAttempt]) -> No
     """Send what these jobs and their attempts say. `attempts` are those whose outcomes were written."""
     if signals.attempt_ended.receivers:
         _send_attempts(ended, attempts)
+    failed = [job for job in ended if job.state == "failed"]
+    if failed and signals.job_failed_without_exception.receivers:
+        _send_silent_failures(failed, attempts)
     if signals.job_rescued.receivers:
         for job in ended:
             _send_rescue(job)
@@ -60,6 +64,33 @@ def _send_attempts(ended: Sequence[MovedJob], attempts: Sequence[EndedAttempt]) 
             state=job.state,
             seconds=None if of_job is None else of_job.seconds,
         )
+
+
+def _send_silent_failures(failed: Sequence[MovedJob], attempts: Sequence[EndedAttempt]) -> None:
+    """Send the jobs that failed without an exception, except those that somebody discarded."""
+    by_key = {(each.id, each.dispatch_no): each for each in attempts}
+    for job in failed:
+        of_job = by_key.get(job.key)
+        if of_job is None and job.ended_by == "discarded":
+            continue
+        if of_job is not None and _has_raised(of_job.outcome):
+            continue
+        lost = None if job.lost_attempt is None else "lost"
+        signals.send(
+            signals.job_failed_without_exception,
+            job_id=job.id,
+            task=job.task,
+            queue=job.queue,
+            attempt=job.lost_attempt if of_job is None else of_job.attempt,
+            outcome=lost if of_job is None else of_job.outcome.kind,
+            ended_by=job.ended_by,
+        )
+
+
+def _has_raised(outcome: Outcome) -> bool:
+    """Whether the process of the attempt has seen an exception of the function."""
+    is_of_function = outcome.cause_of_death is None and outcome.ended_by != "unrecordable"
+    return is_of_function and outcome.kind in ("raised", "timed_out", "discarded", "retry_in")
 
 
 def _send_rescue(job: MovedJob) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from psycopg.rows import dict_row, scalar_row
+from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from ..core import sql
 from ..core.db import Connection
+from ..host import Host, Sending
+from ..jobs.record.enqueue import load_for
 from ..lifeline.lifecycle import SEVERITIES
 from ..lifeline.repairs import repairs_of
 from .decide import FLAP_WITHIN, REMIND_AFTER, IncidentToEscalate, choose_event
+from .lifecycle import QUEUE, TASK
 
 # A call is given up after so long.
 CALL_SECONDS = 30
@@ -38,13 +42,12 @@ def backoff_seconds(attempt: int) -> float:
     return _BACKOFF_SECONDS[min(attempt, len(_BACKOFF_SECONDS)) - 1]
 
 
-def begin(
-    connection: Connection, escalate_from: str, is_configured: bool, now: datetime
-) -> list[int]:
+def begin(connection: Connection, host: Host, now: datetime) -> list[int]:
     """Begin what is to be told now, each event once; return the ids of the new escalations.
 
     With a policy, each has a job on the queue `opsjobs`. Commits unless the caller has a transaction.
     """
+    escalate_from, is_configured = host.settings.escalate_from, host.escalation is not None
     rows = _list_incidents(connection, escalate_from, now)
     wanted = [(row, event) for row in rows if (event := choose_event(row[1], escalate_from, now))]
     if not wanted:
@@ -61,8 +64,13 @@ def begin(
         "timeout_seconds": CALL_SECONDS,
         "now": now,
     }
-    with connection.cursor(row_factory=scalar_row) as cursor:
-        return cursor.execute(sql.load("open_escalations"), values).fetchall()
+    sending = host.telemetry.sending(TASK, QUEUE) if is_configured else nullcontext(Sending())
+    with sending as sent:
+        values |= sent.columns
+        begun = connection.execute(load_for("open_escalations", values), values).fetchall()
+        sent.count = len(begun)
+        sent.because_of += [(parent, state) for _, parent, state in begun if parent is not None]
+    return [id for id, *_ in begun]
 
 
 _Found = tuple[dict[str, Any], IncidentToEscalate, dict[str, Any] | None]

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from .. import endings
 from ..actions.domain import (
@@ -47,6 +47,7 @@ from .transitions import JobForDecision
 _Decide = Callable[[JobForDecision, Request], Item | Skip]
 _Apply = Callable[[Connection, Request, Sequence[JobForDecision]], Sequence[Effect | Item]]
 _STARTS_BEFORE = "it must start before its deadline, "
+_T = TypeVar("_T")
 
 
 # --- targets and rows
@@ -568,11 +569,20 @@ def _apply_run_again(
         if job.unique_until in ("ended", "forever") or _lifetime_of(request.host, job) is not None
     }
     ids = [job.id for job in jobs]
-    new_ids = job_transitions.run_again(connection, ids, lifetimes, request.now)
+    task, queue = _only({job.task for job in jobs}), _only({job.queue for job in jobs})
+    with request.host.telemetry.sending(task, queue) as sent:
+        new_ids = job_transitions.run_again(connection, ids, lifetimes, request.now, sent)
+        sent.job_id = _only(new_ids.values())
+        sent.count = len(new_ids) if sent.job_id is None else None
     new_lifetimes = {new_ids[id]: lifetime for id, lifetime in lifetimes.items()}
     if new_lifetimes and unique_locks.take(connection, new_lifetimes, request.now):
         raise ChangedMeanwhile
     return [_dispatch(jobs), *(_with_new_job(job, new_ids[job.id]) for job in jobs)]
+
+
+def _only(values: Collection[_T]) -> _T | None:
+    """The only one of these; None when there are several."""
+    return next(iter(values)) if len(values) == 1 else None
 
 
 def _lifetime_of(host: Host, job: JobForDecision) -> timedelta | None:

@@ -16,6 +16,7 @@ from psycopg.rows import class_row
 
 from ..core import sql
 from ..core.db import Connection
+from ..host import Sending
 from ..workers.lost_worker import LostWorker
 from .lifecycle import sources_of
 
@@ -161,20 +162,29 @@ def forget_cancel_of_rq(connection: Connection, ids: Collection[int]) -> None:
 
 
 def run_again(
-    connection: Connection, ids: Collection[int], guarded: Collection[int], now: datetime
+    connection: Connection,
+    ids: Collection[int],
+    guarded: Collection[int],
+    now: datetime,
+    sent: Sending,
 ) -> dict[int, int]:
     """Insert a new job for each final one; returns the new ids by the old ids.
 
-    The caller takes a unique lock for each new job of an id in `guarded`.
+    The caller takes a unique lock for each new job of an id in `guarded`. Notes in `sent` in which trace
+    contexts the old jobs were enqueued.
     """
     parameters = {
         "ids": list(ids),
         "guarded": list(guarded),
         "sources": list(sources_of("run_again")),
         "now": now,
+        "traceparent": None,
+        "tracestate": None,
+        **sent.columns,
     }
-    rows = connection.execute(sql.load("run_jobs_again"), parameters)
-    return {old: new for new, old in rows}
+    rows = connection.execute(sql.load("run_jobs_again"), parameters).fetchall()
+    sent.because_of += [(parent, state) for _, _, parent, state in rows if parent is not None]
+    return {old: new for new, old, *_ in rows}
 
 
 def delete(connection: Connection, ids: Collection[int], now: datetime) -> None:

@@ -48,12 +48,11 @@ def run(context: Pass) -> str:
     Not alone: each event is begun once in all, and each job is taken by one process.
     """
     host, connection, now = context.host, context.connection, context.now
-    settings, is_configured = host.settings, host.escalation is not None
-    begun = escalation_transitions.begin(connection, settings.escalate_from, is_configured, now)
+    begun = escalation_transitions.begin(connection, host, now)
     for ended in escalation_transitions.settle(connection, now):
         context.after_commit(partial(tell, host, ended, "failed", "its job ended without a call"))
     report = [f"began {counted(len(begun), 'escalation')}"] if begun else []
-    if is_configured:
+    if host.escalation is not None:
         server = context.memory.get("server") or EscalationServer(host)
         context.memory["server"] = server
         if said := server.step(connection, now):

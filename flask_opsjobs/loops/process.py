@@ -203,6 +203,7 @@ class LoopsProcess:
                 return 0 if self._wait_for_threads() and is_well else 1
             finally:
                 self._stop.set()
+                self._host.telemetry.finish()
 
     def _watch(self) -> bool:
         """Watch the threads until a signal comes; return False when a thread died."""

@@ -52,9 +52,18 @@ class SendSpan:
             self._span.set_attribute("messaging.message.id", str(sent.job_id))
         if sent.count is not None:
             self._span.set_attribute("messaging.batch.message_count", sent.count)
+        for link in dict.fromkeys(sent.because_of):
+            _add_link(self._span, *link)
         if error is not None:
             _set_error(self._span, error)
         self._span.end()
+
+
+def current_columns() -> TraceColumns:
+    """The columns of a job that keep the context of the current span; none without a recorded one."""
+    from opentelemetry.trace import get_current_span
+
+    return _columns_of(get_current_span())
 
 
 def _columns_of(span: Span) -> TraceColumns:
@@ -111,16 +120,11 @@ class AttemptSpan:
                 self._tell_past(connection)
 
     def _tell_past(self, connection: Connection) -> None:
-        from opentelemetry import context, trace
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
         past = find_traced_past(connection, self._job.id, self._job.dispatch_no)
         if past is None:
             return
         if past.traceparent is not None:
-            carrier = {"traceparent": past.traceparent, "tracestate": past.tracestate or ""}
-            sent = TraceContextTextMapPropagator().extract(carrier, context.Context())
-            self._span.add_link(trace.get_current_span(sent).get_span_context())
+            _add_link(self._span, past.traceparent, past.tracestate)
         if past.death is not None:
             prefix = "opsjobs.previous_attempt."
             self._span.set_attribute(prefix + "death", past.death)
@@ -151,6 +155,16 @@ def _attributes(
         "opsjobs.task": task,
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _add_link(span: Span, traceparent: str, tracestate: str | None) -> None:
+    """Link to the span in which a job was enqueued."""
+    from opentelemetry import context, trace
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    carrier = {"traceparent": traceparent, "tracestate": tracestate or ""}
+    sent = TraceContextTextMapPropagator().extract(carrier, context.Context())
+    span.add_link(trace.get_current_span(sent).get_span_context())
 
 
 def _set_error(span: Span, name: str) -> None:

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..host import ClaimedJob, Connect, Sending, find_sentry, find_tracer_provider
+from .. import signals
+from ..host import (
+    ClaimedJob,
+    Connect,
+    Host,
+    Sending,
+    TraceColumns,
+    WatchedAttempt,
+    find_sentry,
+    find_tracer_provider,
+)
 from . import sentry, tracing
 from .report_thread import ReportThread
 from .sentry import SentryScope
 from .tracing import AttemptSpan, SendSpan
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
 
 _log = logging.getLogger("flask_opsjobs.telemetry")
 
@@ -22,49 +37,84 @@ class HostTelemetry:
 
     def __init__(self, report: str) -> None:
         """`report` is OPSJOBS_SENTRY: which failures Sentry is told of."""
-        self._report = report
-        self._thread = ReportThread()
+        self.report = report
+        self.thread = ReportThread()
 
-    @contextmanager
-    def sending(self, task: str | None, queue: str | None) -> Iterator[Sending]:
+    def hear_failures(self, host: Host) -> None:
+        """Report from now on the jobs of a host that fail without an exception."""
+        if self.report != "off":
+            signals.job_failed_without_exception.connect(self._report_failure, sender=host)
+
+    def _report_failure(self, _host: object, *, job_id: int, **facts: Any) -> None:
+        sdk = find_sentry()
+        if sdk is not None:
+            # A command may end right after it has rescued jobs.
+            atexit.unregister(self.finish)
+            atexit.register(self.finish)
+            report = partial(sentry.report_failure, sdk, job_id, facts)
+            self.thread.give(report, sentry.flush_events, sdk)
+
+    def sending(self, task: str | None, queue: str | None) -> AbstractContextManager[Sending]:
         """Make a span around the block that enqueues jobs; what it yields has their columns for the span."""
         provider = find_tracer_provider()
-        sent, span, error = Sending(), None, None
-        if provider is not None:
-            with _logged():
-                span = SendSpan(provider, task, queue)
-                sent.columns = span.columns
-        try:
-            yield sent
-        except BaseException as raised:
-            error = tracing.name_of(raised)
-            raise
-        finally:
-            if span is not None:
-                with _logged():
-                    span.end(sent, error)
+        return nullcontext(Sending()) if provider is None else _sending(provider, task, queue)
 
-    def attempt(self, job: ClaimedJob, worker: str) -> AttemptTelemetry:
+    def current(self) -> TraceColumns:
+        """The columns of what will be enqueued because of the current span; none without a span."""
+        found: TraceColumns = {}
+        if find_tracer_provider() is not None:
+            with _logged():
+                found = tracing.current_columns()
+        return found
+
+    def attempt(self, job: ClaimedJob, worker: str) -> WatchedAttempt:
         """A block around an attempt of a job by a worker."""
-        return AttemptTelemetry(self._report, self._thread, job, worker)
+        sdk = find_sentry() if self.report != "off" else None
+        provider = find_tracer_provider()
+        if sdk is None and provider is None:
+            return _UNWATCHED
+        return AttemptTelemetry(self, sdk, provider, job, worker)
 
     def finish(self) -> None:
         """Send what is left before this process ends, for at most 2 s."""
         if sdk := find_sentry():
-            self._thread.give(None, sentry.flush_events, sdk)
+            self.thread.give(None, sentry.flush_events, sdk)
         if provider := find_tracer_provider():
-            self._thread.give(None, tracing.flush_spans, provider)
-        self._thread.wait()
+            self.thread.give(None, tracing.flush_spans, provider)
+        self.thread.wait()
+
+
+@contextmanager
+def _sending(provider: TracerProvider, task: str | None, queue: str | None) -> Iterator[Sending]:
+    sent, span, error = Sending(), None, None
+    with _logged():
+        span = SendSpan(provider, task, queue)
+        sent.columns = span.columns
+    try:
+        yield sent
+    except BaseException as raised:
+        error = tracing.name_of(raised)
+        raise
+    finally:
+        if span is not None:
+            with _logged():
+                span.end(sent, error)
 
 
 class AttemptTelemetry:
     """An attempt in this process, with its scope of Sentry and its span, as far as the host has these."""
 
-    def __init__(self, report: str, thread: ReportThread, job: ClaimedJob, worker: str) -> None:
-        self._report, self._thread = report, thread
+    def __init__(
+        self,
+        host: HostTelemetry,
+        sdk: Any | None,
+        provider: TracerProvider | None,
+        job: ClaimedJob,
+        worker: str,
+    ) -> None:
+        self._report, self._thread = host.report, host.thread
+        self._sdk, self._provider = sdk, provider
         self._job, self._worker = job, worker
-        self._sdk = find_sentry() if report != "off" else None
-        self._provider = find_tracer_provider()
         self._scope: SentryScope | None = None
         self._span: AttemptSpan | None = None
 
@@ -85,9 +135,11 @@ class AttemptTelemetry:
         traceback: TracebackType | None,
     ) -> None:
         for entered in (self._span, self._scope):
-            if entered is not None:
-                with _logged():
+            try:
+                if entered is not None:
                     entered.leave()
+            except Exception as raised:
+                _log_failure(raised)
 
     def tell(self, outcome: str, error: BaseException | None, connect: Connect | None) -> None:
         """Tell, inside the block, how the attempt ended. Its outcome has been sent: this may take 2 s.
@@ -105,6 +157,22 @@ class AttemptTelemetry:
             self._thread.give(self._span.end, tracing.flush_spans, self._provider)
         if self._scope is not None and is_reported:
             self._thread.wait()
+
+
+class _Unwatched:
+    """An attempt of which nobody is told, at no cost: the host has neither an error tracker nor a tracer."""
+
+    def __enter__(self) -> _Unwatched:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def tell(
+        self, _outcome: str, _error: BaseException | None, _connect: Connect | None
+    ) -> None: ...
+
+
+_UNWATCHED = _Unwatched()
 
 
 @contextmanager

@@ -136,7 +136,7 @@ def _begin(
         "shape": prepared.shape,
         "steps": len(prepared.steps),
         "deadline_seconds": None if deadline is None else seconds_of(deadline),
-        "on_end": None if prepared.on_end is None else json.dumps(prepared.on_end),
+        "on_end": None if prepared.on_end is None else json.dumps({**prepared.on_end, **trace}),
         "unique_key": unique,
     }
     for _ in range(_MOST_ROUNDS):

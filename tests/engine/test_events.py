@@ -49,6 +49,7 @@ SENT_BY = {
     "job_enqueued": {TEST},
     "jobs_dispatched": {TEST, WORKER},
     "job_ended": {TEST, WORKER, PLAIN},
+    "job_failed_without_exception": {WORKER},
     "job_rescued": {TEST},
     "job_recalled": {TEST},
     "attempt_started": {CHILD, PLAIN},
@@ -166,6 +167,7 @@ def _enqueue_all() -> dict[str, int]:
         "give": enqueue(give, value=argument),
         "fail": enqueue(fail.options(max_attempts=2), message=error),
         "die": enqueue(die, attempts=1),
+        "die_for_good": enqueue(die.options(max_attempts=1), attempts=1),
         "say": enqueue(say, text=CANARIES["log"]),
         "structured": enqueue(say_structured, text="by structlog"),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ import sentry_sdk
 from flask import Flask
 from sqlalchemy import text
 
-from flask_opsjobs import OpsJobs
-from flask_opsjobs.jobs.perform.outcomes import Cancel, Discard
+from flask_opsjobs import OpsJobs, endings, signals
+from flask_opsjobs.core.reading import read_clock
+from flask_opsjobs.endings import EndedAttempt
+from flask_opsjobs.jobs.perform.outcomes import Cancel, Discard, Outcome
 from flask_opsjobs.testing import perform_due
 from tests.engine.site import enqueue, rows, state_of
-from tests.support.host import fail, note
+from tests.support.engine import Bench
+from tests.support.host import die, fail, note
 from tests.support.processes import Children
 from tests.support.trackers import KeptTransport, read_lines
 from tests.support.waiting import wait_until
@@ -74,6 +78,30 @@ def test_a_transport_that_hangs_holds_up_no_job(
         ) AS gaps"""
     )
     assert longest < 3
+
+
+def test_a_job_whose_process_dies_is_reported_once(
+    site: Flask, children: Children, tmp_path: Path
+) -> None:
+    """By the worker, since no exception was raised; not after an attempt that is not the last."""
+    events = tmp_path / "events"
+    died = enqueue(die.options(max_attempts=1))
+    jobs = [died, enqueue(die, attempts=1)]
+    worker = children.flask("opsjobs", "worker", SENTRY_TO=str(events))
+    children.flask("opsjobs", "run")
+    wait_until(lambda: [state_of(job) for job in jobs] == ["failed", "finished"], 30)
+    assert worker.terminate() == 0
+    # Sentry's integration for logging reports errors in our log too.
+    (event,) = [event for event in read_lines(events) if "opsjobs.task" in event.get("tags", {})]
+    assert event["message"] == "die failed: its process died"
+    assert event["tags"] == {
+        "opsjobs.task": "die",
+        "opsjobs.queue": "default",
+        "opsjobs.attempt": 1,
+        "opsjobs.outcome": "died",
+        "opsjobs.ended_by": "exhausted",
+    }
+    assert event["contexts"]["opsjobs"]["job_id"] == died
 
 
 # --- what is reported
@@ -153,9 +181,54 @@ def test_what_the_host_reports_in_a_job_names_the_job_and_is_not_reported_again(
     report_itself.enqueue()
     say.enqueue()
     db.session.commit()
-    perform_due()
+    with sentry_sdk.isolation_scope():
+        sentry_sdk.set_tag("service", "shop")
+        perform_due()
+    assert [event["tags"]["service"] for event in events] == ["shop", "shop"]
     assert [event["tags"]["opsjobs.task"] for event in events] == ["report_itself", "say"]
     assert ["own" in event["tags"] for event in events] == [True, False]
+
+
+_NOT_RUN = Outcome("not_run", "no such task", reason="no such task", ended_by="unknown_task")
+_KILLED = Outcome("timed_out", "ran longer than 1 s", cause_of_death="time-out", death="timed_out")
+
+
+@pytest.mark.parametrize(
+    ("end", "says"),
+    [
+        (_KILLED, "its process was killed at its time limit"),
+        (_NOT_RUN, "for ten minutes workers did not have its task"),
+        ("rescue", "its worker was lost"),
+        ("expire", "the deadline passed before it started"),
+        (Outcome("raised", "ValueError"), None),
+        ("discard", None),
+    ],
+)
+def test_a_job_that_fails_without_an_exception_is_reported(
+    bench: Bench, record_job: Any, sentry: Any, end: Outcome | str, says: str | None
+) -> None:
+    """An exception was reported by the process that saw it, and what somebody discards needs no report."""
+    events = sentry()
+    job = record_job(max_attempts=1, deadline=timedelta(minutes=1))
+    now = read_clock(bench.connection)
+    with signals.sent_by(bench.host):
+        if end == "expire":
+            endings.expire(bench.connection, now + timedelta(minutes=2))
+        elif end == "discard":
+            endings.discard(bench.connection, [job], now, CANARY)
+        else:
+            bench.dispatch()
+            bench.claim(job)
+            if isinstance(end, Outcome):
+                ended = EndedAttempt(job, 1, bench.worker_id, "worker-1", end, attempt=1)
+                endings.write_outcomes(bench.connection, [ended], now, timedelta(0))
+            else:
+                later = now + timedelta(seconds=1)
+                endings.rescue(bench.connection, [bench.worker_id], later, CANARY)
+    assert bench.job(job)["state"] == "failed"
+    bench.host.telemetry.finish()
+    assert [event["message"] for event in events] == ([f"note failed: {says}"] if says else [])
+    assert CANARY not in json.dumps(events, default=repr)
 
 
 @pytest.mark.parametrize("asks", [False, True])

@@ -21,9 +21,13 @@ from flask_opsjobs import OpsJobs, Unique
 from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.errors import InvalidArgs
+from flask_opsjobs.host import Host
+from flask_opsjobs.jobs.perform.outcomes import Discard
 from flask_opsjobs.jobs.record.enqueue import enqueue_detached
 from flask_opsjobs.testing import perform_due
-from tests.engine.site import enqueue, state_of
+from tests.engine.site import enqueue, rows, state_of
+from tests.escalations.telling import Teller
+from tests.support.escalating import Acting
 from tests.support.host import add, die
 from tests.support.processes import Children
 from tests.support.trackers import read_lines
@@ -191,6 +195,112 @@ def test_steps_link_to_the_start_of_their_workflow(opsjobs: OpsJobs, db: Any, sp
     assert members.parent.span_id == by_task[expanding].context.span_id
 
 
+@pytest.mark.parametrize("is_traced", [True, False])
+def test_a_job_that_is_run_again_links_to_the_first_one(
+    opsjobs: OpsJobs,
+    db: Any,
+    provider: TracerProvider,
+    spans: Spans,
+    monkeypatch: pytest.MonkeyPatch,
+    is_traced: bool,
+) -> None:
+    """Through the operator's request where that is traced."""
+
+    @opsjobs.task
+    def plain() -> None:
+        """Nothing."""
+
+    first = plain.enqueue()
+    db.session.commit()
+    perform_due()
+    with (
+        monkeypatch.context() as patch,
+        provider.get_tracer("host").start_as_current_span("request"),
+    ):
+        if not is_traced:
+            patch.setattr(trace, "_TRACER_PROVIDER", None)
+        opsjobs.operator.run_again(first.id, actor="ops-demo", reason="the bank is back")
+    perform_due()
+    (request,), (sent, *again) = spans("request"), spans("send default")
+    before, after = spans("process default")
+    assert linked(before) == [identity(sent)]
+    assert linked(after) == [identity(span) for span in again or [sent]]
+    if is_traced:
+        (again_span,) = again
+        assert again_span.parent.span_id == request.context.span_id
+        assert linked(again_span) == [identity(sent)]
+        job = after.attributes["messaging.message.id"]
+        assert again_span.attributes["messaging.message.id"] == job != str(first.id)
+
+
+def test_callbacks_link_to_what_began_their_run_or_batch(
+    opsjobs: OpsJobs, db: Any, provider: TracerProvider, spans: Spans
+) -> None:
+    @opsjobs.task
+    def plain(fails: bool = False) -> None:
+        if fails:
+            raise Discard("no")
+
+    @opsjobs.task
+    def run_ended(workflow_id: int) -> None:
+        """Nothing."""
+
+    @opsjobs.task
+    def batch_failed(batch_id: int) -> None:
+        """Nothing."""
+
+    @opsjobs.task
+    def batch_ended(batch_id: int) -> None:
+        """Nothing."""
+
+    flow = opsjobs.workflow("flow", on_end=run_ended)
+    flow.step("only", plain)
+    flow.start()
+    with (
+        provider.get_tracer("host").start_as_current_span("request"),
+        opsjobs.batch("members", on_end=batch_ended, on_failure=batch_failed) as batch,
+    ):
+        batch.enqueue(plain, fails=True)
+    opsjobs.batch("of nobody", on_end=batch_ended).open().close()
+    db.session.commit()
+    perform_due()
+    (request,), (started, _) = spans("request"), spans("send default")
+    links: dict[Any, list[list[tuple[int, int]]]] = {}
+    for span in spans("process default"):
+        links.setdefault(span.attributes["opsjobs.task"], []).append(linked(span))
+    assert links["run_ended"] == [[identity(started)]]
+    assert links["batch_failed"] == [[identity(request)]]
+    assert sorted(links["batch_ended"]) == [[], [identity(request)]]
+
+
+def test_an_escalation_links_to_the_job_that_its_incident_is_about(
+    host: Host, opsjobs: OpsJobs, db: Any, spans: Spans, tmp_path: Path
+) -> None:
+    @opsjobs.task
+    def plain() -> None:
+        """Nothing."""
+
+    job = plain.enqueue()
+    db.session.commit()
+    host.escalation = Acting(tmp_path)
+    teller = Teller(host)
+    teller.find(subject=f"job/{job.id}")
+    teller.find()
+    teller.once()
+    teller.close()
+    (sent,), (told,) = spans("send default"), spans("send opsjobs")
+    assert told.parent is None
+    assert linked(told) == [identity(sent)]
+    assert told.attributes["messaging.batch.message_count"] == 2
+    (stored,) = db.session.scalars(
+        text("SELECT DISTINCT traceparent FROM opsjobs.jobs WHERE queue = 'opsjobs'")
+    ).all()
+    assert stored.split("-")[1:3] == [
+        f"{told.context.trace_id:032x}",
+        f"{told.context.span_id:016x}",
+    ]
+
+
 def test_a_call_that_is_refused_is_a_span_with_an_error(
     opsjobs: OpsJobs, db: Any, spans: Spans
 ) -> None:
@@ -285,6 +395,38 @@ def test_no_span_is_lost_when_a_process_leaves(
     assert second["opsjobs.previous_attempt.death"] == "signal"
     assert second["opsjobs.previous_attempt.cause_of_death"] == "killed by SIGKILL"
     assert "opsjobs.previous_attempt.death" not in found[jobs[1], 1]["attributes"]
+
+
+def test_a_job_that_the_process_of_the_loops_enqueues_links_to_its_span(
+    site: Flask, children: Children, tmp_path: Path
+) -> None:
+    """The loop `cron` runs in a thread of that process, which ends before its exporter would export."""
+    path, started = tmp_path / "spans", tmp_path / "started"
+    config = {"SPANS_TO": str(path), "STARTS_EACH_MINUTE": [str(started)]}
+    loops = children.flask("opsjobs", "run", **config)
+    worker = children.flask("opsjobs", "worker", **config)
+    # A slot is due at once.
+    due = "UPDATE opsjobs.cron_entries SET checked_until = now() - interval '1 min' WHERE name = 'started'"
+    wait_until(lambda: rows(f"{due} RETURNING 1"), 30)
+    wait_until(started.exists, 30)
+    ended = "SELECT FROM opsjobs.jobs WHERE cron_entry = 'started' AND state = 'finished'"
+    wait_until(lambda: rows(ended), 30)
+    assert (loops.terminate(), worker.terminate()) == (0, 0)
+    by_name = {
+        name: {
+            span["attributes"]["messaging.message.id"]: span
+            for span in read_lines(path)
+            if span["name"] == name
+        }
+        for name in ("send default", "process default")
+    }
+    assert by_name["process default"]
+    for job, span in by_name["process default"].items():
+        sent = by_name["send default"][job]
+        assert sent["parent_id"] is None
+        assert [link["context"] for link in span["links"]] == [
+            {**sent["context"], "trace_state": "[]"}
+        ]
 
 
 _IMPORTS_NOTHING = """

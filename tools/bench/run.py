@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis import Redis
 from rq import Queue, SimpleWorker, Worker
@@ -159,6 +159,32 @@ def managed(
     kind: str, count: int, enqueue: Callable[[], object], queues: Sequence[str] = ("default",)
 ) -> float:
     """Jobs a second of a worker of ours on what is enqueued before, as `managed_run`."""
+    return count / cost_of_worker(kind, count, enqueue, queues).seconds
+
+
+class Cost(NamedTuple):
+    """How long something took, and how many seconds of processors this process and its children used."""
+
+    seconds: float
+    processor_seconds: float
+
+
+def cost_since(began: Cost) -> Cost:
+    """The cost since a time, or with zeros since the process began. Children count once they have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    processor_seconds = sum(each.ru_utime + each.ru_stime for each in used)
+    return Cost(time.perf_counter() - began.seconds, processor_seconds - began.processor_seconds)
+
+
+def cost_of_run(kind: str, count: int) -> Cost:
+    """The cost of what `managed_run` measures."""
+    return cost_of_worker(kind, count, lambda: _enqueue(noop, count))
+
+
+def cost_of_worker(
+    kind: str, count: int, enqueue: Callable[[], object], queues: Sequence[str] = ("default",)
+) -> Cost:
+    """The cost of a worker of ours, from when it is ready until it has stopped after its last job."""
     from flask_opsjobs.engine.worker.parent import WorkerOptions
     from flask_opsjobs.engine.worker.runtime import WorkerRuntime
 
@@ -176,15 +202,15 @@ def managed(
         db.session.commit()
         # Without RQ's scheduler, as `plain_run`: a process that only plain jobs need.
         runtime = WorkerRuntime(app, list(queues), options)
-        began: list[float] = []
-        has_recorded = runtime.run(tell_ready=lambda: began.append(time.perf_counter()))
-        seconds = time.perf_counter() - began[0]
+        began: list[Cost] = []
+        has_recorded = runtime.run(tell_ready=lambda: began.append(cost_since(Cost(0, 0))))
+        cost = cost_since(began[0])
         finished = db.session.scalar(
             text("SELECT count(*) FROM opsjobs.jobs WHERE state = 'finished'")
         )
     assert has_recorded
     assert finished == count, f"{finished} of {count} finished"
-    return count / seconds
+    return cost
 
 
 def plain_on_ours(kind: str, count: int) -> float:
@@ -220,8 +246,13 @@ def plain_enqueue(_kind: str, count: int) -> float:
     return _rate(lambda number: queue.enqueue(plain_noop, number), count)
 
 
-def managed_enqueue(_kind: str, count: int) -> float:
+def managed_enqueue(kind: str, count: int) -> float:
     """Enqueues a second, each in its own host transaction with commit and dispatch to RQ."""
+    return count / cost_of_enqueue(kind, count).seconds
+
+
+def cost_of_enqueue(_kind: str, count: int) -> Cost:
+    """The cost of what `managed_enqueue` measures, in this process."""
 
     def one(number: int) -> None:
         noop.enqueue(number=number)
@@ -229,22 +260,26 @@ def managed_enqueue(_kind: str, count: int) -> float:
 
     app = create_app()
     with app.app_context():
-        rate = _rate(one, count)
+        cost = _cost_of(one, count)
         queued = db.session.scalar(text("SELECT count(*) FROM opsjobs.jobs WHERE state = 'queued'"))
     pushed = Redis.from_url(os.environ["BENCH_REDIS_URL"]).llen(
         Queue("default", connection=Redis()).key
     )
     assert queued == pushed == count + 20, f"{queued} queued, {pushed} pushed of {count + 20}"
-    return rate
+    return cost
 
 
 def _rate(one: Callable[[int], object], count: int) -> float:
+    return count / _cost_of(one, count).seconds
+
+
+def _cost_of(one: Callable[[int], object], count: int) -> Cost:
     for number in range(20):  # warm: connections, prepared statements
         one(number)
-    began = time.perf_counter()
+    began = cost_since(Cost(0, 0))
     for number in range(count):
         one(number)
-    return count / (time.perf_counter() - began)
+    return cost_since(began)
 
 
 def plain_many(_kind: str, count: int) -> float:

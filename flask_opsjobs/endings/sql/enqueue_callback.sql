@@ -12,10 +12,11 @@ WITH told AS (
     INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued) SELECT %(now)s, %(queue)s, 1 FROM told
 )
 INSERT INTO opsjobs.jobs (id, task, queue, lane, state, priority, args, meta, tags, max_attempts,
-    timeout_seconds, deadline_at, created_at, due_at, limiter, partition, weight)
+    timeout_seconds, deadline_at, created_at, due_at, limiter, partition, weight
+    {traced:, traceparent, tracestate})
 SELECT job_id, %(task)s, %(queue)s, %(lane)s, 'available', %(priority)s, %(args)s::jsonb, %(meta)s::jsonb,
     %(tags)s::text[], %(max_attempts)s, %(timeout_seconds)s,
     %(now)s::timestamptz + %(deadline_seconds)s * interval '1 s', %(now)s, %(now)s,
-    %(limiter)s, %(partition)s, %(weight)s
+    %(limiter)s, %(partition)s, %(weight)s{traced:, %(traceparent)s::text, %(tracestate)s::text}
 FROM told
 RETURNING lane, queue
