@@ -208,7 +208,13 @@ class EscalationServer:
 
     def _take(self, connection: Connection, worker_id: int) -> _Running | None:
         """Take and begin the first due job of the queue, in one transaction."""
-        wanted = {"queues": [QUEUE], "limit": 1, "bytes": 1_000_000, "worker_id": worker_id}
+        wanted = {
+            "queues": [QUEUE],
+            "limit": 1,
+            "bytes": 1_000_000,
+            "waited": None,
+            "worker_id": worker_id,
+        }
         with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
             row = cursor.execute(sql.load("take_jobs"), wanted).fetchone()
             if row is None or row["id"] is None:

@@ -87,7 +87,13 @@ def test_a_take_whose_answer_is_lost(shared_site: Site, tmp_path: Path, is_long:
     with shared_site.app.app_context():
         job_id = note_run.options(delay=0.1).enqueue(path=str(tmp_path / "ran")).id
         host_db.session.commit()
-    take = {"queues": ["default"], "limit": 1, "bytes": 1, "worker_id": worker_id}
+    take = {
+        "queues": ["default"],
+        "limit": 1,
+        "bytes": 1,
+        "waited": None,
+        "worker_id": worker_id,
+    }
     with closing(connect_apart(shared_site.app.extensions["opsjobs"].engine)) as connection:
         with connection.transaction():  # else the worker may take it first
             due = "UPDATE opsjobs.jobs SET state = 'available' WHERE id = %s"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -39,6 +40,7 @@ _FIFTY = {
     "queues": [f"q{number}" for number in range(50)],
     "limit": 400,
     "bytes": 4_000_000,
+    "waited": None,
     "worker_id": 1,
 }
 
@@ -58,11 +60,12 @@ def backlog(databases: Any) -> Iterator[Connection]:
 
 
 @pytest.mark.parametrize("explained", [explain, explain_prepared])
+@pytest.mark.parametrize("waited", [None, timedelta(milliseconds=10)])
 @pytest.mark.parametrize("limit", [1, 400])
 def test_a_take_reads_the_jobs_that_it_takes(
-    backlog: Connection, explained: Any, limit: int
+    backlog: Connection, explained: Any, limit: int, waited: timedelta | None
 ) -> None:
-    nodes = explained(backlog, "take_jobs", {**_FIFTY, "limit": limit})
+    nodes = explained(backlog, "take_jobs", {**_FIFTY, "limit": limit, "waited": waited})
     walks = [node for node in nodes if node.get("Index Name") == "jobs_due"]
     assert [node["Node Type"] for node in walks] == ["Index Scan"]
     assert walks[0]["Actual Rows"] * walks[0]["Actual Loops"] <= limit

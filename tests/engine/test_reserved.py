@@ -116,7 +116,13 @@ class TestTaking:
     ) -> None:
         record_job(queue="b")
         Operator(bench.host).pause("b", actor="anna", reason="because it is a test")
-        parameters = {"queues": ["a", "b"], "limit": 5, "bytes": 1000, "worker_id": bench.worker_id}
+        parameters = {
+            "queues": ["a", "b"],
+            "limit": 5,
+            "bytes": 1000,
+            "waited": None,
+            "worker_id": bench.worker_id,
+        }
         (row,) = bench.connection.execute(sql.load("take_jobs"), parameters).fetchall()
         assert (row[0], row[1]) == (["b"], None)
 
@@ -292,6 +298,52 @@ def test_a_worker_that_asked_for_a_plain_job_hears_of_managed_ones_again(
         assert [key for popped in told for key in popped.deliveries] == [(job, 1)]
     finally:
         assert link.stop(20)
+
+
+def test_a_busy_worker_leaves_new_jobs_to_idle_ones(app: Flask, bench: Bench, host: Host) -> None:
+    heartbeat, outage = Heartbeat(bench.worker_id, 60), Outage(logging.getLogger(), "it waits")
+    recorder = Recorder(host, heartbeat, outage, lambda: None)
+    # Neither thread runs: what is wanted of them stays to be seen.
+    taker = Taker(host, bench.name, ["default"], heartbeat, outage, lambda news: None, recorder)
+    wire = broker_of(host).connections.make_wire("default")
+    slots = [SlotWorker(app, ["default"], slot_name(bench.name, 1), wire)]
+    link = RQLink(wire, ["default"], slots, lambda told: None, None, 60, lambda: None)
+    budget = ReserveBudget(children=2, seconds=0.1, most=400)
+    demand = Demand(taker, link, budget, has_limits=False, may_block=True)
+
+    def asked(jobs: WorkerJobs) -> tuple[int, bool, int]:
+        """For how many jobs Postgres is asked, whether only for those that waited, and Redis."""
+        taker._requests.wanted = link._wanted.number = 0
+        demand.ask(jobs)
+        return taker._requests.wanted, taker._requests.waited is not None, link._wanted.number
+
+    has_free = WorkerJobs(sent=1, waiting=0, free=1, held=1, bytes=0, mean=0.04)
+    busy = WorkerJobs(sent=2, waiting=0, free=0, held=2, bytes=0, mean=0.04)
+    assert asked(has_free) == (1, False, 1), "for the free child"
+    demand.note_answer(is_empty=False)
+    assert asked(has_free) == (1, False, 0), "a job from each would let one of them wait"
+    demand.note_answer(is_empty=False)
+    assert asked(busy) == (5, True, 0), "newer ones are for idle workers"
+    demand.note_answer(is_empty=True)
+    demand.renew()
+    assert asked(replace(busy, mean=0.001)) == (16, False, 4), "they begin soon"
+
+
+@pytest.mark.parametrize(("waited", "taken"), [(5, 1), (0.001, 2), (None, 2)])
+def test_a_take_for_a_busy_child_leaves_the_newer_jobs(
+    bench: Bench, record_job: RecordJob, waited: float | None, taken: int
+) -> None:
+    old, new = record_job(), record_job()
+    later = "UPDATE opsjobs.jobs SET due_at = due_at - interval '1 minute' WHERE id = %s"
+    bench.connection.execute(later, (old,))
+    wait_until(
+        lambda: bench.connection.execute(
+            "SELECT due_at <= now() - interval '1 ms' FROM opsjobs.jobs WHERE id = %s", (new,)
+        ).fetchone()[0],
+        what="the newer one is due for a while",
+    )
+    found = take(bench, waited=None if waited is None else timedelta(seconds=waited))
+    assert found == [(old, 1), (new, 1)][:taken]
 
 
 def test_nothing_is_left_in_redis_of_a_popped_delivery(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, cast
 
 from flask_opsjobs import endings
@@ -91,13 +92,18 @@ class Bench:
 
 
 def take(
-    bench: Bench, number: int = 10, *queues: str, most_bytes: int = 4_000_000
+    bench: Bench,
+    number: int = 10,
+    *queues: str,
+    most_bytes: int = 4_000_000,
+    waited: timedelta | None = None,
 ) -> list[tuple[int, int]]:
     """Take jobs from Postgres, as a worker does."""
     parameters = {
         "queues": list(queues or ("default",)),
         "limit": number,
         "bytes": most_bytes,
+        "waited": waited,
         "worker_id": bench.worker_id,
     }
     rows = bench.connection.execute(sql.load("take_jobs"), parameters).fetchall()

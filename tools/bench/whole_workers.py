@@ -119,6 +119,7 @@ def takes(kind: str, count: int) -> float:
             "queues": [f"queue-{number}" for number in range(QUEUES)],
             "limit": int(kind),
             "bytes": 4_000_000,
+            "waited": None,
             "worker_id": 1,
         }
         with closing(connect_apart(app.extensions["opsjobs"].engine)) as connection:

@@ -2,6 +2,8 @@
 -- dispatch number and reserved by the worker. The queues come in the given order; in a queue priority, due
 -- time, id. Passes paused and draining queues by, and limited jobs, which wait in lanes of their own. Takes
 -- at most %(limit)s jobs, and no more once their arguments reach %(bytes)s; the first job is always taken.
+-- With %(waited)s only jobs that have been due for so long: a worker whose children are all busy leaves the
+-- newer ones to idle workers.
 -- Returns the names of the paused queues beside each job, its arguments as text and its times as seconds
 -- since 1970; one row without a job when none was taken. Jobs whose deadline has passed are taken too: the
 -- worker ends them, else they would block the lane. Commits synchronously, so that the number is never given
@@ -26,6 +28,7 @@ WITH durable AS MATERIALIZED (
                 ELSE octet_length(args::text) END AS size
         FROM opsjobs.jobs
         WHERE lane >= n.queue AND lane <= n.queue AND state = 'available' AND origin = 'opsjobs'
+            AND (%(waited)s::interval IS NULL OR due_at <= now() - %(waited)s::interval)
         ORDER BY lane, priority, due_at, id
         LIMIT %(limit)s FOR UPDATE SKIP LOCKED) AS d
     WHERE NOT n.is_paused

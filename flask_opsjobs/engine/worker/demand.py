@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from ...core.steady_clock import steady_seconds
 from .reserved import MOST_BYTES, MOST_HELD, ReserveBudget
@@ -15,6 +16,8 @@ WITHOUT_REDIS_SECONDS = 0.25
 WITHOUT_POSTGRES_SECONDS = 0.25
 # While plain RQ jobs run, Postgres is asked so often.
 _ASK_AGAIN_SECONDS = 0.1
+# What waits here for a busy child has been due for so long: an idle child of another worker had its chance.
+_WAITED = timedelta(milliseconds=10)
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Demand:
         # Whether the worker takes fewer jobs until outcomes are written.
         self.is_full = False
         self._answered_at = 0.0
+        # Whether Redis is asked beside Postgres when there is room for one job.
+        self._is_turn_of_redis = False
         self._plain_asked_at = 0.0
         self._empty_pops: int | None = None
 
@@ -81,22 +86,22 @@ class Demand:
     def ask(self, jobs: WorkerJobs | None) -> None:
         """Ask for what the worker has room for; for nothing with None."""
         self.is_full = False
-        room = 0 if jobs is None else self._room(jobs)
-        if jobs is None or not room:
-            if self._has_asked_redis:
-                self._has_asked_redis = False
-                self._link.call_off()
+        room, ahead = (0, 0) if jobs is None else self._room(jobs)
+        if not room and self._link.is_wanted:
+            self._has_asked_redis = False
+            self._link.call_off()
+        if jobs is None or not (room or ahead):
             return
         if self._is_due():
             self._is_asking, self._has_asked_redis = True, False
-            # Both in turn, so that neither starves the other: Redis holds no more than the prefetch.
-            from_redis = min(room, 2 * self._budget.children)
-            # Limited jobs come through Redis, and past it only while it is away.
-            limited = from_redis if self._link.is_away and self._has_limits else 0
-            self._taker.want(max(1, room - from_redis), MOST_BYTES - jobs.bytes, limited)
-            self._link.want(from_redis, may_block=False)
+            most_bytes = MOST_BYTES - jobs.bytes
+            if room:
+                self._ask_both(room, most_bytes)
+            else:
+                self._taker.want(ahead, most_bytes, waited=_WAITED)
         elif (
-            jobs.free
+            room
+            and jobs.free
             and self._has_none_due
             and not self._has_asked_redis
             and not self._taker.has_popped
@@ -104,10 +109,25 @@ class Demand:
             self._has_asked_redis, self._empty_pops = True, self._link.empty_pops
             self._link.want(min(room, jobs.free), may_block=self._may_block)
 
-    def _room(self, jobs: WorkerJobs) -> int:
-        """Return how many jobs to take now."""
+    def _ask_both(self, room: int, most_bytes: int) -> None:
+        """Ask Postgres and Redis for jobs that begin now, so that neither starves the other.
+
+        Redis holds no more than the prefetch. With room for one job it is asked every second time only: a
+        job from each would let one of them wait here.
+        """
+        from_redis = min(room, 2 * self._budget.children)
+        # Limited jobs come through Redis, and past it only while it is away.
+        limited = from_redis if self._link.is_away and self._has_limits else 0
+        self._taker.want(max(1, room - from_redis), most_bytes, limited)
+        self._is_turn_of_redis = not self._is_turn_of_redis
+        if room > 1 or self._is_turn_of_redis:
+            self._link.want(from_redis, may_block=False)
+
+    def _room(self, jobs: WorkerJobs) -> tuple[int, int]:
+        """Return how many jobs to take now, and how many that will wait here for a child."""
+        free = jobs.free - jobs.waiting
         if jobs.is_stuck or jobs.bytes >= MOST_BYTES:
-            room = jobs.free - jobs.waiting
+            room = free
         else:
             number = jobs.sent + jobs.waiting
             room = self._budget.missing(number, jobs.waiting, jobs.free, jobs.mean)
@@ -116,7 +136,8 @@ class Demand:
         left = MOST_HELD - jobs.held
         self.is_full = room > left
         # When outcomes are written, there is room for many at once.
-        return 0 if room > 2 * left else max(0, min(room, left))
+        ahead = 0 if room > 2 * left else max(0, min(room, left))
+        return min(ahead, max(free, self._budget.runs_soon(jobs.mean))), ahead
 
     def _is_due(self) -> bool:
         """Return whether to ask Postgres now."""

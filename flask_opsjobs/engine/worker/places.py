@@ -17,11 +17,11 @@ from .claim import LimitedLane
 from .frames import RQ_WORK_ID, Errand, JobOrder, Key, PlainRun, RQWork
 from .heartbeat import CANCELED, LOST, Progress
 from .left_children import LeaveReason
-from .reserved import ReservedJob
+from .reserved import SOON_SECONDS, ReservedJob
 from .rq_link import ShownPlace
 
 # What costs more is sent only to a child that has nothing, and nothing is sent behind it. In microseconds.
-MOST_AHEAD = 10_000
+MOST_AHEAD = round(SOON_SECONDS * 1e6)
 # What an order costs that must be alone, or of which nothing is known.
 ALONE = 10**9
 

@@ -17,6 +17,8 @@ _RISE, _FALL = 0.2, 0.05
 # A mean below this is no more than the cost of a job itself; with a process per job, of a fork.
 SHORTEST_SECONDS = 20e-6
 FRESH_SECONDS = 0.01
+# Jobs that begin within this are taken ahead at once, and are sent ahead to a child that runs another one.
+SOON_SECONDS = 0.01
 # A child that runs its job for longer than this, and than so many times its mean, is stuck in it.
 STUCK_SECONDS = 0.02
 _LATE_MEANS = 2.0
@@ -157,6 +159,16 @@ class ReserveBudget:
             return min(self.most, self.children)
         ahead = self.children * self.seconds / max(mean, self.least_seconds)
         return max(self.children, min(self.most, self.children + int(ahead)))
+
+    def runs_soon(self, mean: float | None) -> int:
+        """Return how many jobs the children run in `SOON_SECONDS`.
+
+        >>> ReserveBudget(children=2, seconds=0.1, most=400).runs_soon(0.001)
+        20
+        """
+        return (
+            0 if mean is None else int(self.children * SOON_SECONDS / max(mean, self.least_seconds))
+        )
 
     def missing(self, in_hand: int, waiting: int, idle: int, mean: float | None) -> int:
         """Return how many jobs to take now: up to the size, when half of it is used or a child has none."""

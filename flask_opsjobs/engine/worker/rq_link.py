@@ -178,6 +178,11 @@ class RQLink(threading.Thread):
         patience = _AWAY_SECONDS + (_BLOCK_SECONDS if self._is_popping else 0.0)
         return time.monotonic() - self._answered_at > patience
 
+    @property
+    def is_wanted(self) -> bool:
+        """Return whether a pop is allowed that was not called off, or waits for a job."""
+        return not self._is_called_off and (self._wanted.number > 0 or self._is_popping)
+
     def want(self, number: int, *, may_block: bool) -> None:
         """Allow one pop of at most so many deliveries, or of one plain job.
 

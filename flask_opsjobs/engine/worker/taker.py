@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -99,6 +99,8 @@ class _Requests:
     """What the other threads want of the taker. A request stays until it is done."""
 
     wanted: int = 0
+    # Only jobs that have been due for so long.
+    waited: timedelta | None = None
     wanted_limited: int = 0
     bytes: int = 0
     deliveries: list[Key] = field(default_factory=list)
@@ -163,14 +165,17 @@ class Taker(threading.Thread):
 
     # --- what the main thread asks for ---
 
-    def want(self, number: int, most_bytes: int, limited: int) -> None:
+    def want(
+        self, number: int, most_bytes: int, limited: int = 0, waited: timedelta | None = None
+    ) -> None:
         """Ask for so many jobs from Postgres; they are told once, as an answer.
 
-        `limited`: so many limited jobs too, which come through Redis unless it is away. They are told before.
+        `waited`: only for jobs that have been due for so long. `limited`: so many limited jobs too, which
+        come through Redis unless it is away. They are told before.
         """
         with self._changed:
             self._requests.wanted, self._requests.bytes = number, most_bytes
-            self._requests.wanted_limited = limited
+            self._requests.wanted_limited, self._requests.waited = limited, waited
             self._changed.notify()
 
     def accept(self, deliveries: Sequence[Key]) -> bool:
@@ -447,6 +452,7 @@ class Taker(threading.Thread):
             "queues": self._queues,
             "limit": min(number, fitting),
             "bytes": self._requests.bytes,
+            "waited": self._requests.waited,
             "worker_id": self._worker_id,
         }
         cursor = self._connected().cursor(row_factory=dict_row)
