@@ -34,7 +34,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "retry_jobs": ("jobs_pkey", {"sources": ["failed"]}),
     "request_cancel": ("jobs_pkey", {"actor": "a", "reason": "why"}),
-    "run_jobs_again": ("jobs_pkey", {"sources": ["failed"], "guarded": []}),
+    "run_jobs_again": (
+        "jobs_pkey",
+        {"sources": ["failed"], "guarded": [], "traceparent": None, "tracestate": None},
+    ),
     "delete_jobs": ("jobs_pkey", {"sources": ["failed"]}),
     "end_waiting_jobs": ("jobs_pkey", {"sources": ["scheduled"], **_END}),
     "take_unique_locks": ("jobs_pkey", {"lifetimes": [None] * 100}),

@@ -61,7 +61,8 @@ def test_a_child_is_killed_again_and_again(
     """Every 20 ms in the long form, else after every ten jobs."""
     site, count = new_site, jobs_of_pool if is_long else jobs_of_pool // 4
     path, dice = tmp_path / "ran", random.Random(12)
-    enqueue_runs(site, path, count, seconds=0.001)
+    # The few jobs of the short form last until ten of them have ended several times.
+    enqueue_runs(site, path, count, seconds=0.001 if is_long else 0.01)
     site.loops()
     worker = site.worker("--processes", "2", "default")
 

