@@ -14,11 +14,10 @@ from .after_end import EndedAttempt, MovedJob
 
 def send_ends(ended: Sequence[MovedJob], attempts: Sequence[EndedAttempt]) -> None:
     """Send what these jobs and their attempts say. `attempts` are those whose outcomes were written."""
-    if signals.attempt_ended.receivers:
-        _send_attempts(ended, attempts)
-    failed = [job for job in ended if job.state == "failed"]
-    if failed and signals.job_failed_without_exception.receivers:
-        _send_silent_failures(failed, attempts)
+    if signals.attempt_ended.receivers or signals.job_failed_without_exception.receivers:
+        by_key = {(each.id, each.dispatch_no): each for each in attempts}
+        for job in ended:
+            _send_attempt(job, by_key.get(job.key))
     if signals.job_rescued.receivers:
         for job in ended:
             _send_rescue(job)
@@ -47,43 +46,31 @@ def send_recalls(jobs: Iterable[tuple[int, str]]) -> None:
             signals.send(signals.job_recalled, job_id=job_id, queue=queue)
 
 
-def _send_attempts(ended: Sequence[MovedJob], attempts: Sequence[EndedAttempt]) -> None:
-    """Send each attempt that the fence accepted, and those that were lost with their worker."""
-    by_key = {(each.id, each.dispatch_no): each for each in attempts}
-    for job in ended:
-        of_job = by_key.get(job.key)
-        if of_job is None and job.lost_attempt is None:
-            continue
+def _send_attempt(job: MovedJob, ended: EndedAttempt | None) -> None:
+    """Send what became of its attempt: the fence accepted its end, or it was lost with its worker.
+
+    A job that ended while it waited has none. When it failed, that is said too, except when a process has
+    seen the exception or somebody discarded the job.
+    """
+    facts = {
+        "job_id": job.id,
+        "task": job.task,
+        "queue": job.queue,
+        "attempt": job.lost_attempt if ended is None else ended.attempt,
+    }
+    if ended is not None:
+        outcome: str | None = ended.outcome.kind
+    else:
+        outcome = None if job.lost_attempt is None else "lost"
+    if outcome is not None:
+        seconds = None if ended is None else ended.seconds
         signals.send(
-            signals.attempt_ended,
-            job_id=job.id,
-            task=job.task,
-            queue=job.queue,
-            attempt=job.lost_attempt if of_job is None else of_job.attempt,
-            outcome="lost" if of_job is None else of_job.outcome.kind,
-            state=job.state,
-            seconds=None if of_job is None else of_job.seconds,
+            signals.attempt_ended, **facts, outcome=outcome, state=job.state, seconds=seconds
         )
-
-
-def _send_silent_failures(failed: Sequence[MovedJob], attempts: Sequence[EndedAttempt]) -> None:
-    """Send the jobs that failed without an exception, except those that somebody discarded."""
-    by_key = {(each.id, each.dispatch_no): each for each in attempts}
-    for job in failed:
-        of_job = by_key.get(job.key)
-        if of_job is None and job.ended_by == "discarded":
-            continue
-        if of_job is not None and _has_raised(of_job.outcome):
-            continue
-        lost = None if job.lost_attempt is None else "lost"
+    is_told = job.ended_by == "discarded" if ended is None else _has_raised(ended.outcome)
+    if job.state == "failed" and not is_told:
         signals.send(
-            signals.job_failed_without_exception,
-            job_id=job.id,
-            task=job.task,
-            queue=job.queue,
-            attempt=job.lost_attempt if of_job is None else of_job.attempt,
-            outcome=lost if of_job is None else of_job.outcome.kind,
-            ended_by=job.ended_by,
+            signals.job_failed_without_exception, **facts, outcome=outcome, ended_by=job.ended_by
         )
 
 
