@@ -39,9 +39,10 @@ NO_LOOP_MEANS = (
 )
 NOT_COUNTED = "Whether a job is lost is not known: no integrity check is made."
 OTHER_LOOPS_RUN = "Other loops still run: the log of their process says why."
+_RUN_LOOPS = "Start `flask opsjobs run`."
 NOBODY_LOOKS = (
     "Nobody looks for incidents.",
-    "The loop detect has never run. Restart the loops, so that they know it: `flask opsjobs run`.",
+    "The loop detect has never run. Restart the loops, so that they know it.",
 )
 
 
@@ -63,7 +64,8 @@ class Wrong:
     """One problem: a status word, the fact, what it means or what to do, its start, and a page to open.
 
     `quote` is what a person wrote about it, and must pass the display policy. `since` is None when it is not
-    known. `incident` is the one that it tells of: its next step is that of the incident.
+    known. `incident` is the one that it tells of: its next step is that of the incident. `run` says which
+    command ends it; a phone shows it without `rest`.
     """
 
     level: str
@@ -73,9 +75,11 @@ class Wrong:
     go: PageLink | None = None
     quote: str | None = None
     incident: IncidentRow | None = None
+    run: str = ""
 
 
 _LIFELINE = PageLink("See Lifeline", "lifeline", {})
+_WORKERS = PageLink("See the workers", "workers", {})
 
 
 def find_wrong_sources(
@@ -136,14 +140,12 @@ def _loops(loops: Sequence[LoopRow] | None, due: Mapping[str, Count] | None) -> 
     if loops is None:
         return
     silent = [loop for loop in loops if not loop.is_running]
-    start = "Start `flask opsjobs run`."
     fact = say_silent(loops)
     if len(silent) == len(loops):
         waiting = Count.sum(due.values()) if due else Count(0)
         many = f" {_say_waiting(waiting)}" if waiting.number else ""
-        rest = f"{NO_LOOP_MEANS}{many} {start}"
         since = max((loop.last_at for loop in silent), default=None)
-        yield Wrong("critical", fact, rest, since, _LIFELINE)
+        yield Wrong("critical", fact, f"{NO_LOOP_MEANS}{many}", since, _LIFELINE, run=_RUN_LOOPS)
     elif silent:
         names = [loop.loop for loop in silent]
         effects = [_STANDS_STILL[name] for name in names if name in _STANDS_STILL][:2]
@@ -175,11 +177,12 @@ def find_wrong(
     due = {queue.name: _due(queue) for queue in seen.queues if queue.due}
     found = find_wrong_sources(unreachable, seen.loops, due, seen.served)
     if is_suspended:
-        rest = "They take no jobs of any queue until somebody runs `rq resume -u` with the URL of that Redis."
         fact = "All workers are suspended by RQ's own command."
-        found.append(Wrong("critical", fact, rest, go=PageLink("See the workers", "workers", {})))
+        rest = "They take no jobs of any queue until somebody ends it."
+        run = "Run `rq resume -u` with the URL of that Redis."
+        found.append(Wrong("critical", fact, rest, go=_WORKERS, run=run))
     if seen.loops and not any(loop.loop == "detect" for loop in seen.loops):
-        found.append(Wrong("critical", *NOBODY_LOOKS, go=_LIFELINE))
+        found.append(Wrong("critical", *NOBODY_LOOKS, go=_LIFELINE, run=_RUN_LOOPS))
     by_subject = {row.subject: row for row in seen.incidents}
     for number, one in enumerate(unreachable):
         if (told := by_subject.get(f"redis/{one.place}")) is not None:
@@ -275,9 +278,6 @@ def _failures(seen: Overview) -> Iterator[Wrong]:
     yield Wrong("failed", fact, rest, min(each.regressed_at or each.first_at for each in fresh), go)
 
 
-_WORKERS = PageLink("See the workers", "workers", {})
-
-
 def _cooldowns(seen: Overview) -> Iterator[Wrong]:
     for limiter in dict.fromkeys(one.limiter for one in seen.cooling):
         mine = [one for one in seen.cooling if one.limiter == limiter]
@@ -329,7 +329,9 @@ def _quote(by: str | None, reason: str | None) -> str | None:
 def _no_worker(seen: Overview) -> Iterator[Wrong]:
     if not seen.alive:
         since = max((one.heartbeat_at for one in seen.workers), default=None)
-        yield Wrong("warned", NO_WORKER, "Start one: `flask opsjobs worker`.", since, _WORKERS)
+        yield Wrong(
+            "warned", NO_WORKER, since=since, go=_WORKERS, run="Start one: `flask opsjobs worker`."
+        )
 
 
 def _counted(count: Count, noun: str) -> str:

@@ -54,6 +54,11 @@ def test_the_page_says_what_the_command_says(app: Flask) -> None:
     assert sorted(shown) == sorted(each["id"] for each in said["checks"])
     for each in said["checks"]:
         assert each["sentence"].replace("`", "") in shown[each["id"]], each
+        if each["state"] == "skipped" and not each["because"]:
+            reason = each["sentence"].replace("`", "")
+            assert shown[each["id"]] == f"{each['id']} Skipped: {reason}"
+            # What is muted begins on a line of its own.
+            assert not tree.select_one(f'.check:has(code:-soup-contains("{each["id"]}")) .mute')
     assert (
         "Silenced by OPSJOBS_DOCTOR_SILENCE. It answers with warning" in shown["config.secret_key"]
     )

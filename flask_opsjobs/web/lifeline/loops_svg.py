@@ -15,7 +15,7 @@ from ...lifeline.loop_runs import Watch
 
 DAY = timedelta(days=1)
 # In units of the drawing: the names are left of the plot, the times below it.
-_WIDTH, _LEFT, _TOP, _ROW, _BELOW = 420.0, 92.0, 10.0, 17.0, 18.0
+_WIDTH, _LEFT, _TOP, _ROW, _BELOW = 420.0, 104.0, 10.0, 17.0, 18.0
 _BAR, _BLIND, _NARROWEST = 4.0, 12.0, 3.0
 # The drawing moves on by so much, so that a page without news stays the same.
 _STEP = timedelta(minutes=5)
