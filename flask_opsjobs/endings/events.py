@@ -6,6 +6,7 @@ The caller is in a block `signals.once_committed`, so receivers are called after
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from .. import signals
 from ..jobs.perform.outcomes import Outcome
@@ -52,7 +53,7 @@ def _send_attempt(job: MovedJob, ended: EndedAttempt | None) -> None:
     A job that ended while it waited has none. When it failed, that is said too, except when a process has
     seen the exception or somebody discarded the job.
     """
-    facts = {
+    facts: dict[str, Any] = {
         "job_id": job.id,
         "task": job.task,
         "queue": job.queue,
