@@ -123,7 +123,6 @@ def _unique_locks(context: CheckContext) -> CheckAnswer:
 
 _leases = look_for(
     "lease_leaked",
-    warning,
     "Each lease belongs to an attempt that runs.",
     "flask opsjobs incidents",
 )

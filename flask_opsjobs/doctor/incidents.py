@@ -1,4 +1,4 @@
-"""Makes checks that ask what the detector of a class of incidents asks, and answer with its words."""
+"""Makes checks that ask what the detector of a class of incidents asks, as severe as it and in its words."""
 
 from __future__ import annotations
 
@@ -11,14 +11,21 @@ from ..core.words import agree
 from ..lifeline.detectors import DETECTORS
 from ..lifeline.finding import Facts, Finding
 from ..lifeline.incidents import words_of
+from ..lifeline.lifecycle import SHOWN_AS
 from .check import CheckAnswer, CheckContext, ok
 
-Answer = Callable[[str, str, str], CheckAnswer]
+
+def state_of(severity: str) -> str:
+    """What a check answers to what is as severe as an incident."""
+    return SHOWN_AS[severity][1]
 
 
-def look_for(
-    class_: str, answer: Answer, fine: str, run: str
-) -> Callable[[CheckContext], CheckAnswer]:
+def state_of_class(class_: str) -> str:
+    """What a check answers to what this class of incidents tells of."""
+    return state_of(DETECTORS[class_].severity)
+
+
+def look_for(class_: str, fine: str, run: str) -> Callable[[CheckContext], CheckAnswer]:
     """A look that answers with what the detector finds now, or with `fine`.
 
     The answer is about the first finding, and says how many more there are. `run` is what to run.
@@ -30,17 +37,17 @@ def look_for(
         with context.reading() as read:
             facts = Facts(driver_connection(read), read.now, context.host.settings)
             found = detect(facts).findings
-        return answer_with(class_, found, answer, run) if found else ok(fine)
+        return answer_with(class_, found, run) if found else ok(fine)
 
     return look
 
 
-def answer_with(class_: str, found: Sequence[Finding], answer: Answer, run: str) -> CheckAnswer:
+def answer_with(class_: str, found: Sequence[Finding], run: str) -> CheckAnswer:
     """The answer about the first of these findings, in the words of its incident."""
     words = words_of(class_, found[0].facts)
     left = len(found) - 1
     more = f" There {agree(left, 'is', 'are')} {left} more." if left else ""
-    return answer(f"{words.title}.", f"{words.why}{more}", run)
+    return CheckAnswer(state_of_class(class_), f"{words.title}.", f"{words.why}{more}", run)
 
 
 def driver_connection(read: Reading) -> Connection:

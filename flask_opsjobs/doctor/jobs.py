@@ -27,7 +27,7 @@ from .check import (
     skipped,
     warning,
 )
-from .incidents import driver_connection, look_for
+from .incidents import driver_connection, look_for, state_of_class
 
 _LONG_PAUSE = timedelta(days=1)
 _LONG_WAIT = timedelta(minutes=15)
@@ -147,9 +147,9 @@ CHECKS = (
     ),
     DoctorCheck(
         "jobs.held_by_nobody",
-        (ERROR,),
+        (state_of_class("held_by_nobody"),),
         "two heartbeats of a worker name the jobs that it has",
-        look_for("held_by_nobody", error, "Workers name all their jobs.", _SEE),
+        look_for("held_by_nobody", "Workers name all their jobs.", _SEE),
         _NEEDS,
     ),
     _difference(

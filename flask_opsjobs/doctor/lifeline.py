@@ -11,8 +11,8 @@ from ..core.words import counted, span
 from ..lifeline.detectors.audit_broken import find_break
 from ..lifeline.queries import IncidentFilter, page_of_open_incidents
 from ..lifeline.retention import list_limits
-from .check import ERROR, WARNING, CheckAnswer, CheckContext, DoctorCheck, error, ok, warning
-from .incidents import answer_with, driver_connection, look_for
+from .check import ERROR, WARNING, CheckAnswer, CheckContext, DoctorCheck, ok, warning
+from .incidents import answer_with, driver_connection, look_for, state_of, state_of_class
 
 _LONG = timedelta(hours=1)
 # So many rows at the end of the audit are verified.
@@ -26,7 +26,8 @@ def _incidents(context: CheckContext) -> CheckAnswer:
     if not old:
         return ok("No incident is open for more than an hour.")
     first, more = old[0], "+" if has_more else ""
-    return warning(
+    return CheckAnswer(
+        state_of(first.severity),
         f"Incident {first.id} is open for {span((read.now - first.opened_at).total_seconds())}: "
         f"{first.title}.",
         f"{counted(len(old), 'incident', more=more)} in all that nobody has acknowledged.",
@@ -35,10 +36,10 @@ def _incidents(context: CheckContext) -> CheckAnswer:
 
 
 _operations = look_for(
-    "operation_stopped", error, "No operation stopped by itself.", "flask opsjobs operation list"
+    "operation_stopped", "No operation stopped by itself.", "flask opsjobs operation list"
 )
 _callbacks = look_for(
-    "callback_failed", warning, "No callback has failed within a day.", "flask opsjobs incidents"
+    "callback_failed", "No callback has failed within a day.", "flask opsjobs incidents"
 )
 
 
@@ -65,7 +66,7 @@ def _tail(context: CheckContext) -> CheckAnswer:
         found = verify(read.session, context.host.secrets, first=first)
     if found.broken:
         broken = find_break(found.broken.sequence, found.broken.code, found.broken.says)
-        return answer_with("audit_broken", [broken], error, "flask opsjobs audit verify")
+        return answer_with("audit_broken", [broken], "flask opsjobs audit verify")
     return ok(
         "The end of the audit is intact.",
         f"{counted(found.unknown_rows, 'row')} signed with a key that is not given."
@@ -79,21 +80,21 @@ _IF_CURRENT = ("schema.version",)
 CHECKS = (
     DoctorCheck(
         "lifeline.incidents",
-        (WARNING,),
+        (WARNING, ERROR),
         "no incident is open for more than an hour",
         _incidents,
         needs=_IF_CURRENT,
     ),
     DoctorCheck(
         "lifeline.operations",
-        (ERROR,),
+        (state_of_class("operation_stopped"),),
         "no operation stopped by itself within a day",
         _operations,
         needs=_IF_CURRENT,
     ),
     DoctorCheck(
         "lifeline.callbacks",
-        (WARNING,),
+        (state_of_class("callback_failed"),),
         "no callback has failed within a day",
         _callbacks,
         needs=_IF_CURRENT,
@@ -107,7 +108,7 @@ CHECKS = (
     ),
     DoctorCheck(
         "audit.tail",
-        (ERROR,),
+        (state_of_class("audit_broken"),),
         "the last 1,000 rows of the audit are intact",
         _tail,
         needs=_IF_CURRENT,

@@ -13,7 +13,7 @@ from ..lifeline.loop_runs import LoopRow, list_loops
 from ..overview.headline import NO_LOOP_MEANS, NOBODY_LOOKS, OTHER_LOOPS_RUN, say_silent
 from ..overview.models import RollupPosition
 from .check import ERROR, WARNING, CheckAnswer, CheckContext, DoctorCheck, error, ok, warning
-from .incidents import look_for
+from .incidents import look_for, state_of_class
 
 # `roll_up` counts a minute when it is over, each 10 s.
 _MOST_LAG = timedelta(minutes=5)
@@ -33,9 +33,9 @@ def _awake(context: CheckContext) -> CheckAnswer:
     if not any(loop.is_running for loop in loops):
         return error(say_silent(loops), NO_LOOP_MEANS, _RUN)
     if said := say_silent(loops):
-        return warning(said, OTHER_LOOPS_RUN, _RUN)
+        return error(said, OTHER_LOOPS_RUN, _RUN)
     if not any(loop.loop == "detect" for loop in loops):
-        return warning(*NOBODY_LOOKS, run=_RUN)
+        return error(*NOBODY_LOOKS, run=_RUN)
     return ok(f"{counted(len(loops), 'loop')} run.")
 
 
@@ -81,16 +81,16 @@ _NEEDS = ("schema.version",)
 CHECKS = (
     DoctorCheck(
         "loops.awake",
-        (WARNING, ERROR),
+        (ERROR,),
         "all loops run, also the one that looks for incidents",
         _awake,
         _NEEDS,
     ),
     DoctorCheck(
         "loops.failing",
-        (WARNING,),
+        (state_of_class("loop_failing"),),
         "no loop has failed in its last five passes",
-        look_for("loop_failing", warning, "No loop fails.", "flask opsjobs incidents"),
+        look_for("loop_failing", "No loop fails.", "flask opsjobs incidents"),
         _NEEDS,
     ),
     DoctorCheck("loops.slow", (WARNING,), "no pass was longer than its interval", _slow, _NEEDS),

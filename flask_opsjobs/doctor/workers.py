@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from ..core.words import agree, counted
 from ..overview.headline import NO_WORKER
 from ..workers.queries import WorkerRow, list_workers
-from .check import ERROR, OK, WARNING, CheckAnswer, CheckContext, DoctorCheck, error, ok, warning
-from .incidents import look_for
+from .check import OK, WARNING, CheckAnswer, CheckContext, DoctorCheck, ok, warning
+from .incidents import look_for, state_of_class
 
 # A deploy may take so long.
 _MOST_OF_A_DEPLOY = timedelta(hours=1)
@@ -27,7 +27,7 @@ def list_alive(context: CheckContext) -> tuple[Sequence[WorkerRow], datetime]:
 
 
 _look_for_unserved = look_for(
-    "queue_unserved", error, "A worker listens where jobs are due.", "flask opsjobs worker"
+    "queue_unserved", "A worker listens where jobs are due.", "flask opsjobs worker"
 )
 
 
@@ -73,7 +73,7 @@ _NEEDS = ("schema.version",)
 CHECKS = (
     DoctorCheck(
         "workers.listeners",
-        (WARNING, ERROR),
+        (WARNING, state_of_class("queue_unserved")),
         "a worker runs, and one listens to each queue with due jobs",
         _listeners,
         _NEEDS,
@@ -87,9 +87,9 @@ CHECKS = (
     ),
     DoctorCheck(
         "workers.unknown_tasks",
-        (WARNING,),
+        (state_of_class("code_missing"),),
         "the workers know the tasks of all jobs",
-        look_for("code_missing", warning, "The workers know all tasks.", "flask opsjobs workers"),
+        look_for("code_missing", "The workers know all tasks.", "flask opsjobs workers"),
         _NEEDS,
     ),
     DoctorCheck("workers.late", (WARNING,), "no worker is late", _late, _NEEDS),

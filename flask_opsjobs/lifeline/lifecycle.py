@@ -20,6 +20,8 @@ MEANINGS_OF_SEVERITIES = {
     "warning": "a person is needed today",
     "notice": "it was repaired by itself",
 }
+# How the overview's headline and a check of the doctor show what is as severe. They tell of no notice.
+SHOWN_AS = {"critical": ("critical", "error"), "warning": ("warned", "warning")}
 
 # An incident begins in `open`, written by this statement.
 BEGUN_BY = ("open_incidents",)

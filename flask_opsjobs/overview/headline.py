@@ -10,6 +10,7 @@ from ..core.redis_facts import UnreachableRedis
 from ..core.words import agree, counted
 from ..jobs.rows import Count
 from ..lifeline.detectors import DETECTORS, detector_of
+from ..lifeline.lifecycle import SHOWN_AS
 from ..lifeline.loop_runs import LoopRow
 from ..lifeline.queries import IncidentRow
 from .queries import Overview, QueueDepth
@@ -78,6 +79,7 @@ class Wrong:
     run: str = ""
 
 
+_LEVELS = {severity: level for severity, (level, _) in SHOWN_AS.items()}
 _LIFELINE = PageLink("See Lifeline", "lifeline", {})
 _WORKERS = PageLink("See the workers", "workers", {})
 
@@ -186,7 +188,8 @@ def find_wrong(
     by_subject = {row.subject: row for row in seen.incidents}
     for number, one in enumerate(unreachable):
         if (told := by_subject.get(f"redis/{one.place}")) is not None:
-            found[number] = replace(found[number], go=_to_incident(told))
+            level = _LEVELS[told.severity]
+            found[number] = replace(found[number], level=level, go=_to_incident(told))
     incidents = _without_said(seen, unreachable)
     found += _incidents([each for each in incidents if each.severity == "critical"], seen)
     found += _failures(seen)
@@ -225,9 +228,6 @@ def _incidents(rows: Sequence[IncidentRow], seen: Overview) -> Iterator[Wrong]:
         classes.setdefault(row.class_, []).append(row)
     for same in sorted(classes.values(), key=lambda same: -sum(row.affected for row in same)):
         yield _incident(same[0]) if len(same) == 1 else _alike(same, seen.has_more_incidents)
-
-
-_LEVELS = {"critical": "critical", "warning": "warned"}
 
 
 def _incident(row: IncidentRow) -> Wrong:

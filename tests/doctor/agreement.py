@@ -19,8 +19,9 @@ from flask_opsjobs.engine.plain_jobs import find_plain_jobs
 from flask_opsjobs.engine.redis.broker import broker_of
 from flask_opsjobs.engine.redis.connections import find_unreachable
 from flask_opsjobs.lifeline.incidents import words_of
+from flask_opsjobs.lifeline.lifecycle import SHOWN_AS
 from flask_opsjobs.lifeline.queries import IncidentFilter, page_of_open_incidents
-from flask_opsjobs.overview.headline import find_wrong
+from flask_opsjobs.overview.headline import Wrong, find_wrong
 from flask_opsjobs.overview.queries import Overview, find_overview
 from tests.lifeline import detecting_jobs
 from tests.lifeline.detecting import Scene
@@ -60,6 +61,8 @@ CHECK_OF: dict[str, str | None] = {
 }
 # What this process sees itself is said in its own words.
 OWN_WORDS = {"redis_away": "does not answer."}
+# Without it the doctor asks no other check of Redis, so it is an error also where it only is a warning.
+ALWAYS_AN_ERROR = "redis.reachable"
 # Near misses of an incident, which waits. The headline and the doctor say what is so now.
 NOW = {
     "restart within 30 s",
@@ -94,38 +97,39 @@ class Agreement:
         with Session(scene.bench.host.engine) as session:
             return find_overview(session, scene.now, scene.bench.host.settings.late_seconds)
 
-    def headline(self) -> list[str]:
-        """The facts of the lines of the headline, as the overview makes them."""
+    def headline(self) -> list[Wrong]:
+        """The lines of the headline, as the overview makes them."""
         broker = broker_of(self.scene.bench.host)
         away = find_unreachable(broker.connections, ["default"])
         plain = find_plain_jobs(broker, ["default"], self.scene.now)
-        wrong = find_wrong(self.see(), away, is_suspended=plain.is_suspended)
-        return [each.fact for each in wrong]
+        return find_wrong(self.see(), away, is_suspended=plain.is_suspended)
 
     def is_silent(self, title: str = "") -> None:
         """The check of the class is fine, and the headline has no line with this title."""
-        check, class_ = CHECK_OF[self.scene.class_], self.scene.class_
+        check = CHECK_OF[self.scene.class_]
         self._keep_awake()
         # A Redis that did not answer is asked again after a moment.
-        wait_until(lambda: not title or not _about(self.headline(), class_, title))
+        wait_until(lambda: not title or not self._lines_about(title))
         if check:
             found = self.ask(check)
             assert found.state == "ok", found
 
     def tells(self, incident: dict[str, Any]) -> None:
-        """The headline, the check of the class and `lifeline.incidents` tell of this incident.
+        """The headline, the check of the class and `lifeline.incidents` tell of this incident, as severe.
 
         Nobody but Lifeline tells of a notice.
         """
         class_, check = self.scene.class_, CHECK_OF[self.scene.class_]
-        words = words_of(class_, incident["facts"])
+        title = words_of(class_, incident["facts"]).title
         is_notice = incident["severity"] == "notice"
-        said = self.headline()
-        assert bool(_about(said, class_, words.title)) is not is_notice, said
+        level, state = SHOWN_AS.get(incident["severity"], (None, None))
+        levels = {line.level for line in self._lines_about(title)}
+        assert levels == ({level} if level else set()), self.headline()
         if check:
             found = self.ask(check)
+            assert found.state == ("error" if check == ALWAYS_AN_ERROR else state)
             assert found.state in CHECKS[check].levels
-            assert _about([found.sentence], class_, words.title), found
+            assert found.sentence.endswith(_said_of(class_, title)), found
             assert found.run
         with Session(self.scene.bench.host.engine) as session:
             rows, _ = page_of_open_incidents(session, IncidentFilter())
@@ -134,11 +138,15 @@ class Agreement:
         late = self.ask("lifeline.incidents")
         self.later = timedelta()
         if rows:
-            assert late.state == "warning"
+            assert late.state == SHOWN_AS[rows[0].severity][1]
             assert late.sentence.startswith(f"Incident {rows[0].id} is open for ")
             assert late.sentence.endswith(f": {rows[0].title}.")
         else:
             assert late.state == "ok"
+
+    def _lines_about(self, title: str) -> list[Wrong]:
+        said = _said_of(self.scene.class_, title)
+        return [line for line in self.headline() if line.fact.endswith(said)]
 
     def _keep_awake(self) -> None:
         """What a case is not about: somebody looks for incidents and counts jobs, and a worker runs."""
@@ -159,6 +167,5 @@ def agree_on(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Agreement:
     return agreement
 
 
-def _about(facts: list[str], class_: str, title: str) -> list[str]:
-    said = OWN_WORDS.get(class_, f"{title}.")
-    return [fact for fact in facts if fact.endswith(said)]
+def _said_of(class_: str, title: str) -> str:
+    return OWN_WORDS.get(class_, f"{title}.")

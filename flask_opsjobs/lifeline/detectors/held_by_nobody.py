@@ -46,7 +46,7 @@ def _say(facts: Mapping[str, Any]) -> Words:
 DETECTOR = Detector(
     class_="held_by_nobody",
     title="Jobs held by nobody",
-    severity="warning",
+    severity="critical",
     found_when="a job is started or taken, and two heartbeats of its worker do not name it",
     near_miss="a claim between two heartbeats; a plain rq worker, which never names its jobs",
     say=_say,
