@@ -176,6 +176,10 @@ class Telemetry(Protocol):
         """The columns of what will be enqueued because of the current span."""
         ...
 
+    def watch_jobs_only(self) -> None:
+        """Note that this process runs nothing but jobs, one after the other, each in a context of its own."""
+        ...
+
     def attempt(self, job: ClaimedJob, worker: str) -> WatchedAttempt:
         """A block around an attempt of a job by a worker."""
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 from ..host import ClaimedJob
@@ -15,16 +15,20 @@ FLUSH_SECONDS = 2.0
 
 
 class SentryScope:
-    """An isolation scope of Sentry around an attempt: what the host reports inside it names the job too."""
+    """An isolation scope of Sentry around an attempt: what the host reports inside it names the job too.
+
+    It begins with what the scope around it has.
+    """
 
     def __init__(self, sdk: Any, job: ClaimedJob) -> None:
-        self._sdk, self._scope = sdk, sdk.Scope
+        self._scope = sdk.Scope
         self._before = isolation, current = (
             self._scope.get_isolation_scope(),
             self._scope.get_current_scope(),
         )
-        fork = _lazy_fork_of(self._scope)
-        self._set(fork(isolation, partial(_name_job, job)), fork(current))
+        own = isolation.fork()
+        own.add_event_processor(partial(_name_job, job))
+        self._set(own, current.fork())
 
     def _set(self, isolation: Any, current: Any) -> None:
         self._scope.set_isolation_scope(isolation)
@@ -34,56 +38,62 @@ class SentryScope:
         """Leave the scope."""
         self._set(*self._before)
 
-    def make_report(self, error: BaseException) -> Callable[[], None]:
-        """What sends this error with the scope of now, from any thread. May hang: a transport may."""
-        context = contextvars.copy_context()
-        return lambda: context.run(self._capture, error)
 
-    def _capture(self, error: BaseException) -> None:
-        from sentry_sdk.utils import event_from_exception
-
-        event, hint = event_from_exception(
-            (type(error), error, from_the_function_on(error.__traceback__)),
-            client_options=self._sdk.get_client().options,
-            mechanism={"type": "opsjobs", "handled": False},
-        )
-        _leave_out_values(event, error)
-        self._sdk.capture_event(event, hint)
+_current_job: contextvars.ContextVar[ClaimedJob | None] = contextvars.ContextVar(
+    "opsjobs_job_of_sentry", default=None
+)
 
 
-@cache
-def _lazy_fork_of(scope: Any) -> Any:
-    """A subclass of Sentry's `Scope`: a fork that is made when somebody reads what nobody has written to it.
+class EmptyScopes:
+    """Empty scopes of Sentry for each job of a process that runs nothing else. Sentry makes them when needed.
 
-    Most jobs have nothing to report, and two forks are a good part of what such a job costs its process.
+    What the host has set in this process before, such as a tag, is moved to the global scope, since it holds
+    for every job. Two forks for each job would be a good part of what a short job costs.
     """
 
-    class LazyFork(scope):  # type: ignore[misc]
-        def __init__(self, origin: Any, processor: Callable[..., Any] | None = None) -> None:
-            self.origin, self.processor = origin, processor
+    def __init__(self, sdk: Any) -> None:
+        """Call it in the context of the first job, or around it."""
+        self._scope = sdk.Scope
+        # Whether something was reported in this process.
+        self.has_events = False
+        everywhere = self._scope.get_global_scope()
+        for each in (self._scope.get_isolation_scope(), self._scope.get_current_scope()):
+            everywhere.update_from_scope(each)
+            for processor in each._event_processors:
+                everywhere.add_event_processor(processor)
+            for processor in each._error_processors:
+                everywhere.add_error_processor(processor)
+            each.clear()
+        everywhere.add_event_processor(self._name_current_job)
 
-        def __getattr__(self, name: str) -> Any:
-            # Python comes here for an attribute without a value. A copy of this scope has no origin.
-            if "origin" not in self.__dict__:
-                raise AttributeError(name)
-            fork = self.origin.fork()
-            if self.processor is not None:
-                fork.add_event_processor(self.processor)
-            for each in scope.__slots__:
-                if not _has(self, each):
-                    setattr(self, each, getattr(fork, each))
-            return object.__getattribute__(self, name)
+    def begin(self, job: ClaimedJob) -> None:
+        """Begin a job. Call it in a context of its own, which ends with the job."""
+        _current_job.set(job)
+        self._scope.set_isolation_scope(None)
+        self._scope.set_current_scope(None)
 
-    return LazyFork
+    def _name_current_job(self, event: Any, hint: Any) -> Any:
+        self.has_events = True
+        job = _current_job.get()
+        return event if job is None else _name_job(job, event, hint)
 
 
-def _has(scope: Any, name: str) -> bool:
-    """Whether an attribute of a scope has a value."""
-    try:
-        object.__getattribute__(scope, name)
-    except AttributeError:
-        return False
-    return True
+def make_report(sdk: Any, error: BaseException) -> Callable[[], None]:
+    """What sends this error with the scope of now, from any thread. May hang: a transport may."""
+    context = contextvars.copy_context()
+    return lambda: context.run(_capture, sdk, error)
+
+
+def _capture(sdk: Any, error: BaseException) -> None:
+    from sentry_sdk.utils import event_from_exception
+
+    event, hint = event_from_exception(
+        (type(error), error, from_the_function_on(error.__traceback__)),
+        client_options=sdk.get_client().options,
+        mechanism={"type": "opsjobs", "handled": False},
+    )
+    _leave_out_values(event, error)
+    sdk.capture_event(event, hint)
 
 
 def _name_job(job: ClaimedJob, event: Any, _hint: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -23,7 +24,7 @@ from ..host import (
 )
 from . import sentry, tracing
 from .report_thread import ReportThread
-from .sentry import SentryScope
+from .sentry import EmptyScopes, SentryScope
 from .tracing import AttemptSpan, SendSpan
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class HostTelemetry:
         """`report` is OPSJOBS_SENTRY: which failures Sentry is told of."""
         self.report = report
         self.thread = ReportThread()
+        self._is_of_jobs_only = False
+        self._empty_scopes: EmptyScopes | None = None
 
     def hear_failures(self, host: Host) -> None:
         """Report from now on the jobs of a host that fail without an exception."""
@@ -67,6 +70,19 @@ class HostTelemetry:
                 found = tracing.current_columns()
         return found
 
+    def watch_jobs_only(self) -> None:
+        """Note that this process runs nothing but jobs, one after the other, each in a context of its own."""
+        self._is_of_jobs_only = True
+
+    def enter_scope(self, sdk: Any, job: ClaimedJob) -> SentryScope | None:
+        """Enter a scope of Sentry for an attempt; return it when it must be left."""
+        if not self._is_of_jobs_only:
+            return SentryScope(sdk, job)
+        if self._empty_scopes is None:
+            self._empty_scopes = EmptyScopes(sdk)
+        self._empty_scopes.begin(job)
+        return None
+
     def attempt(self, job: ClaimedJob, worker: str) -> WatchedAttempt:
         """A block around an attempt of a job by a worker."""
         sdk = find_sentry() if self.report != "off" else None
@@ -77,11 +93,16 @@ class HostTelemetry:
 
     def finish(self) -> None:
         """Send what is left before this process ends, for at most 2 s."""
-        if sdk := find_sentry():
+        if (sdk := find_sentry()) and not self._has_nothing_of_sentry():
             self.thread.give(None, sentry.flush_events, sdk)
         if provider := find_tracer_provider():
             self.thread.give(None, tracing.flush_spans, provider)
         self.thread.wait()
+
+    def _has_nothing_of_sentry(self) -> bool:
+        """Return whether no job reported anything, and no other thread runs: Sentry sends all else in one."""
+        has_events = self._empty_scopes is not None and self._empty_scopes.has_events
+        return self._is_of_jobs_only and not has_events and threading.active_count() == 1
 
 
 @contextmanager
@@ -112,7 +133,7 @@ class AttemptTelemetry:
         job: ClaimedJob,
         worker: str,
     ) -> None:
-        self._report, self._thread = host.report, host.thread
+        self._host = host
         self._sdk, self._provider = sdk, provider
         self._job, self._worker = job, worker
         self._scope: SentryScope | None = None
@@ -121,7 +142,7 @@ class AttemptTelemetry:
     def __enter__(self) -> AttemptTelemetry:
         try:
             if self._sdk is not None:
-                self._scope = SentryScope(self._sdk, self._job)
+                self._scope = self._host.enter_scope(self._sdk, self._job)
             if self._provider is not None:
                 self._span = AttemptSpan(self._provider, self._job, self._worker)
         except Exception as raised:
@@ -147,16 +168,17 @@ class AttemptTelemetry:
         `error` is what made it fail, and `connect` lends a connection.
         """
         is_final = outcome == "discarded" or self._job.attempt >= self._job.max_attempts
-        is_reported = error is not None and (is_final or self._report == "every")
-        if self._scope is not None and error is not None and is_reported:
+        is_reported = self._sdk is not None and (is_final or self._host.report == "every")
+        thread = self._host.thread
+        if error is not None and is_reported:
             with _logged():
-                self._thread.give(self._scope.make_report(error), sentry.flush_events, self._sdk)
+                thread.give(sentry.make_report(self._sdk, error), sentry.flush_events, self._sdk)
         if self._span is not None:
             with _logged():
                 self._span.tell(outcome, error, connect)
-            self._thread.give(self._span.end, tracing.flush_spans, self._provider)
-        if self._scope is not None and is_reported:
-            self._thread.wait()
+            thread.give(self._span.end, tracing.flush_spans, self._provider)
+        if error is not None and is_reported:
+            thread.wait()
 
 
 class _Unwatched:

@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -114,6 +115,9 @@ def hear_batch(batch_id: int) -> None:
 
 @opsjobs.task(max_attempts=3, backoff=0)
 def fail(message: str = "on purpose") -> None:
+    """Raises. It sets a tag of Sentry before, where that is."""
+    if (sentry_sdk := sys.modules.get("sentry_sdk")) is not None:
+        sentry_sdk.set_tag(f"said {message}", "yes")
     raise RuntimeError(message)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Sequence
 from functools import cache
@@ -18,7 +19,10 @@ from sentry_sdk.transport import Transport
 
 
 class FileTransport(Transport):
-    """Keeps events, and writes each as a line only when it is flushed. One that hangs never answers."""
+    """Keeps events, and writes each as a line only when it is flushed. One that hangs never answers.
+
+    A file with its number as suffix stands for each process that has flushed.
+    """
 
     def __init__(self, path: Path, hangs: bool = False) -> None:
         super().__init__()
@@ -33,6 +37,7 @@ class FileTransport(Transport):
 
     def flush(self, timeout: float, callback: Any = None) -> None:
         kept, self._kept = self._kept, []
+        Path(f"{self._path}.{os.getpid()}").touch()
         with self._path.open("a") as file:
             file.writelines(json.dumps(event, default=repr) + "\n" for event in kept)
 
@@ -61,8 +66,15 @@ class FileExporter(SpanExporter):
 
 
 def start_sentry(path: str, hangs: bool = False) -> None:
-    """Initialise Sentry as a host does, with all integrations that it finds."""
+    """Initialise Sentry with all integrations that it finds, and set facts of the process."""
     sentry_sdk.init("http://key@localhost/1", transport=FileTransport(Path(path), hangs))
+    sentry_sdk.set_tag("service", "shop")
+    sentry_sdk.get_isolation_scope().add_event_processor(_sign)
+
+
+def _sign(event: Any, _hint: Any) -> Any:
+    event.setdefault("extra", {})["signed"] = "by the host"
+    return event
 
 
 @cache

@@ -45,7 +45,10 @@ def start_worker(children: Children, kind: str, redis_url: str, **config: Any) -
 def test_a_failed_job_is_reported_once(
     site: Flask, children: Children, tmp_path: Path, redis_url: str, kind: str
 ) -> None:
-    """With all integrations of Sentry, that for RQ too, and though nothing is written before a flush."""
+    """With all integrations of Sentry, that for RQ too, and though nothing is written before a flush.
+
+    With what the host has set in the process, and nothing that another job has set.
+    """
     events = tmp_path / "events"
     jobs = [enqueue(fail.options(max_attempts=1), message=f"broke {n}") for n in range(2)]
     start_worker(children, kind, redis_url, SENTRY_TO=str(events))
@@ -54,7 +57,10 @@ def test_a_failed_job_is_reported_once(
     found = read_lines(events)
     said = [event["exception"]["values"][-1]["value"] for event in found]
     assert sorted(said) == ["broke 0", "broke 1"]
-    for event in found:
+    for event, message in zip(found, said, strict=True):
+        assert event["tags"]["service"] == "shop"
+        assert event["extra"]["signed"] == "by the host"
+        assert [name for name in event["tags"] if name.startswith("said")] == [f"said {message}"]
         assert event["tags"]["opsjobs.task"] == event["transaction"] == "fail"
         assert event["tags"]["opsjobs.queue"] == "default"
         assert str(event["tags"]["opsjobs.attempt"]) == "1"
@@ -80,6 +86,26 @@ def test_a_transport_that_hangs_holds_up_no_job(
     assert longest < 3
 
 
+@pytest.mark.parametrize("message", [None, "broke"])
+def test_a_process_of_one_job_flushes_only_what_there_is(
+    site: Flask, children: Children, tmp_path: Path, message: str | None
+) -> None:
+    """A flush needs a thread, which is a good part of what a process for a short job costs."""
+    events = tmp_path / "events"
+    if message is None:
+        job, ended = enqueue(note, path=str(tmp_path / "lines"), line="ran"), "finished"
+    else:
+        job, ended = enqueue(fail.options(max_attempts=1), message=message), "failed"
+    worker = children.flask(
+        "opsjobs", "worker", "--jobs-per-process", "1", "--burst", SENTRY_TO=str(events)
+    )
+    assert worker.wait(30) == 0
+    assert state_of(job) == ended
+    # Sentry flushes where the worker itself ends.
+    flushed = {path.suffix for path in tmp_path.glob("events.*")} - {f".{worker.pid}"}
+    assert len(flushed) == (0 if message is None else 1)
+
+
 def test_a_job_whose_process_dies_is_reported_once(
     site: Flask, children: Children, tmp_path: Path
 ) -> None:
@@ -95,6 +121,7 @@ def test_a_job_whose_process_dies_is_reported_once(
     (event,) = [event for event in read_lines(events) if "opsjobs.task" in event.get("tags", {})]
     assert event["message"] == "die failed: its process died"
     assert event["tags"] == {
+        "service": "shop",
         "opsjobs.task": "die",
         "opsjobs.queue": "default",
         "opsjobs.attempt": 1,

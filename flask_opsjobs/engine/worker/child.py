@@ -120,6 +120,7 @@ class _Child:
         self._unfit: LeaveReason | None = None
 
     def run(self) -> None:
+        self._host.telemetry.watch_jobs_only()
         hooks = self._host.child_hooks
         if hooks.started is not None and not self._start(hooks.started):
             return
