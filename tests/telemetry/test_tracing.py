@@ -25,7 +25,7 @@ from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.perform.outcomes import Discard
 from flask_opsjobs.jobs.record.enqueue import enqueue_detached
 from flask_opsjobs.testing import perform_due
-from tests.engine.site import enqueue, state_of
+from tests.engine.site import enqueue, rows, state_of
 from tests.escalations.telling import Teller
 from tests.support.escalating import Acting
 from tests.support.host import add, die
@@ -395,6 +395,39 @@ def test_no_span_is_lost_when_a_process_leaves(
     assert second["opsjobs.previous_attempt.death"] == "signal"
     assert second["opsjobs.previous_attempt.cause_of_death"] == "killed by SIGKILL"
     assert "opsjobs.previous_attempt.death" not in found[jobs[1], 1]["attributes"]
+
+
+@pytest.mark.slow
+def test_a_job_that_the_process_of_the_loops_enqueues_links_to_its_span(
+    site: Flask, children: Children, tmp_path: Path
+) -> None:
+    """The loop `cron` runs in a thread of that process, which ends before its exporter would export.
+
+    Waits for the next minute, which costs the machine next to nothing.
+    """
+    path, started = tmp_path / "spans", tmp_path / "started"
+    config = {"SPANS_TO": str(path), "STARTS_EACH_MINUTE": [str(started)]}
+    loops = children.flask("opsjobs", "run", **config)
+    worker = children.flask("opsjobs", "worker", **config)
+    wait_until(started.exists, 90, every=0.5)
+    ended = "SELECT FROM opsjobs.jobs WHERE cron_entry = 'started' AND state = 'finished'"
+    wait_until(lambda: rows(ended), 30)
+    assert (loops.terminate(), worker.terminate()) == (0, 0)
+    by_name = {
+        name: {
+            span["attributes"]["messaging.message.id"]: span
+            for span in read_lines(path)
+            if span["name"] == name
+        }
+        for name in ("send default", "process default")
+    }
+    assert by_name["process default"]
+    for job, span in by_name["process default"].items():
+        sent = by_name["send default"][job]
+        assert sent["parent_id"] is None
+        assert [link["context"] for link in span["links"]] == [
+            {**sent["context"], "trace_state": "[]"}
+        ]
 
 
 _IMPORTS_NOTHING = """
