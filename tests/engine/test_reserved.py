@@ -329,6 +329,43 @@ def test_a_busy_worker_leaves_new_jobs_to_idle_ones(app: Flask, bench: Bench, ho
     assert asked(replace(busy, mean=0.001)) == (16, False, 4), "they begin soon"
 
 
+def test_a_worker_that_became_busy_leaves_what_it_waited_for_in_redis(
+    app: Flask, bench: Bench, host: Host, record_job: RecordJob
+) -> None:
+    """It waited at Redis, and then Postgres had a job: an idle worker may begin the delivery that comes."""
+    heartbeat, outage = Heartbeat(bench.worker_id, 60), Outage(logging.getLogger(), "it waits")
+    recorder = Recorder(host, heartbeat, outage, lambda: None)
+    taker = Taker(host, bench.name, ["default"], heartbeat, outage, lambda news: None, recorder)
+    told: list[Any] = []
+    wire = broker_of(host).connections.make_wire("default")
+    slots = [SlotWorker(app, ["default"], slot_name(bench.name, 1), wire)]
+    link = RQLink(wire, ["default"], slots, told.append, None, 60, lambda: None)
+    budget = ReserveBudget(children=1, seconds=0.1, most=400)
+    demand = Demand(taker, link, budget, has_limits=False, may_block=True)
+    idle = WorkerJobs(sent=0, waiting=0, free=1, held=0, bytes=0, mean=0.04)
+    link.start()
+    try:
+        demand.note_answer(is_empty=True)
+        demand.ask(idle)
+        wait_until(lambda: link._is_popping, what="it waits at Redis")
+        demand.renew()
+        demand.ask(idle)
+        demand.note_answer(is_empty=False)
+        demand.ask(replace(idle, sent=1, free=0, held=1))
+        job = record_job()
+        bench.dispatch_all()
+        queue = Queue("default", connection=wire.redis)
+        wait_until(lambda: not link._is_popping and len(queue) == 1, what="the delivery is back")
+        assert told == []
+        demand.renew()
+        demand.note_answer(is_empty=True)
+        demand.ask(idle)
+        wait_until(lambda: told, what="the delivery, now that it is idle")
+        assert [key for popped in told for key in popped.deliveries] == [(job, 1)]
+    finally:
+        assert link.stop(20)
+
+
 @pytest.mark.parametrize(("waited", "taken"), [(5, 1), (0.001, 2), (None, 2)])
 def test_a_take_for_a_busy_child_leaves_the_newer_jobs(
     bench: Bench, record_job: RecordJob, waited: float | None, taken: int
