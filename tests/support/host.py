@@ -165,14 +165,16 @@ def note(path: str, line: str) -> None:
 
 
 @opsjobs.task(max_attempts=20, backoff=0)
-def note_run(path: str, seconds: float = 0.0) -> None:
-    """Appends its job and the number of its attempt to a file, in one write."""
+def note_run(path: str, seconds: float = 0.0, gate: str | None = None) -> None:
+    """Appends its job and the number of its attempt to a file, in one write. Ends when `gate` is a file."""
     job = current_job()
     with open(path, "ab", buffering=0) as file:
         file.write(f"{job.id} {job.attempt}\n".encode())
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         pass
+    if gate is not None:
+        wait_until(Path(gate).exists, 60, what=gate)
 
 
 @opsjobs.task(max_attempts=1000, backoff=0)
