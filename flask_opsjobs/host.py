@@ -199,14 +199,21 @@ def find_sentry() -> Any | None:
 def find_tracer_provider() -> TracerProvider | None:
     """The host's provider of OpenTelemetry; None when it has set none. Imports nothing."""
     trace = sys.modules.get("opentelemetry.trace")
-    if trace is None:
+    # To ask for a provider that nobody has set costs more than all else of a job that nobody traces.
+    if trace is None or (trace in _without_provider and trace._TRACER_PROVIDER is None):
         return None
     try:
         provider: TracerProvider = trace.get_tracer_provider()
     except Exception:  # another thread is importing it, or OTEL_PYTHON_TRACER_PROVIDER names none
         return None
     is_none = isinstance(provider, (trace.ProxyTracerProvider, trace.NoOpTracerProvider))
+    if is_none and hasattr(trace, "_TRACER_PROVIDER"):
+        _without_provider.add(trace)
     return None if is_none else provider
+
+
+# The module of OpenTelemetry, when it was asked and had no provider.
+_without_provider: set[Any] = set()
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class EmptyScopes:
 
     def __init__(self, sdk: Any) -> None:
         """Call it in the context of the first job, or around it."""
-        self._scope = sdk.Scope
+        self.sdk, self._scope = sdk, sdk.Scope
         # Whether something was reported in this process.
         self.has_events = False
         everywhere = self._scope.get_global_scope()

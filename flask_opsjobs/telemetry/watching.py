@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from types import TracebackType
@@ -85,8 +85,11 @@ class HostTelemetry:
 
     def attempt(self, job: ClaimedJob, worker: str) -> WatchedAttempt:
         """A block around an attempt of a job by a worker."""
-        sdk = find_sentry() if self.report != "off" else None
         provider = find_tracer_provider()
+        if self._empty_scopes is not None:
+            sdk = self._empty_scopes.sdk
+        else:
+            sdk = find_sentry() if self.report != "off" else None
         if sdk is None and provider is None:
             return _UNWATCHED
         return AttemptTelemetry(self, sdk, provider, job, worker)
@@ -156,29 +159,32 @@ class AttemptTelemetry:
         traceback: TracebackType | None,
     ) -> None:
         for entered in (self._span, self._scope):
-            try:
-                if entered is not None:
+            if entered is not None:
+                with _logged():
                     entered.leave()
-            except Exception as raised:
-                _log_failure(raised)
 
     def tell(self, outcome: str, error: BaseException | None, connect: Connect | None) -> None:
         """Tell, inside the block, how the attempt ended. Its outcome has been sent: this may take 2 s.
 
         `error` is what made it fail, and `connect` lends a connection.
         """
-        is_final = outcome == "discarded" or self._job.attempt >= self._job.max_attempts
-        is_reported = self._sdk is not None and (is_final or self._host.report == "every")
         thread = self._host.thread
-        if error is not None and is_reported:
-            with _logged():
-                thread.give(sentry.make_report(self._sdk, error), sentry.flush_events, self._sdk)
+        report = None if error is None else self._make_report(outcome, error)
+        if report is not None:
+            thread.give(report, sentry.flush_events, self._sdk)
         if self._span is not None:
             with _logged():
                 self._span.tell(outcome, error, connect)
             thread.give(self._span.end, tracing.flush_spans, self._provider)
-        if error is not None and is_reported:
+        if report is not None:
             thread.wait()
+
+    def _make_report(self, outcome: str, error: BaseException) -> Callable[[], None] | None:
+        """Make what reports an error to Sentry; None when it is not told of this attempt."""
+        is_final = outcome == "discarded" or self._job.attempt >= self._job.max_attempts
+        if self._sdk is None or not (is_final or self._host.report == "every"):
+            return None
+        return sentry.make_report(self._sdk, error)
 
 
 class _Unwatched:
