@@ -16,7 +16,8 @@ READY := .venv/.ready
 PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal --max-worker-restart 0
 
 .PHONY: help setup demo demo-check quick test test-pgbouncer coverage lint style fix docs map walk bench \
-	bench-pages screenshot claims manifest wheel check clean
+	bench-pages screenshot claims manifest wheel lane lanes \
+	release-check check clean
 
 help: ## List these targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -97,11 +98,22 @@ wheel: $(READY) ## Build the wheel into dist/, and install it alone in a test.
 	$(BIN)/python -m build --wheel --no-isolation
 	$(BIN)/python -m pytest tests/test_package.py
 
+lane: $(READY) ## Run the tests marked `lane` on other versions: LANE=postgres-15; the names are in tools/lanes.
+	@$(if $(LANE),,echo 'Say which lane: make lane LANE=lowest'; exit 1)
+	@$(BIN)/python -m tools.lanes $(LANE) --processes $(PROCESSES) $(ARGS)
+
+lanes: $(READY) ## Run all lanes, installing what they need, and write docs/lanes.toml.
+	@$(BIN)/python -m tools.lanes --processes $(PROCESSES) $(ARGS)
+
+release-check: $(READY) ## Check that a release can be published; CONTRIBUTING.md lists the steps.
+	@$(BIN)/python -m tools.release_check $(ARGS)
+
 # Both at once: tests leave processors idle, and mypy without its cache takes 20 s of one.
 check: export ARGS += --fail-slow --proofs
-check: $(READY) ## Everything that CI asks: lint and all tests, which build the docs and the wheel too.
+check: $(READY) ## Everything that CI asks: lint, all tests, which build docs and wheel too, and the lowest versions.
 	@$(MAKE) --no-print-directory --jobs 2 style test
+	@$(BIN)/python -m tools.lanes lowest --only-run --processes $(PROCESSES)
 
 clean: ## Remove what is built; .venv and .demo stay.
-	rm -rf dist build docs/_build .coverage .coverage.* \
+	rm -rf dist build .lanes docs/_build .coverage .coverage.* \
 		.pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -50,6 +50,9 @@ signals.is_strict = True
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    if pytest.version_tuple < (9,):
+        # pyproject.toml sets it. pytest 8, on which a lane runs, does not know it.
+        parser.addini("faulthandler_exit_on_timeout", "Ignored.", type="bool")
     parser.addoption(
         "--times", type=int, default=1, help="Make each test of tests/chaos so many times."
     )
@@ -123,6 +126,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="Install into hosts of all shapes in tests/install/test_shapes.py, not only into one.",
     )
+    parser.addoption(
+        "--web-servers",
+        action="store_true",
+        help="Serve a host by gunicorn behind nginx, which must be installed.",
+    )
     parser.addoption("--rq-suite", action="store_true", help="Make RQ's own tests on our worker.")
     parser.addoption(
         "--pgbouncer",
@@ -164,7 +172,7 @@ def pytest_collection() -> Generator[None, Any, Any]:
 
 
 # Tests with one of these marks are made only when the option of that name is given.
-_ASKED_FOR = ("rq_suite", "prometheus", "faketime")
+_ASKED_FOR = ("rq_suite", "prometheus", "faketime", "web_servers")
 
 
 def _is_unasked(item: pytest.Item, mark: str) -> bool:

@@ -327,6 +327,7 @@ def test_only_our_transactions_have_a_limit_on_standing_still(
         assert of_host.exec_driver_sql(f"SHOW {LIMIT}").scalar() == "0"
 
 
+@pytest.mark.lane
 @pytest.mark.sessions
 def test_postgres_ends_a_transaction_that_stands_still(
     engine: Engine, connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch

@@ -66,6 +66,7 @@ def catalog(connection: Connection) -> dict[str, set[tuple[Any, ...]]]:
     }
 
 
+@pytest.mark.lane
 def test_up_down_up(connection: Connection) -> None:
     migrate(connection)
     first = catalog(connection)
@@ -90,6 +91,7 @@ def test_up_and_down_again_do_nothing(connection: Connection) -> None:
     assert list(applied.scalars()) == list(range(1, steps.latest() + 1))
 
 
+@pytest.mark.lane
 def test_the_steps_make_what_the_models_say(connection: Connection, databases: Databases) -> None:
     migrate(connection)
     url = databases.empty()
@@ -264,6 +266,7 @@ def test_the_app_role_may_use_the_tables_and_nothing_else(
     connection.rollback()
 
 
+@pytest.mark.lane
 def test_the_manifest_is_what_the_steps_make(connection: Connection) -> None:
     """When it is not, run `make manifest`."""
     assert written(connection) == manifest.manifest_path().read_text()

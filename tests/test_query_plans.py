@@ -28,6 +28,8 @@ from flask_opsjobs.workers import queries as worker_queries
 from tests.support.database import Databases
 from tests.support.plans import Plans, app_on, reading_with
 
+pytestmark = pytest.mark.lane
+
 _FILL = """
 INSERT INTO opsjobs.jobs (task, queue, lane, state, args, tags, max_attempts, created_at, due_at,
     dispatched_at, started_at, ended_at, ended_by, error, worker_id)

@@ -1,7 +1,7 @@
-"""Writes the reference pages: every command with its help, every public name, and what is supported.
+"""Writes the reference pages: every command with its help, every public name, what is supported and was run.
 
 The public names are those of `tests/test_examples.py`, which runs the example of each. What is supported is
-data, in `docs/support.toml`.
+data, in `docs/support.toml`, and so is what came of the test lanes, in `docs/lanes.toml`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from sphinx.util.docutils import SphinxDirective
 
 from flask_opsjobs.cli import opsjobs as group
 from tests.test_examples import PUBLIC
+from tools.lanes import LANES, RESULTS
+from tools.lanes.results import read
 
 WIDTH = 100
 SUPPORT = Path(__file__).parents[1] / "support.toml"
@@ -76,6 +78,24 @@ class SupportTruth(SphinxDirective):
                 lines.append(
                     f"| {row['claim']} | {' '.join(filter(None, (row.get('note'), shown)))} |"
                 )
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+class TestLanes(SphinxDirective):
+    """Lists the test lanes with the rows of `docs/lanes.toml`; one without a row was not run."""
+
+    def run(self) -> list[nodes.Node]:
+        self.env.note_dependency(str(RESULTS))
+        rows = {row.name: row for row in read(RESULTS)}
+        lines = ["| lane | what it runs on | result | date | versions |", "| - | - | - | - | - |"]
+        for lane in LANES.values():
+            row = rows.get(lane.name)
+            cells = ["*not run*", "", ""]
+            if row is not None:
+                result = f"{row.result}: {row.passed} tests" if row.passed else f"*{row.result}*"
+                versions = ", ".join(f"{name} {version}" for name, version in row.versions.items())
+                cells = [result, str(row.date), row.why or versions]
+            lines.append(" | ".join(["", f"`{lane.name}`", lane.what, *cells, ""]).strip())
         return self.parse_text_to_nodes("\n".join(lines))
 
 
@@ -159,4 +179,5 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("commands", Commands)
     app.add_directive("public-names", PublicNames)
     app.add_directive("support-truth", SupportTruth)
+    app.add_directive("test-lanes", TestLanes)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

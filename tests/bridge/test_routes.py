@@ -95,6 +95,7 @@ def recorded(redis_url: str) -> Iterator[set[str]]:
             assert not thread.is_alive()
 
 
+@pytest.mark.lane
 @pytest.mark.slow(10)
 def test_every_route_in_every_method_by_everybody_changes_nothing(
     client: FlaskClient, access: Access, in_rq: RqSite, redis_url: str
@@ -143,6 +144,7 @@ def test_every_route_in_every_method_by_everybody_changes_nothing(
     assert not in_rq.trap.exists()
 
 
+@pytest.mark.lane
 def test_the_list_of_what_is_shown_has_every_route_of_rq_dashboard() -> None:
     rules = _rules()
     for view in VIEWS:

@@ -16,6 +16,8 @@ from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.loops import cron as cron_loop
 from tests.cron.conftest import START, Scheduler
 
+pytestmark = pytest.mark.lane
+
 EveryTen = Callable[..., Scheduler]
 MINUTE = timedelta(minutes=1)
 

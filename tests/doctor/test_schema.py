@@ -13,6 +13,8 @@ from tests.conftest import MakeApp
 from tests.doctor.conftest import Ask, shows
 from tests.support.engine import Bench
 
+pytestmark = pytest.mark.lane
+
 Execute = Callable[[str], object]
 
 

@@ -18,6 +18,8 @@ from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
 
+pytestmark = pytest.mark.lane
+
 RecordJob = Callable[..., int]
 RETURNED = Outcome(kind="returned")
 

@@ -25,6 +25,8 @@ from tests.conftest import MakeBench
 from tests.support.dispatching import TwoRedis
 from tests.support.engine import Bench, race
 
+pytestmark = pytest.mark.lane
+
 RecordJob = Callable[..., int]
 SECONDS = 5.0
 

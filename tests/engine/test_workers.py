@@ -34,6 +34,7 @@ def _explode() -> None:
     raise RuntimeError("somebody unpickled it")
 
 
+@pytest.mark.lane
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_job_runs_and_its_output_is_recorded(
     site: Any, children: Children, kind: tuple[str, ...], redis_client: Redis
@@ -50,6 +51,7 @@ def test_a_job_runs_and_its_output_is_recorded(
     )
 
 
+@pytest.mark.lane
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_failure_keeps_error_traceback_and_log(
     site: Any, children: Children, kind: tuple[str, ...]
@@ -93,6 +95,7 @@ def test_an_unreadable_rq_job_of_the_host_takes_nothing_down(
     assert redis_client.hget(RQJob.key_for(poisoned.id), "status") == b"failed"
 
 
+@pytest.mark.lane
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_job_of_the_hosts_own_runs_as_rq_runs_it(
     site: Any, children: Children, kind: tuple[str, ...], redis_client: Redis
@@ -152,6 +155,7 @@ sys.exit(run(app, ["default"], options))
 """
 
 
+@pytest.mark.lane
 def test_retried_to_success(site: Any, children: Children) -> None:
     job_id = enqueue(fail_until, attempt=3)
     children.flask("opsjobs", "worker")
@@ -204,6 +208,7 @@ def test_stored_arguments_that_no_longer_validate(site: Any, children: Children)
     assert (ended_by, attempts) == ("invalid_args", 1)
 
 
+@pytest.mark.lane
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_started_job_is_really_stopped(
     site: Any, children: Children, kind: tuple[str, ...], tmp_path: Path
@@ -250,6 +255,7 @@ def test_a_large_result_passes_the_channel(site: Any, children: Children) -> Non
     ) == [(200_000,)]
 
 
+@pytest.mark.lane
 def test_a_killed_child_leaves_its_last_words(site: Any, children: Children) -> None:
     job_id = enqueue(die.options(max_attempts=1), attempts=1)
     children.flask("opsjobs", "worker")
@@ -323,6 +329,7 @@ def test_a_stopped_worker_exits_0_and_says_so(site: Any, children: Children) -> 
     assert rows("SELECT state FROM opsjobs.workers") == [("stopped",)]
 
 
+@pytest.mark.lane
 def test_a_plain_rq_worker_runs_managed_jobs(site: Any, children: Children, redis_url: str) -> None:
     job_id = enqueue(add, a=20, b=22)
     rq = str(Path(sys.executable).with_name("rq"))

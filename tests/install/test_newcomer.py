@@ -33,6 +33,7 @@ with app.app_context():
 """
 
 
+@pytest.mark.lane
 def test_from_an_empty_app_to_an_enqueued_job(newcomer: Newcomer) -> None:
     newcomer.is_warm = False
     newcomer.does("db", "init")
@@ -111,6 +112,7 @@ def test_a_second_install_changes_nothing(installed: Newcomer) -> None:
     assert installed.files() == before
 
 
+@pytest.mark.lane
 def test_migrate_sees_the_hosts_own_changes_only(installed: Newcomer) -> None:
     said = installed.does("db", "migrate", "-m", "users")
     assert "Detected added table 'user'" in said
@@ -192,6 +194,7 @@ def test_the_first_refusal_gives_advice_that_can_be_followed(newcomer: Newcomer)
     newcomer.does("opsjobs", "install", "--check")
 
 
+@pytest.mark.lane
 def test_a_host_can_go_back(installed: Newcomer) -> None:
     installed.does("db", "downgrade")
     code, said = installed.types("opsjobs", "install", "--check")

@@ -18,6 +18,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PlainSer
 from flask_opsjobs.errors import InvalidArgs
 from flask_opsjobs.jobs.record.arguments import Arguments
 
+pytestmark = pytest.mark.lane
+
 SECRET = "s3cr3t-value"
 LIMIT = 1_000_000
 

@@ -24,6 +24,8 @@ from tests.loops.conftest import StartJob
 from tests.support.dispatching import TwoRedis
 from tests.support.engine import Bench, race
 
+pytestmark = pytest.mark.lane
+
 RecordJob = Callable[..., int]
 # These ask Redis only after their commits, as a host's request does, or not at all.
 NO_REDIS = ("cron", "operate", "escalate")

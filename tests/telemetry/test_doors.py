@@ -57,6 +57,7 @@ def test_without_the_token_the_answer_is_always_the_same(
         }
 
 
+@pytest.mark.lane
 def test_with_the_token_the_url_answers_with_all_metrics(make_app: MakeApp) -> None:
     client = make_app(OPSJOBS_METRICS_TOKEN=TOKEN).test_client()
     headers = {"Authorization": f"Bearer {TOKEN}"}

@@ -64,6 +64,7 @@ def end(bench: Bench, record_job: RecordJob, kind: str, **options: Any) -> int:
     return job_id
 
 
+@pytest.mark.lane
 def test_an_exposition_has_every_metric_with_its_labels(
     bench: Bench,
     record_job: RecordJob,

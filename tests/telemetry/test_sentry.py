@@ -41,6 +41,7 @@ def start_worker(children: Children, kind: str, redis_url: str, **config: Any) -
         children.python("-m", "rq.cli", *words, env={**env, "FLASK_APP": "tests.support.host"})
 
 
+@pytest.mark.lane
 @pytest.mark.parametrize("kind", ["kept child", "process per job", "rq worker", "rq simple"])
 def test_a_failed_job_is_reported_once(
     site: Flask, children: Children, tmp_path: Path, redis_url: str, kind: str

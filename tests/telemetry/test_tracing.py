@@ -64,6 +64,7 @@ def linked(span: ReadableSpan) -> list[tuple[int, int]]:
     return [(link.context.trace_id, link.context.span_id) for link in span.links]
 
 
+@pytest.mark.lane
 def test_an_attempt_is_a_new_trace_that_links_to_where_its_job_was_enqueued(
     opsjobs: OpsJobs, db: Any, provider: TracerProvider, spans: Spans
 ) -> None:

@@ -20,6 +20,8 @@ from flask_opsjobs.testing import Performed, StoredJob, create_schema, drop_sche
 from tests.conftest import MakeApp
 from tests.support.sources import ROOT
 
+pytestmark = pytest.mark.lane
+
 PerformDue = Callable[..., Performed]
 Enqueued = Callable[..., list[dict[str, Any]]]
 Jobs = Callable[..., list[StoredJob]]

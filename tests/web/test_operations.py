@@ -92,6 +92,7 @@ def test_a_search_becomes_a_draft_and_the_draft_an_operation(
     assert "running" in _words(read().h1.find_parent("header"))
 
 
+@pytest.mark.lane
 @pytest.mark.parametrize(
     ("fields", "status", "says"),
     [

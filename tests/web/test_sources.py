@@ -63,6 +63,7 @@ def its_client(own_postgres: TemporaryPostgres, make_app: Callable[..., Flask]) 
     return client
 
 
+@pytest.mark.lane
 @pytest.mark.parametrize("how", ["freeze", "stop"])
 def test_postgres_away_is_said_soon_and_costs_nothing_again(
     how: str, its_client: FlaskClient, own_postgres: TemporaryPostgres

@@ -90,6 +90,7 @@ def test_a_policy_that_denies_everything_lets_nobody_in(
             assert method == "HEAD" or url.permission in response.text
 
 
+@pytest.mark.lane
 def test_each_url_answers_to_whom_holds_its_permission_alone(
     client: FlaskClient, access: Access, jobs: dict[str, Job]
 ) -> None:

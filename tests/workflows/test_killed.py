@@ -168,6 +168,7 @@ MAKERS = [
 ]
 
 
+@pytest.mark.lane
 @pytest.mark.parametrize("make", MAKERS)
 def test_a_process_that_is_killed_while_it_advances(
     make: Callable[[Connection, int], Graph], bench: Bench, host: Host, children: Children

@@ -12,6 +12,8 @@ from rq.job import JobStatus
 from tests.support.adoption_matrix import WAYS, WORKERS
 from tests.support.processes import Children
 
+pytestmark = pytest.mark.lane
+
 # With JSON, each way but RQ's cron.
 _JOBS = 3 * (2 * len(WAYS) - 1)
 _HELD = 2
