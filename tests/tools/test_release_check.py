@@ -130,10 +130,11 @@ def test_what_the_wheel_lacks_is_found(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/home/mallory/jobs", "/Users/mallory", "C:\\Users\\mallory", "{root}/x", "{home}/x"]
+    "path", ["/home/{name}/jobs", "/Users/{name}", "C:\\Users\\{name}", "{root}/x", "{home}/x"]
 )
 def test_a_path_of_a_machine_is_found_in_each_archive(path: str, tmp_path: Path) -> None:
-    text = f"see {path.format(root=tmp_path, home=Path.home())}"
+    # This file is in the sdist too, and the name stands apart from its path.
+    text = f"see {path.format(name='mallory', root=tmp_path, home=Path.home())}"
     packed = make_release(
         tmp_path, {}, wheel=WHEEL | {"flask_opsjobs/a.py": text}, sdist=SDIST | {"a": text}
     )

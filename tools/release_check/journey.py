@@ -167,7 +167,8 @@ class Site:
         address, page = self.post(path)
         token = re.search(r'name="token" value="([^"]+)"', page)
         assert token, f"no preview at {address}"
-        self.post(f"{address}/execute".removeprefix(self._root), token=token[1], reason=reason)
+        preview = address.removeprefix(self._root).partition("?")[0]
+        self.post(f"{preview}/execute", token=token[1], reason=reason)
 
     def _ask(self, request: Request) -> tuple[str, str]:
         with self._browser.open(request, timeout=30) as answer:
@@ -182,7 +183,7 @@ def operate(site: Site) -> None:
     wait_for("the job to fail", lambda: "FileNotFoundError" in site.get(page))
     Path("invoice").touch()
     site.acts(f"{page}/retry", REASONS["retry"])
-    wait_for("it to finish", lambda: f"job {job}: finished" in does("opsjobs", "why", job))
+    wait_for("it to finish", lambda: f"job {job} is finished" in does("opsjobs", "why", job))
     entry = "/ops/jobs/cron/nightly_sync"
     wait_for("the cron entry", lambda: "nightly_sync" in site.get("/ops/jobs/cron"))
     site.acts(f"{entry}/pause", REASONS["pause"])
