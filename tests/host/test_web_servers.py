@@ -82,7 +82,7 @@ def ask(url: str, form: bytes | None = None) -> tuple[int, str, str]:
 def test_pages_and_actions_work_below_the_path(shop: str, database_url: str) -> None:
     dsn = make_url(database_url).set(drivername="postgresql")
     with psycopg.connect(dsn.render_as_string(hide_password=False), autocommit=True) as session:
-        session.execute("INSERT INTO opsjobs.queues (name) VALUES ('mail') ON CONFLICT DO NOTHING")
+        session.execute("INSERT INTO opsjobs.queues (name, created_at) VALUES ('mail', now())")
         status, _, page = ask(f"{shop}/ops/jobs/queues/mail")
         assert status == 200
         links = [part.partition('"')[0] for part in page.split('href="/')[1:]]
