@@ -139,7 +139,7 @@ class OpsJobs:
             broker=Broker(RedisConnections(app, chosen.redis_url, chosen.rq_redis_urls)),
             telemetry=(telemetry := HostTelemetry(chosen.sentry)),
         )
-        telemetry.hear_failures(host)
+        telemetry.join(host)
         host.built_in = {MAP_TASK: make_map_task(host)}
         if chosen.dispatch and not app.testing:
             host.dispatcher = AfterCommitDispatch(host)

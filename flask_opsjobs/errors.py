@@ -105,7 +105,8 @@ class SchemaAhead(OpsJobsError):
 
 
 class MigrationBlocked(OpsJobsError):
-    """A migration gave up, because another transaction keeps one of our tables locked.
+    """A migration gave up: another transaction keeps one of our tables locked, or processes of this version
+    run, and need the schema that a downgrade would take back.
 
     Nothing was changed.
     """

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.orm import Session, scoped_session
 
 from .core.db import (
+    NEWEST_SCHEMA,
     OLDEST_SCHEMA,
     SCHEMA,
     SCHEMA_VERSION,
@@ -315,26 +316,35 @@ class Host:
         """Return when this code runs on the database's schema. Else raise an error that names the fix.
 
         Raises `SchemaBehind` when the schema is missing or too old, and `SchemaAhead` when it is newer,
-        unless `or_newer`: enqueuing must work in the middle of a deploy. The database is asked until the
-        schema fits, and then never again, since the schema only grows while we run. The question goes to the
-        engine or connection `on`, or to the host's engine: a process that shows no pages opens no connection
-        for pages.
+        unless `or_newer`: enqueuing must work in the middle of a deploy. The database is asked until it has
+        the schema of this code, and then never again, since the schema only grows while we run. The question
+        goes to the engine or connection `on`, or to the host's engine: a process that shows no pages opens no
+        connection for pages.
         """
-        newest = inf if or_newer else SCHEMA_VERSION
-        if not OLDEST_SCHEMA <= self._schema <= newest:
+        newest = inf if or_newer else NEWEST_SCHEMA
+        if not SCHEMA_VERSION <= self._schema <= newest:
             self._schema = self.schema_version(on)
         if self._schema < OLDEST_SCHEMA:
             state = f"is at version {self._schema}" if self._schema else "is missing"
             raise SchemaBehind(
-                f"the database schema {SCHEMA!r} {state}, this code needs version {SCHEMA_VERSION}: "
-                "run `flask opsjobs install` and `flask db upgrade`"
+                f"the database schema {SCHEMA!r} {state}, this code needs version {SCHEMA_VERSION}, and "
+                f"runs on version {OLDEST_SCHEMA} too: run `flask opsjobs install` and `flask db upgrade`"
             )
         if self._schema > newest:
             raise SchemaAhead(
-                f"the database schema {SCHEMA!r} is at version {self._schema}, this code knows up to "
-                f"{SCHEMA_VERSION}: run the release of flask_opsjobs that the database was upgraded with, "
-                "or a newer one"
+                f"the database schema {SCHEMA!r} is at version {self._schema}, this code runs on up to "
+                f"version {NEWEST_SCHEMA}: run the release of flask_opsjobs that the database was upgraded "
+                "with, or a newer one"
             )
+
+    def has_schema(self, version: int) -> bool:
+        """Whether the database had this schema, or a newer one, when it was last asked: see `require_schema`.
+
+        Code that uses what the newest step adds asks this, since it runs on the schema before too.
+        """
+        if not self._schema:
+            self._schema = self.schema_version()
+        return self._schema >= version
 
     def schema_version(self, on: Engine | Connection | None = None) -> int:
         """The version of the database's schema, read on `on` or the host's engine; 0 without a schema."""

@@ -14,7 +14,7 @@ ALTER TABLE opsjobs.jobs
     DROP CONSTRAINT jobs_ended_by_check,
     ADD CONSTRAINT jobs_ended_by_check CHECK (ended_by IN ('returned', 'exhausted', 'deadline',
         'invalid_args', 'unknown_task', 'undeliverable', 'unrecordable', 'canceled', 'discarded',
-        'dependency', 'result_missing', 'too_large', 'signaled', 'skipped'))
+        'dependency', 'result_missing', 'too_large', 'signaled', 'skipped')) NOT VALID
 """
 
 JOBS_WITHOUT = """

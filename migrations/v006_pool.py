@@ -9,8 +9,8 @@ JOBS = """
 ALTER TABLE opsjobs.jobs
     ADD COLUMN reserved_by bigint,
     ADD COLUMN lost_reservations smallint DEFAULT 0 NOT NULL,
-    ADD CONSTRAINT jobs_reserved_is_queued_check CHECK (reserved_by IS NULL OR state = 'queued'),
-    ADD CONSTRAINT jobs_lost_reservations_check CHECK (lost_reservations >= 0)
+    ADD CONSTRAINT jobs_reserved_is_queued_check CHECK (reserved_by IS NULL OR state = 'queued') NOT VALID,
+    ADD CONSTRAINT jobs_lost_reservations_check CHECK (lost_reservations >= 0) NOT VALID
 """
 
 JOBS_WITHOUT = """

@@ -68,7 +68,7 @@ ALTER TABLE opsjobs.jobs
     ADD CONSTRAINT jobs_is_legal_check CHECK (opsjobs.is_legal_job(origin, state, dispatched_at, started_at,
         ended_at, ended_by, reserved_by, priority, attempt, max_attempts, dispatch_no, failed_deliveries,
         lost_reservations, timeout_seconds, unique_key, unique_until, cancel_requested_at,
-        cancel_requested_by, cancel_reason, limiter, partition, weight))
+        cancel_requested_by, cancel_reason, limiter, partition, weight)) NOT VALID
 """
 
 JOBS_WITHOUT = """

@@ -14,7 +14,7 @@ ALTER TABLE opsjobs.attempts
     ADD COLUMN death_facts jsonb,
     ADD COLUMN deploy_id bigint,
     ADD CONSTRAINT attempts_death_check CHECK (death IN ('out_of_memory', 'signal', 'timed_out', 'stopped',
-        'exited', 'vanished', 'deploy', 'unknown'))
+        'exited', 'vanished', 'deploy', 'unknown')) NOT VALID
 """
 
 WORKERS = "ALTER TABLE opsjobs.workers ADD COLUMN deploy_id bigint"

@@ -87,6 +87,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Let so many jobs be in the registry of which tests/bridge/test_pages.py reads a page.",
     )
     parser.addoption(
+        "--migrated-rows",
+        type=int,
+        default=20_000,
+        help="Run each migration step on so many jobs in tests/test_migrations.py.",
+    )
+    parser.addoption(
+        "--upgrade-jobs",
+        type=int,
+        default=10,
+        help="Enqueue so many jobs in each part of an upgrade in tests/upgrade.",
+    )
+    parser.addoption(
         "--soak-minutes",
         type=int,
         default=0,

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
+import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
@@ -15,7 +19,7 @@ from alembic.operations import Operations
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 from flask import Flask
-from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy import Connection, create_engine, event, make_url, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import NullPool
 
@@ -24,6 +28,7 @@ from flask_opsjobs.core import db
 from flask_opsjobs.errors import ConfigError, MigrationBlocked, SchemaBehind
 from flask_opsjobs.install import indexes, manifest, steps
 from tests.support.database import Databases, migrate, operations
+from tests.support.waiting import wait_until
 from tools.manifest import operations_for, written
 
 # What Postgres keeps of the schema, each thing in its own normal form. The version's table is the runner's,
@@ -292,15 +297,15 @@ PINNED = {
     2: "45b9596c651d1091fe75475c9b9028b3",
     3: "257c111d934e1c1134e90856e44850ee",
     4: "6c73fb1f2501a3ce04a05e420366d062",
-    5: "e45f94e9d213e0a112bef61e5231f4be",
-    6: "90f3fda782978e6b8881a861be5c46e5",
+    5: "06ec4461a7b88e10f97eb35237783ac8",
+    6: "a28108b80a1e0b252e4bc7139e273ed7",
     7: "cb5e9730c173024aff5eae414d1ad0a6",
-    8: "243f10095cb6e2cab22dfaf172566bb2",
+    8: "52d70c7d4a183574eb9f83f6ac8d3cb3",
     9: "bd739b80cf3bb1b50fc7c1106f1477f0",
     10: "3f86d0fb598880cd2453520b0e4d23c2",
     11: "71dba189055ff792d0772ba9fe86ec1f",
     12: "eef35f49493942925a908a239d744d6d",
-    13: "9e6a01548001b369de047a0666499d41",
+    13: "23bff1258ab007b2a14d7eb13a6eb3d5",
     14: "33f5cc04157a1ba0f4c9df55f96a5644",
     15: "0033a49810cbac9339b56a9c2ab3101e",
     16: "d178b0a30fe25184d85f89d0f290a812",
@@ -354,6 +359,59 @@ def test_a_step_never_changes(number: int) -> None:
     )
 
 
+# --- a downgrade
+
+
+def test_a_downgrade_says_what_it_loses(
+    connection: Connection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    migrate(connection)
+    columns = (
+        "task, queue, lane, state, origin, args, max_attempts, created_at, due_at, traceparent"
+    )
+    for origin, state, trace in (("rq", "deferred", "NULL"), ("opsjobs", "available", "'00-1'")):
+        values = f"'w', 'q', 'q', '{state}', '{origin}', '{{}}', 1, now(), now(), {trace}"
+        connection.execute(text(f"INSERT INTO opsjobs.jobs ({columns}) VALUES ({values})"))
+    connection.execute(
+        text("INSERT INTO opsjobs.deploys (version, at, source) VALUES ('1', now(), 'worker')")
+    )
+    steps.downgrade(operations(connection), to=9)
+    assert capsys.readouterr().err.splitlines() == [
+        "This downgrade of the schema opsjobs loses:",
+        "    opsjobs.jobs.traceparent: 1 row",
+        "    opsjobs.deploys: 1 row",
+        "    opsjobs.jobs where origin = 'rq': 1 row",
+    ]
+
+
+@pytest.mark.parametrize("who", ["worker", "loops"])
+def test_a_downgrade_is_refused_while_this_version_runs(connection: Connection, who: str) -> None:
+    migrate(connection)
+    runs = {
+        "worker": (
+            "INSERT INTO opsjobs.workers (name, kind, host, pid, version, queues, state, started_at,"
+            " heartbeat_at) VALUES ('web-1', 'pool', 'web', 1, :version, '{mail}', 'alive', now(), now())",
+            "UPDATE opsjobs.workers SET version = '0.0.9'",
+            "worker web-1",
+        ),
+        "loops": (
+            "INSERT INTO opsjobs.loop_runs (loop, process, started_at, last_at, every_seconds)"
+            " VALUES ('dispatch', 'web-2', now(), now(), 1)",
+            "UPDATE opsjobs.loop_runs SET last_at = now() - interval '46 s'",
+            "the process web-2 of the loops",
+        ),
+    }
+    begins, leaves, name = runs[who]
+    connection.execute(text(begins), {"version": version("flask-opsjobs")})
+    with pytest.raises(MigrationBlocked, match=f"because {name} sent a heartbeat just now"):
+        steps.downgrade(operations(connection), to=steps.latest() - 1)
+    assert steps.version(connection) == steps.latest()
+    # A worker of an older version needs nothing that is taken back.
+    connection.execute(text(leaves))
+    steps.downgrade(operations(connection), to=steps.latest() - 1)
+    assert steps.version(connection) == steps.latest() - 1
+
+
 # --- a live host
 
 LOCK = "LOCK TABLE opsjobs.jobs IN ACCESS SHARE MODE"
@@ -366,7 +424,10 @@ def other(connection: Connection) -> Iterator[Connection]:
         yield other
 
 
-def test_a_step_does_not_wait_for_a_locked_table(connection: Connection, other: Connection) -> None:
+def test_a_step_does_not_wait_for_a_locked_table(
+    connection: Connection, other: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "sleep", lambda _seconds: None)
     migrate(connection, to=1)
     connection.execute(text("SET lock_timeout = '20ms'"))
     connection.commit()
@@ -383,7 +444,7 @@ def test_a_step_does_not_wait_for_a_locked_table(connection: Connection, other: 
     assert steps.version(connection) == 2
 
 
-@pytest.mark.parametrize(("of_host", "of_step"), [("0", "3s"), ("10s", "10s")])
+@pytest.mark.parametrize(("of_host", "of_step"), [("0", "500ms"), ("10s", "10s")])
 def test_the_lock_timeout_of_the_host_holds(
     connection: Connection, of_host: str, of_step: str
 ) -> None:
@@ -445,3 +506,112 @@ def test_indexes_are_created_in_a_transaction_that_the_host_began(connection: Co
     assert connection.scalar(text("SELECT to_regclass('opsjobs.jobs_args')")) == "opsjobs.jobs_args"
     connection.rollback()
     assert steps.version(connection) == 0
+
+
+ROWS = (
+    """
+    INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at, attempt,
+        started_at, ended_at, ended_by)
+    SELECT 'send', 'mail', 'mail', 'finished', jsonb_build_object('number', number), 3, now(), now(), 1,
+        now(), now(), 'returned' FROM generate_series(1, %s) AS number""",
+    """
+    INSERT INTO opsjobs.attempts (job_id, dispatch_no, attempt, worker, started_at, ended_at, outcome)
+    SELECT id, 1, 1, 'web-1', now(), now(), 'returned' FROM opsjobs.jobs""",
+    "ANALYZE opsjobs.jobs, opsjobs.attempts",
+)
+WRITES = (
+    """
+    INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at)
+    VALUES ('send', 'mail', 'mail', 'available', '{}', 3, now(), now()) RETURNING id""",
+    """
+    UPDATE opsjobs.jobs SET state = 'started', started_at = now(), attempt = 1, dispatch_no = 1
+    WHERE id = %s""",
+    """
+    INSERT INTO opsjobs.attempts (job_id, dispatch_no, attempt, worker, started_at)
+    VALUES (%s, 1, 1, 'web-1', now())""",
+)
+
+
+class Writer(threading.Thread):
+    """Enqueues and begins jobs until it is told to stop, and notes how long the slowest statement took."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        dsn = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+        self._session = psycopg.connect(dsn, autocommit=True)
+        self._is_over = threading.Event()
+        self.written, self.slowest = 0, 0.0
+
+    def run(self) -> None:
+        job: tuple[Any, ...] | None = None
+        while not self._is_over.is_set():
+            for statement in WRITES:
+                begun = time.monotonic()
+                cursor = self._session.execute(statement, job if "%s" in statement else None)
+                self.slowest = max(self.slowest, time.monotonic() - begun)
+                job = cursor.fetchone() if cursor.description else job
+            self.written += 1
+
+    def write_more(self) -> None:
+        """Return when it has written again; fail when a statement of it has failed."""
+        before = self.written
+        wait_until(lambda: self.written > before or not self.is_alive(), 60)
+        assert self.is_alive()
+
+    def stop(self) -> None:
+        self._is_over.set()
+        self.join()
+        self._session.close()
+
+
+@pytest.mark.slow
+def test_no_step_lets_a_writer_wait(
+    connection: Connection, empty_database_url: str, pytestconfig: pytest.Config
+) -> None:
+    """Each step on many rows, beside one who writes; the steps and their longest waits are printed."""
+    rows: int = pytestconfig.getoption("migrated_rows")
+    migrate(connection, to=1)
+    connection.exec_driver_sql(ROWS[0], (rows,))
+    for statement in ROWS[1:]:
+        connection.exec_driver_sql(statement)
+    connection.commit()
+    waits = {}
+    for number in range(2, steps.latest() + 1):
+        writer = Writer(empty_database_url)
+        writer.start()
+        writer.write_more()
+        upgrade_in_transaction_of_alembic(connection, to=number)
+        writer.write_more()
+        writer.stop()
+        waits[number] = writer.slowest
+    for number, wait in waits.items():
+        print(f"step {number} on {rows:,} jobs: a writer waited at most {wait * 1000:.0f} ms")
+    assert max(waits.values()) <= 3
+
+
+def test_a_constraint_is_validated_after_it_was_added(connection: Connection) -> None:
+    migrate(connection, to=7)
+    connection.commit()
+    upgrade_in_transaction_of_alembic(connection, to=8)
+    unchecked = connection.execute(text("SELECT conname FROM pg_constraint WHERE NOT convalidated"))
+    assert list(unchecked) == []
+
+
+def test_a_blocked_step_is_tried_again(
+    connection: Connection, other: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table is free when the step comes back; what it had locked was free meanwhile."""
+    migrate(connection, to=7)
+    connection.execute(text("SET lock_timeout = '20ms'"))
+    connection.commit()
+    other.execute(text(LOCK))
+    pauses: list[float] = []
+
+    def let_go(seconds: float) -> None:
+        pauses.append(seconds)
+        other.rollback()
+
+    monkeypatch.setattr(steps, "sleep", let_go)
+    migrate(connection, to=8)
+    assert steps.version(connection) == 8
+    assert len(pauses) == 1

@@ -84,7 +84,7 @@ def _run_utility(connection: psycopg.Connection[Any], statement: str) -> None:
 # Those that enqueue jobs with a trace context too.
 TRACED = [path for path in FILES if "{traced:" in path.read_text()]
 # Those that read the trace context of another job.
-READ_TRACES = ("find_traced_past", "open_escalations", "run_jobs_again")
+READ_TRACES = ("find_traced_past",)
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,12 @@ from sqlalchemy.pool import Pool, QueuePool
 
 SCHEMA = "opsjobs"
 SCHEMA_VERSION = 24
-# The oldest schema that this code runs on. Before the first release this is the current schema.
-OLDEST_SCHEMA = SCHEMA_VERSION
+# A deploy may migrate before or after it replaces the code. So this code runs on the schema before its own,
+# and on the next one, which only adds to it.
+OLDEST_SCHEMA = SCHEMA_VERSION - 1
+NEWEST_SCHEMA = SCHEMA_VERSION + 1
+# The schema that keeps the trace contexts of jobs.
+TRACED_SCHEMA = 24
 # The largest id: what a bigint holds.
 LARGEST_ID = 2**63 - 1
 

@@ -31,7 +31,7 @@ def load_traced(name: str) -> str:
 def _load(name: str, *, traced: bool) -> str:
     lines = _FILES[name].read_text().splitlines()
     text = "\n".join(line for line in lines if not line.lstrip().startswith("--")).strip()
-    text = re.sub(r"\s*\{traced:(.*?)\}", r"\1" if traced else "", text)
+    text = re.sub(r"(?s)\s*\{traced:(.*?)\}", r"\1" if traced else "", text)
     return re.sub(r"\{(\w+)\.sql\}", lambda found: f"({load(found[1])})", text)
 
 

@@ -69,7 +69,7 @@ def begin(connection: Connection, host: Host, now: datetime) -> list[int]:
         values |= sent.columns
         begun = connection.execute(load_for("open_escalations", values), values).fetchall()
         sent.count = len(begun)
-        sent.because_of += [(parent, state) for _, parent, state in begun if parent is not None]
+        sent.because_of += [(trace[0], trace[1]) for _, *trace in begun if any(trace)]
     return [id for id, *_ in begun]
 
 

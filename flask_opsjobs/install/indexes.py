@@ -1,4 +1,4 @@
-"""Creates the indexes of schema steps, on tables that are in use without blocking them."""
+"""Creates the indexes of schema steps and validates their constraints, without blocking tables in use."""
 
 from __future__ import annotations
 
@@ -15,10 +15,37 @@ _FIND = """
 """
 
 
+# A CHECK is added as NOT VALID, so that no table is locked while all its rows are read. This reads them
+# while others write.
+VALIDATE = """
+DO $$
+DECLARE
+    unchecked record;
+BEGIN
+    FOR unchecked IN SELECT conrelid::regclass AS of, conname FROM pg_constraint
+        WHERE connamespace = 'opsjobs'::regnamespace AND NOT convalidated
+    LOOP
+        EXECUTE format('ALTER TABLE %s VALIDATE CONSTRAINT %I', unchecked.of, unchecked.conname);
+    END LOOP;
+END $$
+"""
+_FIND_UNCHECKED = """
+    SELECT EXISTS (SELECT FROM pg_constraint
+        WHERE connamespace = 'opsjobs'::regnamespace AND NOT convalidated)
+"""
+
+
 def create(op: Any, indexes: Indexes) -> None:
     """Create the indexes in alembic's transaction: for tables that no other session sees yet."""
     for name, (columns, query) in indexes.items():
         _create(op, name, columns, query)
+
+
+def unlock(op: Any) -> None:
+    """Commit what alembic has done so far, if it began the transaction: the steps keep no table locked."""
+    if _may_commit(op.get_context()):
+        with op.get_context().autocommit_block():
+            pass
 
 
 def create_missing(op: Any, indexes: Indexes) -> None:
@@ -41,6 +68,17 @@ def create_missing(op: Any, indexes: Indexes) -> None:
             if valid.get(name) is False:
                 op.execute(f"DROP INDEX CONCURRENTLY opsjobs.{name}")
             _create(op, name, columns, query, how="CONCURRENTLY ")
+
+
+def validate_constraints(op: Any) -> None:
+    """Validate the constraints that steps added, as `create_missing` creates indexes."""
+    context = op.get_context()
+    if context.as_sql or op.get_bind().exec_driver_sql(_FIND_UNCHECKED).scalar():
+        if not context.as_sql and not _may_commit(context):
+            op.execute(VALIDATE)
+            return
+        with context.autocommit_block():
+            op.execute(VALIDATE)
 
 
 def _create(op: Any, name: str, columns: str, query: str, how: str = "") -> None:

@@ -19,6 +19,7 @@ from ..core.words import agree, counted
 from ..errors import ConfigError
 from ..jobs.lifecycle import FINAL, STATES
 from . import env_file, revisions
+from .losses import count_up_to_a_million, say_rows
 from .plan import shown
 from .starters import CHANGES
 
@@ -32,27 +33,21 @@ _TABLES = """
 SELECT relname FROM pg_class
 WHERE relnamespace = to_regnamespace(%s) AND relkind IN ('r', 'p') ORDER BY relname
 """
-# A larger table is not counted to its end.
-_MOST_COUNTED = 1_000_000
 
 
 def list_lost(connection: Connection) -> Iterator[str]:
     """What goes with the schema: a line for each table, and for each object of the host that needs one."""
     quote = connection.dialect.identifier_preparer.quote
     for (table,) in connection.exec_driver_sql(_TABLES, (SCHEMA,)).all():
-        some = f"SELECT FROM {SCHEMA}.{quote(table)} LIMIT {_MOST_COUNTED + 1}"
-        number = connection.exec_driver_sql(
-            f"SELECT count(*) FROM ({some}) AS counted"
-        ).scalar_one()
-        more = "more than " if number > _MOST_COUNTED else ""
-        yield f"{SCHEMA}.{table}: {more}{counted(min(number, _MOST_COUNTED), 'row')}"
+        number = count_up_to_a_million(connection, f"{SCHEMA}.{quote(table)}")
+        yield f"{SCHEMA}.{table}: {say_rows(number)}"
     for (dependent,) in connection.exec_driver_sql(sql.load("list_dependents")).all():
         yield f"{dependent}, which needs a table of {SCHEMA}"
 
 
 def list_in_the_way(connection: Connection, now: datetime, late_seconds: float) -> Iterator[str]:
     """Which workers and loops of ours run, and how many jobs have not ended, each as a sentence."""
-    values = {"now": now, "late_seconds": late_seconds}
+    values = {"now": now, "late_seconds": late_seconds, "version": None}
     for (who,) in connection.exec_driver_sql(sql.load("list_running"), values).all():
         yield f"{who} sent a heartbeat just now"
     states = {"states": [state for state in STATES if state not in FINAL]}

@@ -8,15 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from time import sleep
 from types import ModuleType
 from typing import Any
 
+import click
 import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from .._folders import folder
 from ..errors import ConfigError, MigrationBlocked, SchemaBehind
-from . import database, grants, indexes
+from . import database, grants, indexes, losses
 
 _FILE = re.compile(r"v(\d{3})_\w+\.py")
 
@@ -28,10 +30,14 @@ CREATE TABLE opsjobs.schema_version (
 )
 """
 
-# A statement that waits for a table keeps everybody else waiting behind it. So a step gives up soon, unless
-# the host's own `lock_timeout` is set: then it holds. The host's later statements have the host's value
-# again.
-_LOCK_TIMEOUT = "3s"
+# A statement that waits for a table keeps everybody else waiting behind it. So the steps give up soon, unless
+# the host's own `lock_timeout` is set: then it holds, and later statements of the host have it again. After
+# `deadlock_timeout`, 1 s by default, Postgres would end whoever waits for a table that a step has locked,
+# while the step waits for one of theirs.
+_LOCK_TIMEOUT = "500ms"
+_TRIES = 10
+# Seconds between two tries, for those who waited.
+_PAUSE = 0.5
 _LIMIT_LOCK_WAIT = f"""
 SELECT set_config('opsjobs.lock_timeout', current_setting('lock_timeout'), true),
     set_config('lock_timeout',
@@ -42,6 +48,15 @@ SELECT set_config('opsjobs.lock_timeout', current_setting('lock_timeout'), true)
 _RESTORE_LOCK_WAIT = (
     "SELECT set_config('lock_timeout', current_setting('opsjobs.lock_timeout'), true)"
 )
+
+# All at once and first, so that no step waits for a table while it keeps another one locked.
+_LOCK = """
+DO $$
+BEGIN
+    EXECUTE (SELECT 'LOCK TABLE ' || string_agg(oid::regclass::text, ', ') FROM pg_class
+        WHERE relnamespace = 'opsjobs'::regnamespace AND relkind = 'r' AND pg_has_role(relowner, 'USAGE'));
+END $$
+"""
 
 
 def latest() -> int:
@@ -73,7 +88,26 @@ def upgrade(op: Any, to: int, since: int = 0) -> None:
     ):
         raise ConfigError(old)
     start = since if is_script else version(op.get_bind())
+    if is_script or start >= to:
+        _run(op, start, to)
+    else:
+        _run_patiently(op, start, to)
+    if 0 < start < to and not is_script:
+        indexes.unlock(op)
+    if 0 < start <= to:
+        # A later step may have an index of an earlier one anew, under the same name.
+        wanted: dict[str, tuple[str, str]] = {}
+        for number in range(start + 1 if is_script else 1, to + 1):
+            wanted |= _step(number).INDEXES
+        indexes.create_missing(op, wanted)
+        indexes.validate_constraints(op)
+
+
+def _run(op: Any, start: int, to: int) -> None:
+    """Run the steps after `start`. Raises `MigrationBlocked`."""
     with _short_lock_waits(op):
+        if start > 0 and not op.get_context().as_sql:
+            op.execute(_LOCK)
         for number in range(start + 1, to + 1):
             if number == 1:
                 op.execute("CREATE SCHEMA IF NOT EXISTS opsjobs")
@@ -83,23 +117,39 @@ def upgrade(op: Any, to: int, since: int = 0) -> None:
             if start == 0:
                 indexes.create(op, _step(number).INDEXES)
             op.execute(f"INSERT INTO opsjobs.schema_version (version) VALUES ({number:d})")
-    if 0 < start <= to:
-        # A later step may have an index of an earlier one anew, under the same name.
-        wanted: dict[str, tuple[str, str]] = {}
-        for number in range(start + 1 if is_script else 1, to + 1):
-            wanted |= _step(number).INDEXES
-        indexes.create_missing(op, wanted)
+        if start == 0:
+            op.execute(indexes.VALIDATE)
+
+
+def _run_patiently(op: Any, start: int, to: int) -> None:
+    """Run the steps in a savepoint, and again when they were blocked: meanwhile they keep no table locked."""
+    for _ in range(_TRIES - 1):
+        try:
+            with op.get_bind().begin_nested():
+                _run(op, start, to)
+            return
+        except MigrationBlocked:
+            sleep(_PAUSE)
+    with op.get_bind().begin_nested():
+        _run(op, start, to)
 
 
 def downgrade(op: Any, to: int, since: int | None = None) -> None:
     """Downgrade the schema to version `to`; 0 removes the schema with all its data.
 
-    When alembic only writes a script, starts from `since`; None then means the newest version.
+    When alembic only writes a script, starts from `since`; None then means the newest version. Else says what
+    is lost, and raises `MigrationBlocked` while loops or workers of this version run.
     """
     _require_known(to)
-    start = (since or latest()) if op.get_context().as_sql else version(op.get_bind())
+    is_script = op.get_context().as_sql
+    start = (since or latest()) if is_script else version(op.get_bind())
     _require_known(start)
+    if start > to and not is_script:
+        _say_losses(op.get_bind(), [_step(number) for number in range(start, to, -1)])
+        losses.require_stopped(op.get_bind(), to)
     with _short_lock_waits(op):
+        if start > to and not is_script:
+            op.execute(_LOCK)
         for number in range(start, to, -1):
             _step(number).downgrade(op)
             op.execute(f"DELETE FROM opsjobs.schema_version WHERE version = {number:d}")
@@ -107,6 +157,13 @@ def downgrade(op: Any, to: int, since: int | None = None) -> None:
             op.execute("DROP TABLE opsjobs.schema_version")
             # Not CASCADE, which would also drop what a host has put into our schema.
             op.execute("DROP SCHEMA opsjobs")
+
+
+def _say_losses(connection: Any, undone: list[ModuleType]) -> None:
+    lost = list(losses.list_losses(connection, undone))
+    if lost:
+        click.echo("This downgrade of the schema opsjobs loses:", err=True)
+        click.echo("\n".join(f"    {line}" for line in lost), err=True)
 
 
 @contextmanager

@@ -129,8 +129,8 @@ class Job(Base):
     rq_id: Mapped[str | None] = mapped_column(Text)
     rq_created_at: Mapped[datetime | None] = mapped_column(MOMENT)
     # The trace context in which the job was enqueued, as W3C Trace Context writes it.
-    traceparent: Mapped[str | None] = mapped_column(Text)
-    tracestate: Mapped[str | None] = mapped_column(Text)
+    traceparent: Mapped[str | None] = mapped_column(Text, deferred=True)
+    tracestate: Mapped[str | None] = mapped_column(Text, deferred=True)
 
     __table_args__ = (
         CheckConstraint(f"opsjobs.is_legal_job({', '.join(JUDGED)})", name="is_legal_check"),

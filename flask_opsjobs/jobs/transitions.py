@@ -161,29 +161,34 @@ def forget_cancel_of_rq(connection: Connection, ids: Collection[int]) -> None:
     connection.execute(sql.load("forget_cancel_of_rq"), {"ids": list(ids)})
 
 
+_UNTRACED = {"traceparent": None, "tracestate": None}
+
+
 def run_again(
     connection: Connection,
     ids: Collection[int],
     guarded: Collection[int],
     now: datetime,
     sent: Sending,
+    *,
+    is_traced: bool,
 ) -> dict[int, int]:
     """Insert a new job for each final one; returns the new ids by the old ids.
 
     The caller takes a unique lock for each new job of an id in `guarded`. Notes in `sent` in which trace
-    contexts the old jobs were enqueued.
+    contexts the old jobs were enqueued, unless `is_traced` says that the schema keeps none.
     """
     parameters = {
         "ids": list(ids),
         "guarded": list(guarded),
         "sources": list(sources_of("run_again")),
         "now": now,
-        "traceparent": None,
-        "tracestate": None,
-        **sent.columns,
     }
-    rows = connection.execute(sql.load("run_jobs_again"), parameters).fetchall()
-    sent.because_of += [(parent, state) for _, _, parent, state in rows if parent is not None]
+    load = sql.load
+    if is_traced:
+        load, parameters = sql.load_traced, parameters | _UNTRACED | sent.columns
+    rows = connection.execute(load("run_jobs_again"), parameters).fetchall()
+    sent.because_of += [(trace[0], trace[1]) for _, _, *trace in rows if any(trace)]
     return {old: new for new, old, *_ in rows}
 
 

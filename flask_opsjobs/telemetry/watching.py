@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .. import signals
+from ..core.db import TRACED_SCHEMA
 from ..host import (
     ClaimedJob,
     Connect,
@@ -42,9 +43,11 @@ class HostTelemetry:
         self.thread = ReportThread()
         self._is_of_jobs_only = False
         self._empty_scopes: EmptyScopes | None = None
+        self._host: Host | None = None
 
-    def hear_failures(self, host: Host) -> None:
-        """Report from now on the jobs of a host that fail without an exception."""
+    def join(self, host: Host) -> None:
+        """Be the telemetry of a host: report from now on its jobs that fail without an exception."""
+        self._host = host
         if self.report != "off":
             signals.job_failed_without_exception.connect(self._report_failure, sender=host)
 
@@ -60,12 +63,18 @@ class HostTelemetry:
     def sending(self, task: str | None, queue: str | None) -> AbstractContextManager[Sending]:
         """Make a span around the block that enqueues jobs; what it yields has their columns for the span."""
         provider = find_tracer_provider()
-        return nullcontext(Sending()) if provider is None else _sending(provider, task, queue)
+        if provider is None:
+            return nullcontext(Sending())
+        return _sending(provider, task, queue, keeps=self.keeps_contexts())
+
+    def keeps_contexts(self) -> bool:
+        """Whether the host's schema has the columns of trace contexts."""
+        return self._host is not None and self._host.has_schema(TRACED_SCHEMA)
 
     def current(self) -> TraceColumns:
         """The columns of what will be enqueued because of the current span; none without a span."""
         found: TraceColumns = {}
-        if find_tracer_provider() is not None:
+        if find_tracer_provider() is not None and self.keeps_contexts():
             with _logged():
                 found = tracing.current_columns()
         return found
@@ -109,11 +118,13 @@ class HostTelemetry:
 
 
 @contextmanager
-def _sending(provider: TracerProvider, task: str | None, queue: str | None) -> Iterator[Sending]:
+def _sending(
+    provider: TracerProvider, task: str | None, queue: str | None, *, keeps: bool
+) -> Iterator[Sending]:
     sent, span, error = Sending(), None, None
     with _logged():
         span = SendSpan(provider, task, queue)
-        sent.columns = span.columns
+        sent.columns = span.columns if keeps else {}
     try:
         yield sent
     except BaseException as raised:
@@ -174,7 +185,7 @@ class AttemptTelemetry:
             thread.give(report, sentry.flush_events, self._sdk)
         if self._span is not None:
             with _logged():
-                self._span.tell(outcome, error, connect)
+                self._span.tell(outcome, error, connect if self._host.keeps_contexts() else None)
             thread.give(self._span.end, tracing.flush_spans, self._provider)
         if report is not None:
             thread.wait()

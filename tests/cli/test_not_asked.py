@@ -189,7 +189,7 @@ def test_a_schema_that_is_newer_than_the_code(
     bench.connection.execute("INSERT INTO opsjobs.schema_version (version) VALUES (99)")
     app = make()
     said = _sentence(_run(app, name))
-    assert "is at version 99, this code knows up to " in said
+    assert "is at version 99, this code runs on up to version " in said
     assert "run the release of flask_opsjobs that the database was upgraded with" in said
 
 

@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 
+from flask_opsjobs.core.db import NEWEST_SCHEMA, OLDEST_SCHEMA, SCHEMA_VERSION
+from flask_opsjobs.install import steps
+from flask_opsjobs.web.app.shell import NAVIGATION
 from tests.engine.site import enqueue, rows, state_of
 from tests.support import host as host_module
+from tests.support.database import migrate, operations
 from tests.support.processes import Child, Children
 from tests.support.waiting import wait_until
 
@@ -124,3 +128,45 @@ def test_a_batch_is_finished_while_an_old_and_a_new_worker_take_from_one_queue(
     wait_until(lambda: not rows(unfinished), 300, what="all jobs to finish")
     assert sorted(path.read_text().splitlines()) == sorted(lines)
     assert rows("SELECT DISTINCT attempt, first_handed_back_at FROM opsjobs.jobs") == [(1, None)]
+
+
+PAGES = [each.endpoint for each in NAVIGATION if each.endpoint not in ("overview", "rq")]
+
+
+def _serves(site: Any, children: Children, note: Path) -> None:
+    """A worker that starts now performs new jobs and one that runs again, and pages answer."""
+    worker = children.flask("opsjobs", "worker", "default")
+    path = str(note)
+    once = enqueue(host_module.note, path=path, line="once")
+    wait_until(lambda: state_of(once) == "finished", 60)
+    for name in ("job.run_again", "job.delete"):
+        host_module.opsjobs.operator.run(
+            name, [f"job/{once}"], actor="ada", reason="asked for again", authorize=False
+        )
+    wait_until(lambda: note.read_text() == "once\nonce\n", 60)
+    client = site.test_client()
+    for page in ("", *PAGES):
+        assert client.get(f"/ops/jobs/{page}").status_code == 200, page
+    assert worker.terminate(60) == 0
+
+
+def test_code_and_schema_may_be_one_step_apart(
+    site: Any, children: Children, tmp_path: Path
+) -> None:
+    """Code first, then the schema; then the next schema first, of which this code knows nothing."""
+    with host_module.db.engine.begin() as connection:
+        steps.downgrade(operations(connection), to=OLDEST_SCHEMA)
+    loops = children.flask("opsjobs", "run")
+    _serves(site, children, tmp_path / "code first")
+    with host_module.db.engine.begin() as connection:
+        migrate(connection)
+    _serves(site, children, tmp_path / "both")
+    with host_module.db.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE opsjobs.jobs ADD COLUMN next_step text")
+        connection.exec_driver_sql(
+            f"INSERT INTO opsjobs.schema_version (version) VALUES ({NEWEST_SCHEMA})"
+        )
+    _serves(site, children, tmp_path / "schema first")
+    assert rows("SELECT max(version) FROM opsjobs.schema_version") == [(SCHEMA_VERSION + 1,)]
+    assert rows("SELECT loop FROM opsjobs.loop_runs WHERE failed_in_a_row > 0") == []
+    assert loops.terminate(60) == 0

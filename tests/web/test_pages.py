@@ -274,7 +274,7 @@ def test_a_schema_that_is_newer_than_the_code_is_said(
     assert response.status_code == 503
     said = soup(response.text).main.text
     assert "Schema newer than the code" in said
-    assert "is at version 99, this code knows up to" in said
+    assert "is at version 99, this code runs on up to version" in said
     session.execute(text("DELETE FROM opsjobs.schema_version WHERE version = 99"))
     session.commit()
     assert client.get("/ops/jobs/jobs").status_code == 200

@@ -1,6 +1,6 @@
 -- Begins escalations, each once for its incident, episode and event, and enqueues the job of each. Without
--- a policy, they are `unconfigured` and have no job. Returns the ids of those that are new, and the trace
--- context of the job that the incident is about, if it is about one.
+-- a policy, they are `unconfigured` and have no job. Returns the ids of those that are new, and with a
+-- trace context also that of the job that the incident is about, if it is about one.
 -- Rows: both.
 -- Run by the loop escalate. Indexes: escalations_event_key, jobs_pkey.
 WITH wanted AS MATERIALIZED (
@@ -27,10 +27,10 @@ WITH wanted AS MATERIALIZED (
         {traced:, %(traceparent)s::text, %(tracestate)s::text}
     FROM opened WHERE job_id IS NOT NULL
 )
-SELECT o.id, j.traceparent, j.tracestate
+SELECT o.id{traced:, j.traceparent, j.tracestate}
 FROM opened o JOIN opsjobs.incidents i ON i.id = o.incident_id
-LEFT JOIN LATERAL (
+{traced: LEFT JOIN LATERAL (
     SELECT traceparent, tracestate FROM opsjobs.jobs
     WHERE id = substring(i.subject FROM '^job/(\d+)$')::bigint LIMIT 1
-) AS j ON true
+) AS j ON true}
 ORDER BY o.id

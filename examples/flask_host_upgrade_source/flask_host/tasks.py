@@ -1,0 +1,167 @@
+"""Declares the tasks of the shop, each with the options that suit it."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
+
+from flask_opsjobs import Cancel, Discard, Limit, RetryIn, Snooze, Unique, current_job
+
+from . import vendors
+from .extensions import db, opsjobs
+from .models import Customer, Invoice
+
+log = logging.getLogger("shop")
+
+
+def soon(attempt: int) -> float:
+    """A short backoff, for people who watch: 2, 4, 8, … seconds."""
+    return float(2**attempt)
+
+
+@opsjobs.task(
+    queue="billing",
+    priority=1,
+    backoff=soon,
+    timeout=30,
+    deadline=timedelta(hours=24),
+    unique=Unique(by=["invoice_id"], within=timedelta(hours=1)),
+    redact={"card_token"},
+    record_output=True,
+    tags=["eu"],
+)
+def process_invoice(account_id: int, invoice_id: int, card_token: str = "") -> dict[str, object]:
+    """Charge an invoice once. The card's token is never stored."""
+    invoice = db.session.get(Invoice, invoice_id)
+    if invoice is None:
+        raise Discard(f"invoice {invoice_id} does not exist")
+    log.info("invoice %s: %.2f EUR", invoice_id, invoice.cents / 100)
+    receipt = vendors.charge(account_id, invoice_id)
+    invoice.paid_at = datetime.now(UTC)
+    send_receipt.enqueue(customer_id=invoice.customer_id, invoice_id=invoice_id)
+    db.session.commit()
+    return {**receipt, "cents": invoice.cents}
+
+
+@opsjobs.task(queue="mail", backoff=soon, max_attempts=5)
+def send_receipt(customer_id: int, invoice_id: int) -> None:
+    """Mail a receipt. A greylisting server accepts it at the second attempt."""
+    address = vendors.address_of(customer_id)
+    vendors.send_mail(address, f"Receipt {invoice_id}", current_job().attempt)
+
+
+@opsjobs.task(queue="mail", priority=7, max_attempts=3, backoff=soon)
+def send_reminder(customer_id: int, invoice_id: int) -> None:
+    """Send a reminder of an invoice, unless it was paid in the meantime."""
+    invoice = db.session.get_one(Invoice, invoice_id)
+    if invoice.paid_at is not None:
+        raise Cancel("paid in the meantime")
+    vendors.send_mail(vendors.address_of(customer_id), f"Reminder {invoice_id}", 2)
+
+
+@opsjobs.task(queue="crm", timeout=60, unique=Unique(by=["customer_id"], until="ended"))
+def sync_customer(customer_id: int, pages: int = 40) -> None:
+    """Copy a customer's contacts page by page; an overloaded CRM says when to come back."""
+    job = current_job()
+    for page in range(1, pages + 1):
+        try:
+            vendors.fetch_customer_page(customer_id, page, job.attempt)
+        except vendors.HTTPError as error:
+            raise RetryIn(5, str(error)) from error
+        job.progress(page, pages, f"{page * 10} of {pages * 10} contacts")
+    db.session.get_one(Customer, customer_id).synced_at = datetime.now(UTC)
+    db.session.commit()
+
+
+@opsjobs.task(
+    queue="crm",
+    limit=Limit("customer-api", rate=4, per=10, burst=3, concurrency=2, partition="account_id"),
+)
+def fetch_orders(account_id: int, page: int) -> None:
+    """Ask an account's shop for a page of orders. It accepts four requests in ten seconds, two at a time."""
+    log.info("account %s: orders, page %s", account_id, page)
+    vendors.wait(0.4)
+
+
+@opsjobs.task(queue="reports", max_attempts=3, backoff=soon, timeout=120, record_output=True)
+def render_report(report: str, rows: int = 60, memory_mb: int = 200) -> dict[str, object]:
+    """Render a report. One with too much memory is killed at its first attempt, and succeeds at the next."""
+    job = current_job()
+    for row in range(1, rows + 1):
+        vendors.wait(0.1)
+        job.progress(row, rows, f"row {row}")
+        if row == rows // 3 and job.attempt == 1:
+            vendors.take_memory(memory_mb)
+    return {"report": report, "rows": rows, "pages": rows // 20 + 1}
+
+
+@opsjobs.task(queue="billing", priority=8, max_attempts=2, backoff=soon)
+def import_bank_file(name: str, lines: int = 50, bank_account: str = "") -> None:
+    """Read a bank's file line by line. A broken line makes the job fail."""
+    job = current_job()
+    for line in range(1, lines + 1):
+        vendors.wait(0.02)
+        job.progress(line, lines)
+        if name.endswith(".mt940") and line == 31:
+            raise ValueError(f"{name}, line {line}: amount '12,5O' is not a number")
+
+
+@opsjobs.task(max_attempts=3, record_output=True)
+def resize_avatar(user_id: int, width: int = 128) -> dict[str, int]:
+    """Cut a picture to size."""
+    vendors.wait(0.05)
+    return {"user": user_id, "bytes": width * width // 3}
+
+
+@opsjobs.task(priority=9, unique=Unique(by=["index"], until="ended"), timeout=60)
+def rebuild_search(index: str) -> None:
+    """Rebuild a search index. Enqueued twice while one job waits or runs, it runs once."""
+    for step in range(1, 21):
+        vendors.wait(0.1)
+        current_job().progress(step, 20, "building")
+
+
+@opsjobs.task(backoff=soon, max_attempts=4)
+def deliver_webhook(url: str, event: str, api_key: str = "") -> None:
+    """Tell a customer's server about an event. While it is in maintenance, snooze."""
+    job = current_job()
+    log.info("POST %s %s, api_key=%s", url, event, api_key)
+    if "maintenance" in url and (datetime.now(UTC) - job.created_at) < timedelta(seconds=15):
+        raise Snooze(5, "the receiver is in maintenance")
+    vendors.deliver(urlsplit(url).hostname or "", url)
+
+
+@opsjobs.task(queue="newsletter", timeout=60)
+def send_newsletter(issue: str) -> None:
+    """Mail an issue to all customers."""
+    for step in range(1, 61):
+        vendors.wait(0.05)
+        current_job().progress(step, 60, "mails")
+
+
+# --- by the clock
+
+
+@opsjobs.cron("30 3 * * *", zone="Europe/Berlin", name="nightly_sync")
+@opsjobs.task(queue="crm", record_output=True)
+def sync_all_customers(most: int = 5) -> int:
+    """Enqueue a sync for the customers whose contacts were copied longest ago."""
+    oldest = db.select(Customer.id).order_by(Customer.synced_at.nulls_first()).limit(most)
+    ids = list(db.session.scalars(oldest))
+    for customer_id in ids:
+        sync_customer.enqueue(customer_id, pages=5)
+    db.session.commit()
+    return len(ids)
+
+
+@opsjobs.cron("*/10 * * * *", name="close_day", overlap="queue_one", args={"seconds": 2})
+@opsjobs.cron(
+    "*/15 * * * *", name="close_day_twice", zone="Europe/Berlin", overlap="allow", catch_up=3
+)
+@opsjobs.task(queue="reports", timeout=60)
+def close_day(seconds: int = 1) -> None:
+    """Add up what was sold."""
+    for step in range(1, seconds * 10 + 1):
+        vendors.wait(0.1)
+        current_job().progress(step, seconds * 10, "adding up")

@@ -1,0 +1,111 @@
+"""Says what a downgrade of the schema would lose, and refuses it while processes of this version run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+from types import ModuleType
+from typing import Any
+
+from flask import current_app, has_app_context
+from sqlalchemy import Connection
+
+from ..core import sql
+from ..core.words import counted
+from ..errors import MigrationBlocked
+from ..settings import SETTINGS
+
+_TABLES = re.compile(r"DROP TABLE (opsjobs\.\w+(?:, opsjobs\.\w+)*)")
+_COLUMNS = re.compile(r"(DROP|ADD) COLUMN (\w+)")
+_ALTERED = re.compile(r"ALTER TABLE (opsjobs\.\w+)")
+_DELETED = re.compile(r"DELETE FROM (opsjobs\.\w+) WHERE (.+)")
+_DEFAULT = """
+SELECT pg_get_expr(d.adbin, d.adrelid)
+FROM pg_attribute a JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE a.attrelid = %s::regclass AND a.attname = %s
+"""
+# A larger table is not counted to its end.
+_MOST_COUNTED = 1_000_000
+
+
+class _Statements:
+    """Takes the place of alembic's `op`, and runs nothing: keeps what a step would execute."""
+
+    def __init__(self) -> None:
+        self.kept: list[str] = []
+
+    def execute(self, statement: str) -> None:
+        """Keep a statement, on one line."""
+        self.kept.append(" ".join(statement.split()))
+
+
+def list_losses(connection: Connection, steps: Iterable[ModuleType]) -> Iterator[str]:
+    """What a downgrade of these steps would remove that holds something, a line each."""
+    for step in steps:
+        op = _Statements()
+        step.downgrade(op)
+        # A step may fill a column for the older version, and delete by it: such rows are no loss.
+        added = {name for each in op.kept for how, name in _COLUMNS.findall(each) if how == "ADD"}
+        for statement in op.kept:
+            for what, rows in _removed(connection, statement, added):
+                number = count_up_to_a_million(connection, rows)
+                if number:
+                    yield f"{what}: {say_rows(number)}"
+
+
+def _removed(connection: Connection, statement: str, added: set[str]) -> Iterator[tuple[str, str]]:
+    """What a statement removes, and the rows that hold it, as they stand after FROM."""
+    for tables in _TABLES.findall(statement):
+        for table in tables.split(", "):
+            yield table, table
+    for table in _ALTERED.findall(statement):
+        for how, column in _COLUMNS.findall(statement):
+            if how == "DROP":
+                default = connection.exec_driver_sql(_DEFAULT, (table, column)).scalar()
+                empty = f"{column} IS NOT DISTINCT FROM {default or 'NULL'}"
+                yield f"{table}.{column}", f"{table} WHERE NOT ({empty})"
+    for table, condition in _DELETED.findall(statement):
+        if added.isdisjoint(re.findall(r"\w+", condition)):
+            yield f"{table} where {condition}", f"{table} WHERE {condition}"
+
+
+def count_up_to_a_million(connection: Connection, rows: str) -> int:
+    """How many of these rows there are; a million and one when there are more than a million."""
+    some = f"SELECT FROM {rows} LIMIT {_MOST_COUNTED + 1}".replace("%", "%%")
+    number: int = connection.exec_driver_sql(
+        f"SELECT count(*) FROM ({some}) AS counted"
+    ).scalar_one()
+    return number
+
+
+def say_rows(number: int) -> str:
+    """The number that `count_up_to_a_million` returned, in words."""
+    more = "more than " if number > _MOST_COUNTED else ""
+    return f"{more}{counted(min(number, _MOST_COUNTED), 'row')}"
+
+
+def require_stopped(connection: Connection, to: int) -> None:
+    """Return when no worker of this version, and no loops, sent a heartbeat just now.
+
+    Raises `MigrationBlocked` and names those that did. They would go on with a schema that is gone.
+    """
+    late = _late_seconds()
+    now = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
+    values = {"now": now, "late_seconds": late, "version": version("flask-opsjobs")}
+    running = [who for (who,) in connection.exec_driver_sql(sql.load("list_running"), values)]
+    if running:
+        raise MigrationBlocked(
+            f"the schema opsjobs is not downgraded to version {to}, because {', '.join(running)} sent a "
+            f"heartbeat just now, and works with the newer schema; nothing was changed. Stop all loops, and "
+            f"the workers of this version, wait {late:g} s, and run the downgrade again"
+        )
+
+
+def _late_seconds() -> float:
+    """After how many seconds without a heartbeat a process counts as gone."""
+    if has_app_context() and "opsjobs" in current_app.extensions:
+        late: float = current_app.extensions["opsjobs"].settings.late_seconds
+        return late
+    default: Any = next(each.default for each in SETTINGS if each.key == "LATE_SECONDS")
+    return float(default)
