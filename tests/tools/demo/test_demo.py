@@ -111,7 +111,7 @@ def test_check_sees_a_run_a_retry_a_workflow_with_a_signal_and_a_rescue(
 
 
 # Seconds between two looks at a page: each takes a processor from the processes that the page is about.
-LOOK = 0.5
+LOOK = 2.0
 # What Lifeline says of what goes wrong by itself.
 COMES_TO_SHOW = (
     r"Nobody serves the queue letters",
