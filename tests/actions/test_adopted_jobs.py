@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -182,7 +181,7 @@ def test_a_process_that_is_killed_before_it_asks_leaves_the_wish_and_nothing_rep
     bench: Bench, operator: Operator, waiting: RQJob, children: Children
 ) -> None:
     job_id = adopt_row(bench, waiting, "queued")
-    child = children.start(sys.executable, "-c", KILLED, str(job_id))
+    child = children.python("-c", KILLED, str(job_id))
     assert child.wait(60) == -signal.SIGKILL
     assert bench.job(job_id)["cancel_requested_by"] == "anna"
     (audited,) = bench.rows("SELECT * FROM opsjobs.audit_events")

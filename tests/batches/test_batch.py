@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -194,7 +193,7 @@ with create_app(OPSJOBS_DISPATCH=False).app_context():
 def test_a_host_that_is_killed_while_it_adds_leaves_an_open_batch_to_fill_further(
     db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, row_task: Task, children: Children
 ) -> None:
-    killed = children.start(sys.executable, "-c", STREAMS)
+    killed = children.python("-c", STREAMS)
     wait_until(lambda: killed.exit_code is not None, what="the host to die")
     assert killed.exit_code == -9
     fold_all(bench.connection)

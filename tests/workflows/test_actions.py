@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterable
 from threading import Thread
 from typing import Any
@@ -1072,7 +1071,7 @@ def test_a_process_that_is_killed_after_its_commit_is_finished_by_the_loop(
         graph.end("a", "failed")
     settle(graph)
     script = KILLED.format(call=call.format(run=graph.run))
-    killed = children.start(sys.executable, "-c", script)
+    killed = children.python("-c", script)
     wait_until(lambda: killed.exit_code is not None, what="the process to die")
     assert killed.exit_code == -9
     assert graph.states() == {"a": "finished", "b": "deferred"}
