@@ -27,6 +27,7 @@ ELSEWHERE = {
     "bridge.md": "tests/bridge/test_guide.py",
     "error-trackers.md": "tests/telemetry/test_tracker_guides.py",
     "escalation.md": "tests/escalations/test_guide.py",
+    "first-app.md": "tests/newcomer/test_first_app.py",
     "forensics.md": "tests/forensics/test_guide.py",
     "from-rq-dashboard.md": "tests/install/test_from_rq_dashboard.py",
     "operations.md": "tests/operations/test_guide.py",

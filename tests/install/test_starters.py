@@ -56,6 +56,7 @@ def test_each_says_in_its_first_line_what_it_is_and_has_its_newest_number() -> N
 def test_a_copy_is_told_what_its_starter_has_changed_since(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With made changes: no starter has changed since its first release."""
     app = Flask("shop", root_path=str(tmp_path))
     changes = {1: "the first", 2: "denies a locked person too", 3: "has most_targets"}
     monkeypatch.setattr(plan, "CHANGES", {"opsjobs_access": changes, "opsjobs_display": {1: ""}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +17,13 @@ from flask_opsjobs.errors import ConfigError
 from flask_opsjobs.install import removal
 from flask_opsjobs.lifeline.loop_runs import Note, note_pass
 from tests.support.database import Databases
+from tests.support.sources import ROOT
 
 from .conftest import APP, Newcomer
 from .test_newcomer import printed_lines
 
 URL = "HOST_SQLALCHEMY_DATABASE_URI"
+PAGE = (ROOT / "docs/uninstalling.md").read_text()
 TASK = """
 @opsjobs.task
 def greet(name: str) -> None: ...
@@ -90,7 +93,8 @@ def test_three_databases_migrate_to_head_without_the_package(
     assert "1 job is available" in newcomer.types("opsjobs", "uninstall")[1]
     newcomer.does("opsjobs", "job", "cancel", "1", "--reason", "the shop closes")
 
-    said = newcomer.does("opsjobs", "uninstall")
+    uninstall, upgrade = typed("Take it out")
+    said = newcomer.does(*uninstall)
     assert "a revision that drops the schema opsjobs, in plain SQL" in said
     assert re.search(r"^    app\.py:\d+: from flask_opsjobs import OpsJobs$", said, re.M)
     assert "`flask db upgrade`" in said
@@ -108,7 +112,7 @@ def test_three_databases_migrate_to_head_without_the_package(
     assert "ModuleNotFoundError" in alone._python("-c", "import flask_opsjobs")[1]
     heads = set()
     for url in (everything, fresh, stopped):
-        code, said = alone.types("db", "upgrade", env={URL: url})
+        code, said = alone.types(*upgrade, env={URL: url})
         assert code == 0, said
         with session_of(url) as session:
             is_gone, has_users, head = session.execute(STATE).fetchone()
@@ -116,6 +120,86 @@ def test_three_databases_migrate_to_head_without_the_package(
         heads.add(head)
     assert len(heads) == 1
     assert "remove opsjobs" in alone.does("db", "heads", "--verbose")
+
+
+def typed(heading: str) -> list[list[str]]:
+    """The commands of a section of the page, without the word `flask`."""
+    _, begin, text = PAGE.partition(f"\n## {heading}\n")
+    assert begin, heading
+    found = re.findall(r"^\$ flask (.+)$", text.partition("\n## ")[0], re.M)
+    return [command.split() for command in found]
+
+
+def has_schema(url: str) -> bool:
+    with session_of(url) as session:
+        found: bool = session.execute("SELECT to_regnamespace('opsjobs') IS NOT NULL").fetchone()[0]
+        return found
+
+
+def test_force_goes_on_and_loses_jobs_that_have_not_ended(installed: Newcomer) -> None:
+    installed.env |= {"HOST_SECRET_KEY": "only for tests", "HOST_OPSJOBS_DISPATCH": "false"}
+    installed.adds(printed_lines(installed.does("opsjobs", "install")) + TASK)
+    installed.runs(ENQUEUE)
+    before = installed.files()
+    assert "refused: 1 job is available" in installed.types("opsjobs", "uninstall")[1]
+    assert installed.files() == before
+    force, upgrade = typed("While jobs have not ended")
+    assert "    opsjobs.jobs: 1 row\n" in installed.does(*force)
+    assert has_schema(installed.env[URL])
+    (installed.folder / "app.py").write_text(APP)
+    installed.does(*upgrade)
+    assert not has_schema(installed.env[URL])
+
+
+def test_of_several_heads_with_our_revisions_one_must_be_named(installed: Newcomer) -> None:
+    (ours,) = re.findall(r"^(\w+) \(head\)", installed.does("db", "heads"), re.M)
+    installed.does("db", "revision", "-m", "bills", "--branch-label", "billing")
+    (billing,) = re.findall(r"^(\w+) \(billing\)", installed.does("db", "heads"), re.M)
+    installed.does(
+        "db", "revision", "-m", "carts", "--head", ours, "--splice", "--branch-label", "carts"
+    )
+    before = installed.files()
+    code, said = installed.types("opsjobs", "uninstall")
+    assert code == 1, said
+    assert "has 2 heads" in said
+    assert re.search("`flask opsjobs uninstall --head (billing|carts)`", said)
+    assert installed.files() == before
+    uninstall, upgrade = typed("With several heads")
+    assert "Then run `flask db upgrade heads`" in installed.does(*uninstall)
+    (drop,) = (installed.folder / "migrations/versions").glob("*_remove_opsjobs.py")
+    assert f"down_revision = '{billing}'" in drop.read_text()
+    installed.does(*upgrade)
+    assert not has_schema(installed.env[URL])
+
+
+def test_with_several_binds_only_the_one_with_the_jobs_loses_its_schema(
+    newcomer: Newcomer, others: list[str]
+) -> None:
+    ours, books = newcomer.env[URL], others[0]
+    newcomer.env |= {
+        URL: others[1],
+        "HOST_SECRET_KEY": "only for tests",
+        "HOST_SQLALCHEMY_BINDS": json.dumps({"work": ours, "books": books}),
+        "HOST_OPSJOBS_BIND": "work",
+    }
+    newcomer.does("db", "init", "--multidb")
+    newcomer.does("opsjobs", "install")
+    newcomer.does("db", "upgrade")
+    with session_of(books) as session:
+        session.execute("CREATE SCHEMA opsjobs")  # somebody else's
+    for command in typed("Take it out"):
+        newcomer.does(*command)
+    assert [has_schema(url) for url in (ours, books)] == [False, True]
+    assert "flask_opsjobs" not in "".join(migrations(newcomer).values())
+
+
+def test_the_page_says_first_what_would_be(installed: Newcomer) -> None:
+    before = installed.files()
+    (dry,) = re.findall(r"^\$ flask (.+)$", PAGE.partition("\n## ")[0], re.M)
+    said = installed.does(*dry.split())
+    assert "would be" in said
+    assert "This is lost when the new revision runs" in said
+    assert installed.files() == before
 
 
 @pytest.mark.parametrize(
