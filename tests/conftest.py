@@ -267,7 +267,9 @@ def _redis_url() -> Iterator[str]:
     if given:
         yield given
         return
-    with Valkey() as server:
+    # Each test process empties its own; so a lane on another server gives a program, not an address.
+    program = os.environ.get("OPSJOBS_TEST_REDIS_PROGRAM")
+    with Valkey(program=Path(program) if program else None) as server:
         yield server.url
 
 
