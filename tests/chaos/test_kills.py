@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -478,7 +478,8 @@ def freeze_while_it_runs(site: Site, kind: tuple[str, ...], gate: Path) -> None:
         lambda: len(begun(site, job_id)) == 2 and begun(site, job_id), 30, what="it runs elsewhere"
     )
     for process in processes:
-        process.resume()
+        with suppress(psutil.NoSuchProcess):  # the worker, which goes on first, has killed its child
+            process.resume()
     if not kind:
         wait_until(lambda: not psutil.pid_exists(first), 10, what="the first child is gone")
     frozen.wait_for("does not run here any more", 10)

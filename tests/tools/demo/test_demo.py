@@ -123,14 +123,18 @@ COMES_TO_SHOW = (
 
 
 def see_what_is_wrong(site: Site) -> None:
-    """Wait until all of that is shown, and the plain jobs that ran, failed and wait for ever."""
-    for title in COMES_TO_SHOW:
-        wait_until(
-            lambda title=title: re.search(title, text_of(site.get("/ops/jobs/lifeline"))),
-            120,
-            what=title,
-            every=LOOK,
-        )
+    """Wait until all of that was shown, and the plain jobs that ran, failed and wait for ever.
+
+    Some of it ends by itself: each look notes all that it sees.
+    """
+    missing = set(COMES_TO_SHOW)
+
+    def have_come() -> bool:
+        shown = text_of(site.get("/ops/jobs/lifeline"))
+        missing.difference_update({title for title in missing if re.search(title, shown)})
+        return not missing
+
+    wait_until(have_come, 400, what=lambda: f"Lifeline to show {sorted(missing)}", every=LOOK)
     plain = "/ops/jobs/jobs?q=origin:rq+state:"
     for state, step in (("finished", "announce"), ("failed", "collect"), ("deferred", "pack")):
         wait_until(
