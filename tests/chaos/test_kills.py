@@ -478,7 +478,8 @@ def freeze_while_it_runs(site: Site, kind: tuple[str, ...], gate: Path) -> None:
         lambda: len(begun(site, job_id)) == 2 and begun(site, job_id), 30, what="it runs elsewhere"
     )
     for process in processes:
-        with suppress(psutil.NoSuchProcess):  # the worker, which goes on first, has killed its child
+        # The worker goes on first, and may have killed its child by now.
+        with suppress(psutil.NoSuchProcess):
             process.resume()
     if not kind:
         wait_until(lambda: not psutil.pid_exists(first), 10, what="the first child is gone")
