@@ -34,3 +34,8 @@ def test_a_stale_picture_is_found(tmp_path: Path) -> None:
     style = root / "static/opsjobs.css"
     style.write_text(style.read_text() + "/* another colour */")
     assert find_stale(pictures, root) == sorted(names)
+
+
+def test_no_picture_of_the_documentation_is_stale() -> None:
+    """`make screenshot` takes them anew, in three minutes."""
+    assert find_stale(ROOT / "docs/_static") == []

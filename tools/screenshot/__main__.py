@@ -32,6 +32,7 @@ THEMES = ("light", "dark")
 PHONE_SCALE = 1.5
 COLOURS = 64
 MOST_BYTES = 2_700_000
+PICTURES = Path("docs/_static")
 
 
 @contextmanager
@@ -114,12 +115,21 @@ def take_all(browser: Any, root: str, asked: argparse.Namespace) -> None:
     record(asked.folder, taken)
 
 
+def drop_unused() -> None:
+    """Remove the pictures of the documentation that none of its pages shows: they were to be looked at."""
+    pages = "".join(path.read_text() for path in (Path("README.md"), *Path("docs").glob("*.md")))
+    for path in PICTURES.glob("*.png"):
+        if path.name not in pages:
+            path.unlink()
+    record(PICTURES, {})
+
+
 def main() -> None:
     """Take them all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", help="the root of a demo that runs already")
     parser.add_argument("--minutes", type=int, default=8, help="how old its first job shall be")
-    parser.add_argument("--folder", type=Path, default=Path("docs/_static"))
+    parser.add_argument("--folder", type=Path, default=PICTURES)
     parser.add_argument("--who", default="ops-demo:operate", metavar="NAME:PASSWORD")
     asked = parser.parse_args()
     require_all_pictured()
@@ -134,6 +144,8 @@ def main() -> None:
             with demo() as root:
                 take_all(browser, root, asked)
         browser.close()
+    if asked.folder == PICTURES:
+        drop_unused()
     total = sum(path.stat().st_size for path in asked.folder.glob("*.png"))
     if total > MOST_BYTES:
         raise SystemExit(f"{total / 1e6:.1f} MB of pictures are more than {MOST_BYTES / 1e6} MB")
