@@ -49,12 +49,22 @@ _RESTORE_LOCK_WAIT = (
     "SELECT set_config('lock_timeout', current_setting('opsjobs.lock_timeout'), true)"
 )
 
-# All at once and first, so that no step waits for a table while it keeps another one locked.
+# All at once and first, so that no step waits for a table while it keeps another one locked. The first lock
+# holds up no reader and no writer. An autovacuum keeps it, and gives way only to who waits for it for longer
+# than `deadlock_timeout`.
 _LOCK = """
 DO $$
-BEGIN
-    EXECUTE (SELECT 'LOCK TABLE ' || string_agg(oid::regclass::text, ', ') FROM pg_class
+DECLARE
+    tables text := (SELECT string_agg(oid::regclass::text, ', ') FROM pg_class
         WHERE relnamespace = 'opsjobs'::regnamespace AND relkind = 'r' AND pg_has_role(relowner, 'USAGE'));
+    patience text := current_setting('lock_timeout');
+BEGIN
+    IF tables IS NOT NULL THEN
+        PERFORM set_config('lock_timeout', '3s', true);
+        EXECUTE 'LOCK TABLE ' || tables || ' IN SHARE UPDATE EXCLUSIVE MODE';
+        PERFORM set_config('lock_timeout', patience, true);
+        EXECUTE 'LOCK TABLE ' || tables;
+    END IF;
 END $$
 """
 
@@ -88,9 +98,9 @@ def upgrade(op: Any, to: int, since: int = 0) -> None:
     ):
         raise ConfigError(old)
     start = since if is_script else version(op.get_bind())
-    if is_script or start >= to:
+    if is_script:
         _run(op, start, to)
-    else:
+    elif start < to:
         _run_patiently(op, start, to)
     if 0 < start < to and not is_script:
         indexes.unlock(op)
@@ -173,7 +183,8 @@ def _short_lock_waits(op: Any) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        if isinstance(error.orig, psycopg.errors.LockNotAvailable):
+        blocked = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
+        if isinstance(error.orig, blocked):
             raise MigrationBlocked(
                 "the migration of the schema opsjobs gave up, because another transaction keeps one of its "
                 "tables locked; nothing was changed. Run it again. If this happens again, find the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -52,13 +53,15 @@ class EmptyScopes:
     """
 
     def __init__(self, sdk: Any) -> None:
-        """Call it in the context of the first job, or around it."""
         self.sdk, self._scope = sdk, sdk.Scope
         # Whether something was reported in this process.
         self.has_events = False
+        self._job: ClaimedJob | None = None
         everywhere = self._scope.get_global_scope()
         for each in (self._scope.get_isolation_scope(), self._scope.get_current_scope()):
             everywhere.update_from_scope(each)
+            if each.client.is_active():
+                everywhere.set_client(each.client)
             for processor in each._event_processors:
                 everywhere.add_event_processor(processor)
             for processor in each._error_processors:
@@ -68,6 +71,7 @@ class EmptyScopes:
 
     def begin(self, job: ClaimedJob) -> None:
         """Begin a job. Call it in a context of its own, which ends with the job."""
+        self._job = job
         _current_job.set(job)
         self._scope.set_isolation_scope(None)
         self._scope.set_current_scope(None)
@@ -75,6 +79,9 @@ class EmptyScopes:
     def _name_current_job(self, event: Any, hint: Any) -> Any:
         self.has_events = True
         job = _current_job.get()
+        if job is None and threading.current_thread() is not threading.main_thread():
+            # A thread of the job that runs now: its context variables do not reach it.
+            job = self._job
         return event if job is None else _name_job(job, event, hint)
 
 

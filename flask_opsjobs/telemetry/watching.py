@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextvars
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -44,10 +45,14 @@ class HostTelemetry:
         self._is_of_jobs_only = False
         self._empty_scopes: EmptyScopes | None = None
         self._host: Host | None = None
+        self._context = contextvars.Context()
 
     def join(self, host: Host) -> None:
         """Be the telemetry of a host: report from now on its jobs that fail without an exception."""
         self._host = host
+        # Such a failure has nothing to do with the request or the other job in which it is found: the thread
+        # that reports would have their scopes of Sentry. Only that thread enters this context.
+        self._context = contextvars.copy_context()
         if self.report != "off":
             signals.job_failed_without_exception.connect(self._report_failure, sender=host)
 
@@ -57,7 +62,7 @@ class HostTelemetry:
             # A command may end right after it has rescued jobs.
             atexit.unregister(self.finish)
             atexit.register(self.finish)
-            report = partial(sentry.report_failure, sdk, job_id, facts)
+            report = partial(self._context.run, sentry.report_failure, sdk, job_id, facts)
             self.thread.give(report, sentry.flush_events, sdk)
 
     def sending(self, task: str | None, queue: str | None) -> AbstractContextManager[Sending]:
@@ -82,6 +87,9 @@ class HostTelemetry:
     def watch_jobs_only(self) -> None:
         """Note that this process runs nothing but jobs, one after the other, each in a context of its own."""
         self._is_of_jobs_only = True
+        if self.report != "off" and (sdk := find_sentry()):
+            with _logged():
+                self._empty_scopes = EmptyScopes(sdk)
 
     def enter_scope(self, sdk: Any, job: ClaimedJob) -> SentryScope | None:
         """Enter a scope of Sentry for an attempt; return it when it must be left."""

@@ -280,3 +280,62 @@ def test_values_are_reported_only_as_local_variables(
     # The crawl finds it where it is.
     assert (CANARY in json.dumps(event, default=repr)) is asks
     assert f"token {CANARY}" not in json.dumps(event, default=repr)
+
+
+_BESIDE_A_REQUEST = """
+import json, sentry_sdk
+from tests.support.host import create_app
+from tests.support.trackers import KeptTransport
+transport = KeptTransport()
+sentry_sdk.init("http://key@localhost/1", transport=transport)
+sentry_sdk.set_tag("service", "shop")
+telemetry = create_app().extensions["opsjobs"].telemetry
+facts = {"task": "note", "queue": "default", "attempt": 1, "outcome": "died", "ended_by": "exhausted"}
+for who in ("anna", "ben"):
+    with sentry_sdk.isolation_scope():
+        sentry_sdk.set_tag("person", who)
+        telemetry._report_failure(None, job_id=1, **facts)
+        telemetry.thread.wait()
+print(json.dumps([event["tags"] for event in transport.events]))
+"""
+
+
+def test_a_failure_without_an_exception_does_not_name_who_found_it(
+    site: Flask, children: Children
+) -> None:
+    """With Sentry's integration for threads, which gives a thread the scopes of who starts it."""
+    child = children.python("-c", _BESIDE_A_REQUEST)
+    assert child.wait(30) == 0
+    found = json.loads(child.log.splitlines()[-1])
+    assert [tags["service"] for tags in found] == ["shop", "shop"]
+    assert [tags.get("person") for tags in found] == [None, None]
+
+
+_IN_A_THREAD = """
+import contextvars, json, threading, sentry_sdk
+from types import SimpleNamespace
+from tests.support.host import create_app
+from tests.support.trackers import KeptTransport
+transport = KeptTransport()
+sentry_sdk.init("http://key@localhost/1", transport=transport)
+telemetry = create_app().extensions["opsjobs"].telemetry
+telemetry.watch_jobs_only()
+
+def run(number):
+    job = SimpleNamespace(id=number, task="note", queue="default", attempt=1, max_attempts=1)
+    with telemetry.attempt(job, "worker-1"):
+        thread = threading.Thread(target=sentry_sdk.capture_message, args=[str(number)])
+        thread.start()
+        thread.join()
+
+for number in (1, 2):
+    contextvars.copy_context().run(run, number)
+sentry_sdk.capture_message("outside")
+print(json.dumps([event.get("contexts", {}).get("opsjobs", {}).get("job_id") for event in transport.events]))
+"""
+
+
+def test_what_a_thread_of_a_job_reports_names_the_job(site: Flask, children: Children) -> None:
+    child = children.python("-c", _IN_A_THREAD)
+    assert child.wait(30) == 0
+    assert json.loads(child.log.splitlines()[-1]) == [1, 2, None]

@@ -91,6 +91,11 @@ STEPS = (
 @click.argument("names", nargs=-1)
 def release_check(names: Sequence[str]) -> None:
     """Take the steps of these NAMES, by default all."""
+    if unknown := set(names) - {step.name for step in STEPS}:
+        known = ", ".join(step.name for step in STEPS)
+        raise click.UsageError(
+            f"there is no step {', '.join(sorted(unknown))}; the steps are {known}"
+        )
     dist = ROOT / "dist"
     shutil.rmtree(dist, ignore_errors=True)
     archives.build(ROOT, dist)

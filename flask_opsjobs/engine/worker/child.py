@@ -120,10 +120,17 @@ class _Child:
         self._unfit: LeaveReason | None = None
 
     def run(self) -> None:
-        self._host.telemetry.watch_jobs_only()
+        try:
+            self._run()
+        finally:
+            self._host.telemetry.finish()
+
+    def _run(self) -> None:
         hooks = self._host.child_hooks
         if hooks.started is not None and not self._start(hooks.started):
             return
+        # After the hook: what it said to trackers holds for every job.
+        self._host.telemetry.watch_jobs_only()
         # After the hook: what it started may stay.
         recycling = Recycling(self._setup.rules, self._setup.hygiene)
         self._channel.say(ChildWord.READY)
@@ -139,7 +146,6 @@ class _Child:
             if reasons:
                 self._channel.leaving(reasons)
                 break
-        self._host.telemetry.finish()
         if hooks.leaving is not None:
             hooks.leaving()
 
@@ -240,9 +246,9 @@ class _Child:
         began = steady_seconds()
         self._page.begin(order.key, began)
         context = self._app.app_context()
-        context.push()
         claimed = order.claimed()
         with self._host.telemetry.attempt(claimed, self._setup.worker) as watched:
+            context.push()
             outcome = perform(self._tasks, claimed, report)
             self._leave_if_forked()
             # Sent inside the context: if a host's teardown raises or hangs, the outcome is already sent.
