@@ -324,6 +324,12 @@ def test_a_busy_worker_leaves_new_jobs_to_idle_ones(app: Flask, bench: Bench, ho
     assert asked(has_free) == (1, False, 0), "a job from each would let one of them wait"
     demand.note_answer(is_empty=False)
     assert asked(busy) == (5, True, 0), "newer ones are for idle workers"
+
+    def asks_redis() -> bool:
+        demand.note_answer(is_empty=False)
+        return asked(busy) == (5, True, 2)
+
+    wait_until(asks_redis, what="what is in Redis does not wait for the whole backlog")
     demand.note_answer(is_empty=True)
     demand.renew()
     assert asked(replace(busy, mean=0.001)) == (16, False, 4), "they begin soon"

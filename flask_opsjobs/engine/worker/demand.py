@@ -18,6 +18,8 @@ WITHOUT_POSTGRES_SECONDS = 0.25
 _ASK_AGAIN_SECONDS = 0.1
 # What waits here for a busy child has been due for so long: an idle child of another worker had its chance.
 _WAITED = timedelta(milliseconds=10)
+# What waits in Redis, such as an urgent job, is asked for so often by a busy worker that has a backlog.
+_REDIS_AGAIN_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Demand:
         self._answered_at = 0.0
         # Whether Redis is asked beside Postgres when there is room for one job.
         self._is_turn_of_redis = False
+        self._redis_asked_at = 0.0
         self._plain_asked_at = 0.0
         self._empty_pops: int | None = None
 
@@ -99,6 +102,8 @@ class Demand:
                 self._ask_both(room, most_bytes)
             else:
                 self._taker.want(ahead, most_bytes, waited=_WAITED)
+                if steady_seconds() - self._redis_asked_at >= _REDIS_AGAIN_SECONDS:
+                    self._ask_redis(min(ahead, self._budget.children))
         elif (
             room
             and jobs.free
@@ -121,7 +126,12 @@ class Demand:
         self._taker.want(max(1, room - from_redis), most_bytes, limited)
         self._is_turn_of_redis = not self._is_turn_of_redis
         if room > 1 or self._is_turn_of_redis:
-            self._link.want(from_redis, may_block=False)
+            self._ask_redis(from_redis)
+
+    def _ask_redis(self, number: int) -> None:
+        """Ask Redis for what it has now."""
+        self._redis_asked_at = steady_seconds()
+        self._link.want(number, may_block=False)
 
     def _room(self, jobs: WorkerJobs) -> tuple[int, int]:
         """Return how many jobs to take now, and how many that will wait here for a child."""

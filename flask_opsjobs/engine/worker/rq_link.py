@@ -180,8 +180,8 @@ class RQLink(threading.Thread):
 
     @property
     def is_wanted(self) -> bool:
-        """Return whether a pop is allowed that was not called off, or waits for a job."""
-        return not self._is_called_off and (self._wanted.number > 0 or self._is_popping)
+        """Return whether a pop that was not called off waits for a job, or may."""
+        return not self._is_called_off and (self._wanted.may_block or self._is_popping)
 
     def want(self, number: int, *, may_block: bool) -> None:
         """Allow one pop of at most so many deliveries, or of one plain job.
