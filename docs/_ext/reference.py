@@ -74,10 +74,10 @@ class SupportTruth(SphinxDirective):
         lines = ["| what | note, or shown by |", "| --- | --- |"]
         for row in tomllib.loads(SUPPORT.read_text())["row"]:
             if row["word"] == word:
-                shown = ", ".join(f"`{test}`" for test in row.get("shown_by", ()))
-                lines.append(
-                    f"| {row['claim']} | {' '.join(filter(None, (row.get('note'), shown)))} |"
-                )
+                shown = [f"`{test}`" for test in row.get("shown_by", ())]
+                shown += [f"the lane `{lane}`" for lane in row.get("lanes", ())]
+                cells = row["claim"], " ".join(filter(None, (row.get("note"), ", ".join(shown))))
+                lines.append(f"| {' | '.join(cells)} |")
         return self.parse_text_to_nodes("\n".join(lines))
 
 

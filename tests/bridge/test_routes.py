@@ -19,6 +19,7 @@ from flask_opsjobs.bridge.allowed import REGISTRIES, VIEWS, WRITES
 from flask_opsjobs.engine.redis.connections import READS
 from flask_opsjobs.web.app.access import PERMISSIONS
 from tests.bridge.rq_site import QUEUE, RqSite
+from tests.support.contents import read_all
 from tests.web.conftest import Access
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -66,12 +67,6 @@ def _is_json(answer: TestResponse) -> bool:
     return answer.mimetype == "application/json" and says == ["error"]
 
 
-def _contents(redis: Redis) -> dict[bytes, tuple[Any, Any]]:
-    """Each key with its value and the moment at which it expires."""
-    keys: Any = redis.keys("*")
-    return {key: (redis.dump(key), redis.pexpiretime(key)) for key in keys}
-
-
 @contextmanager
 def recorded(redis_url: str) -> Iterator[set[str]]:
     """The names of the commands that Redis gets in the block. The set is filled when the block ends."""
@@ -105,7 +100,7 @@ def test_every_route_in_every_method_by_everybody_changes_nothing(
     shown = {_theirs(rule) for view in VIEWS for rule in (*view.rules, view.json_rule)}
     written = set(map(_theirs, WRITES))
     client.get("/ops/jobs/rq")  # makes the connections
-    before = _contents(in_rq.redis)
+    before = read_all(in_rq.redis)
     people: list[tuple[str | None, set[str]]] = [
         ("tester", set(PERMISSIONS)),
         ("tester", set(PERMISSIONS) - {"bridge.view"}),
@@ -135,7 +130,7 @@ def test_every_route_in_every_method_by_everybody_changes_nothing(
                             assert answer.status_code == 405, asked
                         else:
                             assert answer.status_code in (200, 404), asked
-    assert _contents(in_rq.redis) == before
+    assert read_all(in_rq.redis) == before
     assert commands - READS <= GREETINGS, commands - READS
     assert {"HGETALL", "XREVRANGE", "SMEMBERS", "LRANGE", "ZRANGE"} <= commands
     assert seen == {200, 403, 404, 405}

@@ -16,6 +16,7 @@ from flask_opsjobs.lifeline.incidents import words_of
 from flask_opsjobs.testing.valkey import Valkey
 from tests.lifeline.detecting import Scene
 from tests.lifeline.detecting_redis import use_redis
+from tests.support.contents import read_all
 from tests.support.engine import Bench
 from tests.support.plain import take_plain
 from tests.support.waiting import wait_until
@@ -208,18 +209,6 @@ def test_a_redis_that_comes_back_older_while_all_loops_are_down_is_lost(
     assert subjects == {"redis/default", "plain_jobs/default"}
 
 
-def read_all(valkey: Valkey) -> dict[bytes, Any]:
-    """All that it holds, by key."""
-    with valkey.client() as redis:
-        read: dict[bytes, Any] = {
-            b"hash": redis.hgetall,
-            b"list": lambda key: redis.lrange(key, 0, -1),
-            b"set": redis.smembers,
-            b"zset": lambda key: redis.zrange(key, 0, -1, withscores=True),
-        }
-        return {key: read[redis.type(key)](key) for key in redis.scan_iter()}
-
-
 @pytest.mark.parametrize("own_valkey", [{"appendonly": "yes"}], indirect=True, ids=["aof"])
 def test_a_restart_with_aof_loses_nothing_and_is_no_incident(
     scene: Scene, own_valkey: Valkey
@@ -231,17 +220,19 @@ def test_a_restart_with_aof_loses_nothing_and_is_no_incident(
     with own_valkey.client() as redis:
         plain = [Queue.prepare_data(take_plain) for _ in range(150)]
         Queue("mail", connection=redis).enqueue_many(plain)
-    held = read_all(own_valkey)
+        held = read_all(redis)
     assert len(held) > 150
     for loop in ("observe", "adopt"):
         scene.run(loop)
     restart(own_valkey)
-    assert read_all(own_valkey) == held
+    with own_valkey.client() as redis:
+        assert read_all(redis) == held
     scene.look()
     look_with_loops(scene, own_valkey)
     restart(own_valkey)
     look_with_loops(scene, own_valkey)
-    assert read_all(own_valkey) == held
+    with own_valkey.client() as redis:
+        assert read_all(redis) == held
     assert scene.incidents() == []
     assert {scene.bench.job(job)["dispatch_no"] for job in jobs} == {1}
     assert {row["state"] for row in scene.bench.rows("SELECT state FROM opsjobs.jobs")} == {

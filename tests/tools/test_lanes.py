@@ -102,6 +102,7 @@ def test_an_interpreter_that_is_not_there_is_not_run(
     monkeypatch.setattr("tools.lanes.__main__.RESULTS", tmp_path / "lanes.toml")
     done = CliRunner().invoke(command, ["python-3.99"])
     assert done.output == "python-3.99: not run: no Python 3.99 on this machine\n"
+    assert done.exit_code == 0
     (row,) = read(tmp_path / "lanes.toml")
     assert (row.result, row.passed, row.versions) == ("not run", 0, {})
 
@@ -133,6 +134,18 @@ def test_a_package_that_debian_does_not_have_is_not_run(monkeypatch: pytest.Monk
         environment.prepared(lane),
     ):
         pass
+
+
+@pytest.mark.processes
+def test_a_lane_asked_for_that_could_not_run_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_pypi: None
+) -> None:
+    """As `make check` asks for the lowest versions: without network nothing would be shown."""
+    monkeypatch.setattr(environment, "FOLDER", tmp_path)
+    done = CliRunner().invoke(command, ["newest", "--only-run"])
+    assert "newest: not run: its packages cannot be installed: " in done.output
+    assert done.output.endswith("Error: not passed: newest\n")
+    assert done.exit_code == 1
 
 
 def test_an_unknown_lane_is_named_with_those_that_there_are() -> None:
@@ -203,6 +216,14 @@ def test_rows_are_written_and_read_again_in_the_order_of_the_lanes(tmp_path: Pat
     assert rows == [passed, missing]
     file.write_text(written(rows))
     assert read(file) == rows
+
+
+def test_the_lane_of_the_lowest_versions_passed_on_those_of_today() -> None:
+    """A version that is allowed since then, or no more, asks for another run."""
+    (row,) = (row for row in read(RESULTS) if row.name == "lowest")
+    assert row.result == "passed", "run make lane LANE=lowest"
+    lowest = floors.floors()
+    assert [Version(row.versions[name]) for name in TOLD] == [lowest[name] for name in TOLD]
 
 
 def test_the_file_of_the_docs_is_one_that_the_lanes_wrote() -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tests.support.sources import ROOT
 from tools.release_check import archives, runs, texts
-from tools.release_check.__main__ import STEPS, take
-from tools.release_check.step import NotRun, Release, Step
+from tools.release_check.__main__ import STEPS, release_check, take
+from tools.release_check.step import Failed, NotRun, Release, Step
 
 FILES = {
     "flask_opsjobs/__init__.py": '__version__ = "1.2.3"\n',
@@ -163,7 +165,40 @@ def test_another_content_of_a_second_build_is_found(
     assert release.sdist.name in fault
 
 
+@pytest.mark.parametrize("name", SDIST)
+def test_what_the_sdist_lacks_is_found_before_it_is_installed(name: str, tmp_path: Path) -> None:
+    less = {each: text for each, text in SDIST.items() if each != name}
+    (fault,) = runs.sdist_faults(make_release(tmp_path, {}, sdist=less))
+    assert fault == f"the sdist lacks {name}"
+
+
 # --- steps that run something
+
+
+@pytest.mark.processes
+def test_a_build_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "nothing_of_that_name"\n'
+    )
+    monkeypatch.setattr("tools.release_check.__main__.ROOT", tmp_path)
+    done = CliRunner().invoke(release_check, ["version"])
+    assert done.exit_code == 1
+    assert "nothing_of_that_name" in done.output.partition("ended with 1:")[2]
+
+
+@pytest.mark.processes
+def test_a_wheel_that_cannot_be_installed_is_a_fault(tmp_path: Path) -> None:
+    try:
+        with pytest.raises(Failed, match=r"its packages cannot be installed: .*\.whl"):
+            list(runs.journey_faults(make_release(tmp_path, {})))
+    except NotRun as why:
+        pytest.skip(str(why))
+
+
+@pytest.mark.processes
+def test_without_pypi_the_journey_is_not_run(tmp_path: Path, without_pypi: None) -> None:
+    with pytest.raises(NotRun, match="its packages cannot be installed: "):
+        list(runs.journey_faults(make_release(tmp_path, {})))
 
 
 @pytest.mark.processes
@@ -243,14 +278,20 @@ def test_a_fault_is_printed_with_what_to_do(
         raise NotRun("no network here")
 
     release = Release(tmp_path, tmp_path)
+
+    def cannot_be_built(release: Release) -> list[str]:
+        raise Failed("ended with 1")
+
     fine = Step("a", "It is fine.", lambda release: [], "Nothing.")
     wrong = Step("b", "It is right.", lambda release: ["it is wrong"], "Mend it.")
+    broken = Step("e", "It builds.", cannot_be_built, "Build it.")
     unasked = Step("c", "It runs.", refuses, "Let it run.")
     left = Step(
         "d", "Decided.", lambda release: ["nobody has"], "Decide.", is_left_to_a_person=True
     )
     assert take([fine, unasked, left], release)
     assert not take([fine, wrong], release)
+    assert not take([broken], release)
     assert capsys.readouterr().out.splitlines()[1:] == [
         "not run  c: no network here",
         "to do    d: Decided.",
@@ -260,13 +301,28 @@ def test_a_fault_is_printed_with_what_to_do(
         "FAILED   b: It is right.",
         "           it is wrong",
         "         Mend it.",
+        "FAILED   e: It builds.",
+        "           ended with 1",
+        "         Build it.",
     ]
+
+
+def test_a_misspelled_step_is_refused_before_anything_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tools.release_check.__main__.ROOT", tmp_path)
+    (tmp_path / "dist").mkdir()
+    done = CliRunner().invoke(release_check, ["twine", "jorney"])
+    assert done.exit_code == 2
+    assert "there is no step jorney; the steps are version, changes, " in done.output
+    assert (tmp_path / "dist").is_dir()
 
 
 def test_contributing_lists_the_steps_in_their_order() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    places = [text.index(f"| `{step.name}` | {step.must_hold} |") for step in STEPS]
-    assert places == sorted(places)
+    section = text.partition("\n## Release\n")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| (`.+) \|$", section, re.MULTILINE)
+    assert listed == [f"`{step.name}` | {step.must_hold}" for step in STEPS]
 
 
 def test_only_the_address_is_left_to_a_person() -> None:

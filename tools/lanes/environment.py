@@ -27,6 +27,10 @@ class NotThere(Exception):
     """What a lane needs is not on this machine, and cannot be installed. The lane is not run."""
 
 
+class NoInterpreter(NotThere):
+    """This Python is not on the machine, and no lane installs one."""
+
+
 class CannotInstall(Exception):
     """The packages of a lane do not go together, or one of them cannot be built: the lane has failed."""
 
@@ -54,7 +58,7 @@ def prepared(lane: Lane) -> Iterator[tuple[Path, dict[str, str]]]:
 def find_python(version: str) -> str:
     """An interpreter of this version, on the path or of pyenv; that of `make` for no version.
 
-    Raises `NotThere`.
+    Raises `NoInterpreter`.
     """
     if not version or sys.version.startswith(f"{version}."):
         return sys.executable
@@ -64,7 +68,7 @@ def find_python(version: str) -> str:
         # A shim of pyenv may be on the path without an interpreter behind it.
         if found and _run([found, "--version"]).stdout.startswith(f"Python {version}."):
             return found
-    raise NotThere(f"no Python {version} on this machine")
+    raise NoInterpreter(f"no Python {version} on this machine")
 
 
 def debian_version(package: str) -> str:
@@ -102,27 +106,25 @@ def _make_environment(lane: Lane, python: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "constraints.txt"
     file.write_text(constraints(lane.lowest) if lane.lowest else "")
-    uv = Path(sys.executable).with_name("uv")
-    place = folder / "venv"
+    words = ["--constraint", file, "--editable", f"{ROOT}[{','.join(EXTRAS)}]", *lane.pypi]
+    return make_environment(folder / "venv", python, words)
+
+
+def make_environment(place: Path, python: str, words: Sequence[object]) -> Path:
+    """The Python of a new environment at a place, with what `uv pip install words…` installs.
+
+    Raises `NotThere` without network, `CannotInstall` for what does not go together or cannot be built.
+    """
+    uv, its_python = Path(sys.executable).with_name("uv"), place / "bin/python"
     # Tests of the installer call pip.
     make = [uv, "venv", "--quiet", "--clear", "--seed", "--python", python, place]
-    words = [
-        uv,
-        "pip",
-        "install",
-        "--quiet",
-        "--python",
-        place / "bin/python",
-        "--constraint",
-        file,
-    ]
-    for command in (make, [*words, "--editable", f"{ROOT}[{','.join(EXTRAS)}]", *lane.pypi]):
+    for command in (make, [uv, "pip", "install", "--quiet", "--python", its_python, *words]):
         done = _run([str(word) for word in command])
         if done.returncode:
             why = " ".join(done.stdout.split())
             error = NotThere if any(words in why for words in _NO_NETWORK) else CannotInstall
             raise error(f"its packages cannot be installed: {why}")
-    return place / "bin/python"
+    return its_python
 
 
 def _run(

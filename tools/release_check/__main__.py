@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from . import archives, runs, texts
-from .step import NotRun, Release, Step
+from .step import Failed, NotRun, Release, Step
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,7 +73,7 @@ STEPS = (
     ),
     Step(
         "sdist",
-        "The sdist, unpacked alone, installs and passes its tests that are marked `lane`.",
+        "The sdist lacks no file; unpacked alone, it installs and passes its tests that are marked `lane`.",
         runs.sdist_faults,
         "Look whether a file does not come along: [tool.hatch.build.targets.sdist] in pyproject.toml.",
     ),
@@ -98,7 +98,10 @@ def release_check(names: Sequence[str]) -> None:
         )
     dist = ROOT / "dist"
     shutil.rmtree(dist, ignore_errors=True)
-    archives.build(ROOT, dist)
+    try:
+        archives.build(ROOT, dist)
+    except Failed as why:
+        raise click.ClickException(str(why)) from why
     steps = [step for step in STEPS if not names or step.name in names]
     sys.exit(0 if take(steps, Release(ROOT, dist)) else 1)
 
@@ -112,6 +115,8 @@ def take(steps: Iterable[Step], release: Release) -> bool:
         except NotRun as why:
             click.echo(f"not run  {step.name}: {why}")
             continue
+        except Failed as why:
+            faults = [str(why)]
         if not faults:
             click.echo(f"ok       {step.name}: {step.must_hold}")
             continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -12,16 +11,18 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from .step import Release
+from .commands import command_faults
+from .step import Failed, Release
 
 # A folder of a person. The names are those of examples.
 _HOME = re.compile(rb"(?:/home|/Users|\\Users)[/\\](?!ada\b|user\b|you\b)[A-Za-z0-9_.-]+")
 
 
 def build(root: Path, folder: Path) -> None:
-    """Build the sdist, and from it the wheel, into a folder. Raises `CalledProcessError`."""
-    words = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(root)]
-    subprocess.run(words, check=True, capture_output=True, text=True)
+    """Build the sdist, and from it the wheel, into a folder. Raises `Failed` with what the build said."""
+    words = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, root]
+    for fault in command_faults(words):
+        raise Failed(fault)
 
 
 def members(archive: Path) -> Iterator[tuple[str, bytes]]:
@@ -61,7 +62,7 @@ def wheel_faults(release: Release) -> Iterator[str]:
             yield f"the wheel lacks {needed}"
 
 
-def sdist_faults(release: Release) -> Iterator[str]:
+def lacking_faults(release: Release) -> Iterator[str]:
     """What the sdist lacks of what builds, tests and explains it."""
     names = {name for name, _ in members(release.sdist)}
     for needed in ("pyproject.toml", "Makefile", "tests/conftest.py", "docs/index.md", "LICENSE"):

@@ -11,6 +11,10 @@ class NotRun(Exception):
     """This machine does not let the step run. It has neither passed nor failed."""
 
 
+class Failed(Exception):
+    """What a step needs cannot be built or installed, so the step has failed."""
+
+
 @dataclass(frozen=True)
 class Release:
     """What is checked: the checkout, and the folder of the wheel and the sdist that were built from it."""
