@@ -20,6 +20,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from flask_sqlalchemy import SQLAlchemy
+from hypothesis import HealthCheck, settings
 from redis import Redis
 from sqlalchemy.engine import make_url
 
@@ -45,6 +46,11 @@ from tests.support.sessions import KeptSessions
 name_the_opener()
 # A fact that an event does not declare fails the test.
 signals.is_strict = True
+# A machine with other work draws examples slowly, which says nothing about the code.
+settings.register_profile(
+    "busy", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("busy")
 
 # --- options
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
 from tests.support.sources import ROOT
 from tools.metadata import ProjectAddress
 
-HOOK = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"]["hooks"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT, HOOK = PYPROJECT["project"], PYPROJECT["tool"]["hatch"]["metadata"]["hooks"]
 
 
 def _completed(address: str) -> dict[str, Any]:
@@ -34,4 +38,15 @@ def test_with_an_address_every_link_and_picture_of_the_readme_is_below_it() -> N
     text = found["readme"]["text"]
     assert "](https://forge.example/jobs/raw/HEAD/docs/_static/" in text
     assert "](https://forge.example/jobs/blob/HEAD/docs/" in text
-    assert "](docs/" not in text
+    assert re.findall(r"\]\((?!https://forge\.example/jobs/|https?:|#)", text) == []
+
+
+def test_only_what_we_use_from_the_inside_has_an_upper_bound_with_a_reason() -> None:
+    groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    asked = [Requirement(line) for group in groups for line in group]
+    bounded = [each for each in asked if {bound.operator for bound in each.specifier} - {">="}]
+    assert {each.name for each in bounded} == {"rq", "rq-dashboard"}
+    lines = (ROOT / "pyproject.toml").read_text().splitlines()
+    for above, line in pairwise(lines):
+        if any(f'"{each.name}>=' in line for each in bounded):
+            assert above.strip().startswith("# "), line
