@@ -7,6 +7,7 @@ import io
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any
 
@@ -26,7 +27,7 @@ from sqlalchemy.pool import NullPool
 from flask_opsjobs import tables
 from flask_opsjobs.core import db
 from flask_opsjobs.errors import ConfigError, MigrationBlocked, SchemaBehind
-from flask_opsjobs.install import indexes, manifest, steps
+from flask_opsjobs.install import indexes, manifest, steps, turns
 from tests.support.database import Databases, migrate, operations
 from tests.support.waiting import wait_until
 from tools.manifest import operations_for, written
@@ -77,7 +78,9 @@ def test_up_down_up(connection: Connection) -> None:
     first = catalog(connection)
     assert steps.version(connection) == steps.latest() == db.SCHEMA_VERSION
 
-    steps.downgrade(operations(connection), to=0)
+    # One after the other, as `flask db downgrade base` does in a host that took each step when it came.
+    for number in reversed(range(steps.latest())):
+        steps.downgrade(operations(connection), to=number)
     assert steps.version(connection) == 0
     assert connection.scalar(text("SELECT to_regnamespace('opsjobs')")) is None
 
@@ -444,8 +447,10 @@ def test_a_step_does_not_wait_for_a_locked_table(
     assert steps.version(connection) == 2
 
 
-@pytest.mark.parametrize(("of_host", "of_step"), [("0", "500ms"), ("10s", "10s")])
-def test_the_lock_timeout_of_the_host_holds(
+@pytest.mark.parametrize(
+    ("of_host", "of_step"), [("0", "500ms"), ("10s", "500ms"), ("20ms", "20ms")]
+)
+def test_a_shorter_lock_timeout_of_the_host_holds_and_each_is_back_afterwards(
     connection: Connection, of_host: str, of_step: str
 ) -> None:
     connection.execute(text(f"SET LOCAL lock_timeout = '{of_host}'"))
@@ -453,6 +458,82 @@ def test_the_lock_timeout_of_the_host_holds(
     with steps._short_lock_waits(op):
         assert connection.scalar(text("SHOW lock_timeout")) == of_step
     assert connection.scalar(text("SHOW lock_timeout")) == of_host
+
+
+def test_a_longer_lock_timeout_of_the_host_makes_no_try_longer(
+    connection: Connection, other: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(steps, "_TRIES", 1)
+    migrate(connection, to=1)
+    connection.execute(text("SET lock_timeout = '1h'"))
+    connection.commit()
+    other.execute(text(LOCK))
+    with pytest.raises(MigrationBlocked, match="keeps one of its tables locked"):
+        migrate(connection, to=2)
+    connection.rollback()
+    assert connection.scalar(text("SHOW lock_timeout")) == "1h"
+
+
+@pytest.mark.parametrize("is_command", [False, True])
+def test_of_two_upgrades_at_once_the_second_waits_and_does_nothing(
+    connection: Connection,
+    other: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    is_command: bool,
+) -> None:
+    """The first one is committed while the second one waits; a command of alembic must then look anew."""
+    migrate(connection, to=7)
+    connection.commit()
+    context = MigrationContext.configure(other, opts={"fn": list} if is_command else {})
+    migrate(connection, to=8)
+    waits: list[float] = []
+
+    def commit_the_first(seconds: float) -> None:
+        waits.append(seconds)
+        connection.commit()
+
+    monkeypatch.setattr(turns, "sleep", commit_the_first)
+    with context.begin_transaction():
+        if is_command:
+            with pytest.raises(MigrationBlocked, match="another `flask db upgrade` has run at the"):
+                steps.upgrade(Operations(context), to=8)
+        else:
+            steps.upgrade(Operations(context), to=8)
+    assert len(waits) == 1
+    assert steps.version(connection) == 8
+
+
+def test_two_upgrades_race_over_all_steps(connection: Connection, empty_database_url: str) -> None:
+    migrate(connection, to=4)
+    connection.commit()
+    ready = threading.Barrier(2)
+
+    def race() -> None:
+        engine = create_engine(empty_database_url, poolclass=NullPool)
+        with engine.connect() as one:
+            ready.wait()
+            upgrade_in_transaction_of_alembic(one, to=steps.latest())
+
+    with ThreadPoolExecutor() as threads:
+        for done in [threads.submit(race), threads.submit(race)]:
+            done.result()
+    assert connection.scalar(text("SELECT count(*) FROM opsjobs.schema_version")) == steps.latest()
+    bad = "SELECT FROM pg_index WHERE NOT indisvalid"
+    assert list(connection.execute(text(bad))) == []
+    ended = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    assert connection.scalar(text(ended)) == 0
+
+
+def test_what_waits_too_long_for_another_migration_says_so(
+    connection: Connection, other: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "_MOST_SECONDS", 0)
+    migrate(connection)
+    with pytest.raises(MigrationBlocked, match="another migration of the schema opsjobs has run"):
+        migrate(other)
+    with pytest.raises(MigrationBlocked, match="another migration of the schema opsjobs has run"):
+        steps.downgrade(operations(other), to=0)
 
 
 def upgrade_in_transaction_of_alembic(connection: Connection, to: int) -> None:

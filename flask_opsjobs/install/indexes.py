@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from . import turns
+
 # name: (what it indexes, such as "jobs (queue, id)" or "UNIQUE jobs (rq_id)", and the query that it is for).
 Indexes = Mapping[str, tuple[str, str]]
 
@@ -48,37 +50,37 @@ def unlock(op: Any) -> None:
             pass
 
 
-def create_missing(op: Any, indexes: Indexes) -> None:
-    """Create those of the indexes that are missing or invalid, without blocking writes to their tables.
+def complete(op: Any, indexes: Indexes) -> bool:
+    """Create those of the indexes that are missing or invalid, and validate the constraints of steps.
 
-    `CREATE INDEX CONCURRENTLY` cannot run in a transaction: commits what alembic has done so far. When it is
-    interrupted, the next call goes on. In a transaction that alembic must not commit, because the host began
-    it, the indexes are created there, and block writes until its end.
+    Neither blocks writes to the tables. `CREATE INDEX CONCURRENTLY` cannot run in a transaction: commits what
+    alembic has done so far. When it is interrupted, the next call goes on. In a transaction that alembic must
+    not commit, because the host began it, all is done there, and blocks writes until its end. Returns whether
+    this has waited until another migration had done so.
     """
-    context = op.get_context()
-    valid = {} if context.as_sql else {name: _is_valid(op, name) for name in indexes}
-    missing = {name: index for name, index in indexes.items() if not valid.get(name)}
-    if not missing:
-        return
-    if not context.as_sql and not _may_commit(context):
-        create(op, missing)
-        return
-    with context.autocommit_block():
-        for name, (columns, query) in missing.items():
-            if valid.get(name) is False:
-                op.execute(f"DROP INDEX CONCURRENTLY opsjobs.{name}")
-            _create(op, name, columns, query, how="CONCURRENTLY ")
-
-
-def validate_constraints(op: Any) -> None:
-    """Validate the constraints that steps added, as `create_missing` creates indexes."""
-    context = op.get_context()
-    if context.as_sql or op.get_bind().exec_driver_sql(_FIND_UNCHECKED).scalar():
-        if not context.as_sql and not _may_commit(context):
-            op.execute(VALIDATE)
-            return
+    context, has_waited = op.get_context(), False
+    if context.as_sql:
         with context.autocommit_block():
+            _complete(op, dict.fromkeys(indexes), indexes)
+    elif (missing := _find_missing(op, indexes)) or _has_unchecked(op):
+        if not _may_commit(context):
+            create(op, {name: indexes[name] for name in missing})
             op.execute(VALIDATE)
+        else:
+            with (
+                context.autocommit_block(),
+                turns.turn_of_indexes(op.get_bind()) as has_waited,
+            ):
+                _complete(op, _find_missing(op, indexes), indexes)
+    return has_waited
+
+
+def _complete(op: Any, missing: Mapping[str, bool | None], indexes: Indexes) -> None:
+    for name, is_valid in missing.items():
+        if is_valid is False:
+            op.execute(f"DROP INDEX CONCURRENTLY opsjobs.{name}")
+        _create(op, name, *indexes[name], how="CONCURRENTLY ")
+    op.execute(VALIDATE)
 
 
 def _create(op: Any, name: str, columns: str, query: str, how: str = "") -> None:
@@ -89,10 +91,14 @@ def _create(op: Any, name: str, columns: str, query: str, how: str = "") -> None
     op.execute(f"COMMENT ON INDEX opsjobs.{name} IS '{query}'")
 
 
-def _is_valid(op: Any, name: str) -> bool | None:
-    """None when there is no such index."""
-    is_valid: bool | None = op.get_bind().exec_driver_sql(_FIND, (name,)).scalar()
-    return is_valid
+def _find_missing(op: Any, indexes: Indexes) -> dict[str, bool | None]:
+    """The names of those that are not there, with None, and of those that are invalid, with False."""
+    found = {name: op.get_bind().exec_driver_sql(_FIND, (name,)).scalar() for name in indexes}
+    return {name: is_valid for name, is_valid in found.items() if not is_valid}
+
+
+def _has_unchecked(op: Any) -> bool:
+    return bool(op.get_bind().exec_driver_sql(_FIND_UNCHECKED).scalar())
 
 
 def _may_commit(context: Any) -> bool:

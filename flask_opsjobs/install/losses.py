@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from ..core import sql
 from ..core.words import counted
 from ..errors import MigrationBlocked
+from ..lifeline.alive import list_processes_here
 from ..settings import SETTINGS
 
 _TABLES = re.compile(r"DROP TABLE (opsjobs\.\w+(?:, opsjobs\.\w+)*)")
@@ -85,20 +86,26 @@ def say_rows(number: int) -> str:
     return f"{more}{counted(min(number, _MOST_COUNTED), 'row')}"
 
 
-def require_stopped(connection: Connection, to: int) -> None:
+def require_stopped(connection: Connection, to: int, *, are_all_here: bool) -> None:
     """Return when no worker of this version, and no loops, sent a heartbeat just now.
 
-    Raises `MigrationBlocked` and names those that did. They would go on with a schema that is gone.
+    Raises `MigrationBlocked` and names those that did. They would go on with a schema that is gone. When they
+    `are_all_here`, on this machine, those whose process is gone do not count.
     """
     late = _late_seconds()
     now = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
     values = {"now": now, "late_seconds": late, "version": version("flask-opsjobs")}
-    running = [who for (who,) in connection.exec_driver_sql(sql.load("list_running"), values)]
+    running = {who for (who,) in connection.exec_driver_sql(sql.load("list_running"), values)}
+    if running and are_all_here:
+        session: Any = connection.connection.driver_connection
+        here = list_processes_here(session, None, None, late)
+        running -= {process.who for process in here if process.is_gone}
     if running:
         raise MigrationBlocked(
-            f"the schema opsjobs is not downgraded to version {to}, because {', '.join(running)} sent a "
-            f"heartbeat just now, and works with the newer schema; nothing was changed. Stop all loops, and "
-            f"the workers of this version, wait {late:g} s, and run the downgrade again"
+            f"the schema opsjobs is not downgraded to version {to}, because "
+            f"{', '.join(sorted(running))} sent a heartbeat just now, and works with the newer schema; "
+            "nothing was changed. Stop all loops, and the workers of this version, "
+            f"wait {late:g} s, and run the downgrade again"
         )
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from .._folders import folder
 from ..errors import ConfigError, MigrationBlocked, SchemaBehind
-from . import database, grants, indexes, losses
+from . import database, grants, indexes, losses, turns
 
 _FILE = re.compile(r"v(\d{3})_\w+\.py")
 
@@ -30,20 +30,18 @@ CREATE TABLE opsjobs.schema_version (
 )
 """
 
-# A statement that waits for a table keeps everybody else waiting behind it. So the steps give up soon, unless
-# the host's own `lock_timeout` is set: then it holds, and later statements of the host have it again. After
+# A statement that waits for a table keeps everybody else waiting behind it. So the steps give up soon, and
+# sooner when the host's own `lock_timeout` is shorter; later statements of the host have its own again. After
 # `deadlock_timeout`, 1 s by default, Postgres would end whoever waits for a table that a step has locked,
 # while the step waits for one of theirs.
-_LOCK_TIMEOUT = "500ms"
+_LOCK_MILLISECONDS = 500
 _TRIES = 10
 # Seconds between two tries, for those who waited.
 _PAUSE = 0.5
 _LIMIT_LOCK_WAIT = f"""
 SELECT set_config('opsjobs.lock_timeout', current_setting('lock_timeout'), true),
-    set_config('lock_timeout',
-        CASE current_setting('lock_timeout')
-            WHEN '0' THEN '{_LOCK_TIMEOUT}' ELSE current_setting('lock_timeout') END,
-        true)
+    set_config('lock_timeout', least(nullif(setting::int, 0), {_LOCK_MILLISECONDS})::text, true)
+FROM pg_settings WHERE name = 'lock_timeout'
 """
 _RESTORE_LOCK_WAIT = (
     "SELECT set_config('lock_timeout', current_setting('opsjobs.lock_timeout'), true)"
@@ -88,29 +86,55 @@ def upgrade(op: Any, to: int, since: int = 0) -> None:
 
     Starts from the version of the database; when alembic only writes a script (`--sql`), from `since`.
     Does nothing when the database has `to` or a newer version, but creates indexes whose creation was
-    interrupted. Raises `SchemaBehind` when this release of the library does not know `to`, `ConfigError` when
-    the server is too old, and `MigrationBlocked` when another transaction keeps one of our tables locked.
+    interrupted. Another upgrade or downgrade waits until this one is committed. Raises `SchemaBehind` when
+    this release of the library does not know `to`, `ConfigError` when the server is too old, and
+    `MigrationBlocked` when another transaction keeps one of our tables locked, or when another
+    `flask db upgrade` has just run these steps.
     """
     _require_known(to)
-    is_script = op.get_context().as_sql
-    if not is_script and (
-        old := database.say_too_old(database.read_postgres_version(op.get_bind()))
-    ):
+    if op.get_context().as_sql:
+        _run(op, since, to)
+        if since > 0:
+            indexes.complete(op, _indexes(since + 1, to))
+        return
+    connection = op.get_bind()
+    if old := database.say_too_old(database.read_postgres_version(connection)):
         raise ConfigError(old)
-    start = since if is_script else version(op.get_bind())
-    if is_script:
-        _run(op, start, to)
-    elif start < to:
+    has_waited = turns.take_turn(connection)
+    start = version(connection)
+    if start >= to and has_waited:
+        _require_fresh_heads(op)
+    if start < to:
         _run_patiently(op, start, to)
-    if 0 < start < to and not is_script:
+    if 0 < start < to:
         indexes.unlock(op)
-    if 0 < start <= to:
-        # A later step may have an index of an earlier one anew, under the same name.
-        wanted: dict[str, tuple[str, str]] = {}
-        for number in range(start + 1 if is_script else 1, to + 1):
-            wanted |= _step(number).INDEXES
-        indexes.create_missing(op, wanted)
-        indexes.validate_constraints(op)
+    if 0 < start <= to and indexes.complete(op, _indexes(1, to)) and start == to:
+        _require_fresh_heads(op)
+    if start > 0:
+        # Alembic has not yet noted the revision, and `unlock` has ended the turn.
+        turns.take_turn(connection)
+
+
+def _indexes(since: int, to: int) -> indexes.Indexes:
+    """The indexes of these steps. A later step may have one of an earlier step anew, under the same name."""
+    return {
+        name: index
+        for number in range(since, to + 1)
+        for name, index in _step(number).INDEXES.items()
+    }
+
+
+def _require_fresh_heads(op: Any) -> None:
+    """Refuse to go on in a command of alembic that has waited for another one and finds nothing to do.
+
+    It has read before which revisions are applied, and would fail when it notes its own. Raises
+    `MigrationBlocked`.
+    """
+    if op.get_context().opts.get("fn") is not None:
+        raise MigrationBlocked(
+            "another `flask db upgrade` has run at the same time, and has done these steps of the schema "
+            "opsjobs; this one has changed nothing. Run it again: it goes on with what is left"
+        )
 
 
 def _run(op: Any, start: int, to: int) -> None:
@@ -144,19 +168,22 @@ def _run_patiently(op: Any, start: int, to: int) -> None:
         _run(op, start, to)
 
 
-def downgrade(op: Any, to: int, since: int | None = None) -> None:
+def downgrade(op: Any, to: int, since: int | None = None, *, are_all_here: bool = False) -> None:
     """Downgrade the schema to version `to`; 0 removes the schema with all its data.
 
     When alembic only writes a script, starts from `since`; None then means the newest version. Else says what
-    is lost, and raises `MigrationBlocked` while loops or workers of this version run.
+    is lost, and raises `MigrationBlocked` while loops or workers of this version run, as their heartbeats
+    tell. When they `are_all_here`, on this machine as in a test, those whose process is gone do not count.
     """
     _require_known(to)
     is_script = op.get_context().as_sql
+    if not is_script:
+        turns.take_turn(op.get_bind())
     start = (since or latest()) if is_script else version(op.get_bind())
     _require_known(start)
     if start > to and not is_script:
         _say_losses(op.get_bind(), [_step(number) for number in range(start, to, -1)])
-        losses.require_stopped(op.get_bind(), to)
+        losses.require_stopped(op.get_bind(), to, are_all_here=are_all_here)
     with _short_lock_waits(op):
         if start > to and not is_script:
             op.execute(_LOCK)

@@ -45,13 +45,15 @@ class ProcessHere:
         return self.is_fresh and not self.has_ended and not self.is_gone
 
     @property
+    def who(self) -> str:
+        """What it is called."""
+        is_loops = self.kind == "loops"
+        return f"the process {self.name} of the loops" if is_loops else f"worker {self.name}"
+
+    @property
     def sentence(self) -> str:
         """How it is, and why it counts as dead when it does."""
-        who = (
-            f"the process {self.name} of the loops"
-            if self.kind == "loops"
-            else f"worker {self.name}"
-        )
+        who = self.who
         last = f"its last heartbeat was {span(max(0.0, self.age_seconds))} ago"
         if self.has_ended:
             return f"{who} has stopped: {last}"

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
 
-from flask_opsjobs.core.db import NEWEST_SCHEMA, OLDEST_SCHEMA, SCHEMA_VERSION
+from flask_opsjobs.core.db import NEWEST_SCHEMA, OLDEST_SCHEMA, SCHEMA_VERSION, TRACED_SCHEMA
 from flask_opsjobs.install import steps
 from flask_opsjobs.web.app.shell import NAVIGATION
 from tests.engine.site import enqueue, rows, state_of
 from tests.support import host as host_module
 from tests.support.database import migrate, operations
 from tests.support.processes import Child, Children
+from tests.support.trackers import read_lines
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -133,9 +136,13 @@ def test_a_batch_is_finished_while_an_old_and_a_new_worker_take_from_one_queue(
 PAGES = [each.endpoint for each in NAVIGATION if each.endpoint not in ("overview", "rq")]
 
 
-def _serves(site: Any, children: Children, note: Path) -> None:
-    """A worker that starts now performs new jobs and one that runs again, and pages answer."""
-    worker = children.flask("opsjobs", "worker", "default")
+def _serves(site: Any, children: Children, note: Path, *, is_traced: bool) -> None:
+    """A worker that starts now performs new jobs and one that runs again, and pages answer.
+
+    It makes spans. They link to where the job was enqueued if that `is_traced`.
+    """
+    spans = note.with_suffix(".spans")
+    worker = children.flask("opsjobs", "worker", "default", SPANS_TO=str(spans))
     path = str(note)
     once = enqueue(host_module.note, path=path, line="once")
     wait_until(lambda: state_of(once) == "finished", 60)
@@ -148,25 +155,30 @@ def _serves(site: Any, children: Children, note: Path) -> None:
     for page in ("", *PAGES):
         assert client.get(f"/ops/jobs/{page}").status_code == 200, page
     assert worker.terminate(60) == 0
+    processed = [span for span in read_lines(spans) if span["name"] == "process default"]
+    assert [bool(span["links"]) for span in processed] == [is_traced] * 2
 
 
 def test_code_and_schema_may_be_one_step_apart(
-    site: Any, children: Children, tmp_path: Path
+    site: Any, children: Children, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Code first, then the schema; then the next schema first, of which this code knows nothing."""
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", TracerProvider())
     with host_module.db.engine.begin() as connection:
         steps.downgrade(operations(connection), to=OLDEST_SCHEMA)
     loops = children.flask("opsjobs", "run")
-    _serves(site, children, tmp_path / "code first")
+    _serves(site, children, tmp_path / "code first", is_traced=OLDEST_SCHEMA >= TRACED_SCHEMA)
     with host_module.db.engine.begin() as connection:
         migrate(connection)
-    _serves(site, children, tmp_path / "both")
+    # A process learns of the new schema when it enqueues; the job of this once has no context yet.
+    site.extensions["opsjobs"].require_schema()
+    _serves(site, children, tmp_path / "both", is_traced=True)
     with host_module.db.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE opsjobs.jobs ADD COLUMN next_step text")
         connection.exec_driver_sql(
             f"INSERT INTO opsjobs.schema_version (version) VALUES ({NEWEST_SCHEMA})"
         )
-    _serves(site, children, tmp_path / "schema first")
+    _serves(site, children, tmp_path / "schema first", is_traced=True)
     assert rows("SELECT max(version) FROM opsjobs.schema_version") == [(SCHEMA_VERSION + 1,)]
     assert rows("SELECT loop FROM opsjobs.loop_runs WHERE failed_in_a_row > 0") == []
     assert loops.terminate(60) == 0

@@ -77,7 +77,7 @@ CONFTEST = """
 """
 FAILING = """
     import pytest
-    from flask_opsjobs.testing import assert_enqueued, assert_no_leaks, refute_enqueued
+    from flask_opsjobs.testing import assert_enqueued, assert_no_leaks, perform, refute_enqueued
     from shop import pay
 
     def test_wrong_arguments(client):
@@ -100,6 +100,19 @@ FAILING = """
 
     def test_wrong_permission(client, opsjobs_as):
         opsjobs_as("anna", ["job.views"])
+
+    def test_wrong_type(app):
+        perform(pay, iban="DE02", cents="many")
+
+    def test_nothing_due(app, opsjobs_perform_due):
+        opsjobs_perform_due().assert_finished()
+
+    def test_uncommitted(app, opsjobs_perform_due):
+        pay.enqueue("DE02")
+        opsjobs_perform_due()
+
+    def test_wrong_time(app, opsjobs_clock):
+        opsjobs_clock.forward(fortnights=1)
 
     def test_works(client, opsjobs_perform_due, opsjobs_as):
         opsjobs_as(None, [])
@@ -192,7 +205,7 @@ def test_each_fails_usefully(suite: Suite) -> None:
     suite.has("test_shop.py", FAILING)
     code, said = suite.runs("-p", "no:xdist", "--tb=short")
     assert code == 1, said
-    assert re.search(r"^6 failed, 3 passed", said, re.M), said
+    assert re.search(r"^10 failed, 3 passed", said, re.M), said
     for sentence in (
         r"no job of the task pay has iban='DE03'; enqueued were:\s*\n"
         r"E\s+job \d+ of pay, available: iban='DE02', cents=990",
@@ -201,6 +214,10 @@ def test_each_fails_usefully(suite: Suite) -> None:
         r"no argument ibam of the task pay is stored; those stored are: iban, cents",
         r"'DE02-canary-1' in /ops/jobs/jobs\S*, body: ",
         r"there is no permission 'job.views': did you mean jobs.view\?",
+        r"InvalidArgs: task pay: cents: ",
+        r"AssertionError: no job was due",
+        r"the session has written and not committed: jobs would not see it",
+        r"TypeError: 'fortnights' is an invalid keyword",
     ):
         assert re.search(sentence, said), (sentence, said)
 

@@ -14,11 +14,19 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import Cancel, Discard, OpsJobs, RetryIn, SchemaBehind, Snooze, current_job
-from flask_opsjobs.errors import OpsJobsError
+from flask_opsjobs.errors import MigrationBlocked, OpsJobsError
 from flask_opsjobs.jobs.record.task import Task
-from flask_opsjobs.testing import Performed, StoredJob, create_schema, drop_schema
+from flask_opsjobs.testing import (
+    Performed,
+    StoredJob,
+    assert_no_leaks,
+    create_schema,
+    drop_schema,
+)
 from tests.conftest import MakeApp
+from tests.support.processes import Children
 from tests.support.sources import ROOT
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.lane
 
@@ -497,6 +505,13 @@ def test_a_job_that_ends_the_tests_transaction_is_told(
             transaction.close()
 
 
+def test_pages_are_not_searched_there_for_leaks(around: SQLAlchemy, app: Flask, add: Task) -> None:
+    add.enqueue(4711)
+    around.session.commit()
+    with pytest.raises(OpsJobsError, match="there is a transaction around this test"):
+        assert_no_leaks(app.test_client(), ["4711"])
+
+
 # --- the schema
 
 
@@ -549,6 +564,33 @@ def test_a_script_makes_the_schema_where_there_is_no_pytest(empty_database_url: 
         timeout=60,
     )
     assert done.stdout == "{'finished': 1}\n", done.stderr
+
+
+@pytest.mark.processes
+def test_the_schema_is_dropped_as_soon_as_the_worker_and_the_loops_of_a_test_are_gone(
+    app: Flask, children: Children, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker, loops = children.flask("opsjobs", "worker", "mail"), children.flask("opsjobs", "run")
+    worker.wait_for("listens to", 60)
+    engine = app.extensions["opsjobs"].engine
+
+    def ask(question: str) -> Any:
+        with engine.connect() as connection:
+            return connection.scalar(sa.text(question))
+
+    wait_until(lambda: ask("SELECT max(last_at) FROM opsjobs.loop_runs"), 60)
+    with app.app_context():
+        with pytest.raises(MigrationBlocked, match=r"of the loops, worker \S+ sent a heartbeat"):
+            drop_schema()
+        # A fixture may kill what it has started, and then it says no goodbye.
+        worker.kill_all()
+        with pytest.raises(MigrationBlocked, match=r"because the process \S+ of the loops sent"):
+            drop_schema()
+        assert loops.terminate(60) == 0
+        capsys.readouterr()
+        drop_schema()
+    assert "    opsjobs.workers: 1 row\n" in capsys.readouterr().err
+    assert ask("SELECT to_regnamespace('opsjobs')") is None
 
 
 def test_the_schema_of_a_real_app_is_not_dropped(make_app: MakeApp) -> None:

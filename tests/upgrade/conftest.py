@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import shutil
+import sys
 import threading
 import time
 import zipfile
@@ -21,7 +22,7 @@ import pytest
 from sqlalchemy import URL
 
 from flask_opsjobs.testing.valkey import free_port
-from tests.install.conftest import own_python, site  # noqa: F401 - fixtures
+from tests.install.conftest import site  # noqa: F401 - a fixture
 from tests.support.database import Databases
 from tests.support.once import made_once
 from tests.support.processes import Child
@@ -79,22 +80,31 @@ class Person:
 
 
 class Load(threading.Thread):
-    """Buys something in the shop, again and again, until it is told to stop: two jobs each time."""
+    """Buys something in the shop, again and again, until it is told to stop: two jobs each time.
+
+    As long as `fails`, each fifth time is a webhook instead, to a server that is gone: a job that is tried
+    four times, 2, 4 and 8 seconds apart.
+    """
 
     def __init__(self, person: Person) -> None:
         super().__init__(daemon=True)
         self.person = person
         self.enqueued: list[int] = []
+        self.failing: list[int] = []
+        self.fails = True
         self.slowest = 0.0
         self._is_over = threading.Event()
 
     def run(self) -> None:
         while not self._is_over.wait(0.1):
+            is_failing = self.fails and len(self.enqueued) % 5 == 4
             begun = time.monotonic()
-            said = self.person.asks("/happen/order", why="a test")
+            what = "webhook_to_nobody" if is_failing else "order"
+            said = self.person.asks(f"/happen/{what}", why="a test")
             self.slowest = max(self.slowest, time.monotonic() - begun)
             if said:
                 self.enqueued.append(int(said.splitlines()[0].rpartition("job=")[2]))
+                self.failing += self.enqueued[-1:] if is_failing else []
 
     def goes_on(self, number: int) -> None:
         """Return when so many more jobs were enqueued."""
@@ -111,18 +121,22 @@ class Shop:
     """The host's files, and its processes on one database and one Redis."""
 
     folder: Path
-    python: str
     sites: dict[str, Path]
     url: str
     env: dict[str, str]
     children: list[Child] = field(default_factory=list)
 
     def starts(self, code: str, *words: str) -> Child:
-        """Start `flask words…` with the `old` or the `new` code."""
+        """Start `flask words…` with the `old` or the `new` code.
+
+        It is a fork of a process that has imported the wheel of this code from its folder, and nothing of
+        the host.
+        """
         log = self.folder / f"log {len(self.children)}"
-        env = {**self.env, "PYTHONPATH": f"{self.sites[code]}:{self.folder}"}
-        command = [self.python, "-W", "ignore", "-m", "flask", "--app", "flask_host", *words]
-        self.children.append(Child(command, log, env, folder=self.folder))
+        wheel = str(self.sites[code])
+        env = {**self.env, "PYTHONPATH": f"{wheel}:{self.folder}"}
+        command = [sys.executable, "-m", "flask", "--app", "flask_host", *words]
+        self.children.append(Child(command, log, env, warm=wheel, folder=self.folder))
         return self.children[-1]
 
     def does(self, code: str, *words: str) -> str:
@@ -159,7 +173,6 @@ def restore(url: URL) -> None:
 @pytest.fixture
 def shop(
     tmp_path: Path,
-    own_python: str,  # noqa: F811
     site: Path,  # noqa: F811
     old_site: Path,
     databases: Databases,
@@ -178,7 +191,7 @@ def shop(
         "FLASK_OPSJOBS_LATE_SECONDS": "8",
         "FLASK_OPSJOBS_MISSING_SECONDS": "16",
     }
-    shop = Shop(tmp_path, own_python, {"old": old_site, "new": site}, url, env)
+    shop = Shop(tmp_path, {"old": old_site, "new": site}, url, env)
     yield shop
     for child in shop.children:
         if child.exit_code is None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from flask_opsjobs.install import steps
+from tests.support.processes import Child
 from tests.support.waiting import wait_until
 from tests.upgrade.conftest import Load, Person, Shop
 
@@ -17,6 +20,11 @@ SELECT id, task, state, attempt FROM opsjobs.jobs WHERE ended_at IS NULL AND lim
 """
 TWICE = """
 SELECT job_id FROM opsjobs.attempts WHERE outcome = 'returned' GROUP BY job_id HAVING count(*) > 1
+"""
+TRIES = """
+SELECT j.state, array_agg(a.attempt::int ORDER BY a.started_at), min(a.started_at),
+    (SELECT max(applied_at) FROM opsjobs.schema_version), max(a.started_at)
+FROM opsjobs.jobs j JOIN opsjobs.attempts a ON a.job_id = j.id WHERE j.id IN ({ids}) GROUP BY j.id
 """
 PAGES = ("", "/jobs", "/queues", "/workers", "/cron", "/limiters", "/audit", "/help")
 LISTS = {
@@ -51,7 +59,11 @@ def test_the_shop_is_upgraded_under_load(
     load = Load(Person(port))
     load.start()
     load.goes_on(number)
+    # A job that was tried once waits for its next try while the schema changes.
+    waiting = "SELECT id FROM opsjobs.jobs WHERE state = 'retryable'"
+    wait_until(lambda: {*load.failing} & {id for (id,) in shop.rows(waiting)}, 60)
     migrate(shop)
+    load.fails = False
     migrated = len(load.enqueued)
     load.goes_on(number)
     # The old workers perform what the old web process enqueues on the new schema.
@@ -74,6 +86,12 @@ def test_the_shop_is_upgraded_under_load(
     left = LEFT.format(since=load.enqueued[0])
     wait_until(lambda: not shop.rows(left), 180, what=lambda: f"all jobs: {shop.rows(left)}")
     lost = {*before, *load.enqueued} - {id for (id,) in shop.rows("SELECT id FROM opsjobs.jobs")}
+    # Old and new workers have shared the tries of a job, and made each once.
+    tries = shop.rows(TRIES.format(ids=",".join(map(str, load.failing))))
+    assert {state for state, *_ in tries} == {"failed"}
+    assert any(first < at < last for _, _, first, at, last in tries), tries
+    if not is_killed:
+        assert [made for _, made, *_ in tries] == [[1, 2, 3, 4]] * len(load.failing)
     # The first form opens every old page, the second one those of the navigation.
     asked = paths[: len(PAGES)] if is_killed else paths
     for path in asked:
@@ -95,8 +113,27 @@ def test_the_shop_is_upgraded_under_load(
     assert load.slowest <= 3
     for child in (*new, new_web):
         assert child.exit_code is None, child.log
+    if not is_killed:
+        go_back(shop, [*new, new_web])
 
 
+def go_back(shop: Shop, running: list[Child]) -> None:
+    """`flask db downgrade` says what it loses, and is refused until the newer processes are gone."""
+    refused = shop.starts("new", "db", "downgrade")
+    assert refused.wait(120) != 0
+    assert "sent a heartbeat just now" in refused.log, refused.log
+    assert shop.rows("SELECT max(version) FROM opsjobs.schema_version") == [(steps.latest(),)]
+    for child in running:
+        child.terminate(60)
+    wait_until(lambda: shop.rows(SILENT), 60)
+    done = shop.does("new", "db", "downgrade")
+    assert shop.rows("SELECT max(version) FROM opsjobs.schema_version") == [(4,)]
+    for said in (refused.log, done):
+        assert "This downgrade of the schema opsjobs loses:" in said
+        assert re.search(r"^    opsjobs\.workers\.boot_id: \d+ rows?$", said, re.M), said
+
+
+SILENT = "SELECT FROM opsjobs.loop_runs HAVING max(last_at) < now() - interval '8 s'"
 WHO = ("--actor", "ops-demo", "--reason", "the vendor is away")
 # As the integrity check counts: enqueued, without what was deleted, against the rows.
 DIFFERENCES = """
@@ -131,6 +168,16 @@ def test_a_host_without_a_display_policy(shop: Shop) -> None:
     app.write_text(joined)
     extensions.write_text(whole)
 
+    # Two deploys migrate at once. The second waits; unless it sees that nothing is left, it says what to do.
+    both = [shop.starts("new", "db", "upgrade") for _ in range(2)]
+    failed = [child for child in both if child.wait(120) != 0]
+    assert len(failed) <= 1, "\n".join(child.log for child in both)
+    for child in failed:
+        assert re.search(
+            "another `flask db upgrade` has run at the same time|expected to match one row",
+            child.log,
+        )
+    assert "deadlock" not in "".join(child.log for child in both)
     shop.does("new", "db", "upgrade")
     shop.does("new", "opsjobs", "install", "--check")
     person = Person(shop.serves("new")[1])

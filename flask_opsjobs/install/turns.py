@@ -1,0 +1,54 @@
+"""Lets one migration of our schema run at a time; another one waits for its turn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from time import sleep
+
+from psycopg import IsolationLevel
+from sqlalchemy import Connection
+
+from ..core.db import connect_apart
+from ..errors import MigrationBlocked
+
+# Locks of a transaction, so they work through PgBouncer too. `CREATE INDEX CONCURRENTLY` runs in none: while
+# indexes are created, a transaction of another session has the second lock.
+_STEPS = "SELECT pg_try_advisory_xact_lock(hashtextextended('opsjobs migration', 0))"
+_INDEXES = "SELECT pg_try_advisory_xact_lock(hashtextextended('opsjobs migration of indexes', 0))"
+# The locks are asked for again and again: a statement that waits for one has a snapshot, and
+# `CREATE INDEX CONCURRENTLY` waits for the end of each.
+_PAUSE = 0.1
+_MOST_SECONDS = 900.0
+
+
+def take_turn(connection: Connection) -> bool:
+    """Let other migrations wait until the transaction ends; return whether this one had to wait for another.
+
+    Raises `MigrationBlocked` when the other one takes too long.
+    """
+    return _wait(lambda: bool(connection.exec_driver_sql(_STEPS).scalar()))
+
+
+@contextmanager
+def turn_of_indexes(connection: Connection) -> Iterator[bool]:
+    """Let the indexes of other migrations wait during the block; yield as `take_turn` returns."""
+    with closing(connect_apart(connection.engine)) as session:
+        # In another isolation level it would have a snapshot.
+        session.isolation_level = IsolationLevel.READ_COMMITTED
+        session.autocommit = False
+        yield _wait(lambda: session.execute(_INDEXES).fetchone() == (True,))
+
+
+def _wait(is_free: Callable[[], bool]) -> bool:
+    begun, has_waited = time.monotonic(), False
+    while not is_free():
+        if time.monotonic() - begun > _MOST_SECONDS:
+            raise MigrationBlocked(
+                f"another migration of the schema opsjobs has run for {_MOST_SECONDS / 60:g} minutes: let "
+                "it end, then run this one again"
+            )
+        has_waited = True
+        sleep(_PAUSE)
+    return has_waited
