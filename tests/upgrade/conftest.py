@@ -96,7 +96,7 @@ class Load(threading.Thread):
         self._is_over = threading.Event()
 
     def run(self) -> None:
-        while not self._is_over.wait(0.1):
+        while not self._is_over.wait(0.2):
             is_failing = self.fails and len(self.enqueued) % 5 == 4
             begun = time.monotonic()
             what = "webhook_to_nobody" if is_failing else "order"
@@ -153,8 +153,9 @@ class Shop:
         return child, port
 
     def works(self, code: str) -> list[Child]:
-        """The loops and two workers."""
-        workers = [self.starts(code, "opsjobs", "worker", *QUEUES) for _ in range(2)]
+        """The loops and two workers. What the one does last, the other does first."""
+        both = (QUEUES, reversed(QUEUES))
+        workers = [self.starts(code, "opsjobs", "worker", *queues) for queues in both]
         return [self.starts(code, "opsjobs", "run"), *workers]
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
@@ -196,4 +197,5 @@ def shop(
     for child in shop.children:
         if child.exit_code is None:
             child.kill_all()
+        print(f"--- {child} ended with {child.exit_code} and said:\n{child.log}")
     databases.drop(database)
