@@ -14,7 +14,8 @@ from tests.upgrade.conftest import Load, Person, Shop
 pytestmark = [pytest.mark.processes, pytest.mark.slow(90)]
 
 # Jobs that have not ended. Those of a paused queue and of a limiter may wait, and so may reminders, which are
-# due after 45 seconds, but for those of before the migration and the first one that old code enqueued after it.
+# due after 45 seconds, but for those of before the migration and the first one that old code enqueues on the
+# newest schema.
 LEFT = """
 SELECT id, task, state, attempt FROM opsjobs.jobs WHERE ended_at IS NULL AND limiter IS NULL
     AND queue <> 'newsletter' AND id >= {since} AND (task <> 'send_reminder' OR id <= {migrated} + 1)
