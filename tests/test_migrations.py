@@ -504,6 +504,25 @@ def test_of_two_upgrades_at_once_the_second_waits_and_does_nothing(
     assert steps.version(connection) == 8
 
 
+def test_missing_indexes_wait_while_another_migration_creates_some(
+    connection: Connection, other: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrate(connection)
+    connection.execute(text("DROP INDEX opsjobs.jobs_args"))
+    connection.commit()
+    other.exec_driver_sql(turns._INDEXES)
+    found: list[object] = []
+
+    def end_the_other(_seconds: float) -> None:
+        found.append(other.scalar(text("SELECT to_regclass('opsjobs.jobs_args')")))
+        other.rollback()
+
+    monkeypatch.setattr(turns, "sleep", end_the_other)
+    upgrade_in_transaction_of_alembic(connection, to=steps.latest())
+    found.append(connection.scalar(text("SELECT to_regclass('opsjobs.jobs_args')")))
+    assert found == [None, "opsjobs.jobs_args"]
+
+
 def test_two_upgrades_race_over_all_steps(connection: Connection, empty_database_url: str) -> None:
     migrate(connection, to=4)
     connection.commit()
