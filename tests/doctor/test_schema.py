@@ -79,6 +79,7 @@ def role(execute: Execute, bench: Bench) -> Iterator[str]:
     execute(f"DROP ROLE {name}")
 
 
+@pytest.mark.sessions
 @shows("schema.rights")
 def test_rights_that_the_role_of_the_app_lacks(
     execute: Execute, role: str, make_well: MakeApp, ask: Ask

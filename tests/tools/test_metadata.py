@@ -11,6 +11,8 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests.support.sources import ROOT
+from tools.lanes import RESULTS
+from tools.lanes.results import read
 from tools.metadata import ProjectAddress
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -50,3 +52,12 @@ def test_only_what_we_use_from_the_inside_has_an_upper_bound_with_a_reason() -> 
     for above, line in pairwise(lines):
         if any(f'"{each.name}>=' in line for each in bounded):
             assert above.strip().startswith("# "), line
+
+
+def test_each_python_of_the_classifiers_has_passed_a_lane() -> None:
+    told = [line.rpartition(" :: ")[2] for line in PROJECT["classifiers"] if ":: 3." in line]
+    ran = {
+        row.versions["python"].rpartition(".")[0] for row in read(RESULTS) if row.result == "passed"
+    }
+    assert {*told} <= ran
+    assert PROJECT["requires-python"] == f">={told[0]}"
