@@ -17,7 +17,7 @@ from werkzeug.routing import Map, RequestRedirect
 
 _BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`\n]+)`")
-_COMMAND = re.compile(r"flask (?:--app \S+ )?opsjobs(?: |$)(.*)")
+_COMMAND = re.compile(r"flask (?:--app \S+ )?(\w+.*)")
 # What a person fills in.
 _BLANK = re.compile(r"…|<\w+>|\b[A-Z]{2,}\b")
 
@@ -37,51 +37,76 @@ def inline(text: str) -> list[str]:
 
 
 def unknown_settings(text: str, known: Collection[str]) -> Iterator[str]:
-    """Settings that nobody reads. `OPSJOBS_KEEP_…` is no name."""
-    for key in re.findall(r"\bOPSJOBS_[A-Z_]*[A-Z]\b", text):
+    """Settings that nobody reads, also as variables of the environment. `OPSJOBS_KEEP_…` is no name."""
+    for key in re.findall(r"\b(?:FLASK_)?(OPSJOBS_[A-Z_]*[A-Z])\b", text):
         if key not in known:
             yield key
 
 
-def commands(text: str) -> Iterator[str]:
-    """What a page types after `flask opsjobs`; not where a person has to fill in something."""
+def typed(text: str) -> Iterator[str]:
+    """What a page types into a shell, without comments."""
     for block in blocks(text, "console"):
         for line in block.splitlines():
-            command = _COMMAND.search(line) if line.startswith("$ ") else None
-            if command and not _BLANK.search(command[1]):
-                yield command[1].partition(" > ")[0]
+            if line.startswith("$ "):
+                yield shlex.join(shlex.split(line[2:], comments=True)) if "#" in line else line[2:]
 
 
 def wrong_commands(text: str, group: click.Group) -> Iterator[str]:
-    """Commands of `flask opsjobs` that cannot be typed so: their words, their options and their values."""
-    for typed in commands(text):
-        yield from _refusals(group, typed, is_whole=True)
+    """Commands of `flask` that cannot be typed so: their words, their options and their values."""
+    for line in typed(text):
+        if command := _COMMAND.match(line):
+            yield from _refusals(group, command[1].partition(" > ")[0], is_whole=True)
     for code in inline(text):
-        command = _COMMAND.match(code)
-        if command and not _BLANK.search(command[1]):
+        if command := _COMMAND.fullmatch(code):
             yield from _refusals(group, command[1], is_whole=False)
 
 
-def _refusals(group: click.Group, typed: str, *, is_whole: bool) -> Iterator[str]:
-    words = shlex.split(typed, comments=True)
+def _refusals(group: click.Group, line: str, *, is_whole: bool) -> Iterator[str]:
+    """Where a person fills in something, the rest is read: `flask opsjobs limiter explain NAME`."""
+    words = shlex.split(line)
+    is_whole = is_whole and not any(_is_blank(word) for word in words)
     command: click.Command = group
     try:
         while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+            if _is_blank(words[0]):
+                return
             _, child, words = command.resolve_command(click.Context(command), words)
             assert child is not None
             command = child
         options = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
         unknown = [word for word in words if word.startswith("--")]
-        unknown = [word for word in unknown if word.partition("=")[0] not in options]
-        if unknown:
-            yield f"{typed}: no option {', '.join(unknown)}"
+        unknown = [word for word in unknown if word.partition("=")[0] not in {*options, "--help"}]
+        if unknown and not command.context_settings.get("ignore_unknown_options"):
+            yield f"{line}: no option {', '.join(unknown)}"
         elif is_whole and not isinstance(command, click.Group):
             command.make_context(command.name, words)
     except click.UsageError as error:
         # A file that a reader has.
         param = getattr(error, "param", None)
         if param is None or not isinstance(param.type, click.Path):
-            yield f"{typed}: {error.format_message()}"
+            yield f"{line}: {error.format_message()}"
+
+
+def _is_blank(word: str) -> bool:
+    return " " not in word and _BLANK.search(word) is not None
+
+
+def wrong_shell(
+    text: str, targets: Collection[str], extras: Collection[str], programs: Collection[str]
+) -> Iterator[str]:
+    """What a shell or `make` does not know: a program, a target, or an extra that pip is asked for."""
+    for line in typed(text):
+        program = line.split()[0]
+        if program not in programs:
+            yield f"{line}: no program {program}"
+        if program == "pip":
+            asked = ",".join(re.findall(r"flask[_-]opsjobs\[([\w,]+)\]", line)).split(",")
+            unknown = [extra for extra in asked if extra and extra not in extras]
+            yield from (f"{line}: no extra {extra}" for extra in unknown)
+    for line in [*typed(text), *inline(text)]:
+        target = re.match(r"make ([a-z]\S*)", line)
+        if target and target[1] not in targets:
+            yield f"{line}: no target {target[1]}"
 
 
 def unknown_words(text: str, known: Collection[str]) -> Iterator[str]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Callable, Iterable, Iterator
 
 import click
 import pytest
 from flask import Flask
+from flask.cli import routes_command, run_command, shell_command
+from flask_migrate.cli import db
 
 from flask_opsjobs import OpsJobs, settings
 from flask_opsjobs.doctor.registry import CHECKS
@@ -34,7 +37,18 @@ OTHER_WORDS = {
     *("operation.retry", "limiter.declare"),
 }
 # Two pages say what to type instead.
-GONE = "worker --simple: no option --simple"
+GONE = "opsjobs worker --simple: no option --simple"
+ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+# Commands of `flask` that are neither ours nor the host's.
+OF_FLASK = {"db": db, "run": run_command, "routes": routes_command, "shell": shell_command}
+# Those of hosts: the example's, and that of Flask-RQ.
+OF_HOSTS = {name: click.Command(name, context_settings=ANYTHING) for name in ("seed", "feed", "rq")}
+# What a person types into a shell.
+PROGRAMS = {
+    *(".", "cd", "echo", "export", "mkdir", "curl", "python", "python3", "pip", "make", "flask"),
+    *("createdb", "dropdb", "gunicorn", "systemctl"),
+}
 
 Check = Callable[[str], Iterable[str]]
 
@@ -61,9 +75,16 @@ def checks(app: Flask, group: click.Group) -> dict[str, Check]:
             each for code in contract.blocks(text, "python") for each in check(code)
         )
 
+    flask = click.Group("flask", {**OF_FLASK, **OF_HOSTS, "opsjobs": group})
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     return {
         "setting": lambda text: contract.unknown_settings(text, SETTINGS),
-        "command": lambda text: {*contract.wrong_commands(text, group)} - {GONE},
+        "command": lambda text: {*contract.wrong_commands(text, flask)} - {GONE},
+        "shell": lambda text: contract.wrong_shell(text, targets, extras, PROGRAMS),
         "permission or check": lambda text: contract.unknown_words(
             text, {*ALLOWED, *CHECKS, *OTHER_WORDS}
         ),
@@ -101,6 +122,14 @@ def test_each_test_that_a_page_names_exists() -> None:
     ("kind", "lie"),
     [
         ("setting", "Set `OPSJOBS_PREFETHC` to 5."),
+        ("setting", "```console\n$ export FLASK_OPSJOBS_REDIS_ADDRESS=redis://localhost\n```"),
+        ("shell", "```console\n$ creatdb shop\n```"),
+        ("shell", '```console\n$ pip install "flask-opsjobs[binary,brigde]"\n```'),
+        ("shell", "```console\n$ make demos\n```"),
+        ("shell", "Run `make everything`."),
+        ("command", "```console\n$ flask db upgrad\n```"),
+        ("command", "```console\n$ flask opsjobs cron pause NAME --because 'CRM moves'\n```"),
+        ("command", "```console\n$ flask opsjobs job retry x --reason 'see OPS-311'\n```"),
         ("command", "```console\n$ flask opsjobs whyy 42\n```"),
         ("command", "```console\n$ flask opsjobs cron stop nightly\n```"),
         ("command", "```console\n$ flask opsjobs job retry 42 --because tired\n```"),

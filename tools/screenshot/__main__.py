@@ -23,7 +23,8 @@ from playwright.sync_api import sync_playwright
 from flask_opsjobs.testing.valkey import free_port
 from tests.support.browser import chromium
 from tests.support.processes import Child
-from tools.screenshot.made_from import record
+from tools.screenshot import moving
+from tools.screenshot.made_from import list_pictures, record
 from tools.screenshot.pages import SHOTS, Shot, require_all_pictured, resume, wait_for_age
 
 WIDTHS = {"wide": 1440, "phone": 360}
@@ -44,7 +45,7 @@ def demo() -> Iterator[str]:
         command = [sys.executable, "-m", "tools.demo", *options]
         child = Child(command, Path(folder) / "log", {})
         try:
-            child.wait_for("sign in with", timeout=60)
+            child.wait_for("sign in with", timeout=300)
             yield f"http://127.0.0.1:{port}"
         finally:
             child.terminate(timeout=60)
@@ -75,6 +76,9 @@ def take(page: Any, url: str, shot: Shot, path: Path) -> None:
     try:
         shot.open(page, url)
         page.wait_for_load_state("networkidle")
+        if shot.is_whole:
+            # Else the header, which stays on the screen, would be drawn in the middle.
+            page.evaluate("scrollTo(0, 0)")
         page.screenshot(path=path, full_page=shot.is_whole)
     except Exception as error:
         raise SystemExit(f"no picture of {shot.name}: {error}") from error
@@ -97,31 +101,35 @@ def shrink(path: Path) -> None:
 
 
 def take_all(browser: Any, root: str, asked: argparse.Namespace) -> None:
-    """Each page wide and light, then the main ones as they are otherwise."""
+    """Each page wide and light, then the main ones as they are otherwise, and last the one that moves."""
     url = f"{root}/ops/jobs"
-    taken: dict[str, str] = {}
+    taken, only = [], tuple(asked.only) or ("",)
     with signed_in(browser, root, asked.who, "wide", "light") as page:
         wait_for_age(page, url, asked.minutes)
     for width, theme in product(WIDTHS, THEMES):
         is_first = (width, theme) == ("wide", "light")
         with signed_in(browser, root, asked.who, width, theme) as page:
             for shot in SHOTS:
-                if is_first or shot.is_main:
-                    name = f"{shot.name}-{width}-{theme}.png"
+                name = f"{shot.name}-{width}-{theme}.png"
+                if (is_first or shot.is_main) and name.startswith(only):
                     take(page, url, shot, asked.folder / name)
-                    taken[name] = shot.endpoint
+                    taken.append(name)
             if (width, theme) == ("phone", "dark"):
                 resume(page, url)
+    if moving.NAME.startswith(only):
+        with signed_in(browser, root, asked.who, "wide", "light") as page:
+            moving.take_moving(page, url, asked.folder / moving.NAME)
+        taken.append(moving.NAME)
     record(asked.folder, taken)
 
 
 def drop_unused() -> None:
     """Remove the pictures of the documentation that none of its pages shows: they were to be looked at."""
     pages = "".join(path.read_text() for path in (Path("README.md"), *Path("docs").glob("*.md")))
-    for path in PICTURES.glob("*.png"):
+    for path in list_pictures(PICTURES):
         if path.name not in pages:
             path.unlink()
-    record(PICTURES, {})
+    record(PICTURES, ())
 
 
 def main() -> None:
@@ -130,6 +138,9 @@ def main() -> None:
     parser.add_argument("--url", help="the root of a demo that runs already")
     parser.add_argument("--minutes", type=int, default=8, help="how old its first job shall be")
     parser.add_argument("--folder", type=Path, default=PICTURES)
+    parser.add_argument(
+        "--only", nargs="*", default=(), help="those whose names begin so; else all"
+    )
     parser.add_argument("--who", default="ops-demo:operate", metavar="NAME:PASSWORD")
     asked = parser.parse_args()
     require_all_pictured()

@@ -60,7 +60,7 @@ def newest(query: str) -> Open:
     """The newest job of a list, as soon as there is one."""
 
     def open_it(page: Any, url: str) -> None:
-        _follow(page, f"{url}/jobs?{query}", "table.jobs tbody th a")
+        follow(page, f"{url}/jobs?{query}", "table.jobs tbody th a")
 
     return open_it
 
@@ -70,8 +70,8 @@ def wait_for_age(page: Any, url: str, minutes: int) -> None:
     _await(page, f"{url}/jobs?created=>{minutes}m", "table.jobs tbody th a", minutes * 60)
 
 
-def _follow(page: Any, address: str, link: str) -> None:
-    """The first link of a list, as soon as there is one."""
+def follow(page: Any, address: str, link: str) -> None:
+    """Open the first link of a list, as soon as there is one."""
     _await(page, address, link)
     with page.expect_navigation():
         page.click(link)
@@ -85,12 +85,14 @@ def _await(page: Any, address: str, link: str, longer: int = 0) -> None:
     wait_until(is_there, LONGEST_S + longer, what=f"a row at {address}", every=1)
 
 
-def _press(page: Any, button: str) -> None:
+def press(page: Any, button: str) -> None:
+    """Open the preview of an action, over the page."""
     page.get_by_role("button", name=button, exact=True).first.click()
     page.wait_for_selector("dialog[open] .dialog-page")
 
 
-def _carry_out(page: Any, reason: str) -> None:
+def carry_out(page: Any, reason: str) -> None:
+    """Carry out what the open preview shows, and wait for the receipt."""
     page.fill("dialog[open] textarea[name=reason]", reason)
     page.click("dialog[open] .foot .btn.main")
     page.wait_for_selector("#toast .say")
@@ -98,12 +100,12 @@ def _carry_out(page: Any, reason: str) -> None:
 
 def _preview(page: Any, url: str) -> None:
     newest(FAILED)(page, url)
-    _press(page, "Retry…")
+    press(page, "Retry…")
 
 
 def _receipt(page: Any, _url: str) -> None:
     """Carries out what `_preview` left open, and waits until the page behind it shows the result."""
-    _carry_out(page, RETRY)
+    carry_out(page, RETRY)
     page.wait_for_selector("[aria-labelledby=audit] li")
 
 
@@ -111,8 +113,8 @@ def _waiting(page: Any, url: str) -> None:
     """A job behind a queue that somebody paused."""
     go(page, f"{url}/queues/{QUEUE}")
     if page.get_by_role("button", name="Pause…", exact=True).count():
-        _press(page, "Pause…")
-        _carry_out(page, PAUSE)
+        press(page, "Pause…")
+        carry_out(page, PAUSE)
     newest(f"state=available&queue={QUEUE}")(page, url)
 
 
@@ -123,7 +125,7 @@ def _cron(page: Any, url: str) -> None:
 
 def _run(page: Any, url: str) -> None:
     """The newest run of a workflow, as soon as there is one."""
-    _follow(page, f"{url}/workflows", "[aria-labelledby=runs] tbody th a")
+    follow(page, f"{url}/workflows", "[aria-labelledby=runs] tbody th a")
 
 
 def _batch(page: Any, url: str) -> None:
@@ -157,7 +159,7 @@ def _limiters(page: Any, url: str) -> None:
 
 def _incident(page: Any, url: str) -> None:
     """Of a job that kills its process, as soon as it has done so twice."""
-    _follow(page, f"{url}/lifeline?class=poison", "[aria-labelledby=incidents] tbody th a")
+    follow(page, f"{url}/lifeline?class=poison", "[aria-labelledby=incidents] tbody th a")
 
 
 def _incident_forensics(page: Any, url: str) -> None:
@@ -176,12 +178,12 @@ def _chained(page: Any, url: str) -> None:
 
 def _failure(page: Any, url: str) -> None:
     """The failure that happened last, as soon as one is counted."""
-    _follow(page, f"{url}/lifeline/failures", "[aria-labelledby=failures] tbody th a")
+    follow(page, f"{url}/lifeline/failures", "[aria-labelledby=failures] tbody th a")
 
 
 def _rq_jobs(page: Any, url: str) -> None:
     """The registry of the jobs that RQ has as failed, as soon as there is one."""
-    _follow(page, f"{url}/rq", "td[data-label=failed] a")
+    follow(page, f"{url}/rq", "td[data-label=failed] a")
 
 
 def _rq_job(page: Any, url: str) -> None:
@@ -199,15 +201,15 @@ def _draft(page: Any, url: str) -> None:
 
 
 def _decision(page: Any, url: str) -> None:
-    _follow(page, f"{url}/audit", "table tbody th a, table tbody td a.id")
+    follow(page, f"{url}/audit", "table tbody th a, table tbody td a.id")
 
 
 def resume(page: Any, url: str) -> None:
     """Leave a demo as it was found."""
     go(page, f"{url}/queues/{QUEUE}")
     if page.get_by_role("button", name="Resume…", exact=True).count():
-        _press(page, "Resume…")
-        _carry_out(page, "the pictures are taken")
+        press(page, "Resume…")
+        carry_out(page, "the pictures are taken")
 
 
 # In the order in which they are taken: what one leaves, the next may show.
