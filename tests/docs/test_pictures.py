@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from tests.support.sources import ROOT, files
+from tools.screenshot import moving
 from tools.screenshot.made_from import find_stale, record
 
 
@@ -15,6 +16,19 @@ def test_each_picture_that_a_page_shows_exists_and_has_words_for_who_cannot_see_
         for words, target in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", page.read_text()):
             assert (page.parent / target).is_file(), (page.name, target)
             assert len(words) > 15, (page.name, target)
+
+
+def test_the_moving_picture_is_stale_when_one_of_its_pages_is(tmp_path: Path) -> None:
+    pictures, root = tmp_path / "pictures", tmp_path / "root"
+    pictures.mkdir()
+    shutil.copytree(ROOT / "templates", root / "templates")
+    shutil.copytree(ROOT / "static", root / "static")
+    (pictures / moving.NAME).write_bytes(b"")
+    record(pictures, [moving.NAME])
+    assert find_stale(pictures, root) == []
+    template = root / "templates/opsjobs/audit/page.html"
+    template.write_text(template.read_text() + "<p>New</p>")
+    assert find_stale(pictures, root) == [moving.NAME]
 
 
 def test_a_stale_picture_is_found(tmp_path: Path) -> None:
@@ -37,5 +51,5 @@ def test_a_stale_picture_is_found(tmp_path: Path) -> None:
 
 
 def test_no_picture_of_the_documentation_is_stale() -> None:
-    """`make screenshot` takes them anew, in three minutes."""
+    """`make screenshot` takes them anew; with `ARGS="--only audit"` those whose names begin so."""
     assert find_stale(ROOT / "docs/_static") == []

@@ -67,17 +67,19 @@ def newest(query: str) -> Open:
 
 def wait_for_age(page: Any, url: str, minutes: int) -> None:
     """Return when the first job is so old: charts draw what was counted since."""
-    _await(page, f"{url}/jobs?created=>{minutes}m", "table.jobs tbody th a", minutes * 60)
+    await_row(page, f"{url}/jobs?created=>{minutes}m", "table.jobs tbody th a", minutes * 60)
 
 
 def follow(page: Any, address: str, link: str) -> None:
     """Open the first link of a list, as soon as there is one."""
-    _await(page, address, link)
+    await_row(page, address, link)
     with page.expect_navigation():
         page.click(link)
 
 
-def _await(page: Any, address: str, link: str, longer: int = 0) -> None:
+def await_row(page: Any, address: str, link: str, longer: int = 0) -> None:
+    """Open a list, and again until it has such a link."""
+
     def is_there() -> bool:
         go(page, address)
         return page.query_selector(link) is not None
@@ -120,7 +122,7 @@ def _waiting(page: Any, url: str) -> None:
 
 def _cron(page: Any, url: str) -> None:
     """As soon as the loops have taken the shop's entries over, and one has run."""
-    _await(page, f"{url}/cron", "svg.strip use")
+    await_row(page, f"{url}/cron", "svg.strip use")
 
 
 def _run(page: Any, url: str) -> None:
@@ -135,7 +137,7 @@ def _batch(page: Any, url: str) -> None:
         page.get_by_role("button", name="Import").click()
     with page.expect_navigation():
         page.click('a[href*="/batches/"]')
-    _await(page, page.url, "[aria-labelledby=members] tbody [data-is=failed]")
+    await_row(page, page.url, "[aria-labelledby=members] tbody [data-is=failed]")
 
 
 def _comparison(page: Any, url: str) -> None:
@@ -154,7 +156,7 @@ def _partition(page: Any, url: str) -> None:
 
 def _limiters(page: Any, url: str) -> None:
     """As soon as a process has declared one."""
-    _await(page, f"{url}/limiters", "table tbody th a")
+    await_row(page, f"{url}/limiters", "table tbody th a")
 
 
 def _incident(page: Any, url: str) -> None:
