@@ -10,7 +10,7 @@ project = "flask_opsjobs"
 author = "flask_opsjobs contributors"
 copyright = "2026, flask_opsjobs contributors"
 
-extensions = ["myst_parser", "facts", "reference"]
+extensions = ["myst_parser", "facts", "reference", "decisions"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 

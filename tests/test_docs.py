@@ -60,6 +60,7 @@ def test_every_setting_is_on_its_page(html: Path) -> None:
 
 def test_every_check_of_the_doctor_is_on_its_page(html: Path) -> None:
     page = (html / "doctor.html").read_text()
+    assert f"all {len(CHECKS)} checks" in page
     assert {check.id for check in CHECKS.values() if f">{check.id}<" not in page} == set()
 
 
@@ -88,6 +89,21 @@ def test_the_page_operating_lists_every_loop() -> None:
     table = text.partition("## The loops")[2].partition("\n## ")[0]
     listed = re.findall(r"^\| (\w+) \| ", table, re.MULTILINE)
     assert sorted(listed[1:]) == sorted(loop.name for loop in LOOPS)
+
+
+def test_every_decision_is_listed(html: Path) -> None:
+    page = (html / "decisions/index.html").read_text()
+    names = [path.stem for path in files("docs/decisions", "0*.md")]
+    assert [name for name in names if f'href="{name}.html"' not in page] == []
+
+
+def test_each_symptom_leads_to_one_command_and_one_page() -> None:
+    text = (ROOT / "docs/troubleshooting.md").read_text()
+    rows = re.findall(r"^\| \[(.+)\]\(#.+?\) \| (.+) \| (.+) \|$", text, re.MULTILINE)
+    assert [symptom for symptom, _, _ in rows] == re.findall(r"^## (.+)", text, re.MULTILINE)
+    for symptom, command, page in rows:
+        assert re.fullmatch(r"`flask opsjobs [^`]+`", command), symptom
+        assert re.fullmatch(r"\[[^\]]+\]\([\w-]+\.md[^)]*\)", page), symptom
 
 
 def test_the_diagram_draws_every_state(html: Path) -> None:

@@ -20,12 +20,14 @@ from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.dispatch.dispatch import Dispatcher
 from flask_opsjobs.engine.redis.broker import broker_of
+from tests.support.guides import is_shown
 from tests.support.host import db as host_db
 from tests.support.host import note_run
 from tests.support.waiting import wait_until
 
 from .conftest import Site
 
+GUIDE = "docs/redis-lost.md"
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
 STATES = "SELECT state, count(*) FROM opsjobs.jobs GROUP BY state"
@@ -98,11 +100,13 @@ def test_redis_lost_everything(shop: Shop, count: int) -> None:
     before = dict(shop.site.rows(STATES))
     said = shop.restore("--dry-run")
     assert f"default: {shop.share:,} queued, {shop.share:,} of them not in Redis" in said
+    assert is_shown(GUIDE, "flask opsjobs restore --dry-run", said)
     assert dict(shop.site.rows(STATES)) == before
     assert shop.in_redis() == set()
     said = shop.restore()
     assert f"recalled {shop.share:,} jobs, removed 0 outdated deliveries" in said
     assert f"dispatched {shop.share:,} jobs" in said
+    assert is_shown(GUIDE, "flask opsjobs restore", said)
     assert dict(shop.site.rows(STATES)) == before, "the prefetch holds"
     assert len(shop.in_redis()) == shop.share
     shop.work("--processes", "2")
@@ -254,11 +258,14 @@ def test_postgres_came_back_older_than_it_was(shop: Shop) -> None:
     assert stale <= held
     running = shop.site.worker("idle", OPSJOBS_PREFETCH=shop.share)
     said = shop.restore("--after-postgres", code=1)
-    assert "refused: stop the workers first: " in said
+    ((name,),) = shop.site.rows("SELECT name FROM opsjobs.workers WHERE ended_at IS NULL")
+    refused = said.replace(name, "web-1-7-c0ffee")
+    assert is_shown(GUIDE, "flask opsjobs restore --after-postgres", refused)
     assert shop.in_redis() == held
     assert running.terminate() == 0
     said = shop.restore("--after-postgres")
     assert f"default: removed {len(held):,} deliveries" in said
+    assert is_shown(GUIDE, "flask opsjobs restore --after-postgres", said)
     assert shop.in_redis() == set()
     assert shop.restore("--after-postgres").startswith("removed 0 deliveries")
     with shop.site.valkey.client() as redis:

@@ -21,6 +21,7 @@ from flask_opsjobs.lifeline.finding import DetectorPass, Finding, Observation
 from flask_opsjobs.lifeline.loop_runs import Note, note_pass
 from tests.conftest import MakeApp
 from tests.support.engine import Bench
+from tests.support.guides import is_shown
 from tests.support.policies import ShowAll
 
 WHY = ("--reason", "known to all of us")
@@ -64,6 +65,13 @@ def test_a_critical_one_that_nobody_knows_of_exits_with_1(site: Flask) -> None:
     assert WHY[1] in known.output
     assert _run(site, "incident", "unacknowledge", "1", *WHY).exit_code == 0
     assert _run(site, "incidents").exit_code == 1
+
+
+def test_it_prints_what_the_guide_shows(app: Flask, bench: Bench) -> None:
+    since = read_clock(bench.connection) - timedelta(minutes=4)
+    facts = {"queue": "mail", "number": 212, "due_at": since.isoformat()}
+    _find(bench, "queue_unserved", Finding("queue/mail", since, 212, facts=facts))
+    assert is_shown("docs/lifeline.md", "flask opsjobs incidents", _run(app, "incidents").output)
 
 
 def test_a_warning_exits_with_0_and_filters_hide_no_critical_one(site: Flask, bench: Bench) -> None:

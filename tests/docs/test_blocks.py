@@ -47,6 +47,14 @@ EXCEPTED = {
         "pause_cron(",
     ): "the entry is the example host's; tests/host/test_journey.py pauses it",
 }
+# Tests that run the commands whose output a page shows, and compare it.
+SHOWN = {
+    "audit.md": "tests/audit/test_guide.py",
+    "escalation.md": "tests/escalations/test_guide.py",
+    "failures.md": "tests/failures/test_guide.py",
+    "lifeline.md": "tests/cli/test_incidents.py",
+    "redis-lost.md": "tests/chaos/test_restore.py",
+}
 # The modules of a host that pages import.
 MODULES = (
     *("myapp", "myapp.tasks", "myapp.policies", "shop", "shop.models", "shop.tasks"),
@@ -133,7 +141,9 @@ def test_each_python_block_runs(name: str, names: dict[str, Any]) -> None:
 
 def test_what_another_test_runs_is_named_there() -> None:
     unnamed = {
-        name: path for name, path in ELSEWHERE.items() if name not in (ROOT / path).read_text()
+        name: path
+        for name, path in (*ELSEWHERE.items(), *SHOWN.items())
+        if name not in (ROOT / path).read_text()
     }
     assert unnamed == {}
     assert ELSEWHERE.keys() <= WITH_BLOCKS.keys()

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from .conftest import APP, Newcomer
-from .test_newcomer import printed_lines
+from .test_install import printed_lines
 
 pytestmark = [pytest.mark.slow(30), pytest.mark.processes]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,11 @@ from flask_opsjobs.install import plan, starters
 from flask_opsjobs.install.starters.opsjobs_access import HostAccess
 from flask_opsjobs.install.starters.opsjobs_display import HostDisplay
 from flask_opsjobs.install.starters.opsjobs_escalation import HostEscalation
+
+from .conftest import move_in
+
+NOWHERE = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
+SECOND = '"opsjobs_access": {1: "the first", 2: "refuses people who are locked"}'
 
 
 def test_they_are_policies() -> None:
@@ -51,6 +57,34 @@ def test_each_says_in_its_first_line_what_it_is_and_has_its_newest_number() -> N
         source = inspect.getsource(getattr(starters, name))
         assert source.splitlines()[0].endswith("a place to start, and no policy for production.")
         assert starters.find_number(source) == max(changes) == len(changes)
+
+
+def test_a_later_install_says_what_its_starter_changed_and_leaves_the_copy_alone(
+    tmp_path: Path, site: Path, written: Path
+) -> None:
+    """The copy is of starter 1, as this release writes it; a later release has a second one."""
+    later = tmp_path / "later"
+    shutil.copytree(site, later)
+    folder = later / "flask_opsjobs/install/starters"
+    for name, before, after in (
+        ("__init__.py", '"opsjobs_access": {1: "the first"}', SECOND),
+        ("opsjobs_access.py", "starter 1;", "starter 2;"),
+    ):
+        text = (folder / name).read_text()
+        assert text.count(before) == 1
+        (folder / name).write_text(text.replace(before, after))
+    shutil.copytree(written, tmp_path / "shop")
+    copy = tmp_path / "shop/opsjobs_access.py"
+    first = copy.read_text()
+    newcomer = move_in(tmp_path / "shop", later, NOWHERE, "redis://127.0.0.1:1")
+    newcomer.is_warm = False
+    said = newcomer.does("opsjobs", "install")
+    assert "opsjobs_access.py: yours, left alone" in said
+    assert "its starter has changed: refuses people who are locked. Take over what you want" in said
+    assert "opsjobs_display.py is left alone" not in said
+    assert copy.read_text() == first
+    copy.write_text(first.replace("starter 1", "starter 2"))
+    assert "its starter has changed" not in newcomer.does("opsjobs", "install")
 
 
 def test_a_copy_is_told_what_its_starter_has_changed_since(

@@ -20,7 +20,7 @@ from tests.support.database import Databases
 from tests.support.sources import ROOT
 
 from .conftest import APP, Newcomer
-from .test_newcomer import printed_lines
+from .test_install import printed_lines
 
 URL = "HOST_SQLALCHEMY_DATABASE_URI"
 PAGE = (ROOT / "docs/uninstalling.md").read_text()

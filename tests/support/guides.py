@@ -1,4 +1,4 @@
-"""What the pages of the docs show as the output of a command, to compare it with what the command prints."""
+"""Reads what pages of the docs show as the output of a command, to compare it with what it prints."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from tests.support.sources import ROOT
 
 _CONSOLE = re.compile(r"^( *)```console\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+
+_NUMBER = re.compile(r"\d[\d,.:-]*")
 
 
 def outputs(page: str) -> Iterator[tuple[str, str]]:
@@ -20,17 +22,17 @@ def outputs(page: str) -> Iterator[tuple[str, str]]:
                 yield re.sub(r"  +#.*", "", command), printed
 
 
-def is_shown(page: str, command: str, real: str) -> bool:
-    """Whether a page shows this output of a command: numbers and times may differ, and `…` stands for more."""
+def is_shown(page: str, command: str, real: str, *, is_exact: bool = False) -> bool:
+    """Whether a page shows this output of a command, in which `…` is any text.
+
+    Numbers and times may differ, unless the page `is_exact`.
+    """
     found = [printed for typed, printed in outputs(page) if typed == command]
     assert found, f"{page} shows no output of {command}"
-    return any(re.fullmatch(_pattern(printed), _plain(real)) for printed in found)
-
-
-def _pattern(printed: str) -> str:
-    return ".*".join(map(re.escape, _plain(printed).split("…")))
-
-
-def _plain(text: str) -> str:
-    """Without what differs from run to run; one thing is written as several are."""
-    return re.sub(r"\d[\d,.:-]*", "0", text)
+    for printed in found:
+        texts = (
+            [printed, real] if is_exact else [_NUMBER.sub("0", text) for text in (printed, real)]
+        )
+        if re.fullmatch(".*".join(map(re.escape, texts[0].split("…"))), texts[1]):
+            return True
+    return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from flask_opsjobs.cli import opsjobs as group
 from flask_opsjobs.engine.adopted.memory import Memory
 from tests.engine.adopted.conftest import Adopter, return_it
 from tests.support.engine import Bench
+from tests.support.guides import is_shown, outputs
 
 Run = Callable[..., str]
 TASK = f"{__package__}.conftest.return_it"
@@ -72,6 +74,18 @@ def test_lost_plain_jobs_are_named_and_become_unknown(
     assert (row["actor"], row["via"], row["action"]) == ("anna", "cli", "restore")
     assert (row["reason"], row["targets"]) == ("the disk was full", [f"job/{job['id']}"])
     assert row["after"] == {"recalled": 0, "removed": 0, "dispatched": 0, "unknown": 1}
+
+
+def test_those_of_the_guide_are_named_as_it_shows(
+    adopter: Adopter, redis_client: Redis, run: Run
+) -> None:
+    guide, command = "docs/redis-lost.md", "flask opsjobs restore --dry-run"
+    shown = "".join(text for typed, text in outputs(guide) if typed == command)
+    for task, rq_id, name in re.findall(r"job \d+: (\S+), (\S+) of queue (\S+)", shown):
+        Queue(name, connection=redis_client).enqueue(task, job_id=rq_id)
+    adopter.step(0)
+    redis_client.flushdb()
+    assert is_shown(guide, command, run("--dry-run"))
 
 
 def test_the_adopt_loop_and_a_restore_agree(
