@@ -16,6 +16,7 @@ from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import OpsJobs
 from tests.docs.contract import blocks
+from tests.support.guides import outputs
 from tests.support.policies import AllowAll, ShowAll
 from tests.support.sources import ROOT, files
 
@@ -23,6 +24,7 @@ PAGES = {page.name: page for page in [*files("docs", "*.md"), ROOT / "README.md"
 WITH_BLOCKS = {name: page for name, page in PAGES.items() if blocks(page.read_text(), "python")}
 # Tests of their own run them, with what they say about the result.
 ELSEWHERE = {
+    "README.md": "tests/newcomer/test_readme.py",
     "batches.md": "tests/batches/test_guide.py",
     "bridge.md": "tests/bridge/test_guide.py",
     "error-trackers.md": "tests/telemetry/test_tracker_guides.py",
@@ -49,7 +51,9 @@ EXCEPTED = {
 }
 # Tests that run the commands whose output a page shows, and compare it.
 SHOWN = {
+    "README.md": "tests/newcomer/test_readme.py",
     "audit.md": "tests/audit/test_guide.py",
+    "doctor.md": "tests/newcomer/test_first_app.py",
     "escalation.md": "tests/escalations/test_guide.py",
     "failures.md": "tests/failures/test_guide.py",
     "lifeline.md": "tests/cli/test_incidents.py",
@@ -147,6 +151,14 @@ def test_what_another_test_runs_is_named_there() -> None:
     }
     assert unnamed == {}
     assert ELSEWHERE.keys() <= WITH_BLOCKS.keys()
+
+
+def test_each_output_that_a_page_shows_is_compared() -> None:
+    showing = {
+        name: [command for command, _ in outputs(str(path.relative_to(ROOT)))]
+        for name, path in PAGES.items()
+    }
+    assert {name for name, commands in showing.items() if commands} == SHOWN.keys()
 
 
 def test_a_block_that_raises_is_found(names: dict[str, Any]) -> None:
