@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs import JobFilter
 from flask_opsjobs.operations.operator import BulkOperator
-from tests.browser.test_pages import SIZES, noise
-from tests.support.browser import barriers, is_sideways
+from tests.browser.test_pages import noise
+from tests.support.browser import faults
 from tests.web.rows import make_event, make_incident, make_job
 
 __all__ = ["noise"]
@@ -63,17 +63,11 @@ def decided(app: Flask) -> None:
 
 
 @pytest.mark.usefixtures("decided")
-def test_no_barrier_and_nothing_sideways_in_either_theme_at_either_size(
-    page: Any, noise: list[str]
-) -> None:
+def test_no_barrier_and_nothing_sideways_at_any_size(page: Any, noise: list[str]) -> None:
     found = []
     for path in PAGES:
         page.goto(f"/ops/jobs{path}")
-        for size, (width, height) in SIZES.items():
-            page.set_viewport_size({"width": width, "height": height})
-            found += [f"{path}, {size}, {barrier}" for barrier in barriers(page)]
-            if is_sideways(page):
-                found.append(f"{path}, {size}: scrolls sideways")
+        found += faults(page)
     assert not found, "\n".join(found)
     assert noise == []
 

@@ -10,7 +10,7 @@ from redis import Redis
 from rq import Queue
 
 from tests.bridge.rq_site import HTML, fill
-from tests.support.browser import barriers, is_sideways
+from tests.support.browser import faults
 from tests.support.plain import take_plain
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -41,11 +41,7 @@ def test_html_of_a_job_stays_text_and_no_page_has_a_barrier(
         page.goto(start + path)
         assert HTML in page.locator("main").inner_text(), path
         assert page.locator("main img").count() == 0, path
-        for width in (1440, 360):
-            page.set_viewport_size({"width": width, "height": 800})
-            found += [f"{path} {width} {barrier}" for barrier in barriers(page)]
-            if is_sideways(page):
-                found.append(f"{path} {width}: scrolls sideways")
+        found += faults(page)
     assert found == []
     assert noise == []
     assert not site.trap.exists()

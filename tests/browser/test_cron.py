@@ -9,15 +9,14 @@ import pytest
 from flask import Flask
 
 from flask_opsjobs.actions.operator import Operator
-from tests.browser.test_pages import SIZES, noise
-from tests.support.browser import barriers, is_sideways
+from tests.browser.test_pages import noise
+from tests.support.browser import faults
 
 __all__ = ["noise"]
 
 pytestmark = pytest.mark.browser
 
 LONG = "n" * 200
-LAPTOP = {"laptop": (1366, 768)}
 
 
 @pytest.fixture
@@ -38,12 +37,12 @@ def test_no_barrier_and_nothing_sideways_at_any_size(page: Any, noise: list[str]
     found = []
     for path in ("/cron", f"/cron/{LONG}", f"/edit/cron/{LONG}"):
         page.goto(f"/ops/jobs{path}")
-        found += _faults(page, path[:12])
+        found += faults(page)
     page.fill("#entry-expression", "*/90 25 * * *")
     page.click("button.main")
     page.wait_for_selector("form [role=alert]")
     assert page.input_value("#entry-expression") == "*/90 25 * * *"
-    found += _faults(page, "refused")
+    found += faults(page)
     assert not found, "\n".join(found)
     assert [line for line in noise if "status of 4" not in line] == []
 
@@ -59,13 +58,3 @@ def test_a_slot_says_in_which_zone_its_moment_is(page: Any, live_url: str) -> No
     there = datetime.fromisoformat(slot.text_content().removesuffix(" local time"))
     assert there - in_utc == timedelta(hours=5, minutes=30)
     context.close()
-
-
-def _faults(page: Any, name: str) -> list[str]:
-    found = []
-    for size, (width, height) in (SIZES | LAPTOP).items():
-        page.set_viewport_size({"width": width, "height": height})
-        found += [f"{name}, {size}, {barrier}" for barrier in barriers(page)]
-        if is_sideways(page):
-            found.append(f"{name}, {size}: scrolls sideways")
-    return found

@@ -1,4 +1,4 @@
-"""Names of 80 and of 200 characters:
+"""Names of 200 characters:
 no page scrolls sideways, and each shows where a name begins and ends.
 """
 
@@ -26,7 +26,7 @@ def _name(what: str, length: int) -> str:
     return ("reconciliation" * 20)[: length - len(what) - 1] + f"_{what}"
 
 
-@pytest.fixture(params=[80, 200])
+@pytest.fixture(params=[200])
 def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, str]:
     """Every page that shows a name, about things that all bear long ones."""
     task, queue, limiter, partition, tag, actor = (

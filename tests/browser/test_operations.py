@@ -14,7 +14,7 @@ from flask_opsjobs.loops.loop import Runner
 from tests.browser.test_keyboard import REASON, go_to
 from tests.operations.conftest import OTHER, RETURNED, Operations, failure
 from tests.operations.conftest import operations as operations
-from tests.support.browser import barriers, is_sideways
+from tests.support.browser import faults
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -39,14 +39,6 @@ def long_name(opsjobs: OpsJobs, operations: Operations) -> Operations:
     return operations
 
 
-def _require_no_barrier(page: Any) -> None:
-    """Light and dark, wide and on a phone."""
-    for width in (1280, 360):
-        page.set_viewport_size({"width": width, "height": 800})
-        assert not is_sideways(page), page.url
-        assert barriers(page) == [], page.url
-
-
 def test_all_that_failed_are_retried_with_the_keyboard(
     page: Any, live_url: str, long_name: Operations
 ) -> None:
@@ -58,7 +50,7 @@ def test_all_that_failed_are_retried_with_the_keyboard(
     go_to(page, "#selected button[value='job.retry']")
     page.keyboard.press("Enter")
     page.wait_for_selector("h1:has-text('Retry 40 jobs')")
-    _require_no_barrier(page)
+    assert faults(page) == []
     go_to(page, "#reason")
     page.keyboard.type(REASON)
     go_to(page, "form.ack button.main")
@@ -73,7 +65,7 @@ def test_all_that_failed_are_retried_with_the_keyboard(
     page.wait_for_selector(".stages [aria-current]:has-text('stage 2 of 3')")
     # The region was replaced; the focus has stayed where it was.
     assert page.evaluate("selector => document.activeElement.matches(selector)", pause)
-    _require_no_barrier(page)
+    assert faults(page) == []
     for action, state in (("pause", "paused"), ("resume", "running"), ("cancel", "canceled")):
         go_to(page, f"button[formaction$='/{action}']")
         page.keyboard.press("Enter")
@@ -116,7 +108,7 @@ def test_a_failure_is_repaired_from_its_page_with_the_keyboard(
     page.keyboard.press("r")
     page.wait_for_selector(".chip.big:has-text('stopped')")
     assert "1 same error" in " ".join(page.inner_text(".parts").split()).replace("failed, ", "")
-    _require_no_barrier(page)
+    assert faults(page) == []
     # It is mended, and the rest goes on.
     go_to(page, "button[formaction$='/resume']")
     page.keyboard.press("Enter")
@@ -131,9 +123,9 @@ def test_a_failure_is_repaired_from_its_page_with_the_keyboard(
     assert "2 proven" in " ".join(page.inner_text(".parts").split())
     said = page.inner_text("main")
     assert "nothing that could be undone" in said, said
-    _require_no_barrier(page)
+    assert faults(page) == []
     page.goto("/ops/jobs/operations")
-    _require_no_barrier(page)
+    assert faults(page) == []
 
 
 def test_the_same_without_javascript(page: Any, live_url: str, operations: Operations) -> None:

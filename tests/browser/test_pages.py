@@ -9,11 +9,10 @@ import pytest
 
 from tests.browser.conftest import Site
 from tests.support import host as site
-from tests.support.browser import barriers, is_sideways
+from tests.support.browser import faults
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-SIZES = {"wide": (1440, 900), "phone": (360, 780)}
 PAGES = {
     "overview": "",
     "jobs": "/jobs",
@@ -96,7 +95,7 @@ _CUT_OFF = """[...document.querySelectorAll("#part > .panel, .split > .stack > .
 
 
 @pytest.mark.slow(100)
-def test_no_page_has_a_barrier_or_complains_in_either_theme_or_is_cut_off_at_any_size(
+def test_no_page_has_a_barrier_or_complains_or_is_cut_off_at_any_size(
     page: Any, live_url: str, noise: list[str], running: Site
 ) -> None:
     off = {"name": "opsjobs_refresh", "value": "off", "url": f"{live_url}/ops/jobs"}
@@ -104,11 +103,7 @@ def test_no_page_has_a_barrier_or_complains_in_either_theme_or_is_cut_off_at_any
     found = []
     for name, path in PAGES.items():
         _open(page, running, path)
-        for size, (width, height) in SIZES.items():
-            page.set_viewport_size({"width": width, "height": height})
-            found += [f"{name}, {size}, {barrier}" for barrier in barriers(page)]
-            if is_sideways(page):
-                found.append(f"{name}, {size}: scrolls sideways")
+        found += faults(page)
         for width in (1280, 1440) if name in TABLES else ():
             page.set_viewport_size({"width": width, "height": 800})
             found += [f"{name}, {width}: {cut} is cut off" for cut in page.evaluate(_CUT_OFF)]

@@ -50,17 +50,32 @@ def launched() -> Iterator[Any]:
 
 def barriers(page: Any) -> list[str]:
     """What axe finds in the light, and in the dark, where only colours differ; the page is then dark."""
-    found = []
+    return _barriers(page, "light") + _barriers(page, "dark", runOnly=_OF_COLOURS)
+
+
+def _barriers(page: Any, theme: str, **options: Any) -> list[str]:
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE_SCRIPT)
-    for theme, rules in (("light", {}), ("dark", {"runOnly": _OF_COLOURS})):
-        page.emulate_media(color_scheme=theme, reduced_motion="reduce")
-        options = {"resultTypes": ["violations"], **rules}
-        found += [
-            f"{theme}: {violation['id']} {node['target']} {node['failureSummary']}"
-            for violation in page.evaluate(_VIOLATIONS, options)
-            for node in violation["nodes"]
-        ]
+    page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+    return [
+        f"{theme}: {violation['id']} {node['target']} {node['failureSummary']}"
+        for violation in page.evaluate(_VIOLATIONS, {"resultTypes": ["violations"], **options})
+        for node in violation["nodes"]
+    ]
+
+
+def faults(page: Any) -> list[str]:
+    """What is wrong with the page on a desk in the light, on a laptop, and on a phone in the dark.
+
+    That is what axe finds, which takes a second each time, and whether it scrolls sideways.
+    """
+    found = []
+    for width, theme in ((1440, "light"), (1280, None), (360, "dark")):
+        page.set_viewport_size({"width": width, "height": 800})
+        said = _barriers(page, theme) if theme else []
+        found += [f"{page.url}, {width}: {each}" for each in said]
+        if is_sideways(page):
+            found.append(f"{page.url}, {width}: scrolls sideways")
     return found
 
 
