@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -20,6 +21,9 @@ from ..processes.child import Child, describe_exit
 from .wheels import require_wheels
 
 _START_SECONDS = 10.0
+
+# Linux gives ports above these to outgoing connections.
+_PORTS = range(20_000, 32_768)
 
 
 class Valkey:
@@ -149,8 +153,9 @@ class Valkey:
 
 
 def free_port() -> int:
-    """A loopback port on which no process listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback port on which no process listens now, and which no outgoing connection takes later."""
+    while True:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
