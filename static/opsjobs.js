@@ -93,6 +93,10 @@
     for (const place of all("[data-at]", within)) {
       write(place, stamp(new Date(place.dataset.at)).slice(11, 16));
     }
+    for (const field of all("[data-in-zone]", within)) {
+      field.value ||= isLocal() ? Intl.DateTimeFormat().resolvedOptions().timeZone : "";
+      field.disabled = !field.value;
+    }
     for (const place of all(".zone", within)) {
       write(place, isLocal() ? "local" : "UTC");
     }

@@ -87,6 +87,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Let so many decisions be verified and exported in tests/audit/test_memory.py.",
     )
     parser.addoption(
+        "--searches",
+        type=int,
+        default=60,
+        help="Compare so many searches with the oracle in tests/jobs; 300 search 20,000 jobs.",
+    )
+    parser.addoption(
         "--bridge-jobs",
         type=int,
         default=5000,

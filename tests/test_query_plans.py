@@ -125,6 +125,8 @@ def test_a_page_walks_one_index_and_stops(
     assert seen.most_rows <= 2 * most + 100
 
 
+# So many of the newest jobs are examined, in each of two scans at most.
+_NEWEST = 20_001
 # A search, the indexes it may use, and how many rows it may read:
 # its hits, once for the counts, once for the page.
 SEARCHES = [
@@ -149,6 +151,25 @@ SEARCHES = [
     ("error:value queue:queue_3", {"jobs_with_error"}, 1_500),
     ("id:40000", set(), 1),
     ("id:40000 state:failed", set(), 1),
+    ("id:40000,39999,7", set(), 3),
+    # An index finds each tag, argument or id; the rest is examined of their jobs.
+    ("tag:tag_300 OR tag:tag_500 OR args.account_id:42", {"jobs_tags", "jobs_args"}, 200),
+    ("tag:tag_300 -state:finished attempts:0..3 duration:>1s", {"jobs_tags"}, 200),
+    ("failure:1 OR failure:2", set(), _NEWEST),
+    ("-queue:queue_3", set(), _NEWEST),
+    ("-task:task_3 state:failed", {"jobs_by_state"}, 1_600),
+    ("queue:queue_3 priority:0..3 wait:>5s", {"jobs_by_queue"}, 8_000),
+    ("task:task_3 OR task:task_4 -state:failed", {"jobs_by_task"}, 3_000),
+    ("task:task_1*", {"jobs_by_task"}, 14_000),
+    ("queue:queue_1 OR queue:queue_2 memory:>5MB", {"jobs_by_queue"}, 16_000),
+    ("state:failed OR state:canceled", {"jobs_by_state"}, 1_800),
+    ("ended:-30m..now", {"jobs_to_retain"}, 4_000),
+    ("ended:-30m..now state:failed", {"jobs_to_retain"}, 2_000),
+    ("started:-2d..-1d", {"jobs_adopted"}, _NEWEST),
+    ("due:now..+2h state:scheduled", {"jobs_by_state"}, 12_100),
+    ("no OR nothing", {"jobs_with_error"}, 1_600),
+    ("value -queue:queue_3", {"jobs_with_error"}, 1_600),
+    ("-value task:task_3", {"jobs_by_task"}, 1_600),
 ]
 
 
@@ -160,7 +181,7 @@ def test_a_search_reads_its_hits_and_no_more(
     seen, read = plans
     wanted = JobFilter.from_query([("q", box)])
     where = {} if cursor == "first" else {cursor: 40_000}
-    list_jobs(read.session, wanted, read.now, is_shown=lambda error: True, **where)
+    list_jobs(read.session, wanted, read.now, is_shown=lambda error, text: True, **where)
     # The rows of the page, and an id; of `created:` also whether there are adopted jobs.
     by_id = {"jobs_pkey", "attempts_pkey", "jobs_adopted"}
     assert seen.indexes - by_id <= indexes
@@ -172,7 +193,7 @@ def test_a_search_reads_its_hits_and_no_more(
 def test_what_a_search_leaves_behind_harms_no_other_read(plans: tuple[Plans, Reading]) -> None:
     seen, read = plans
     wanted = JobFilter.from_query([("q", "tag:tag_300")])
-    list_jobs(read.session, wanted, read.now, is_shown=lambda error: True)
+    list_jobs(read.session, wanted, read.now, is_shown=lambda error, text: True)
     seen.seen.clear()
     job_queries.page_of_jobs(read.session, JobFilter(state="failed"), read.now)
     assert seen.indexes == {"jobs_by_state"}
@@ -362,7 +383,7 @@ def test_a_search_in_what_names_its_jobs_reads_bounded_rows(
         seen.about = "opsjobs."
         wanted = JobFilter.from_query([("q", box.replace("step:step 3", 'step:"step 3"'))])
         where = {} if cursor == "first" else {cursor: 40_000}
-        list_jobs(read.session, wanted, read.now, is_shown=lambda error: True, **where)
+        list_jobs(read.session, wanted, read.now, is_shown=lambda error, text: True, **where)
     by_id = {"jobs_pkey", "attempts_pkey"}  # the rows that were listed, and those of the page
     assert seen.indexes - by_id <= indexes
     assert seen.indexes & indexes
@@ -393,7 +414,7 @@ def test_a_search_by_attempts_reads_bounded_rows(
     with app_with_groups.test_request_context(), reading() as read, Plans(host.pages) as seen:
         seen.about = "opsjobs."
         wanted = JobFilter.from_query([("q", box)])
-        list_jobs(read.session, wanted, read.now, is_shown=lambda error: True)
+        list_jobs(read.session, wanted, read.now, is_shown=lambda error, text: True)
     assert indexes <= seen.indexes <= indexes | {"jobs_pkey", "attempts_pkey", "failures_pkey"}
     assert "Seq Scan" not in seen.kinds
     assert seen.most_rows <= most + 30

@@ -32,7 +32,8 @@ from .rows import (
     Relations,
     UniqueLockRow,
 )
-from .search.filter import JobFilter
+from .search.conditions import Terms
+from .search.filter import Condition, JobFilter
 from .search.index_scan import Range, conditions_of, indexed_part, scan_index
 
 # How much the clocks of two hosts that enqueue jobs may differ.
@@ -180,17 +181,26 @@ def find_next_due(session: Session) -> datetime | None:
 
 
 def range_of(session: Session, wanted: JobFilter, now: datetime) -> Range:
-    """The range of ids that can fit the filter's `created`, with the exact condition on `created_at`."""
-    if wanted.created is None:
-        return Range()
-    moment = now - wanted.created.span
-    if wanted.created.is_within:
-        low, _ = _find_id_at(session, moment - _CLOCKS_DIFFER)
-        return Range(low=low, conditions=(Job.created_at > moment,))
-    high, has_adopted = _find_id_at(session, moment + _CLOCKS_DIFFER)
-    is_older = (Job.created_at <= moment,)
-    # An adopted job with a greater id may be older all the same.
-    return Range(conditions=is_older) if has_adopted else Range(high=high, conditions=is_older)
+    """The range of ids that can fit the filter's times, with the exact condition on `created_at`.
+
+    A job was enqueued before it was started and before it ended.
+    """
+    exact = Terms(wanted, now)
+    created = [] if wanted.created is None else [Condition("created", wanted.created)]
+    found = Range(conditions=tuple(exact.find(one) for one in created))
+    alone = (clause[0] for clause in wanted.further if len(clause) == 1)
+    later = (one for one in alone if one.name in ("created", "started", "ended"))
+    for one in (*created, *(one for one in later if not one.is_not)):
+        since, until = one.value.bounds(now, wanted.tzinfo)
+        if since is not None and one.name == "created":
+            low, _ = _find_id_at(session, since - _CLOCKS_DIFFER)
+            found = replace(found, low=max(found.low, low))
+        if until is not None and until < now:
+            high, has_adopted = _find_id_at(session, until + _CLOCKS_DIFFER)
+            # An adopted job with a greater id may be older all the same.
+            if not has_adopted:
+                found = replace(found, high=min(found.high, high))
+    return found
 
 
 def _find_id_at(session: Session, moment: datetime) -> tuple[int, bool]:

@@ -299,8 +299,8 @@ def _freeze(
         reason=None,
         now=now,
     )
-    ids = _list_jobs_with_error(connection, request, jobs) if jobs.error else None
-    targets = transitions.freeze(connection, operation, jobs, now, most, ids)
+    jobs_of_texts = _find_jobs_of_texts(connection, request, jobs) if jobs.texts else {}
+    targets = transitions.freeze(connection, operation, jobs, now, most, jobs_of_texts)
     if not targets:
         raise _refuse(action.name, "nothing_matches", "no job matches: there is nothing to do")
     if targets > most:
@@ -322,10 +322,10 @@ def _freeze(
     )
 
 
-def _list_jobs_with_error(
+def _find_jobs_of_texts(
     connection: Connection, request: Request, jobs: JobFilter
-) -> Sequence[int]:
-    """The jobs whose errors have the searched text as the display policy shows them.
+) -> Mapping[str, Sequence[int]]:
+    """By searched text: the jobs whose errors have it as the display policy shows them.
 
     Refused when too many have an error, whatever it says: otherwise the refusal would reveal hidden text.
     """
@@ -335,9 +335,15 @@ def _list_jobs_with_error(
             "add a task, a queue or created:<1d, or choose them by the failure, such as failure:58"
         )
         raise _refuse(request.action.name, "too_many", says)
-    is_shown = shows(request.host.display, jobs)
-    found = transitions.list_errors(connection, jobs, request.now)
-    return [id for id, error in found if is_shown(error)]
+    is_shown = shows(request.host.display)
+    return {
+        text: [
+            id
+            for id, error in transitions.list_errors(connection, jobs, text, request.now)
+            if is_shown(error, text)
+        ]
+        for text in jobs.texts
+    }
 
 
 def judge_frozen(

@@ -181,13 +181,13 @@ def freeze(
     wanted: JobFilter,
     now: datetime,
     most: int,
-    ids: Sequence[int] | None = None,
+    jobs_of_texts: Mapping[str, Sequence[int]],
 ) -> int:
     """Write a row for each job that fits, and return how many: one more than `most` if there are.
 
-    With `ids` only for those of these jobs.
+    `jobs_of_texts` are the jobs whose errors have each searched text.
     """
-    return _run(connection, freeze_statement(operation, wanted, now, most, ids)).rowcount
+    return _run(connection, freeze_statement(operation, wanted, now, most, jobs_of_texts)).rowcount
 
 
 def count_errors(connection: Connection, wanted: JobFilter, now: datetime) -> int:
@@ -197,10 +197,10 @@ def count_errors(connection: Connection, wanted: JobFilter, now: datetime) -> in
 
 
 def list_errors(
-    connection: Connection, wanted: JobFilter, now: datetime
+    connection: Connection, wanted: JobFilter, text: str, now: datetime
 ) -> Sequence[tuple[int, str]]:
-    """Id and error of the jobs that fit, with the searched text in the error as it is stored."""
-    return _run(connection, list_errors_statement(wanted, now)).fetchall()
+    """Id and error of the jobs that fit, with this text in the error as it is stored."""
+    return _run(connection, list_errors_statement(wanted, text, now)).fetchall()
 
 
 def _run(connection: Connection, statement: Insert | Select[*tuple[Any, ...]]) -> Cursor[Any]:

@@ -9,7 +9,7 @@ import pytest
 
 from flask_opsjobs import ActionRefused, JobFilter
 from flask_opsjobs.jobs.perform.outcomes import Outcome
-from flask_opsjobs.jobs.search.filter import Created
+from flask_opsjobs.jobs.search.ranges import read_moments
 from flask_opsjobs.operations import operator as operators
 from flask_opsjobs.operations.operator import BulkOperator
 from tests.operations.conftest import FAILED, SAME, WHY, Operations
@@ -54,8 +54,8 @@ def test_it_freezes_each_job_with_its_facts(operations: Operations) -> None:
         (JobFilter(id=2), 1),
         (JobFilter(tag="red"), 1),
         (JobFilter.from_query([("args.text", "1")]), 1),
-        (JobFilter(created=Created(True, 1, "h")), 4),
-        (JobFilter(created=Created(False, 1, "h")), 0),
+        (JobFilter(created=read_moments("created", "<1h")), 4),
+        (JobFilter(created=read_moments("created", ">1h")), 0),
         (JobFilter(failure=1), 3),
         (JobFilter(failure=1, state="available"), 0),
         (JobFilter(failure=2), 0),
@@ -68,6 +68,10 @@ def test_it_freezes_each_job_with_its_facts(operations: Operations) -> None:
         (JobFilter(worker="worker-1"), 0),
         (JobFilter(worker="nobody"), 0),
         (JobFilter(incident=1), 0),
+        (JobFilter.from_query([("q", "boom -tag:red")]), 3),
+        (JobFilter.from_query([("q", "-boom")]), 1),
+        (JobFilter.from_query([("q", "boom OR tag:red attempts:0..1")]), 4),
+        (JobFilter.from_query([("q", "failure:1 OR failure:2 task:* -queue:mail")]), 3),
     ],
     ids=lambda value: str(getattr(value, "conditions", value))[:60],
 )
@@ -233,7 +237,7 @@ def test_the_text_of_an_error_chooses_as_the_display_policy_shows_it(
     operations.bench.host.display = Hiding()
     draft = operations.operator.draft("job.retry", JobFilter(error="boom"), actor="anna")
     assert [row["job_id"] for row in operations.receipts(draft.id)] == [1, 2]
-    narrow = JobFilter(error="boom", created=Created(False, 1, "h"))
+    narrow = JobFilter(error="boom", created=read_moments("created", ">1h"))
     for hidden in (JobFilter(error="token=abc"), JobFilter(error="token=a"), narrow):
         with pytest.raises(ActionRefused, match="no job matches"):
             operations.operator.draft("job.retry", hidden, actor="anna")

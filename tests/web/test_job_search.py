@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -65,6 +66,68 @@ def test_payload_is_searched_only_by_whom_may_see_it(
     assert not soup(get("/jobs").text).select("#f-args, #f-error")
 
 
+@pytest.mark.parametrize(
+    ("box", "marked"),
+    [
+        ("queue:mail colour:red", "colour:red"),
+        ("tag:eu -", "-"),
+        ("a OR OR b", "OR"),
+        ("queue:a queue:b", "queue:b"),
+        ('error:"say "no""', 'error:"say'),
+        ("created:2026-02-31 tag:eu", "created:2026-02-31"),
+    ],
+)
+def test_a_mistake_is_marked_below_the_box_and_the_text_is_kept(
+    box: str, marked: str, get: Get
+) -> None:
+    tree = soup(get("/jobs", 422, query_string={"q": box}).text)
+    assert tree.select_one("#q")["value"] == box
+    assert tree.select_one("#q")["aria-invalid"] == "true"
+    assert tree.select_one(".find .typed").text == f"The mistake is marked: {box}"
+    assert tree.select_one(".find mark").text == marked
+
+
+def test_words_are_searched_in_errors_by_whom_may_see_them(
+    get: Get, session: Session, access: Access
+) -> None:
+    found = make_job(session, "failed", error="GatewayTimeout: it timed out")
+    other = make_job(session, "failed", error="KeyError: 'x'")
+    session.commit()
+    assert _ids(get("/jobs", query_string={"q": 'gateway "timed out"'}).text) == [found.id]
+    assert _ids(get("/jobs", query_string={"q": "-gateway"}).text) == [other.id]
+    text = get("/jobs", query_string={"q": "gateway OR keyerror -state:finished"}).text
+    assert _ids(text) == [other.id, found.id]
+    links = soup(text).select(".hints a")
+    assert [a.text.split(" ×")[0] for a in links] == [
+        "error:gateway OR error:keyerror",
+        "-state:finished",
+    ]
+    assert _ids(get(str(links[0]["href"]).removeprefix("/ops/jobs")).text) == [other.id, found.id]
+    assert soup(text).select_one("#f-q")["value"] == (
+        "error:gateway OR error:keyerror -state:finished"
+    )
+    access.held -= {"payload.view"}
+    for box in ("-error:x", "task:a OR error:x", '"gateway"', "-args.a:1"):
+        assert "payload.view" in get("/jobs", 403, query_string={"q": box}).text
+    assert "neither a job's id" in get("/jobs?q=gateway", 422).text
+
+
+def test_times_are_read_in_the_zone_of_the_search(get: Get, session: Session) -> None:
+    job = make_job(session, created_at=datetime(2026, 3, 28, 23, 30, tzinfo=UTC))
+    session.commit()
+    asked = {"q": "created:2026-03-29", "zone": "Europe/Berlin"}
+    text = get("/jobs", query_string=asked).text
+    assert _ids(text) == [job.id]
+    assert soup(text).select_one("#q")["value"] == "created:2026-03-29 zone:Europe/Berlin"
+    assert _ids(get("/jobs", query_string={"q": "created:2026-03-29"}).text) == []
+    # The zone of the box counts, and a search without times has none.
+    in_box = {"q": "created:2026-03-29 zone:Europe/Berlin", "zone": "America/New_York"}
+    assert _ids(get("/jobs", query_string=in_box).text) == [job.id]
+    text = get("/jobs", query_string={"q": "task:nobody", "zone": "Europe/Berlin"}).text
+    assert soup(text).select_one("#q")["value"] == "task:nobody"
+    assert "no time zone" in get("/jobs", 422, query_string={**asked, "zone": "Mars"}).text
+
+
 class _Hides(ShowAll):
     def is_hidden_key(self, key: str) -> bool:
         return is_secret_key(key)
@@ -102,6 +165,10 @@ def hiding(make_app: Callable[..., Flask], opsjobs: OpsJobs) -> Get:
         'args.amount:"password=x"',
         "error:password=hunter",
         "tag:password=x",
+        "-args.token:abc",
+        "task:pay OR args.note:x",
+        "-error:password=hunter",
+        "tag:password=*",
     ],
 )
 def test_what_is_hidden_cannot_be_searched(box: str, hiding: Get, session: Session) -> None:
@@ -121,12 +188,13 @@ def test_a_secret_in_an_error_cannot_be_guessed_letter_by_letter(
 ) -> None:
     make_job(session, "failed", error="LoginError: password=hunter2 refused")
     session.commit()
-    for guess in ("hunter2", "unter", "=hunt"):
-        tree = soup(hiding("/jobs", query_string={"q": f"error:{guess}"}).text)
+    for guess in ("hunter2", "unter", "error:=hunt", "unter OR task:nobody", "unter2 -queue:mail"):
+        tree = soup(hiding("/jobs", query_string={"q": guess}).text)
         assert not tree.select("table.jobs")
         assert tree.select_one("nav.tabs b").text == "0"
         assert "hunter" not in hiding("/jobs.ndjson", query_string={"q": "error:refused"}).text
-    assert len(_ids(hiding("/jobs?q=error:refused").text)) == 1
+    for box in ("error:refused", "-unter2", "-unter3", "-nothing OR unter2"):
+        assert len(_ids(hiding("/jobs", query_string={"q": box}).text)) == 1
 
 
 @pytest.mark.parametrize("more", ["", " queue:default", " state:failed", " tag:eu"])

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, tzinfo
 from typing import Any
 
 from ..lifecycle import DEATHS, STATES
+from . import ranges
 from . import terms as search_terms
-from .terms import Argument, BadFilter, Term
+from .ranges import Moments
+from .terms import Argument, BadFilter, Pattern, Term
 
-QUALIFIERS = (
+# The qualifiers of which a filter has at most one value: each is a field of `JobFilter`.
+PLAIN = (
     "state",
     "queue",
     "task",
@@ -30,31 +32,70 @@ QUALIFIERS = (
     "worker",
     "incident",
 )
+TIMES = ("created", "due", "started", "ended")
+AMOUNTS: dict[str, Callable[[str, str], ranges.Amounts]] = {
+    "duration": ranges.read_duration,
+    "wait": ranges.read_duration,
+    "attempts": ranges.read_number,
+    "priority": ranges.read_number,
+    "memory": ranges.read_size,
+}
+QUALIFIERS = (*PLAIN, *TIMES[1:], *AMOUNTS, "zone")
+# Those whose value may have a `*`.
+NAMES = ("queue", "task", "tag", "workflow", "step", "batch", "deploy", "worker")
+# Those that a job can meet several times: a second one is a further condition.
+_REPEATED = ("tag", "error", "created")
 ORIGINS = ("opsjobs", "rq")
 LIMITS = (25, 50, 100)
 _MOST_ARGUMENTS = 8
+_MOST_TEXTS = 8
+_MOST_IDS = 500
+# What is no condition on a job.
+_OF_THE_WHOLE = ("limit", "zone")
 # Other parameters in the address of a list; the pages read them.
 _ELSEWHERE = ("before", "after", "selected")
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_SPAN = re.compile(r"([<>])([0-9]{1,5})([smhd])")
+
+class Ids(tuple[int, ...]):
+    """The ids of several jobs, written as `41,42`."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self))
 
 
 @dataclass(frozen=True)
-class Created:
-    """The condition that a job was enqueued less (`<2h`) or more (`>2h`) than some time ago."""
+class Condition:
+    """One condition on a job: the value of a qualifier, or anything but it."""
 
-    is_within: bool
-    amount: int
-    unit: str
+    name: str
+    value: Any
+    is_not: bool = False
 
     @property
-    def span(self) -> timedelta:
-        """The time between the boundary and now."""
-        return timedelta(**{_UNITS[self.unit]: self.amount})
+    def is_plain(self) -> bool:
+        """Whether it can be a field of a filter."""
+        is_known = self.name in PLAIN or search_terms.is_argument(self.name)
+        return is_known and not (self.is_not or isinstance(self.value, Pattern))
+
+    @property
+    def has_index(self) -> bool:
+        """Whether an index finds its jobs in any order: those of a tag, an argument or ids."""
+        is_indexed = self.name in ("tag", "id") or search_terms.is_argument(self.name)
+        return is_indexed and self.is_plain
+
+    @property
+    def needs_payload(self) -> bool:
+        """Whether it searches the payload."""
+        return self.name == "error" or search_terms.is_argument(self.name)
 
     def __str__(self) -> str:
-        return f"{'<' if self.is_within else '>'}{self.amount}{self.unit}"
+        return f"{'-' * self.is_not}{_write(self.name, self.value)}"
+
+
+# At least one of its conditions must be met.
+Clause = tuple[Condition, ...]
 
 
 @dataclass(frozen=True)
@@ -65,6 +106,8 @@ class JobFilter:
     {'queue': 'queue:mail'}
     >>> JobFilter.from_query([("q", "state:failed queue:mail")]) == JobFilter(state="failed", queue="mail")
     True
+    >>> JobFilter.from_query([("q", "refused OR tag:eu -queue:mail attempts:>=3")]).text
+    'error:refused OR tag:eu -queue:mail attempts:>=3'
     """
 
     state: str | None = None
@@ -72,9 +115,9 @@ class JobFilter:
     task: str | None = None
     tag: str | None = None
     error: str | None = None
-    created: Created | None = None
+    created: Moments | None = None
     origin: str | None = None
-    id: int | None = None
+    id: int | Ids | None = None
     # The id or the name of workflows, of a step in them, and of batches.
     workflow: int | str | None = None
     step: str | None = None
@@ -87,6 +130,10 @@ class JobFilter:
     worker: str | None = None
     incident: int | None = None
     args: tuple[Argument, ...] = ()
+    # What no field above can hold: a range, a pattern, a second value, `-term`, terms joined by OR.
+    further: tuple[Clause, ...] = ()
+    # The time zone of the times that are searched; None is UTC.
+    zone: str | None = None
     limit: int = LIMITS[0]
 
     @classmethod
@@ -94,26 +141,48 @@ class JobFilter:
         """The filter from the pairs of a query string. Empty values count as absent.
 
         `q` is the text of the search box; its qualifiers mean the same as the parameters of these names.
-        `args` is the text of a box that takes only arguments. Raises `BadFilter` at the first term that is
-        unknown, malformed or contradicts another, and its subclass `Unqualified` at a word without a
-        qualifier.
+        `args` is the text of a box that takes only arguments. The parameter `zone` counts when the box has
+        none. Raises `BadFilter` at the first term that is unknown, malformed or contradicts another.
         """
         found: dict[str, Any] = {}
-        for term in _terms(pairs):
-            parsed = _parse(term)
-            if found.setdefault(term.name, parsed) != parsed:
-                problem = f"is both {found[term.name]} and {parsed}; say it once"
-                raise BadFilter(term.name, problem)
+        further: dict[Clause, None] = {}
+        fields = [pair for pair in pairs if pair[1] and pair[0] not in _ELSEWHERE]
+        for terms in _clauses(fields):
+            clause = tuple(_read(term) for term in terms)
+            first = clause[0]
+            for one, term in zip(clause, terms, strict=True):
+                if one.name in _OF_THE_WHOLE and (len(clause) > 1 or one.is_not):
+                    raise BadFilter(one.name, "is one of the whole search", term.place)
+            if len(clause) == 1 and (first.is_plain or first.name in _OF_THE_WHOLE):
+                if found.setdefault(first.name, first.value) == first.value:
+                    continue
+                if first.name not in _REPEATED:
+                    problem = f"is both {found[first.name]} and {first.value}; say it once"
+                    raise BadFilter(first.name, problem, terms[0].place)
+            further[clause] = None
+        for name, value in fields:
+            if name == "zone":
+                found.setdefault("zone", _zone(value))
         args = tuple(found.pop(name) for name in sorted(found) if search_terms.is_argument(name))
-        if len(args) > _MOST_ARGUMENTS:
+        made = cls(args=args, further=tuple(further), **found)
+        made._require_few()
+        return made if made._needs_zone else made.but(zone=None)
+
+    def _require_few(self) -> None:
+        if len(self.args) > _MOST_ARGUMENTS:
             raise BadFilter("args", f"at most {_MOST_ARGUMENTS} arguments can be searched at once")
-        if "step" in found and "workflow" not in found:
+        if self.step is not None and self.workflow is None:
             raise BadFilter("step", "needs the workflow too, such as workflow:7 step:notify")
-        return cls(args=args, **found)
+        if len(self.texts) > _MOST_TEXTS:
+            raise BadFilter("error", f"at most {_MOST_TEXTS} texts can be searched at once")
 
     def to_query(self) -> dict[str, str]:
         """The fewest parameters of a URL that `from_query` reads as this filter."""
-        query = {name: str(value) for name, value in self._named if value is not None}
+        query = {name: _quote(name, value) for name, value in self._named if value is not None}
+        if self.further:
+            query["q"] = self.rest
+        if self.zone is not None:
+            query["zone"] = self.zone
         return query if self.limit == LIMITS[0] else query | {"limit": str(self.limit)}
 
     def but(self, **changes: Any) -> JobFilter:
@@ -126,18 +195,27 @@ class JobFilter:
             return self.but(args=tuple(one for one in self.args if one.name != name))
         if name == "workflow":  # a step is one of a workflow
             return self.but(workflow=None, step=None)
+        if name not in PLAIN and name != "zone":
+            return self.but(further=tuple(one for one in self.further if write_clause(one) != name))
         return self.but(**{name: None})
 
     @property
     def terms(self) -> dict[str, str]:
         """The conditions as a person types them into the search box. Without `state`, which has tabs."""
         pairs = (pair for pair in self._named if pair[0] != "state" and pair[1] is not None)
-        return {name: search_terms.write_term(name, value) for name, value in pairs}
+        found = {name: _write(name, value) for name, value in pairs}
+        found |= {text: text for text in map(write_clause, self.further)}
+        return found if self.zone is None else found | {"zone": f"zone:{self.zone}"}
 
     @property
     def text(self) -> str:
         """The text that the search box shows."""
         return " ".join(self.terms.values())
+
+    @property
+    def rest(self) -> str:
+        """The further conditions as the search box shows them."""
+        return " ".join(map(write_clause, self.further))
 
     @property
     def arguments(self) -> str:
@@ -147,12 +225,13 @@ class JobFilter:
     @property
     def conditions(self) -> str:
         """A text that is equal for filters with the same conditions. A cursor is valid only for its text."""
-        return repr([(name, str(value)) for name, value in self._named if value is not None])
+        return repr(sorted(self.but(limit=LIMITS[0]).to_query().items()))
 
     @property
     def is_search(self) -> bool:
         """Whether no index has these jobs in the order of a list: then a limited number is examined."""
-        return bool(self.args or self.tag or self.error or self.names_jobs or self.is_by_attempts)
+        has_index = self.args or self.tag or self.error or self.names_jobs or self.is_by_attempts
+        return bool(has_index or self.further)
 
     @property
     def names_jobs(self) -> bool:
@@ -168,34 +247,101 @@ class JobFilter:
     @property
     def needs_payload(self) -> bool:
         """Whether it searches the payload, which needs the permission `payload.view`."""
-        return bool(self.args or self.error)
+        return any(one.needs_payload for one in self.every_condition)
+
+    @property
+    def plain(self) -> Iterator[Condition]:
+        """The conditions that are fields of it. All must be met."""
+        return (Condition(name, value) for name, value in self._named if value is not None)
+
+    @property
+    def every_condition(self) -> Iterator[Condition]:
+        """Each condition of it, also those of which only one must be met and those that must not."""
+        yield from self.plain
+        yield from (condition for clause in self.further for condition in clause)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts that are searched in errors, each once."""
+        found = (one.value for one in self.every_condition if one.name == "error")
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def indexed_clauses(self) -> tuple[Clause, ...]:
+        """The further conditions that are tags, arguments or ids: an index finds their jobs."""
+        return tuple(one for one in self.further if all(each.has_index for each in one))
+
+    @property
+    def tzinfo(self) -> tzinfo:
+        """The time zone of the times that are searched."""
+        return (ranges.read_zone(self.zone) if self.zone else None) or UTC
+
+    @property
+    def _needs_zone(self) -> bool:
+        times = (one.value for one in self.every_condition if one.name in TIMES)
+        return any(one.needs_zone for one in times)
 
     @property
     def _named(self) -> Iterator[tuple[str, Any]]:
-        yield from ((name, getattr(self, name)) for name in QUALIFIERS)
+        yield from ((name, getattr(self, name)) for name in PLAIN)
         yield from ((argument.name, argument) for argument in self.args)
 
 
-def _terms(pairs: Iterable[tuple[str, str]]) -> Iterator[Term]:
+def write_clause(clause: Clause) -> str:
+    """The clause as a person types it into the search box."""
+    return " OR ".join(map(str, clause))
+
+
+def _write(name: str, value: Any) -> str:
+    return search_terms.write_term(name, _quote(name, value))
+
+
+def _quote(name: str, value: Any) -> str:
+    """The value as a parameter of a URL: a name with a `*` is in quotes, since it is no pattern."""
+    is_misleading = name in NAMES and isinstance(value, str) and "*" in value
+    return f'"{value}"' if is_misleading else str(value)
+
+
+def _clauses(pairs: Iterable[tuple[str, str]]) -> Iterator[list[Term]]:
     for name, value in pairs:
-        if name in _ELSEWHERE or not value:
-            continue
         if name == "q":
-            yield from search_terms.split_terms(value)
+            yield from search_terms.split_clauses(value)
         elif name == "args":
-            for term in search_terms.split_terms(value):
-                yield replace(term, name=f"args.{term.name.removeprefix('args.')}")
-        else:
-            yield search_terms.read_field(name, value)
+            yield from map(_make_arguments, search_terms.split_clauses(value))
+        elif name != "zone":
+            yield [search_terms.read_field(name, value)]
 
 
-def _parse(term: Term) -> Any:
-    if search_terms.is_argument(term.name):
+def _make_arguments(clause: list[Term]) -> list[Term]:
+    if unnamed := [term.value for term in clause if not term.name]:
+        raise BadFilter("args", f"what is {unnamed[0][:40]!r}? Write name:value")
+    names = (f"args.{term.name.removeprefix('args.')}" for term in clause)
+    return [replace(term, name=name, place=None) for term, name in zip(clause, names, strict=True)]
+
+
+def _read(term: Term) -> Condition:
+    name = term.name or "error"
+    try:
+        return Condition(name, _parse(name, term), term.is_not)
+    except BadFilter as error:
+        error.place = error.place or term.place
+        raise
+
+
+def _parse(name: str, term: Term) -> Any:
+    if search_terms.is_argument(name):
         return search_terms.read_argument(term)
-    if term.name not in _PARSERS:
+    if name in NAMES and "*" in term.value and not term.is_quoted:
+        return Pattern(search_terms.check_text(name, term.value))
+    if name in TIMES:
+        return ranges.read_moments(name, term.value)
+    if name in AMOUNTS:
+        return AMOUNTS[name](name, term.value)
+    if name not in _PARSERS:
         known = ", ".join((*QUALIFIERS, "args.NAME"))
-        raise BadFilter(term.name[:40], f"cannot be searched; known are {known}")
-    return _PARSERS[term.name](term.value)
+        problem = f"cannot be searched; known are {known}. In quotes it is searched in errors"
+        raise BadFilter(name[:40], problem)
+    return _PARSERS[name](term.value)
 
 
 def _one_of(qualifier: str, value: str, known: tuple[str, ...]) -> str:
@@ -205,20 +351,22 @@ def _one_of(qualifier: str, value: str, known: tuple[str, ...]) -> str:
     return value
 
 
-def _created(value: str) -> Created:
-    span = _SPAN.fullmatch(value.replace(" ", ""))
-    if span is None:
-        raise BadFilter(
-            "created", f"{value[:40]!r} is not a duration; write <2h or >3d, with s, m, h or d"
-        )
-    return Created(span[1] == "<", int(span[2]), span[3])
+def _zone(value: str) -> str:
+    if ranges.read_zone(value) is None:
+        raise BadFilter("zone", f"{value[:40]!r} is no time zone; write one such as Europe/Berlin")
+    return value
 
 
-def _id(value: str) -> int:
-    found = search_terms.read_job_id(value.strip())
-    if found is None:
-        raise BadFilter("id", f"{value[:40]!r} is neither a job's id nor an RQ id")
-    return found
+def _ids(value: str) -> int | Ids:
+    found = []
+    for part in value.split(","):
+        number = search_terms.read_job_id(part.strip())
+        if number is None:
+            raise BadFilter("id", f"{part[:40]!r} is neither a job's id nor an RQ id")
+        found.append(number)
+    if len(found) > _MOST_IDS:
+        raise BadFilter("id", f"at most {_MOST_IDS} ids can be searched at once")
+    return found[0] if len(found) == 1 else Ids(sorted(set(found)))
 
 
 def _group(qualifier: str, value: str) -> int | str:
@@ -248,9 +396,8 @@ _PARSERS = {
     "task": lambda value: search_terms.check_text("task", value),
     "tag": lambda value: search_terms.check_text("tag", value),
     "error": lambda value: search_terms.check_text("error", value),
-    "created": _created,
     "origin": lambda value: _one_of("origin", value, ORIGINS),
-    "id": _id,
+    "id": _ids,
     "workflow": lambda value: _group("workflow", value),
     "step": lambda value: search_terms.check_text("step", value),
     "batch": lambda value: _group("batch", value),
@@ -259,5 +406,6 @@ _PARSERS = {
     "deploy": lambda value: search_terms.check_text("deploy", value),
     "worker": lambda value: search_terms.check_text("worker", value),
     "incident": lambda value: _own("incident", "an incident", value),
+    "zone": _zone,
     "limit": _limit,
 }

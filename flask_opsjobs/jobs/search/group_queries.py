@@ -25,6 +25,7 @@ from ...core import sql
 from ...workers.queries import list_jobs_of
 from ..lifecycle import STATES
 from ..models import Job
+from .conditions import is_one_of
 from .filter import JobFilter
 from .index_scan import Range
 
@@ -62,20 +63,14 @@ def find_members(session: Session, wanted: JobFilter, found: Range) -> Members:
     if not all(ids for _, ids in groups) or not all(lists):
         return Members(jobs=())
     conditions = _conditions_of(session, wanted, groups, lists)
-    is_bounded = lists or wanted.step or wanted.args or wanted.tag or wanted.id is not None
+    has_index = wanted.args or wanted.tag or wanted.id is not None or wanted.indexed_clauses
+    is_bounded = lists or wanted.step or has_index
     if not is_bounded:
         (key, ids), *_ = groups
         others = conditions[1:]
         jobs, has_more = _list_jobs(session, wanted, found, getattr(Job, key), ids, others)
         return Members(jobs, is_cut=is_cut or has_more)
     return Members(conditions=conditions, is_cut=is_cut)
-
-
-def find_conditions(session: Session, wanted: JobFilter, table: Any) -> Members:
-    """The same as conditions on the columns of a subquery, without a list."""
-    groups, is_cut = _find_all_groups(session, wanted)
-    lists = _list_named_jobs(session, wanted)
-    return Members(conditions=_conditions_of(session, wanted, groups, lists, table), is_cut=is_cut)
 
 
 Groups = Sequence[tuple[str, Sequence[int]]]
@@ -110,16 +105,15 @@ def _conditions_of(
     wanted: JobFilter,
     groups: Groups,
     lists: Sequence[Sequence[int]],
-    table: Any = Job,
 ) -> tuple[ColumnElement[bool], ...]:
-    """The conditions that a row of `table` is a job of these groups, of the searched step, of the lists."""
-    conditions = tuple(is_one_of(getattr(table, key), ids) for key, ids in groups)
-    conditions += tuple(is_one_of(table.id, ids) for ids in lists)
+    """The conditions that a row is a job of these groups, of the searched step, of the lists."""
+    conditions = tuple(is_one_of(getattr(Job, key), ids) for key, ids in groups)
+    conditions += tuple(is_one_of(Job.id, ids) for ids in lists)
     if wanted.step is None:
         return conditions
     params = {"workflows": list(groups[0][1]), "name": wanted.step}
     steps = session.connection().exec_driver_sql(sql.load("list_jobs_of_step"), params)
-    return (*conditions[1:], is_one_of(table.id, list(steps.scalars())))
+    return (*conditions[1:], is_one_of(Job.id, list(steps.scalars())))
 
 
 @dataclass(frozen=True)
@@ -163,8 +157,8 @@ def _list_jobs(
     """
     most = _MOST_IDS if has_other_terms(wanted) else MOST_JOBS
     states = [wanted.state] if wanted.state else STATES
-    group = _values(ids, BigInteger(), "g")
-    state = _values(states, Text(), "s")
+    group = make_values(ids, BigInteger(), "g")
+    state = make_values(states, Text(), "s")
     bounds = (Job.id >= found.low, Job.id < found.high, *found.conditions, *others)
     newest = (
         select(key.label("group"), Job.state, Job.id)
@@ -191,13 +185,7 @@ def has_other_terms(wanted: JobFilter) -> bool:
     return bool(wanted.error or wanted.task or wanted.queue or wanted.origin)
 
 
-def _values(values: Sequence[Any], kind: BigInteger | Text, name: str) -> TableValuedAlias:
+def make_values(values: Sequence[Any], kind: BigInteger | Text, name: str) -> TableValuedAlias:
     """A table of one column, `value`."""
     rows = func.unnest(cast(list(values), ARRAY(kind)))
     return rows.table_valued(column("value", kind), name=name).render_derived()
-
-
-def is_one_of(key: Any, ids: Sequence[int]) -> ColumnElement[bool]:
-    """Like `IN`, with one parameter however many ids there are."""
-    condition: ColumnElement[bool] = key == func.any(cast(list(ids), ARRAY(BigInteger)))
-    return condition

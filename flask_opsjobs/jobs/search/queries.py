@@ -6,9 +6,9 @@ For a search that no index answers in the order of the list, the statements are 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -16,16 +16,10 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Select,
-    Text,
-    cast,
     func,
-    literal,
-    literal_column,
     null,
-    or_,
     select,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Session
 
 from ...core.db import LARGEST_ID
@@ -35,12 +29,12 @@ from .. import queries
 from ..lifecycle import STATES
 from ..models import Job
 from ..rows import Count, JobPage
-from .attempt_queries import MOST_ATTEMPTS, find_jobs_of_attempts
+from .attempt_queries import find_jobs_of_attempts
+from .conditions import Terms, contains, is_one_of
 from .filter import JobFilter
-from .group_queries import find_conditions, find_members, has_other_terms, is_one_of
+from .further_queries import IsShown, find_among_newest, keep_fitting
+from .group_queries import find_members, has_other_terms
 from .index_scan import PLAIN, Range, conditions_of, is_match
-
-IsShown = Callable[[str], bool]
 
 
 @dataclass(frozen=True)
@@ -80,8 +74,7 @@ def list_jobs(
 ) -> JobList:
     """The page of any filter, as `page_of_jobs` returns it, and the counts of its tabs.
 
-    `is_shown` tells whether an error contains the searched text as the viewer sees it: hidden text is not
-    searchable.
+    `is_shown` tells whether an error contains a text as the viewer sees it: hidden text is not searchable.
     """
     if not wanted.is_search:
         page = queries.page_of_jobs(session, wanted, now, before=before, after=after)
@@ -90,7 +83,7 @@ def list_jobs(
     counts = _count(everything)
     found = everything
     searched = everything.searched
-    if wanted.state and (searched.stopped_at_hits or searched.stopped_at_groups):
+    if wanted.state and searched.may_find_more_of_a_state:
         # Look for more of this state.
         found = find_hits(session, wanted, now, is_shown)
         counts |= {wanted.state: _count(found)[wanted.state]}
@@ -100,35 +93,48 @@ def list_jobs(
     return JobList(page, counts, found.searched)
 
 
-def shows(policy: DisplayPolicy, wanted: JobFilter) -> IsShown:
-    """A test whether an error still has the searched text after the display policy has cleaned it.
+def shows(policy: DisplayPolicy) -> IsShown:
+    """A test whether an error still has a text after the display policy has cleaned it.
 
     Without it a hidden secret could be guessed letter by letter from the number of hits.
     """
-    if not wanted.error:
-        return lambda _error: True
     display = Display(policy, may_see=True)
-    text = wanted.error.lower()
 
     @cache  # many jobs have the same error
-    def fits(error: str) -> bool:
-        return text in display.clean(error).lower()
+    def clean(error: str) -> str:
+        return display.clean(error).lower()
 
-    return fits
+    return lambda error, text: text.lower() in clean(error)
 
 
 def find_hits(session: Session, wanted: JobFilter, now: datetime, is_shown: IsShown) -> Hits:
-    """The jobs that a search finds within its limits."""
+    """The jobs that a search finds within its limits.
+
+    An index finds candidates for the conditions that have one; the further conditions are then examined of
+    each. Without such a condition the candidates are the newest jobs.
+    """
     found = queries.range_of(session, wanted, now)
     if wanted.is_by_attempts:
-        return _find_by_attempts(session, wanted, found, is_shown)
+        return _find_by_attempts(session, wanted, now, found, is_shown)
+    indexed = wanted.but(further=wanted.indexed_clauses)
+    if not indexed.is_search:
+        jobs, is_cut = find_among_newest(session, wanted, now, found, is_shown)
+        return Hits(jobs[:MOST_HITS], Searched(stopped_at_newest=is_cut or len(jobs) > MOST_HITS))
+    hits = _find_by_index(session, indexed, found, is_shown)
+    if not wanted.further:
+        return hits
+    further = JobFilter(further=wanted.further, zone=wanted.zone)
+    return Hits(keep_fitting(session, further, now, hits.ids, is_shown), hits.searched)
+
+
+def _find_by_index(session: Session, wanted: JobFilter, found: Range, is_shown: IsShown) -> Hits:
     if is_by_errors(wanted):
         return _find_by_errors(session, wanted, found, is_shown)
     members = find_members(session, wanted, found)
     if members.jobs is not None:
         listed = _read_listed(session, wanted, members.jobs)
         is_cut = members.is_cut or len(listed) > MOST_HITS
-        return _show(listed, is_shown, Searched(stopped_at_groups=is_cut))
+        return _show(wanted, listed, is_shown, Searched(stopped_at_groups=is_cut))
     everyone, found = found, replace(found, conditions=(*found.conditions, *members.conditions))
     # These GIN indexes need bitmap scans. No other index may be scanned instead.
     _allow(session, bitmapscan="on", indexscan="off")
@@ -139,7 +145,7 @@ def find_hits(session: Session, wanted: JobFilter, now: datetime, is_shown: IsSh
     if stopped:
         rows = _with_the_newest(session, wanted, found, everyone, rows)
     searched = Searched(stopped_at_hits=stopped, stopped_at_groups=members.is_cut)
-    return _show(rows, is_shown, searched)
+    return _show(wanted, rows, is_shown, searched)
 
 
 def _read_listed(
@@ -158,8 +164,9 @@ def _read_listed(
     return [row[:3] for row in fitting if row.error is not None or not wanted.error]
 
 
-def _show(rows: Sequence[Any], is_shown: IsShown, searched: Searched) -> Hits:
-    shown = [(job_id, state) for job_id, state, error in rows if error is None or is_shown(error)]
+def _show(wanted: JobFilter, rows: Sequence[Any], is_shown: IsShown, searched: Searched) -> Hits:
+    text = wanted.error
+    shown = [row[:2] for row in rows if text is None or is_shown(row[2], text)]
     return Hits(shown[:MOST_HITS], searched)
 
 
@@ -168,44 +175,24 @@ def _find_by_errors(session: Session, wanted: JobFilter, found: Range, is_shown:
 
     Otherwise, whether the search stopped at its limit would reveal hidden text.
     """
+    assert wanted.error is not None
+    text = wanted.error
     has_older = session.scalars(first_unsearched_error(found)).first() is not None
     rows = session.execute(newest_errors(wanted, found))
-    fitting = ((job_id, state) for job_id, state, error in rows if is_shown(error or ""))
+    fitting = ((job_id, state) for job_id, state, error in rows if is_shown(error or "", text))
     shown = list(islice(fitting, MOST_HITS + 1))
     stopped = len(shown) > MOST_HITS
     return Hits(shown[:MOST_HITS], Searched(stopped, has_older))
 
 
-def _find_by_attempts(session: Session, wanted: JobFilter, found: Range, is_shown: IsShown) -> Hits:
-    """The jobs of the newest attempts that fit. All other conditions filter these jobs.
-
-    The jobs are read by id alone: with another condition, the planner might scan another index.
-    """
-    failed = find_jobs_of_attempts(session, wanted, found)
-    if not failed.ids:
-        return Hits((), Searched(stopped_at_attempts=failed.is_cut))
-    columns = [*(getattr(Job, name) for name in PLAIN), *_columns_of(wanted)]
-    read = select(Job.id, *columns).where(is_one_of(Job.id, failed.ids), *found.conditions)
-    jobs = read.cte("jobs_of_attempts").prefix_with("MATERIALIZED", dialect="postgresql").c
-    members = find_conditions(session, wanted, jobs)
-    error: ColumnElement[Any] = jobs.error if wanted.error else null()
-    conditions = [*conditions_of(wanted, jobs), *members.conditions, *_indexed(wanted, jobs)]
-    conditions += [error.is_not(None)] if wanted.error else []
-    fitting = select(jobs.id, jobs.state, error).where(*conditions).order_by(jobs.id.desc())
-    searched = Searched(stopped_at_attempts=failed.is_cut, stopped_at_groups=members.is_cut)
-    return _show(session.execute(fitting.limit(MOST_ATTEMPTS)).all(), is_shown, searched)
-
-
-def _columns_of(wanted: JobFilter) -> list[Any]:
-    """The further columns that the conditions of the filter are about."""
-    columns: dict[Any, object] = {
-        Job.args: wanted.args,
-        Job.tags: wanted.tag,
-        Job.error: wanted.error,
-        Job.workflow_id: wanted.workflow,
-        Job.batch_id: wanted.batch,
-    }
-    return [column for column, value in columns.items() if value not in (None, ())]
+def _find_by_attempts(
+    session: Session, wanted: JobFilter, now: datetime, found: Range, is_shown: IsShown
+) -> Hits:
+    """The jobs of the newest attempts that fit. All other conditions are examined of each of these jobs."""
+    attempts = find_jobs_of_attempts(session, wanted, found)
+    others = wanted.but(failure=None, death=None, deploy=None)
+    jobs = keep_fitting(session, others, now, attempts.ids, is_shown)
+    return Hits(jobs[:MOST_HITS], Searched(stopped_at_attempts=attempts.is_cut))
 
 
 def _with_the_newest(
@@ -244,6 +231,8 @@ def _page(
     return JobPage(rows, before is not None, len(older) > limit)
 
 
+# None of the conditions that have an index depends on the time.
+_ANY_TIME = datetime.min.replace(tzinfo=UTC)
 # The number of hits that are examined: enough for any list, and fast to sort.
 MOST_HITS = 5_000
 # When there are more hits, an arbitrary part is found. Then all hits among this many newest jobs are added.
@@ -254,15 +243,22 @@ NEWEST_ERRORS = 20_000
 
 @dataclass(frozen=True)
 class Searched:
-    """Whether a search examined all jobs, or stopped at its limit of hits, errors, groups or attempts.
+    """Whether a search examined all jobs, or stopped at one of its limits.
 
-    Groups are workflows and batches.
+    Groups are workflows and batches. The newest are those jobs of which each is examined, since no index has
+    the conditions.
     """
 
     stopped_at_hits: bool = False
     stopped_at_errors: bool = False
     stopped_at_groups: bool = False
     stopped_at_attempts: bool = False
+    stopped_at_newest: bool = False
+
+    @property
+    def may_find_more_of_a_state(self) -> bool:
+        """Whether a search for one state alone may find more jobs of it."""
+        return self.stopped_at_hits or self.stopped_at_groups or self.stopped_at_newest
 
     @property
     def is_all(self) -> bool:
@@ -272,7 +268,8 @@ class Searched:
 
 def is_by_errors(wanted: JobFilter) -> bool:
     """Whether the search examines only the newest errors, since it has no other condition with an index."""
-    return bool(wanted.error and not wanted.args and not wanted.tag and not wanted.names_jobs)
+    has_index = wanted.args or wanted.tag or wanted.names_jobs or wanted.indexed_clauses
+    return bool(wanted.error and not has_index)
 
 
 def first_unsearched_error(found: Range) -> Select[int]:
@@ -304,7 +301,7 @@ def hits(wanted: JobFilter, found: Range) -> Select[int, str, str | None]:
 
 
 def _hits(wanted: JobFilter, bounds: list[ColumnElement[bool]]) -> Select[int, str, str | None]:
-    conditions = [*conditions_of(wanted), *bounds, *_indexed(wanted)]
+    conditions = [*conditions_of(wanted), *bounds, *Terms(wanted, _ANY_TIME).list_indexed()]
     error: ColumnElement[Any] = null()
     if wanted.error:
         # The caller checks which of these errors fit. Checked here, a frequent argument with a rare text in
@@ -326,30 +323,8 @@ def newest_errors(wanted: JobFilter, found: Range) -> Select[int, str, str | Non
     return statement.where(*conditions).order_by(seen.id.desc())
 
 
-def _indexed(wanted: JobFilter, table: Any = Job) -> list[ColumnElement[bool]]:
-    """The conditions that have an index: on the arguments, the tags and the id."""
-    found: list[ColumnElement[bool]] = []
-    for argument in wanted.args:
-        shapes = (cast(literal(shape, Text), JSONB) for shape in argument.shapes)
-        found.append(or_(*(table.args.contains(shape) for shape in shapes)))
-    if wanted.tag is not None:
-        tagged = table.tags.bool_op("@>")(cast([wanted.tag], ARRAY(Text)))
-        # The index is partial, without jobs that have no tags: the planner uses it only with this condition.
-        found += [tagged, table.tags != literal_column("'{}'::text[]")]
-    if wanted.id is not None:
-        found.append(table.id == wanted.id)
-    return found
-
-
 def within(found: Range, key: Any = Job.id) -> list[ColumnElement[bool]]:
     """The conditions that a job is in the range. With an expression as `key` no index is used for them."""
     bounds = [key >= found.low] if found.low > 0 else []
     bounds += [key < found.high] if found.high < LARGEST_ID else []
     return [*bounds, *found.conditions]
-
-
-def contains(column: Any, text: str) -> ColumnElement[bool]:
-    """The condition that a column holds the text, in any case."""
-    escaped = text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
-    # The backslash escapes by default. Named, SQLAlchemy before 2.1 doubles it outside of a session.
-    return column.ilike(f"%{escaped}%")  # type: ignore[no-any-return]

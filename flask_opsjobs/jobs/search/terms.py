@@ -1,4 +1,9 @@
-"""Parses what a person types: the terms `name:value` of the search box, values of arguments, and ids."""
+"""Parses what a person types: the terms `name:value` of the search box, values of arguments, and ids.
+
+A term is `name:value`, `name:"a value"`, or a word alone, which searches errors. `-` before it negates it,
+and `OR` between two terms joins them: a search is a list of clauses, of which all must match, and a clause is
+a list of terms, of which one must match.
+"""
 
 from __future__ import annotations
 
@@ -15,38 +20,60 @@ LONGEST = 200
 _DEEPEST = 8
 _ARGS = "args."
 
-_TERM = re.compile(r'(?:(?P<name>[\w.-]+):)?(?:"(?P<quoted>[^"]*)"|(?P<bare>[^\s"]*))(?=\s|$)')
+# A longer address would be refused by most web servers.
+_MOST_TERMS = 100
+_OR = "OR"
+_TERM = re.compile(
+    r'(?P<minus>-?)(?:(?P<name>[\w.][\w.-]*):)?(?:"(?P<quoted>[^"]*)"|(?P<bare>[^\s"]*))(?=\s|$)'
+)
 # Numbers that Postgres' numeric certainly holds; a longer one is searched only as a text.
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,40})(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,2})?")
 _WORDS = ("true", "false", "null")
 
 
 class BadFilter(OpsJobsError):
-    """A filter cannot be read; the message names the qualifier and says what is allowed."""
+    """A filter cannot be read; the message names the qualifier and says what is allowed.
 
-    def __init__(self, qualifier: str, problem: str) -> None:
-        self.qualifier = qualifier
-        super().__init__(f"{qualifier}: {problem}")
-
-
-class Unqualified(BadFilter):
-    """A word has no qualifier; `rest` is the search without it.
-
-    A caller with a database may find it as a name.
+    `place` is where the mistake is in the text of the search box, as (begin, end); None when it is elsewhere.
     """
 
-    def __init__(self, word: str, rest: str) -> None:
-        self.word, self.rest = word, rest
-        super().__init__("search", f"what is {word[:40]!r}? Write task:{word[:40] or 'name'}")
+    def __init__(self, qualifier: str, problem: str, place: tuple[int, int] | None = None) -> None:
+        self.qualifier, self.place = qualifier, place
+        super().__init__(f"{qualifier}: {problem}")
 
 
 @dataclass(frozen=True)
 class Term:
-    """One term `name:value`. A value in quotes is always a text, even when it looks like a number."""
+    """One term `name:value`, and its place in the text. A word alone has no name.
+
+    A value in quotes is always a text, even when it looks like a number or has a `*`.
+    """
 
     name: str
     value: str
     is_quoted: bool
+    is_not: bool = False
+    place: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A name with `*` for any characters: `send_*`."""
+
+    text: str
+
+    @property
+    def like(self) -> str:
+        """The same for the operator LIKE of Postgres, with a backslash to escape."""
+        return escape_like(self.text).replace("*", "%")
+
+    def fits(self, name: str) -> bool:
+        """Whether a name is one of these."""
+        expression = ".*".join(map(re.escape, self.text.split("*")))
+        return re.fullmatch(expression, name, re.DOTALL) is not None
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -97,36 +124,67 @@ def read_argument(term: Term) -> Argument:
 def read_field(name: str, value: str) -> Term:
     """A parameter of a URL as a term; quotes mean the same as in the search box."""
     is_quoted = len(value) > 1 and value[0] == value[-1] == '"'
-    return Term(name, value[1:-1] if is_quoted and is_argument(name) else value, is_quoted)
+    return Term(name, value[1:-1] if is_quoted else value, is_quoted)
 
 
-def split_terms(text: str) -> Iterator[Term]:
-    """The terms of a search box.
-
-    Raises `Unqualified` at a word without a qualifier, `BadFilter` at any other error.
-    """
+def split_clauses(text: str) -> list[list[Term]]:
+    """The terms of a search box, by clause. Raises `BadFilter`, with the place of the mistake."""
     refuse_control_characters("search", text)
+    clauses: list[list[Term]] = []
+    number = 0
+    # The place of an OR that waits for its second term.
+    joins: tuple[int, int] | None = None
+    for term in _split_terms(text):
+        if term.name == "" and term.value == _OR and not (term.is_quoted or term.is_not):
+            if joins or not clauses:
+                raise BadFilter("search", "OR joins the terms before and after it", term.place)
+            joins = term.place
+            continue
+        number += 1
+        if number > _MOST_TERMS:
+            raise BadFilter(
+                "search", f"at most {_MOST_TERMS} terms can be searched at once", term.place
+            )
+        if joins:
+            clauses[-1].append(term)
+        else:
+            clauses.append([term])
+        joins = None
+    if joins:
+        raise BadFilter("search", "OR joins the terms before and after it", joins)
+    return clauses
+
+
+def _split_terms(text: str) -> Iterator[Term]:
     at = 0
     while text[at:].strip():
         at += len(text[at:]) - len(text[at:].lstrip())
         found = _TERM.match(text, at)
         if found is None:
+            rest = text[at:].split(maxsplit=1)[0]
             problem = f"cannot read {text[at : at + 40]!r}; a value in quotes ends with a quote"
-            raise BadFilter("search", problem)
+            raise BadFilter("search", problem, (at, at + len(rest)))
+        place = (at, found.end())
         is_quoted = found["quoted"] is not None
-        value = found["quoted"] if is_quoted else found["bare"]
-        if not found["name"]:
-            raise Unqualified(value, f"{text[:at]}{text[found.end() :]}".strip())
-        if not value and not (is_quoted and is_argument(found["name"])):
-            raise BadFilter(found["name"], "needs a value")
-        yield Term(found["name"], value, is_quoted)
+        name, value = found["name"] or "", found["quoted"] if is_quoted else found["bare"]
+        if not name and not value:
+            raise BadFilter("search", f"{found[0]!r} needs a word or a term", place)
+        if not value and not (is_quoted and is_argument(name)):
+            raise BadFilter(name, "needs a value", place)
+        yield Term(name, value, is_quoted, bool(found["minus"]), place)
         at = found.end()
 
 
 def write_term(name: str, value: Any) -> str:
     """The term as a person types it into the search box."""
     text = str(value)
-    return f'{name}:"{text}"' if re.search(r"\s", text) and text[0] != '"' else f"{name}:{text}"
+    is_bare = text[:1] == '"' or not re.search(r"\s", text)
+    return f"{name}:{text}" if is_bare else f'{name}:"{text}"'
+
+
+def escape_like(text: str) -> str:
+    """The text as a pattern of LIKE that only it matches."""
+    return text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
 
 
 def check_text(qualifier: str, value: str) -> str:

@@ -247,7 +247,7 @@ def _more(view: PreviewView, read: Reading) -> More | None:
     if wanted is None or not (wanted.state or wanted.terms):
         return None
     done = [int(item.target.partition("/")[2]) for item in items]
-    is_shown = list_request.is_shown(wanted)
+    is_shown = list_request.is_shown()
     counts = list_jobs(read.session, wanted, read.now, is_shown=is_shown).counts
     total = counts[wanted.state] if wanted.state else Count.sum(counts.values())
     states = [row.state for row in list_rows(read.session, done)]

@@ -12,6 +12,7 @@ class Problem(Exception):
     """An error that becomes a page with this HTTP status. `todo` is a sentence, `command` a command to type.
 
     `searches` are suggestions for the search box, `retry_after` is in seconds, `link` is (address, text).
+    `place` is where the mistake is in the text of the search box.
     """
 
     status: int
@@ -23,6 +24,7 @@ class Problem(Exception):
     searches: tuple[str, ...] = ()
     retry_after: int = 0
     link: tuple[str, str] | None = None
+    place: tuple[int, int] | None = None
 
 
 def not_signed_in(permission: str | None, sign_in: str | None = None) -> Problem:
@@ -293,9 +295,11 @@ def too_long() -> Problem:
     return Problem(414, "Address too long", "The address of this page is longer than any we make.")
 
 
-def unreadable(what: str) -> Problem:
-    """A filter, cursor or form that cannot be read; `what` says why."""
-    return Problem(422, "Cannot read this", what, "Correct it, or start from all jobs.")
+def unreadable(what: str, *, place: tuple[int, int] | None = None) -> Problem:
+    """A filter, cursor or form that cannot be read; `what` says why, `place` where in the search box."""
+    return Problem(
+        422, "Cannot read this", what, "Correct it, or start from all jobs.", place=place
+    )
 
 
 def no_draft(action: str, code: str | None, says: str) -> Problem:

@@ -9,7 +9,7 @@ from typing import Any
 from flask import Response
 
 from ...core.display import Display
-from ...jobs.search import attempt_queries, group_queries
+from ...jobs.search import attempt_queries, further_queries, group_queries
 from ...jobs.search import queries as search_queries
 from ...jobs.search.export_queries import ExportRow, batch_of_jobs, list_jobs_in_full
 from ...jobs.search.filter import JobFilter
@@ -45,7 +45,7 @@ def _answer(kind: str) -> Response:
     wanted = asked.wanted
     if wanted.is_search:
         with reading() as read:
-            found = find_hits(read.session, wanted, read.now, list_request.is_shown(wanted))
+            found = find_hits(read.session, wanted, read.now, list_request.is_shown())
         rows, note = _batches_of(wanted, found), _tell(found)
     else:
         rows, note = _batches(wanted), ""
@@ -93,6 +93,10 @@ def _tell(found: Hits) -> str:
         return (
             f"Searched the newest {attempt_queries.MOST_ATTEMPTS} attempts of the failure, the death or the "
             "deploy."
+        )
+    if found.searched.stopped_at_newest:
+        return (
+            f"Searched the newest {further_queries.MOST_NEWEST} jobs of its task, queue or state."
         )
     if found.searched.stopped_at_errors:
         return f"Searched the newest {search_queries.NEWEST_ERRORS} jobs with an error."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
@@ -11,10 +11,14 @@ from flask import request, url_for
 from ...core.display import Display
 from ...jobs.rows import JobPage
 from ...jobs.search.filter import JobFilter
+from ...jobs.search.further_queries import IsShown
 from ...jobs.search.queries import shows
-from ...jobs.search.terms import Argument, BadFilter, Unqualified
+from ...jobs.search.terms import Argument, BadFilter, Pattern, split_clauses
 from ..app import access, problems, references
 from ..app.host import host
+
+# The names of these are shown as they are.
+_PUBLIC = ("state", "queue", "task", "origin", "death")
 
 
 @dataclass(frozen=True)
@@ -46,15 +50,20 @@ class ListRequest:
         )
 
 
-def find_word() -> Unqualified | None:
-    """The first word of the search box without a qualifier; None when there is none, or on a syntax error."""
+def list_words() -> Iterator[tuple[str, str]]:
+    """The words alone in the search box, which may be names, each with the rest of the box.
+
+    None in quotes, negated or joined by OR, and none of a text that cannot be read.
+    """
+    box = request.args.get("q", "")
     try:
-        JobFilter.from_query(request.args.items(multi=True))
-    except Unqualified as found:
-        return found
+        clauses = split_clauses(box)
     except BadFilter:
-        pass
-    return None
+        return
+    for term, *others in clauses:
+        if not (others or term.name or term.is_quoted or term.is_not) and term.place:
+            begin, end = term.place
+            yield term.value, f"{box[:begin]}{box[end:]}".strip()
 
 
 def read_fields() -> JobFilter:
@@ -96,7 +105,7 @@ def read_searchable(pairs: Iterable[tuple[str, str]]) -> JobFilter:
     try:
         wanted = JobFilter.from_query(pairs)
     except BadFilter as error:
-        raise problems.unreadable(f"{error}.") from error
+        raise problems.unreadable(f"{error}.", place=error.place) from error
     _require_searchable(wanted)
     return wanted
 
@@ -117,9 +126,9 @@ def read_address(address: str) -> JobFilter | None:
     return wanted
 
 
-def is_shown(wanted: JobFilter) -> Callable[[str], bool]:
-    """A test whether an error still matches the search after the display policy has cleaned it."""
-    return shows(host().display, wanted)
+def is_shown() -> IsShown:
+    """A test whether an error still has a text after the display policy has cleaned it."""
+    return shows(host().display)
 
 
 def _position(side: str, wanted: JobFilter) -> int | None:
@@ -140,24 +149,18 @@ def _require_searchable(wanted: JobFilter) -> None:
     if wanted.needs_payload and not access.may_see_payload():
         raise problems.denied(access.PAYLOAD)
     display = Display(host().display, may_see=True)
-    for argument in wanted.args:
-        if _is_redacted(argument, wanted) or any(map(display.hides, argument.path)):
+    for one in wanted.every_condition:
+        value = one.value
+        if isinstance(value, Argument):
+            if _is_redacted(value, wanted) or any(map(display.hides, value.path)):
+                raise problems.unreadable(
+                    f"{one.name}: this argument is hidden, so it cannot be searched."
+                )
+            value = value.value
+        text = value.text if isinstance(value, Pattern) else value
+        if one.name not in _PUBLIC and isinstance(text, str) and display.clean(text) != text:
             raise problems.unreadable(
-                f"{argument.name}: this argument is hidden, so it cannot be searched."
-            )
-    texts = {one.name: one.value for one in wanted.args} | {
-        "tag": wanted.tag,
-        "error": wanted.error,
-        "workflow": wanted.workflow,
-        "step": wanted.step,
-        "batch": wanted.batch,
-        "deploy": wanted.deploy,
-        "worker": wanted.worker,
-    }
-    for name, text in texts.items():
-        if isinstance(text, str) and display.clean(text) != text:
-            raise problems.unreadable(
-                f"{name}: the display policy hides such a value, so it cannot be searched."
+                f"{one.name}: the display policy hides such a value, so it cannot be searched."
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 
 from flask import Response, redirect, request, url_for
@@ -14,11 +15,11 @@ from ...core.reading import Reading
 from ...jobs import queries
 from ...jobs.lifecycle import DEATHS, MEANINGS, STATES
 from ...jobs.rows import Count
-from ...jobs.search import attempt_queries, group_queries, terms
+from ...jobs.search import attempt_queries, further_queries, group_queries, terms
 from ...jobs.search import queries as search_queries
 from ...jobs.search.filter import LIMITS, ORIGINS, JobFilter
 from ...jobs.search.queries import list_jobs
-from ...jobs.search.terms import Unqualified, write_term
+from ...jobs.search.terms import write_term
 from ...operations.targets import MOST_JOBS
 from ...queues.queries import list_queue_names
 from ..app import access, pages, problems
@@ -29,6 +30,8 @@ from . import list_request, suggestions
 from .list_request import ListRequest
 from .selection import list_bulk_actions
 
+# Of so many words alone in the search box it is looked up whether they are names.
+_MOST_WORDS = 4
 # The qualifiers that name a workflow or a batch, and the permission to see them.
 _GROUPS = {"workflow": "workflows.view", "batch": "batches.view"}
 # Those that ask for a value have a form on the page of one job, and a repair is offered where the fault is.
@@ -40,8 +43,8 @@ _JOB_ACTIONS = [
 def page() -> AnyResponse:
     """The document: search box, tabs, table."""
     try:
-        if word := list_request.find_word():
-            return _name(word)
+        if named := _find_name():
+            return named
         asked = list_request.read_list_request()
     except Problem as fault:
         if fault.status != HTTPStatus.UNPROCESSABLE_ENTITY:
@@ -109,7 +112,7 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
         read.now,
         before=asked.before,
         after=asked.after,
-        is_shown=list_request.is_shown(wanted),
+        is_shown=list_request.is_shown(),
     )
     everything = Count.sum(found.counts.values())
     return pages.part(
@@ -124,6 +127,7 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
         most=search_queries,
         group_queries=group_queries,
         attempt_queries=attempt_queries,
+        further_queries=further_queries,
         older=asked.cursor("before", found.page),
         newer=asked.cursor("after", found.page),
         limits=LIMITS,
@@ -135,19 +139,26 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
     )
 
 
-def _name(word: Unqualified) -> AnyResponse:
-    """Redirect from a word without a qualifier to the job or the search that it means."""
-    term = _find_term(word.word)
-    if term is None:
-        raise problems.unknown_word(word.word)
-    name, value = term
-    if name == "id" and not word.rest:
-        return redirect(url_for("opsjobs.job", job_id=value), 303)
-    query: dict[str, Any] = dict(list_request.read_fields().to_query())
-    query["q"] = f"{word.rest} {write_term(name, value)}".strip()
-    if selected := request.args.get("selected"):
-        query["selected"] = selected
-    return redirect(url_for("opsjobs.jobs", **query), 303)
+def _find_name() -> AnyResponse | None:
+    """Redirect from a word alone that is an id or a name to the job or the search that it means.
+
+    None when no word is one: then words are searched in errors.
+    """
+    for word, rest in islice(list_request.list_words(), _MOST_WORDS):
+        term = _find_term(word)
+        if term is None:
+            if not access.may_see_payload():
+                raise problems.unknown_word(word)
+            continue
+        name, value = term
+        if name == "id" and not rest:
+            return redirect(url_for("opsjobs.job", job_id=value), 303)
+        query: dict[str, Any] = dict(list_request.read_fields().to_query())
+        query["q"] = f"{rest} {write_term(name, value)}".strip()
+        if selected := request.args.get("selected"):
+            query["selected"] = selected
+        return redirect(url_for("opsjobs.jobs", **query), 303)
+    return None
 
 
 def jump() -> AnyResponse:

@@ -1,0 +1,245 @@
+"""Writes the conditions of a search as expressions of SQL, in which each value is a bound parameter.
+
+They ask the tables of other domains by name, since those domains are above this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Text,
+    and_,
+    case,
+    cast,
+    column,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    table,
+    true,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+from ...workers.models import Worker
+from ..lifecycle import FINAL
+from ..models import Attempt, Job
+from .filter import TIMES, Clause, Condition, JobFilter
+from .ranges import Amounts, Moments
+from .terms import Argument, Pattern, escape_like
+
+_WORKFLOWS = table("workflows", column("id"), column("name"), schema="opsjobs")
+_BATCHES = table("batches", column("id"), column("name"), schema="opsjobs")
+_STEPS = table("steps", column("job_id"), column("name"), schema="opsjobs")
+_FAILURES = table("failures", column("id"), column("key"), schema="opsjobs")
+_DEPLOYS = table("deploys", column("id"), column("version"), schema="opsjobs")
+_INCIDENTS = table("incidents", column("id"), column("facts", JSONB), schema="opsjobs")
+_OF_ATTEMPTS = ("failure", "death", "deploy")
+# Whose end was that of a run: other jobs ended while they waited.
+_RAN = ("returned", "exhausted")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the conditions of one search are compared with: the time, and the jobs of each text in errors.
+
+    `is_examined`: of each of some given jobs it is examined whether it fits. Then what belongs to it, such as
+    its attempts, is looked up by its id. Otherwise the planner may read all attempts of a failure first.
+    """
+
+    wanted: JobFilter
+    now: datetime
+    jobs_of_texts: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    is_examined: bool = False
+
+    def all_met(self) -> ColumnElement[bool]:
+        """Whether a job meets all conditions of the filter. No index is walked for it."""
+        return and_(true(), *(condition.is_(True) for condition in self.list_all()))
+
+    def list_indexed(self) -> list[ColumnElement[bool]]:
+        """The conditions that have an index which finds jobs in any order: arguments, tags and ids."""
+        plain = [self.find(one) for one in self.wanted.plain if one.has_index]
+        return [*plain, *map(self._is_met, self.wanted.indexed_clauses)]
+
+    def list_all(self, *, with_texts: bool = True) -> list[ColumnElement[bool]]:
+        """All conditions of the filter, from which a planner may choose an index.
+
+        Without those that ask for a text in an error, if `with_texts` is False.
+        """
+        plain = (one for one in self.wanted.plain if one.name not in _OF_ATTEMPTS)
+        met = [self.find(one) for one in plain if with_texts or one.name != "error"]
+        # One attempt must meet all of them.
+        of_attempt = [
+            condition
+            for one in self.wanted.plain
+            if one.name in _OF_ATTEMPTS
+            for condition in _attempt_conditions(one.name, one.value)
+        ]
+        met += [self._has_attempt(*of_attempt)] if of_attempt else []
+        for clause in self.wanted.further:
+            if with_texts or all(one.name != "error" for one in clause):
+                met.append(self._is_met(clause))
+        return met
+
+    def _is_met(self, clause: Clause) -> ColumnElement[bool]:
+        return or_(*(self._is_true(one) for one in clause))
+
+    def _is_true(self, one: Condition) -> ColumnElement[bool]:
+        met = self.find(one)
+        return met.is_not(True) if one.is_not else met
+
+    def find(self, one: Condition) -> ColumnElement[bool]:
+        """The condition without its negation."""
+        name, value = one.name, one.value
+        if isinstance(value, Argument):
+            shapes = (cast(literal(shape, Text), JSONB) for shape in value.shapes)
+            return or_(*(Job.args.contains(shape) for shape in shapes))
+        if name in TIMES:
+            return self._is_in(getattr(Job, f"{name}_at"), name, value)
+        match name:
+            case "error":
+                return is_one_of(Job.id, self.jobs_of_texts[value])
+            case "state" | "queue" | "task" | "origin":
+                return _is_named(getattr(Job, name).expression, value)
+            case "tag":
+                return _has_tag(value)
+            case "id":
+                return is_one_of(Job.id, [value] if isinstance(value, int) else value)
+            case "duration" | "wait" | "attempts" | "priority" | "memory":
+                return self._is_between(name, value)
+            case "failure" | "death" | "deploy":
+                return self._has_attempt(*_attempt_conditions(name, value))
+        return self._is_of(name, value)
+
+    def _is_in(self, moment: Any, name: str, wanted: Moments) -> ColumnElement[bool]:
+        since, until = wanted.bounds(self.now, self.wanted.tzinfo)
+        if name == "due" and wanted.is_ago and until is None:
+            until = self.now
+        met = [moment.is_not(None)]
+        if since is not None:
+            # Of a span from now: less than so long ago. A day begins with its first moment.
+            is_open = wanted.is_ago
+            met.append(moment > since if is_open else moment >= since)
+        if until is not None:
+            met.append(moment <= until if wanted.is_ago else moment < until)
+        return and_(*met)
+
+    def _is_between(self, name: str, wanted: Amounts) -> ColumnElement[bool]:
+        if name == "memory":
+            return self._has_attempt(*_within(Attempt.max_rss_kb * 1024, wanted, int))
+        if name in ("attempts", "priority"):
+            counted = {"attempts": Job.attempt, "priority": Job.priority}[name]
+            return and_(*_within(counted, wanted, int))
+        measured = make_duration(self.now) if name == "duration" else make_wait(self.now)
+        return and_(*_within(measured, wanted, lambda seconds: timedelta(seconds=seconds)))
+
+    def _has_attempt(self, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+        """Whether one attempt of the job meets these conditions."""
+        return self._has(Attempt.job_id, Job.id, *conditions)
+
+    def _has(self, key: Any, of_job: Any, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+        """Whether a row of another table with this value of the job meets these conditions."""
+        # A planner hashes all rows that meet the conditions only for an equality.
+        same = (key >= of_job, key <= of_job) if self.is_examined else (key == of_job,)
+        return exists(select(1).where(*same, *conditions).correlate(Job))
+
+    def _is_of(self, name: str, value: Any) -> ColumnElement[bool]:
+        """Whether a job is of a workflow, a batch, a step, a worker or an incident."""
+        match name:
+            case "workflow" | "batch" if isinstance(value, int):
+                return {"workflow": Job.workflow_id, "batch": Job.batch_id}[name] == value
+            case "workflow":
+                return self._has(
+                    _WORKFLOWS.c.id, Job.workflow_id, _is_named(_WORKFLOWS.c.name, value)
+                )
+            case "batch":
+                return self._has(_BATCHES.c.id, Job.batch_id, _is_named(_BATCHES.c.name, value))
+            case "step":
+                return self._has(_STEPS.c.job_id, Job.id, _is_named(_STEPS.c.name, value))
+            case "worker":
+                workers = select(Worker.id).where(_is_named(Worker.name, value))
+                runs = and_(Job.state == "started", Job.worker_id.in_(workers))
+                has_taken = and_(Job.state == "queued", Job.reserved_by.in_(workers))
+                return and_(or_(runs, has_taken), Job.origin == "opsjobs")
+        named = func.jsonb_array_elements_text(_INCIDENTS.c.facts["jobs"]).cast(BigInteger)
+        return Job.id.in_(select(named).where(_INCIDENTS.c.id == value))
+
+
+def make_duration(now: datetime) -> ColumnElement[Any]:
+    """How long the last run of a job took, or takes until now; NULL without one."""
+    end = case(
+        (Job.state == "started", literal(now, Job.ended_at.type)),
+        (Job.ended_by.in_(_RAN), Job.ended_at),
+    )
+    return end - Job.started_at
+
+
+def make_wait(now: datetime) -> ColumnElement[Any]:
+    """How long a job waited after it was due: until it began, until it ended, or until now.
+
+    NULL while it is not due yet, or waits for another job.
+    """
+    has_begun = or_(Job.state == "started", Job.ended_by.in_(_RAN))
+    end = case(
+        (has_begun, func.greatest(Job.started_at, Job.due_at)),
+        (Job.state.in_(FINAL), Job.ended_at),
+        (Job.state != "deferred", literal(now, Job.ended_at.type)),
+    )
+    return case((end >= Job.due_at, end - Job.due_at))
+
+
+def _within(value: Any, wanted: Amounts, make: Any) -> list[ColumnElement[bool]]:
+    met: list[ColumnElement[bool]] = []
+    if wanted.low is not None:
+        low = make(wanted.low)
+        met.append(value > low if wanted.is_above else value >= low)
+    if wanted.high is not None:
+        high = make(wanted.high)
+        met.append(value < high if wanted.is_below else value <= high)
+    return met
+
+
+def _is_named(name: Any, value: str | Pattern) -> ColumnElement[bool]:
+    met: ColumnElement[bool] = (
+        name.like(value.like) if isinstance(value, Pattern) else name == value
+    )
+    return met
+
+
+def _has_tag(value: str | Pattern) -> ColumnElement[bool]:
+    # The index is partial, without jobs that have no tags: the planner uses it only with this condition.
+    some = Job.tags != cast([], ARRAY(Text))
+    if not isinstance(value, Pattern):
+        return and_(Job.tags.bool_op("@>")(cast([value], ARRAY(Text))), some)
+    tag = func.unnest(Job.tags).table_valued("tag").render_derived()
+    return and_(some, exists(select(1).select_from(tag).where(tag.c.tag.like(value.like))))
+
+
+def _attempt_conditions(name: str, value: Any) -> list[ColumnElement[bool]]:
+    """The conditions on an attempt that has this failure, death or deploy."""
+    if name == "failure":
+        key = select(_FAILURES.c.key).where(_FAILURES.c.id == value).scalar_subquery()
+        return [Attempt.failure_key == key, Attempt.failure_key.is_not(None)]
+    if name == "death":
+        return [Attempt.death == value]
+    versions = select(_DEPLOYS.c.id).where(_is_named(_DEPLOYS.c.version, value))
+    return [Attempt.deploy_id.in_(versions)]
+
+
+def is_one_of(key: Any, ids: Sequence[int]) -> ColumnElement[bool]:
+    """Like `IN`, with one parameter however many ids there are."""
+    condition: ColumnElement[bool] = key == func.any(cast(list(ids), ARRAY(BigInteger)))
+    return condition
+
+
+def contains(column: Any, text: str) -> ColumnElement[bool]:
+    """The condition that a column holds the text, in any case."""
+    # The backslash escapes by default. Named, SQLAlchemy before 2.1 doubles it outside of a session.
+    return column.ilike(f"%{escape_like(text)}%")  # type: ignore[no-any-return]
