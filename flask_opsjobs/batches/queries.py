@@ -167,16 +167,20 @@ _MOST_CALLBACKS = 500
 
 
 def page_of_batches(
-    session: Session, *, state: str | None = None, before: int | None = None
+    session: Session,
+    *,
+    state: str | None = None,
+    before: int | None = None,
+    limit: int = MOST_BATCHES,
 ) -> tuple[Sequence[BatchRow], bool]:
     """The newest batches, in a state or in any, and whether there are older ones."""
-    wanted = select(BatchRecord).order_by(BatchRecord.id.desc()).limit(MOST_BATCHES + 1)
+    wanted = select(BatchRecord).order_by(BatchRecord.id.desc()).limit(limit + 1)
     if state is not None:
         wanted = wanted.where(BatchRecord.state == state)
     if before is not None:
         wanted = wanted.where(BatchRecord.id < before)
     records = session.scalars(wanted).all()
-    return _rows(session, records[:MOST_BATCHES]), len(records) > MOST_BATCHES
+    return _rows(session, records[:limit]), len(records) > limit
 
 
 def list_other_batches(session: Session, id: int) -> Sequence[BatchRow]:

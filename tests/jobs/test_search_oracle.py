@@ -301,7 +301,7 @@ class SaidTwice(Exception):
     """Two plain terms contradict one another, so the search is refused."""
 
 
-def read(search: Search) -> JobFilter:
+def read_filter(search: Search) -> JobFilter:
     """The filter of a search. Raises `SaidTwice`."""
     try:
         return JobFilter.from_query([("q", search.text)])
@@ -323,7 +323,7 @@ def _make_searches(seed: int, many: int, jobs: int) -> Iterator[Search]:
         ]
         search = Search(clauses)
         with suppress(SaidTwice):
-            read(search)
+            read_filter(search)
             made += 1
             yield search
 
@@ -383,7 +383,7 @@ def test_searches_find_what_an_oracle_finds(
             says = f"--seed {seed}: {search.text}"
             expected = search.find(rows)
             empty += not expected
-            wanted = read(search)
+            wanted = read_filter(search)
             found = find_hits(session, wanted, NOW, is_shown)
             assert list(found.ids) == expected, says
             assert found.searched.is_all, says

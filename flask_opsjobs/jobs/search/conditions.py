@@ -5,7 +5,7 @@ They ask the tables of other domains by name, since those domains are above this
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    FromClause,
+    LargeBinary,
     Text,
     and_,
     case,
@@ -21,6 +23,7 @@ from sqlalchemy import (
     exists,
     func,
     literal,
+    literal_column,
     or_,
     select,
     table,
@@ -30,17 +33,28 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from ...workers.models import Worker
 from ..lifecycle import FINAL
-from ..models import Attempt, Job
+from ..models import Job
 from .filter import TIMES, Clause, Condition, JobFilter
 from .ranges import Amounts, Moments
 from .terms import Argument, Pattern, escape_like
 
-_WORKFLOWS = table("workflows", column("id"), column("name"), schema="opsjobs")
-_BATCHES = table("batches", column("id"), column("name"), schema="opsjobs")
-_STEPS = table("steps", column("job_id"), column("name"), schema="opsjobs")
-_FAILURES = table("failures", column("id"), column("key"), schema="opsjobs")
-_DEPLOYS = table("deploys", column("id"), column("version"), schema="opsjobs")
-_INCIDENTS = table("incidents", column("id"), column("facts", JSONB), schema="opsjobs")
+_ATTEMPTS = table(
+    "attempts",
+    column("job_id", BigInteger),
+    column("failure_key", LargeBinary),
+    column("death"),
+    column("deploy_id", BigInteger),
+    column("max_rss_kb", BigInteger),
+    schema="opsjobs",
+)
+_WORKFLOWS = table("workflows", column("id", BigInteger), column("name"), schema="opsjobs")
+_BATCHES = table("batches", column("id", BigInteger), column("name"), schema="opsjobs")
+_STEPS = table("steps", column("job_id", BigInteger), column("name"), schema="opsjobs")
+_FAILURES = table(
+    "failures", column("id", BigInteger), column("key", LargeBinary), schema="opsjobs"
+)
+_DEPLOYS = table("deploys", column("id", BigInteger), column("version"), schema="opsjobs")
+_INCIDENTS = table("incidents", column("id", BigInteger), column("facts", JSONB), schema="opsjobs")
 _OF_ATTEMPTS = ("failure", "death", "deploy")
 # Whose end was that of a run: other jobs ended while they waited.
 _RAN = ("returned", "exhausted")
@@ -76,13 +90,8 @@ class Terms:
         plain = (one for one in self.wanted.plain if one.name not in _OF_ATTEMPTS)
         met = [self.find(one) for one in plain if with_texts or one.name != "error"]
         # One attempt must meet all of them.
-        of_attempt = [
-            condition
-            for one in self.wanted.plain
-            if one.name in _OF_ATTEMPTS
-            for condition in _attempt_conditions(one.name, one.value)
-        ]
-        met += [self._has_attempt(*of_attempt)] if of_attempt else []
+        of_attempt = [one for one in self.wanted.plain if one.name in _OF_ATTEMPTS]
+        met += [self._has_attempt(of_attempt)] if of_attempt else []
         for clause in self.wanted.further:
             if with_texts or all(one.name != "error" for one in clause):
                 met.append(self._is_met(clause))
@@ -115,7 +124,7 @@ class Terms:
             case "duration" | "wait" | "attempts" | "priority" | "memory":
                 return self._is_between(name, value)
             case "failure" | "death" | "deploy":
-                return self._has_attempt(*_attempt_conditions(name, value))
+                return self._has_attempt([one])
         return self._is_of(name, value)
 
     def _is_in(self, moment: Any, name: str, wanted: Moments) -> ColumnElement[bool]:
@@ -133,43 +142,59 @@ class Terms:
 
     def _is_between(self, name: str, wanted: Amounts) -> ColumnElement[bool]:
         if name == "memory":
-            return self._has_attempt(*_within(Attempt.max_rss_kb * 1024, wanted, int))
+            return self._has_attempt([Condition(name, wanted)])
         if name in ("attempts", "priority"):
             counted = {"attempts": Job.attempt, "priority": Job.priority}[name]
             return and_(*_within(counted, wanted, int))
         measured = make_duration(self.now) if name == "duration" else make_wait(self.now)
         return and_(*_within(measured, wanted, lambda seconds: timedelta(seconds=seconds)))
 
-    def _has_attempt(self, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    def _has_attempt(self, wanted: Sequence[Condition]) -> ColumnElement[bool]:
         """Whether one attempt of the job meets these conditions."""
-        return self._has(Attempt.job_id, Job.id, *conditions)
+        return self._has(
+            _ATTEMPTS,
+            _ATTEMPTS.c.job_id,
+            Job.id,
+            lambda attempt: [met for one in wanted for met in _attempt_conditions(attempt, one)],
+        )
 
-    def _has(self, key: Any, of_job: Any, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
-        """Whether a row of another table with this value of the job meets these conditions."""
-        # A planner hashes all rows that meet the conditions only for an equality.
-        same = (key >= of_job, key <= of_job) if self.is_examined else (key == of_job,)
-        return exists(select(1).where(*same, *conditions).correlate(Job))
+    def _has(
+        self,
+        table: FromClause,
+        key: Any,
+        of_job: Any,
+        make: Callable[[Any], Sequence[ColumnElement[bool]]],
+    ) -> ColumnElement[bool]:
+        """Whether a row of another table has this value of the job, and meets what `make` makes."""
+        same = key == of_job
+        if not self.is_examined:
+            return exists(select(1).select_from(table).where(same, *make(table.c)).correlate(Job))
+        # OFFSET keeps the planner from another index and from reading the rows of all jobs first.
+        own = select(*table.c).where(same).offset(literal_column("0")).correlate(Job).subquery()
+        return exists(select(1).select_from(own).where(*make(own.c)))
 
     def _is_of(self, name: str, value: Any) -> ColumnElement[bool]:
         """Whether a job is of a workflow, a batch, a step, a worker or an incident."""
+
+        def is_named(columns: Any) -> list[ColumnElement[bool]]:
+            return [_is_named(columns.name, value)]
+
         match name:
             case "workflow" | "batch" if isinstance(value, int):
                 return {"workflow": Job.workflow_id, "batch": Job.batch_id}[name] == value
             case "workflow":
-                return self._has(
-                    _WORKFLOWS.c.id, Job.workflow_id, _is_named(_WORKFLOWS.c.name, value)
-                )
+                return self._has(_WORKFLOWS, _WORKFLOWS.c.id, Job.workflow_id, is_named)
             case "batch":
-                return self._has(_BATCHES.c.id, Job.batch_id, _is_named(_BATCHES.c.name, value))
+                return self._has(_BATCHES, _BATCHES.c.id, Job.batch_id, is_named)
             case "step":
-                return self._has(_STEPS.c.job_id, Job.id, _is_named(_STEPS.c.name, value))
+                return self._has(_STEPS, _STEPS.c.job_id, Job.id, is_named)
             case "worker":
-                workers = select(Worker.id).where(_is_named(Worker.name, value))
-                runs = and_(Job.state == "started", Job.worker_id.in_(workers))
-                has_taken = and_(Job.state == "queued", Job.reserved_by.in_(workers))
+                named = select(Worker.id).where(_is_named(Worker.name, value))
+                runs = and_(Job.state == "started", _is_worker(Job.worker_id, named, value))
+                has_taken = and_(Job.state == "queued", _is_worker(Job.reserved_by, named, value))
                 return and_(or_(runs, has_taken), Job.origin == "opsjobs")
-        named = func.jsonb_array_elements_text(_INCIDENTS.c.facts["jobs"]).cast(BigInteger)
-        return Job.id.in_(select(named).where(_INCIDENTS.c.id == value))
+        jobs = func.jsonb_array_elements_text(_INCIDENTS.c.facts["jobs"]).cast(BigInteger)
+        return Job.id.in_(select(jobs).where(_INCIDENTS.c.id == value))
 
 
 def make_duration(now: datetime) -> ColumnElement[Any]:
@@ -222,15 +247,27 @@ def _has_tag(value: str | Pattern) -> ColumnElement[bool]:
     return and_(some, exists(select(1).select_from(tag).where(tag.c.tag.like(value.like))))
 
 
-def _attempt_conditions(name: str, value: Any) -> list[ColumnElement[bool]]:
-    """The conditions on an attempt that has this failure, death or deploy."""
-    if name == "failure":
-        key = select(_FAILURES.c.key).where(_FAILURES.c.id == value).scalar_subquery()
-        return [Attempt.failure_key == key, Attempt.failure_key.is_not(None)]
-    if name == "death":
-        return [Attempt.death == value]
-    versions = select(_DEPLOYS.c.id).where(_is_named(_DEPLOYS.c.version, value))
-    return [Attempt.deploy_id.in_(versions)]
+def _is_worker(key: Any, named: Any, value: str | Pattern) -> ColumnElement[bool]:
+    """Whether a key is that of one of the workers of a name. Of one worker, as an index can find it."""
+    met: ColumnElement[bool] = (
+        key.in_(named) if isinstance(value, Pattern) else key == named.scalar_subquery()
+    )
+    return met
+
+
+def _attempt_conditions(attempt: Any, wanted: Condition) -> list[ColumnElement[bool]]:
+    """The conditions on an attempt that has this failure, death, deploy or use of memory."""
+    value = wanted.value
+    match wanted.name:
+        case "failure":
+            key = select(_FAILURES.c.key).where(_FAILURES.c.id == value).scalar_subquery()
+            return [attempt.failure_key == key, attempt.failure_key.is_not(None)]
+        case "death":
+            return [attempt.death == value]
+        case "deploy":
+            versions = select(_DEPLOYS.c.id).where(_is_named(_DEPLOYS.c.version, value))
+            return [attempt.deploy_id.in_(versions)]
+    return _within(attempt.max_rss_kb * 1024, value, int)
 
 
 def is_one_of(key: Any, ids: Sequence[int]) -> ColumnElement[bool]:

@@ -47,11 +47,18 @@ NAMES = ("queue", "task", "tag", "workflow", "step", "batch", "deploy", "worker"
 _REPEATED = ("tag", "error", "created")
 ORIGINS = ("opsjobs", "rq")
 LIMITS = (25, 50, 100)
+# The orders of a list, and what comes first; without one it is the newest job.
+SORTS = {
+    "due": "oldest due",
+    "run": "longest run",
+    "wait": "longest wait",
+    "attempts": "most attempts",
+}
 _MOST_ARGUMENTS = 8
 _MOST_TEXTS = 8
 _MOST_IDS = 500
 # What is no condition on a job.
-_OF_THE_WHOLE = ("limit", "zone")
+_OF_THE_WHOLE = ("limit", "sort", "zone")
 # Other parameters in the address of a list; the pages read them.
 _ELSEWHERE = ("before", "after", "selected")
 
@@ -100,7 +107,7 @@ Clause = tuple[Condition, ...]
 
 @dataclass(frozen=True)
 class JobFilter:
-    """The conditions on jobs, and the size of a page. Every link of a list is made with `but(…)`.
+    """The conditions on jobs, their order, and the size of a page. Links of a list are made with `but(…)`.
 
     >>> JobFilter(state="failed", queue="mail").terms
     {'queue': 'queue:mail'}
@@ -134,6 +141,7 @@ class JobFilter:
     further: tuple[Clause, ...] = ()
     # The time zone of the times that are searched; None is UTC.
     zone: str | None = None
+    sort: str | None = None
     limit: int = LIMITS[0]
 
     @classmethod
@@ -181,8 +189,7 @@ class JobFilter:
         query = {name: _quote(name, value) for name, value in self._named if value is not None}
         if self.further:
             query["q"] = self.rest
-        if self.zone is not None:
-            query["zone"] = self.zone
+        query |= {name: word for name in ("zone", "sort") if (word := getattr(self, name))}
         return query if self.limit == LIMITS[0] else query | {"limit": str(self.limit)}
 
     def but(self, **changes: Any) -> JobFilter:
@@ -407,5 +414,6 @@ _PARSERS = {
     "worker": lambda value: search_terms.check_text("worker", value),
     "incident": lambda value: _own("incident", "an incident", value),
     "zone": _zone,
+    "sort": lambda value: _one_of("sort", value, tuple(SORTS)),
     "limit": _limit,
 }

@@ -31,7 +31,7 @@ MOST_NEWEST = 20_000
 _FEWEST = 200
 # With more tasks or queues than are listed, a pattern chooses no index.
 _MOST_NAMES = 200
-_ALL_TIMES = (datetime(MINYEAR, 1, 2, tzinfo=UTC), datetime(MAXYEAR, 12, 30, tzinfo=UTC))
+_EVER = (datetime(MINYEAR, 1, 2, tzinfo=UTC), datetime(MAXYEAR, 12, 30, tzinfo=UTC))
 
 _ONE_KEY = literal(0)
 
@@ -166,37 +166,32 @@ def _scan_errors(found: Range) -> _Scan:
 
 def _scan_each(key: Any, values: Sequence[str], found: Range) -> _Scan:
     """The newest jobs of each of these tasks, queues or states, in the order of its index."""
-    ids = [literal(bound, BigInteger) for bound in (found.low, found.high)]
-    return _scan_values(key, values, Job.id, ids, found.conditions)
+    value = make_values(values, Text(), "v").c.value
+    low, high = (tuple_(value, literal(bound, BigInteger)) for bound in (found.low, found.high))
+    # A range of one value instead of an equality, as in `scan_index`.
+    both = tuple_(key, Job.id)
+    conditions = (both >= low, both < high, *found.conditions)
+    return _scan_values(value, len(values), key, conditions, (key.desc(), Job.id.desc()))
 
 
 def _scan_ended(
     states: Sequence[str], since: datetime | None, until: datetime | None, found: Range
 ) -> _Scan:
     """The jobs of each of these states that ended last in this time."""
-    bounds = [since or _ALL_TIMES[0], until or _ALL_TIMES[1]]
-    times = [literal(bound, Job.ended_at.type) for bound in bounds]
-    conditions = (Job.ended_at.is_not(None), *found.conditions)
-    return _scan_values(Job.state, states, Job.ended_at, times, conditions)
+    value = make_values(states, Text(), "v").c.value
+    bounds = (Job.ended_at >= (since or _EVER[0]), Job.ended_at < (until or _EVER[1]))
+    conditions = (Job.state == value, *bounds, *found.conditions)
+    return _scan_values(value, len(states), Job.state, conditions, (Job.ended_at.desc(),))
 
 
 def _scan_values(
-    key: Any,
-    values: Sequence[str],
-    second: Any,
-    bounds: Sequence[Any],
-    conditions: Sequence[ColumnElement[bool]],
+    value: Any, number: int, key: Any, conditions: Sequence[Any], order: Sequence[Any]
 ) -> _Scan:
-    most = max(MOST_NEWEST // max(len(values), 1), _FEWEST)
-    value = make_values(values, Text(), "v").c.value
+    """So many jobs for each value as all may share, those first that `order` says."""
+    most = max(MOST_NEWEST // max(number, 1), _FEWEST)
 
     def scan(*columns: Any) -> Select[*tuple[Any, ...]]:
-        # A range of one value, as in `scan_index`.
-        low, high = (tuple_(value, bound) for bound in bounds)
-        both = tuple_(key, second)
-        newest = select(*columns).where(both >= low, both < high, *conditions)
-        newest = newest.order_by(key.desc(), second.desc()).limit(most + 1)
-        lateral = newest.lateral()
-        return select(lateral).select_from(value.table.join(lateral, literal(True)))
+        first = select(*columns).where(*conditions).order_by(*order).limit(most + 1).lateral()
+        return select(first).select_from(value.table.join(first, literal(True)))
 
     return _Scan(scan, most, key)

@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Select,
+    case,
     func,
     null,
     select,
@@ -24,13 +25,14 @@ from sqlalchemy.orm import Session
 
 from ...core.db import LARGEST_ID
 from ...core.display import Display
+from ...core.paging import cut_page
 from ...policy import DisplayPolicy
 from .. import queries
 from ..lifecycle import STATES
 from ..models import Job
 from ..rows import Count, JobPage
 from .attempt_queries import find_jobs_of_attempts
-from .conditions import Terms, contains, is_one_of
+from .conditions import Terms, contains, is_one_of, make_duration, make_wait
 from .filter import JobFilter
 from .further_queries import IsShown, find_among_newest, keep_fitting
 from .group_queries import find_members, has_other_terms
@@ -39,11 +41,15 @@ from .index_scan import PLAIN, Range, conditions_of, is_match
 
 @dataclass(frozen=True)
 class JobList:
-    """A page of a list, the number of jobs in each state, and how far the search looked."""
+    """A page of a list, the number of jobs in each state, and how far the search looked.
+
+    `is_in_order` is False when more jobs match than can be read to order them: then the newest come first.
+    """
 
     page: JobPage
     counts: dict[str, Count]
     searched: Searched
+    is_in_order: bool = True
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,12 @@ def list_jobs(
 
     `is_shown` tells whether an error contains a text as the viewer sees it: hidden text is not searchable.
     """
+    if wanted.sort is not None:
+        in_order = _list_in_order(session, wanted, now, before, after, is_shown)
+        if in_order is not None:
+            return in_order
+        newest = list_jobs(session, wanted.but(sort=None), now, is_shown=is_shown)
+        return replace(newest, is_in_order=False)
     if not wanted.is_search:
         page = queries.page_of_jobs(session, wanted, now, before=before, after=after)
         return JobList(page, queries.count_jobs_by_state(session, wanted, now), Searched())
@@ -90,6 +102,37 @@ def list_jobs(
     elif wanted.state:
         found = everything.in_state(wanted.state)
     page = _page(session, found.ids, wanted.limit, before, after)
+    return JobList(page, counts, found.searched)
+
+
+def _list_in_order(
+    session: Session,
+    wanted: JobFilter,
+    now: datetime,
+    before: int | None,
+    after: int | None,
+    is_shown: IsShown,
+) -> JobList | None:
+    """The page of a filter in its order; None when more jobs match than can be read to order them."""
+    everything = find_hits(session, wanted.but(state=None), now, is_shown)
+    found = everything.in_state(wanted.state) if wanted.state else everything
+    if not everything.searched.is_all:
+        found = find_hits(session, wanted, now, is_shown)
+        if not found.searched.is_all:
+            return None
+    order: Any = {
+        "due": (case((Job.ended_at.is_(None), Job.due_at)).asc().nulls_last(),),
+        "run": (make_duration(now).desc().nulls_last(),),
+        "wait": (make_wait(now).desc().nulls_last(),),
+        "attempts": (Job.attempt.desc(),),
+    }[wanted.sort or ""]
+    ordered = select(Job.id).where(is_one_of(Job.id, found.ids)).order_by(*order, Job.id.desc())
+    ids = list(session.scalars(ordered))
+    begin, end = cut_page(ids, wanted.limit, before=before, after=after)
+    page = JobPage(queries.list_rows(session, ids[begin:end]), begin > 0, end < len(ids))
+    counts = _count(everything)
+    if wanted.state:
+        counts |= {wanted.state: _count(found)[wanted.state]}
     return JobList(page, counts, found.searched)
 
 

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from ...batches import queries
 from ...batches.lifecycle import MEANINGS, STATES
 from ...batches.queries import MEMBER_STATES, BatchRow, FailureKind, MemberRow
 from ...core.display import Display
+from ...core.paging import cut_page
 from ...core.reading import Reading
 from ...core.words import without_variables
 from ...engine.explain_with_redis import explain_batch
@@ -28,7 +29,7 @@ from ...jobs.lifecycle import ENDED_BY
 from ...jobs.rows import Count
 from ...jobs.search.filter import JobFilter
 from ...jobs.search.terms import LONGEST
-from ..app import access, pages, problems, references
+from ..app import access, order, pages, problems, references
 from ..app.display import PageDisplay
 from ..app.host import host, reading
 
@@ -113,6 +114,18 @@ class BatchView:
         return batch_actions.actions_of_batch(self.row)
 
 
+# So many of the newest batches are ordered by a column, and a page has so many of them.
+_MOST_ORDERED = 1_000
+ROWS = queries.MOST_BATCHES
+KEYS: order.Keys = {
+    "name": lambda row: row.name,
+    "state": lambda row: row.state,
+    "ended": lambda row: row.ended / max(row.enqueued, 1),
+    "failed": lambda row: row.ends["failed"],
+    "took": lambda row: ((row.ended_at or datetime.now(UTC)) - row.created_at).total_seconds(),
+}
+
+
 def page() -> Response:
     """The document of all batches."""
     query = _read_list_query()
@@ -150,7 +163,11 @@ def batch_live(batch_id: str) -> Response:
 
 
 def _read_list_query() -> Mapping[str, str]:
-    return _read_query(STATES)
+    return {**_read_query(STATES), **_read_order().sort}
+
+
+def _read_order(query: Mapping[str, str] = {}) -> order.Order:
+    return order.read_order(KEYS, query, texts=("name", "state"))
 
 
 def _read_query(states: Sequence[str]) -> Mapping[str, str]:
@@ -168,7 +185,16 @@ def _before(query: Mapping[str, str]) -> int | None:
 
 def _list(read: Reading, query: Mapping[str, str]) -> Markup:
     state = query.get("state")
-    rows, has_older = queries.page_of_batches(read.session, state=state, before=_before(query))
+    asked = _read_order({"state": state} if state else {})
+    before = _before(query)
+    is_cut = False
+    if asked.column is None:
+        rows, has_older = queries.page_of_batches(read.session, state=state, before=before)
+    else:
+        newest, is_cut = queries.page_of_batches(read.session, state=state, limit=_MOST_ORDERED)
+        ordered = asked.apply(newest, KEYS)
+        begin, end = cut_page([row.id for row in ordered], ROWS, before=before)
+        rows, has_older = ordered[begin:end], end < len(ordered)
     return pages.part(
         "batches/_live.html",
         read.now,
@@ -177,6 +203,8 @@ def _list(read: Reading, query: Mapping[str, str]) -> Markup:
         state=state,
         states=STATES,
         is_first="before" not in query,
+        order=asked,
+        cut_at=_MOST_ORDERED if is_cut else None,
     )
 
 

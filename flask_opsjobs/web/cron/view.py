@@ -28,7 +28,7 @@ from ...cron.queries import CronEntryRow, MissedSlots, SlotRow
 from ...jobs.record.options import fault_of_name
 from ...lifeline.loop_runs import LoopRow, find_loop
 from ..actions import view as actions
-from ..app import access, pages, problems
+from ..app import access, order, pages, problems
 from ..app.host import host, reading
 from .slots import Drawn, Picture, make_calendar, make_strip, shape_of
 
@@ -108,10 +108,21 @@ class EntryView:
         return make_strip(map(_drawn, self.slots), queries.STRIP_ROWS)
 
 
+# The columns by which the list can be ordered.
+KEYS: order.Keys = {
+    "name": lambda row: row.entry.name,
+    "schedule": lambda row: row.entry.expression,
+    "next": lambda row: next(iter(row.next), None),
+    "last": lambda row: row.last and row.last.slot_at,
+    "overlap": lambda row: row.entry.overlap,
+    "missed": lambda row: sum(slot.result == "missed" for slot in row.slots),
+}
+
+
 def page() -> Response:
     """The document of all entries."""
-    made, now = _all()
-    return pages.page("cron/page.html", "cron", "Cron", now, live=made)
+    made, now, query = _all()
+    return pages.page("cron/page.html", "cron", "Cron", now, live=made, query=query)
 
 
 def live() -> Response:
@@ -235,7 +246,8 @@ def _form(
     )
 
 
-def _all() -> tuple[Markup, datetime]:
+def _all() -> tuple[Markup, datetime, Mapping[str, str]]:
+    asked = order.read_order(KEYS, texts=("name", "schedule", "next", "overlap"))
     with reading() as read:
         entries = queries.list_entries(read.session)
         strips = queries.list_strips(read.session, [entry.name for entry in entries])
@@ -248,13 +260,14 @@ def _all() -> tuple[Markup, datetime]:
     made = pages.part(
         "cron/_live.html",
         read.now,
-        rows=rows,
+        rows=asked.apply(rows, KEYS),
+        order=asked,
         is_cut=len(rows) >= queries.MOST_ENTRIES,
         cron_loop=cron_loop,
         results=RESULTS,
         shape_of=shape_of,
     )
-    return made, read.now
+    return made, read.now, asked.all_query
 
 
 def _one(read: Reading, name: str) -> Markup:

@@ -17,7 +17,7 @@ from ...jobs.lifecycle import DEATHS, MEANINGS, STATES
 from ...jobs.rows import Count
 from ...jobs.search import attempt_queries, further_queries, group_queries, terms
 from ...jobs.search import queries as search_queries
-from ...jobs.search.filter import LIMITS, ORIGINS, JobFilter
+from ...jobs.search.filter import LIMITS, ORIGINS, SORTS, JobFilter
 from ...jobs.search.queries import list_jobs
 from ...jobs.search.terms import write_term
 from ...operations.targets import MOST_JOBS
@@ -115,13 +115,18 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
         is_shown=list_request.is_shown(),
     )
     everything = Count.sum(found.counts.values())
+    total = found.counts[wanted.state] if wanted.state else everything
     return pages.part(
         "jobs/_live.html",
         read.now,
         wanted=wanted,
         counts=found.counts,
         everything=everything,
-        total=found.counts[wanted.state] if wanted.state else everything,
+        total=total,
+        sorts=SORTS,
+        is_in_order=found.is_in_order,
+        # Above that, no index has the jobs of any filter in another order.
+        may_sort=total.kind == "exact" and total.number <= search_queries.MOST_HITS,
         rows=found.page.rows,
         searched=found.searched,
         most=search_queries,

@@ -28,7 +28,7 @@ from ...limits.queries import (
 )
 from ...limits.words import BLOCKS, in_words
 from ...overview.pace_queries import Pace, find_counted_until, find_pace
-from ..app import access, pages, problems, references
+from ..app import access, order, pages, problems, references
 from ..app.charts import Chart, rate_chart
 from ..app.host import host, reading
 
@@ -73,10 +73,25 @@ class LimiterRequest:
         return self.partition
 
 
+# The columns by which the list can be ordered.
+KEYS: order.Keys = {
+    "name": lambda shown: shown.row.name,
+    "allows": lambda shown: in_words(shown.row.shape, shown.row.partition_by),
+    "tokens": lambda shown: shown.bucket.tokens if shown.bucket and shown.row.shape.rate else None,
+    "next": lambda shown: shown.bucket and shown.bucket.next_seconds,
+    "running": lambda shown: shown.row.holders,
+    "queued": lambda shown: shown.row.queued,
+    "waiting": lambda shown: shown.row.waiting,
+    "started": lambda shown: shown.row.admitted,
+    "recalled": lambda shown: shown.row.recalled,
+    "rejected": lambda shown: shown.row.rejected,
+}
+
+
 def page() -> Response:
     """The document of all limiters."""
-    made, now = _all()
-    return pages.page("limiters/page.html", "limiters", "Limiters", now, live=made)
+    made, now, query = _all()
+    return pages.page("limiters/page.html", "limiters", "Limiters", now, live=made, query=query)
 
 
 def live() -> Response:
@@ -118,7 +133,8 @@ def open_partition(limiter: str) -> AnyResponse:
     return redirect(url_for("opsjobs.limiter", limiter=limiter, partition=typed), 303)
 
 
-def _all() -> tuple[Markup, datetime]:
+def _all() -> tuple[Markup, datetime, Mapping[str, str]]:
+    asked = order.read_order(KEYS, texts=("name", "allows"))
     with reading() as read:
         rows = limits.list_limiters(read.session, read.now)
         buckets = limits.list_whole_buckets(read.session, rows)
@@ -127,12 +143,13 @@ def _all() -> tuple[Markup, datetime]:
     made = pages.part(
         "limiters/_live.html",
         read.now,
-        limiters=shown,
+        limiters=asked.apply(shown, KEYS),
+        order=asked,
         is_cut=len(rows) >= limits.MOST_LIMITERS,
         counted_until=counted_until,
         **_words(),
     )
-    return made, read.now
+    return made, read.now, asked.all_query
 
 
 def find_asked(read: Reading, name: str) -> LimiterRequest:

@@ -36,7 +36,7 @@ def make() -> Response:
     action = request.form.get("action", "")
     rate = read_rate_field()
     # The size of a page bounds no operation.
-    wanted = list_request.read_searchable(_fields_of_search()).but(limit=LIMITS[0])
+    wanted = list_request.read_searchable(_fields_of_search()).but(limit=LIMITS[0], sort=None)
     actor = access.actor()
     assert actor is not None  # checked before the view is called
     try:

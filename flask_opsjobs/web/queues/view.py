@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,10 +19,39 @@ from ...overview.queries import QueueDepth, find_queues
 from ...queues.lifecycle import MEANINGS
 from ...queues.queries import QueueRow, Rate, Rates, find_rates, list_decisions
 from ...workers.queries import WorkerRow, list_workers
-from ..app import access, pages, problems
+from ..app import access, order, pages, problems
 from ..app.host import host, reading
 
 WAITS = ("scheduled", "deferred", "retryable")
+
+
+def _count(*states: str) -> Callable[[QueueView], int]:
+    return lambda row: sum(row.depth.states[state].count.number for state in states)
+
+
+def _rate(name: str) -> Callable[[QueueView], int | None]:
+    return lambda row: None if row.rate is None else getattr(row.rate, name)
+
+
+def _since(moment: datetime | None) -> float | None:
+    """What is larger, the longer ago it is."""
+    return None if moment is None else -moment.timestamp()
+
+
+# The columns by which the list can be ordered.
+KEYS: order.Keys = {
+    "name": lambda row: row.name,
+    "waiting": _count(*WAITS),
+    "due": _count("available"),
+    "queued": _count("queued"),
+    "started": _count("started"),
+    "oldest": lambda row: _since(row.depth.due_since),
+    "enqueued": _rate("enqueued"),
+    "ended": _rate("ended"),
+    "failed": _rate("failed"),
+    "prefetch": lambda row: (row.decided and row.decided.prefetch) or host().settings.prefetch,
+    "workers": lambda row: len(row.listeners),
+}
 
 
 @dataclass(frozen=True)
@@ -52,8 +81,8 @@ class QueueView:
 
 def page() -> Response:
     """The document of all queues."""
-    made, now = _all()
-    return pages.page("queues/page.html", "queues", "Queues", now, live=made)
+    made, now, query = _all()
+    return pages.page("queues/page.html", "queues", "Queues", now, live=made, query=query)
 
 
 def live() -> Response:
@@ -87,18 +116,20 @@ def queue_live(name: str) -> Response:
     return pages.fragment(made)
 
 
-def _all() -> tuple[Markup, datetime]:
+def _all() -> tuple[Markup, datetime, Mapping[str, str]]:
+    asked = order.read_order(KEYS)
     with reading() as read:
         rows, rates = _rows(read)
     made = pages.part(
         "queues/_live.html",
         read.now,
-        rows=rows,
+        rows=asked.apply(rows, KEYS),
+        order=asked,
         rates=rates,
         waits=WAITS,
         default=host().settings.prefetch,
     )
-    return made, read.now
+    return made, read.now, asked.all_query
 
 
 def _one(read: Reading, row: QueueView, rates: Rates) -> Markup:

@@ -26,17 +26,31 @@ from ...queues.queries import list_decisions
 from ...workers import queries
 from ...workers.queries import WorkerRow
 from ..actions import view as actions
-from ..app import pages, problems
+from ..app import order, pages, problems
 from ..app.host import host, reading
 
 _MISSING_SHOWN = 20
 
 
+# The columns by which the workers of ours that have not ended can be ordered.
+KEYS: order.Keys = {
+    "name": lambda worker: worker.name,
+    "state": lambda worker: (worker.drain_requested_at is not None, worker.state),
+    "queues": lambda worker: ", ".join(worker.queues),
+    "rate": lambda worker: worker.pool.jobs_per_second,
+    "taken": lambda worker: worker.pool.from_postgres,
+    "reserved": lambda worker: worker.pool.reserved,
+    "memory": lambda worker: worker.rss_kb,
+    "heartbeat": lambda worker: -worker.heartbeat_at.timestamp(),
+}
+
+
 def page() -> Response:
     """The document."""
-    made, now = _part()
+    made, now, query = _part()
+    drain = ACTIONS["worker.drain"]
     return pages.page(
-        "workers/page.html", "workers", "Workers", now, live=made, drain=ACTIONS["worker.drain"]
+        "workers/page.html", "workers", "Workers", now, live=made, query=query, drain=drain
     )
 
 
@@ -54,7 +68,8 @@ def rescue(name: str) -> WerkzeugResponse:
     return actions.start(ACTIONS["job.rescue"], [f"job/{id}" for id in ids])
 
 
-def _part() -> tuple[Markup, datetime]:
+def _part() -> tuple[Markup, datetime, Mapping[str, str]]:
+    asked = order.read_order(KEYS, texts=("name", "state", "queues"))
     with reading() as read:
         workers = queries.list_workers(read.session, read.now, host().settings.late_seconds)
         missing = [one for one in workers if one.state == "missing"]
@@ -78,7 +93,8 @@ def _part() -> tuple[Markup, datetime]:
         missing_shown=shown,
         late=late,
         current=current,
-        pools=[one for one in current if one.kind == "pool"],
+        pools=asked.apply([one for one in current if one.kind == "pool"], KEYS),
+        order=asked,
         plain=plain,
         unknown_since=_find_unknown(plain),
         unserved=[queue for queue in queues if queue.is_unserved],
@@ -96,7 +112,7 @@ def _part() -> tuple[Markup, datetime]:
         settings=host().settings,
         watch=watch,
     )
-    return made, read.now
+    return made, read.now, asked.all_query
 
 
 def _is_older(worker: WorkerRow, newest: Marker | None) -> bool:

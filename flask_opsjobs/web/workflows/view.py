@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from markupsafe import Markup
 from ...actions.domain import Action
 from ...actions.registry import actions_of
 from ...core.display import Display
+from ...core.paging import cut_page
 from ...core.reading import Reading
 from ...engine.explain_with_redis import explain
 from ...explain.reason_kinds import Reason
@@ -27,6 +28,7 @@ from ...workflows.queries import HeldUpBy, RunPage, RunRow
 from ..app import access, pages, problems, references
 from ..app.display import PageDisplay
 from ..app.host import host, reading
+from ..app.order import Keys, Order, read_order
 from .compare import compare_with_last_good
 from .pictures import draw_run, draw_timeline_of
 from .run import STEP_ACTIONS, RunView, read_run
@@ -60,20 +62,32 @@ class RunLine:
         return times if times >= _SLOW else 0
 
 
+# So many of the newest runs are ordered by a column.
+_MOST_ORDERED = 1_000
+KEYS: Keys = {
+    "name": lambda line: line.run.name,
+    "state": lambda line: line.run.state,
+    "settled": lambda line: line.run.settled / max(line.run.steps, 1),
+    "takes": lambda line: line.run.seconds(line.now),
+    "usual": lambda line: line.usual,
+}
+_REFUSED = {"waits": "What a run waits for is looked up for the runs of one page only."}
+
+
 @dataclass(frozen=True)
 class RunsRequest:
     """Which runs the address asks for, and the run before or after which the page begins."""
 
     state: str | None
     name: str | None
+    order: Order
     before: int | None
     after: int | None
 
     @property
     def query(self) -> Mapping[str, str]:
-        """The conditions as a query string."""
-        pairs = {"state": self.state, "name": self.name}
-        return {key: value for key, value in pairs.items() if value is not None}
+        """The conditions and the order as a query string."""
+        return self.order.all_query
 
     def but(self, **changes: str | None) -> Mapping[str, str]:
         """The conditions with some of them changed; None removes one."""
@@ -156,11 +170,14 @@ def _read_request() -> RunsRequest:
         )
     if name is not None and ("\0" in name or len(name) > LONGEST_NAME):
         raise problems.unreadable(f"name: a text of at most {LONGEST_NAME} characters.")
-    asked = RunsRequest(state, name, None, None)
+    pairs = {"state": state, "name": name}
+    query = {key: value for key, value in pairs.items() if value is not None}
+    order = replace(read_order(KEYS, query, texts=("name", "state")), refused=_REFUSED)
+    asked = RunsRequest(state, name, order, None, None)
     before, after = (_position(side, asked.query) for side in ("before", "after"))
     if before is not None and after is not None:
         raise problems.unreadable("before and after: a page begins at one of them.")
-    return RunsRequest(state, name, before, after)
+    return replace(asked, before=before, after=after)
 
 
 def _position(side: str, query: Mapping[str, str]) -> int | None:
@@ -182,14 +199,7 @@ def _purpose(side: str, query: Mapping[str, str]) -> str:
 
 def _list(read: Reading, asked: RunsRequest) -> Markup:
     session = read.session
-    found = queries.page_of_runs(
-        session,
-        state=asked.state,
-        name=asked.name,
-        limit=_ROWS,
-        before=asked.before,
-        after=asked.after,
-    )
+    found, is_cut = _find_page(read, asked)
     needs = queries.list_runs_that_need_help(session, read.now)
     in_need = queries.list_runs(session, needs) if asked.is_front else {}
     troubled = [in_need[id] for id in needs if id in in_need]
@@ -206,9 +216,26 @@ def _list(read: Reading, asked: RunsRequest) -> Markup:
         needs=NEEDS,
         say_needs=say_needs,
         how_it_ended=how_it_ended,
+        cut_at=_MOST_ORDERED if is_cut else None,
         older=asked.cursor("before", found),
         newer=asked.cursor("after", found),
     )
+
+
+def _find_page(read: Reading, asked: RunsRequest) -> tuple[RunPage, bool]:
+    """The page, and whether there are older runs than those that were ordered."""
+    wanted: dict[str, Any] = {"state": asked.state, "name": asked.name}
+    where = {"before": asked.before, "after": asked.after}
+    if asked.order.column is None:
+        return queries.page_of_runs(read.session, **wanted | where, limit=_ROWS), False
+    newest = queries.page_of_runs(read.session, **wanted, limit=_MOST_ORDERED)
+    lines = [RunLine(run, None, None, None, read.now) for run in newest.rows]
+    if asked.order.column == "usual":
+        usual = queries.find_usual_seconds(read.session, {run.name for run in newest.rows})
+        lines = [replace(line, usual=usual.get(line.run.name)) for line in lines]
+    ordered = [line.run for line in asked.order.apply(lines, KEYS)]
+    begin, end = cut_page([run.id for run in ordered], _ROWS, **where)
+    return RunPage(ordered[begin:end], begin > 0, end < len(ordered)), newest.has_older
 
 
 def _lines(read: Reading, runs: Sequence[RunRow], needs: Mapping[int, str]) -> Sequence[RunLine]:
