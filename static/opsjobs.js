@@ -94,7 +94,8 @@
       write(place, stamp(new Date(place.dataset.at)).slice(11, 16));
     }
     for (const field of all("[data-in-zone]", within)) {
-      field.value ||= isLocal() ? Intl.DateTimeFormat().resolvedOptions().timeZone : "";
+      const here = isLocal() ? Intl.DateTimeFormat().resolvedOptions().timeZone : "";
+      field.value = field.dataset.inZone || here;
       field.disabled = !field.value;
     }
     for (const place of all(".zone", within)) {
@@ -368,6 +369,83 @@
     const isKept = await fetch(field.form.action, sent).then((answer) => answer.status === 204, () => false);
     if (isKept) return;
     tell("This choice holds on this page only: the server did not keep it. Are you still signed in?");
+  }
+
+  // --- suggestions: a list below the search box, from which keys or a click choose
+
+  const offers = find("suggestions");
+  const box = offers && find("q");
+
+  function offered() {
+    return all("[role=option]", offers);
+  }
+
+  function chosen() {
+    return offered().find((option) => option.ariaSelected === "true");
+  }
+
+  function chooseOffer(option) {
+    for (const one of offered()) one.ariaSelected = String(one === option);
+    if (option) {
+      box.setAttribute("aria-activedescendant", option.id);
+      option.scrollIntoView({ block: "nearest" });
+    } else {
+      box.removeAttribute("aria-activedescendant");
+    }
+  }
+
+  function openOffers(isOpen) {
+    offers.hidden = !isOpen;
+    box.ariaExpanded = String(isOpen);
+    chooseOffer(null);
+  }
+
+  function stepOffers(by) {
+    const options = offered();
+    if (options.length === 0) {
+      window.htmx.trigger(box, "suggest");
+      return;
+    }
+    const at = options.indexOf(chosen());
+    if (offers.hidden) openOffers(true);
+    const first = by > 0 ? 0 : options.length - 1;
+    chooseOffer(at < 0 ? options[first] : options[(at + by + options.length) % options.length]);
+  }
+
+  // A qualifier is followed by its values, a whole term by a space.
+  function takeOffer(option) {
+    const isWhole = !option.dataset.fill.endsWith(":");
+    box.value = isWhole ? `${option.dataset.fill} ` : option.dataset.fill;
+    openOffers(false);
+    offers.replaceChildren();
+    if (!isWhole) window.htmx.trigger(box, "suggest");
+  }
+
+  function hearOffers(event) {
+    if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+      event.preventDefault();
+      stepOffers(event.key === "ArrowDown" ? 1 : -1);
+    } else if (event.key === "Enter" && !offers.hidden && chosen()) {
+      event.preventDefault();
+      takeOffer(chosen());
+    } else if (event.key === "Escape" && !offers.hidden) {
+      event.preventDefault();
+      openOffers(false);
+    }
+  }
+
+  if (offers) {
+    on("keydown", hearOffers, box);
+    on("blur", () => openOffers(false), box);
+    on("htmx:afterSwap", () => {
+      openOffers(offered().length > 0 && document.activeElement === box);
+    }, offers);
+    // Before the box loses the focus.
+    on("mousedown", (event) => {
+      const option = event.target.closest("[role=option]");
+      event.preventDefault();
+      if (option) takeOffer(option);
+    }, offers);
   }
 
   // --- forensics: this browser remembers, for each person, which subjects were looked at

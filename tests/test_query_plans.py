@@ -126,7 +126,7 @@ def test_a_page_walks_one_index_and_stops(
 
 
 # So many of the newest jobs are examined, in each of two scans at most.
-_NEWEST = 20_001
+_NEWEST = 10_001
 # A search, the indexes it may use, and how many rows it may read:
 # its hits, once for the counts, once for the page.
 SEARCHES = [

@@ -64,6 +64,8 @@ def start(
 ) -> None:
     """Do ACTION to all jobs that fit the TERMS, as in the search box: state:failed queue:mail.
 
+    Options come before the terms, and -- before a term that begins with a minus: -- state:failed -queue:mail.
+
     First 1 job, then 10, then 100, then the rest. It stops when retried jobs fail as before. The loop
     `operate` does it, so this command returns at once. With --wait it exits 0 when the operation has finished
     and 1 when it stopped or was canceled. Exits 2 when it could not be started.

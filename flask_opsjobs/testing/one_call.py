@@ -36,7 +36,7 @@ def perform_call(
         queue=options.queue,
         args=stored,
         meta=dict(options.meta or {}),
-        tags=list(options.tags),
+        tags=task.tags_of(options, values),
         attempt=1,
         max_attempts=options.max_attempts,
         timeout_seconds=options.timeout,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..core import copy_text
@@ -144,6 +144,8 @@ class StepPreparation:
         call = self._check_call(node, link)
         if call is None:
             return None
+        if callable(link.chosen.tags):
+            head = self._add_tags(node, link, call, head)
         lane, place = head.queue, head.place
         if link.chosen.limit is not None and (found := self._find_place(node, link, call)):
             lane, place = found["lane"], _as_copied(found)
@@ -263,6 +265,17 @@ class StepPreparation:
             self._check_options(node, link.task, link.chosen)
             self._heads[key] = JobHead(link.task.name, link.chosen)
         return self._heads[key]
+
+    def _add_tags(self, node: Step, link: ChainLink, call: _CheckedCall, head: JobHead) -> JobHead:
+        """The head with the tags of the call; without tags when it takes a result, which is not known yet."""
+        if call.takes:
+            return head
+        try:
+            tags = link.task.tags_of(link.chosen, call.values)
+        except InvalidArgs as error:
+            self._add_all(node, error)
+            return head
+        return JobHead(link.task.name, replace(link.chosen, tags=tags))
 
     def _check_options(self, node: Node, task: Task, options: Options) -> None:
         if task.name not in self._host.tasks:

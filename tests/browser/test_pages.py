@@ -9,7 +9,7 @@ import pytest
 
 from tests.browser.conftest import Site
 from tests.support import host as site
-from tests.support.browser import faults
+from tests.support.browser import barriers, faults
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -28,6 +28,7 @@ PAGES = {
     "raw": "/jobs/{failed}/raw",
     "searched": "/jobs?q=error:purpose%20created:<1d",
     "a word that nobody bears": "/jobs?q=nobody",
+    "a mistake in a search": "/jobs?q=state:failed%20OR",
     "no such job": "/jobs/987654321",
     "queues": "/queues",
     "a queue": "/queues/reports",
@@ -157,6 +158,34 @@ def test_search_finds_and_a_condition_is_taken_away_again(page: Any, running: Si
     page.wait_for_url("**/jobs?created=*")
     assert page.locator("table.jobs tbody tr").count() > 1
     assert page.input_value("#q") == "created:<2h"
+
+
+def test_suggestions_are_chosen_by_keys_or_a_click(
+    page: Any, noise: list[str], running: Site
+) -> None:
+    _open(page, running, "/jobs")
+    page.focus("#q")
+    page.keyboard.type("-queu")
+    page.wait_for_selector("#suggestions [role=option]")
+    assert page.get_attribute("#q", "aria-expanded") == "true"
+    page.keyboard.press("Escape")
+    assert page.get_attribute("#q", "aria-expanded") == "false"
+    page.keyboard.press("ArrowDown")
+    active = page.get_attribute("#q", "aria-activedescendant")
+    assert page.inner_text(f"#{active}[aria-selected=true]") == "-queue:"
+    assert barriers(page) == []
+    page.keyboard.press("Enter")
+    page.click("#suggestions [data-fill='-queue:reports']")
+    assert page.input_value("#q") == "-queue:reports "
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/jobs?q=-queue*")
+    assert page.input_value("#q") == "-queue:reports"
+    assert noise == []
+    # Times are read in the zone in which they are shown.
+    assert page.is_disabled("[data-in-zone] >> nth=0")
+    page.select_option("#zone", "local")
+    here = page.evaluate("Intl.DateTimeFormat().resolvedOptions().timeZone")
+    assert page.input_value("[data-in-zone] >> nth=0") == here
 
 
 def test_a_chosen_theme_and_zone_hold_at_once_and_after_reload(

@@ -21,7 +21,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.jobs.models import Job
-from flask_opsjobs.jobs.search import attempt_queries, group_queries
+from flask_opsjobs.jobs.search import attempt_queries, further_queries, group_queries
 from flask_opsjobs.jobs.search import queries as search_queries
 from flask_opsjobs.jobs.search.conditions import Terms
 from flask_opsjobs.jobs.search.filter import JobFilter
@@ -368,6 +368,7 @@ def test_searches_find_what_an_oracle_finds(
         (search_queries, "MOST_HITS"),
         (group_queries, "MOST_JOBS"),
         (attempt_queries, "MOST_ATTEMPTS"),
+        (further_queries, "MOST_NEWEST"),
     ):
         monkeypatch.setattr(module, limit, 40_000)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import UTC, datetime
 from functools import partial
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -195,3 +197,98 @@ def test_arguments_may_be_given_in_three_ways() -> None:
     assert box.without("args.b.c").text == 'args.a:1 args.d:"x y"'
     assert box.args[1].shapes == ['{"b": {"c": "2"}}']
     assert box.args[0].shapes == ['{"a": "1"}', '{"a": 1}']
+
+
+_TERMS = [
+    *(
+        "OR",
+        "-",
+        "timeout",
+        '"timed out"',
+        '-"OR"',
+        "--x",
+        "colour:red",
+        'task:"a*b"',
+        "task:a*",
+        '"',
+    ),
+    *(
+        "-task:send_*",
+        "state:failed",
+        "-state:failed",
+        "tag:a",
+        "tag:b",
+        "-tag:c*",
+        "args.a:1",
+        "-args.a:1",
+    ),
+    *(
+        "created:<2h",
+        "due:now..+2h",
+        'ended:"2026-03-29 02:30.."',
+        "started:yesterday",
+        "zone:Europe/Berlin",
+    ),
+    *(
+        "duration:>5s",
+        "wait:1s..2m",
+        "attempts:3",
+        "priority:>=0",
+        "memory:..1.5GB",
+        "id:1,2,opsjobs-3-1",
+    ),
+    *(
+        "workflow:7",
+        "step:pay",
+        "failure:58",
+        "-death:signal",
+        "limit:50",
+        "sort:run",
+        "-limit:50",
+        "-zone:UTC",
+    ),
+]
+
+
+@given(st.lists(st.sampled_from(_TERMS), max_size=8))
+def test_a_mix_of_terms_is_refused_at_its_place_or_reads_its_own_text(terms: list[str]) -> None:
+    text = " ".join(terms)
+    try:
+        wanted = JobFilter.from_query([("q", text)])
+    except BadFilter as error:
+        if error.place is not None:
+            begin, end = error.place
+            assert text[begin:end].strip() == text[begin:end] != ""
+        return
+    assert JobFilter.from_query(wanted.to_query().items()) == wanted
+    typed = wanted.but(state=None, sort=None, limit=LIMITS[0])
+    assert JobFilter.from_query([("q", typed.text)]) == typed
+    for name in wanted.terms:
+        if name not in ("zone", "workflow"):
+            assert name not in wanted.without(name).terms
+
+
+@pytest.mark.parametrize(
+    ("typed", "since", "until"),
+    [
+        # Clocks in Berlin jump from 02:00 to 03:00, at 01:00 UTC.
+        ("2026-03-29T02:30", "2026-03-29T01:00", "2026-03-29T01:00"),
+        ("2026-03-29T01:59..2026-03-29T03:00", "2026-03-29T00:59", "2026-03-29T01:01"),
+        ("2026-03-29", "2026-03-28T23:00", "2026-03-29T22:00"),
+        # They show the hour from 02:00 to 03:00 twice, from 00:00 and from 01:00 UTC.
+        ("2026-10-25T02:30", "2026-10-25T00:30", "2026-10-25T01:31"),
+        ("2026-10-25", "2026-10-24T22:00", "2026-10-25T23:00"),
+        (">2026-10-25T02:30", "2026-10-25T00:31", None),
+        ("<2026-10-25T02:30", None, "2026-10-25T01:30"),
+        ("2026-10-25T02:30:15Z", "2026-10-25T02:30:15", "2026-10-25T02:30:16"),
+        ("tomorrow..", "2026-06-01T22:00", None),
+        ("-1h..+90s", "2026-06-01T11:00", "2026-06-01T12:01:30"),
+    ],
+)
+def test_a_range_of_times_is_one_of_a_zone(
+    typed: str, since: str | None, until: str | None
+) -> None:
+    now = datetime(2026, 6, 1, 12, tzinfo=UTC)
+    found = read_moments("created", typed).bounds(now, ZoneInfo("Europe/Berlin"))
+    expected = (since, until)
+    assert found == tuple(at and datetime.fromisoformat(f"{at}+00:00") for at in expected)

@@ -18,7 +18,7 @@ from flask_opsjobs.jobs.search import queries as search_queries
 from tests.support.policies import ShowAll
 from tests.web.conftest import Access
 from tests.web.every import soup
-from tests.web.rows import make_incident, make_job, make_worker
+from tests.web.rows import make_failure, make_incident, make_job, make_worker
 
 Get = Callable[..., Any]
 
@@ -254,7 +254,7 @@ def test_a_policy_that_raises_lets_nothing_be_searched(
     for box in ("args.a:1", "error:x", "tag:eu"):
         assert client.get("/ops/jobs/jobs", query_string={"q": box}).status_code == 422
     assert client.get("/ops/jobs/jobs?q=queue:default").status_code == 200
-    assert not soup(client.get("/ops/jobs/jobs/suggest?q=tag:").text).select("option")
+    assert not soup(client.get("/ops/jobs/jobs/suggest?q=tag:").text).select("[role=option]")
 
 
 def test_what_was_looked_at_is_said(
@@ -294,13 +294,13 @@ def test_a_search_that_takes_too_long_becomes_a_page_that_says_what_to_narrow(
 
 def _suggested(get: Get, box: str) -> list[str]:
     tree = soup(get("/jobs/suggest", query_string={"q": box}).text)
-    return [str(option["value"]) for option in tree.select("option")]
+    return [str(option["data-fill"]) for option in tree.select("[role=option]")]
 
 
 def test_suggestions_complete_the_last_word(hiding: Get, session: Session) -> None:
     make_job(session, task="send_invoice", queue="mail", tags=["gold", "a b", "token=abc"])
     session.commit()
-    assert _suggested(hiding, "sta") == ["state:"]
+    assert _suggested(hiding, "sta") == ["state:", "started:"]
     assert _suggested(hiding, "state:fa") == ["state:failed"]
     assert _suggested(hiding, "queue:mail tas") == ["queue:mail task:"]
     assert _suggested(hiding, 'tag:"a b" task:send') == ['tag:"a b" task:send_invoice']
@@ -310,6 +310,8 @@ def test_suggestions_complete_the_last_word(hiding: Get, session: Session) -> No
     assert _suggested(hiding, "args.") == ["args.amount:"]  # neither hidden nor redacted
     assert _suggested(hiding, "created:<") == ["created:<1h", "created:<1d", "created:<7d"]
     assert _suggested(hiding, "origin:r") == ["origin:rq"]
+    assert _suggested(hiding, "queue:mail -sta") == ["queue:mail -state:", "queue:mail -started:"]
+    assert _suggested(hiding, "attempts:>=") == ["attempts:>=3"]
     make_worker(session, name="w-token=abc")
     worker, incident = make_worker(session), make_incident(session)
     session.commit()
@@ -326,3 +328,36 @@ def test_suggestions_name_no_arguments_to_whom_may_not_see_them(
     access.held -= {"payload.view"}
     assert _suggested(get, "args.") == []
     assert _suggested(get, "err") == []
+
+
+def test_failures_are_suggested_by_what_is_shown_of_them(
+    hiding: Get, get: Get, access: Access, session: Session
+) -> None:
+    failure = make_failure(session, title="LoginError: password=hunter2 refused", task="pay")
+    session.commit()
+    for box in ("failure:", "failure:refu", "refused", f"failure:{failure.id}"):
+        tree = soup(hiding("/jobs/suggest", query_string={"q": box}).text)
+        (option,) = tree.select("[role=option]")
+        assert option["data-fill"] == f"failure:{failure.id}"
+        assert "refused, in pay" in option.text
+        assert "hunter" not in option.text
+    assert _suggested(hiding, "unter2") == []
+    access.held -= {"payload.view"}
+    assert _suggested(get, "failure:") == _suggested(get, "refused") == []
+
+
+def test_the_box_is_a_combobox_and_without_a_script_there_are_examples(
+    get: Get, access: Access
+) -> None:
+    tree = soup(get("/jobs").text)
+    box = tree.select_one("#q")
+    assert (box["role"], box["aria-expanded"]) == ("combobox", "false")
+    assert tree.find(id=box["aria-controls"])["role"] == "listbox"
+    examples = [str(a["href"]) for a in tree.select(".examples a")]
+    for example in examples:
+        assert get(example.removeprefix("/ops/jobs")).status_code == 200
+    access.held -= {"payload.view"}
+    fewer = [str(a["href"]) for a in soup(get("/jobs").text).select(".examples a")]
+    assert 0 < len(fewer) < len(examples)
+    for example in fewer:
+        assert get(example.removeprefix("/ops/jobs")).status_code == 200

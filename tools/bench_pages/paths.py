@@ -96,6 +96,17 @@ _JOBS = (
     "failure:{failure} state:failed",
     "death:signal",
     "deploy:2026.10.17",
+    "refused OR timeout -queue:mail",
+    "-queue:mail",
+    "task:send_* -state:finished",
+    "state:failed OR state:canceled",
+    "tag:customer:{account} OR tag:eu -queue:crm",
+    "ended:-2h..-1h state:failed",
+    "state:started duration:>5m",
+    "wait:>1h queue:mail",
+    "memory:>500MB",
+    "failure:{failure} OR death:signal",
+    "id:{id},1,2",
 )
 _AUDIT: tuple[dict[str, str], ...] = (
     {},

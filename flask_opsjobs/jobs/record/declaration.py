@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from ...errors import DeclarationError
+from ...errors import DeclarationError, InvalidArgs
 from ...limits.limit import Limit
 from ..failure_key import FailureKey
 from .arguments import Arguments
-from .options import Options, Unique, fault_of_name, seconds_of
+from .options import Options, Tags, Unique, fault_of_made_tags, fault_of_name, seconds_of
 
 Backoff = Callable[[int], float | timedelta] | float | timedelta
 Hook = Callable[..., Any]
@@ -21,7 +21,8 @@ class TaskDeclaration:
     """What `@opsjobs.task(…)` declares about a function.
 
     Raises `DeclarationError` with every fault and its fix. `timeout` is in seconds. `backoff` is a number of
-    seconds, or a function of the attempt, which counts from 1. The hooks `on_start(job)`,
+    seconds, or a function of the attempt, which counts from 1. `tags` are texts, or a function that gets the
+    arguments as a dict and returns texts, once when a job is enqueued. The hooks `on_start(job)`,
     `on_success(job, value)` and `on_failure(job, error)` are called in the process that runs the job. They
     only observe: their errors are logged. `failure_key(error)` returns a text that is equal for failures with
     the same cause, or None for the default.
@@ -38,7 +39,7 @@ class TaskDeclaration:
         backoff: Backoff | None = None,
         timeout: int | None = None,
         deadline: timedelta | None = None,
-        tags: Sequence[str] = (),
+        tags: Tags = (),
         meta: Mapping[str, Any] | None = None,
         unique: Unique | None = None,
         limit: Limit | None = None,
@@ -103,6 +104,29 @@ class TaskDeclaration:
                 declared.require_names(self.name, self.arguments.names, self.redact)
         if limit is not None:
             limit.require_types(self.name, self.arguments.annotation_of)
+
+    def tags_of(self, options: Options, values: Mapping[str, Any]) -> list[str]:
+        """The tags of a call with these validated arguments, each once.
+
+        A function gets the arguments as a dict, defaults included, without those that the task redacts.
+        Raises `InvalidArgs`, without any value, when it raises or returns no tags.
+        """
+        if not callable(options.tags):
+            return list(options.tags)
+        arguments = self.arguments.with_defaults(values)
+        shown = {name: value for name, value in arguments.items() if name not in self.redact}
+        try:
+            made = options.tags(shown)
+        except Exception as error:
+            is_redacted = isinstance(error, KeyError) and error.args[0] in self.redact
+            why = ": it gets no redacted argument" if is_redacted else ""
+            fault: str | None = f"its function raised {type(error).__name__}{why}"
+        else:
+            fault = fault_of_made_tags(made)
+        if fault is None:
+            return list(dict.fromkeys(made))
+        # Outside of `except`: the error of a host's function must not become the context of this one.
+        raise InvalidArgs(self.name, [{"loc": "tags", "msg": fault, "type": "tags"}])
 
 
 def _names(task: str, redact: Iterable[str]) -> frozenset[str]:

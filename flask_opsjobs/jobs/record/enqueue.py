@@ -85,6 +85,8 @@ def _enqueue(
         job_limit = job_limit_of(task, options.limit, host, values)
         row |= columns_of(options.queue, job_limit)
     row["args"] = task.arguments.dump(values, host.settings.max_args_bytes).decode()
+    if callable(options.tags):
+        row["tags"] = task.tags_of(options, values)
     session, bind = find_session(host, options.session)
     with without_values():
         connection = join(host, session, bind)
@@ -261,6 +263,8 @@ def _enqueue_stored(
     if (limit := task.declared.limit) is not None:
         row |= columns_of(task.declared.queue, job_limit_of(task, limit, host, values))
     row["args"] = task.arguments.dump(values, host.settings.max_args_bytes).decode()
+    if callable(task.declared.tags):
+        row["tags"] = task.tags_of(task.declared, values)
     run = partial(_run_sql, connection)
     unique = task.declared.unique
     if unique is None:

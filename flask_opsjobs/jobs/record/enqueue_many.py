@@ -22,6 +22,7 @@ from . import unique_locks
 from .declaration import TaskDeclaration
 from .enqueue import (
     EnqueuedMany,
+    enqueue,
     find_session,
     in_savepoint,
     join,
@@ -61,11 +62,33 @@ def enqueue_many(
     the transaction stays usable.
     """
     require_rows(task, rows)
+    if options.unique is not None and callable(options.tags):
+        return _enqueue_each(host, task, options, enumerate(rows, first_number))
     with host.telemetry.sending(task.name, options.queue) as sent:
         common = parameters(task, options, host) | sent.columns
         result = _enqueue_many(host, task, options, enumerate(rows, first_number), common)
         sent.count = result.count
     return result
+
+
+def _enqueue_each(
+    host: Host, task: TaskDeclaration, options: Options, rows: NumberedRows
+) -> EnqueuedMany:
+    """Enqueue unique jobs with tags of their own one by one: the statement for many has the same for all."""
+    session, bind = find_session(host, options.session)
+    with without_values():
+        join(host, session, bind)
+    counts = [0, 0]
+    with session.begin_nested() as savepoint:
+        for number, row in _guarded(rows, savepoint):
+            try:
+                counts[enqueue(host, task, options, (), row).conflict] += 1
+            except InvalidArgs as error:
+                refused = _at_row(task, number, error)
+            else:
+                continue
+            raise refused
+    return EnqueuedMany(*counts)
 
 
 def _enqueue_many(
@@ -86,7 +109,7 @@ def _enqueue_many(
             task, options, host, RejectWhenFull(task, options, host, session), connection
         )
         if options.unique is None:
-            line = _plain_line(limits, _head(common))
+            line = _plain_line(limits, options, common)
             result = EnqueuedMany(_copy(limits, load_for("copy_jobs", common), line, rows))
             if result.count:
                 counted = {**common, "enqueued": result.count}
@@ -201,7 +224,8 @@ class _LimitColumns:
         return keys[0] in self._keys_with_room or unique_locks.find(self._run_sql, keys) is not None
 
 
-def _plain_line(limits: _LimitColumns, head: bytes) -> Line:
+def _plain_line(limits: _LimitColumns, options: Options, common: Mapping[str, Any]) -> Line:
+    shared = None if callable(options.tags) else _head(common)
     validate, dump = limits.task.arguments.validate, limits.task.arguments.dump
     most_bytes = limits.host.settings.max_args_bytes
 
@@ -209,7 +233,9 @@ def _plain_line(limits: _LimitColumns, head: bytes) -> Line:
         # JSON has no raw control characters: only the backslash must be escaped for COPY.
         values = validate((), row)
         columns = limits.columns_of(values)
-        return head + columns + dump(values, most_bytes).replace(b"\\", b"\\\\") + b"\n"
+        raw = dump(values, most_bytes).replace(b"\\", b"\\\\")
+        tags = [] if shared else limits.task.tags_of(options, values)
+        return (shared or _head({**common, "tags": tags})) + columns + raw + b"\n"
 
     return line
 

@@ -102,10 +102,14 @@ class Unique:
                 )
 
 
-_MOST_TAGS = 50
+MOST_TAGS = 50
 # RQ takes any text as a queue's name; these characters are safe in URLs, in keys of Redis and in a shell.
 _NAME = re.compile(r"[A-Za-z0-9_.:\-]{1,200}")
 LAST_YEAR = 9000
+
+
+# The tags of a job, or a function that makes them of its arguments when it is enqueued.
+Tags = Sequence[str] | Callable[[dict[str, Any]], Sequence[str]]
 
 
 class OptionChanges(TypedDict, total=False):
@@ -119,7 +123,7 @@ class OptionChanges(TypedDict, total=False):
     max_attempts: int
     timeout: int | None
     deadline: timedelta | None
-    tags: Sequence[str]
+    tags: Tags
     meta: Mapping[str, Any] | None
     unique: Unique | None
     delay: float | timedelta | None
@@ -139,7 +143,7 @@ class Options:
     max_attempts: int = 5
     timeout: int | None = None
     deadline: timedelta | None = None
-    tags: Sequence[str] = ()
+    tags: Tags = ()
     meta: Mapping[str, Any] | None = None
     unique: Unique | None = None
     delay: float | timedelta | None = None
@@ -198,7 +202,8 @@ class Options:
             "queue": self.queue,
             "priority": self.priority,
             "meta": meta.decode(),
-            "tags": list(self.tags),
+            # Those of a function depend on the arguments: `tags_of` finds them.
+            "tags": [] if callable(self.tags) else list(self.tags),
             "max_attempts": self.max_attempts,
             "timeout_seconds": self.timeout,
             "deadline": self.deadline,
@@ -267,13 +272,15 @@ def _faults_of_times(options: Options) -> list[str]:
 
 def _faults_of_notes(options: Options) -> list[str]:
     faults = []
-    if isinstance(options.tags, str) or not isinstance(options.tags, Sequence):
-        faults.append("tags must be a list of texts, such as tags=['import']")
+    if callable(options.tags):
+        pass  # What it returns is checked for each job.
+    elif isinstance(options.tags, str) or not isinstance(options.tags, Sequence):
+        faults.append("tags must be a list of texts, such as tags=['import'], or a function")
     elif wrong := [tag for tag in options.tags if not _is_tag(tag)]:
         faults.append(f"a tag must be a text of 1 to 200 characters, got {show_value(wrong[0])}")
-    elif len(options.tags) > _MOST_TAGS:
+    elif len(options.tags) > MOST_TAGS:
         faults.append(
-            f"a job has at most {_MOST_TAGS} tags, got {len(options.tags)}: use meta for more"
+            f"a job has at most {MOST_TAGS} tags, got {len(options.tags)}: use meta for more"
         )
     if options.meta is not None:
         try:
@@ -283,6 +290,21 @@ def _faults_of_notes(options: Options) -> list[str]:
         except json_storage.NotStorable as why:
             faults.append(f"meta {why}")
     return faults
+
+
+def fault_of_made_tags(made: object) -> str | None:
+    """Why these are not the tags of a job; None when they are. Names no value: it is made of arguments."""
+    if not isinstance(made, list | tuple):
+        return f"its function must return a list of texts, and returned {type(made).__name__}"
+    if len(made) > MOST_TAGS:
+        return f"a job has at most {MOST_TAGS} tags, and its function returned {len(made):,}"
+    for tag in made:
+        if not _is_tag(tag):
+            kind = f"{len(tag):,} characters" if isinstance(tag, str) else type(tag).__name__
+            return (
+                f"a tag is a text of 1 to 200 characters without NUL; its function returned {kind}"
+            )
+    return None
 
 
 def _is_tag(tag: object) -> bool:

@@ -27,7 +27,7 @@ from .terms import Pattern
 # Whether an error, as the viewer sees it, contains a text.
 IsShown = Callable[[str, str], bool]
 # Of so many of the newest jobs each is examined, when no index has the conditions.
-MOST_NEWEST = 20_000
+MOST_NEWEST = 10_000
 _FEWEST = 200
 # With more tasks or queues than are listed, a pattern chooses no index.
 _MOST_NAMES = 200
@@ -43,7 +43,7 @@ class _Scan:
     """What is examined: makes the select of some columns of these jobs, at most `most` for each `key`."""
 
     select: Callable[..., Select[*tuple[Any, ...]]]
-    most: int = MOST_NEWEST
+    most: int
     key: ColumnElement[Any] = _ONE_KEY
 
 
@@ -55,7 +55,7 @@ def keep_fitting(
     def scan(*columns: Any) -> Select[*tuple[Any, ...]]:
         return select(*columns).where(is_one_of(Job.id, ids))
 
-    return _examine(session, wanted, now, _Scan(scan), is_shown)[0] if ids else []
+    return _examine(session, wanted, now, _Scan(scan, len(ids)), is_shown)[0] if ids else []
 
 
 def find_among_newest(
@@ -133,7 +133,7 @@ def _choose_scan(session: Session, wanted: JobFilter, now: datetime, found: Rang
         # One condition chooses the index; the others are examined, so that the scan is bounded.
         return scan_index(select(*columns), indexed_part(wanted), found).limit(MOST_NEWEST + 1)
 
-    return _Scan(scan)
+    return _Scan(scan, MOST_NEWEST)
 
 
 def _find_names(session: Session, name: str, clauses: Sequence[Clause]) -> Sequence[str] | None:
@@ -161,7 +161,7 @@ def _scan_errors(found: Range) -> _Scan:
         newest = select(*columns).where(Job.error.is_not(None), *bounds)
         return newest.order_by(Job.id.desc()).limit(MOST_NEWEST + 1)
 
-    return _Scan(scan)
+    return _Scan(scan, MOST_NEWEST)
 
 
 def _scan_each(key: Any, values: Sequence[str], found: Range) -> _Scan:

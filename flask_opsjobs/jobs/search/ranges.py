@@ -30,7 +30,7 @@ _TIMES = "write <2h, >3d, 2026-11-27, 2026-11-27T14:30, -2h..now or 2026-11-27..
 
 
 @dataclass(frozen=True)
-class Point:
+class TimePoint:
     """A span from now; or a time on a clock, which lasts a day, a minute or a second; or a day near today."""
 
     span: timedelta | None = None
@@ -62,7 +62,7 @@ class Point:
             times = _find_times(clock, zone)
         return times[fold]
 
-    def is_after(self, other: Point) -> bool:
+    def is_after(self, other: TimePoint) -> bool:
         """Whether it is later than another one. False when that depends on the time or the zone."""
         if self.span is not None and other.span is not None:
             return self.span > other.span
@@ -85,8 +85,8 @@ class Moments:
     """A range of times, from `since` to before `until`; None is open. `text` is how it is written."""
 
     text: str
-    since: Point | None
-    until: Point | None
+    since: TimePoint | None
+    until: TimePoint | None
 
     def bounds(self, now: datetime, zone: tzinfo) -> tuple[datetime | None, datetime | None]:
         """The first moment, and the first one after the range."""
@@ -117,7 +117,7 @@ def read_moments(qualifier: str, value: str) -> Moments:
     """A range such as `<2h`, `2026-11-27`, `2026-11-27T08:00..` or `-2h..now`. Raises `BadFilter`."""
     text = value.strip()
     if ago := _AGO.fullmatch(text.replace(" ", "")):
-        point = Point(span=-timedelta(seconds=int(ago[2]) * _UNITS[ago[3]]))
+        point = TimePoint(span=-timedelta(seconds=int(ago[2]) * _UNITS[ago[3]]))
         return Moments(ago[0], *((point, None) if ago[1] == "<" else (None, point)))
     if compared := _COMPARED.fullmatch(text):
         point = _read_point(qualifier, compared[2].strip())
@@ -139,14 +139,14 @@ def read_moments(qualifier: str, value: str) -> Moments:
     return Moments(text, since, until)
 
 
-def _read_point(qualifier: str, text: str) -> Point:
+def _read_point(qualifier: str, text: str) -> TimePoint:
     if text == "now":
-        return Point(span=_NO_TIME)
+        return TimePoint(span=_NO_TIME)
     if text in _DAYS:
-        return Point(days=_DAYS[text], lasts=_DAY)
+        return TimePoint(days=_DAYS[text], lasts=_DAY)
     if from_now := _FROM_NOW.fullmatch(text):
         seconds = int(from_now[2]) * _UNITS[from_now[3]]
-        return Point(span=timedelta(seconds=seconds if from_now[1] == "+" else -seconds))
+        return TimePoint(span=timedelta(seconds=seconds if from_now[1] == "+" else -seconds))
     clock = _CLOCK.fullmatch(text)
     try:
         found = datetime.fromisoformat(text) if clock else None
@@ -154,10 +154,10 @@ def _read_point(qualifier: str, text: str) -> Point:
         found = None
     if clock is None or found is None:
         raise BadFilter(qualifier, f"{text[:40]!r} is not a time or a duration; {_TIMES}")
-    return Point(clock=found, lasts=_SECOND if clock[3] else _MINUTE if clock[2] else _DAY)
+    return TimePoint(clock=found, lasts=_SECOND if clock[3] else _MINUTE if clock[2] else _DAY)
 
 
-def _after(point: Point) -> Point:
+def _after(point: TimePoint) -> TimePoint:
     """What comes right after a point."""
     if point.days is not None:
         return replace(point, days=point.days + 1)

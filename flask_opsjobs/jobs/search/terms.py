@@ -169,6 +169,9 @@ def _split_terms(text: str) -> Iterator[Term]:
         name, value = found["name"] or "", found["quoted"] if is_quoted else found["bare"]
         if not name and not value:
             raise BadFilter("search", f"{found[0]!r} needs a word or a term", place)
+        if not name and not is_quoted and value.startswith("-"):
+            # Such as an option of a command that was not understood.
+            raise BadFilter("search", f"{found[0][:40]!r} needs quotes to be searched", place)
         if not value and not (is_quoted and is_argument(name)):
             raise BadFilter(name, "needs a value", place)
         yield Term(name, value, is_quoted, bool(found["minus"]), place)

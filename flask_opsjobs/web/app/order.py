@@ -16,7 +16,7 @@ Keys = Mapping[str, Callable[[Any], Any]]
 
 
 @dataclass(frozen=True)
-class Order:
+class ListOrder:
     """The column by which a list is ordered; None is the order in which it is read.
 
     `query` is the rest of the query string, which the links of its heads keep. `refused` says of some columns
@@ -67,14 +67,14 @@ class Order:
 
 def read_order(
     columns: Sequence[str] | Keys, query: Mapping[str, str] = {}, texts: Sequence[str] = ("name",)
-) -> Order:
+) -> ListOrder:
     """The order that the address asks for. Raises `Problem` for a column that the list does not have."""
     word = request.args.get("sort", "")
     column = word.removeprefix("-")
     if column and column not in columns:
         known = ", ".join(columns)
         raise problems.unreadable(f"sort: there is no column {column[:40]!r}; known are {known}.")
-    return Order(column or None, word.startswith("-"), query, {}, tuple(texts))
+    return ListOrder(column or None, word.startswith("-"), query, {}, tuple(texts))
 
 
 def _write(column: str, is_descending: bool) -> str:

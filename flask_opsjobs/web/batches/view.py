@@ -166,7 +166,7 @@ def _read_list_query() -> Mapping[str, str]:
     return {**_read_query(STATES), **_read_order().sort}
 
 
-def _read_order(query: Mapping[str, str] = {}) -> order.Order:
+def _read_order(query: Mapping[str, str] = {}) -> order.ListOrder:
     return order.read_order(KEYS, query, texts=("name", "state"))
 
 

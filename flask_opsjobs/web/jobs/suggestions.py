@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from dataclasses import dataclass
+from itertools import chain
 
 from sqlalchemy.orm import Session
 
 from ...batches.queries import list_recent_batches
 from ...core.display import Display
-from ...failures.queries import list_recent_versions
+from ...failures.queries import list_recent_versions, page_of_failures
 from ...jobs import queries
 from ...jobs.lifecycle import DEATHS, STATES
 from ...jobs.search.filter import ORIGINS, QUALIFIERS
@@ -23,10 +24,18 @@ from ..app.host import host
 
 _MOST = 12
 # The values of the qualifiers that have only these, and those of which any other may be typed.
-_FIXED = {
+_FIXED: Mapping[str, Sequence[str]] = {
     "state": STATES,
     "origin": ORIGINS,
-    "created": ("<1h", "<1d", "<7d", ">1h", ">1d", ">7d"),
+    "created": ("<1h", "<1d", "<7d", ">1h", ">1d", ">7d", "today", "yesterday"),
+    "due": ("..now", "now..+1h", "now..+1d", "<1h"),
+    "started": ("<1h", "<1d", "today"),
+    "ended": ("<1h", "<1d", "-2h..-1h", "today", "yesterday"),
+    "duration": (">5s", ">1m", ">1h"),
+    "wait": (">5s", ">1m", ">1h"),
+    "attempts": (">1", ">=3"),
+    "priority": ("0", "<5", ">5"),
+    "memory": (">100MB", ">500MB", ">1GB"),
     "death": tuple(DEATHS),
 }
 # Those of a kind that has pages of its own: the permission to see them, and what lists some.
@@ -39,17 +48,37 @@ _LISTED: Mapping[str, tuple[str, Callable[[Session], Iterable[object]]]] = {
 }
 
 
-def suggest(session: Session, box: str) -> Sequence[str]:
-    """At most 12 texts for the whole box, with its last word completed."""
+@dataclass(frozen=True)
+class Suggestion:
+    """A term that completes the last word, the text of the whole box with it, and what it stands for."""
+
+    term: str
+    box: str
+    note: str = ""
+
+
+def suggest(session: Session, box: str) -> Sequence[Suggestion]:
+    """At most 12 ways to complete the last word of the box."""
     before, last = _last_word(box)
-    found: Iterator[str] = (
-        term for term in _terms(session, last) if term.lower().startswith(last.lower())
+    minus = "-" if last.startswith("-") else ""
+    last = last.removeprefix("-")
+    found: _Terms = (
+        one for one in _terms(session, last) if one[0].lower().startswith(last.lower())
     )
-    if (
-        ":" not in last and last
-    ):  # a word without a qualifier may be the name of a task, queue or tag
+    if ":" not in last and last:
+        # A word without a qualifier may be the name of a task, queue or tag, or a part of an error.
         found = chain(found, _named(session, last.lower()))
-    return [f"{before}{term}" for term in islice(dict.fromkeys(found), _MOST)]
+    elif last.lower().startswith("failure:"):
+        # Also by a word of what failed.
+        found = chain(found, _failures(session, last.partition(":")[2].strip('"').lower()))
+    notes: dict[str, str] = {}
+    for term, note in found:
+        notes.setdefault(term, note)
+        if len(notes) == _MOST:
+            break
+    return [
+        Suggestion(minus + term, f"{before}{minus}{term}", note) for term, note in notes.items()
+    ]
 
 
 def _last_word(box: str) -> tuple[str, str]:
@@ -62,14 +91,19 @@ def _last_word(box: str) -> tuple[str, str]:
     return box[:at], box[at:]
 
 
-def _terms(session: Session, last: str) -> Iterator[str]:
+# A term, and what it stands for.
+_Terms = Iterator[tuple[str, str]]
+
+
+def _terms(session: Session, last: str) -> _Terms:
     name, colon, _ = last.partition(":")
     if not colon:
-        yield from (f"{qualifier}:" for qualifier in QUALIFIERS if _may_ask(qualifier))
-        yield from (f"{argument}:" for argument in _arguments())
-        return
-    for value in _values(session, name):
-        yield write_term(name, value)
+        yield from ((f"{qualifier}:", "") for qualifier in QUALIFIERS if _may_ask(qualifier))
+        yield from ((f"{argument}:", "") for argument in _arguments())
+    elif name == "failure":
+        yield from _failures(session, "")
+    else:
+        yield from ((write_term(name, value), "") for value in _values(session, name))
 
 
 def _values(session: Session, qualifier: str) -> Iterable[str]:
@@ -88,16 +122,29 @@ def _values(session: Session, qualifier: str) -> Iterable[str]:
     return ()
 
 
-def _named(session: Session, part: str) -> Iterator[str]:
+def _named(session: Session, part: str) -> _Terms:
     for qualifier in ("task", "queue", "tag"):
         for value in _values(session, qualifier):
             if part in value.lower():
-                yield write_term(qualifier, value)
+                yield write_term(qualifier, value), ""
+    yield from _failures(session, part)
+
+
+def _failures(session: Session, part: str) -> _Terms:
+    """The open failures whose title, as it may be shown, has this part: those that failed last."""
+    if not (access.may("lifeline.view") and access.may_see_payload()):
+        return
+    display = Display(host().display, may_see=True)
+    for row in page_of_failures(session, "open").rows:
+        title = display.clean(row.title)
+        if part in title.lower():
+            yield f"failure:{row.id}", f"{title}, in {row.task}"
 
 
 def _tags(session: Session) -> Iterator[str]:
     """The tags of the declared tasks, and of the newest jobs."""
-    declared = {tag for task in host().tasks.values() for tag in task.declared.tags}
+    fixed = (task.declared.tags for task in host().tasks.values())
+    declared = {tag for tags in fixed if not callable(tags) for tag in tags}
     return _shown(declared | set(queries.list_recent_tags(session)))
 
 

@@ -32,6 +32,19 @@ from .selection import list_bulk_actions
 
 # Of so many words alone in the search box it is looked up whether they are names.
 _MOST_WORDS = 4
+# Searches and what they find, for those who read no documentation; the first ones need `payload.view`.
+_EXAMPLES = (
+    ('timeout OR "timed out"', "errors with one of these words"),
+    ("refused -queue:mail", "errors with this word, but not of that queue"),
+)
+_PLAIN_EXAMPLES = (
+    ("state:failed created:today", "failed, and enqueued today"),
+    ("state:failed OR state:canceled ended:-2h..now", "ended so in the last two hours"),
+    ("task:send_* attempts:>=3", "tasks whose name begins so, with three attempts or more"),
+    ("state:started duration:>5m", "run for more than five minutes"),
+    ("wait:>1m ended:<1d", "had to wait for more than a minute"),
+    ("memory:>500MB", "used more memory at their peak"),
+)
 # The qualifiers that name a workflow or a batch, and the permission to see them.
 _GROUPS = {"workflow": "workflows.view", "batch": "batches.view"}
 # Those that ask for a value have a form on the page of one job, and a repair is offered where the fault is.
@@ -50,7 +63,7 @@ def page() -> AnyResponse:
         if fault.status != HTTPStatus.UNPROCESSABLE_ENTITY:
             raise
         return _search_again(fault)
-    with heavy(asked.wanted.is_search), reading() as read:
+    with heavy(_is_heavy(asked)), reading() as read:
         made = _list(read, asked)
         around = _around(read, asked.wanted)
     return pages.page(
@@ -85,6 +98,9 @@ def _around(read: Reading, wanted: JobFilter) -> dict[str, Any]:
         "states": STATES,
         "origins": ORIGINS,
         "deaths": tuple(DEATHS),
+        "examples": (
+            (*_EXAMPLES, *_PLAIN_EXAMPLES) if access.may_see_payload() else _PLAIN_EXAMPLES
+        ),
         "typed": request.args.get("q", ""),
     }
 
@@ -92,9 +108,13 @@ def _around(read: Reading, wanted: JobFilter) -> dict[str, Any]:
 def live() -> Response:
     """The fragment that refreshes: tabs and table."""
     asked = list_request.read_list_request()
-    with heavy(asked.wanted.is_search), reading() as read:
+    with heavy(_is_heavy(asked)), reading() as read:
         made = _list(read, asked)
     return pages.fragment(made)
+
+
+def _is_heavy(asked: ListRequest) -> bool:
+    return asked.wanted.is_search or asked.wanted.sort is not None
 
 
 def suggest() -> Response:

@@ -28,7 +28,7 @@ from ...workflows.queries import HeldUpBy, RunPage, RunRow
 from ..app import access, pages, problems, references
 from ..app.display import PageDisplay
 from ..app.host import host, reading
-from ..app.order import Keys, Order, read_order
+from ..app.order import Keys, ListOrder, read_order
 from .compare import compare_with_last_good
 from .pictures import draw_run, draw_timeline_of
 from .run import STEP_ACTIONS, RunView, read_run
@@ -80,7 +80,7 @@ class RunsRequest:
 
     state: str | None
     name: str | None
-    order: Order
+    order: ListOrder
     before: int | None
     after: int | None
 
