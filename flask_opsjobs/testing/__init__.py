@@ -328,9 +328,9 @@ def assert_no_leaks(
     Follows the links of our pages with this `client`, which is signed in as one person; what is logged
     meanwhile is searched too. Of each of our URLs at most `most` addresses are asked for. `paths` are
     addresses to ask for besides, such as that of a preview, and `texts` more texts to search, by name, such
-    as what a command printed. Raises `AssertionError` when a page answers with an error of the server, and
-    when a canary is found: it names each canary, the address and the place, and near misses, which hold the
-    first or the last half of a canary.
+    as what a command printed. Raises `AssertionError` when a page answers with an error of the server, when
+    every page is refused to this client, and when a canary is found: it names each canary, the address and
+    the place, and near misses, which hold the first or the last half of a canary.
 
     >>> job = send_invoice.enqueue(9001)
     >>> db.session.commit()
@@ -352,6 +352,12 @@ def assert_no_leaks(
         if found.near_misses:
             lines += ["near misses, with half a canary:", *found.near_misses]
         raise AssertionError("\n  ".join(map(str, lines)))
+    if not found.shown:
+        addresses = counted(len(found.addresses), "address", "addresses")
+        raise AssertionError(
+            f"none of {addresses} showed a page to this client, so nothing "
+            "was searched: sign it in, or let your access policy allow it to see the pages"
+        )
     return found
 
 

@@ -46,12 +46,14 @@ class Leak:
 class Crawl:
     """What a search found: `leaks`, and in `near_misses` the places that hold half a canary.
 
-    `addresses` are those that were asked for; `unreached` are our rules to which no link led.
+    `addresses` are those that were asked for, and `shown` the pages among them that answered 200;
+    `unreached` are our rules to which no link led.
     """
 
     leaks: Sequence[Leak]
     near_misses: Sequence[Leak]
     addresses: Sequence[str]
+    shown: Sequence[str]
     unreached: Sequence[str]
 
 
@@ -69,6 +71,7 @@ def crawl(
     """
     search = _Search(canaries)
     visits = _Visits(client, paths, most)
+    shown = []
     with _captured_log() as log:
         for address in visits:
             response = client.get(address, headers=visits.headers(address))
@@ -81,9 +84,12 @@ def crawl(
             search.look(address, "log", log.take())
             if response.mimetype == "text/html":
                 visits.follow(address, text)
+                # Everybody who is signed in may read the help.
+                if response.status_code == 200 and not urlsplit(address).path.endswith("/help"):
+                    shown.append(address)
     for name, text in (texts or {}).items():
         search.look(name, "text", text)
-    return Crawl(search.leaks, search.near_misses, visits.asked, visits.unreached())
+    return Crawl(search.leaks, search.near_misses, visits.asked, shown, visits.unreached())
 
 
 class _Search:

@@ -98,6 +98,10 @@ FAILING = """
         client.post("/pay/DE02-canary-1")
         assert_no_leaks(client, ["DE02-canary-1"], most=3)
 
+    def test_every_page_is_refused(client, opsjobs_as):
+        opsjobs_as("anna", [])
+        assert_no_leaks(client, ["DE02-canary-1"], most=3)
+
     def test_wrong_permission(client, opsjobs_as):
         opsjobs_as("anna", ["job.views"])
 
@@ -205,7 +209,7 @@ def test_each_fails_usefully(suite: Suite) -> None:
     suite.has("test_shop.py", FAILING)
     code, said = suite.runs("-p", "no:xdist", "--tb=short")
     assert code == 1, said
-    assert re.search(r"^10 failed, 3 passed", said, re.M), said
+    assert re.search(r"^11 failed, 3 passed", said, re.M), said
     for sentence in (
         r"no job of the task pay has iban='DE03'; enqueued were:\s*\n"
         r"E\s+job \d+ of pay, available: iban='DE02', cents=990",
@@ -213,6 +217,7 @@ def test_each_fails_usefully(suite: Suite) -> None:
         r"this app declares no task 'pays'; did you mean pay\?",
         r"no argument ibam of the task pay is stored; those stored are: iban, cents",
         r"'DE02-canary-1' in /ops/jobs/jobs\S*, body: ",
+        r"none of \d+ addresses showed a page to this client, so nothing was searched: sign it in",
         r"there is no permission 'job.views': did you mean jobs.view\?",
         r"InvalidArgs: task pay: cents: ",
         r"AssertionError: no job was due",

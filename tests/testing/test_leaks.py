@@ -166,3 +166,10 @@ def test_an_empty_canary_is_refused(canaries: list[str]) -> None:
 def test_an_app_without_our_pages_is_refused() -> None:
     with pytest.raises(AssertionError, match="OpsJobs serves no pages in this app"):
         assert_no_leaks(Flask("shop").test_client(), [CANARY])
+
+
+def test_a_client_that_sees_no_page_is_an_error() -> None:
+    client = site()
+    client.application.view_functions["opsjobs.overview"] = lambda: ("refused", 403)
+    with pytest.raises(AssertionError, match="none of 1 address showed a page to this client"):
+        assert_no_leaks(client, [CANARY])
