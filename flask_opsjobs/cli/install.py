@@ -13,7 +13,8 @@ from . import require_app
 from ._operate import find_user
 
 DONE = """
-Then run `{upgrade}`. How to run it in production: docs/production.md of flask_opsjobs.
+Then run `{upgrade}`. On your machine `flask opsjobs up` starts a worker and the loops. In production
+`flask opsjobs worker` and `flask opsjobs run` are services, and `flask opsjobs doctor` says what is wrong.
 
 It is installed only when all of this is true:
   - `flask opsjobs install --check` exits with 0
@@ -80,10 +81,10 @@ def write_what_is_missing(
         for line in report:
             click.echo(line)
     if "opsjobs" not in app.extensions:
-        place, lines = plan.lines_to_add(app)
-        click.echo(f"\nAdd to {place}:\n")
-        for line in lines:
-            click.echo(f"    {line}".rstrip())
+        for place, lines in plan.lines_to_add(app):
+            click.echo(f"\nAdd to {place}:\n")
+            for line in lines:
+                click.echo(f"    {line}".rstrip())
     if escalation and getattr(app.extensions.get("opsjobs"), "escalation", None) is None:
         place, lines = plan.escalation_lines(app)
         click.echo(f"\nGive the escalation policy in {place}:\n")

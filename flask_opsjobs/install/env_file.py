@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from ..core.db import SCHEMA
 from . import autogenerate, steps
 from .database import read_postgres_version
-from .revisions import Revisions, has_binds
+from .revisions import Revisions, has_binds, read_source
 
 LINES = """\
 # The tables of flask_opsjobs have migrations of their own: autogenerate must leave them out.
@@ -41,7 +41,7 @@ def path_of(found: Revisions) -> Path:
 
 def has_lines(found: Revisions) -> bool:
     """Whether env.py excludes our tables, with our lines or with lines of its own."""
-    source = path_of(found).read_text(encoding="utf-8")
+    source = read_source(path_of(found))
     return (
         "flask_opsjobs" in source and re.search(r"\b(leave_out|passing_by)\(", source) is not None
     )
@@ -49,23 +49,34 @@ def has_lines(found: Revisions) -> bool:
 
 def takes_lines(found: Revisions) -> bool:
     """Whether env.py is so similar to Flask-Migrate's that our lines would work in it."""
-    source = path_of(found).read_text(encoding="utf-8")
+    source = read_source(path_of(found))
     return _AFTER.search(source) is not None and "configure_args" in source
 
 
 def write_env_lines(found: Revisions) -> None:
     """Add our lines after the line that sets `config`; nothing else in the file changes."""
     path = path_of(found)
-    source = path.read_text(encoding="utf-8")
+    source = read_source(path)
     place = _AFTER.search(source)
     assert place is not None
-    before, after = source[: place.end()].rstrip("\n"), source[place.end() :].lstrip("\n")
-    path.write_text(f"{before}\n\n{LINES}\n{after}", encoding="utf-8")
+    before, after = source[: place.end()].rstrip("\r\n"), source[place.end() :].lstrip("\r\n")
+    path.write_text(before + _block(source) + after, encoding="utf-8", newline="")
 
 
 def without_lines(source: str) -> str:
     """The text of an env.py without our lines, as it was before `write_env_lines`."""
-    return source.replace(f"\n\n{LINES}\n", "\n\n")
+    newline = find_newline(source)
+    return source.replace(_block(source), newline * 2)
+
+
+def find_newline(source: str) -> str:
+    """How the lines of a file end."""
+    return "\r\n" if "\r\n" in source else "\n"
+
+
+def _block(source: str) -> str:
+    """Our lines with an empty line on each side, in the newlines of this file."""
+    return f"\n\n{LINES}\n".replace("\n", find_newline(source))
 
 
 @dataclass(frozen=True)
@@ -115,7 +126,7 @@ def find_danger(found: Revisions, connection: Connection) -> str | None:
     if has_lines(found):
         return None
     options = dict(current_app.extensions["migrate"].configure_args)
-    source = path_of(found).read_text(encoding="utf-8")
+    source = read_source(path_of(found))
     if re.search(r"\binclude_schemas\s*=\s*True", source):
         options["include_schemas"] = True
     return _danger(options, connection)

@@ -99,8 +99,13 @@ def _env(found: revisions.Revisions) -> Piece:
 def _starter(app: Flask, module: ModuleType) -> Piece:
     path = Path(app.root_path) / f"{module.__name__.rpartition('.')[2]}.py"
     source = inspect.getsource(module)
+    if path.is_dir():
+        raise ConfigError(
+            f"{shown(path)} is a folder, and the installer writes a file of this name: move the folder away, "
+            "then run `flask opsjobs install` again"
+        )
     if path.exists():
-        is_ours = path.read_text(encoding="utf-8") == source
+        is_ours = path.read_bytes() == source.encode()
         return Piece(f"{shown(path)}: {'as written' if is_ours else 'yours, left alone'}")
     what = (module.__doc__ or "").partition(".")[0]
 
@@ -119,7 +124,8 @@ def list_starter_changes(app: Flask) -> list[str]:
     said = []
     for name, changes in CHANGES.items():
         path = Path(app.root_path) / f"{name}.py"
-        written = find_number(path.read_text(encoding="utf-8")) if path.exists() else None
+        source = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        written = find_number(source)
         news = [text for number, text in changes.items() if written and number > written]
         if news:
             said.append(
@@ -192,34 +198,43 @@ def upgrade_command(app: Flask) -> str:
 
 def escalation_lines(app: Flask) -> tuple[str, list[str]]:
     """The path of the app's file, and the lines in it that give the escalation policy."""
-    module = sys.modules.get(app.import_name)
-    dot = "." if getattr(module, "__package__", None) else ""
+    place, dot = _find_file(app)
     lines = [
         f"from {dot}opsjobs_escalation import HostEscalation",
         "",
         "opsjobs = OpsJobs(…, escalation=HostEscalation())",
     ]
-    return shown(Path(getattr(module, "__file__", None) or app.root_path)), lines
+    return place, lines
 
 
-def lines_to_add(app: Flask) -> tuple[str, list[str]]:
-    """The path of the app's file, and the lines to add to it, which join OpsJobs."""
-    module = sys.modules.get(app.import_name)
-    dot = "." if getattr(module, "__package__", None) else ""
-    lines = [
+def lines_to_add(app: Flask) -> list[tuple[str, list[str]]]:
+    """The lines that join OpsJobs, each group with its place; of a factory those about `app` go into it."""
+    place, dot = _find_file(app)
+    above = [
         "from flask_opsjobs import OpsJobs",
         f"from {dot}opsjobs_access import HostAccess",
         f"from {dot}opsjobs_display import HostDisplay",
         "",
     ]
-    if not app.secret_key:
-        make = "python -c 'import secrets; print(secrets.token_hex())'"
-        lines.append(f'app.config["SECRET_KEY"] = "…"  # unique locks are signed with it: {make}')
-    lines += [
-        "opsjobs = OpsJobs(access=HostAccess(), display=HostDisplay())",
-        "opsjobs.init_app(app)  # after SQLAlchemy(app), or db.init_app(app) in a factory",
+    make = "python -c 'import secrets; print(secrets.token_hex())'"
+    key = f'app.config["SECRET_KEY"] = "…"  # unique locks are signed with it: {make}'
+    keys = [] if app.secret_key else [key]
+    opsjobs = "opsjobs = OpsJobs(access=HostAccess(), display=HostDisplay())"
+    join = "opsjobs.init_app(app)"
+    if getattr(sys.modules.get(app.import_name), "app", None) is app:
+        return [(place, [*above, *keys, opsjobs, f"{join}  # after SQLAlchemy(app)"])]
+    return [
+        (f"the top of {place}, after its imports", [*above, opsjobs]),
+        (f"{place}, right after `db.init_app(app)`", [*keys, join]),
     ]
-    return shown(Path(getattr(module, "__file__", None) or app.root_path)), lines
+
+
+def _find_file(app: Flask) -> tuple[str, str]:
+    """The app's file as it is shown, and the dot with which it imports from its own package, if any."""
+    module = sys.modules.get(app.import_name)
+    path = getattr(module, "__file__", None)
+    place = shown(Path(path)) if path else "the file that makes the app"
+    return place, "." if getattr(module, "__package__", None) else ""
 
 
 def shown(path: Path) -> str:

@@ -81,7 +81,7 @@ def plan_removal(app: Flask, wanted: str | None) -> Removal:
     scripts = sorted(Path(script.path) for script in found.scripts.walk_revisions())
     texts = {}
     for path in (*scripts, env_file.path_of(found)):
-        source = path.read_text(encoding="utf-8")
+        source = revisions.read_source(path)
         text = without_us(path, env_file.without_lines(source))
         if text != source:
             texts[path] = text
@@ -100,7 +100,7 @@ def write_removal(removal: Removal, bind: str | None) -> list[str]:
         path = revisions.write_drop(removal.found, bind, removal.head)
         written.append(f"{shown(path)}: a revision that drops the schema {SCHEMA}, in plain SQL")
     for path, text in removal.texts.items():
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", newline="")
         written.append(say_changed(path))
     return written
 
@@ -154,7 +154,8 @@ def _replace(lines: list[str], node: ast.stmt, text: str) -> None:
     before, after = lines[first][: node.col_offset], lines[last][node.end_col_offset :].strip()
     if before.strip() or (after and not after.startswith("#")):
         return
-    lines[first : last + 1] = [f"{before}{text}\n" if text else "", *[""] * (last - first)]
+    newline = env_file.find_newline(lines[last])
+    lines[first : last + 1] = [f"{before}{text}{newline}" if text else "", *[""] * (last - first)]
 
 
 # --- the host's other files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from . import steps
 
 # The call in a revision: `steps.upgrade(op, since=0, to=1)`.
 _CALL = re.compile(r"\.upgrade\(\s*op\s*,\s*(?:since\s*=\s*\d+\s*,\s*)?(?:to\s*=\s*)?(\d+)")
+
+_AGAIN = "then run `flask opsjobs install` again"
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Revisions:
 
 
 def find_revisions(app: Flask) -> Revisions:
-    """Read the app's directory. Raises `ConfigError` when it is missing or unusable."""
+    """Read the app's directory. Raises `ConfigError` when it is missing, or a revision cannot be read."""
     if "migrate" not in app.extensions:
         raise ConfigError(
             "this app has no Flask-Migrate: add `Migrate(app, db)`, run `flask db init`, "
@@ -60,7 +63,40 @@ def find_revisions(app: Flask) -> Revisions:
     config = setup.migrate.get_config()
     config.cmd_opts.quiet = True  # the installer prints what it writes
     scripts = ScriptDirectory.from_config(config)
-    return Revisions(directory, scripts, config, tuple(scripts.get_heads()), _reached(scripts))
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Revision .* is not present")
+            heads = tuple(scripts.get_heads())
+    except SyntaxError as error:
+        read_source(Path(error.filename or ""))
+        raise ConfigError(
+            f"{error.filename}, line {error.lineno}, is not Python: {error.msg}: correct it, {_AGAIN}"
+        ) from error
+    except KeyError as error:
+        raise ConfigError(_say_missing_parent(directory, error.args[0])) from error
+    return Revisions(directory, scripts, config, heads, _reached(scripts))
+
+
+def read_source(path: Path) -> str:
+    """The text of a Python file with its own newlines. Raises `ConfigError` when it is not UTF-8."""
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path} is not UTF-8: save it as UTF-8, without a `coding` line, {_AGAIN}"
+        ) from error
+
+
+def _say_missing_parent(directory: Path, parent: str) -> str:
+    """What is said when a revision follows one whose file is missing."""
+    names = re.compile(
+        rf"""^(?:down_revision|depends_on)\b[^=]*=[^=]*['"]{re.escape(parent)}['"]""", re.M
+    )
+    children = (path for path in directory.rglob("*.py") if names.search(read_source(path)))
+    return (
+        f"{next(children, directory)} follows revision {parent!r}, whose file is missing: bring the file "
+        f"back, or name another revision, {_AGAIN}"
+    )
 
 
 def list_unapplied(found: Revisions, connection: Connection) -> list[str] | None:
@@ -88,7 +124,7 @@ def _reached(scripts: ScriptDirectory) -> int:
 
 def _reach(path: Path) -> int:
     """The schema version to which a revision goes; 0 when it calls none of our steps."""
-    source = path.read_text(encoding="utf-8")
+    source = read_source(path)
     calls = _CALL.findall(source) if "flask_opsjobs" in source else []
     return max([0, *map(int, calls)])
 

@@ -5,6 +5,7 @@ in one process and without a database.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs.cli.install import install
-from flask_opsjobs.install import plan, revisions, steps
+from flask_opsjobs.install import env_file, plan, revisions, steps
 
 URL = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
 
@@ -282,9 +283,74 @@ def test_a_folder_that_cannot_be_written_is_named(make: Make) -> None:
 
 def test_the_lines_to_add_fit_a_module_and_a_package(tmp_path: Path) -> None:
     module = Flask("json.decoder")
-    assert "from .opsjobs_access import HostAccess" in plan.lines_to_add(module)[1]
+    assert "from .opsjobs_access import HostAccess" in plan.lines_to_add(module)[0][1]
     alone = Flask("textwrap")
     alone.secret_key = "set"
-    lines = plan.lines_to_add(alone)[1]
-    assert "from opsjobs_access import HostAccess" in lines
+    lines = plan.lines_to_add(alone)
+    assert "from opsjobs_access import HostAccess" in lines[0][1]
     assert "SECRET_KEY" not in json.dumps(lines)
+
+
+def test_an_app_whose_name_is_no_module_is_told_where_the_lines_go(make: Make) -> None:
+    app = make()
+    app.import_name = "my-shop"
+    said = run(app).output
+    assert "Add to the top of the file that makes the app, after its imports:\n" in said
+    assert "docs/" not in said  # a wheel has none
+
+
+REVISION = "revision = 'one'\ndown_revision = None\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "sentence"),
+    [
+        (
+            "one.py",
+            f"{REVISION}# \xe9\n".encode("latin-1"),
+            "one.py is not UTF-8: save it as UTF-8",
+        ),
+        (
+            "one.py",
+            f"{REVISION}x = '\xe9'\n".encode("latin-1"),
+            "one.py is not UTF-8: save it as UTF-8",
+        ),
+        (
+            "one.py",
+            REVISION.replace("None", "'gone'").encode(),
+            "one.py follows revision 'gone', whose file is missing: bring the file back",
+        ),
+        ("one.py", b"\ndef (\n", "one.py, line 2, is not Python: invalid syntax: correct it"),
+        ("../env.py", b"# \xe9\n", "env.py is not UTF-8: save it as UTF-8"),
+    ],
+)
+def test_a_file_of_the_migrations_that_cannot_be_read_is_named(
+    make: Make, file: str, text: bytes, sentence: str
+) -> None:
+    app = make()
+    Path("migrations/versions", file).write_bytes(text)
+    said = run(app).output
+    assert re.fullmatch(r"Error: [^\n]+, then run `flask opsjobs install` again\n", said), said
+    assert sentence in said
+    assert not Path("opsjobs_access.py").exists()
+
+
+def test_a_folder_in_the_place_of_a_policy_is_named(make: Make) -> None:
+    app = make()
+    Path("opsjobs_display.py").mkdir()
+    said = run(app).output
+    assert said.startswith("Error: opsjobs_display.py is a folder"), said
+    assert "move the folder away, then run `flask opsjobs install` again\n" in said
+    assert not Path("opsjobs_access.py").exists()
+
+
+def test_an_env_keeps_its_newlines(make: Make) -> None:
+    app = make()
+    path = Path("migrations/env.py")
+    before = path.read_bytes().replace(b"\n", b"\r\n")
+    path.write_bytes(before)
+    run(app)
+    after = path.read_bytes()
+    assert b"leave_out()\r\n" in after
+    assert after.count(b"\n") == after.count(b"\r\n")
+    assert env_file.without_lines(after.decode()).encode() == before

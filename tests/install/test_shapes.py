@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,6 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from .conftest import APP, Newcomer
-from .test_install import printed_lines
 
 pytestmark = [pytest.mark.slow(30), pytest.mark.processes]
 
@@ -165,18 +165,21 @@ def role(newcomer: Newcomer) -> Iterator[Callable[[], str]]:
             session.execute(f"DROP ROLE {name}")
 
 
-def join(path: Path, lines: str) -> None:
-    """Add the printed lines to the app: in a factory, those about `app` before its `return app`."""
+def join(path: Path, said: str, file: str) -> None:
+    """Paste each group of printed lines, as it is, into the place that is printed with it."""
     source = path.read_text()
-    if "return app" not in source:
-        path.write_text(f"{source}{lines}{TASK}")
+    groups = dict(re.findall(r"^Add to (.*):\n\n((?:(?:    .*)?\n)+?)\n*(?=\S)", said, re.M))
+    if "def create_app" not in source:
+        assert list(groups) == [file]
+        path.write_text(f"{source}{textwrap.dedent(groups[file])}{TASK}")
         return
-    inside = [line for line in lines.splitlines() if re.match(r"app\.|opsjobs\.init_app", line)]
-    outside = "\n".join(line for line in lines.splitlines() if line not in inside)
+    top, inside = f"the top of {file}, after its imports", f"{file}, right after `db.init_app(app)`"
+    assert list(groups) == [top, inside]
     above, below = source.split("\n\n\ndef create_app")
-    inner = "".join(f"    {line}\n" for line in inside)
-    below = below.replace("    return app\n", f"{inner}    return app\n")
-    path.write_text(f"{above}\n{outside}{TASK}\n\ndef create_app{below}")
+    imports, rest = above.split("\n\ndb = ")
+    below = below.replace("db.init_app(app)\n", f"db.init_app(app)\n{groups[inside]}")
+    lines = f"{imports}\n{textwrap.dedent(groups[top])}\ndb = {rest}"
+    path.write_text(f"{lines}{TASK}\n\ndef create_app{below}")
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -204,15 +207,12 @@ def test_a_shape(
         newcomer.does(*words.split())
     said = newcomer.does(*shape.install.split())
     assert len(re.findall(r"^written  ", said, re.M)) == 4, said
-    place = re.search(r"^Add to (.*):$", said, re.M)
-    assert place is not None
-    assert place[1] == shape.file
     access = path.parent / "opsjobs_access.py"
     for before, after in FILLED_IN:
         source = access.read_text()
         assert before in source
         access.write_text(source.replace(before, after))
-    join(path, printed_lines(said.replace(f"Add to {place[1]}:", "Add to app.py:")))
+    join(path, said, shape.file)
     newcomer.does(*shape.upgrade.split())
 
     as_app = {URL: app_url}
