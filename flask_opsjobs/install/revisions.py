@@ -73,7 +73,10 @@ def find_revisions(app: Flask) -> Revisions:
             f"{error.filename}, line {error.lineno}, is not Python: {error.msg}: correct it, {_AGAIN}"
         ) from error
     except KeyError as error:
-        raise ConfigError(_say_missing_parent(directory, error.args[0])) from error
+        said = _say_missing_parent(directory, str(error.args[0]))
+        if said is None:
+            raise
+        raise ConfigError(said) from error
     return Revisions(directory, scripts, config, heads, _reached(scripts))
 
 
@@ -87,16 +90,18 @@ def read_source(path: Path) -> str:
         ) from error
 
 
-def _say_missing_parent(directory: Path, parent: str) -> str:
-    """What is said when a revision follows one whose file is missing."""
+def _say_missing_parent(directory: Path, parent: str) -> str | None:
+    """What is said when a revision follows one whose file is missing; None when none follows `parent`."""
     names = re.compile(
         rf"""^(?:down_revision|depends_on)\b[^=]*=[^=]*['"]{re.escape(parent)}['"]""", re.M
     )
-    children = (path for path in directory.rglob("*.py") if names.search(read_source(path)))
-    return (
-        f"{next(children, directory)} follows revision {parent!r}, whose file is missing: bring the file "
-        f"back, or name another revision, {_AGAIN}"
-    )
+    for path in directory.rglob("*.py"):
+        if names.search(read_source(path)):
+            return (
+                f"{path} follows revision {parent!r}, whose file is missing: bring the file back, "
+                f"or name another revision, {_AGAIN}"
+            )
+    return None
 
 
 def list_unapplied(found: Revisions, connection: Connection) -> list[str] | None:
