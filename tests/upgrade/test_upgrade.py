@@ -73,7 +73,7 @@ def test_the_shop_is_upgraded_under_load(
     wait_until(lambda: shop.rows(done), 120)
     assert [child.exit_code for child in (*old, web)] == [None] * 4
     if is_killed:
-        wait_until(lambda: old[1].children(), 60)
+        wait_until(lambda: old[1].job_children(), 60)
         old[1].kill_all()
     new = shop.works("new")
     for child in old:
