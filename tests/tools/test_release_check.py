@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import subprocess
 import sys
 import tarfile
 import zipfile
@@ -176,6 +177,36 @@ def test_what_the_sdist_lacks_is_found_before_it_is_installed(name: str, tmp_pat
 
 
 @pytest.mark.processes
+def test_what_is_not_committed_is_found(tmp_path: Path) -> None:
+    release = Release(tmp_path, tmp_path / "dist")
+    assert list(archives.committed_faults(release)) == [f"{tmp_path}: is not a git checkout"]
+
+    def git(*words: str) -> None:
+        names = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
+        subprocess.run(["git", "-C", tmp_path, *names, *words], check=True, capture_output=True)
+
+    git("init")
+    (tmp_path / ".gitignore").write_text("dist/\n")
+    (tmp_path / "module.py").write_text("")
+    git("add", ".")
+    git("commit", "-m", "Begin")
+    release.dist.mkdir()
+    (release.dist / "a.whl").write_text("")
+    assert list(archives.committed_faults(release)) == []
+    (tmp_path / ".env").write_text("SECRET=1")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package/new.py").write_text("")
+    (tmp_path / "module.py").write_text("changed = 1")
+    assert list(archives.committed_faults(release)) == [
+        "module.py: is not committed",
+        ".env: is not in git",
+        "package/new.py: is not in git",
+    ]
+    inner = Release(tmp_path / "package", release.dist)
+    assert list(archives.committed_faults(inner)) == [f"{inner.root}: is not a git checkout"]
+
+
+@pytest.mark.processes
 def test_a_build_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pyproject.toml").write_text(
         '[build-system]\nrequires = []\nbuild-backend = "nothing_of_that_name"\n'
@@ -314,7 +345,7 @@ def test_a_misspelled_step_is_refused_before_anything_is_built(
     (tmp_path / "dist").mkdir()
     done = CliRunner().invoke(release_check, ["twine", "jorney"])
     assert done.exit_code == 2
-    assert "there is no step jorney; the steps are version, changes, " in done.output
+    assert "there is no step jorney; the steps are committed, version, " in done.output
     assert (tmp_path / "dist").is_dir()
 
 

@@ -17,6 +17,12 @@ ROOT = Path(__file__).parents[2]
 # In the order of CONTRIBUTING.md, the quick ones first.
 STEPS = (
     Step(
+        "committed",
+        "The folder is a git checkout, and git knows each of its files as it is.",
+        archives.committed_faults,
+        "Commit the file, or move it out of the checkout: the archives are built from all that lies there.",
+    ),
+    Step(
         "version",
         "The version stands in `flask_opsjobs/__init__.py` alone; archives and pins agree.",
         texts.version_faults,

@@ -11,11 +11,26 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from .commands import command_faults
+from .commands import command_faults, output
 from .step import Failed, Release
 
 # A folder of a person. The names are those of examples.
 _HOME = re.compile(rb"(?:/home|/Users|\\Users)[/\\](?!ada\b|user\b|you\b)[A-Za-z0-9_.-]+")
+
+
+def committed_faults(release: Release) -> Iterator[str]:
+    """Files that would come into the archives otherwise than they are committed."""
+    # What a person ignores in all their checkouts, a build does not.
+    git = ["git", "-C", release.root, "-c", "core.excludesFile="]
+    top = output([*git, "rev-parse", "--show-prefix"])
+    if top.returncode or top.stdout.strip():
+        yield f"{release.root}: is not a git checkout"
+        return
+    status = output([*git, "status", "--porcelain", "--untracked-files=all"])
+    if status.returncode:
+        raise Failed(status.stderr.strip())
+    for line in status.stdout.splitlines():
+        yield f"{line[3:]}: {'is not in git' if line.startswith('??') else 'is not committed'}"
 
 
 def build(root: Path, folder: Path) -> None:
