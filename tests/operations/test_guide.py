@@ -1,4 +1,4 @@
-"""The guide *Bulk repairs*: its two recipes for access policies do what they say."""
+"""The guide *Bulk repairs*: its example runs, and its two recipes for access policies do what they say."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 
-from flask_opsjobs import ActionRefused, JobFilter
-from tests.operations.conftest import WHY, Operations
+from flask_opsjobs import ActionRefused, JobFilter, OpsJobs
+from tests.operations.conftest import OTHER, RETURNED, SAME, WHY, Operations
 from tests.support.policies import AllowAll
 from tests.support.sources import ROOT
 
-CALENDAR, SECOND_PERSON = re.findall(
-    r"^```python\n(.*?)^```",
-    (ROOT / "docs/operations.md").read_text().split("## Recipe", 1)[1],
-    re.M | re.S,
+EXAMPLE, CALENDAR, SECOND_PERSON = re.findall(
+    r"^```python\n(.*?)^```", (ROOT / "docs/operations.md").read_text(), re.M | re.S
 )
 WAITING = JobFilter(queue="default")
 
@@ -26,6 +24,25 @@ def run(code: str, **names: Any) -> dict[str, Any]:
     names["RoleAccess"] = AllowAll
     exec(compile(code, "docs/operations.md", "exec", dont_inherit=True), names)
     return names
+
+
+def test_its_example(
+    operations: Operations, opsjobs: OpsJobs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed, others = operations.fail(3), operations.fail(2, OTHER)
+    operations.bench.rows(
+        """INSERT INTO opsjobs.failures (id, key, task, title, sample_job_id, sample_dispatch_no,
+               created_at, number, first_at, last_at)
+           OVERRIDING SYSTEM VALUE VALUES (58, %s, 't', 'Boom', 1, 1, now(), 3, now(), now())
+           RETURNING id""",
+        SAME,
+    )
+    run(EXAMPLE, opsjobs=opsjobs)
+    operation = operations.operation()
+    assert capsys.readouterr().out == f"{operation['id']} 3\n"
+    operations.run(RETURNED)
+    assert operations.states(failed) == {"finished"}
+    assert operations.states(others) == {"failed"}
 
 
 def test_a_freeze_by_calendar(operations: Operations) -> None:
