@@ -76,6 +76,8 @@ class SupportTruth(SphinxDirective):
             if row["word"] == word:
                 shown = [f"`{test}`" for test in row.get("shown_by", ())]
                 shown += [f"the lane `{lane}`" for lane in row.get("lanes", ())]
+                steps = row.get("release_steps", ())
+                shown += [f"the step `{step}` of `make release-check`" for step in steps]
                 cells = row["claim"], " ".join(filter(None, (row.get("note"), ", ".join(shown))))
                 lines.append(f"| {' | '.join(cells)} |")
         return self.parse_text_to_nodes("\n".join(lines))
@@ -87,14 +89,16 @@ class TestLanes(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         self.env.note_dependency(str(RESULTS))
         rows = {row.name: row for row in read(RESULTS)}
-        lines = ["| lane | what it runs on | result | date | versions |", "| - | - | - | - | - |"]
+        head = ("lane", "what it runs on", "result", "date", "commit", "versions")
+        lines = [f"| {' | '.join(head)} |", f"|{' - |' * len(head)}"]
         for lane in LANES.values():
             row = rows.get(lane.name)
-            cells = ["*not run*", "", ""]
+            cells = ["*not run*", "", "", ""]
             if row is not None:
                 result = f"{row.result}: {row.passed} tests" if row.passed else f"*{row.result}*"
                 versions = ", ".join(f"{name} {version}" for name, version in row.versions.items())
-                cells = [result, str(row.date), row.why or versions]
+                commit = row.commit or ("not recorded" if row.versions else "")
+                cells = [result, str(row.date), commit, row.why or versions]
             lines.append(" | ".join(["", f"`{lane.name}`", lane.what, *cells, ""]).strip())
         return self.parse_text_to_nodes("\n".join(lines))
 

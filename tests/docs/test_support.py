@@ -8,17 +8,19 @@ from typing import Any
 
 import pytest
 
-from tests.docs.proofs import WORDS, find_faults, find_unproven
+from tests.docs.proofs import WORDS, Proofs, find_faults, find_unproven
 from tests.support.sources import ROOT
 from tools.lanes import RESULTS
 from tools.lanes.results import read
+from tools.release_check.__main__ import STEPS
 
 ROWS: list[dict[str, Any]] = tomllib.loads((ROOT / "docs/support.toml").read_text())["row"]
 
 
 def test_each_row_is_whole_and_names_tests_that_exist() -> None:
-    passed = {row.name for row in read(RESULTS) if row.result == "passed"}
-    assert list(find_faults(ROWS, passed)) == []
+    lanes = {row.name for row in read(RESULTS) if row.result == "passed"}
+    steps = {step.name for step in STEPS}
+    assert list(find_faults(ROWS, {"lanes": lanes, "release_steps": steps})) == []
     assert {row["word"] for row in ROWS} == set(WORDS)
 
 
@@ -43,7 +45,11 @@ def test_the_page_explains_each_word() -> None:
         ),
         (
             {"claim": "It is fast.", "word": "tested", "lanes": ["lowest", "postgres-15"]},
-            "the lane postgres-15 has not passed",
+            "postgres-15 is not there or has not passed: lanes",
+        ),
+        (
+            {"claim": "It is fast.", "word": "supported", "release_steps": ["shapes", "speed"]},
+            "speed is not there or has not passed: release_steps",
         ),
         (
             {"claim": "It is fast.", "word": "best-effort", "shown_by": ["tests/fast.py::test_it"]},
@@ -52,7 +58,8 @@ def test_the_page_explains_each_word() -> None:
     ],
 )
 def test_a_claim_without_its_test_is_found(row: dict[str, Any], fault: str) -> None:
-    assert list(find_faults([row], {"lowest"})) == [f"It is fast. – {fault}"]
+    others = {"lanes": {"lowest"}, "release_steps": {"shapes"}}
+    assert list(find_faults([row], others)) == [f"It is fast. – {fault}"]
 
 
 def test_a_claim_whose_test_did_not_run_is_found() -> None:
@@ -60,6 +67,28 @@ def test_a_claim_whose_test_did_not_run_is_found() -> None:
         {"claim": "One.", "word": "tested", "shown_by": ["tests/a.py::test_it"]},
         {"claim": "Two.", "word": "supported", "shown_by": ["tests/a.py::test_other"]},
         {"claim": "Three.", "word": "host-owned", "shown_by": ["tests/b.py::test_refusal"]},
+        {"claim": "Four.", "word": "supported", "shown_by": ["tests/a.py::test_shape"]},
+        {"claim": "Five.", "word": "supported", "shown_by": ["tests/a.py::test_shape[one]"]},
+        {"claim": "Six.", "word": "supported", "shown_by": ["tests/a.py::test_shape[two]"]},
     ]
-    ran = {"tests/a.py::test_it[fast]"}
-    assert find_unproven(rows, ran) == ["Two. – tests/a.py::test_other did not pass"]
+    ran = {"tests/a.py::test_it[fast]", "tests/a.py::test_shape[one]"}
+    assert find_unproven(rows, ran, skipped={"tests/a.py::test_shape[two]"}) == [
+        "Two. – tests/a.py::test_other did not pass, or not in each case",
+        "Four. – tests/a.py::test_shape did not pass, or not in each case",
+        "Six. – tests/a.py::test_shape[two] did not pass, or not in each case",
+    ]
+
+
+def test_what_passed_and_what_was_skipped_is_noted() -> None:
+    """A case that is skipped in its body, and one that a mark skips."""
+    proofs = Proofs()
+    for case, when, outcome in (
+        ("one", "call", "passed"),
+        ("two", "call", "skipped"),
+        ("three", "setup", "skipped"),
+        ("four", "call", "failed"),
+    ):
+        id = f"tests/a.py::test_it[{case}]"
+        report = pytest.TestReport(id, ("", None, ""), {}, outcome, None, when)  # type: ignore[arg-type]
+        proofs.pytest_runtest_logreport(report)
+    assert (len(proofs.passed), len(proofs.skipped)) == (1, 2)

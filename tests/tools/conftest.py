@@ -1,6 +1,22 @@
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
+
+
+@pytest.fixture
+def git(tmp_path: Path) -> Callable[..., str]:
+    """Runs git in the folder of the test, where nothing is until it says `git("init")`."""
+
+    def run(*words: str) -> str:
+        names = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
+        command = ["git", "-C", str(tmp_path), *names, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    return run
 
 
 @pytest.fixture

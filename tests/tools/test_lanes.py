@@ -206,8 +206,37 @@ def test_a_run_that_ended_before_its_report_has_failed(tmp_path: Path) -> None:
     assert (row.result, row.why) == ("failed", "pytest ended with -9, before its report")
 
 
+@pytest.mark.processes
+def test_a_row_says_on_which_commit_its_lane_ran(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, git: Callable[..., str]
+) -> None:
+    results = tmp_path / "docs/lanes.toml"
+    results.parent.mkdir()
+    monkeypatch.setattr("tools.lanes.__main__.ROOT", tmp_path)
+    monkeypatch.setattr("tools.lanes.__main__.RESULTS", results)
+    row = Row("newest", TODAY, "passed")
+    monkeypatch.setattr("tools.lanes.__main__.run", lambda lane, processes: row)
+
+    def found() -> str:
+        assert CliRunner().invoke(command, ["newest"]).exit_code == 0
+        (row,) = read(results)
+        return row.commit
+
+    assert found() == ""
+    git("init")
+    (tmp_path / "pyproject.toml").write_text("")
+    git("add", ".")
+    git("commit", "-m", "Begin")
+    commit = git("rev-parse", "--short=12", "HEAD")
+    row.why = "so that the file changes"
+    assert [found(), found()] == [commit, commit]
+    (tmp_path / "pyproject.toml").write_text("[project]")
+    assert found() == f"{commit}+"
+
+
 def test_rows_are_written_and_read_again_in_the_order_of_the_lanes(tmp_path: Path) -> None:
-    passed = Row("lowest", TODAY, "passed", "", 12, 0, 1, 30, {"python": "3.11.7", "rq": "3.0.0"})
+    versions = {"python": "3.11.7", "rq": "3.0.0"}
+    passed = Row("lowest", TODAY, "passed", "", "0a1b2c3d4e5f", 12, 0, 1, 30, versions)
     missing = Row("python-3.14", TODAY, "not run", why='no "Python 3.14"')
     gone = Row("python-2.7", TODAY, "passed")
     file = tmp_path / "lanes.toml"

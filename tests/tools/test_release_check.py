@@ -5,20 +5,24 @@ from __future__ import annotations
 import io
 import os
 import re
-import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from tests.support.sources import ROOT
+from tools.lanes import LANES
+from tools.lanes.results import Row, written
 from tools.release_check import archives, runs, texts
 from tools.release_check.__main__ import STEPS, release_check, take
 from tools.release_check.step import Failed, NotRun, Release, Step
 
+TODAY = date(2026, 11, 27)
 FILES = {
     "flask_opsjobs/__init__.py": '__version__ = "1.2.3"\n',
     "pyproject.toml": "[project]\n[tool.hatch.metadata.hooks.custom]\n"
@@ -50,7 +54,7 @@ def make_release(
     for name, text in (FILES | files).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
-    (folder / "docs").mkdir()
+    (folder / "docs").mkdir(exist_ok=True)
     dist = folder / "dist"
     dist.mkdir()
     with zipfile.ZipFile(dist / f"flask_opsjobs-{version}-py3-none-any.whl", "w") as archive:
@@ -100,6 +104,22 @@ CHANGES = "# Changes\n\n## {}\n\n- It is faster.\n"
         ("changes", {"CHANGES.md": CHANGES.format("1.2.2 (2026-01-01)")}, "is not `## 1.2.3"),
         ("changes", {"CHANGES.md": "## 1.2.3 (2026-11-27)\n"}, "the section of 1.2.3 says nothing"),
         ("changes", {"CHANGES.md": "# Changes\n"}, "is not `## 1.2.3 (YYYY-MM-DD)`"),
+        (
+            "changes",
+            {"README.md": "# Us\n\nIt is small. There is no release\nyet.\n"},
+            "README.md:3: There is no release yet.",
+        ),
+        (
+            "changes",
+            {"docs/a.md": "From the\nfirst release on."},
+            "docs/a.md:1: From the first release",
+        ),
+        ("changes", {"docs/support.toml": 'claim = "Not released yet."'}, "docs/support.toml:1: "),
+        (
+            "changes",
+            {"docs/a.md": '```console\n$ pip install "/path/to/us[binary]"\n```'},
+            'docs/a.md:2: pip install "/path/to/us[binary]"',
+        ),
         ("licences", {"static/vendor/d3-7.9.0.min.js": ""}, "has no d3-LICENSE.txt beside it"),
         ("licences", {"static/vendor/htmx-2.1.0.min.js": ""}, "does not name this version"),
         (
@@ -114,6 +134,19 @@ def test_a_planted_fault_in_a_text_is_found(
 ) -> None:
     found = list(READING[step].faults(make_release(tmp_path, files)))
     assert any(fault in each for each in found), found
+
+
+def test_each_page_that_says_that_there_is_no_release_is_named_until_there_is_one() -> None:
+    """The file *CHANGES* says whether there is one."""
+    named = {
+        fault.partition(":")[0] for fault in texts.changes_faults(Release(ROOT, ROOT / "dist"))
+    }
+    is_released = re.search(r"^## \d", (ROOT / "CHANGES.md").read_text(), re.MULTILINE)
+    pages = {"README.md", "UPGRADING.md"}
+    pages |= {
+        f"docs/{name}" for name in ("install.md", "first-app.md", "comparison.md", "support.toml")
+    }
+    assert is_released or named >= {"CHANGES.md", *pages}
 
 
 @pytest.mark.parametrize(
@@ -177,13 +210,9 @@ def test_what_the_sdist_lacks_is_found_before_it_is_installed(name: str, tmp_pat
 
 
 @pytest.mark.processes
-def test_what_is_not_committed_is_found(tmp_path: Path) -> None:
+def test_what_is_not_committed_is_found(tmp_path: Path, git: Callable[..., str]) -> None:
     release = Release(tmp_path, tmp_path / "dist")
     assert list(archives.committed_faults(release)) == [f"{tmp_path}: is not a git checkout"]
-
-    def git(*words: str) -> None:
-        names = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
-        subprocess.run(["git", "-C", tmp_path, *names, *words], check=True, capture_output=True)
 
     git("init")
     (tmp_path / ".gitignore").write_text("dist/\n")
@@ -204,6 +233,42 @@ def test_what_is_not_committed_is_found(tmp_path: Path) -> None:
     ]
     inner = Release(tmp_path / "package", release.dist)
     assert list(archives.committed_faults(inner)) == [f"{inner.root}: is not a git checkout"]
+
+
+@pytest.mark.processes
+def test_a_lane_that_ran_on_other_code_is_named(tmp_path: Path, git: Callable[..., str]) -> None:
+    git("init")
+    for each in texts.CODE:
+        (tmp_path / each).write_text("")
+    git("add", ".")
+    git("commit", "-m", "Begin")
+    commit = git("rev-parse", "HEAD")
+    rows = [
+        Row("newest", TODAY, "passed", commit=commit),
+        Row("lowest", TODAY, "passed", commit=f"{commit}+"),
+        Row("rq-lowest", TODAY, "passed", commit="0" * 12),
+        Row("python-3.11", TODAY, "passed"),
+        Row("python-3.14", TODAY, "not run", why="no Python 3.14 on this machine"),
+    ]
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/lanes.toml").write_text(written(rows))
+    release = Release(tmp_path, tmp_path / "dist")
+
+    def named() -> dict[str, str]:
+        return dict(each.split(": ", 1) for each in texts.stale_lanes(release))
+
+    ran = f"ran on {TODAY}, "
+    expected = {name: "not run" for name in LANES if name != "newest"} | {
+        "lowest": f"{ran}on {commit} with changes that were not committed",
+        "rq-lowest": f"{ran}on 000000000000, which this checkout does not have",
+        "python-3.11": f"{ran}and its commit was not recorded",
+        "python-3.14": "not run: no Python 3.14 on this machine",
+    }
+    assert named() == expected
+    (tmp_path / "docs/page.md").write_text("Another page.")
+    assert named() == expected
+    (tmp_path / "templates").write_text("changed")
+    assert named()["newest"] == f"{ran}on {commit}, and the code has changed since"
 
 
 @pytest.mark.processes
@@ -248,6 +313,23 @@ def test_a_changed_step_is_found(tmp_path: Path) -> None:
     file.write_text("def test_of_another_name(): pass")
     (fault,) = runs.pinned_faults(Release(tmp_path, tmp_path))
     assert "1 deselected" in fault
+
+
+@pytest.mark.processes
+def test_a_shape_that_fails_or_is_skipped_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "tests/install/test_shapes.py"
+    file.parent.mkdir(parents=True)
+    option = "def pytest_addoption(parser): parser.addoption('--all-shapes', action='store_true')"
+    (tmp_path / "conftest.py").write_text(option)
+    shape = "def test_a_shape(request): assert request.config.getoption('--all-shapes')"
+    file.write_text(shape)
+    assert list(runs.shapes_faults(Release(tmp_path, tmp_path))) == []
+    file.write_text(f"{shape}\ndef test_another(): open('lacking')")
+    (fault,) = runs.shapes_faults(Release(tmp_path, tmp_path))
+    assert "1 failed, 1 passed" in fault
+    file.write_text(f"import pytest\n{shape}\ndef test_another(): pytest.skip('not asked for')")
+    (fault,) = runs.shapes_faults(Release(tmp_path, tmp_path))
+    assert "1 passed, 1 skipped" in fault
 
 
 @pytest.mark.slow(10)
@@ -356,6 +438,6 @@ def test_contributing_lists_the_steps_in_their_order() -> None:
     assert listed == [f"`{step.name}` | {step.must_hold}" for step in STEPS]
 
 
-def test_only_the_address_is_left_to_a_person() -> None:
-    assert [step.name for step in STEPS if step.is_left_to_a_person] == ["address"]
+def test_only_these_are_left_to_a_person() -> None:
+    assert [step.name for step in STEPS if step.is_left_to_a_person] == ["lanes", "address"]
     assert texts.version(ROOT)

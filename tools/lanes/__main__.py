@@ -6,6 +6,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import click
 
 from . import LANES, RESULTS, ROOT, Lane, lane_files
 from .environment import CannotInstall, NoInterpreter, NotThere, debian_version, prepared
-from .results import Row, judge, merged, read, written
+from .results import Row, find_commit, judge, merged, read, written
 
 
 @click.command("lanes")
@@ -33,7 +34,8 @@ def lanes(names: Sequence[str], processes: int, only_run: bool) -> None:
     faults = []
     for name in names or LANES:
         try:
-            row = run(LANES[name], processes)
+            commit = find_commit(ROOT)
+            row = replace(run(LANES[name], processes), commit=commit)
             is_fault = row.result == "failed"
         except NotThere as missing:
             row = Row(name, _today(), "not run", why=str(missing))

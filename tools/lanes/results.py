@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -26,11 +28,30 @@ class Row:
     date: date
     result: str
     why: str = ""
+    # What it ran on; it ends with + when not all was committed.
+    commit: str = ""
     passed: int = 0
     failed: int = 0
     skipped: int = 0
     seconds: int = 0
     versions: dict[str, str] = field(default_factory=dict)
+
+
+def find_commit(root: Path) -> str:
+    """The commit that a lane runs on, with a + when files are not as they are there; nothing without git.
+
+    The file with the results does not count: each lane writes it.
+    """
+    if shutil.which("git") is None:
+        return ""
+
+    def git(*words: str) -> str:
+        place = ["git", "-C", str(root), f"--git-dir={root}/.git", f"--work-tree={root}"]
+        return subprocess.run([*place, *words], capture_output=True, text=True).stdout.strip()
+
+    commit = git("rev-parse", "--short=12", "HEAD")
+    changes = git("status", "--porcelain", "--", ".", ":!docs/lanes.toml")
+    return f"{commit}+" if changes else commit
 
 
 def judge(name: str, today: date, code: int, report: Path) -> Row:
@@ -81,6 +102,8 @@ def written(rows: Iterable[Row]) -> str:
 def _table(row: Row) -> str:
     lines = ["[[lane]]", f"name = {_text(row.name)}", f"date = {row.date}"]
     lines += [f"result = {_text(row.result)}"]
+    if row.commit:
+        lines += [f"commit = {_text(row.commit)}"]
     if row.why:
         lines += [f"why = {_text(row.why)}"]
     if row.result != "not run":

@@ -30,9 +30,11 @@ STEPS = (
     ),
     Step(
         "changes",
-        "CHANGES begins with a dated section of this version, and nothing stands under Unreleased.",
+        "CHANGES begins with a dated section of this version, nothing stands under Unreleased, and no page "
+        "says that there is no release.",
         texts.changes_faults,
-        "Rename the heading Unreleased to the version and the date, as in `## 0.1.0 (2026-11-27)`.",
+        "Rename the heading Unreleased to the version and the date, as in `## 0.1.0 (2026-11-27)`, and "
+        "change each sentence and command that is named.",
     ),
     Step(
         "licences",
@@ -78,10 +80,24 @@ STEPS = (
         "Take the same way by hand: tools/release_check/journey.py says each step.",
     ),
     Step(
+        "shapes",
+        "The wheel installs into hosts of all shapes: files, migration, a job, a page.",
+        runs.shapes_faults,
+        "Type it by hand: tests/install/test_shapes.py has each shape.",
+    ),
+    Step(
         "sdist",
         "The sdist lacks no file; unpacked alone, it installs and passes its tests that are marked `lane`.",
         runs.sdist_faults,
         "Look whether a file does not come along: [tool.hatch.build.targets.sdist] in pyproject.toml.",
+    ),
+    Step(
+        "lanes",
+        "Each test lane has run on the code of this release.",
+        texts.stale_lanes,
+        "A person decides it: `make lanes` runs all of them again, in an hour; docs/support.md says what "
+        "each ran on.",
+        is_left_to_a_person=True,
     ),
     Step(
         "address",

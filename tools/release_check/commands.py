@@ -14,8 +14,13 @@ def command_faults(words: Sequence[object], folder: Path | None = None) -> Itera
     """The last lines of a command that fails."""
     done = output(words, folder)
     if done.returncode:
-        said = "\n".join(done.stdout.strip().splitlines()[-_LINES:])
-        yield f"{' '.join(map(str, words[:6]))} … ended with {done.returncode}:\n{said}"
+        yield fault_of(done)
+
+
+def fault_of(done: subprocess.CompletedProcess[str]) -> str:
+    """How a command ended, with its last lines."""
+    said = "\n".join(done.stdout.strip().splitlines()[-_LINES:])
+    return f"{' '.join(done.args[:6])} … ended with {done.returncode}:\n{said}"
 
 
 def output(words: Sequence[object], folder: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""Checks what is written in the checkout: the version, CHANGES, the public address, vendored files."""
+"""Checks what is written in the checkout: the version, CHANGES, lanes, the public address, vendored files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+from tools.claims import sentences
+from tools.lanes import LANES
+from tools.lanes.results import read
+
+from .commands import output
 from .step import Release
 
 _VERSION = re.compile(r'^__version__ = "([^"]+)"$', re.MULTILINE)
@@ -14,6 +19,11 @@ _VERSION = re.compile(r'^__version__ = "([^"]+)"$', re.MULTILINE)
 _PIN = re.compile(r"flask-opsjobs ?(?:~=|==|>=) ?([\d.]+)")
 _SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
 _DATED = re.compile(r"(\S+) \((\d{4}-\d\d-\d\d)\)")
+# What is true only until there is a release: a sentence that says so, and an install from a checkout.
+_UNRELEASED = re.compile(r"\bfirst release\b|\breleased?s?\b.*\byet\b")
+_FROM_A_CHECKOUT = re.compile(r"pip install \S*/path/to/\S+")
+# What runs at a host.
+CODE = ("flask_opsjobs", "migrations", "templates", "static", "pyproject.toml")
 
 
 def version(root: Path) -> str:
@@ -35,7 +45,7 @@ def version_faults(release: Release) -> Iterator[str]:
         if f"-{ours}-" not in file.name and f"-{ours}.tar" not in file.name:
             yield f"{file.name}: is not of version {ours}"
     minor = ours.rpartition(".")[0] + ".0"
-    for page in (release.root / "README.md", *sorted((release.root / "docs").glob("*.md"))):
+    for page in _pages(release.root):
         for pin in _PIN.findall(page.read_text()):
             if pin.rstrip(".") != minor:
                 yield f"{page.relative_to(release.root)}: pins {pin}, not {minor}"
@@ -55,6 +65,48 @@ def changes_faults(release: Release) -> Iterator[str]:
         yield f"CHANGES.md: the newest section is not `## {ours} (YYYY-MM-DD)`"
     elif not sections[0][1].strip():
         yield f"CHANGES.md: the section of {ours} says nothing"
+    for page in _pages(release.root):
+        for line, words in unreleased(page.read_text()):
+            yield f"{page.relative_to(release.root)}:{line}: {words}"
+
+
+def unreleased(text: str) -> Iterator[tuple[int, str]]:
+    """What of a page is true only until there is a release: the line of its paragraph, and the words."""
+    for line, sentence in sentences(text):
+        if _UNRELEASED.search(sentence):
+            yield line, sentence
+    for number, line_of_text in enumerate(text.splitlines(), 1):
+        if found := _FROM_A_CHECKOUT.search(line_of_text):
+            yield number, found[0]
+
+
+def _pages(root: Path) -> Iterator[Path]:
+    """What people read of README and docs, but for decisions."""
+    named = [root / name for name in ("README.md", "UPGRADING.md", "docs/support.toml")]
+    yield from (page for page in (*named, *sorted((root / "docs").glob("*.md"))) if page.exists())
+
+
+def stale_lanes(release: Release) -> Iterator[str]:
+    """Test lanes that have not run on the code of this release."""
+    rows = {row.name: row for row in read(release.root / "docs/lanes.toml")}
+    for name in LANES:
+        row = rows.get(name)
+        if row is None or row.result == "not run":
+            yield f"{name}: not run{f': {row.why}' if row and row.why else ''}"
+        elif why := _why_stale(release.root, row.commit):
+            yield f"{name}: ran on {row.date}, {why}"
+
+
+def _why_stale(root: Path, commit: str) -> str:
+    if not commit:
+        return "and its commit was not recorded"
+    if commit.endswith("+"):
+        return f"on {commit.rstrip('+')} with changes that were not committed"
+    # git says 1 for a difference, and more for a commit that it does not have.
+    code = output(["git", "-C", root, "diff", "--quiet", commit, "--", *CODE]).returncode
+    if code > 1:
+        return f"on {commit}, which this checkout does not have"
+    return f"on {commit}, and the code has changed since" if code else ""
 
 
 def address_faults(release: Release) -> Iterator[str]:
