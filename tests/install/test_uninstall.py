@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from redis import Redis
 from sqlalchemy.engine import make_url
 
 from flask_opsjobs.core.reading import read_clock
@@ -52,6 +53,11 @@ def others(databases: Databases) -> Iterator[list[str]]:
     yield [url.render_as_string(hide_password=False) for url in urls]
     for url in urls:
         databases.drop(url)
+
+
+def lasting(redis: Redis) -> set[bytes]:
+    """The keys that do not expire by themselves."""
+    return {key for key in redis.scan_iter() if redis.ttl(key) == -1}
 
 
 def migrations(newcomer: Newcomer) -> dict[str, str]:
@@ -136,16 +142,25 @@ def has_schema(url: str) -> bool:
         return found
 
 
-def test_force_goes_on_and_loses_jobs_that_have_not_ended(installed: Newcomer) -> None:
-    installed.env |= {"HOST_SECRET_KEY": "only for tests", "HOST_OPSJOBS_DISPATCH": "false"}
+def test_force_goes_on_and_loses_jobs_that_have_not_ended(
+    installed: Newcomer, redis_client: Redis
+) -> None:
+    installed.env |= {"HOST_SECRET_KEY": "only for tests"}
     installed.adds(printed_lines(installed.does("opsjobs", "install")) + TASK)
     installed.runs(ENQUEUE)
+    installed.does("opsjobs", "worker", "--burst")
+    assert lasting(redis_client) == {b"rq:queues"}
+    installed.runs(ENQUEUE)
     before = installed.files()
-    assert "refused: 1 job is available" in installed.types("opsjobs", "uninstall")[1]
+    assert "refused: 1 job is queued" in installed.types("opsjobs", "uninstall")[1]
     assert installed.files() == before
     force, upgrade = typed("While jobs have not ended")
-    assert "    opsjobs.jobs: 1 row\n" in installed.does(*force)
+    assert "    opsjobs.jobs: 2 rows\n" in installed.does(*force)
     assert has_schema(installed.env[URL])
+    assert lasting(redis_client) >= {b"rq:job:opsjobs-2-1", b"rq:queue:default"}
+    (clear,) = typed("What stays in Redis")
+    installed.does(*clear)
+    assert lasting(redis_client) == {b"rq:queues"}
     (installed.folder / "app.py").write_text(APP)
     installed.does(*upgrade)
     assert not has_schema(installed.env[URL])

@@ -1,4 +1,4 @@
-"""An empty folder, an empty database, and an environment with the wheel."""
+"""An empty folder, an empty database, and an empty environment."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.install.conftest import own_python, site
+from tests.install.conftest import site
+from tests.newcomer.environment import Environment
 from tests.newcomer.walk import POSTGRES, REDIS, Walk
 
-__all__ = ["own_python", "site"]
+__all__ = ["site"]
 
 
 @pytest.fixture
-def walk(
-    tmp_path: Path, site: Path, own_python: str, empty_database_url: str, redis_url: str
-) -> Iterator[Walk]:
-    """Somebody who has done only what needs a package index."""
+def walk(tmp_path: Path, site: Path, empty_database_url: str, redis_url: str) -> Iterator[Walk]:
+    """Somebody who has installed nothing so far."""
     folder = tmp_path / "shop"
     folder.mkdir()
-    walk = Walk(folder, own_python, site, {POSTGRES: empty_database_url, REDIS: redis_url})
+    environment = Environment(tmp_path / "environment", site)
+    walk = Walk(folder, environment, {POSTGRES: empty_database_url, REDIS: redis_url})
     yield walk
     for child in walk.started:
         child.kill_all()

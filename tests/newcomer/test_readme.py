@@ -37,7 +37,7 @@ def test_sixty_seconds_lead_to_a_job_and_its_page(
     assert visit(walk) == 200
     lasted = time.monotonic() - began
     with capsys.disabled():
-        print(f"\nthe sixty seconds of README take {lasted:.0f} s without pip")
+        print(f"\nthe sixty seconds of README take {lasted:.0f} s without what pip downloads")
     code, said = walk.types("flask opsjobs doctor")
     troubles = [line.split()[:2] for line in said.splitlines() if line.startswith(("warn", "err"))]
     assert code == 2
@@ -55,9 +55,26 @@ def visit(walk: Walk) -> int:
     [
         ("export FLASK_SQLALCHEMY_DATABASE_URI=", "export FLASK_SQLALCHEMY_DATABASE_URL="),
         ("$ flask db init  ", "$ flask db initialize  "),
+        (
+            '$ pip install "/path/to/flask_opsjobs[binary]"',
+            '$ pip install "/path/to/flask_opsjobs[binry]"',
+        ),
     ],
 )
 def test_a_wrong_line_is_found(walk: Walk, right: str, wrong: str) -> None:
     assert BEFORE.count(right) == 1
     with pytest.raises(AssertionError):
         walk.follows(BEFORE.replace(right, wrong), SECTION)
+
+
+def test_what_the_page_does_not_install_is_not_there(walk: Walk) -> None:
+    page = (ROOT / "docs/first-app.md").read_text()
+    assert page.count(" flask-login\n") == 1
+    walk.follows(page.replace(" flask-login\n", "\n"), "Begin")
+    code, said = walk.types("flask db init")
+    assert code != 0
+    assert "No module named 'flask_login'" in said
+    code, said = walk.types("python -c 'import flask_opsjobs, rq_dashboard, psycopg'")
+    assert (code, said) == (0, "")
+    code, said = walk.types("python -c 'import prometheus_client'")
+    assert "No module named 'prometheus_client'" in said

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flask_opsjobs.testing.valkey import free_port
+from tests.newcomer.environment import Environment
 from tests.support.processes import Child
 
 _BLOCK = re.compile(r"(.*?)^```(\w+)\n(.*?)^```", re.M | re.S)
-# What the fixtures have done, since no package index may be asked: an environment with the wheel and what it
-# needs, an empty folder and an empty database.
-_DONE = ("mkdir", "cd", "python3 -m venv", ". .venv", "pip install", "createdb")
+# What the fixtures have done: an empty folder, an empty environment and an empty database.
+_DONE = ("mkdir", "cd", "python3 -m venv", ". .venv", "createdb")
 # They run until somebody stops them.
 _STAY = ("flask opsjobs up", "flask run")
 # The servers that the docs name.
@@ -26,16 +26,16 @@ _SITE = "localhost:5000"
 class Walk:
     """Somebody in an empty folder. `servers` says what stands here for each server that the docs name."""
 
-    def __init__(self, folder: Path, python: str, site: Path, servers: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, environment: Environment, servers: Mapping[str, str]) -> None:
         self.folder = folder
         self.address = f"localhost:{free_port()}"
         self.started: list[Child] = []
         self.said = ""
         # Servers that no `export` of the docs has named so far.
         self.unnamed = set(servers)
-        self._python = python
+        self._environment = environment
         self._servers = servers
-        self._env = {"PYTHONPATH": str(site), "FLASK_RUN_PORT": self.address.partition(":")[2]}
+        self._env = {"FLASK_RUN_PORT": self.address.partition(":")[2]}
 
     def follows(self, page: str, heading: str) -> None:
         """The blocks of a section, in their order."""
@@ -53,6 +53,8 @@ class Walk:
                 if command.rstrip() in _STAY:
                     assert "terminal" in comment, line
                     self.starts(command.rstrip())
+                elif command.startswith("pip install "):
+                    self._environment.install(command)
                 elif not command.startswith(_DONE):
                     self._type(command.rstrip())
 
@@ -104,6 +106,6 @@ class Walk:
         return child
 
     def _as_here(self, command: str) -> str:
-        python = shlex.quote(self._python)
+        python = shlex.quote(self._environment.python)
         command = re.sub(r"^flask\b", f"{python} -m flask", command)
         return re.sub(r"^python\b", python, command).replace(_SITE, self.address)
