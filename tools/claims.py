@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+# What promises something to people who use the package.
+PAGES = [ROOT / name for name in ("README.md", "SECURITY.md", "UPGRADING.md", "docs/support.toml")]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
 _CODE = re.compile(r"^ *```.*?^ *```|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 # A paragraph, an entry of a list, a row of a table.
 _PARTS = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*|#]|\d+\. ))")
@@ -55,8 +58,7 @@ def claims(text: str) -> Iterator[tuple[int, str, str]]:
 
 def main() -> None:
     """Print those of all pages."""
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    for page in pages:
+    for page in PAGES:
         for line, word, sentence in claims(page.read_text()):
             print(f"{page.relative_to(ROOT)}:{line}: {word}: {sentence}")
 

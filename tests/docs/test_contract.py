@@ -118,6 +118,29 @@ def test_each_test_that_a_page_names_exists() -> None:
     assert unknown == []
 
 
+def unproven(text: str) -> list[str]:
+    """The promises of *Guarantees* that name no test: entries of its first list, and rows of its tables."""
+    entries = re.findall(r"^- \*\*(?:.+\n)+?(?=- |\n|\Z)", text.partition("\n## ")[0], re.MULTILINE)
+    rows = re.findall(
+        r"^\| (?!…|-).+ \|$", text.partition("\n## What happens when")[2], re.MULTILINE
+    )
+    assert len(entries) >= 8
+    assert len(rows) >= 30
+    return [each for each in (*entries, *rows) if "`tests/" not in each]
+
+
+def test_each_promise_names_a_test() -> None:
+    """README says that it does."""
+    text = (ROOT / "docs/guarantees.md").read_text()
+    assert unproven(text) == []
+    lies = (
+        "- **It is fast.** Always.\n- **No dead",
+        "| a lie | holds | it is well known |\n| your receiver",
+    )
+    for lie in lies:
+        assert len(unproven(text.replace(lie.split("\n")[1], lie, 1))) == 1, lie
+
+
 @pytest.mark.parametrize(
     ("kind", "lie"),
     [

@@ -34,6 +34,7 @@ def test_the_page_explains_each_word() -> None:
     [
         ({"claim": "It is fast.", "word": "tested"}, "names no test"),
         ({"claim": "It is fast.", "word": "supported", "shown_by": []}, "names no test"),
+        ({"claim": "It is fast.", "word": "intentionally unsupported"}, "names no test"),
         ({"claim": "It is fast.", "word": "blazing"}, "'blazing' is no word"),
         (
             {
