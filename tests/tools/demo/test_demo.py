@@ -8,12 +8,14 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlencode
 
 import click
 import psutil
@@ -21,6 +23,7 @@ import pytest
 
 from flask_opsjobs.testing.valkey import free_port
 from tests.support.processes import Child
+from tests.support.sources import ROOT
 from tests.support.waiting import wait_until
 from tools.demo.__main__ import choose_port
 from tools.demo.run import say_welcome
@@ -29,6 +32,7 @@ from tools.demo.site import Site, text_of
 pytestmark = pytest.mark.slow
 
 Start = Callable[..., Child]
+FIRST_SESSION = (ROOT / "docs/first-session.md").read_text()
 
 
 @pytest.fixture
@@ -145,12 +149,45 @@ def see_what_is_wrong(site: Site) -> None:
         )
 
 
+def follow_the_first_session(site: Site, environment: Path) -> None:
+    """Let a report die, find it, ask why, retry it with a reason and verify the audit, as the page says."""
+    overview, front = text_of(site.get("/ops/jobs/")), site.get("/")
+    cards = re.findall(r"^\| ([A-Z][\w -]+) \|", FIRST_SESSION, re.MULTILINE)
+    assert len(cards) == 6
+    assert [card for card in cards if card not in overview] == []
+    (named,) = re.findall(r"is the row \*(.+?)\*", " ".join(FIRST_SESSION.split()))
+    (address,) = re.findall(
+        rf'{named}[^<]*</th>.*?<form method="post" action="(.+?)"', front, re.S
+    )[:1]
+    (job,) = re.findall(r"job=(\d+)", site.post(address))
+    (search,) = re.findall(r"^```text\n(.+)\n```", FIRST_SESSION, re.MULTILINE)
+    found = "/ops/jobs/jobs?" + urlencode({"q": search})
+    wait_until(lambda: f"/jobs/jobs/{job}" in site.get(found), 120, what="it to fail", every=LOOK)
+    commands = re.findall(r"^\$ (flask .+)$", FIRST_SESSION, re.MULTILINE)
+    assert [command.split()[2] for command in commands] == ["why", "job", "job", "audit"]
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for command in commands:
+        done = subprocess.run(
+            f". {environment} && {command.replace(' 42', f' {job}')}",
+            shell=True,
+            env={**os.environ, "PATH": programs},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+    (reason,) = re.findall(r'--reason "(.+?)"', FIRST_SESSION)
+    assert reason in text_of(site.get("/ops/jobs/audit"))
+
+
 @pytest.mark.chaos
 @pytest.mark.slow(150)
 def test_it_begins_healthy_comes_to_show_what_is_wrong_ends_and_comes_back_on_its_data(
     start: Start, place: Path
 ) -> None:
-    """The feeder is told to wait until the first page was read, and not to wait between two troubles."""
+    """The feeder is told to wait until the first page was read, and not to wait between two troubles.
+
+    It also walks through the page *First session*.
+    """
     # It would end the test after five minutes; every wait here has a limit of its own.
     faulthandler.cancel_dump_traceback_later()
     words = ("--data-dir", str(place / "data"), "--port", str(free_port()))
@@ -170,6 +207,7 @@ def test_it_begins_healthy_comes_to_show_what_is_wrong_ends_and_comes_back_on_it
     assert "worker.1 | " in output.read_text()
     assert " | " not in first.log
     see_what_is_wrong(site)
+    follow_the_first_session(site, place / "data/env")
     assert first.terminate() == 0
     assert "stopping web, worker.1, worker.2, loops, rq, feeder\nstopping Valkey\n" in first.log
     wait_until(lambda: left_over(place) == {}, 10, what="nothing of it to be left")
