@@ -6,9 +6,10 @@ import hashlib
 import io
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -26,8 +27,10 @@ from sqlalchemy.pool import NullPool
 
 from flask_opsjobs import tables
 from flask_opsjobs.core import db
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.errors import ConfigError, MigrationBlocked, SchemaBehind
 from flask_opsjobs.install import indexes, manifest, steps, turns
+from flask_opsjobs.workers import transitions as workers
 from tests.support.database import Databases, migrate, operations
 from tests.support.waiting import wait_until
 from tools.manifest import operations_for, written
@@ -387,30 +390,42 @@ def test_a_downgrade_says_what_it_loses(
     ]
 
 
-@pytest.mark.parametrize("who", ["worker", "loops"])
-def test_a_downgrade_is_refused_while_this_version_runs(connection: Connection, who: str) -> None:
+@pytest.mark.parametrize("ahead", [-1, 0, 1, None])
+def test_a_downgrade_is_refused_while_a_worker_knows_a_newer_schema(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, ahead: int | None
+) -> None:
+    """Its code is older by a step, as new as this one, newer by a step, or not known yet."""
     migrate(connection)
-    runs = {
-        "worker": (
-            "INSERT INTO opsjobs.workers (name, kind, host, pid, version, queues, state, started_at,"
-            " heartbeat_at) VALUES ('web-1', 'pool', 'web', 1, :version, '{mail}', 'alive', now(), now())",
-            "UPDATE opsjobs.workers SET version = '0.0.9'",
-            "worker web-1",
-        ),
-        "loops": (
-            "INSERT INTO opsjobs.loop_runs (loop, process, started_at, last_at, every_seconds)"
-            " VALUES ('dispatch', 'web-2', now(), now(), 1)",
-            "UPDATE opsjobs.loop_runs SET last_at = now() - interval '46 s'",
-            "the process web-2 of the loops",
-        ),
-    }
-    begins, leaves, name = runs[who]
-    connection.execute(text(begins), {"version": version("flask-opsjobs")})
-    with pytest.raises(MigrationBlocked, match=f"because {name} sent a heartbeat just now"):
+    session: Any = connection.connection.driver_connection
+    now = read_clock(session)
+    process = workers.WorkerProcess(
+        name="web-1", host="web", pid=1, version="0.1.0", queues=["mail"], processes=1
+    )
+    worker = workers.register(session, process, now)
+    if ahead is not None:
+        monkeypatch.setattr(workers, "SCHEMA_VERSION", steps.latest() + ahead)
+        workers.record_heartbeat(session, worker, workers.HeartbeatReport(1), now)
+    if ahead == -1:
+        with pytest.raises(MigrationBlocked, match="because worker web-1 sent a heartbeat just"):
+            steps.downgrade(operations(connection), to=steps.latest() - 2)
+    else:
+        with pytest.raises(MigrationBlocked, match="because worker web-1 sent a heartbeat just"):
+            steps.downgrade(operations(connection), to=steps.latest() - 1)
+        assert steps.version(connection) == steps.latest()
+        workers.stop(session, worker, now)
+    steps.downgrade(operations(connection), to=steps.latest() - 1)
+    assert steps.version(connection) == steps.latest() - 1
+
+
+def test_a_downgrade_is_refused_while_loops_run(connection: Connection) -> None:
+    migrate(connection)
+    columns = "loop, process, started_at, last_at, every_seconds"
+    values = "'dispatch', 'web-2', now(), now(), 1"
+    connection.execute(text(f"INSERT INTO opsjobs.loop_runs ({columns}) VALUES ({values})"))
+    refused = "because the process web-2 of the loops sent a heartbeat just now"
+    with pytest.raises(MigrationBlocked, match=refused):
         steps.downgrade(operations(connection), to=steps.latest() - 1)
-    assert steps.version(connection) == steps.latest()
-    # A worker of an older version needs nothing that is taken back.
-    connection.execute(text(leaves))
+    connection.execute(text("UPDATE opsjobs.loop_runs SET last_at = now() - interval '46 s'"))
     steps.downgrade(operations(connection), to=steps.latest() - 1)
     assert steps.version(connection) == steps.latest() - 1
 
@@ -475,17 +490,13 @@ def test_a_longer_lock_timeout_of_the_host_makes_no_try_longer(
     assert connection.scalar(text("SHOW lock_timeout")) == "1h"
 
 
-@pytest.mark.parametrize("is_command", [False, True])
 def test_of_two_upgrades_at_once_the_second_waits_and_does_nothing(
-    connection: Connection,
-    other: Connection,
-    monkeypatch: pytest.MonkeyPatch,
-    is_command: bool,
+    connection: Connection, other: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first one is committed while the second one waits; a command of alembic must then look anew."""
+    """The first one is committed while the second one waits."""
     migrate(connection, to=7)
     connection.commit()
-    context = MigrationContext.configure(other, opts={"fn": list} if is_command else {})
+    context = MigrationContext.configure(other)
     migrate(connection, to=8)
     waits: list[float] = []
 
@@ -495,13 +506,80 @@ def test_of_two_upgrades_at_once_the_second_waits_and_does_nothing(
 
     monkeypatch.setattr(turns, "sleep", commit_the_first)
     with context.begin_transaction():
-        if is_command:
-            with pytest.raises(MigrationBlocked, match="another `flask db upgrade` has run at the"):
-                steps.upgrade(Operations(context), to=8)
-        else:
-            steps.upgrade(Operations(context), to=8)
+        steps.upgrade(Operations(context), to=8)
     assert len(waits) == 1
     assert steps.version(connection) == 8
+
+
+# Two commands in one process have no `op` of their own, so it is given.
+REVISION = f"""
+from flask_opsjobs.install import steps
+revision, down_revision = "ours", None
+def upgrade(op): steps.upgrade(op, to={steps.latest()})
+"""
+
+
+@contextmanager
+def command(
+    connection: Connection, scripts: ScriptDirectory, hook: Callable[[], object] = bool
+) -> Iterator[None]:
+    """`flask db upgrade`, committed after the block. It calls the `hook` when it has read its heads."""
+
+    def list_revisions(heads: Any, _context: MigrationContext) -> Any:
+        hook()
+        return scripts._upgrade_revs("head", heads)
+
+    environment = EnvironmentContext(Config(), scripts, fn=list_revisions)
+    environment.configure(connection=connection)
+    context = environment.get_context()
+    with context.begin_transaction():
+        context.run_migrations(op=Operations(context))
+        yield
+
+
+@pytest.mark.parametrize("moment", ["before its turn", "while it waits", "between its turns"])
+def test_a_command_says_that_another_one_has_noted_its_revision(
+    connection: Connection,
+    other: Connection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+) -> None:
+    """It has read by then which revisions are applied, so Alembic would fail with words of its own."""
+    (tmp_path / "versions").mkdir()
+    (tmp_path / "versions/ours.py").write_text(REVISION)
+    scripts = ScriptDirectory(str(tmp_path))
+    migrate(connection, to=steps.latest() - 1)
+    MigrationContext.configure(connection)._ensure_version_table()
+    connection.commit()
+    first = ExitStack()
+
+    def run_the_first() -> None:
+        with first:
+            first.enter_context(command(connection, scripts))
+
+    complete = indexes.complete
+    hook: Callable[[], object] = bool
+    if moment == "before its turn":
+        hook = run_the_first
+    elif moment == "while it waits":
+        first.enter_context(command(connection, scripts))
+        monkeypatch.setattr(turns, "sleep", lambda _seconds: first.close())
+    else:
+
+        def wait_for_the_first(*values: Any) -> None:
+            monkeypatch.setattr(indexes, "complete", complete)
+            run_the_first()
+            complete(*values)
+
+        monkeypatch.setattr(indexes, "complete", wait_for_the_first)
+    blocked = pytest.raises(MigrationBlocked, match="another `flask db upgrade` has run at the")
+    with blocked, command(other, scripts, hook):
+        pass
+    other.rollback()
+    assert MigrationContext.configure(other).get_current_heads() == ("ours",)
+    with command(other, scripts):
+        assert steps.version(other) == steps.latest()
 
 
 def test_missing_indexes_wait_while_another_migration_creates_some(

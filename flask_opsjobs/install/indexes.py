@@ -50,15 +50,14 @@ def unlock(op: Any) -> None:
             pass
 
 
-def complete(op: Any, indexes: Indexes) -> bool:
+def complete(op: Any, indexes: Indexes) -> None:
     """Create those of the indexes that are missing or invalid, and validate the constraints of steps.
 
     Neither blocks writes to the tables. `CREATE INDEX CONCURRENTLY` cannot run in a transaction: commits what
     alembic has done so far. When it is interrupted, the next call goes on. In a transaction that alembic must
-    not commit, because the host began it, all is done there, and blocks writes until its end. Returns whether
-    this has waited until another migration had done so.
+    not commit, because the host began it, all is done there, and blocks writes until its end.
     """
-    context, has_waited = op.get_context(), False
+    context = op.get_context()
     if context.as_sql:
         with context.autocommit_block():
             _complete(op, dict.fromkeys(indexes), indexes)
@@ -67,12 +66,8 @@ def complete(op: Any, indexes: Indexes) -> bool:
             create(op, {name: indexes[name] for name in missing})
             op.execute(VALIDATE)
         else:
-            with (
-                context.autocommit_block(),
-                turns.turn_of_indexes(op.get_bind()) as has_waited,
-            ):
+            with context.autocommit_block(), turns.turn_of_indexes(op.get_bind()):
                 _complete(op, _find_missing(op, indexes), indexes)
-    return has_waited
 
 
 def _complete(op: Any, missing: Mapping[str, bool | None], indexes: Indexes) -> None:

@@ -1,10 +1,9 @@
-"""Says what a downgrade of the schema would lose, and refuses it while processes of this version run."""
+"""Says what a downgrade of the schema would lose, and refuses it while processes need what it takes back."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from importlib.metadata import version
 from types import ModuleType
 from typing import Any
 
@@ -87,14 +86,14 @@ def say_rows(number: int) -> str:
 
 
 def require_stopped(connection: Connection, to: int, *, are_all_here: bool) -> None:
-    """Return when no worker of this version, and no loops, sent a heartbeat just now.
+    """Return when no loops sent a heartbeat just now, and no worker that knows a newer schema than `to`.
 
     Raises `MigrationBlocked` and names those that did. They would go on with a schema that is gone. When they
     `are_all_here`, on this machine, those whose process is gone do not count.
     """
     late = _late_seconds()
     now = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
-    values = {"now": now, "late_seconds": late, "version": version("flask-opsjobs")}
+    values = {"now": now, "late_seconds": late, "schema": to}
     running = {who for (who,) in connection.exec_driver_sql(sql.load("list_running"), values)}
     if running and are_all_here:
         session: Any = connection.connection.driver_connection
@@ -103,8 +102,8 @@ def require_stopped(connection: Connection, to: int, *, are_all_here: bool) -> N
     if running:
         raise MigrationBlocked(
             f"the schema opsjobs is not downgraded to version {to}, because "
-            f"{', '.join(sorted(running))} sent a heartbeat just now, and works with the newer schema; "
-            "nothing was changed. Stop all loops, and the workers of this version, "
+            f"{', '.join(sorted(running))} sent a heartbeat just now, and may work with a newer schema; "
+            "nothing was changed. Stop all loops, and the workers whose code is newer than this version, "
             f"wait {late:g} s, and run the downgrade again"
         )
 

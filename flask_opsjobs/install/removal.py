@@ -47,7 +47,7 @@ def list_lost(connection: Connection) -> Iterator[str]:
 
 def list_in_the_way(connection: Connection, now: datetime, late_seconds: float) -> Iterator[str]:
     """Which workers and loops of ours run, and how many jobs have not ended, each as a sentence."""
-    values = {"now": now, "late_seconds": late_seconds, "version": None}
+    values = {"now": now, "late_seconds": late_seconds, "schema": None}
     for (who,) in connection.exec_driver_sql(sql.load("list_running"), values).all():
         yield f"{who} sent a heartbeat just now"
     states = {"states": [state for state in STATES if state not in FINAL]}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import traceback
 import warnings
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from alembic import util
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.script.revision import CycleDetected
 from flask import Flask, current_app
 from sqlalchemy import Connection
 
@@ -22,7 +25,7 @@ from . import steps
 # The call in a revision: `steps.upgrade(op, since=0, to=1)`.
 _CALL = re.compile(r"\.upgrade\(\s*op\s*,\s*(?:since\s*=\s*\d+\s*,\s*)?(?:to\s*=\s*)?(\d+)")
 
-_AGAIN = "then run `flask opsjobs install` again"
+_AGAIN = "then run this command again"
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,12 @@ def find_revisions(app: Flask) -> Revisions:
         raise ConfigError(
             f"{error.filename}, line {error.lineno}, is not Python: {error.msg}: correct it, {_AGAIN}"
         ) from error
-    except KeyError as error:
-        said = _say_missing_parent(directory, str(error.args[0]))
+    except CycleDetected as error:
+        raise ConfigError(_say_circle(directory, error)) from error
+    except Exception as error:
+        said = _say_raised(directory, error)
+        if said is None and isinstance(error, KeyError):
+            said = _say_missing_parent(directory, str(error.args[0]))
         if said is None:
             raise
         raise ConfigError(said) from error
@@ -100,6 +107,41 @@ def _say_missing_parent(directory: Path, parent: str) -> str | None:
             return (
                 f"{path} follows revision {parent!r}, whose file is missing: bring the file back, "
                 f"or name another revision, {_AGAIN}"
+            )
+    return None
+
+
+def _say_circle(directory: Path, found: CycleDetected) -> str:
+    """What is said when revisions follow one another in a circle."""
+    own = re.compile(r"""^revision\b[^=]*=[^'"]*['"]([^'"]+)""", re.M)
+    follows = re.compile(r"^(?:down_revision|depends_on)\b[^=]*=(.*)", re.M)
+    paths, parents = {}, {}
+    for path in directory.rglob("*.py"):
+        source = read_source(path)
+        if name := own.search(source):
+            paths[name[1]] = path
+            parents[name[1]] = re.findall(r"""['"]([^'"]+)""", " ".join(follows.findall(source)))
+    try:
+        TopologicalSorter(parents).prepare()
+        circle = found.revisions
+    except CycleError as error:
+        circle = error.args[1][1:]
+    files = " and ".join(sorted(str(paths.get(name, name)) for name in circle))
+    return (
+        "revisions follow one another in a circle: correct down_revision or depends_on in "
+        f"{files}, {_AGAIN}"
+    )
+
+
+def _say_raised(directory: Path, error: Exception) -> str | None:
+    """What is said of an error that a revision raises when it is imported; None of another error."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.absolute().is_relative_to(directory.absolute()):
+            cause = str(error).strip().partition("\n")[0]
+            return (
+                f"{path}, line {frame.lineno}, cannot be imported: {type(error).__name__}: {cause}: "
+                f"correct it, or install what it imports, {_AGAIN}"
             )
     return None
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from time import sleep
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 import click
@@ -97,22 +98,21 @@ def upgrade(op: Any, to: int, since: int = 0) -> None:
         if since > 0:
             indexes.complete(op, _indexes(since + 1, to))
         return
+    revision = _find_caller(inspect.currentframe())
     connection = op.get_bind()
     if old := database.say_too_old(database.read_postgres_version(connection)):
         raise ConfigError(old)
-    has_waited = turns.take_turn(connection)
+    turns.take_turn(connection)
     start = version(connection)
-    if start >= to and has_waited:
-        _require_fresh_heads(op)
     if start < to:
         _run_patiently(op, start, to)
     if 0 < start < to:
         indexes.unlock(op)
-    if 0 < start <= to and indexes.complete(op, _indexes(1, to)) and start == to:
-        _require_fresh_heads(op)
-    if start > 0:
+    if 0 < start <= to:
+        indexes.complete(op, _indexes(1, to))
         # Alembic has not yet noted the revision, and `unlock` has ended the turn.
         turns.take_turn(connection)
+    _require_unnoted(op, revision)
 
 
 def _indexes(since: int, to: int) -> indexes.Indexes:
@@ -124,16 +124,24 @@ def _indexes(since: int, to: int) -> indexes.Indexes:
     }
 
 
-def _require_fresh_heads(op: Any) -> None:
-    """Refuse to go on in a command of alembic that has waited for another one and finds nothing to do.
+def _find_caller(frame: FrameType | None) -> str | None:
+    """The id of the revision that calls `upgrade`, whose frame this is; None when no revision does."""
+    caller = frame.f_back if frame is not None else None
+    return caller.f_globals.get("revision") if caller is not None else None
 
-    It has read before which revisions are applied, and would fail when it notes its own. Raises
-    `MigrationBlocked`.
+
+def _require_unnoted(op: Any, revision: str | None) -> None:
+    """Refuse to end a revision that another command of alembic has noted since this one began.
+
+    Alembic read before its first revision which ones are applied, and would fail when it notes this one.
+    Nobody else can note it from now on, since that takes the turn. Raises `MigrationBlocked`.
     """
-    if op.get_context().opts.get("fn") is not None:
+    scripts, heads = op.get_context().opts.get("script"), op.get_context().get_current_heads()
+    noted = scripts.iterate_revisions(heads, "base") if scripts is not None and heads else ()
+    if revision in {script.revision for script in noted}:
         raise MigrationBlocked(
             "another `flask db upgrade` has run at the same time, and has done these steps of the schema "
-            "opsjobs; this one has changed nothing. Run it again: it goes on with what is left"
+            "opsjobs, so this one stops. Run it again: it goes on with what is left"
         )
 
 

@@ -23,32 +23,31 @@ _PAUSE = 0.1
 _MOST_SECONDS = 900.0
 
 
-def take_turn(connection: Connection) -> bool:
-    """Let other migrations wait until the transaction ends; return whether this one had to wait for another.
+def take_turn(connection: Connection) -> None:
+    """Wait for other migrations, and let others wait until the transaction ends.
 
     Raises `MigrationBlocked` when the other one takes too long.
     """
-    return _wait(lambda: bool(connection.exec_driver_sql(_STEPS).scalar()))
+    _wait(lambda: bool(connection.exec_driver_sql(_STEPS).scalar()))
 
 
 @contextmanager
-def turn_of_indexes(connection: Connection) -> Iterator[bool]:
-    """Let the indexes of other migrations wait during the block; yield as `take_turn` returns."""
+def turn_of_indexes(connection: Connection) -> Iterator[None]:
+    """Let the indexes of other migrations wait during the block, as `take_turn` does."""
     with closing(connect_apart(connection.engine)) as session:
         # In another isolation level it would have a snapshot.
         session.isolation_level = IsolationLevel.READ_COMMITTED
         session.autocommit = False
-        yield _wait(lambda: session.execute(_INDEXES).fetchone() == (True,))
+        _wait(lambda: session.execute(_INDEXES).fetchone() == (True,))
+        yield
 
 
-def _wait(is_free: Callable[[], bool]) -> bool:
-    begun, has_waited = time.monotonic(), False
+def _wait(is_free: Callable[[], bool]) -> None:
+    begun = time.monotonic()
     while not is_free():
         if time.monotonic() - begun > _MOST_SECONDS:
             raise MigrationBlocked(
                 f"another migration of the schema opsjobs has run for {_MOST_SECONDS / 60:g} minutes: let "
                 "it end, then run this one again"
             )
-        has_waited = True
         sleep(_PAUSE)
-    return has_waited

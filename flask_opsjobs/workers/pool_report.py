@@ -98,11 +98,19 @@ class PoolReport:
     def of_json(cls, stored: Mapping[str, Any]) -> PoolReport:
         """Return what a heartbeat has stored; an empty report when it has told nothing.
 
+        A worker of a newer version may tell more.
+
         >>> report = PoolReport([ChildReport(7, jobs=3)], jobs_per_second=1.5)
         >>> PoolReport.of_json(report.to_json()) == report
         True
-        >>> PoolReport.of_json({}).children
-        []
+        >>> PoolReport.of_json({"reserved": 2, "of_tomorrow": 1})
+        PoolReport(children=[], jobs_per_second=None, from_postgres=None, through_rq=None, reserved=2)
         """
-        children = [ChildReport(**child) for child in stored.get("children", ())]
-        return cls(**{**stored, "children": children})
+        children = [
+            ChildReport(**_known(ChildReport, child)) for child in stored.get("children", ())
+        ]
+        return cls(**{**_known(cls, stored), "children": children})
+
+
+def _known(of: type[ChildReport | PoolReport], stored: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: stored[name] for name in of.__dataclass_fields__ if name in stored}

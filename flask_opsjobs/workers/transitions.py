@@ -14,7 +14,7 @@ from psycopg.rows import class_row, scalar_row
 from psycopg.types.json import Jsonb
 
 from ..core import sql
-from ..core.db import Connection
+from ..core.db import SCHEMA_VERSION, Connection
 from .pool_report import PoolReport
 
 DeliveryKey = tuple[int, int]
@@ -131,7 +131,8 @@ def record_heartbeat(
         "reserved": list(report.reserved),
         "counts": Jsonb(dict(report.counts)),
         "left_children": Jsonb(list(report.left_children)),
-        "pool": Jsonb(report.pool.to_json()),
+        # A downgrade asks which schema the code of a worker knows.
+        "pool": Jsonb({**report.pool.to_json(), "schema": SCHEMA_VERSION}),
         "now": now,
     }
     rows = connection.execute(sql.load("record_heartbeat"), parameters).fetchall()

@@ -149,13 +149,17 @@ class Suite:
 
     def runs(self, *words: str, **env: str) -> tuple[int, str]:
         """The exit code of pytest, and what it prints."""
+        return self.types("-m", "pytest", "-q", *words, **env)
+
+    def types(self, *words: str, **env: str) -> tuple[int, str]:
+        """The exit code of `python words…`, and what it prints."""
         kept = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith(("OPSJOBS_", "PYTEST_"))
         }
         done = subprocess.run(
-            [self.python, "-m", "pytest", "-q", *words],
+            [self.python, *words],
             cwd=self.folder,
             env={**kept, "PYTHONPATH": str(self.site), "COLUMNS": "200", **env},
             capture_output=True,
@@ -259,9 +263,19 @@ def _seconds_of_import(suite: Suite) -> float:
     return float(done.stdout)
 
 
-@pytest.mark.parametrize("mark", ["inline=1", "True", "eager=True", ""])
-def test_a_wrong_marker_is_refused(suite: Suite, mark: str) -> None:
-    suite.has("test_own.py", f"import pytest\n@pytest.mark.opsjobs({mark})\ndef test_it(): pass")
-    code, said = suite.runs("-p", "no:xdist")
-    assert code != 0
-    assert "test_own.py::test_it: the marker opsjobs takes inline=True, and nothing else" in said
+MARKS = ("inline=1", "True", "eager=True", "")
+EACH = """
+import pytest
+print([pytest.main(["-q", "-p", "no:xdist", f"test_{number}.py"]) != 0 for number in range(4)])
+"""
+
+
+def test_a_wrong_marker_is_refused(suite: Suite) -> None:
+    for number, mark in enumerate(MARKS):
+        own = f"import pytest\n@pytest.mark.opsjobs({mark})\ndef test_it(): pass"
+        suite.has(f"test_{number}.py", own)
+    said = suite.types("-c", EACH)[1]
+    assert str([True] * len(MARKS)) in said.splitlines(), said
+    for number in range(len(MARKS)):
+        refused = "test_it: the marker opsjobs takes inline=True, and nothing else"
+        assert f"test_{number}.py::{refused}" in said

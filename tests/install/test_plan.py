@@ -17,6 +17,7 @@ from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs.cli.install import install
+from flask_opsjobs.cli.uninstall import uninstall
 from flask_opsjobs.install import env_file, plan, revisions, steps
 
 URL = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
@@ -321,6 +322,23 @@ REVISION = "revision = 'one'\ndown_revision = None\n"
             "one.py follows revision 'gone', whose file is missing: bring the file back",
         ),
         ("one.py", b"\ndef (\n", "one.py, line 2, is not Python: invalid syntax: correct it"),
+        (
+            "one.py",
+            f"{REVISION}\nfrom shop_of_nobody import Money\n".encode(),
+            "one.py, line 4, cannot be imported: ModuleNotFoundError: No module named 'shop_of_nobody': "
+            "correct it, or install what it imports",
+        ),
+        (
+            "one.py",
+            f"{REVISION}{{}}['MAIL_SERVER']\n".encode(),
+            "one.py, line 3, cannot be imported: KeyError: 'MAIL_SERVER': correct it",
+        ),
+        (
+            "one.py",
+            REVISION.replace("None", "'one'").encode(),
+            "revisions follow one another in a circle: correct down_revision or depends_on in migrations/"
+            "versions/one.py",
+        ),
         ("../env.py", b"# \xe9\n", "env.py is not UTF-8: save it as UTF-8"),
     ],
 )
@@ -330,9 +348,22 @@ def test_a_file_of_the_migrations_that_cannot_be_read_is_named(
     app = make()
     Path("migrations/versions", file).write_bytes(text)
     said = run(app).output
-    assert re.fullmatch(r"Error: [^\n]+, then run `flask opsjobs install` again\n", said), said
+    assert re.fullmatch(r"Error: [^\n]+, then run this command again\n", said), said
     assert sentence in said
     assert not Path("opsjobs_access.py").exists()
+    checked = run(app, "--check")
+    removed = app.test_cli_runner().invoke(uninstall)
+    assert (said, said) == (checked.output, removed.output)
+
+
+def test_of_revisions_in_a_circle_those_in_it_are_named(make: Make) -> None:
+    """Not the one before the circle, and not the one after it."""
+    app = make()
+    for name, after in (("one", None), ("left", "right"), ("right", "left"), ("last", "right")):
+        revise(app, name, after)
+    said = run(app).output
+    files = "migrations/versions/left.py and migrations/versions/right.py"
+    assert f"in a circle: correct down_revision or depends_on in {files}, then run" in said
 
 
 def test_a_folder_in_the_place_of_a_policy_is_named(make: Make) -> None:

@@ -5,8 +5,8 @@ nothing. What a command gets is the same as from a new Python, except for its co
 table, and for what a module reads from the environment when it is imported. At its end nobody frees each
 object, which would take longer than most commands. Its parent is the warm process.
 
-Another one has imported `flask_opsjobs` from a folder where its wheel is installed, and no app: its forks
-find their app in their own folder.
+Another one has imported all of `flask_opsjobs` from a folder where its wheel is installed, and no app: its
+forks find their app in their own folder.
 """
 
 from __future__ import annotations
@@ -145,9 +145,10 @@ def _import(imported: str) -> None:
 
 def _import_wheel(folder: str) -> None:
     sys.path.insert(0, folder)
-    for name in (*_LIBRARIES, "flask_opsjobs.cli", "flask_opsjobs.install"):
-        module = importlib.import_module(name)
-    assert str(module.__file__).startswith(folder)
+    for name in _LIBRARIES:
+        importlib.import_module(name)
+    package = _import_package()
+    assert str(package.__file__).startswith(folder)
     # A fork has it on its `PYTHONPATH`.
     sys.path.remove(folder)
 
@@ -155,10 +156,15 @@ def _import_wheel(folder: str) -> None:
 def _import_app() -> None:
     for name in ("rq.cli", "rq.scheduler", "tests.support.host"):
         importlib.import_module(name)
+    _import_package()
+
+
+def _import_package() -> types.ModuleType:
     package = importlib.import_module("flask_opsjobs")
     for found in pkgutil.walk_packages(package.__path__, "flask_opsjobs."):
         if found.name != "flask_opsjobs.testing":
             importlib.import_module(found.name)
+    return package
 
 
 def _serve(address: str) -> dict[str, Any]:
