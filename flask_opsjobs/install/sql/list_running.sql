@@ -1,6 +1,6 @@
 -- Lists the workers of ours and the processes of loops, on all machines, whose last heartbeat is younger than
--- %(late_seconds)s; the newest pass of a process of loops is its heartbeat. With a %(schema)s, workers are left
--- out whose code knows no newer one, as their heartbeats tell; loops do not tell it. Locks nothing.
+-- %(late_seconds)s; the newest pass of a process of loops is its heartbeat. With a %(schema)s, workers are
+-- left out whose code knows no newer one, as their heartbeats tell; loops do not tell it. Locks nothing.
 -- Run by `flask opsjobs uninstall` and before a downgrade. Indexes: workers_alive, loop_runs_latest.
 SELECT 'worker ' || a.name FROM {alive_workers.sql} AS a
 WHERE a.kind = 'pool'
