@@ -19,13 +19,12 @@ from .core.db import SpareConnections, is_id
 from .core.words import show_value
 from .cron.declaration import CatchUp, EntryDeclaration, make_entry
 from .engine.dispatch.after_commit import AfterCommitDispatch
-from .engine.explain_with_redis import (
-    explain_apart,
-)
+from .engine.explain_with_redis import explain_apart, explain_search_apart
 from .engine.redis.broker import Broker
 from .engine.redis.connections import RedisConnections
 from .errors import ConfigError, DeclarationError, InvalidBatch
 from .explain.reason_kinds import AnyExplanation, BatchExplanation, Explanation, WorkflowExplanation
+from .explain.waiting import WaitingExplanation
 from .forensics.bundle import Bundle
 from .forensics.declaration import Check, RunbookDeclaration, make_runbook
 from .forensics.find import find_bundle_apart
@@ -196,6 +195,22 @@ class OpsJobs:
         ('scheduled', 'It is due later.')
         """
         return explain_apart(self.host, subject)
+
+    def explain_search(self, search: str, /) -> WaitingExplanation:
+        """Explain why the jobs of a search wait, up to 10,000 of them: grouped by the first reason of each.
+
+        `search` is what the search box of the page Jobs takes, such as `"task:send_invoice"`; an empty one
+        means all jobs. Writes nothing. Raises `BadFilter` for a search that cannot be read, and what
+        SQLAlchemy raises when Postgres does not answer. Texts that an application or a person wrote are
+        returned as stored: pass them through your display policy before you show them.
+
+        >>> job = send_invoice.options(delay=60).enqueue(9001)
+        >>> db.session.commit()
+        >>> (group,) = opsjobs.explain_search("task:send_invoice").groups
+        >>> group.number, group.code, group.says
+        (1, 'scheduled', 'they are due later')
+        """
+        return explain_search_apart(self.host, search)
 
     def forensics(self, subject: str, /) -> Bundle:
         """Tell what is known of a subject, such as `"job/42"` or `"queue/mail"`, and what is not.

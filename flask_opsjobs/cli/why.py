@@ -1,7 +1,8 @@
-"""Prints every reason why a job is not running, the deciding one first: `flask opsjobs why`."""
+"""Prints why a job is not running, or why the jobs of a search wait: `flask opsjobs why`."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from typing import NoReturn
@@ -11,7 +12,7 @@ from flask.cli import with_appcontext
 
 from ..core.db import say_too_large
 from ..core.display import Display
-from ..engine.explain_with_redis import explain_apart
+from ..engine.explain_with_redis import explain_apart, explain_search_apart
 from ..errors import UnknownBatch, UnknownJob, UnknownWorkflow
 from ..explain.reason_kinds import (
     AnyExplanation,
@@ -21,31 +22,44 @@ from ..explain.reason_kinds import (
     WorkflowExplanation,
     as_text,
 )
+from ..explain.waiting import WaitingExplanation, say_times
 from ..host import Host
 from ..jobs.search import terms
+from ..jobs.search.terms import BadFilter
 from . import current_host, plain, to_json
 
 
 @click.command("why")
-@click.argument("job")
+@click.argument("job", required=False)
+@click.option(
+    "--search",
+    help="Explain the waiting jobs of a search, up to 10,000, grouped by their first reasons.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the explanation as JSON.")
 @with_appcontext
-def why(job: str, as_json: bool) -> None:
+def why(job: str | None, search: str | None, as_json: bool) -> None:
     """Print why JOB, an id or an RQ id, is not running; for workflow/7 or batch/7, why it has not ended.
 
+    With --search instead, why the jobs wait that a search finds, such as --search task:send_invoice.
+
     Reads only. Exits 0 with an explanation, 1 when there is no such job, workflow or batch, 2 when JOB is not
-    an id or the database does not answer.
+    an id, the search cannot be read or the database does not answer.
     """
     host = current_host()
     clean = Display(host.display, may_see=True).clean
+    if (job is None) == (search is None):
+        _stop(2, "name either a JOB or a --search")
+    found: AnyExplanation | WaitingExplanation
     try:
-        found = _explain(host, job)
+        found = _explain(host, job) if job is not None else _explain_search(host, search or "")
     except (UnknownJob, UnknownWorkflow, UnknownBatch) as error:
         _stop(1, str(error))
     if as_json:
         click.echo(to_json(found.to_json(clean), indent=2))
     elif isinstance(found, Explanation):
         click.echo(plain(*_lines(found, clean)))
+    elif isinstance(found, WaitingExplanation):
+        click.echo(plain(*_lines_of_waiting(found, clean)))
     elif isinstance(found, WorkflowExplanation):
         click.echo(plain(*_lines_of_workflow(found, clean)))
     else:
@@ -65,6 +79,13 @@ def _explain(host: Host, text: str) -> AnyExplanation:
         f"{text!r} is neither the id of a job, nor an RQ id such as opsjobs-42-1,"
         " nor workflow/7, nor batch/7",
     )
+
+
+def _explain_search(host: Host, search: str) -> WaitingExplanation:
+    try:
+        return explain_search_apart(host, search)
+    except BadFilter as error:
+        _stop(2, f"{error}")
 
 
 def _stop(code: int, says: str) -> NoReturn:
@@ -113,6 +134,18 @@ def _lines_of_batch(found: BatchExplanation, clean: Callable[[str], str]) -> Ite
     for member in found.members.values():
         yield ""
         yield from _of_job("job", member, clean)
+
+
+def _lines_of_waiting(found: WaitingExplanation, clean: Callable[[str], str]) -> Iterator[str]:
+    yield found.says
+    width = len(f"{found.number:,}")
+    for group in found.groups:
+        code = f" [{group.code}]" if group.code else ""
+        yield f"{group.number:>{width},}  {clean(group.says)}{clean(say_times(group))}{code}"
+        search = f"--search {shlex.quote(clean(group.search.box))}, " if group.search else ""
+        yield f"{'':{width}}  {search}such as job {group.example}"
+    if found.lacking:
+        yield f"not known: {'; '.join(found.lacking)}"
 
 
 def _of_job(begin: str, found: Explanation, clean: Callable[[str], str]) -> Iterator[str]:

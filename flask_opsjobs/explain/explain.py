@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -67,20 +67,17 @@ FINDERS: Mapping[str, Finder] = {
     "prefetch_full": queue_reasons.prefetch_full,
     "handed_back": job_reasons.handed_back,
 }
+# The only ones that a plain RQ job can have.
+OF_ADOPTED = ("parent_failed", "parent_open")
 
 
 def explain_evidence(evidence: Evidence) -> Explanation:
     """Explain why the job is not running, from the evidence alone. Pure."""
-    if evidence.job.is_adopted:
-        return _explain_adopted(evidence)
     evidence = _with_frontier(evidence)
-    reasons = tuple(
-        reason
-        for kind in REASON_KINDS
-        if (find_reasons := FINDERS.get(kind.code)) is not None
-        for reason in find_reasons(evidence)
-    )
-    lacking = tuple(_lacking(evidence, reasons))
+    reasons = tuple(list_reasons(evidence))
+    if evidence.job.is_adopted:
+        return _explain_adopted(evidence, reasons)
+    lacking = tuple(list_lacking(evidence, reasons))
     return Explanation(
         job_id=evidence.job.id,
         state=evidence.job.state,
@@ -93,10 +90,20 @@ def explain_evidence(evidence: Evidence) -> Explanation:
     )
 
 
-def _explain_adopted(evidence: Evidence) -> Explanation:
-    """Say of a plain RQ job what it depends on, else that RQ runs it: no other reason applies."""
+def list_reasons(evidence: Evidence) -> Iterator[Reason]:
+    """The reasons, the deciding one first: who needs only this one stops there. Pure.
+
+    A plain RQ job has no reason but what it depends on.
+    """
+    for kind in REASON_KINDS:
+        find_reasons = FINDERS.get(kind.code)
+        if find_reasons is not None and (not evidence.job.is_adopted or kind.code in OF_ADOPTED):
+            yield from find_reasons(evidence)
+
+
+def _explain_adopted(evidence: Evidence, reasons: tuple[Reason, ...]) -> Explanation:
+    """Say of a plain RQ job what it depends on, else that RQ runs it."""
     job = evidence.job
-    reasons = *adopted_reasons.parent_failed(evidence), *adopted_reasons.parent_open(evidence)
     says = "It is a plain RQ job, which RQ and its workers run."
     if reasons or job.state in FINAL:
         says = _summary(evidence, reasons)
@@ -202,7 +209,8 @@ def _summary_of_batch(evidence: BatchEvidence) -> str:
     return left
 
 
-def _lacking(evidence: Evidence, reasons: tuple[Reason, ...]) -> Iterator[str]:
+def list_lacking(evidence: Evidence, reasons: Sequence[Reason]) -> Iterator[str]:
+    """What could not be read, in a few words each."""
     if evidence.is_due and evidence.redis is None:
         yield "Redis was not asked"
     elif evidence.is_due and evidence.redis is not None and not evidence.redis.is_reachable:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from ..batches import queries as batch_queries
 from ..core import sql
-from ..jobs.adopted.chain_queries import find_parents
+from ..jobs.adopted.chain_queries import list_parents
 from ..jobs.adopted.models import RqFacts
 from ..jobs.lifecycle import FINAL
 from ..jobs.models import Attempt, Job
@@ -53,66 +53,150 @@ def find_evidence(
     row = session.execute(select(*columns).where(Job.id == job_id)).one_or_none()
     if row is None:
         return None
-    evidence = Evidence(now, settings, JobEvidence(*row))
-    if evidence.job.state in FINAL:
-        return evidence
-    if evidence.job.is_adopted:
-        return _with_parents(session, evidence)
-    if evidence.job.workflow_id is not None:
-        evidence = replace(evidence, step=_step(session, evidence))
-    if evidence.job.is_with_worker:
-        evidence = replace(evidence, worker=_worker(session, evidence))
-        return replace(evidence, loops=_loops(session, now)) if evidence.is_abandoned else evidence
-    if evidence.job.state == "deferred" and evidence.job.cron_entry is not None:
-        evidence = replace(evidence, waits_for=_waits_for(session, evidence.job))
-    evidence = replace(
-        evidence,
-        queue=_queue(session, evidence.job.queue),
-        last_attempt=_last_attempt(session, evidence.job),
-        loops=_loops(session, now),
-    )
-    if evidence.is_due:
-        return _with_start_conditions(session, evidence)
-    # Before it is due, its limiter may have become too small for it, or may cool down beyond its due time.
-    return replace(evidence, limit=_limit(session, evidence.job)) if evidence.is_early else evidence
+    (evidence,) = list_evidence(session, [JobEvidence(*row)], now, settings)
+    if evidence.prefetch is not None and evidence.job.state != "queued":
+        lanes = {evidence.job.lane: (evidence.heaviest, MOST_AHEAD)}
+        evidence = with_ahead(evidence, *count_ahead(session, lanes, [job_id])[job_id])
+    return _with_words(session, evidence)
 
 
-def _with_parents(session: Session, evidence: Evidence) -> Evidence:
-    """Add what RQ has the job wait for. What else decides, RQ knows."""
-    if evidence.job.state != "deferred":
-        return evidence
-    allows = select(RqFacts.allows_failure).where(RqFacts.job_id == evidence.job.id)
-    parents = find_parents(session, evidence.job.id)
-    allows_failure = bool(session.scalars(allows).one_or_none())
-    return replace(evidence, parents=parents, allows_failure=allows_failure)
+def list_evidence(
+    session: Session, jobs: Sequence[JobEvidence], now: datetime, settings: Settings
+) -> list[Evidence]:
+    """What decides the first reason of each of these jobs, in their order, except what is ahead of it.
+
+    However many jobs there are, it sends the same few statements.
+    """
+    found = [Evidence(now, settings, job) for job in jobs]
+    found = _with_holders(session, _with_steps(session, _with_parents(session, found)))
+    waiting = [each for each in found if _waits_for_us(each)]
+    if waiting or any(each.is_abandoned for each in found if not each.job.is_adopted):
+        loops = _loops(session, now)
+        found = [replace(one, loops=loops) if _needs_loops(one) else one for one in found]
+    queues = _queues(session, {each.job.queue for each in waiting})
+    deferred = [each.job for each in waiting if each.job.state == "deferred"]
+    before = _waits_for(session, {job.cron_entry for job in deferred})
+    found = [
+        replace(
+            each,
+            queue=queues.get(each.job.queue, QueueEvidence()),
+            waits_for=before.get(each.job.cron_entry, ()) if each.job.state == "deferred" else (),
+        )
+        if _waits_for_us(each)
+        else each
+        for each in found
+    ]
+    return _with_limits(session, _with_start_conditions(session, found, settings))
 
 
-def _with_start_conditions(session: Session, evidence: Evidence) -> Evidence:
-    """Add what decides when a due job starts: workers, prefetch, jobs ahead and its limiter."""
-    evidence = replace(
-        evidence, listeners=_listeners(session, evidence), prefetch=_prefetch(session, evidence)
-    )
-    if not evidence.alive:
-        evidence = replace(evidence, last_listener=_last_listener(session, evidence))
-    limit = _limit(session, evidence.job)
-    if evidence.job.state == "queued":
-        return replace(evidence, limit=limit)
-    if limit is None:
-        return replace(evidence, ahead=_ahead(session, evidence.job, None)[0])
-    # Jobs that are too heavy ever to start are skipped, so they do not count as ahead.
-    heaviest = None if limit.shape is None else limit.shape.most
-    ahead, weight = _ahead(session, evidence.job, heaviest)
-    return replace(evidence, ahead=ahead, limit=replace(limit, ahead_weight=weight))
+def _waits_for_us(evidence: Evidence) -> bool:
+    """Whether it is a managed job that has not ended, and that no worker has."""
+    job = evidence.job
+    return not (job.state in FINAL or job.is_adopted or job.is_with_worker)
 
 
-def _queue(session: Session, name: str) -> QueueEvidence:
+def _needs_loops(evidence: Evidence) -> bool:
+    if _waits_for_us(evidence):
+        return True
+    return not evidence.job.is_adopted and evidence.is_abandoned
+
+
+def _with_parents(session: Session, found: list[Evidence]) -> list[Evidence]:
+    """Add what RQ has adopted jobs wait for. What else decides, RQ knows."""
+    ids = [one.job.id for one in found if one.job.is_adopted and one.job.state == "deferred"]
+    if not ids:
+        return found
+    facts = select(RqFacts.job_id).where(RqFacts.job_id.in_(ids), RqFacts.allows_failure)
+    allowing = set(session.scalars(facts))
+    parents = list_parents(session, ids)
+    return [
+        replace(one, parents=parents.get(one.job.id, ()), allows_failure=one.job.id in allowing)
+        for one in found
+    ]
+
+
+def _with_start_conditions(
+    session: Session, found: list[Evidence], settings: Settings
+) -> list[Evidence]:
+    """Add what decides when due jobs start: the workers and the prefetch of their queues."""
+    due = [one for one in found if one.is_due and not one.job.is_adopted]
+    if not due:
+        return found
+    clock = _clock(due[0])
+    listeners = _listeners(session, {one.job.queue for one in due}, clock)
+    prefetches = _prefetches(session, {_prefetch_key(one.job) for one in due}, settings, clock)
+    return [
+        replace(
+            one,
+            listeners=listeners.get(one.job.queue, []),
+            prefetch=prefetches[_prefetch_key(one.job)],
+        )
+        if one.is_due and not one.job.is_adopted
+        else one
+        for one in found
+    ]
+
+
+def _with_limits(session: Session, found: list[Evidence]) -> list[Evidence]:
+    """Add the levels of their limiters: of due jobs and of early ones.
+
+    Before a job is due, its limiter may have become too small for it, or may cool down beyond its due time.
+    """
+    limited = [
+        one.job
+        for one in found
+        if _waits_for_us(one) and (one.is_due or one.is_early) and one.job.limiter is not None
+    ]
+    limits = _limits(session, limited)
+    return [replace(one, limit=limits.get(one.job.id)) for one in found]
+
+
+def _queues(session: Session, names: Collection[str]) -> Mapping[str, QueueEvidence]:
+    if not names:
+        return {}
     columns = [getattr(Queue, name) for name in QueueEvidence.__annotations__]
-    row = session.execute(select(*columns).where(Queue.name == name)).one_or_none()
-    return QueueEvidence() if row is None else QueueEvidence(*row)
+    rows = session.execute(select(Queue.name, *columns).where(Queue.name.in_(names)))
+    return {name: QueueEvidence(*values) for name, *values in rows}
 
 
 def _loops(session: Session, now: datetime) -> Mapping[str, LoopRow]:
     return {loop.loop: loop for loop in list_loops(session, now)}
+
+
+def _waits_for(
+    session: Session, entries: Collection[str | None]
+) -> Mapping[str | None, Sequence[int]]:
+    """The oldest few jobs of each of these cron entries that its deferred job waits for."""
+    names = sorted(entry for entry in entries if entry is not None)
+    if not names:
+        return {}
+    rows = session.connection().exec_driver_sql(
+        sql.load("list_jobs_before_cron_job"), {"entries": names, "most": MOST_HOLDERS}
+    )
+    found: dict[str | None, list[int]] = {}
+    for entry, job_id in rows:
+        found.setdefault(entry, []).append(job_id)
+    return found
+
+
+def _with_words(session: Session, evidence: Evidence) -> Evidence:
+    """Add what only sentences need: names and numbers that decide nothing."""
+    job = evidence.job
+    if job.state in FINAL or job.is_adopted:
+        return evidence
+    if evidence.step is not None:
+        evidence = replace(evidence, step=_step_in_words(session, evidence, evidence.step))
+    if job.is_with_worker:
+        return evidence
+    evidence = replace(evidence, last_attempt=_last_attempt(session, job))
+    if evidence.is_due and not evidence.alive:
+        evidence = replace(evidence, last_listener=_last_listener(session, evidence))
+    limit = evidence.limit
+    if limit is not None and limit.shape is not None and limit.shape.concurrency is not None:
+        mine = (Lease.limiter == limit.name, Lease.partition == limit.partition)
+        oldest = select(Lease.job_id).where(*mine).order_by(Lease.taken_at).limit(MOST_HOLDERS)
+        evidence = replace(evidence, limit=replace(limit, holders=session.scalars(oldest).all()))
+    return evidence
 
 
 def _last_attempt(session: Session, job: JobEvidence) -> AttemptEvidence | None:
@@ -120,14 +204,6 @@ def _last_attempt(session: Session, job: JobEvidence) -> AttemptEvidence | None:
     mine = select(*columns).where(Attempt.job_id == job.id)
     row = session.execute(mine.order_by(Attempt.dispatch_no.desc()).limit(1)).one_or_none()
     return None if row is None else AttemptEvidence(*row)
-
-
-def _waits_for(session: Session, job: JobEvidence) -> Sequence[int]:
-    """The jobs of its cron entry that must end first."""
-    others = select(Job.id).where(
-        Job.cron_entry == job.cron_entry, Job.ended_at.is_(None), Job.state != "deferred"
-    )
-    return session.scalars(others.order_by(Job.id).limit(MOST_HOLDERS)).all()
 
 
 def find_run_evidence(
@@ -179,14 +255,39 @@ def find_batch_evidence(
     )
 
 
-def _step(session: Session, evidence: Evidence) -> StepEvidence | None:
-    """The job as a step of its run; None when the run was removed."""
-    params = {"id": evidence.job.id, "most": MOST_STEPS}
+def _with_steps(session: Session, found: list[Evidence]) -> list[Evidence]:
+    """Add to jobs of workflows what they are there; nothing when the run was removed."""
+    ids = [one.job.id for one in found if one.job.workflow_id and one.job.state not in FINAL]
+    if not ids:
+        return found
     read = session.connection().exec_driver_sql
-    row = read(sql.load("find_step"), params).one_or_none()
-    if row is None:
-        return None
-    step = StepEvidence(*row)
+    steps = {row[0]: StepEvidence(*row[1:]) for row in read(sql.load("find_steps"), {"ids": ids})}
+    behind = [
+        one.job.id
+        for one in found
+        if one.job.state == "deferred"
+        and (step := steps.get(one.job.id)) is not None
+        and not step.is_open_wait
+    ]
+    names: dict[tuple[int, bool], list[str]] = {}
+    if behind:
+        params = {"ids": behind, "most": MOST_STEPS + 1}
+        for job_id, name, is_removed in read(sql.load("list_steps_before"), params):
+            names.setdefault((job_id, is_removed), []).append(name)
+    steps = {
+        job_id: replace(
+            step,
+            before=names.get((job_id, False), ()),
+            removed=names.get((job_id, True), ()),
+        )
+        for job_id, step in steps.items()
+    }
+    return [replace(one, step=steps.get(one.job.id)) for one in found]
+
+
+def _step_in_words(session: Session, evidence: Evidence, step: StepEvidence) -> StepEvidence:
+    """The step with the signals that came for it, or with the steps that it waits for in the end."""
+    read = session.connection().exec_driver_sql
     if step.is_open_wait:
         seen = {
             "signals": list(step.signals or ()),
@@ -196,16 +297,11 @@ def _step(session: Session, evidence: Evidence) -> StepEvidence | None:
         }
         outcomes = read(sql.load("count_signals_of_wait"), seen)
         return replace(step, signals_seen={row.outcome: row.number for row in outcomes})
-    if evidence.job.state != "deferred":
+    if not step.has_steps_before:
         return step
-    before = list(read(sql.load("list_steps_before"), {**params, "most": MOST_STEPS + 1}))
-    frontier = list(read(sql.load("list_frontier_of_step"), params)) if before else []
-    return replace(
-        step,
-        before=[each.name for each in before if not each.is_removed],
-        removed=[each.name for each in before if each.is_removed],
-        frontier=_frontier(session, frontier, evidence.now, evidence.settings),
-    )
+    params = {"id": evidence.job.id, "most": MOST_STEPS}
+    first = list(read(sql.load("list_frontier_of_step"), params))
+    return replace(step, frontier=_frontier(session, first, evidence.now, evidence.settings))
 
 
 def _frontier(
@@ -218,10 +314,15 @@ def _frontier(
     ]
 
 
-def _listeners(session: Session, evidence: Evidence) -> list[Listener]:
-    params = {"queue": evidence.job.queue, "most": MOST_LISTENERS, **_clock(evidence)}
-    rows = session.connection().exec_driver_sql(sql.load("list_listeners"), params)
-    return [Listener(**row._mapping) for row in rows]
+def _listeners(
+    session: Session, queues: Collection[str], clock: Mapping[str, Any]
+) -> Mapping[str, list[Listener]]:
+    params = {"queues": sorted(queues), "most": MOST_LISTENERS, **clock}
+    found: dict[str, list[Listener]] = {}
+    for row in session.connection().exec_driver_sql(sql.load("list_listeners"), params).mappings():
+        values = dict(row)
+        found.setdefault(values.pop("queue"), []).append(Listener(**values))
+    return found
 
 
 def _clock(evidence: Evidence) -> dict[str, Any]:
@@ -238,69 +339,114 @@ def _last_listener(session: Session, evidence: Evidence) -> Listener | None:
     return None if row is None else Listener(**row._mapping)
 
 
-def _prefetch(session: Session, evidence: Evidence) -> Prefetch:
+def _prefetch_key(job: JobEvidence) -> tuple[str, bool]:
+    """Its queue, and whether its lane is that of a limiter: such a lane gets a larger prefetch."""
+    return job.queue, job.lane != job.queue
+
+
+def _prefetches(
+    session: Session,
+    keys: Collection[tuple[str, bool]],
+    settings: Settings,
+    clock: Mapping[str, Any],
+) -> Mapping[tuple[str, bool], Prefetch]:
     params = {
-        "queue": evidence.job.queue,
-        "lane": evidence.job.lane,
-        "prefetch": evidence.settings.prefetch,
-        **_clock(evidence),
+        "queues": [queue for queue, _ in keys],
+        "are_limited": [is_limited for _, is_limited in keys],
+        "prefetch": settings.prefetch,
+        **clock,
     }
-    return Prefetch(*session.connection().exec_driver_sql(sql.load("find_prefetch"), params).one())
+    rows = session.connection().exec_driver_sql(sql.load("find_prefetches"), params)
+    return {(queue, is_limited): Prefetch(size, used) for queue, is_limited, size, used in rows}
 
 
-def _ahead(session: Session, job: JobEvidence, heaviest: int | None) -> tuple[Count, int]:
-    """How many jobs are before it in its lane, and their weight."""
-    params = {name: getattr(job, name) for name in ("lane", "priority", "due_at", "id")}
-    params |= {"most": MOST_AHEAD + 1, "heaviest": heaviest}
-    row = session.connection().exec_driver_sql(sql.load("count_ahead"), params).one()
-    is_capped = row.number > MOST_AHEAD
-    return Count(MOST_AHEAD, "at_least") if is_capped else Count(row.number), row.weight
+def count_ahead(
+    session: Session, lanes: Mapping[str, tuple[int | None, int]], ids: Sequence[int]
+) -> Mapping[int, tuple[int, int]]:
+    """How many jobs are before each of these in its lane, and their weight.
+
+    `lanes` says of each lane how heavy a job may be, since heavier ones never start and are skipped, and at
+    which number counting stops.
+    """
+    params = {
+        "lanes": list(lanes),
+        "heaviest": [heaviest for heaviest, _ in lanes.values()],
+        "most": [most for _, most in lanes.values()],
+        "ids": list(ids),
+    }
+    rows = session.connection().exec_driver_sql(sql.load("count_ahead"), params)
+    return {job_id: (int(number), int(weight)) for job_id, number, weight in rows}
 
 
-def _limit(session: Session, job: JobEvidence) -> LimitEvidence | None:
-    """The level of its limiter; None when it has no limiter."""
-    if job.limiter is None or job.partition is None or job.weight is None:
-        return None
-    found = stored_buckets.get_bucket(
-        session.connection(), job.limiter, job.partition, queue=job.queue
+def with_ahead(evidence: Evidence, number: int, weight: int) -> Evidence:
+    """The evidence with what is ahead of the job in its lane."""
+    is_capped = number >= MOST_AHEAD
+    ahead = Count(MOST_AHEAD, "at_least") if is_capped else Count(number)
+    limit = evidence.limit
+    return replace(evidence, ahead=ahead, limit=limit and replace(limit, ahead_weight=weight))
+
+
+def _limits(session: Session, jobs: Sequence[JobEvidence]) -> Mapping[int, LimitEvidence]:
+    """The level of the limiter of each of these jobs, which have one, by the job's id."""
+    if not jobs:
+        return {}
+    wanted = {(job.limiter or "", job.partition or "", job.queue): None for job in jobs}
+    buckets = stored_buckets.list_buckets(
+        session.connection(), [key[:2] for key in wanted], [key[2] for key in wanted]
     )
-    holders: Sequence[int] = ()
-    if found.shape is not None and found.shape.concurrency is not None:
-        mine = (Lease.limiter == job.limiter, Lease.partition == job.partition)
-        oldest = select(Lease.job_id).where(*mine).order_by(Lease.taken_at).limit(MOST_HOLDERS)
-        holders = session.scalars(oldest).all()
-    evidence = LimitEvidence(
-        job.limiter, job.partition, job.weight, found.shape, found.level, holders
-    )
-    return _with_cooldown(session, evidence) if found.level.cooldown_until is not None else evidence
+    found = dict(zip(wanted, buckets, strict=True))
+    cooling = {key[:2] for key, each in found.items() if each.level.cooldown_until is not None}
+    decisions = _cooldowns(session, cooling)
+    limits = {}
+    for job in jobs:
+        name, partition = job.limiter or "", job.partition or ""
+        seen = found[name, partition, job.queue]
+        limit = LimitEvidence(name, partition, job.weight or 0, seen.shape, seen.level)
+        limits[job.id] = replace(limit, **decisions.get((name, partition), {}))
+    return limits
 
 
-def _with_cooldown(session: Session, limit: LimitEvidence) -> LimitEvidence:
-    """Add who decided the cooldown that lasts longest, and why."""
-    of_all = select(*_cooldown_of(Limiter)).where(Limiter.name == limit.name)
-    of_one = select(*_cooldown_of(Bucket)).where(
-        Bucket.limiter == limit.name, Bucket.partition == limit.partition
+def _cooldowns(
+    session: Session, keys: Collection[tuple[str, str]]
+) -> Mapping[tuple[str, str], dict[str, Any]]:
+    """Who decided the cooldown that lasts longest, and why, of each bucket that is in one."""
+    if not keys:
+        return {}
+    columns = ("cooldown_until", "cooldown_at", "cooldown_by", "cooldown_reason")
+    of_all = select(Limiter.name, *(getattr(Limiter, name) for name in columns)).where(
+        Limiter.name.in_({name for name, _ in keys}), Limiter.cooldown_until.is_not(None)
     )
-    rows = [
-        (statement is of_all, *row)
-        for statement in (of_all, of_one)
-        for row in session.execute(statement)
-        if row[0]
+    of_one = select(
+        Bucket.limiter, Bucket.partition, *(getattr(Bucket, name) for name in columns)
+    ).where(tuple_(Bucket.limiter, Bucket.partition).in_(keys), Bucket.cooldown_until.is_not(None))
+    whole = {name: (True, *rest) for name, *rest in session.execute(of_all)}
+    parts = {(name, part): (False, *rest) for name, part, *rest in session.execute(of_one)}
+    found = {}
+    for key in keys:
+        rows = [row for row in (whole.get(key[0]), parts.get(key)) if row is not None]
+        if rows:
+            is_of_all, _, at, by, reason = max(rows, key=lambda row: row[1])
+            decided = {"cooldown_at": at, "cooldown_by": by, "cooldown_reason": reason}
+            found[key] = {**decided, "is_cooldown_of_all": is_of_all}
+    return found
+
+
+def _with_holders(session: Session, found: list[Evidence]) -> list[Evidence]:
+    """Add the worker that has a job; none when its row is gone."""
+    ids = {
+        one.job.reserved_by or one.job.worker_id
+        for one in found
+        if one.job.is_with_worker and not one.job.is_adopted
+    } - {None}
+    if not ids:
+        return found
+    rows = session.connection().exec_driver_sql(
+        sql.load("find_holders"), {"ids": list(ids), **_clock(found[0])}
+    )
+    workers = {row.id: Listener(**row._mapping) for row in rows}
+    return [
+        replace(one, worker=workers.get(one.job.reserved_by or one.job.worker_id or 0))
+        if one.job.is_with_worker and not one.job.is_adopted
+        else one
+        for one in found
     ]
-    is_of_all, _, at, by, reason = max(rows, key=lambda row: row[1])
-    decided = {"cooldown_at": at, "cooldown_by": by, "cooldown_reason": reason}
-    return replace(limit, **decided, is_cooldown_of_all=is_of_all)
-
-
-def _cooldown_of(table: Any) -> tuple[Any, ...]:
-    return table.cooldown_until, table.cooldown_at, table.cooldown_by, table.cooldown_reason
-
-
-def _worker(session: Session, evidence: Evidence) -> Listener | None:
-    """The worker that has the job; None when its row is gone."""
-    job = evidence.job
-    params = {"id": job.reserved_by or job.worker_id, **_clock(evidence)}
-    row = session.connection().exec_driver_sql(sql.load("find_holder"), params).one_or_none()
-    if row is None:
-        return None
-    return Listener(**row._mapping)

@@ -207,13 +207,16 @@ def _reason(reason: Reason, clean: Callable[[str], str]) -> dict[str, Any]:
 class ReasonKind:
     """One kind of reason: its stable code, when it applies, and what helps.
 
-    `action` is the operator's action that helps, or None. `passes`: the reason goes away by itself, with time
-    or when it is the job's turn, as long as everything works.
+    `many` says it of several jobs, after "because". `{}` is the name of what they share, `about` the name of
+    that among the values of a reason. `action` is the operator's action that helps, or None. `passes`: the
+    reason goes away by itself, with time or when it is the job's turn, as long as everything works.
     """
 
     code: str
     holds: str
     helps: str
+    many: str = ""
+    about: str | None = None
     action: str | None = None
     passes: bool = False
 
@@ -229,89 +232,105 @@ REASON_KINDS = (
     ReasonKind(
         "deadline_passed",
         holds="its deadline passed before it started, and the expire loop has not ended it yet",
+        many="their deadline passed before they started",
         helps="nothing: it ends as failed; run it again after that",
         passes=True,
     ),
     ReasonKind(
         "cancel_requested",
         holds="a worker has it, and somebody asked to stop it",
+        many="somebody asked to cancel them after a worker had taken them",
         helps="wait for its worker's next heartbeat",
         passes=True,
     ),
     ReasonKind(
         "run_canceling",
         holds="it is a step of a workflow that is being canceled",
+        many="their workflow is being canceled",
         helps="nothing: the next advance ends it, or its worker stops it",
         passes=True,
     ),
     ReasonKind(
         "worker_silent",
         holds="a worker has it, and this worker sends no heartbeat",
+        many="the worker that took them sends no heartbeat",
         helps='the watch loop rescues it; with `OPSJOBS_RESCUE = "manual"` an operator does',
         passes=True,
     ),
     ReasonKind(
         "reserved",
         holds="a worker has taken it, and has not begun it yet",
+        many="a worker has taken them, and has not begun them yet",
         helps="nothing: that worker begins it soon, or gives it back",
         passes=True,
     ),
     ReasonKind(
         "step_removed",
         holds="the job of a step before it was deleted by SQL",
+        many="the job of a step before them was deleted",
         helps="the advance loop counts that step as failed",
         passes=True,
     ),
     ReasonKind(
         "step_behind",
         holds="it is a step of a workflow, and a step before it has not ended",
+        many="a step before them has not ended",
         helps="what helps the steps that wait for no other step",
         passes=True,
     ),
     ReasonKind(
         "step_not_advanced",
         holds="all steps before it have ended, but its workflow has not been advanced since then",
+        many="their workflow has not been advanced since the steps before them ended",
         helps="the next advance releases or cancels it",
         passes=True,
     ),
     ReasonKind(
         "wait_open",
         holds="it is a wait of a workflow, and its signal has not come",
+        many="the signal {} has not come",
+        about="signal",
         helps="send the signal",
         passes=True,
     ),
     ReasonKind(
         "map_expanding",
         holds="it is a map of a workflow, and its worker is adding a step for each element",
+        many="a worker is adding a step for each element",
         helps="wait until the steps are added",
         passes=True,
     ),
     ReasonKind(
         "parent_failed",
         holds="a plain RQ job depends on a job that failed, was canceled or is gone, so RQ never queues it",
+        many="an RQ job that they depend on failed, was canceled or is gone",
         helps="retry that job, or cancel this one",
     ),
     ReasonKind(
         "parent_open",
         holds="a plain RQ job depends on a job that has not ended",
+        many="an RQ job that they depend on has not ended",
         helps="wait for that job",
         passes=True,
     ),
     ReasonKind(
         "deferred",
         holds="it waits for another job or a signal",
+        many="they wait for another job or a signal",
         helps="that job or signal",
         passes=True,
     ),
     ReasonKind(
         "scheduled",
         holds="it is due later",
+        many="they are due later",
         helps="wait until it is due",
         passes=True,
     ),
     ReasonKind(
         "backing_off",
         holds="an attempt failed, and the next one is due later",
+        many="an attempt failed, and the next one is due later",
         helps="wait, or retry it at once",
         action="job.retry",
         passes=True,
@@ -319,48 +338,64 @@ REASON_KINDS = (
     ReasonKind(
         "queue_paused",
         holds="an operator paused its queue",
+        many="queue {} is paused",
+        about="queue",
         helps="resume the queue",
         action="queue.resume",
     ),
     ReasonKind(
         "queue_draining",
         holds="an operator drains its queue: nothing more is dispatched",
+        many="queue {} is draining",
+        about="queue",
         helps="resume the queue",
         action="queue.resume",
     ),
     ReasonKind(
         "limit_unknown",
         holds="no process that knows its limiter has started",
+        many="no process has declared limiter {}",
+        about="limiter",
         helps="start a worker or the loops",
     ),
     ReasonKind(
         "limit_weight",
         holds="its weight is larger than its limiter can ever admit",
+        many="they weigh more than limiter {} can ever admit",
+        about="limiter",
         helps="declare a larger burst or concurrency, or discard it",
     ),
     ReasonKind(
         "redis_away",
         holds="Redis does not answer, and its delivery is there, or no worker of ours listens to its queue",
+        many="Redis does not answer for queue {}",
+        about="queue",
         helps="bring Redis back, or start `flask opsjobs worker`, which takes jobs from Postgres",
     ),
     ReasonKind(
         "workers_suspended",
         holds="somebody suspended all workers of its Redis with RQ's own command",
+        many="somebody suspended all workers of their Redis with RQ's own command",
         helps="resume them with `rq resume`",
     ),
     ReasonKind(
         "no_live_worker",
         holds="no worker that is alive listens to its queue",
+        many="no live worker listens to queue {}",
+        about="queue",
         helps="start one",
     ),
     ReasonKind(
         "no_child",
         holds="the workers of its queue are alive, but none of them can start a child process",
+        many="no worker of queue {} can start a child process",
+        about="queue",
         helps="read the worker's log: a hook fails, or memory or processes are short",
     ),
     ReasonKind(
         "delivery_lost",
         holds="it was dispatched, but Redis lost its delivery, or its worker died before it claimed the job",
+        many="their deliveries are lost",
         helps="the recall loop recalls it, or an operator does",
         action="job.recall",
         passes=True,
@@ -368,16 +403,22 @@ REASON_KINDS = (
     ReasonKind(
         "loop_silent",
         holds="a loop that it needs is not running",
+        many="the {} loop, which they need, does not run",
+        about="loop",
         helps="start the loops",
     ),
     ReasonKind(
         "loop_failing",
         holds="a loop that it needs is running, but its last pass failed",
+        many="the last pass of the {} loop, which they need, failed",
+        about="loop",
         helps="read that loop's log",
     ),
     ReasonKind(
         "limit_cooldown",
         holds="its limiter, or its partition, is in an operator's cooldown",
+        many="limiter {} is in a cooldown",
+        about="limiter",
         helps="wait, or clear the cooldown",
         action="limiter.clear",
         passes=True,
@@ -385,30 +426,40 @@ REASON_KINDS = (
     ReasonKind(
         "limit_concurrency",
         holds="too few places of its limiter are free for its weight",
+        many="limiter {} is full",
+        about="limiter",
         helps="wait until others end",
         passes=True,
     ),
     ReasonKind(
         "limit_tokens",
         holds="its limiter has too few tokens left for its weight",
+        many="limiter {} has too few tokens left",
+        about="limiter",
         helps="wait until tokens come back",
         passes=True,
     ),
     ReasonKind(
         "limit_behind",
         holds="its limiter has room, but the jobs ahead of it need that room",
+        many="jobs ahead of them need the room of limiter {}",
+        about="limiter",
         helps="wait for its turn",
         passes=True,
     ),
     ReasonKind(
         "workers_busy",
         holds="every worker that listens to its queue is running a job",
+        many="all workers of queue {} are running a job",
+        about="queue",
         helps="wait for its turn, or start another worker",
         passes=True,
     ),
     ReasonKind(
         "prefetch_full",
         holds="its queue has as many jobs in Redis as its prefetch allows",
+        many="the prefetch of queue {} is full",
+        about="queue",
         helps="wait, or raise the prefetch",
         action="queue.set_prefetch",
         passes=True,
@@ -416,6 +467,7 @@ REASON_KINDS = (
     ReasonKind(
         "handed_back",
         holds="a worker took it, but does not have its task or does not accept its arguments",
+        many="a worker handed them back without running them",
         helps="wait for a worker of the right version, or start one",
         passes=True,
     ),
@@ -428,7 +480,7 @@ REASON_KINDS = (
 )
 
 CODES = tuple(kind.code for kind in REASON_KINDS)
-_KINDS = {kind.code: kind for kind in REASON_KINDS}
+KINDS = {kind.code: kind for kind in REASON_KINDS}
 
 
 class ReasonDetails(TypedDict, total=False):
@@ -458,8 +510,8 @@ def make_reason(
     `details` may name its action and the target of the action. By default the action is that of the kind, and
     the target is the job or its queue.
     """
-    action = details.setdefault("action", _KINDS[code].action)
-    details.setdefault("passes", _KINDS[code].passes)
+    action = details.setdefault("action", KINDS[code].action)
+    details.setdefault("passes", KINDS[code].passes)
     if action is None:
         details.pop("target", None)
     else:

@@ -76,25 +76,23 @@ def read_bucket(cursor: Cursor[dict[str, Any]]) -> BucketSeen:
 
 
 def get_bucket(
-    connection: SqlConnection,
-    limiter: str,
-    partition: str,
-    *,
-    queue: str | None = None,
-    with_waiting: bool = False,
+    connection: SqlConnection, limiter: str, partition: str, *, with_waiting: bool = False
 ) -> BucketSeen:
-    """One bucket.
-
-    With `queue`, as dispatch on this queue sees it; with `with_waiting`, also the waiting weight.
-    """
-    parameters = _parameters([(limiter, partition)], [queue], with_waiting=with_waiting)
+    """One bucket; with `with_waiting`, also the waiting weight."""
+    parameters = _parameters([(limiter, partition)], [None], with_waiting=with_waiting)
     rows = connection.exec_driver_sql(sql.load("read_buckets"), parameters).mappings()
     return _bucket_from_row(rows.one())
 
 
-def list_buckets(connection: SqlConnection, keys: Iterable[Key]) -> list[BucketSeen]:
-    """These buckets, in their order, read on the connection of a SQLAlchemy session."""
-    parameters = _parameters(wanted := list(keys), [None] * len(wanted), with_waiting=False)
+def list_buckets(
+    connection: SqlConnection, keys: Iterable[Key], queues: Sequence[str] | None = None
+) -> list[BucketSeen]:
+    """These buckets, in their order, read on the connection of a SQLAlchemy session.
+
+    With `queues`, each as dispatch on the queue at the same position sees it.
+    """
+    wanted = list(keys)
+    parameters = _parameters(wanted, queues or [None] * len(wanted), with_waiting=False)
     rows = connection.exec_driver_sql(sql.load("read_buckets"), parameters).mappings()
     return [_bucket_from_row(row) for row in rows]
 

@@ -163,9 +163,10 @@ def test_redis_is_asked_the_same_few_reads_however_much_lies_there(
         redis_client.rpush(queue.key, f"theirs-{number}")
     job_id = record_job()
     bench.dispatch()
-    look(job_id)  # connects
+    now = look(job_id).read_at  # connects
     before = _commands(redis_client)
-    look(job_id)
+    with Session(bench.host.engine) as session:
+        explain(bench.host, session, job_id, now)
     after = _commands(redis_client)
     asked = {name: after[name] - before.get(name, 0) for name in after}
     asked = {name: many for name, many in asked.items() if many and name != "info"}

@@ -65,9 +65,9 @@ _CASES: dict[str, tuple[set[str], dict[str, Any]]] = {
     "list_runs_of_adopted_jobs": ({"attempts_pkey"}, _IDS),
     "observe_jobs": ({"jobs_pkey", "rq_facts_pkey"}, {**_LOOK, "rows": f"[{_ROW}]"}),
     "end_vanished_jobs": ({"jobs_pkey", "rq_facts_pkey", "attempts_pkey"}, {**_LOOK, **_IDS}),
-    "find_parents_of_job": (
+    "list_parents_of_jobs": (
         {"jobs_pkey", "rq_facts_pkey", "jobs_of_rq"},
-        {"id": 30_050, "most": 20},
+        {"ids": [30_050], "most": 20},
     ),
     "find_dependents_of_job": (
         {"jobs_pkey", "rq_facts_depends_on"},

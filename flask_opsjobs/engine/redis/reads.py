@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import MINYEAR, UTC, datetime
@@ -85,17 +85,26 @@ def find_deliveries_by_queue(
     """
     found: dict[str, FoundDeliveries] = {}
     for queues in by_redis(map(broker.queue, wanted)):
-        with queues[0].connection.pipeline(transaction=False) as pipe:
-            for queue in queues:
-                _ask(pipe, queue, now)
-            answers = pipe.execute()
-        for at, queue in enumerate(queues):
-            length, *entries = answers[at * 4 : at * 4 + 4]
-            found[queue.name] = (
-                find_deliveries(queue, wanted[queue.name], now)
-                if length > _LONGEST_READ
-                else _found(*entries)
-            )
+        found |= find_deliveries_of_queues(queues, wanted, now)
+    return found
+
+
+def find_deliveries_of_queues(
+    queues: Sequence[Queue], wanted: Mapping[str, Collection[str]], now: datetime
+) -> dict[str, FoundDeliveries]:
+    """The same of these queues, which are in one Redis."""
+    found = {}
+    with queues[0].connection.pipeline(transaction=False) as pipe:
+        for queue in queues:
+            _ask(pipe, queue, now)
+        answers = pipe.execute()
+    for at, queue in enumerate(queues):
+        length, *entries = answers[at * 4 : at * 4 + 4]
+        found[queue.name] = (
+            find_deliveries(queue, wanted[queue.name], now)
+            if length > _LONGEST_READ
+            else _found(*entries)
+        )
     return found
 
 

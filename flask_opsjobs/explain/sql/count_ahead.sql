@@ -1,11 +1,25 @@
--- Counts the due jobs of a lane that are dispatched before the job with this priority, due time and id, and
--- adds up their weights. Stops counting at %(most)s. Leaves out jobs heavier than %(heaviest)s, which can
--- never start. Reads only the front of the lane. Locks nothing. Run by explain/queries.py. Index: jobs_due.
+-- Counts, for each of the jobs %(ids)s, the due jobs of its lane that are dispatched before it, by priority,
+-- due time and id, and adds up their weights. Reads only the front of each of %(lanes)s, as many jobs as
+-- %(most)s says of it, without jobs heavier than %(heaviest)s says, which can never start. Locks nothing.
 -- Rows: opsjobs, since no other is available.
-SELECT count(*) AS number, coalesce(sum(weight), 0)::bigint AS weight FROM (
-    SELECT weight FROM opsjobs.jobs
-    WHERE lane = %(lane)s AND state = 'available'
-        AND (priority, due_at, id) < (%(priority)s, %(due_at)s, %(id)s)
-        AND (%(heaviest)s::int IS NULL OR weight <= %(heaviest)s)
-    ORDER BY priority, due_at, id
-    LIMIT %(most)s) AS before
+-- Run by explain/queries.py. Indexes: jobs_due, jobs_pkey.
+WITH front AS MATERIALIZED (
+    SELECT f.* FROM unnest(%(lanes)s::text[], %(heaviest)s::int[], %(most)s::int[]) AS l(lane, heaviest, most)
+    CROSS JOIN LATERAL (
+        SELECT lane, priority, due_at, id, weight FROM opsjobs.jobs
+        WHERE lane = l.lane AND state = 'available' AND (l.heaviest IS NULL OR weight <= l.heaviest)
+        ORDER BY priority, due_at, id
+        LIMIT l.most) AS f
+), merged AS (
+    SELECT lane, priority, due_at, id, 1 AS number, coalesce(weight, 0) AS weight, false AS is_asked FROM front
+    UNION ALL
+    SELECT lane, priority, due_at, id, 0, 0, true FROM opsjobs.jobs WHERE id = ANY (%(ids)s::bigint[])
+)
+SELECT id, number, weight FROM (
+    SELECT id, is_asked, coalesce(sum(number) OVER before, 0) AS number,
+        coalesce(sum(weight) OVER before, 0)::bigint AS weight
+    FROM merged
+    WINDOW before AS (
+        PARTITION BY lane ORDER BY priority, due_at, id, is_asked DESC
+        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) AS counted
+WHERE is_asked

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -41,15 +41,21 @@ class Relative:
 
 def find_parents(session: Session, job_id: int) -> Sequence[Relative]:
     """The jobs that RQ has it wait for, in RQ's order, at most 20."""
-    return _find(session, "find_parents_of_job", job_id)
+    return list_parents(session, [job_id]).get(job_id, ())
+
+
+def list_parents(session: Session, ids: Sequence[int]) -> Mapping[int, Sequence[Relative]]:
+    """The same of each of these jobs, by its id. Jobs that wait for none are left out."""
+    parameters = {"ids": list(ids), "most": MOST_RELATIVES}
+    rows = session.connection().exec_driver_sql(sql.load("list_parents_of_jobs"), parameters)
+    found: dict[int, list[Relative]] = {}
+    for job_id, *parent in rows:
+        found.setdefault(job_id, []).append(Relative(*parent))
+    return found
 
 
 def find_dependents(session: Session, job_id: int) -> Sequence[Relative]:
     """The jobs that RQ has wait for it, at most 20."""
-    return _find(session, "find_dependents_of_job", job_id)
-
-
-def _find(session: Session, statement: str, job_id: int) -> Sequence[Relative]:
     parameters = {"id": job_id, "most": MOST_RELATIVES}
-    rows = session.connection().exec_driver_sql(sql.load(statement), parameters)
+    rows = session.connection().exec_driver_sql(sql.load("find_dependents_of_job"), parameters)
     return [Relative(*row) for row in rows]

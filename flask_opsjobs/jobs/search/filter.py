@@ -220,6 +220,11 @@ class JobFilter:
         return " ".join(self.terms.values())
 
     @property
+    def box(self) -> str:
+        """The whole search as it can be typed into the box, with its state."""
+        return f"state:{self.state} {self.text}".strip() if self.state else self.text
+
+    @property
     def rest(self) -> str:
         """The further conditions as the search box shows them."""
         return " ".join(map(write_clause, self.further))

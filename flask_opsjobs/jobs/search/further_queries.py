@@ -71,6 +71,23 @@ def find_among_newest(
     return jobs, number > scan.most
 
 
+def find_in_states(
+    session: Session,
+    wanted: JobFilter,
+    now: datetime,
+    found: Range,
+    states: Sequence[str],
+    most: int,
+) -> tuple[Jobs, bool]:
+    """Id and state of the jobs that fit among the newest `most` of each state, and whether there are older.
+
+    For filters that search no text.
+    """
+    scan = _scan_each(Job.state, states, found, most)
+    jobs, number = _examine(session, wanted, now, scan, lambda _error, _text: False)
+    return jobs, number > most
+
+
 def _examine(
     session: Session, wanted: JobFilter, now: datetime, scan: _Scan, is_shown: IsShown
 ) -> tuple[Jobs, int]:
@@ -164,14 +181,18 @@ def _scan_errors(found: Range) -> _Scan:
     return _Scan(scan, MOST_NEWEST)
 
 
-def _scan_each(key: Any, values: Sequence[str], found: Range) -> _Scan:
-    """The newest jobs of each of these tasks, queues or states, in the order of its index."""
+def _scan_each(key: Any, values: Sequence[str], found: Range, most: int | None = None) -> _Scan:
+    """The newest jobs of each of these tasks, queues or states, in the order of its index.
+
+    So many of each as all may share, unless `most` says how many.
+    """
     value = make_values(values, Text(), "v").c.value
     low, high = (tuple_(value, literal(bound, BigInteger)) for bound in (found.low, found.high))
     # A range of one value instead of an equality, as in `scan_index`.
     both = tuple_(key, Job.id)
     conditions = (both >= low, both < high, *found.conditions)
-    return _scan_values(value, len(values), key, conditions, (key.desc(), Job.id.desc()))
+    most = most or _share(len(values))
+    return _scan_values(value, most, key, conditions, (key.desc(), Job.id.desc()))
 
 
 def _scan_ended(
@@ -181,14 +202,19 @@ def _scan_ended(
     value = make_values(states, Text(), "v").c.value
     bounds = (Job.ended_at >= (since or _EVER[0]), Job.ended_at < (until or _EVER[1]))
     conditions = (Job.state == value, *bounds, *found.conditions)
-    return _scan_values(value, len(states), Job.state, conditions, (Job.ended_at.desc(),))
+    most = _share(len(states))
+    return _scan_values(value, most, Job.state, conditions, (Job.ended_at.desc(),))
+
+
+def _share(number: int) -> int:
+    """How many jobs are examined of each of so many values."""
+    return max(MOST_NEWEST // max(number, 1), _FEWEST)
 
 
 def _scan_values(
-    value: Any, number: int, key: Any, conditions: Sequence[Any], order: Sequence[Any]
+    value: Any, most: int, key: Any, conditions: Sequence[Any], order: Sequence[Any]
 ) -> _Scan:
-    """So many jobs for each value as all may share, those first that `order` says."""
-    most = max(MOST_NEWEST // max(number, 1), _FEWEST)
+    """At most so many jobs for each value, those first that `order` says."""
 
     def scan(*columns: Any) -> Select[*tuple[Any, ...]]:
         first = select(*columns).where(*conditions).order_by(*order).limit(most + 1).lateral()

@@ -1,0 +1,67 @@
+"""Finds the jobs of a filter that wait, the newest first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from .. import queries
+from ..lifecycle import WAITING
+from .filter import LIMITS, Condition, JobFilter
+from .further_queries import IsShown, Jobs, find_in_states
+from .queries import find_hits
+
+MOST_WAITING = 10_000
+_WAITS = tuple(Condition("state", state) for state in WAITING)
+
+
+@dataclass(frozen=True)
+class WaitingJobs:
+    """The ids of jobs that wait, the newest first. `is_cut` says that more may match."""
+
+    ids: Sequence[int] = ()
+    is_cut: bool = False
+
+
+def may_wait(wanted: JobFilter) -> bool:
+    """Whether the filter can have jobs that wait."""
+    return wanted.state is None or wanted.state in WAITING
+
+
+def find_waiting(
+    session: Session, wanted: JobFilter, now: datetime, is_shown: IsShown
+) -> WaitingJobs:
+    """The jobs of a filter that wait, at most `MOST_WAITING`.
+
+    A search looks as far as the list of jobs does. Without one, the newest jobs of each state are examined.
+    """
+    if not may_wait(wanted):
+        return WaitingJobs()
+    wanted = wanted.but(sort=None, limit=LIMITS[0])
+    if wanted.is_search:
+        jobs, is_cut = _search(session, wanted, now, is_shown)
+    else:
+        states = WAITING if wanted.state is None else (wanted.state,)
+        found = queries.range_of(session, wanted, now)
+        jobs, is_cut = find_in_states(session, wanted, now, found, states, MOST_WAITING)
+    ids = sorted((job_id for job_id, state in jobs if state in WAITING), reverse=True)
+    return WaitingJobs(ids[:MOST_WAITING], is_cut or len(ids) > MOST_WAITING)
+
+
+def _search(
+    session: Session, wanted: JobFilter, now: datetime, is_shown: IsShown
+) -> tuple[Jobs, bool]:
+    narrow = wanted if wanted.state else wanted.but(further=(*wanted.further, _WAITS))
+    hits = find_hits(session, narrow, now, is_shown)
+    if wanted.state or not hits.searched.may_find_more_of_a_state:
+        return list(hits.jobs), not hits.searched.is_all
+    jobs: Jobs = []
+    is_cut = False
+    for state in WAITING:
+        hits = find_hits(session, wanted.but(state=state), now, is_shown)
+        jobs += hits.jobs
+        is_cut |= not hits.searched.is_all
+    return jobs, is_cut
