@@ -33,6 +33,7 @@ from .host import ChildHooks, Host
 from .install.database import find_database
 from .jobs.record.enqueue import AnySession
 from .jobs.record.task import Call, ChainLink, Task
+from .jobs.search.filter import JobFilter
 from .lifeline.detectors import DETECTORS
 from .operations.operator import BulkOperator
 from .telemetry.metrics import require_prometheus
@@ -196,21 +197,19 @@ class OpsJobs:
         """
         return explain_apart(self.host, subject)
 
-    def explain_search(self, search: str, /) -> WaitingExplanation:
+    def explain_search(self, jobs: JobFilter, /) -> WaitingExplanation:
         """Explain why the jobs of a search wait, up to 10,000 of them: grouped by the first reason of each.
 
-        `search` is what the search box of the page Jobs takes, such as `"task:send_invoice"`; an empty one
-        means all jobs. Writes nothing. Raises `BadFilter` for a search that cannot be read, and what
-        SQLAlchemy raises when Postgres does not answer. Texts that an application or a person wrote are
-        returned as stored: pass them through your display policy before you show them.
+        Writes nothing. Raises what SQLAlchemy raises when Postgres does not answer. Texts that an application
+        or a person wrote are returned as stored: pass them through your display policy before you show them.
 
         >>> job = send_invoice.options(delay=60).enqueue(9001)
         >>> db.session.commit()
-        >>> (group,) = opsjobs.explain_search("task:send_invoice").groups
+        >>> (group,) = opsjobs.explain_search(JobFilter(task="send_invoice")).groups
         >>> group.number, group.code, group.says
         (1, 'scheduled', 'they are due later')
         """
-        return explain_search_apart(self.host, search)
+        return explain_search_apart(self.host, jobs)
 
     def forensics(self, subject: str, /) -> Bundle:
         """Tell what is known of a subject, such as `"job/42"` or `"queue/mail"`, and what is not.

@@ -232,6 +232,20 @@
     on("htmx:afterRequest", afterRequest, live);
   }
 
+  // --- why jobs wait: fetched beside the live region, and kept while a person works in it
+
+  const waiting = find("why-waiting");
+
+  function beforeWaiting(event) {
+    const isAnswer = event.detail.xhr.status === 200 && event.detail.serverResponse.includes('id="part"');
+    if (!isAnswer || waiting.contains(document.activeElement)) event.detail.shouldSwap = false;
+  }
+
+  if (waiting) {
+    on("htmx:beforeSwap", beforeWaiting, waiting);
+    on("htmx:afterSwap", () => enhance(waiting), waiting);
+  }
+
   // --- actions: the answer to a form or a link with data-dialog opens over the page
 
   function tell(...message) {

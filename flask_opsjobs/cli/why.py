@@ -25,6 +25,7 @@ from ..explain.reason_kinds import (
 from ..explain.waiting import WaitingExplanation, say_times
 from ..host import Host
 from ..jobs.search import terms
+from ..jobs.search.filter import JobFilter
 from ..jobs.search.terms import BadFilter
 from . import current_host, plain, to_json
 
@@ -83,9 +84,10 @@ def _explain(host: Host, text: str) -> AnyExplanation:
 
 def _explain_search(host: Host, search: str) -> WaitingExplanation:
     try:
-        return explain_search_apart(host, search)
+        wanted = JobFilter.from_query([("q", search)])
     except BadFilter as error:
         _stop(2, f"{error}")
+    return explain_search_apart(host, wanted)
 
 
 def _stop(code: int, says: str) -> NoReturn:

@@ -278,12 +278,11 @@ def explain_apart(host: Host, subject: int | str) -> AnyExplanation:
     return found
 
 
-def explain_search_apart(host: Host, search: str) -> WaitingExplanation:
-    """Explain why the jobs of a search wait, in a transaction of its own, without a page.
+def explain_search_apart(host: Host, wanted: JobFilter) -> WaitingExplanation:
+    """Explain why the jobs of a filter wait, in a transaction of its own, without a page.
 
-    Raises `BadFilter` for a search that cannot be read, and what `explain_apart` raises.
+    Raises what `explain_apart` raises.
     """
-    wanted = JobFilter.from_query([("q", search)])
     host.require_schema()
     seconds = host.settings.page_timeout_seconds
     with read_snapshot(host.engine.connect(), seconds, PAGE_PLANS) as read:

@@ -266,3 +266,45 @@ def test_a_batch_as_json(app: Flask, bench: Bench, record_job: RecordJob) -> Non
     assert found["callbacks"] == [
         {"event": "failure", "end_no": 0, "job_id": member + 1, "state": "failed"}
     ]
+
+
+def test_a_search_is_explained_in_groups(app: Flask, bench: Bench, record_job: RecordJob) -> None:
+    ids = [record_job(queue="mail") for _ in range(2)]
+    later = record_job(delay=60)
+    Operator(bench.host).pause("mail", actor="ops-demo", reason="the vendor is away")
+    said = why(app, "--search", "task:note")
+    assert said.exit_code == 0, said.output
+    first, mail, where, due, *_ = said.stdout.splitlines()
+    assert first == "3 jobs wait."
+    assert mail.startswith("2  queue mail is paused, by ops-demo, “the vendor is away”, since 20")
+    assert mail.endswith(" [queue_paused]")
+    assert where == f"   --search 'state:available task:note', such as job {ids[0]}"
+    assert due.startswith("1  they are due later, until 20")
+    assert f"such as job {later}" in said.stdout
+    assert why(app, "--search", "state:failed").stdout == "No job waits.\n"
+
+
+def test_a_search_as_json_passes_the_display_policy(
+    app: Flask, bench: Bench, record_job: RecordJob
+) -> None:
+    record_job(queue="hunter2")
+    Operator(bench.host).pause("hunter2", actor="ops-demo", reason="hunter2 is away")
+    bench.host.display = Hides()
+    said = why(app, "--search", "", "--json")
+    assert said.exit_code == 0, said.output
+    assert "hunter2" not in said.stdout
+    found = json.loads(said.stdout)
+    assert (found["format"], found["number"], found["is_cut"]) == (1, 1, False)
+    (group,) = found["groups"]
+    assert (group["code"], group["says"]) == ("queue_paused", "queue [hidden] is paused")
+    assert (group["number"], group["search"]) == (1, "state:available")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(), ("7", "--search", "task:note"), ("--search", "nobody:7"), ("--search", "created:x")],
+)
+def test_what_cannot_be_searched_exits_with_2(app: Flask, words: tuple[str, ...]) -> None:
+    said = why(app, *words)
+    assert said.exit_code == 2
+    assert said.stderr.startswith("Error: ")

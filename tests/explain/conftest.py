@@ -70,7 +70,7 @@ def require_same_for_many(bench: Bench, session: Session, now: datetime) -> Wait
         found = explain(bench.host, session, job_id, now)
         assert found is not None
         first = found.reasons[0] if found.reasons else None
-        alone.setdefault(first and first.code, []).append(first)
+        alone.setdefault(first.code if first else None, []).append(first)
     many = explain_waiting(bench.host, session, JobFilter(), now)
     assert many.number == len(ids)
     assert not many.is_cut

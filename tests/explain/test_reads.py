@@ -16,13 +16,20 @@ from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.core.db import Base
-from flask_opsjobs.engine.explain_with_redis import explain, explain_apart, read_redis_facts
+from flask_opsjobs.engine.explain_with_redis import (
+    explain,
+    explain_apart,
+    explain_search_apart,
+    explain_waiting,
+    read_redis_facts,
+)
 from flask_opsjobs.engine.redis.broker import broker_of
 from flask_opsjobs.engine.redis.connections import READS
 from flask_opsjobs.explain import queries
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.jobs.rows import Count
+from flask_opsjobs.jobs.search.filter import JobFilter
 from flask_opsjobs.web.app.host import reading
 from tests.explain.conftest import Look
 from tests.support.database import Databases
@@ -108,6 +115,33 @@ def test_counting_what_goes_before_is_broken_off(crowd: Flask) -> None:
             assert seen.ahead == count
 
 
+@pytest.mark.parametrize(
+    ("box", "number", "is_cut", "indexes"),
+    [
+        ("", 10_000, True, {"jobs_by_state"}),
+        ("queue:default", 10_000, True, {"jobs_by_state"}),
+        ("state:scheduled", 8_000, False, {"jobs_by_state"}),
+        ("task:task_3", 424, False, {"jobs_by_state"}),
+        ("tag:tag_100", 17, False, {"jobs_tags"}),
+    ],
+)
+def test_many_are_explained_by_the_same_few_statements(
+    box: str, number: int, is_cut: bool, indexes: set[str], crowd: Flask
+) -> None:
+    host: Host = crowd.extensions["opsjobs"]
+    wanted = JobFilter.from_query([("q", box)])
+    with crowd.test_request_context(), reading() as read, Plans(host.engine) as plans:
+        found = explain_waiting(host, read.session, wanted, read.now)
+    assert (found.number, found.is_cut) == (number, is_cut)
+    assert "Redis could not be read" in found.lacking
+    ours = {name for name in plans.indexes if name.startswith(("jobs", "attempts"))}
+    assert indexes <= ours
+    assert ours <= indexes | THE_WAY | {"jobs_by_task"}
+    assert "Seq Scan" not in plans.kinds
+    # The statements that find the jobs, and those that read what decides.
+    assert len(plans.seen) <= 20
+
+
 def _written(session: Session) -> list[Any]:
     session.rollback()
     return [
@@ -143,6 +177,7 @@ def test_an_explanation_of_any_state_writes_nothing(
     event.listen(host.engine, "before_cursor_execute", note)
     for job_id in ids:
         explain_apart(host, job_id)
+    explain_search_apart(host, JobFilter())
     event.remove(host.engine, "before_cursor_execute", note)
     assert seen
     assert _written(session) == before

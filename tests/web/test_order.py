@@ -132,9 +132,9 @@ def _tasks(text: str) -> list[str]:
     ("sort", "first"),
     [
         ("due", ["waits", "runs", "tried", "later"]),
-        ("run", ["runs", "ended"]),
-        ("wait", ["ended", "waits", "runs"]),
-        ("attempts", ["tried"]),
+        ("-run", ["runs", "ended"]),
+        ("-wait", ["ended", "waits", "runs"]),
+        ("-attempts", ["tried"]),
     ],
 )
 def test_jobs_are_ordered(sort: str, first: list[str], jobs: dict[str, int], get: Get) -> None:
@@ -156,7 +156,7 @@ def test_pages_of_jobs_follow_the_order(get: Get, session: Session) -> None:
     for number in numbers:
         make_job(session, "retryable", task=f"t{number}", attempt=number)
     session.commit()
-    text = get("/jobs?sort=attempts").text
+    text = get("/jobs?sort=-attempts").text
     expected = [f"t{number}" for number in sorted(numbers, reverse=True)]
     assert _tasks(text) == expected[:25]
     older = str(soup(text).select_one("a[rel=next]")["href"]).removeprefix("/ops/jobs")
@@ -165,7 +165,7 @@ def test_pages_of_jobs_follow_the_order(get: Get, session: Session) -> None:
     newer = str(soup(second).select_one("a[rel=prev]")["href"]).removeprefix("/ops/jobs")
     assert _tasks(get(newer).text) == expected[:25]
     # The cursor of one order is not one of another.
-    get(older.replace("attempts", "due"), 422)
+    get(older.replace("-attempts", "due"), 422)
 
 
 def test_a_head_says_why_more_jobs_than_can_be_read_are_not_ordered(
@@ -177,11 +177,11 @@ def test_a_head_says_why_more_jobs_than_can_be_read_are_not_ordered(
     attempts, *_ = soup(text).select("thead .unsorted")
     assert attempts["title"].startswith("More than 3 jobs match, and no index has them")
     assert attempts["title"] in attempts.text
-    text = get("/jobs?sort=run").text
+    text = get("/jobs?sort=-run").text
     assert "Not ordered by longest run: the newest come first." in soup(text).text
     assert _tasks(text) == ["tried", "ended", "later", "waits", "runs"]
     # A state narrows it.
-    assert _tasks(get("/jobs?sort=run&state=started").text) == ["runs"]
+    assert _tasks(get("/jobs?sort=-run&state=started").text) == ["runs"]
 
 
 def test_the_longest_run_is_that_of_the_last_attempt(get: Get, session: Session) -> None:
@@ -191,5 +191,5 @@ def test_the_longest_run_is_that_of_the_last_attempt(get: Get, session: Session)
         started = ended - timedelta(seconds=seconds)
         make_job(session, "finished", task=name, started_at=started, ended_at=ended)
     session.commit()
-    assert _tasks(get("/jobs?sort=run&q=duration:>1s").text) == ["long", "short"]
+    assert _tasks(get("/jobs?sort=-run&q=duration:>1s").text) == ["long", "short"]
     assert _tasks(get("/jobs?q=duration:>30s").text) == ["long"]

@@ -15,7 +15,8 @@ from tests.support.waiting import wait_until
 
 # Ways to another page, and what no picture says more of.
 # An entry is changed in the form in which one is made.
-UNPICTURED = {"jump", "missing", "job_raw", "cron_change"}
+# Why jobs wait is on the pages of Jobs and of a queue too.
+UNPICTURED = {"jump", "missing", "job_raw", "cron_change", "jobs_why"}
 QUEUE = "mail"
 LONGEST_S = 120
 # Several attempts, and lines that it logged.

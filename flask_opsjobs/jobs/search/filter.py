@@ -47,12 +47,12 @@ NAMES = ("queue", "task", "tag", "workflow", "step", "batch", "deploy", "worker"
 _REPEATED = ("tag", "error", "created")
 ORIGINS = ("opsjobs", "rq")
 LIMITS = (25, 50, 100)
-# The orders of a list, and what comes first; without one it is the newest job.
+# The orders of a list, `-` for a descending one, and what comes first; without one it is the newest job.
 SORTS = {
     "due": "oldest due",
-    "run": "longest run",
-    "wait": "longest wait",
-    "attempts": "most attempts",
+    "-run": "longest run",
+    "-wait": "longest wait",
+    "-attempts": "most attempts",
 }
 _MOST_ARGUMENTS = 8
 _MOST_TEXTS = 8

@@ -122,9 +122,9 @@ def _list_in_order(
             return None
     order: Any = {
         "due": (case((Job.ended_at.is_(None), Job.due_at)).asc().nulls_last(),),
-        "run": (make_duration(now).desc().nulls_last(),),
-        "wait": (make_wait(now).desc().nulls_last(),),
-        "attempts": (Job.attempt.desc(),),
+        "-run": (make_duration(now).desc().nulls_last(),),
+        "-wait": (make_wait(now).desc().nulls_last(),),
+        "-attempts": (Job.attempt.desc(),),
     }[wanted.sort or ""]
     ordered = select(Job.id).where(is_one_of(Job.id, found.ids)).order_by(*order, Job.id.desc())
     ids = list(session.scalars(ordered))

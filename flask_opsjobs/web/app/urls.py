@@ -23,7 +23,7 @@ from ..failures import view as failures
 from ..forensics import view as forensics
 from ..job import view as job
 from ..jobs import exports as job_exports
-from ..jobs import saved_views
+from ..jobs import saved_views, waiting
 from ..jobs import view as jobs
 from ..lifeline import incident
 from ..lifeline import view as lifeline
@@ -93,6 +93,8 @@ URLS = (
     Url("/jobs", "jobs", jobs.page, "page", "jobs.view"),
     Url("/jobs/live", "jobs_live", jobs.live, "fragment", "jobs.view"),
     Url("/jobs/suggest", "jobs_suggest", jobs.suggest, "fragment", "jobs.view"),
+    Url("/jobs/why", "jobs_why", waiting.page, "page", "jobs.view"),
+    Url("/jobs/why/live", "jobs_why_live", waiting.live, "fragment", "jobs.view"),
     Url("/jobs.csv", "jobs_csv", job_exports.csv, "file", "jobs.view"),
     Url("/jobs.ndjson", "jobs_ndjson", job_exports.ndjson, "file", "jobs.view"),
     Url("/views", "view_save", saved_views.save, "action", "jobs.view"),

@@ -20,6 +20,7 @@ from ...jobs.search import queries as search_queries
 from ...jobs.search.filter import LIMITS, ORIGINS, SORTS, JobFilter
 from ...jobs.search.queries import list_jobs
 from ...jobs.search.terms import write_term
+from ...jobs.search.waiting_queries import may_wait
 from ...operations.targets import MOST_JOBS
 from ...queues.queries import list_queue_names
 from ..app import access, pages, problems
@@ -28,6 +29,7 @@ from ..app.problems import Problem
 from ..app.saved_views import list_own_views
 from . import list_request, suggestions
 from .list_request import ListRequest
+from .order import JobOrder, say_too_many
 from .selection import list_bulk_actions
 
 # Of so many words alone in the search box it is looked up whether they are names.
@@ -75,6 +77,7 @@ def page() -> AnyResponse:
         query=asked.query,
         fault=None,
         is_whole=asked.is_whole,
+        may_wait=may_wait(asked.wanted),
         **around,
     )
 
@@ -136,6 +139,8 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
     )
     everything = Count.sum(found.counts.values())
     total = found.counts[wanted.state] if wanted.state else everything
+    # Above that, no index has the jobs of any filter in another order.
+    may_sort = total.kind == "exact" and total.number <= search_queries.MOST_HITS
     return pages.part(
         "jobs/_live.html",
         read.now,
@@ -145,8 +150,8 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
         total=total,
         sorts=SORTS,
         is_in_order=found.is_in_order,
-        # Above that, no index has the jobs of any filter in another order.
-        may_sort=total.kind == "exact" and total.number <= search_queries.MOST_HITS,
+        order=JobOrder(wanted, found.is_in_order, may_sort=may_sort),
+        too_many=say_too_many(),
         rows=found.page.rows,
         searched=found.searched,
         most=search_queries,
