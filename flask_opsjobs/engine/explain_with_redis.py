@@ -25,6 +25,7 @@ from ..explain.explain import (
     explain_run,
     explain_schema,
 )
+from ..explain.kind_queries import list_job_evidence, list_kinds
 from ..explain.queries import find_batch_evidence, find_evidence, find_run_evidence
 from ..explain.reason_kinds import (
     AnyExplanation,
@@ -32,13 +33,7 @@ from ..explain.reason_kinds import (
     Explanation,
     WorkflowExplanation,
 )
-from ..explain.waiting import (
-    WaitingExplanation,
-    WaitingKind,
-    explain_kinds,
-    list_jobs,
-    list_kinds,
-)
+from ..explain.waiting import WaitingExplanation, WaitingKind, explain_kinds
 from ..host import Host
 from ..jobs.search import terms
 from ..jobs.search.filter import JobFilter
@@ -194,7 +189,7 @@ def _kinds_alone(
     """A kind for each of these jobs, whose deliveries no worker finds."""
     if not alone:
         return []
-    jobs = list_jobs(session, [job_id for _, job_id in alone])
+    jobs = list_job_evidence(session, [job_id for _, job_id in alone])
     kinds = [kind.just(jobs[job_id]) for kind, job_id in alone]
     found = []
     for kind in kinds:

@@ -53,14 +53,14 @@ def find_evidence(
     row = session.execute(select(*columns).where(Job.id == job_id)).one_or_none()
     if row is None:
         return None
-    (evidence,) = list_evidence(session, [JobEvidence(*row)], now, settings)
+    (evidence,) = list_evidence_of_jobs(session, [JobEvidence(*row)], now, settings)
     if evidence.prefetch is not None and evidence.job.state != "queued":
         lanes = {evidence.job.lane: (evidence.heaviest, MOST_AHEAD)}
         evidence = with_ahead(evidence, *count_ahead(session, lanes, [job_id])[job_id])
     return _with_words(session, evidence)
 
 
-def list_evidence(
+def list_evidence_of_jobs(
     session: Session, jobs: Sequence[JobEvidence], now: datetime, settings: Settings
 ) -> list[Evidence]:
     """What decides the first reason of each of these jobs, in their order, except what is ahead of it.

@@ -5,24 +5,16 @@ Jobs of which all that decides is the same are one kind. The first reason of one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import combinations
 from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
-
-from ..core import sql
 from ..core.words import counted, moment
-from ..jobs.models import Job
 from ..jobs.search.filter import Condition, Ids, JobFilter
-from ..limits import bucket
-from ..settings import Settings
 from .evidence import Evidence, JobEvidence
 from .explain import list_lacking, list_reasons
-from .queries import MOST_AHEAD, count_ahead, list_evidence, with_ahead
 from .reason_kinds import CODES, KINDS, Reason
 
 # An address with more ids would be refused by some web servers.
@@ -152,75 +144,6 @@ class WaitingExplanation:
             "lacking": list(self.lacking),
             "read_at": self.read_at.isoformat(),
         }
-
-
-def list_kinds(
-    session: Session, ids: Sequence[int], now: datetime, settings: Settings
-) -> list[WaitingKind]:
-    """The kinds of these jobs, without those that do not wait any more. What Redis knows is not read."""
-    if not ids:
-        return []
-    params = {"ids": list(ids), "now": now}
-    rows = list(session.connection().exec_driver_sql(sql.load("group_waiting_jobs"), params))
-    jobs = list_jobs(session, [row.id for row in rows])
-    found = list_evidence(session, [jobs[row.id] for row in rows], now, settings)
-    kinds = [
-        WaitingKind(
-            evidence,
-            row.ids,
-            row.dispatch_nos,
-            ((row.first_due, row.first_deadline), (row.last_due, row.last_deadline)),
-        )
-        for row, evidence in zip(rows, found, strict=True)
-    ]
-    return _split_by_ahead(session, kinds)
-
-
-def list_jobs(session: Session, ids: Sequence[int]) -> Mapping[int, JobEvidence]:
-    """What decides of these jobs whether they can run, by id."""
-    columns = [getattr(Job, name) for name in JobEvidence.__annotations__]
-    rows = session.execute(select(*columns).where(Job.id.in_(ids)))
-    return {row[0]: JobEvidence(*row) for row in rows}
-
-
-def _split_by_ahead(session: Session, kinds: Sequence[WaitingKind]) -> list[WaitingKind]:
-    """The kinds, those at a limiter split by what is ahead of their jobs.
-
-    Only so many jobs are counted in a lane as have room: all others are behind them.
-    """
-    asked = [kind for kind in kinds if _has_turn(kind.evidence)]
-    if not asked:
-        return list(kinds)
-    lanes = {kind.evidence.job.lane: _front(kind.evidence) for kind in asked}
-    ahead = count_ahead(session, lanes, [job_id for kind in asked for job_id in kind.ids])
-    return [part for kind in kinds for part in _parts_by_ahead(kind, ahead)]
-
-
-def _has_turn(evidence: Evidence) -> bool:
-    """Whether the jobs before it in its lane decide whether it starts."""
-    is_due = evidence.is_due and evidence.job.state != "queued"
-    return is_due and evidence.limit is not None and evidence.limit.shape is not None
-
-
-def _front(evidence: Evidence) -> tuple[int | None, int]:
-    limit = evidence.limit
-    assert limit is not None
-    assert limit.shape is not None
-    room = bucket.room(limit.shape, limit.level, evidence.now) or 0
-    return evidence.heaviest, min(max(int(room), 0) + 1, MOST_AHEAD)
-
-
-def _parts_by_ahead(
-    kind: WaitingKind, ahead: Mapping[int, tuple[int, int]]
-) -> Iterator[WaitingKind]:
-    if not _has_turn(kind.evidence):
-        yield kind
-        return
-    parts: dict[tuple[int, int], list[int]] = {}
-    for job_id in kind.ids:
-        parts.setdefault(ahead[job_id], []).append(job_id)
-    for (number, weight), ids in parts.items():
-        yield kind.only(ids, with_ahead(kind.evidence, number, weight))
 
 
 def explain_kinds(

@@ -46,7 +46,7 @@ def test_the_page_groups_jobs_and_leads_to_them(get: Get, waiting: dict[str, int
     (mail, later) = _rows(text)
     assert mail[0] == "queue mail is paused ops-demo: “the vendor <b>is away</b>”"
     assert (mail[1], mail[3], mail[4]) == ("2", "resume the queue", f"job {waiting['paused']}")
-    assert mail[2].startswith("since 20")
+    assert mail[2].startswith("since ")
     assert later[:2] == ["they are due later", "1"]
     assert "3 jobs wait." in soup(text).text
     for link, ids in zip(
@@ -73,7 +73,7 @@ def test_a_page_contains_its_fragment_and_a_poll_costs_little(
     [
         ("/jobs", {}),
         ("/jobs?state=available", {"state": ["available"]}),
-        ("/jobs?q=queue:mail&sort=-due&limit=50", {"queue": ["mail"]}),
+        ("/jobs?q=queue:mail&sort=due&limit=50", {"queue": ["mail"]}),
         ("/queues/mail", {"queue": ["mail"]}),
     ],
 )

@@ -108,6 +108,7 @@ _JOBS = (
     "failure:{failure} OR death:signal",
     "id:{id},1,2",
 )
+_WAITING = ("queue:mail", "task:rebuild_search", "state:scheduled", "tag:eu", "priority:>0")
 _AUDIT: tuple[dict[str, str], ...] = (
     {},
     {"actor": "ops-demo"},
@@ -161,6 +162,7 @@ def _aim(url: Url, query: Mapping[str, str]) -> int:
     if url.endpoint == "doctor":
         return DOCTOR_AIM_MS
     is_search = any(str(value).startswith("args.") for value in query.values())
+    is_search |= url.endpoint.startswith("jobs_why")
     return SEARCH_AIM_MS if is_search else AIM_MS
 
 
@@ -175,6 +177,16 @@ def _queries(url: Url, known: Known) -> Sequence[Mapping[str, str]]:
         return [{}, {"q": "state:failed"}, {"q": _SEARCHES[0]}, *_deep(known)]
     if endpoint.startswith("jobs") and url.kind == "file":
         return [{}, {"q": "state:failed"}, {"q": _SEARCHES[0]}]
+    if endpoint.startswith("jobs_why"):
+        texts = (
+            "",
+            "queue:mail",
+            "task:rebuild_search",
+            "state:scheduled",
+            "tag:eu",
+            "priority:>0",
+        )
+        return [{"q": text} if text else {} for text in texts]
     if endpoint == "jobs_suggest":
         return [{"q": text} for text in ("tas", "task:pro", "queue:m", "args.", "tag:eu")]
     if endpoint == "limiter_simulate":

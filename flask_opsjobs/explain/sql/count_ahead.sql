@@ -11,7 +11,8 @@ WITH front AS MATERIALIZED (
         ORDER BY priority, due_at, id
         LIMIT l.most) AS f
 ), merged AS (
-    SELECT lane, priority, due_at, id, 1 AS number, coalesce(weight, 0) AS weight, false AS is_asked FROM front
+    SELECT lane, priority, due_at, id, 1 AS number, coalesce(weight, 0) AS weight, false AS is_asked
+    FROM front
     UNION ALL
     SELECT lane, priority, due_at, id, 0, 0, true FROM opsjobs.jobs WHERE id = ANY (%(ids)s::bigint[])
 )

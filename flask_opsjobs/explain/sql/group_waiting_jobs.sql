@@ -2,8 +2,8 @@
 -- first and the last due time and deadline. Jobs of which a value of their own decides are alone: handed
 -- back ones, and RQ jobs that depend on others. Which delivery is lost and who is next at a limiter is found
 -- of each job later. Locks nothing.
--- Rows: both, by id.
--- Run by explain/waiting.py. Indexes: jobs_pkey, steps_pkey, workflows_pkey, edges_by_target.
+-- Rows: both.
+-- Run by explain/kind_queries.py. Indexes: jobs_pkey, steps_pkey, workflows_pkey, edges_by_target.
 SELECT min(j.id) AS id, array_agg(j.id ORDER BY j.id) AS ids,
     array_agg(j.dispatch_no ORDER BY j.id) AS dispatch_nos, min(j.due_at) AS first_due,
     max(j.due_at) AS last_due, min(j.deadline_at) AS first_deadline, max(j.deadline_at) AS last_deadline

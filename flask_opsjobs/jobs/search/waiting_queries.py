@@ -19,7 +19,7 @@ _WAITS = tuple(Condition("state", state) for state in WAITING)
 
 
 @dataclass(frozen=True)
-class WaitingJobs:
+class WaitingHits:
     """The ids of jobs that wait, the newest first. `is_cut` says that more may match."""
 
     ids: Sequence[int] = ()
@@ -33,13 +33,13 @@ def may_wait(wanted: JobFilter) -> bool:
 
 def find_waiting(
     session: Session, wanted: JobFilter, now: datetime, is_shown: IsShown
-) -> WaitingJobs:
+) -> WaitingHits:
     """The jobs of a filter that wait, at most `MOST_WAITING`.
 
     A search looks as far as the list of jobs does. Without one, the newest jobs of each state are examined.
     """
     if not may_wait(wanted):
-        return WaitingJobs()
+        return WaitingHits()
     wanted = wanted.but(sort=None, limit=LIMITS[0])
     if wanted.is_search:
         jobs, is_cut = _search(session, wanted, now, is_shown)
@@ -48,7 +48,7 @@ def find_waiting(
         found = queries.range_of(session, wanted, now)
         jobs, is_cut = find_in_states(session, wanted, now, found, states, MOST_WAITING)
     ids = sorted((job_id for job_id, state in jobs if state in WAITING), reverse=True)
-    return WaitingJobs(ids[:MOST_WAITING], is_cut or len(ids) > MOST_WAITING)
+    return WaitingHits(ids[:MOST_WAITING], is_cut or len(ids) > MOST_WAITING)
 
 
 def _search(

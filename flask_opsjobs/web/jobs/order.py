@@ -15,7 +15,7 @@ _SORTS: Mapping[str, str] = {sort.removeprefix("-"): sort for sort in SORTS}
 
 
 @dataclass(frozen=True)
-class JobOrder:
+class JobListOrder:
     """The order of the list of jobs. `is_in_order` is False when it could not be ordered so."""
 
     wanted: JobFilter

@@ -29,7 +29,7 @@ from ..app.problems import Problem
 from ..app.saved_views import list_own_views
 from . import list_request, suggestions
 from .list_request import ListRequest
-from .order import JobOrder, say_too_many
+from .order import JobListOrder, say_too_many
 from .selection import list_bulk_actions
 
 # Of so many words alone in the search box it is looked up whether they are names.
@@ -150,7 +150,7 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
         total=total,
         sorts=SORTS,
         is_in_order=found.is_in_order,
-        order=JobOrder(wanted, found.is_in_order, may_sort=may_sort),
+        order=JobListOrder(wanted, found.is_in_order, may_sort=may_sort),
         too_many=say_too_many(),
         rows=found.page.rows,
         searched=found.searched,
