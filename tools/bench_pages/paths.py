@@ -178,15 +178,7 @@ def _queries(url: Url, known: Known) -> Sequence[Mapping[str, str]]:
     if endpoint.startswith("jobs") and url.kind == "file":
         return [{}, {"q": "state:failed"}, {"q": _SEARCHES[0]}]
     if endpoint.startswith("jobs_why"):
-        texts = (
-            "",
-            "queue:mail",
-            "task:rebuild_search",
-            "state:scheduled",
-            "tag:eu",
-            "priority:>0",
-        )
-        return [{"q": text} if text else {} for text in texts]
+        return [{}, *({"q": text} for text in _WAITING)]
     if endpoint == "jobs_suggest":
         return [{"q": text} for text in ("tas", "task:pro", "queue:m", "args.", "tag:eu")]
     if endpoint == "limiter_simulate":

@@ -13,7 +13,7 @@ from ..app.host import heavy, host, reading
 from .list_request import read_searchable
 
 
-def page() -> Response:
+def waiting_page() -> Response:
     """The document."""
     wanted = _read_wanted()
     with heavy(), reading() as read:
@@ -25,7 +25,7 @@ def page() -> Response:
     )
 
 
-def live() -> Response:
+def waiting_live() -> Response:
     """The fragment of it that refreshes."""
     wanted = _read_wanted()
     with heavy(), reading() as read:
