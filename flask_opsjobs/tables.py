@@ -14,6 +14,7 @@ from .limits import models as limits
 from .operations import models as operations
 from .overview import models as overview
 from .queues import models as queues
+from .tasks import models as tasks
 from .workers import models as workers
 from .workflows import models as workflows
 
@@ -34,6 +35,7 @@ __all__ = [
     "operations",
     "overview",
     "queues",
+    "tasks",
     "workers",
     "workflows",
 ]

@@ -25,7 +25,12 @@ from tests.support import sources
 from tests.support.database import Databases
 
 # Part of other statements: Postgres prepares them there.
-PARTS = ("append_workflow_end_events", "append_batch_end_events")
+PARTS = (
+    "append_workflow_end_events",
+    "append_batch_end_events",
+    "append_task_ends",
+    "sum_task_counts",
+)
 FILES = [path for path in sources.files("flask_opsjobs", "*.sql") if path.stem not in PARTS]
 
 # --- Postgres prepares them
@@ -46,8 +51,8 @@ def connection(databases: Databases) -> Iterator[psycopg.Connection[Any]]:
     databases.drop(url)
 
 
-def _read(name: str, *, traced: bool = False) -> str:
-    return (sql.load_traced if traced else sql.load)(name).replace("{calls}", "calls")
+def _read(name: str, **variant: bool) -> str:
+    return sql.load(name, **variant).replace("{calls}", "calls")
 
 
 def _prepare(connection: psycopg.Connection[Any], statement: str) -> None:
@@ -128,6 +133,23 @@ def test_a_broken_statement_is_found(
 def test_a_broken_copy_is_found(connection: psycopg.Connection[Any]) -> None:
     with pytest.raises(psycopg.errors.UndefinedColumn):
         _run_utility(connection, "COPY opsjobs.jobs (colour) FROM STDIN")
+
+
+# Those that count per task, where the schema does.
+COUNTING = [path for path in FILES if "{tasks:" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", COUNTING, ids=lambda path: path.stem)
+def test_postgres_prepares_it_on_the_schema_before(
+    path: Path, connection: psycopg.Connection[Any]
+) -> None:
+    statement = _read(path.stem, tasks=False)
+    with connection.transaction(force_rollback=True):
+        connection.execute("ALTER TABLE opsjobs.job_count_deltas DROP COLUMN task")
+        connection.execute(
+            "DROP TABLE opsjobs.task_end_deltas, opsjobs.task_minutes, opsjobs.task_hours"
+        )
+        _prepare(connection, statement)
 
 
 # --- a statement that names jobs says whose rows it means

@@ -10,9 +10,11 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.rows import tuple_row
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import Engine, MetaData, event
 from sqlalchemy.engine.base import OptionEngine
@@ -21,13 +23,15 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import Pool, QueuePool
 
 SCHEMA = "opsjobs"
-SCHEMA_VERSION = 24
+SCHEMA_VERSION = 25
 # A deploy may migrate before or after it replaces the code. So this code runs on the schema before its own,
 # and on the next one, which only adds to it.
 OLDEST_SCHEMA = SCHEMA_VERSION - 1
 NEWEST_SCHEMA = SCHEMA_VERSION + 1
 # The schema that keeps the trace contexts of jobs.
 TRACED_SCHEMA = 24
+# The schema that counts jobs per task.
+TASKS_SCHEMA = 25
 # The largest id: what a bigint holds.
 LARGEST_ID = 2**63 - 1
 
@@ -195,6 +199,25 @@ def _is_about_prepared_statement(cause: psycopg.Error) -> bool:
     # _pg3_<number>.
     is_another_ones = cause.sqlstate == "08P01" and "_pg3_" in str(cause)
     return cause.sqlstate in _PREPARED or is_another_ones
+
+
+# The schema that a connection's database had when it was asked.
+_schemas: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+
+
+def has_schema(connection: Connection | SqlConnection, version: int) -> bool:
+    """Whether the database of this connection has this schema, or a newer one; for code without a host.
+
+    The database is asked until it has: the schema only grows while we run.
+    """
+    driver: Any = connection
+    if isinstance(connection, SqlConnection):
+        driver = connection.connection.driver_connection
+    if _schemas.get(driver, 0) < version:
+        with driver.cursor(row_factory=tuple_row) as cursor:
+            found = cursor.execute(f"SELECT max(version) FROM {SCHEMA}.schema_version").fetchone()
+        _schemas[driver] = found[0] or 0
+    return _schemas[driver] >= version
 
 
 def connect_apart(engine: Engine, patience: float | None = None) -> Connection:

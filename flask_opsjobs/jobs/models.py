@@ -409,6 +409,8 @@ class JobCountDelta(Base):
     queue: Mapped[str] = mapped_column(Text)
     enqueued: Mapped[int] = mapped_column(BigInteger, server_default="0")
     deleted: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    # Whose jobs were enqueued.
+    task: Mapped[str | None] = mapped_column(Text)
 
     # The ORM demands a key; the table has none.
     __mapper_args__ = {"primary_key": [at, queue, enqueued, deleted]}  # noqa: RUF012

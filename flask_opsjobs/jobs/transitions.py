@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from psycopg.rows import class_row
 
 from ..core import sql
-from ..core.db import Connection
+from ..core.db import TASKS_SCHEMA, Connection, has_schema
 from ..host import Sending
 from ..workers.lost_worker import LostWorker
 from .lifecycle import sources_of
@@ -178,16 +179,17 @@ def run_again(
     The caller takes a unique lock for each new job of an id in `guarded`. Notes in `sent` in which trace
     contexts the old jobs were enqueued, unless `is_traced` says that the schema keeps none.
     """
-    parameters = {
+    parameters: dict[str, Any] = {
         "ids": list(ids),
         "guarded": list(guarded),
         "sources": list(sources_of("run_again")),
         "now": now,
     }
-    load = sql.load
     if is_traced:
-        load, parameters = sql.load_traced, parameters | _UNTRACED | sent.columns
-    rows = connection.execute(load("run_jobs_again"), parameters).fetchall()
+        parameters |= _UNTRACED | sent.columns
+    is_counted = has_schema(connection, TASKS_SCHEMA)
+    statement = sql.load("run_jobs_again", traced=is_traced, tasks=is_counted)
+    rows = connection.execute(statement, parameters).fetchall()
     sent.because_of += [(trace[0], trace[1]) for _, _, *trace in rows if any(trace)]
     return {old: new for new, old, *_ in rows}
 

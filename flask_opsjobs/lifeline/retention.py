@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from ..core import sql
-from ..core.db import Connection
+from ..core.db import TASKS_SCHEMA, Connection, has_schema
 from ..jobs.lifecycle import FINAL, MANAGED_FINAL
 from ..settings import Settings
 
@@ -36,6 +36,8 @@ _STATEMENTS = {
     "failure_hours": "retain_failure_hours",
     "task_ends": "retain_task_ends",
     "task_deaths": "retain_task_deaths",
+    "task_minutes": "retain_task_minutes",
+    "task_hours": "retain_task_hours",
     # Before the failures, because those keep the deploys that they name.
     "deploys": "retain_deploys",
     "failures": "retain_failures",
@@ -45,6 +47,8 @@ LOOP_RUN_DAYS = 30
 NUMBER_DAYS = 30
 # The minutes of failures are for the trend of a day.
 _FAILURE_MINUTE_DAYS = 2
+# The minutes of tasks are for the last day beside the day before.
+_TASK_MINUTE_DAYS = 3
 _DEPLOY_DAYS = 400
 # A bucket without a row counts as full, so this only bounds the size of the table.
 _BUCKET_DAYS = 1
@@ -66,7 +70,10 @@ def retain(
     removes its output without counting it.
     """
     removed: dict[str, int] = {}
-    for what, (statement, parameters) in _steps(settings, now).items():
+    steps = _steps(settings, now)
+    if not has_schema(connection, TASKS_SCHEMA):
+        del steps["task_minutes"], steps["task_hours"]
+    for what, (statement, parameters) in steps.items():
         left = limit - sum(removed.values())
         if left <= 0:
             break
@@ -77,11 +84,9 @@ def retain(
 
 def count_retainable(connection: Connection, settings: Settings, now: datetime) -> dict[str, int]:
     """Return how many rows `retain` would remove in all, if repeated until none is left. Writes nothing."""
-    return dict(
-        connection.execute(
-            sql.load("count_retainable"), {**_limits(settings, now), "now": now}
-        ).fetchall()
-    )
+    statement = sql.load("count_retainable", tasks=has_schema(connection, TASKS_SCHEMA))
+    limits = {**_limits(settings, now), "now": now}
+    return dict(connection.execute(statement, limits).fetchall())
 
 
 def list_limits(settings: Settings, now: datetime) -> dict[str, datetime]:
@@ -136,6 +141,8 @@ def _limits(settings: Settings, now: datetime) -> dict[str, datetime]:
         "failure_hours": now - timedelta(days=NUMBER_DAYS),
         "task_ends": now - timedelta(days=NUMBER_DAYS),
         "task_deaths": now - timedelta(days=NUMBER_DAYS),
+        "task_minutes": now - timedelta(days=_TASK_MINUTE_DAYS),
+        "task_hours": now - 2 * timedelta(days=NUMBER_DAYS),
         "deploys": now - timedelta(days=_DEPLOY_DAYS),
         "failures": now - timedelta(days=settings.keep_failed_days),
         "signals": now - timedelta(days=settings.keep_signals_days),

@@ -10,12 +10,14 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from ..core import sql
+from ..core.db import TASKS_SCHEMA, has_schema
 from ..core.words import counted
 from ..failures.count import MOST, count_failures, infer_deploy_deaths
 from ..jobs.lifecycle import FINAL, MANAGED_FINAL, STATES
 from ..lifeline.retention import NUMBER_DAYS
 from ..overview.models import MOST_QUEUE_TOTALS, OTHER_QUEUES
 from ..overview.pace_queries import BOUNDS, add_histograms
+from ..tasks.count import MOST_ENDS, fold_tasks
 from .loop import IDLE, Loop, Pass, every
 
 _MINUTE = timedelta(minutes=1)
@@ -48,14 +50,24 @@ def run(context: Pass) -> str:
 
 def _fold_job_counts(context: Pass) -> int:
     connection = context.connection
-    rows = connection.execute(sql.load("fold_job_counts"), {"limit": _MOST_COUNTER_ROWS}).fetchall()
-    _add_totals(context, {queue: _Total(enqueued=enqueued) for queue, enqueued, _ in rows})
-    folded: int = sum(number for _, _, number in rows)
+    counts_tasks = has_schema(connection, TASKS_SCHEMA)
+    statement = sql.load("fold_job_counts", tasks=counts_tasks)
+    rows = connection.execute(statement, {"limit": _MOST_COUNTER_ROWS}).fetchall()
+    totals: dict[str, _Total] = defaultdict(_Total)
+    enqueued: dict[tuple[str, datetime], int] = defaultdict(int)
+    folded = 0
+    for queue, minute, number, counter_rows, *task in rows:
+        totals[queue].enqueued += number
+        folded += counter_rows
+        if task and task[0] is not None:
+            enqueued[task[0], minute] += number
+    _add_totals(context, totals)
     old = {"before": context.now - _COUNTS_PER_MINUTE, "limit": _MOST_OLD}
     connection.execute(sql.load("fold_old_enqueue_counts"), old)
-    if folded >= _MOST_COUNTER_ROWS:
+    ends = fold_tasks(connection, enqueued) if counts_tasks else 0
+    if folded >= _MOST_COUNTER_ROWS or ends >= MOST_ENDS:
         context.again()
-    return folded
+    return folded + ends
 
 
 def _fold_limits(context: Pass) -> int:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from ..core import copy_text, sql
 from ..core.after_commit import after_commit
+from ..core.db import TASKS_SCHEMA, has_schema
 from ..errors import InvalidArgs
 from ..host import DueLane, Host, TraceColumns
 from ..jobs.perform.current import current_delivery
@@ -115,9 +116,15 @@ def _write(
     jobs = _lines_of_jobs(found, call, zip(reserved.ids, members, strict=True), trace)
     copy_lines(connection, load_for("copy_jobs_of_steps", trace), jobs)
     copy_lines(connection, sql.load("copy_members"), _lines_of_members(found, reserved.ids))
-    queue = [call.options["queue"]] if members else []
-    counted = {"queues": queue, "numbers": [len(members)] * len(queue), "now": found.now}
-    run("count_jobs_of_steps", counted)
+    if members:
+        counted = {
+            "queues": [call.options["queue"]],
+            "tasks": [call.task],
+            "numbers": [len(members)],
+            "now": found.now,
+            "counts_tasks": has_schema(connection, TASKS_SCHEMA),
+        }
+        run("count_jobs_of_steps", counted)
     added = {"id": found.id, "run": found.run, "members": list(reserved.ids), "now": found.now}
     run("add_members", added)
 

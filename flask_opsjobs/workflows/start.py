@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, scoped_session
 from .. import signals
 from ..core import copy_text, sql
 from ..core.after_commit import after_commit
+from ..core.db import TASKS_SCHEMA, has_schema
 from ..errors import InvalidWorkflow, OpsJobsError
 from ..host import DueLane, Host, TraceColumns
 from ..jobs.record.enqueue import Enqueued, find_session, join, load_for, run_sql, without_values
@@ -156,8 +157,14 @@ def _write(connection: Connection, run: _Run, prepared: Prepared, rows: Sequence
     copy_lines(connection, load_for("copy_jobs_of_steps", run.trace), _lines_of_jobs(run, rows))
     copy_lines(connection, sql.load("copy_steps"), _lines_of_steps(run, prepared, rows))
     copy_lines(connection, sql.load("copy_edges"), _lines_of_edges(prepared, rows))
-    counts = Counter(row.step.head.queue for row in rows)
-    counted = {"queues": list(counts), "numbers": list(counts.values()), "now": run.now}
+    counts = Counter((row.step.head.queue, row.step.head.task) for row in rows)
+    counted = {
+        "queues": [queue for queue, _ in counts],
+        "tasks": [task for _, task in counts],
+        "numbers": list(counts.values()),
+        "now": run.now,
+        "counts_tasks": has_schema(connection, TASKS_SCHEMA),
+    }
     run_statement("count_jobs_of_steps", counted)
 
 

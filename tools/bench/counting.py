@@ -38,7 +38,11 @@ def measure(blocks: int, *, dispatches: bool) -> dict[str, list[float]]:
         if not dispatches:
             host.dispatcher = None
         setattr(  # noqa: B010 - mypy refuses an assignment to a function of another module
-            sql, "load", lambda name: chosen["now"] if name == "enqueue_due_job" else load(name)
+            sql,
+            "load",
+            lambda name, **variant: (
+                chosen["now"] if name == "enqueue_due_job" else load(name, **variant)
+            ),
         )
         try:
             for number in range(blocks + 5):  # the first few warm connections and plans

@@ -63,7 +63,8 @@ WITH o AS MATERIALIZED (
     RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.lane,
         j.unique_key IS NOT NULL AS is_unique,
         j.limiter IS NOT NULL AS is_limited, j.cron_entry,
-        j.workflow_id, j.batch_id, d.kind = 'not_run' AS is_not_run
+        j.workflow_id, j.batch_id, d.kind = 'not_run' AS is_not_run, j.due_at, j.started_at,
+        j.ended_at, d.max_rss_kb AS peak_kb
 ), noted AS (
     INSERT INTO opsjobs.attempts AS a (job_id, dispatch_no, attempt, worker_id, worker, started_at, ended_at,
         outcome, error, traceback, log_tail, cause_of_death, max_rss_kb, progress_done, progress_total,
@@ -86,4 +87,7 @@ WITH o AS MATERIALIZED (
     ON CONFLICT (job_id) DO UPDATE SET value = excluded.value, size_bytes = excluded.size_bytes,
         omitted = excluded.omitted, created_at = excluded.created_at
 ), step_ends AS {append_workflow_end_events.sql}, member_ends AS {append_batch_end_events.sql}
-SELECT * FROM moved
+    {tasks:, task_ends AS {append_task_ends.sql}}
+SELECT id, dispatch_no, state, ended_by, task, queue, lane, is_unique, is_limited, cron_entry, workflow_id,
+    batch_id, is_not_run
+FROM moved

@@ -16,10 +16,12 @@ WITH signal AS MATERIALIZED (
 ), moved AS (
     UPDATE opsjobs.jobs j SET state = 'finished', ended_at = %(now)s, ended_by = 'signaled'
     FROM wait w WHERE j.id = w.id
-    RETURNING j.id, j.workflow_id, j.batch_id, j.state, j.ended_by, j.task
+    RETURNING j.id, j.workflow_id, j.batch_id, j.state, j.ended_by, j.task, j.due_at, j.started_at,
+        j.ended_at, NULL::bigint AS peak_kb
 ), kept AS (
     INSERT INTO opsjobs.outputs (job_id, value, size_bytes, omitted, created_at)
     SELECT w.id, s.payload, octet_length(coalesce(s.payload::text, '')), NULL, %(now)s
     FROM signal s CROSS JOIN wait w
 ), step_ends AS {append_workflow_end_events.sql}
+    {tasks:, task_ends AS {append_task_ends.sql}}
 SELECT workflow_id, id, task, state, ended_by FROM moved

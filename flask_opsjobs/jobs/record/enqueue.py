@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session, scoped_session
 from ... import signals
 from ...core import db, sql
 from ...core.after_commit import after_commit
-from ...core.db import forget_values
+from ...core.db import TASKS_SCHEMA, forget_values
 from ...errors import InvalidArgs, WrongSession
 from ...host import CommitNote, DueLane, Host, QueuedAtInsert, TraceColumns
 from ...limits.limit import JobLimit
@@ -149,8 +149,12 @@ def insert(
 
 
 def load_for(statement: str, values: Mapping[str, Any]) -> str:
-    """The text of a statement for jobs with these values: with or without a trace context."""
-    return sql.load_traced(statement) if "traceparent" in values else sql.load(statement)
+    """The text of a statement for jobs with these values.
+
+    With or without a trace context, and counted per task or not, as `counts_tasks` among the values says.
+    """
+    is_counted = values.get("counts_tasks", False)
+    return sql.load(statement, traced="traceparent" in values, tasks=is_counted)
 
 
 def run_sql(connection: Connection, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
@@ -191,7 +195,7 @@ def parameters(task: TaskDeclaration, options: Options, host: Host) -> dict[str,
         message = f"is larger than OPSJOBS_MAX_ARGS_BYTES = {limit}"
         raise InvalidArgs(task.name, [{"loc": "meta", "msg": message, "type": "too_large"}])
     cron = {"cron_entry": None, "is_deferred": False}
-    return {"task": task.name, **cron, **columns}
+    return {"task": task.name, "counts_tasks": host.has_schema(TASKS_SCHEMA), **cron, **columns}
 
 
 def unique_lock(unique: Unique) -> dict[str, Any]:

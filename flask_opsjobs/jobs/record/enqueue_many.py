@@ -113,7 +113,7 @@ def _enqueue_many(
             result = EnqueuedMany(_copy(limits, load_for("copy_jobs", common), line, rows))
             if result.count:
                 counted = {**common, "enqueued": result.count}
-                connection.exec_driver_sql(sql.load("count_enqueued"), counted)
+                connection.exec_driver_sql(load_for("count_enqueued", counted), counted)
         else:
             result = _insert_unique(limits, options.unique, common, rows)
     if result.count:

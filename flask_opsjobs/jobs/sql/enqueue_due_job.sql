@@ -8,7 +8,8 @@
 -- need: each parameter costs both sides time. Uses statement_timestamp(), since now() stands still in a
 -- transaction. OFFSET 0 lets the queue be read once. Index: queues_pkey.
 WITH counted AS (
-    INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued) VALUES (statement_timestamp(), %(queue)s, 1)
+    INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued{tasks:, task})
+    VALUES (statement_timestamp(), %(queue)s, 1{tasks:, %(task)s})
 )
 INSERT INTO opsjobs.jobs (task, queue, lane, state, priority, args, meta, tags, max_attempts, timeout_seconds,
     deadline_at, created_at, due_at, dispatch_no, dispatched_at, batch_id{traced:, traceparent, tracestate})

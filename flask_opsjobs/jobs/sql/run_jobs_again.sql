@@ -17,10 +17,10 @@ WITH inserted AS (
     FROM opsjobs.jobs
     WHERE id = ANY (%(ids)s::bigint[]) AND state = ANY (%(sources)s::text[]) AND origin = 'opsjobs'
     ORDER BY id
-    RETURNING id, run_again_from, queue
+    RETURNING id, run_again_from, queue, task
 ), counted AS (
-    INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued)
-    SELECT %(now)s, queue, count(*) FROM inserted GROUP BY queue
+    INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued{tasks:, task})
+    SELECT %(now)s, queue, count(*){tasks:, task} FROM inserted GROUP BY queue{tasks:, task}
 )
 SELECT i.id, i.run_again_from{traced:, old.traceparent, old.tracestate}
 FROM inserted i JOIN opsjobs.jobs old ON old.id = i.run_again_from AND old.origin = 'opsjobs'

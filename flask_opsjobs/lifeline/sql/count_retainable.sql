@@ -6,6 +6,7 @@
 -- jobs_of_run, batches_to_retain, jobs_of_batch, jobs_open_of_batch, signals_to_retain,
 -- escalations_ended, incidents_to_retain, evidence_to_retain,
 -- failure_minutes_to_retain, failure_hours_to_retain, task_ends_to_retain, task_deaths_to_retain,
+-- task_minutes_to_retain, task_hours_by_hour,
 -- failures_to_retain, operations_ended.
 SELECT 'outputs', count(*) FROM opsjobs.outputs o WHERE created_at < %(outputs)s AND NOT EXISTS (
     SELECT FROM opsjobs.jobs j JOIN opsjobs.workflows w ON w.id = j.workflow_id AND w.ended_at IS NULL
@@ -73,6 +74,10 @@ SELECT 'task_ends', count(*) FROM opsjobs.task_ends WHERE quarter < %(task_ends)
 UNION ALL
 SELECT 'task_deaths', count(*) FROM opsjobs.task_deaths WHERE day < %(task_deaths)s
 UNION ALL
+{tasks: SELECT 'task_minutes', count(*) FROM opsjobs.task_minutes WHERE minute < %(task_minutes)s
+UNION ALL
+SELECT 'task_hours', count(*) FROM opsjobs.task_hours WHERE hour > 'epoch' AND hour < %(task_hours)s
+UNION ALL}
 SELECT 'deploys', count(*) FROM opsjobs.deploys d
 WHERE at < %(deploys)s AND id < (SELECT max(id) FROM opsjobs.deploys) AND NOT EXISTS (
     SELECT FROM opsjobs.failures f

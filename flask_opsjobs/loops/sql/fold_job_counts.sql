@@ -1,5 +1,5 @@
--- Adds the oldest %(limit)s counter rows to the sums of their minutes and removes them. Returns of each queue
--- how many jobs were enqueued, for the totals, and how many counter rows it had. A counter row that is not
+-- Adds the oldest %(limit)s counter rows to the sums of their minutes and removes them. Returns of each queue,
+-- task and minute how many jobs were enqueued, and how many counter rows said so. A counter row that is not
 -- committed yet is invisible here, and a later pass folds it, however late its commit is. Only this loop
 -- writes enqueue_counts, so it waits for no other transaction.
 -- Run by the roll_up loop. Index: enqueue_counts_pkey.
@@ -7,7 +7,7 @@ WITH oldest AS MATERIALIZED (
     SELECT ctid FROM opsjobs.job_count_deltas LIMIT %(limit)s FOR UPDATE
 ), gone AS (
     DELETE FROM opsjobs.job_count_deltas d USING oldest WHERE d.ctid = oldest.ctid
-    RETURNING d.at, d.queue, d.enqueued, d.deleted
+    RETURNING d.at, d.queue, d.enqueued, d.deleted{tasks:, d.task}
 ), sums AS (
     INSERT INTO opsjobs.enqueue_counts AS c (minute, queue, enqueued, deleted)
     SELECT greatest(date_trunc('minute', at), 'epoch'), queue, sum(enqueued), sum(deleted)
@@ -16,4 +16,6 @@ WITH oldest AS MATERIALIZED (
         enqueued = c.enqueued + excluded.enqueued,
         deleted = c.deleted + excluded.deleted
 )
-SELECT queue, sum(enqueued)::bigint, count(*) FROM gone GROUP BY queue
+SELECT queue, greatest(date_trunc('minute', at), 'epoch') AS minute, sum(enqueued)::bigint, count(*)
+    {tasks:, task}
+FROM gone GROUP BY queue, minute{tasks:, task}

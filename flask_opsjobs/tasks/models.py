@@ -1,0 +1,99 @@
+"""Maps the tables of numbers per task. Statements append to one; `roll_up` folds it into the others."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Double,
+    Index,
+    Interval,
+    Text,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ..core.db import Base
+
+MOMENT = DateTime(timezone=True)
+_POSITIVE = (
+    "enqueued >= 0 AND finished >= 0 AND failed >= 0 AND canceled >= 0"
+    " AND wait_seconds >= 0 AND run_seconds >= 0"
+)
+
+
+class TaskEndDelta(Base):
+    """How jobs of a task ended by one statement, in one minute and state. Appended; `roll_up` adds them up.
+
+    `waits` (due to start) and `runs` (start to end) are of those whose function returned or failed for good.
+    """
+
+    __tablename__ = "task_end_deltas"
+
+    task: Mapped[str] = mapped_column(Text)
+    minute: Mapped[datetime] = mapped_column(MOMENT)
+    state: Mapped[str] = mapped_column(Text)
+    number: Mapped[int] = mapped_column(BigInteger)
+    waits: Mapped[list[timedelta] | None] = mapped_column(ARRAY(Interval))
+    runs: Mapped[list[timedelta] | None] = mapped_column(ARRAY(Interval))
+    peak_kb: Mapped[int | None] = mapped_column(BigInteger)
+
+    # The ORM demands a key; the table has none.
+    __mapper_args__ = {"primary_key": [task, minute, state]}  # noqa: RUF012
+    __table_args__ = (CheckConstraint("number >= 0", name="positive_check"),)
+
+
+class _Counts:
+    """The columns of both tables of sums.
+
+    `waits` and `runs` are histograms with the bounds of `overview/pace_queries.py`, `wait_seconds` and
+    `run_seconds` the sums of these durations. `peak_kb` is the most memory that the process of a job used.
+    """
+
+    enqueued: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    finished: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    failed: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    canceled: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    waits: Mapped[list[int]] = mapped_column(
+        ARRAY(BigInteger), server_default=text("'{}'::bigint[]")
+    )
+    runs: Mapped[list[int]] = mapped_column(
+        ARRAY(BigInteger), server_default=text("'{}'::bigint[]")
+    )
+    wait_seconds: Mapped[float] = mapped_column(Double, server_default="0")
+    run_seconds: Mapped[float] = mapped_column(Double, server_default="0")
+    longest_wait: Mapped[float | None] = mapped_column(Double)
+    longest_run: Mapped[float | None] = mapped_column(Double)
+    peak_kb: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class TaskMinute(_Counts, Base):
+    """The jobs of a task that were enqueued, and that ended, in a minute. Kept for three days."""
+
+    __tablename__ = "task_minutes"
+
+    task: Mapped[str] = mapped_column(Text, primary_key=True)
+    minute: Mapped[datetime] = mapped_column(MOMENT, primary_key=True)
+
+    __table_args__ = (
+        CheckConstraint(_POSITIVE, name="positive_check"),
+        Index("task_minutes_to_retain", "minute"),
+    )
+
+
+class TaskHour(_Counts, Base):
+    """The same per hour. Retention adds old hours to the one row of their task for 1970-01-01 00:00."""
+
+    __tablename__ = "task_hours"
+
+    task: Mapped[str] = mapped_column(Text, primary_key=True)
+    hour: Mapped[datetime] = mapped_column(MOMENT, primary_key=True)
+
+    __table_args__ = (
+        CheckConstraint(_POSITIVE, name="positive_check"),
+        Index("task_hours_by_hour", "hour"),
+    )
