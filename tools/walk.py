@@ -51,9 +51,9 @@ class Walk:
         """Note what is called here, in every thread."""
         load = sql.load
 
-        def noted_load(name: str) -> str:
+        def noted_load(name: str, **variant: bool) -> str:
             self.statements[name] = None
-            return load(name)
+            return load(name, **variant)
 
         sql.load = noted_load  # type: ignore[assignment]
         threading.setprofile(self._note)

@@ -22,6 +22,8 @@ from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import Pool, QueuePool
 
+from . import sql
+
 SCHEMA = "opsjobs"
 SCHEMA_VERSION = 25
 # A deploy may migrate before or after it replaces the code. So this code runs on the schema before its own,
@@ -215,7 +217,7 @@ def has_schema(connection: Connection | SqlConnection, version: int) -> bool:
         driver = connection.connection.driver_connection
     if _schemas.get(driver, 0) < version:
         with driver.cursor(row_factory=tuple_row) as cursor:
-            found = cursor.execute(f"SELECT max(version) FROM {SCHEMA}.schema_version").fetchone()
+            found = cursor.execute(sql.load("find_schema_version")).fetchone()
         _schemas[driver] = found[0] or 0
     return _schemas[driver] >= version
 

@@ -17,7 +17,7 @@ from ..jobs.lifecycle import FINAL, MANAGED_FINAL, STATES
 from ..lifeline.retention import NUMBER_DAYS
 from ..overview.models import MOST_QUEUE_TOTALS, OTHER_QUEUES
 from ..overview.pace_queries import BOUNDS, add_histograms
-from ..tasks.count import MOST_ENDS, fold_tasks
+from ..tasks.transitions import MOST_ENDS, fold_tasks
 from .loop import IDLE, Loop, Pass, every
 
 _MINUTE = timedelta(minutes=1)

@@ -90,13 +90,13 @@ def find_failures(session: Session, now: datetime) -> Failures:
         return Failures([], Count(0), since)
     many = rows[0].many
     found = [FailureSummary(*row[:-1]) for row in rows]
-    hours = _list_hours(session, [each.id for each in found], since)
+    hours = list_hours_of_failures(session, [each.id for each in found], since)
     worst = [replace(each, hours=hours[each.id]) for each in found]
     number = Count(many, "at_least" if many >= _EXAMINED else "exact")
     return Failures(worst, number, since, list_marks(session, since))
 
 
-def _list_hours(
+def list_hours_of_failures(
     session: Session, failures: Sequence[int], since: datetime
 ) -> Mapping[int, Sequence[int]]:
     """The attempts of each failure by hour."""

@@ -68,12 +68,15 @@ def slow_count(bench: Bench) -> dict[str, dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("statement", sorted({
+ENDING = {
     statement
     for arrow in ARROWS
     if set(arrow.targets) & set(MANAGED_FINAL) and arrow.by != "observer"
     for statement in arrow.made_by
-}))  # fmt: skip
+}
+
+
+@pytest.mark.parametrize("statement", sorted(ENDING))
 def test_each_statement_that_ends_jobs_counts_them(statement: str) -> None:
     assert "opsjobs.task_end_deltas" in sql.load(statement)
 

@@ -74,6 +74,12 @@ def form_of(url: Url, job: Job) -> dict[str, str]:
 NAMES = {"lease_release": "1-1", "delivery_remove": "opsjobs-1-1"}
 
 
+def _name_of(url: Url, job: Job) -> str:
+    if url.kind == "asset":
+        return "opsjobs.css"
+    return NAMES.get(url.endpoint, job.task if url.endpoint.startswith("task") else job.queue)
+
+
 def path_of(url: Url, job: Job) -> str:
     """The URL's path about `job`."""
     values = {
@@ -91,7 +97,7 @@ def path_of(url: Url, job: Job) -> str:
         "<int:preview_id>": "1",
         "<path:rest>": "nothing/here",
         "<version>": versions()["opsjobs.css"],
-        "<path:name>": "opsjobs.css" if url.kind == "asset" else NAMES.get(url.endpoint, job.queue),
+        "<path:name>": _name_of(url, job),
     }
     rule = url.rule
     for part, value in values.items():

@@ -40,6 +40,7 @@ from flask_opsjobs.operations.lifecycle import RESULTS
 from flask_opsjobs.operations.models import Operation, OperationRow
 from flask_opsjobs.overview.models import Depth
 from flask_opsjobs.queues.models import Queue
+from flask_opsjobs.tasks.models import TaskHour, TaskMinute
 from flask_opsjobs.workers.models import Worker
 from flask_opsjobs.workflows.models import EdgeRecord, SignalRecord, StepRecord, WorkflowRecord
 
@@ -631,11 +632,32 @@ def make_counted_failure(
     return failure
 
 
+def make_task_hour(
+    session: Session, task: str, *, minute: datetime | None = None, **values: Any
+) -> None:
+    """What a task did in a minute, and in its hour, flushed: 28 finished in 128 to 256 ms, and 3 failed."""
+    minute = minute or ago(minutes=40).replace(second=0, microsecond=0)
+    counts: dict[str, Any] = {
+        "enqueued": 33,
+        "finished": 28,
+        "failed": 3,
+        "waits": [0, 0, 0, 31],
+        "runs": [0, 0, 0, 0, 0, 0, 0, 0, 31],
+        "longest_run": 0.25,
+        "peak_kb": 90_112,
+    }
+    counts |= values
+    session.add(TaskMinute(task=task, minute=minute, **counts))
+    session.add(TaskHour(task=task, hour=minute.replace(minute=0), **counts))
+    session.flush()
+
+
 def make_numbers_of_task(session: Session, task: str, **values: Any) -> None:
     """Ends of a task in the last hour, and a death for want of memory, flushed."""
     minute = ago(minutes=40).replace(second=0, microsecond=0)
     quarter = minute.replace(minute=minute.minute // 15 * 15)
     session.add(TaskEnd(task=task, quarter=quarter, finished=28, failed=3))
+    make_task_hour(session, task, minute=minute)
     day = minute.replace(hour=0, minute=0)
     death: dict[str, Any] = {"death": "out_of_memory", "number": 2, "peak_kb": 498_000}
     session.add(TaskDeath(task=task, day=day, **death | {"limit_kb": 524_288} | values))

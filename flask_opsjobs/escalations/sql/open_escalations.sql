@@ -17,7 +17,8 @@ WITH wanted AS MATERIALIZED (
     RETURNING id, job_id, incident_id
 ), counted AS (
     INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued{tasks:, task})
-    SELECT %(now)s, 'opsjobs', count(*){tasks:, 'opsjobs.escalate'} FROM opened WHERE job_id IS NOT NULL HAVING count(job_id) > 0
+    SELECT %(now)s, 'opsjobs', count(*){tasks:, 'opsjobs.escalate'}
+    FROM opened WHERE job_id IS NOT NULL HAVING count(job_id) > 0
 ), enqueued AS (
     INSERT INTO opsjobs.jobs (id, task, queue, lane, state, priority, args, meta, tags, max_attempts,
         timeout_seconds, deadline_at, created_at, due_at{traced:, traceparent, tracestate})

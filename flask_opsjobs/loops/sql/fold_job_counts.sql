@@ -1,7 +1,7 @@
--- Adds the oldest %(limit)s counter rows to the sums of their minutes and removes them. Returns of each queue,
--- task and minute how many jobs were enqueued, and how many counter rows said so. A counter row that is not
--- committed yet is invisible here, and a later pass folds it, however late its commit is. Only this loop
--- writes enqueue_counts, so it waits for no other transaction.
+-- Adds the oldest %(limit)s counter rows to the sums of their minutes and removes them. Returns of each
+-- queue, task and minute how many jobs were enqueued, and how many counter rows said so. A counter row that
+-- is not committed yet is invisible here, and a later pass folds it, however late its commit is. Only this
+-- loop writes enqueue_counts, so it waits for no other transaction.
 -- Run by the roll_up loop. Index: enqueue_counts_pkey.
 WITH oldest AS MATERIALIZED (
     SELECT ctid FROM opsjobs.job_count_deltas LIMIT %(limit)s FOR UPDATE

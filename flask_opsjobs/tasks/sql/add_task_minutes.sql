@@ -1,5 +1,6 @@
--- Adds to the minutes of tasks; %(rows)s is a JSON array of what is added. Only the roll_up loop and retention
--- write them, the loop in the transaction that removes the appended rows, so that each is added once.
+-- Adds to the minutes of tasks; %(rows)s is a JSON array of what is added. Only the roll_up loop and
+-- retention write them, the loop in the transaction that removes the appended rows, so that each is added
+-- once.
 -- Run by the roll_up loop. Index: task_minutes_pkey.
 INSERT INTO opsjobs.task_minutes AS t (task, minute, enqueued, finished, failed, canceled, waits, runs,
     wait_seconds, run_seconds, longest_wait, longest_run, peak_kb)

@@ -13,7 +13,10 @@ from ...overview.pace_queries import Pace, PaceStep
 # In units of the drawing. The labels are to the right of the plot and below it.
 WIDTH, _TOP, _BOTTOM = 256.0, 8.0, 104.0
 _NICE = (1, 2, 4, 6, 8, 10)
-_AXIS = {"hour": timedelta(minutes=15), "day": timedelta(hours=6)}
+_AXIS = {"hour": timedelta(minutes=15), "day": timedelta(hours=6), "month": timedelta(days=10)}
+# A version at a flag takes about so much width; nearer flags go without.
+_FLAG_WIDTH = 62.0
+_LONGEST_VERSION = 12
 # The width that a label needs; the last one before `now` needs more.
 _LABEL, _LAST_LABEL = 26.0, 40.0
 
@@ -34,7 +37,7 @@ class Flag:
 class Chart:
     """One chart. `value` and `says` are shown above it; `finding` describes it for screen readers.
 
-    `context` are grey bars behind the others.
+    `context` are grey bars behind the others, `ghost` is a thin line of the same steps a day before.
     """
 
     key: str
@@ -50,6 +53,7 @@ class Chart:
     second: str = ""
     bars: str = ""
     context: str = ""
+    ghost: str = ""
     dot: tuple[float, float] | None = None
     flags: Sequence[Flag] = ()
 
@@ -63,6 +67,27 @@ def place_deploys(
     return [(x, mark) for x, mark in placed if 0 <= x <= width]
 
 
+def make_flags(marks: Sequence[DeployMark], start: datetime, window: timedelta) -> Sequence[Flag]:
+    """The deploys in the window, the newest first; a label only where there is room for it."""
+    flags: list[Flag] = []
+    room = WIDTH
+    shown = place_deploys(marks, start, window, WIDTH)
+    for number, (x, mark) in enumerate(shown):
+        is_right = x > WIDTH - _FLAG_WIDTH
+        # A label on the left must end where the next older flag stands.
+        older = shown[number + 1][0] if number + 1 < len(shown) else 0.0
+        has_room = older <= x - _FLAG_WIDTH and x <= room if is_right else x + _FLAG_WIDTH <= room
+        label = _short_version(mark.version) if has_room else ""
+        if has_room:
+            room = x - _FLAG_WIDTH if is_right else x
+        flags.append(Flag(round(x, 1), mark.version, label, is_right))
+    return flags
+
+
+def _short_version(version: str) -> str:
+    return version if len(version) <= _LONGEST_VERSION else f"{version[: _LONGEST_VERSION - 1]}…"
+
+
 def make_charts(pace: Pace) -> list[Chart]:
     """Throughput, failures, run time and depth."""
     steps = pace.steps
@@ -74,18 +99,26 @@ def make_charts(pace: Pace) -> list[Chart]:
         rate_chart(
             pace, "failed", "Failures", "failed a minute", [s.failed for s in steps], bars=True
         ),
-        _run_time(pace),
+        run_time_chart(pace),
         _depth(pace, [step.due for step in steps], is_capped),
     ]
 
 
 def rate_chart(
-    pace: Pace, key: str, title: str, what: str, values: Values, *, bars: bool = False
+    pace: Pace,
+    key: str,
+    title: str,
+    what: str,
+    values: Values,
+    *,
+    bars: bool = False,
+    ghost: Values = (),
 ) -> Chart:
     """A rate over the window of `pace`. A value of None means that nobody counted this step."""
     first, last = _ends(values)
     finding = _finding(pace, f"Jobs that {what}", values, short)
-    scale = Scale.of(values)
+    scale = Scale.of([*values, *ghost])
+    scale = Scale(scale.top, len(values))
     return Chart(
         key,
         title,
@@ -98,11 +131,31 @@ def rate_chart(
         area="" if bars else scale.area(values),
         trace="" if bars else scale.trace(values),
         bars=scale.bars(values) if bars else "",
+        ghost=scale.trace(ghost),
         dot=None if bars else scale.dot(values),
     )
 
 
-def _run_time(pace: Pace) -> Chart:
+def wait_chart(pace: Pace) -> Chart:
+    """The wait that 95 of 100 jobs did not exceed, from due to started."""
+    values = [step.wait for step in pace.steps]
+    scale = Scale.of(values)
+    return Chart(
+        "wait",
+        "Wait",
+        _or_dash(_latest(values), seconds),
+        "p95, from due to started",
+        _finding(pace, "The wait that 95 of 100 jobs did not exceed", values, seconds),
+        scale.grid(seconds),
+        _ticks(pace),
+        find_gaps([step.finished for step in pace.steps]),
+        trace=scale.trace(values),
+        dot=scale.dot(values),
+    )
+
+
+def run_time_chart(pace: Pace) -> Chart:
+    """The median and the 95th percentile of run times."""
     medians, highs = [s.median for s in pace.steps], [s.p95 for s in pace.steps]
     last, high = _latest(medians), _latest(highs)
     says = "median" if high is None else f"median, p95 {seconds(high)}, dashed"
@@ -239,15 +292,20 @@ def _ticks(pace: Pace) -> list[tuple[float, str, datetime | str]]:
     while at < first + span:
         x = (at - first) / span * WIDTH
         if x <= WIDTH - _LAST_LABEL:
-            ticks.append((round(x, 1), "start" if x < _LABEL / 2 else "middle", at))
+            label = f"{at:%-d %b}" if pace.window == "month" else at
+            ticks.append((round(x, 1), "start" if x < _LABEL / 2 else "middle", label))
         at += every
     return [*ticks, (WIDTH, "end", "now")]
 
 
 # --- in words
 
-_OVER = {"hour": "over the last hour", "day": "over the last day"}
-_AGO = {"hour": "an hour ago", "day": "a day ago"}
+_OVER = {
+    "hour": "over the last hour",
+    "day": "over the last day",
+    "month": "over the last 30 days",
+}
+_AGO = {"hour": "an hour ago", "day": "a day ago", "month": "30 days ago"}
 
 
 def _finding(pace: Pace, what: str, values: Values, words: Callable[[float], str]) -> str:

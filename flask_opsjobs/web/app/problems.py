@@ -187,6 +187,16 @@ def no_such_queue(name: str) -> Problem:
     )
 
 
+def no_such_task(name: str) -> Problem:
+    """No task is known by this name."""
+    return Problem(
+        404,
+        "No such task",
+        f"This code declares no task {name[:60]}, and none of its jobs was counted lately.",
+        "Look for it among all tasks.",
+    )
+
+
 def no_such_redis(number: int) -> Problem:
     """The bridge reads no Redis of this number."""
     return Problem(

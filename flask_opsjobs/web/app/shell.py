@@ -44,6 +44,7 @@ class NavigationItem:
 NAVIGATION = (
     NavigationItem("overview", "Overview", "overview.view", "o"),
     NavigationItem("jobs", "Jobs", "jobs.view", "j"),
+    NavigationItem("tasks", "Tasks", "tasks.view", "k"),
     NavigationItem("queues", "Queues", "queues.view", "q"),
     NavigationItem("workers", "Workers", "workers.view", "w"),
     NavigationItem("workflows", "Workflows", "workflows.view", "f"),

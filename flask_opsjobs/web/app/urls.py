@@ -33,6 +33,7 @@ from ..operations import draft
 from ..operations import view as operations
 from ..overview import view as overview
 from ..queues import view as queues
+from ..tasks import view as tasks
 from ..workers import view as workers
 from ..workflows import compare, signals
 from ..workflows import view as workflows
@@ -104,6 +105,11 @@ URLS = (
     Url("/jobs/<job_id>/raw", "job_raw", job.raw, "page", "jobs.view"),
     *_actions_on_picked("/jobs", actions_of("job")),
     *_actions_of("job", "/jobs/<job_id>", actions.on_id),
+    Url("/tasks", "tasks", tasks.page, "page", "tasks.view"),
+    Url("/tasks/<path:name>", "task", tasks.task_page, "page", "tasks.view"),
+    # A task may be called live, as a queue may.
+    Url("/live/tasks", "tasks_live", tasks.live, "fragment", "tasks.view"),
+    Url("/live/tasks/<path:name>", "task_live", tasks.task_live, "fragment", "tasks.view"),
     Url("/queues", "queues", queues.page, "page", "queues.view"),
     Url("/queues/<path:name>", "queue", queues.queue_page, "page", "queues.view"),
     # A queue may be called live: what refreshes does not lie below its name.

@@ -7,13 +7,10 @@ from datetime import datetime, timedelta
 
 from ...core.words import counted
 from ...failures.queries import DAY, MONTH, QUARTER, DeployMark, Ends, floor
-from ..app.charts import WIDTH, Chart, Flag, Scale, find_gaps, place_deploys, short
+from ..app.charts import WIDTH, Chart, Scale, find_gaps, make_flags, short
 
 _QUARTERS = DAY // QUARTER
 _DAYS = MONTH // DAY
-# A version at a flag takes about so much width; nearer flags go without.
-_FLAG_WIDTH = 62.0
-_LONGEST_VERSION = 12
 # Counting may be so far behind; what is later is not counted.
 _MOST_LAG = timedelta(minutes=4)
 
@@ -63,7 +60,7 @@ def draw_day(
         find_gaps(red),
         bars=scale.bars(red),
         context=scale.bars(grey),
-        flags=_flags(marks, start, DAY),
+        flags=make_flags(marks, start, DAY),
     )
 
 
@@ -91,7 +88,7 @@ def draw_month(failed: Mapping[datetime, int], marks: Sequence[DeployMark], now:
         [*ticks, (WIDTH, "end", "today")],
         (),
         bars=scale.bars(values),
-        flags=_flags(marks, start, MONTH),
+        flags=make_flags(marks, start, MONTH),
     )
 
 
@@ -106,27 +103,6 @@ def _known(
     if until is not None and now - until < _MOST_LAG:
         until = now
     return [found.get(at, None if until is None or at >= until else 0) for at in steps]
-
-
-def _flags(marks: Sequence[DeployMark], start: datetime, window: timedelta) -> Sequence[Flag]:
-    """The deploys in the window, the newest first; a label only where there is room for it."""
-    flags: list[Flag] = []
-    room = WIDTH
-    shown = place_deploys(marks, start, window, WIDTH)
-    for number, (x, mark) in enumerate(shown):
-        is_right = x > WIDTH - _FLAG_WIDTH
-        # A label on the left must end where the next older flag stands.
-        older = shown[number + 1][0] if number + 1 < len(shown) else 0.0
-        has_room = older <= x - _FLAG_WIDTH and x <= room if is_right else x + _FLAG_WIDTH <= room
-        label = _shorten(mark.version) if has_room else ""
-        if has_room:
-            room = x - _FLAG_WIDTH if is_right else x
-        flags.append(Flag(round(x, 1), mark.version, label, is_right))
-    return flags
-
-
-def _shorten(version: str) -> str:
-    return version if len(version) <= _LONGEST_VERSION else f"{version[: _LONGEST_VERSION - 1]}…"
 
 
 def _finding(number: int, when: str, marks: Sequence[DeployMark], start: datetime) -> str:

@@ -1,0 +1,198 @@
+"""Reads the numbers of tasks: of a span of hours, beside the same hours before, and step by step."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from ..core import sql
+from ..failures.queries import floor
+from ..jobs.models import Job
+from ..jobs.search.filter import JobFilter
+from ..jobs.search.index_scan import Range, scan_index
+from ..overview.pace_queries import add_histograms, quantile
+from .models import TaskHour, TaskMinute
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+# So many tasks are read at most. What is more is said.
+MOST_TASKS = 5_000
+# Hours are kept one by one for so long.
+MOST_HOURS = timedelta(days=60)
+# Jobs that have not ended are looked for among so many of the newest ones of a task.
+MOST_LOOKED_AT = 5_000
+MOST_KINDS = 10
+
+
+@dataclass(frozen=True)
+class TaskNumbers:
+    """What happened to jobs of a task in a span of time. `waits` and `runs` are histograms.
+
+    `longest_run` is in seconds. `peak_kb` is None while no process told the memory that it used.
+    """
+
+    task: str
+    enqueued: int = 0
+    finished: int = 0
+    failed: int = 0
+    canceled: int = 0
+    waits: Sequence[int] = ()
+    runs: Sequence[int] = ()
+    longest_run: float | None = None
+    peak_kb: int | None = None
+
+    @property
+    def ended(self) -> int:
+        """How many jobs ended."""
+        return self.finished + self.failed + self.canceled
+
+    @property
+    def failed_share(self) -> float | None:
+        """Which part of the jobs that finished or failed did fail; None when there were none."""
+        judged = self.finished + self.failed
+        return self.failed / judged if judged else None
+
+    @property
+    def median(self) -> float | None:
+        """The median run time in seconds, right to within a factor of two; None without runs."""
+        return quantile(self.runs, 0.5)
+
+    @property
+    def p95(self) -> float | None:
+        """The run time in seconds that 95 of 100 runs did not exceed, as exact as the median."""
+        value = quantile(self.runs, 0.95)
+        # It is never above the longest run, which is known exactly.
+        return value if value is None or self.longest_run is None else min(value, self.longest_run)
+
+    @property
+    def wait(self) -> float | None:
+        """The wait in seconds, from due to started, that 95 of 100 jobs did not exceed."""
+        return quantile(self.waits, 0.95)
+
+
+@dataclass(frozen=True)
+class TaskStep:
+    """A step of a chart: what ended in it. Durations are in seconds; None when nothing ended."""
+
+    start: datetime
+    ended: int
+    failed: int
+    median: float | None
+    p95: float | None
+    wait: float | None
+
+
+@dataclass(frozen=True)
+class LiveJobs:
+    """Jobs of a task in one state, queue and limiter that have not ended, and the first due time of them."""
+
+    state: str
+    queue: str
+    limiter: str | None
+    number: int
+    first_due: datetime
+
+
+def list_numbers(session: Session, start: datetime, end: datetime) -> Mapping[str, TaskNumbers]:
+    """The numbers of all tasks from one full hour until before another, by name, at most `MOST_TASKS`."""
+    params = {"start": start, "end": end, "limit": MOST_TASKS}
+    rows = session.connection().exec_driver_sql(sql.load("sum_hours_of_tasks"), params)
+    return {row[0]: TaskNumbers(*row) for row in rows}
+
+
+def list_task_hours(
+    session: Session, tasks: Collection[str], start: datetime, end: datetime
+) -> Mapping[str, Mapping[datetime, TaskStep]]:
+    """The hours of these tasks from `start` until before `end`, without empty ones."""
+    hours = _steps_of(TaskHour, TaskHour.hour, tasks, start, end)
+    found: dict[str, dict[datetime, TaskStep]] = {task: {} for task in tasks}
+    for task, at, *counts in session.execute(hours):
+        found[task][at.astimezone(UTC)] = _step(at.astimezone(UTC), [counts])
+    return found
+
+
+def list_task_steps(
+    session: Session, task: str, start: datetime, end: datetime, step: timedelta
+) -> Mapping[datetime, TaskStep]:
+    """The steps of a task from `start` until before `end`, without empty ones.
+
+    From minutes for steps below an hour, which are kept for three days, else from hours.
+    """
+    model: Any = TaskMinute if step < HOUR else TaskHour
+    at = TaskMinute.minute if step < HOUR else TaskHour.hour
+    grouped: dict[datetime, list[Any]] = defaultdict(list)
+    for _, moment, *counts in session.execute(_steps_of(model, at, [task], start, end)):
+        grouped[floor(moment, step)].append(counts)
+    return {begin: _step(begin, rows) for begin, rows in grouped.items()}
+
+
+def find_numbers(session: Session, task: str, start: datetime, end: datetime) -> TaskNumbers:
+    """The numbers of one task from one full hour until before another."""
+    columns = [getattr(TaskHour, name) for name in TaskNumbers.__annotations__]
+    mine = select(*columns).where(
+        TaskHour.task == task, TaskHour.hour >= start, TaskHour.hour < end
+    )
+    rows = [TaskNumbers(*row) for row in session.execute(mine)]
+    return TaskNumbers(
+        task,
+        enqueued=sum(row.enqueued for row in rows),
+        finished=sum(row.finished for row in rows),
+        failed=sum(row.failed for row in rows),
+        canceled=sum(row.canceled for row in rows),
+        waits=add_histograms(row.waits for row in rows),
+        runs=add_histograms(row.runs for row in rows),
+        longest_run=max((row.longest_run or 0.0 for row in rows), default=None) or None,
+        peak_kb=max((row.peak_kb or 0 for row in rows), default=None) or None,
+    )
+
+
+def find_begin(session: Session, task: str | None = None) -> datetime | None:
+    """The first hour that is kept one by one, of a task or of all; None when nothing is counted yet."""
+    hours = select(TaskHour.hour).where(TaskHour.hour > datetime(1970, 1, 1, tzinfo=UTC))
+    if task is not None:
+        hours = hours.where(TaskHour.task == task)
+    return session.scalars(hours.order_by(TaskHour.hour).limit(1)).first()
+
+
+def list_live(session: Session, task: str) -> Sequence[LiveJobs]:
+    """The jobs of a task that have not ended, among its newest `MOST_LOOKED_AT`; most of a kind first."""
+    newest = scan_index(
+        select(Job.state, Job.queue, Job.limiter, Job.due_at, Job.ended_at),
+        JobFilter(task=task),
+        Range(),
+    )
+    seen = newest.limit(MOST_LOOKED_AT).subquery().c
+    kinds = (
+        select(seen.state, seen.queue, seen.limiter, func.count(), func.min(seen.due_at))
+        .where(seen.ended_at.is_(None))
+        .group_by(seen.state, seen.queue, seen.limiter)
+        .order_by(func.count().desc(), seen.state, seen.queue)
+        .limit(MOST_KINDS)
+    )
+    return [LiveJobs(*row) for row in session.execute(kinds)]
+
+
+def _steps_of(model: Any, at: Any, tasks: Collection[str], start: datetime, end: datetime) -> Any:
+    counts = (model.finished, model.failed, model.canceled, model.waits, model.runs)
+    return (
+        select(model.task, at, *counts)
+        .where(model.task.in_(tasks), at >= start, at < end)
+        .order_by(model.task, at)
+    )
+
+
+def _step(start: datetime, rows: Sequence[Any]) -> TaskStep:
+    runs = add_histograms(row[4] for row in rows)
+    return TaskStep(
+        start,
+        ended=sum(sum(row[:3]) for row in rows),
+        failed=sum(row[1] for row in rows),
+        median=quantile(runs, 0.5),
+        p95=quantile(runs, 0.95),
+        wait=quantile(add_histograms(row[3] for row in rows), 0.95),
+    )

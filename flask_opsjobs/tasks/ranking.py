@@ -1,0 +1,111 @@
+"""Lists tasks with their numbers beside the same hours before, in any order; the worst change is first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from ..failures.queries import floor
+from .change import TaskChange, find_change
+from .queries import DAY, HOUR, MOST_TASKS, TaskNumbers, find_numbers, list_numbers
+
+# What is compared, and how many days before.
+AGAINST = {"yesterday": 1, "week": 7}
+_SAYS = {"yesterday": "yesterday", "week": "a week before"}
+# The last two hours are recent: what fails now is not hidden by the hours before.
+_RECENT = 2 * HOUR
+
+
+@dataclass(frozen=True)
+class Hours:
+    """The full hours that are shown, and those that they are compared with, which say when in `then`.
+
+    The last hour is the current one, so its numbers still grow.
+    """
+
+    start: datetime
+    end: datetime
+    shift: timedelta
+    then: str
+
+    @classmethod
+    def until(cls, now: datetime, span: timedelta, against: str) -> Hours:
+        """The hours of the last `span`, and those one or seven days before, or as many days as `span` has."""
+        end = floor(now, HOUR) + HOUR
+        hours = max(HOUR, -(-span // HOUR) * HOUR)
+        days = max(AGAINST[against], -(-hours // DAY))
+        then = _SAYS[against] if days == AGAINST[against] else f"{days} days before"
+        return cls(end - hours, end, days * DAY, then)
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """A task with its numbers, those of the hours that it is compared with, and its worst change."""
+
+    now: TaskNumbers
+    before: TaskNumbers | None
+    change: TaskChange
+
+    @property
+    def task(self) -> str:
+        """Its name."""
+        return self.now.task
+
+
+# By the word in the address: the value of a row; the order begins with the largest, and with the first name.
+ORDERS: Mapping[str, Callable[[TaskRow], Any]] = {
+    "change": lambda row: row.change.rank,
+    "task": lambda row: row.task,
+    "enqueued": lambda row: row.now.enqueued,
+    "ended": lambda row: row.now.ended,
+    "failed": lambda row: row.now.failed_share,
+    "median": lambda row: row.now.median,
+    "p95": lambda row: row.now.p95,
+    "longest": lambda row: row.now.longest_run,
+    "wait": lambda row: row.now.wait,
+    "memory": lambda row: row.now.peak_kb,
+}
+
+
+def rank_tasks(session: Session, hours: Hours, order: str = "change") -> Sequence[TaskRow]:
+    """All tasks of which a job was enqueued or ended in these hours, or in those before, in an order.
+
+    At most `MOST_TASKS`. A minus before the order turns it around. What is not known comes last.
+    """
+    now = list_numbers(session, hours.start, hours.end)
+    before = list_numbers(session, hours.start - hours.shift, hours.end - hours.shift)
+    recent = list_numbers(session, hours.end - _RECENT, hours.end)
+    rows = [
+        _row(now.get(task, TaskNumbers(task)), before.get(task), recent.get(task), hours)
+        for task in sorted({*now, *before})[:MOST_TASKS]
+    ]
+    return sort_rows(rows, order)
+
+
+def find_row(session: Session, task: str, hours: Hours) -> TaskRow:
+    """One task with its numbers in these hours."""
+    now = find_numbers(session, task, hours.start, hours.end)
+    before = find_numbers(session, task, hours.start - hours.shift, hours.end - hours.shift)
+    recent = find_numbers(session, task, hours.end - _RECENT, hours.end)
+    return _row(now, before if before.enqueued or before.ended else None, recent, hours)
+
+
+def _row(
+    now: TaskNumbers, before: TaskNumbers | None, recent: TaskNumbers | None, hours: Hours
+) -> TaskRow:
+    return TaskRow(now, before, find_change(now, before, recent, hours.then))
+
+
+def sort_rows(rows: Sequence[TaskRow], order: str) -> Sequence[TaskRow]:
+    """The rows in an order of `ORDERS`, turned around after a minus; equal ones by jobs, then by name."""
+    name = order.removeprefix("-")
+    value = ORDERS[name]
+    known = sorted(rows, key=lambda row: (-row.now.ended, row.task))
+    is_falling = (name != "task") != order.startswith("-")
+    unknown = [row for row in known if value(row) is None]
+    known = [row for row in known if value(row) is not None]
+    return [*sorted(known, key=value, reverse=is_falling), *unknown]

@@ -1,0 +1,1 @@
+"""Shows the numbers of all tasks, and the page of one."""

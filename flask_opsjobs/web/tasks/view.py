@@ -1,0 +1,275 @@
+"""Shows the list of tasks, the worst change first, and the page of one task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+
+from flask import Response, request, url_for
+from markupsafe import Markup
+from sqlalchemy.orm import Session
+
+from ...core.db import TASKS_SCHEMA
+from ...core.display import Display
+from ...core.reading import Reading
+from ...cron.queries import list_entries
+from ...failures.queries import DeployMark, floor, list_deaths, list_marks, page_of_failures
+from ...jobs.lifecycle import DEATHS
+from ...jobs.record.declaration import TaskDeclaration
+from ...lifeline.loop_runs import find_loop
+from ...overview.failure_queries import HOURS, list_hours_of_failures
+from ...tasks.change import say_kb, say_share
+from ...tasks.queries import DAY, HOUR, MOST_LOOKED_AT, TaskStep, list_live, list_task_hours
+from ...tasks.ranking import AGAINST, ORDERS, Hours, TaskRow, find_row, rank_tasks
+from ..app import access, pages, problems
+from ..app.charts import seconds
+from ..app.deaths import say_death, say_memory
+from ..app.host import host, reading
+from ..overview.trend_svg import draw_trend
+from .steps import WINDOWS, draw_window, read_window
+
+# So many rows a page.
+_ROWS = 50
+_LONGEST_SEARCH = 200
+_MOST_FAILURES = 10
+_MOMENTS = 6
+# The columns that can be sorted by, after the one of the name: word in the address, head, is a number.
+COLUMNS = (
+    ("change", "Change", False),
+    ("enqueued", "Enqueued", True),
+    ("ended", "Ended", True),
+    ("failed", "Failed", True),
+    ("median", "Median", True),
+    ("p95", "p95", True),
+    ("longest", "Longest", True),
+    ("wait", "Wait p95", True),
+    ("memory", "Memory", True),
+)
+# The loop that folds the numbers.
+_COUNTER = "roll_up"
+
+
+def page() -> Response:
+    """The document of all tasks."""
+    query = _read_query()
+    made, now = _all(query)
+    return pages.page("tasks/page.html", "tasks", "Tasks", now, live=made, query=query)
+
+
+def live() -> Response:
+    """The fragment of it that refreshes."""
+    return pages.fragment(_all(_read_query())[0])
+
+
+def task_page(name: str) -> Response:
+    """The document of one task."""
+    query = _read_window()
+    with reading() as read:
+        made = _one(read, name, query.get("window", "day"))
+    return pages.page("task/page.html", "tasks", name, read.now, live=made, query=query, name=name)
+
+
+def task_live(name: str) -> Response:
+    """The fragment of it that refreshes."""
+    with reading() as read:
+        made = _one(read, name, _read_window().get("window", "day"))
+    return pages.fragment(made)
+
+
+# --- the list
+
+
+def _read_query() -> Mapping[str, str]:
+    """The order, what it is compared with, a part of the names, and where the page begins."""
+    query = {}
+    for name, allowed in (
+        ("sort", [*ORDERS, *(f"-{one}" for one in ORDERS)]),
+        ("against", AGAINST),
+    ):
+        if value := request.args.get(name):
+            if value not in allowed:
+                raise problems.unreadable(
+                    f"{name}: {value[:40]!r} is not one of {', '.join(allowed)}"
+                )
+            query[name] = value
+    if text := request.args.get("find", "").strip():
+        if len(text) > _LONGEST_SEARCH or "\0" in text:
+            raise problems.unreadable(f"find: a name has at most {_LONGEST_SEARCH} characters.")
+        query["find"] = text
+    if start := request.args.get("after"):
+        if not (start.isascii() and start.isdigit() and len(start) < 6):
+            raise problems.unreadable(f"after: {start[:40]!r} is no number of rows.")
+        query["after"] = start
+    return query
+
+
+def _all(query: Mapping[str, str]) -> tuple[Markup, datetime]:
+    order, against = query.get("sort", "change"), query.get("against", "yesterday")
+    with reading() as read:
+        hours = Hours.until(read.now, DAY, against)
+        is_there = host().has_schema(TASKS_SCHEMA)
+        rows = rank_tasks(read.session, hours, order) if is_there else ()
+        found = [row for row in rows if query.get("find", "").lower() in row.task.lower()]
+        after = int(query.get("after", "0"))
+        shown = found[after : after + _ROWS]
+        marks = _marks(read.session, hours.start) if shown else ()
+        names = [row.task for row in shown]
+        trends = list_task_hours(read.session, names, hours.start, hours.end) if shown else {}
+        counter = find_loop(read.session, read.now, _COUNTER)
+    return pages.part(
+        "tasks/_live.html",
+        read.now,
+        rows=shown,
+        found=len(found),
+        worse=[row for row in rows if row.change.is_worse],
+        number=len(rows),
+        after=after,
+        is_last=after + _ROWS >= len(found),
+        most=_ROWS,
+        order=order,
+        columns=COLUMNS,
+        against=against,
+        hours=hours,
+        query=query,
+        link_with=partial(_link_with, query),
+        trend_of=partial(_trend_of, trends, hours, marks),
+        queue_of=_queue_of,
+        counter=counter,
+        is_there=is_there,
+        seconds=seconds,
+        say_share=say_share,
+        say_kb=say_kb,
+    ), read.now
+
+
+def _link_with(query: Mapping[str, str], **changes: str | None) -> str:
+    """The address of this list with some words changed; it begins with the first row."""
+    values: dict[str, str | None] = {**query, "after": None, **changes}
+    return url_for("opsjobs.tasks", **values)  # type: ignore[arg-type]
+
+
+def _trend_of(
+    trends: Mapping[str, Mapping[datetime, TaskStep]],
+    hours: Hours,
+    marks: Sequence[DeployMark],
+    row: TaskRow,
+) -> Markup:
+    steps = trends.get(row.task, {})
+    moments = [hours.start + at * HOUR for at in range((hours.end - hours.start) // HOUR)]
+    ended = [steps[at].ended if at in steps else 0 for at in moments]
+    failed = [steps[at].failed if at in steps else 0 for at in moments]
+    return draw_trend(ended, "job", hours.start, marks, failed)
+
+
+def _queue_of(task: str) -> str | None:
+    """The queue that the task declares here; None for a task that this code does not know."""
+    declared = host().performable.get(task)
+    return declared.declared.queue if declared else None
+
+
+def _marks(session: Session, since: datetime) -> Sequence[DeployMark]:
+    display = Display(host().display, may_see=True)
+    return [
+        replace(mark, version=display.clean(mark.version)) for mark in list_marks(session, since)
+    ]
+
+
+# --- one
+
+
+def _read_window() -> Mapping[str, str]:
+    asked = request.args.get("window", "")
+    return {"window": asked} if asked in WINDOWS else {}
+
+
+def _one(read: Reading, task: str, window: str) -> Markup:
+    session, declared = read.session, host().performable.get(task)
+    is_there = host().has_schema(TASKS_SCHEMA)
+    hours = Hours.until(read.now, DAY, "yesterday")
+    row = find_row(session, task, hours) if is_there else None
+    live = list_live(session, task)
+    is_known = declared or live or (row and (row.now.enqueued or row.now.ended or row.before))
+    if not is_known:
+        raise problems.no_such_task(task)
+    seen = read_window(session, task, window, read.now) if is_there else None
+    charts = draw_window(seen, _marks(session, seen.start)) if seen else ()
+    steps = seen.pace.steps if seen else ()
+    since = floor(read.now, HOUR) - (HOURS - 1) * HOUR
+    failures = [
+        failure
+        for state in ("open", "ignored")
+        for failure in page_of_failures(session, state, task=task).rows
+        if failure.last_at >= since
+    ][:_MOST_FAILURES]
+    return pages.part(
+        "task/_live.html",
+        read.now,
+        task=task,
+        row=row,
+        hours=hours,
+        live=live,
+        most_looked_at=MOST_LOOKED_AT,
+        window=window,
+        windows=WINDOWS,
+        charts=charts,
+        has_ghost=any(chart.ghost for chart in charts),
+        moments=steps[
+            len(steps) % max(1, len(steps) // _MOMENTS) :: max(1, len(steps) // _MOMENTS)
+        ],
+        failures=failures,
+        failure_hours=list_hours_of_failures(session, [one.id for one in failures], since),
+        since=since,
+        marks=_marks(session, since),
+        draw_trend=draw_trend,
+        declared=declared,
+        about=_declared_lines(declared) if declared else (),
+        entries=[one.name for one in list_entries(session) if one.task == task],
+        deaths=list_deaths(session, task, read.now - timedelta(days=30)),
+        meanings_of_deaths=DEATHS,
+        say_death=say_death,
+        int=int,
+        say_memory=say_memory,
+        counter=find_loop(session, read.now, _COUNTER),
+        is_there=is_there,
+        may_search=access.may("jobs.view"),
+        seconds=seconds,
+        say_share=say_share,
+        say_kb=say_kb,
+    )
+
+
+def _declared_lines(task: TaskDeclaration) -> Sequence[tuple[str, str]]:
+    """The options as declared: name and value in words."""
+    options = task.declared
+    lines = [
+        ("Function", f"{task.function.__module__}.{task.function.__qualname__}"),
+        ("Attempts", f"{options.max_attempts}, backoff {_say_backoff(task)}"),
+        ("Time limit", f"{options.timeout} s" if options.timeout else "none"),
+        ("Priority", str(options.priority)),
+    ]
+    if options.deadline is not None:
+        lines.append(("Deadline", f"{options.deadline.total_seconds():g} s after it is due"))
+    if options.unique is not None:
+        lines.append(("Unique", _say_unique(task)))
+    if task.redact:
+        lines.append(("Redacted", ", ".join(sorted(task.redact))))
+    return lines
+
+
+def _say_backoff(task: TaskDeclaration) -> str:
+    if task.backoff is None:
+        return "from 15 s, doubled each time"
+    return "by a function" if callable(task.backoff) else f"{task.backoff} s"
+
+
+def _say_unique(task: TaskDeclaration) -> str:
+    unique = task.declared.unique
+    assert unique is not None
+    by = (
+        "by a function"
+        if unique.key
+        else "by " + (", ".join(unique.by) if unique.by else "all arguments")
+    )
+    return f"{by}, {f'within {unique.within}' if unique.within else f'until {unique.until}'}"

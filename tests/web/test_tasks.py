@@ -1,0 +1,185 @@
+"""The list of tasks, in any order and the worst change first, and the page of one task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from flask_opsjobs import Limit, OpsJobs, Unique
+from tests.web.conftest import Access
+from tests.web.every import soup
+from tests.web.rows import (
+    ago,
+    make_attempt,
+    make_counted_failure,
+    make_deploy,
+    make_job,
+    make_loops,
+    make_task_hour,
+)
+
+Get = Callable[..., Any]
+
+
+def _words(found: Any) -> str:
+    return " ".join(found.get_text(" ").split())
+
+
+def _rows(get: Get, query: str = "") -> list[str]:
+    page = soup(get(f"/tasks{query}").text)
+    return [_words(row) for row in page.select("tr[data-row]")]
+
+
+def _names(get: Get, query: str = "") -> list[str]:
+    return [row.split()[0] for row in _rows(get, query)]
+
+
+def _yesterday(session: Session, task: str, **values: Any) -> None:
+    minute = (ago(minutes=40) - timedelta(days=1)).replace(second=0, microsecond=0)
+    make_task_hour(session, task, minute=minute, **values)
+
+
+def test_the_worst_change_comes_first(get: Get, session: Session) -> None:
+    make_loops(session)
+    slow: dict[str, Any] = {"runs": [0] * 11 + [31], "longest_run": 1.9}
+    make_task_hour(session, "slow", **slow)
+    _yesterday(session, "slow")
+    make_task_hour(session, "broken", finished=1, failed=30)
+    _yesterday(session, "broken", failed=0)
+    make_task_hour(session, "large", peak_kb=400_000)
+    _yesterday(session, "large")
+    for task in ("same", "better"):
+        make_task_hour(session, task)
+    _yesterday(session, "same")
+    _yesterday(session, "better", finished=10, failed=21)
+    make_task_hour(session, "fresh", failed=0)
+    session.commit()
+    rows = _rows(get)
+    assert [row.split()[0] for row in rows][:3] == ["broken", "slow", "large"]
+    assert rows[-1].startswith("better")
+    assert "fails: 97 % in the last two hours, 0 % yesterday" in rows[0]
+    assert "p95 rose: 250 ms before, 1.9 s now" in rows[1]
+    assert "memory: 88 MB before, 391 MB now" in rows[2]
+    assert "less failed: 9.7 % now, 68 % yesterday" in rows[-1]
+    by_name = {row.split()[0]: row for row in rows}
+    assert "as yesterday" in by_name["same"]
+    assert "new: none yesterday" in by_name["fresh"]
+    page = soup(get("/tasks").text)
+    assert _words(page.select_one(".say")).startswith("broken: fails: 97 %")
+    assert "2 more tasks got worse" in _words(page.select_one(".say"))
+    # Nothing is known of a week ago.
+    rows = _rows(get, "?against=week")
+    assert "fails: 97 % in the last two hours, none ran a week before" in rows[0]
+    assert all("new: none a week before" in row for row in rows[1:])
+
+
+def test_each_column_sorts_and_the_order_is_in_the_address(get: Get, session: Session) -> None:
+    make_loops(session)
+    make_task_hour(session, "a", enqueued=1, runs=[], longest_run=None)
+    make_task_hour(session, "b", enqueued=9, longest_run=0.2)
+    make_task_hour(session, "c", enqueued=5, longest_run=0.25)
+    session.commit()
+    assert _names(get, "?sort=enqueued") == ["b", "c", "a"]
+    assert _names(get, "?sort=-enqueued") == ["a", "c", "b"]
+    # What is not known comes last, however it is sorted.
+    assert _names(get, "?sort=longest") == ["c", "b", "a"]
+    assert _names(get, "?sort=-longest") == ["b", "c", "a"]
+    assert _names(get, "?sort=-task") == ["c", "b", "a"]
+    page = soup(get("/tasks?sort=task&find=b").text)
+    (head,) = page.select("th[aria-sort]")
+    assert (_words(head), head["aria-sort"]) == ("Task and queue ▴", "ascending")
+    assert head.a["href"].endswith("?sort=-task&find=b")
+    assert [_words(one).split()[0] for one in page.select("tr[data-row]")] == ["b"]
+    for query in ("sort=colour", "against=never", "after=x", f"find={'x' * 201}"):
+        assert get(f"/tasks?{query}").status_code == 422
+
+
+def test_a_list_of_many_tasks_goes_on(get: Get, session: Session) -> None:
+    for number in range(60):
+        make_task_hour(session, f"task_{number:02}")
+    session.commit()
+    page = soup(get("/tasks?sort=task").text)
+    assert "1 to 50 of 60" in _words(page)
+    more = page.select_one('a[rel="next"]')
+    assert more is not None
+    assert _names(get, "?" + str(more["href"]).partition("?")[2])[0] == "task_50"
+
+
+def test_the_page_of_a_task_says_what_it_does(get: Get, session: Session, opsjobs: OpsJobs) -> None:
+    @opsjobs.task(
+        queue="mail",
+        max_attempts=3,
+        timeout=30,
+        tags=["letters"],
+        limit=Limit("post", concurrency=5),
+        unique=Unique(by=["to"], until="ended"),
+        redact={"secret"},
+    )
+    def send(to: str, secret: str = "") -> None: ...
+
+    make_loops(session)
+    make_task_hour(session, "send")
+    _yesterday(session, "send", failed=0)
+    deploy = make_deploy(session)
+    failed = [make_job(session, "failed", task="send") for _ in range(2)]
+    for job in failed:
+        make_attempt(session, job)
+    make_counted_failure(session, failed, deploy, task="send", last_at=ago(minutes=2))
+    for state in ("retryable", "available", "available", "started"):
+        make_job(session, state, task="send")
+    session.commit()
+    page = soup(get("/tasks/send").text)
+    lead = _words(page.select_one(".lead"))
+    assert "33 enqueued and 31 ended in 24 hours" in lead
+    assert "9.7 % failed , 0 % yesterday" in lead
+    assert "4 not ended" in lead
+    charts = [_words(one) for one in page.select(".chart h3")]
+    assert charts == ["Throughput", "Failures", "Run time", "Wait"]
+    assert len(page.select(".chart .deploy")) == 4
+    assert page.select_one(".trace.ghost") is not None
+    assert "GatewayTimeout" in _words(page.select_one('[aria-labelledby="failures"]'))
+    waiting = _words(page.select_one('[aria-labelledby="waiting"]'))
+    assert "are due in queue default" in waiting
+    assert "back off after an error" in waiting
+    links = [a["href"] for a in page.select('[aria-labelledby="waiting"] a')]
+    assert any("q=task:send%20state:retryable" in link or "retryable" in link for link in links)
+    declared = _words(page.select_one('[aria-labelledby="declared"]'))
+    for words in (
+        "Attempts 3,",
+        "Time limit 30 s",
+        "letters",
+        "post",
+        "by to, until ended",
+        "secret",
+    ):
+        assert words in declared
+    for window in ("hour", "month"):
+        assert get(f"/tasks/send?window={window}").status_code == 200
+
+
+def test_a_task_that_nobody_knows_is_not_found(get: Get, session: Session) -> None:
+    make_loops(session)
+    session.commit()
+    assert get("/tasks/nobody").status_code == 404
+
+
+def test_a_page_without_loops_says_that_its_numbers_stand_still(get: Get, session: Session) -> None:
+    make_task_hour(session, "send")
+    session.commit()
+    for path in ("/tasks", "/tasks/send"):
+        assert "The numbers stand still" in _words(soup(get(path).text))
+
+
+def test_searches_need_the_permission_to_see_jobs(
+    get: Get, session: Session, access: Access
+) -> None:
+    make_task_hour(session, "send")
+    make_job(session, "available", task="send")
+    session.commit()
+    access.held.discard("jobs.view")
+    page = soup(get("/tasks/send").text)
+    assert page.select_one('[aria-labelledby="searches"]') is None
+    assert not page.select('a[href*="/jobs?"]')
