@@ -203,6 +203,10 @@ def _draft(page: Any, url: str) -> None:
         page.click("#selected button[value='job.retry']")
 
 
+def _task(page: Any, url: str) -> None:
+    _follow(page, f"{url}/tasks", "table tbody th a.name")
+
+
 def _decision(page: Any, url: str) -> None:
     follow(page, f"{url}/audit", "table tbody th a, table tbody td a.id")
 
@@ -223,6 +227,8 @@ SHOTS = (
     Shot("job-waiting", "job", _waiting),
     Shot("overview", "overview", at(""), is_main=True),
     Shot("jobs", "jobs", at("/jobs"), is_main=True),
+    Shot("tasks", "tasks", at("/tasks")),
+    Shot("task", "task", _task),
     Shot("queues", "queues", at("/queues")),
     Shot("queue", "queue", at(f"/queues/{QUEUE}")),
     Shot("workflows", "workflows", at("/workflows")),

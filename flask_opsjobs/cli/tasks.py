@@ -1,0 +1,131 @@
+"""Lists tasks with their numbers: `flask opsjobs tasks`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from datetime import timedelta
+from typing import Any
+
+import click
+from flask.cli import with_appcontext
+
+from ..core.db import TASKS_SCHEMA
+from ..core.display import Display
+from ..core.reading import PAGE_PLANS, read_snapshot
+from ..core.typed_times import read_span
+from ..core.words import counted, took
+from ..lifeline.loop_runs import find_loop
+from ..tasks.change import say_kb, say_share
+from ..tasks.queries import MOST_HOURS, TaskNumbers
+from ..tasks.ranking import AGAINST, ORDERS, Hours, TaskRow, rank_tasks
+from . import current_host, plain, to_json
+
+
+def _read_since(_context: click.Context, _option: click.Parameter, text: str) -> timedelta:
+    span = read_span(text)
+    if span is None or span > MOST_HOURS:
+        raise click.BadParameter(f"{text!r}: write a span such as 6h or 7d, at most 60d")
+    return span
+
+
+@click.command("tasks")
+@click.option(
+    "--since",
+    default="1d",
+    show_default=True,
+    callback=_read_since,
+    help="How far back, such as 6h or 7d, in whole hours.",
+)
+@click.option(
+    "--against",
+    type=click.Choice(list(AGAINST)),
+    default="yesterday",
+    show_default=True,
+    help="Compare with the same hours one day before, or seven.",
+)
+@click.option(
+    "--sort",
+    type=click.Choice([*ORDERS, *(f"-{order}" for order in ORDERS)]),
+    default="change",
+    show_default=True,
+    help="The largest first; the smallest after a minus.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@with_appcontext
+def tasks(since: timedelta, against: str, sort: str, as_json: bool) -> None:
+    """Print what each task did: jobs that were enqueued, ended and failed, run times, waits and memory.
+
+    The task that changed most for the worse comes first. Reads only. Exits 0; 2 when the database does not
+    answer.
+    """
+    host = current_host()
+    host.require_schema()
+    connection = host.engine.connect()
+    with read_snapshot(connection, host.settings.page_timeout_seconds, PAGE_PLANS) as read:
+        hours = Hours.until(read.now, since, against)
+        is_there = host.has_schema(TASKS_SCHEMA)
+        rows = rank_tasks(read.session, hours, sort) if is_there else ()
+        loop = find_loop(read.session, read.now, "roll_up")
+    is_counted = is_there and loop is not None and loop.is_running
+    clean = Display(host.display, may_see=True).clean
+    if as_json:
+        about: dict[str, Any] = {
+            "from": hours.start.isoformat(),
+            "until": hours.end.isoformat(),
+            "against": hours.then,
+            "is_counted": is_counted,
+            "tasks": [_as_object(row, clean) for row in rows],
+        }
+        click.echo(to_json(about, indent=2))
+        return
+    for row in rows:
+        click.echo(plain(*_say(row, clean)))
+    if not rows:
+        click.echo("no job was counted in this time")
+    if not is_counted:
+        click.echo("nobody counts: start `flask opsjobs run`, after `flask db upgrade`")
+
+
+def _say(row: TaskRow, clean: Callable[[str], str]) -> Iterator[str]:
+    """A task in two lines: how it changed, and its numbers."""
+    now = row.now
+    yield f"{clean(row.task)}  ({row.change.says})"
+    parts = [f"{now.enqueued:,} enqueued", f"{counted(now.ended, 'job')} ended"]
+    if now.failed_share is not None:
+        parts.append(f"{say_share(now.failed_share)} failed")
+    for name, value in (
+        ("median", now.median),
+        ("p95", now.p95),
+        ("longest", now.longest_run),
+        ("wait p95", now.wait),
+    ):
+        if value is not None:
+            parts.append(f"{name} {took(value)}")
+    if now.peak_kb is not None:
+        parts.append(f"memory {say_kb(now.peak_kb)}")
+    yield f"    {', '.join(parts)}"
+
+
+def _as_object(row: TaskRow, clean: Callable[[str], str]) -> dict[str, Any]:
+    """A task as JSON: its numbers, those before, and how it changed. Durations are in seconds."""
+    return {
+        "task": clean(row.task),
+        "change": row.change.says,
+        "is_worse": row.change.is_worse,
+        **_numbers_of(row.now),
+        "before": None if row.before is None else _numbers_of(row.before),
+    }
+
+
+def _numbers_of(numbers: TaskNumbers) -> dict[str, Any]:
+    plain_columns = [
+        one.name for one in fields(numbers) if one.name not in ("task", "waits", "runs")
+    ]
+    return {
+        **{name: getattr(numbers, name) for name in plain_columns},
+        "failed_share": numbers.failed_share,
+        "median_run": numbers.median,
+        "p95_run": numbers.p95,
+        "p95_wait": numbers.wait,
+    }

@@ -1,0 +1,51 @@
+"""`flask opsjobs tasks`: what it prints, in which order, and that it says when nobody counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from click.testing import Result
+from flask import Flask
+
+from flask_opsjobs.core.reading import read_clock
+from flask_opsjobs.jobs.perform.outcomes import Outcome
+from flask_opsjobs.loops import roll_up
+from flask_opsjobs.loops.loop import Runner
+from tests.support.engine import Bench
+
+RecordJob = Callable[..., int]
+
+
+def _run(app: Flask, *words: str) -> Result:
+    return app.test_cli_runner().invoke(args=["opsjobs", "tasks", *words])
+
+
+def test_it_prints_the_numbers_of_each_task(
+    app: Flask, bench: Bench, record_job: RecordJob
+) -> None:
+    assert "no job was counted in this time\nnobody counts" in _run(app).output
+    for kind in ("returned", "raised", "raised", "raised"):
+        job_id = record_job(max_attempts=1)
+        bench.dispatch()
+        bench.claim(job_id)
+        bench.record(job_id, 1, Outcome(kind))
+    Runner(roll_up.LOOP, bench.host, "one").run_once(bench.connection, read_clock(bench.connection))
+    run = _run(app)
+    assert run.exit_code == 0
+    head, numbers = run.output.splitlines()
+    assert head == "note  (fails: 75 % in the last two hours, none ran yesterday)"
+    assert numbers.strip().startswith("4 enqueued, 4 jobs ended, 75 % failed, median ")
+    found = json.loads(_run(app, "--json", "--since", "6h", "--sort", "-failed").output)
+    assert found["is_counted"] is True
+    (task,) = found["tasks"]
+    assert (task["task"], task["enqueued"], task["finished"], task["failed"]) == ("note", 4, 1, 3)
+    assert (task["before"], task["is_worse"]) == (None, True)
+    assert task["median_run"] >= 0
+
+
+def test_a_span_that_cannot_be_read_is_refused(app: Flask) -> None:
+    for text in ("yesterday", "61d", "0h"):
+        run = _run(app, "--since", text)
+        assert run.exit_code == 2
+        assert "a span such as 6h or 7d" in run.output
