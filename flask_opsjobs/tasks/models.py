@@ -51,7 +51,8 @@ class _Counts:
     """The columns of both tables of sums.
 
     `waits` and `runs` are histograms with the bounds of `overview/pace_queries.py`, `wait_seconds` and
-    `run_seconds` the sums of these durations. `peak_kb` is the most memory that the process of a job used.
+    `run_seconds` the sums of these durations. `peak_kb` is the most memory that a process had, of the jobs
+    that raised it or died with it.
     """
 
     enqueued: Mapped[int] = mapped_column(BigInteger, server_default="0")

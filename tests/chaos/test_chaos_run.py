@@ -29,6 +29,7 @@ from flask_opsjobs.telemetry.prometheus import PrometheusCollector, exposition
 from flask_opsjobs.testing.postgres import TemporaryPostgres
 from tests.support import host as host_module
 from tests.support.host import note_start, note_start_of_three
+from tests.support.task_numbers import folded, slow_count
 from tests.support.waiting import wait_until
 from tests.telemetry.reading import parse, values
 
@@ -181,6 +182,7 @@ def test_nothing_is_amiss_after_everything_has_gone_wrong(
     assert_adopted_jobs_have_ended(site)
     assert_incidents_are_over_or_still_true(site)
     assert_metrics_equal_the_database(site)
+    assert_numbers_of_tasks_equal_a_slow_count(site)
 
 
 def weather(storm: Storm, mix: Mix, dice: random.Random, turns: int) -> None:
@@ -312,6 +314,14 @@ def assert_no_managed_job_was_lost(site: Site, mix: Mix) -> None:
     )
     assert checks
     assert differ == []
+
+
+def assert_numbers_of_tasks_equal_a_slow_count(site: Site) -> None:
+    """To the job: each was enqueued once, ended once, and waited and ran so long."""
+    counted = slow_count(site.rows)
+    jobs = sum(one.enqueued for one in counted.values())
+    print(f"{jobs} jobs of {len(counted)} tasks are in the numbers of tasks")
+    assert folded(site.rows) == counted
 
 
 def assert_none_ran_after_its_end(site: Site, starts: list[Start]) -> None:

@@ -23,6 +23,7 @@ from tests.engine.adopted.conftest import Adopter, return_it
 from tests.failures.conftest import FailureBench
 from tests.support.engine import Bench
 from tests.support.processes import Children
+from tests.support.task_numbers import folded, slow_count
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
@@ -141,6 +142,7 @@ def test_a_pass_that_counts_failures(
     tables = (
         *("attempts", "failures", "failure_minutes", "failure_hours", "failure_deploys"),
         *("task_deaths", "enqueue_counts", "job_count_deltas", "loop_runs"),
+        *("task_end_deltas", "task_minutes", "task_hours"),
     )
     number = kill_between_any_two_statements(bench, children, roll_up.LOOP, failing.now, *tables)
     assert number > 10
@@ -155,6 +157,11 @@ def test_a_pass_that_counts_failures(
         for table in ("failure_minutes", "failure_hours", "failure_deploys", "task_deaths")
     ]
     assert sums == [6, 6, 6, 1]
+
+    def query(statement: str) -> list[Any]:
+        return [tuple(row.values()) for row in bench.rows(statement)]
+
+    assert folded(query) == slow_count(query)
     assert failing.count() == 0
 
 

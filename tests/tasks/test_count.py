@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import random
-from bisect import bisect
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
 
 import pytest
 from flask import Flask
@@ -21,11 +19,10 @@ from flask_opsjobs.jobs.lifecycle import ARROWS, MANAGED_FINAL
 from flask_opsjobs.jobs.perform.outcomes import RETURNED, Outcome
 from flask_opsjobs.loops import roll_up
 from flask_opsjobs.loops.loop import Runner
-from flask_opsjobs.overview.pace_queries import BOUNDS, add_histograms, quantile
+from flask_opsjobs.overview.pace_queries import quantile
 from tests.conftest import MakeBench
 from tests.support.engine import Bench, race, take
-
-COUNTS = ("enqueued", "finished", "failed", "canceled")
+from tests.support.task_numbers import Query, folded, slow_count
 
 
 def fold(bench: Bench, now: datetime) -> None:
@@ -34,38 +31,8 @@ def fold(bench: Bench, now: datetime) -> None:
         pass
 
 
-def sums(bench: Bench, table: str = "task_hours") -> dict[str, dict[str, Any]]:
-    """What the minutes or hours of each task say in all."""
-    found: dict[str, dict[str, Any]] = {}
-    for row in bench.rows(f"SELECT * FROM opsjobs.{table}"):
-        one = found.setdefault(row["task"], {**dict.fromkeys(COUNTS, 0), "waits": [], "runs": []})
-        for name in COUNTS:
-            one[name] += row[name]
-        for name in ("waits", "runs"):
-            one[name] = add_histograms([one[name], row[name]])
-            while one[name] and not one[name][-1]:
-                one[name].pop()
-    return found
-
-
-def slow_count(bench: Bench) -> dict[str, dict[str, Any]]:
-    """The same, from the jobs themselves, one by one."""
-    found: dict[str, dict[str, Any]] = {}
-    for job in bench.rows("SELECT * FROM opsjobs.jobs"):
-        one = found.setdefault(job["task"], {**dict.fromkeys(COUNTS, 0), "waits": [], "runs": []})
-        one["enqueued"] += 1
-        if job["state"] in MANAGED_FINAL:
-            one[job["state"]] += 1
-        if job["ended_by"] in ("returned", "exhausted"):
-            for name, start, end in (
-                ("waits", "due_at", "started_at"),
-                ("runs", "started_at", "ended_at"),
-            ):
-                spent = max(0.0, (job[end] - job[start]).total_seconds())
-                own = [0] * (bisect(BOUNDS, spent) + 1)
-                own[-1] = 1
-                one[name] = add_histograms([one[name], own])
-    return found
+def query(bench: Bench) -> Query:
+    return lambda statement: [tuple(row.values()) for row in bench.rows(statement)]
 
 
 ENDING = {
@@ -161,13 +128,13 @@ def test_numbers_equal_a_slow_count_while_ends_folding_and_retention_race(
     answers = race(enqueue, roll, retain, *(ender.run for ender in enders))
     assert answers == [None] * 6
     fold(loop, now)
-    found, ended = sums(loop), sum(ender.ended for ender in enders)
-    assert found == slow_count(loop) == sums(loop, "task_minutes")
-    assert sum(one[state] for one in found.values() for state in MANAGED_FINAL) == ended > 60
+    found, ended = folded(query(loop)), sum(ender.ended for ender in enders)
+    assert found == slow_count(query(loop)) == folded(query(loop), "task_minutes")
+    assert sum(one.ended for one in found.values()) == ended > 60
     # What is kept for ever says the same as the hours.
     retain_hours(keeper, now, 10_000)
     fold(loop, now)
-    assert sums(loop) == found
+    assert folded(query(loop)) == found
     assert {row["hour"].year for row in loop.rows("SELECT hour FROM opsjobs.task_hours")} == {1970}
 
 
@@ -183,7 +150,7 @@ def test_percentiles_are_right_to_a_bucket(bench: Bench, record_job: Callable[..
         )
         endings.finish(bench.connection, [ended], read_clock(bench.connection), steady_now=now)
     fold(bench, read_clock(bench.connection))
-    runs = sums(bench)["note"]["runs"]
+    runs = folded(query(bench))["note"].runs
     for share in (0.5, 0.95, 0.99):
         exact = sorted(spent)[int(share * len(spent)) - 1]
         found = quantile(runs, share)
@@ -202,8 +169,8 @@ def test_a_retry_ends_its_job_once_more(
         bench.claim(job_id, dispatch_no)
         bench.record(job_id, dispatch_no, Outcome(kind))
     fold(bench, read_clock(bench.connection))
-    (one,) = sums(bench).values()
-    assert [one[name] for name in COUNTS] == [1, 1, 1, 0]
+    (one,) = folded(query(bench)).values()
+    assert (one.enqueued, one.finished, one.failed, one.canceled) == (1, 1, 1, 0)
 
 
 def test_a_process_that_is_older_than_the_schema_counts_no_task(
@@ -214,5 +181,5 @@ def test_a_process_that_is_older_than_the_schema_counts_no_task(
         "INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued) VALUES (now(), 'default', 3)"
     )
     fold(bench, read_clock(bench.connection))
-    assert sums(bench) == {}
+    assert folded(query(bench)) == {}
     assert bench.row("SELECT sum(enqueued)::int AS n FROM opsjobs.enqueue_counts") == {"n": 3}

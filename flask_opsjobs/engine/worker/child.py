@@ -7,6 +7,7 @@ import contextvars
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -59,6 +60,8 @@ _log = logging.getLogger("flask_opsjobs.worker")
 _INTERRUPTED = LeaveReason("timed_out", "interrupted a job that reached its time limit")
 # Linux, short of memory, kills a child rather than its parent.
 _OOM_SCORE = b"500"
+# What a job must add to the memory of its process to be told.
+_MUCH_KB = 8 * 1024
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ class _Child:
         self._orders = line.orders
         self._page = line.page
         self._pid = os.getpid()
+        self._peak_kb = _peak_kb()
         # Why it is not fit for another job, as far as the job's outcome says so.
         self._unfit: LeaveReason | None = None
 
@@ -199,6 +203,17 @@ class _Child:
         self._slot(self._number).rest()
         return ""
 
+    def _with_peak(self, outcome: Outcome) -> Outcome:
+        """The outcome, with the most memory that this process has had when this job raised it by much.
+
+        Of a job that needs less than one before it nothing is known. Most outcomes stay plain.
+        """
+        peak = _peak_kb()
+        if peak < self._peak_kb + max(_MUCH_KB, self._peak_kb // 10):
+            return outcome
+        self._peak_kb = peak
+        return replace(outcome, max_rss_kb=peak)
+
     def _leave_if_forked(self) -> None:
         """End a process that a function forked and that has come out of it. The job is not its own."""
         if os.getpid() != self._pid:
@@ -249,7 +264,7 @@ class _Child:
         claimed = order.claimed()
         with self._host.telemetry.attempt(claimed, self._setup.worker) as watched:
             context.push()
-            outcome = perform(self._tasks, claimed, report)
+            outcome = self._with_peak(perform(self._tasks, claimed, report))
             self._leave_if_forked()
             # Sent inside the context: if a host's teardown raises or hangs, the outcome is already sent.
             self._channel.outcome(order.key, began, steady_seconds(), outcome)
@@ -260,6 +275,11 @@ class _Child:
         except BaseException as error:
             why = describe_failure(error)
             _log.error("job %d: a teardown function of the app raised (%s)", order.id, why)
+
+
+def _peak_kb() -> int:
+    """The most memory that this process has had, in kB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _why_unfit(task: str, outcome: Outcome) -> LeaveReason | None:
