@@ -160,6 +160,33 @@ def test_the_page_of_a_task_says_what_it_does(get: Get, session: Session, opsjob
         assert get(f"/tasks/send?window={window}").status_code == 200
 
 
+def test_a_job_that_runs_much_longer_than_others_of_its_task_is_marked(
+    get: Get, session: Session
+) -> None:
+    """The others ran up to 256 ms, so five times of it are about a second."""
+    make_loops(session)
+    runs = [0] * 8 + [60] + [0] * 4 + [1]
+    make_task_hour(session, "send", runs=runs, longest_run=5.0)
+    then = ago(hours=1)
+    ended = {"started_at": then, "ended_at": then + timedelta(seconds=5)}
+    long = make_job(session, "finished", task="send", **ended)
+    short = make_job(session, "finished", task="send", **ended | {"ended_at": then})
+    running = make_job(session, "started", task="send", started_at=ago(seconds=30))
+    other = make_job(session, "finished", task="other", **ended)
+    session.commit()
+    page = soup(get("/jobs").text)
+    marked = {
+        int(row.select_one("a.id").text)
+        for row in page.select("tr[data-row]")
+        if "long run" in _words(row)
+    }
+    assert marked == {long.id, running.id}
+    for job in (long, short, running, other):
+        head = soup(get(f"/jobs/{job.id}").text).select_one("header.head")
+        assert ("long run" in _words(head)) is (job.id in marked)
+    assert "≥ 1 long run" in _words(soup(get("/tasks/send").text).select_one(".lead"))
+
+
 def test_a_task_that_nobody_knows_is_not_found(get: Get, session: Session) -> None:
     make_loops(session)
     session.commit()

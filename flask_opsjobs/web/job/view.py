@@ -15,6 +15,7 @@ from ...actions.registry import ACTIONS
 from ...audit.history import tell_decision
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
+from ...core.db import TASKS_SCHEMA
 from ...core.display import NO_PAYLOAD
 from ...core.history import newest_first
 from ...core.reading import Reading
@@ -36,6 +37,7 @@ from ...lifeline.queries import list_incidents_about
 from ...limits.actions import make_target, split_target
 from ...operations.queries import list_receipts_of_job
 from ...queues.queries import list_paused_queues
+from ...tasks.outliers import find_long
 from ...workers.queries import WorkerRow, find_worker
 from ...workflows.queries import find_run_of_callback, find_step_of
 from ..app import access, links, pages, problems
@@ -130,6 +132,7 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         condense=condense,
         output=queries.find_output(read.session, job.id),
         worker=_worker(read, job),
+        is_long=host().has_schema(TASKS_SCHEMA) and bool(find_long(read.session, [job], read.now)),
         history=newest_first([*list_history(job, attempts, rq), *map(tell_decision, events)]),
         relations=queries.find_relations(read.session, job),
         parents=find_parents(read.session, job.id) if job.origin == "rq" else (),

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from werkzeug import Response as AnyResponse
 
 from ...actions.registry import actions_of
+from ...core.db import TASKS_SCHEMA
 from ...core.reading import Reading
 from ...jobs import queries
 from ...jobs.lifecycle import DEATHS, MEANINGS, STATES
@@ -23,6 +24,7 @@ from ...jobs.search.terms import write_term
 from ...jobs.search.waiting_queries import may_wait
 from ...operations.targets import MOST_JOBS
 from ...queues.queries import list_queue_names
+from ...tasks.outliers import find_long
 from ..app import access, pages, problems
 from ..app.host import heavy, host, reading
 from ..app.problems import Problem
@@ -153,6 +155,9 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
         order=JobListOrder(wanted, found.is_in_order, may_sort=may_sort),
         too_many=say_too_many(),
         rows=found.page.rows,
+        long=find_long(read.session, found.page.rows, read.now)
+        if host().has_schema(TASKS_SCHEMA)
+        else (),
         searched=found.searched,
         most=search_queries,
         group_queries=group_queries,
