@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 
 from click.testing import Result
 from flask import Flask
+from sqlalchemy.orm import Session
 
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.jobs.perform.outcomes import Outcome
+from flask_opsjobs.lifeline.loop_runs import Note, note_pass
 from flask_opsjobs.loops import roll_up
 from flask_opsjobs.loops.loop import Runner
+from flask_opsjobs.tasks.models import TaskHour
 from tests.support.engine import Bench
+from tests.support.guides import is_shown
 
 RecordJob = Callable[..., int]
 
@@ -42,6 +47,19 @@ def test_it_prints_the_numbers_of_each_task(
     assert (task["task"], task["enqueued"], task["finished"], task["failed"]) == ("note", 4, 1, 3)
     assert (task["before"], task["is_worse"]) == (None, True)
     assert task["median_run"] >= 0
+
+
+def test_it_prints_what_the_guide_shows(app: Flask, bench: Bench) -> None:
+    now = read_clock(bench.connection)
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    times = {"runs": [0] * 8 + [100], "longest_run": 9.8, "waits": [0] * 7 + [100]}
+    with Session(bench.host.engine) as session:
+        for at, failed in ((hour, 92), (hour - timedelta(days=1), 0)):
+            counts = {"enqueued": 100, "finished": 100 - failed, "failed": failed}
+            session.add(TaskHour(task="deliver_webhook", hour=at, **counts, **times))
+        session.commit()
+    note_pass(bench.connection, None, Note("roll_up", "web-1:17", 5, 0.01, "nothing to do"), now)
+    assert is_shown("docs/numbers.md", "flask opsjobs tasks", _run(app).output)
 
 
 def test_a_span_that_cannot_be_read_is_refused(app: Flask) -> None:

@@ -114,6 +114,7 @@ SHOWN = {
     "escalation.md": "tests/escalations/test_guide.py",
     "failures.md": "tests/failures/test_guide.py",
     "lifeline.md": "tests/cli/test_incidents.py",
+    "numbers.md": "tests/cli/test_tasks.py",
     "redis-lost.md": "tests/chaos/test_restore.py",
 }
 # The modules of a host that pages import.
