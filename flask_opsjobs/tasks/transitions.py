@@ -9,7 +9,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from ..core import sql
@@ -97,7 +97,7 @@ def _as_json(sums: Iterable[tuple[tuple[str, datetime], _Sum]]) -> str:
 
 
 def _hour_of(minute: datetime) -> datetime:
-    return minute.replace(minute=0)
+    return minute.astimezone(UTC).replace(minute=0)
 
 
 def _larger(one: Any, other: Any) -> Any:

@@ -227,6 +227,7 @@ def test_the_keys(page: Any, visit: Open, running: Site) -> None:
     for key, path in (
         ("w", "/workers"),
         ("q", "/queues"),
+        ("k", "/tasks"),
         ("a", "/audit"),
         ("b", "/batches"),
         ("f", "/workflows"),

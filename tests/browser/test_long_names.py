@@ -42,6 +42,7 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
             traceback=rows.TRACEBACK,
             worker=_name("worker", request.param),
         )
+        rows.make_task_hour(session, task)
         rows.make_limiter(session, limiter)
         held = rows.make_limited(session, partition, "started", limiter=limiter, **named)
         waiting = rows.make_limited(session, partition, limiter=limiter, **named)
@@ -115,6 +116,8 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
         **{f"{state} job": f"/jobs/{job.id}" for state, job in jobs.items()},
         "limited job": f"/jobs/{waiting.id}",
         "raw": f"/jobs/{held.id}/raw",
+        "tasks": "/tasks",
+        "task": f"/tasks/{task}",
         "queues": "/queues",
         "queue": f"/queues/{queue}",
         "workers": "/workers",

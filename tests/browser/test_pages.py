@@ -30,6 +30,8 @@ PAGES = {
     "a word that nobody bears": "/jobs?q=nobody",
     "a mistake in a search": "/jobs?q=state:failed%20OR",
     "no such job": "/jobs/987654321",
+    "tasks": "/tasks",
+    "a task": "/tasks/fail",
     "queues": "/queues",
     "a queue": "/queues/reports",
     "workflows": "/workflows",

@@ -83,6 +83,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "run": (),
     "signal": ("payment", "--key", "order-1"),
     "uninstall": (),
+    "tasks": (),
     "up": (),
     "why": ("1",),
     "worker": (),

@@ -467,12 +467,12 @@ def test_a_job_that_ends_meanwhile_lets_the_next_be_enqueued(
 ) -> None:
     """Between the insert that met a unique lock and the look at it, the unique lock may go."""
     first = record(ended)
-    original: Callable[[str], str] = sql.load
+    original = sql.load
 
-    def ending_load(name: str) -> str:
+    def ending_load(name: str, **variant: bool) -> str:
         if name == "find_unique_lock" and count(engine, "unique_locks"):
             end(host, first)
-        return original(name)
+        return original(name, **variant)
 
     monkeypatch.setattr(sql, "load", ending_load)
     second = record(ended)

@@ -29,6 +29,7 @@ PAGES = (
     "",
     "/jobs",
     "/jobs/1",
+    "/tasks",
     "/queues",
     "/queues/default",
     "/workers",
