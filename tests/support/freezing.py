@@ -17,11 +17,11 @@ def freeze_before(statement: str) -> None:
     load, pid = sql.load, os.getpid()
     frozen: list[int] = []
 
-    def freeze_and_load(name: str) -> str:
+    def freeze_and_load(name: str, **variant: bool) -> str:
         if name == statement and os.getpid() == pid and not frozen:
             frozen.append(pid)
             # To this thread: it goes no further, also when the others stop a little later.
             signal.raise_signal(signal.SIGSTOP)
-        return load(name)
+        return load(name, **variant)
 
     setattr(sql, "load", freeze_and_load)  # noqa: B010

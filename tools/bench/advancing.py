@@ -124,7 +124,7 @@ def _end_all(
     flushes = [ids[start : start + flush] for start in range(0, len(ids), flush)]
     load = sql.load
     if variant == "bare":
-        _replace_load(lambda name: without_end_events(load(name)))
+        _replace_load(lambda name, **variant: without_end_events(load(name, **variant)))
     try:
         with ThreadPoolExecutor(len(connections)) as threads:
             began = time.perf_counter()
@@ -166,13 +166,16 @@ def without_end_events(statement: str) -> str:
     if "step_ends AS" not in statement:
         return statement
     bare, found = re.subn(
-        r", step_ends AS .*?(?=\nSELECT \* FROM moved)", "", statement, flags=re.DOTALL
+        r", step_ends AS .*?(?=, task_ends AS|\nSELECT id, dispatch_no)",
+        "",
+        statement,
+        flags=re.DOTALL,
     )
     assert found == 1, "retry_or_end_jobs.sql appends end events no more as this expects"
     return bare
 
 
-def _replace_load(load: Callable[[str], str]) -> None:
+def _replace_load(load: Callable[..., str]) -> None:
     setattr(sql, "load", load)  # noqa: B010 - mypy refuses an assignment to a function of another module
 
 
