@@ -204,7 +204,7 @@ def _draft(page: Any, url: str) -> None:
 
 
 def _task(page: Any, url: str) -> None:
-    _follow(page, f"{url}/tasks", "table tbody th a.name")
+    follow(page, f"{url}/tasks", "table tbody th a.name")
 
 
 def _decision(page: Any, url: str) -> None:
