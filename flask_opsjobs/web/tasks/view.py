@@ -36,17 +36,17 @@ _ROWS = 50
 _LONGEST_SEARCH = 200
 _MOST_FAILURES = 10
 _MOMENTS = 6
-# The columns that can be sorted by, after the one of the name: word in the address, head, is a number.
+# The columns that can be sorted by, after the one of the name: word in the address, head, classes.
 COLUMNS = (
-    ("change", "Change", False),
-    ("enqueued", "Enqueued", True),
-    ("ended", "Ended", True),
-    ("failed", "Failed", True),
-    ("median", "Median", True),
-    ("p95", "p95", True),
-    ("longest", "Longest", True),
-    ("wait", "Wait p95", True),
-    ("memory", "Memory", True),
+    ("change", "Change", ""),
+    ("enqueued", "Enqueued", "n less"),
+    ("ended", "Ended", "n"),
+    ("failed", "Failed", "n"),
+    ("median", "Median", "n less"),
+    ("p95", "p95", "n"),
+    ("longest", "Longest", "n less"),
+    ("wait", "Wait p95", "n"),
+    ("memory", "Memory", "n less"),
 )
 # The loop that folds the numbers.
 _COUNTER = "roll_up"
