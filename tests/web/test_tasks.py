@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import Limit, OpsJobs, Unique
@@ -76,7 +77,9 @@ def test_the_worst_change_comes_first(get: Get, session: Session) -> None:
     assert all("new: none a week before" in row for row in rows[1:])
 
 
-def test_each_column_sorts_and_the_order_is_in_the_address(get: Get, session: Session) -> None:
+def test_each_column_sorts_and_the_order_is_in_the_address(
+    get: Get, client: FlaskClient, session: Session
+) -> None:
     make_loops(session)
     make_task_hour(session, "a", enqueued=1, runs=[], longest_run=None)
     make_task_hour(session, "b", enqueued=9, longest_run=0.2)
@@ -94,7 +97,7 @@ def test_each_column_sorts_and_the_order_is_in_the_address(get: Get, session: Se
     assert head.a["href"].endswith("?sort=-task&find=b")
     assert [_words(one).split()[0] for one in page.select("tr[data-row]")] == ["b"]
     for query in ("sort=colour", "against=never", "after=x", f"find={'x' * 201}"):
-        assert get(f"/tasks?{query}").status_code == 422
+        assert client.get(f"/ops/jobs/tasks?{query}").status_code == 422
 
 
 def test_a_list_of_many_tasks_goes_on(get: Get, session: Session) -> None:
@@ -134,7 +137,7 @@ def test_the_page_of_a_task_says_what_it_does(get: Get, session: Session, opsjob
     page = soup(get("/tasks/send").text)
     lead = _words(page.select_one(".lead"))
     assert "33 enqueued and 31 ended in 24 hours" in lead
-    assert "9.7 % failed , 0 % yesterday" in lead
+    assert "9.7 % failed, 0 % yesterday" in lead
     assert "4 not ended" in lead
     charts = [_words(one) for one in page.select(".chart h3")]
     assert charts == ["Throughput", "Failures", "Run time", "Wait"]
@@ -187,10 +190,10 @@ def test_a_job_that_runs_much_longer_than_others_of_its_task_is_marked(
     assert "≥ 1 long run" in _words(soup(get("/tasks/send").text).select_one(".lead"))
 
 
-def test_a_task_that_nobody_knows_is_not_found(get: Get, session: Session) -> None:
+def test_a_task_that_nobody_knows_is_not_found(client: FlaskClient, session: Session) -> None:
     make_loops(session)
     session.commit()
-    assert get("/tasks/nobody").status_code == 404
+    assert client.get("/ops/jobs/tasks/nobody").status_code == 404
 
 
 def test_a_page_without_loops_says_that_its_numbers_stand_still(get: Get, session: Session) -> None:

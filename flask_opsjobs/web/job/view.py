@@ -37,7 +37,7 @@ from ...lifeline.queries import list_incidents_about
 from ...limits.actions import make_target, split_target
 from ...operations.queries import list_receipts_of_job
 from ...queues.queries import list_paused_queues
-from ...tasks.outliers import find_long
+from ...tasks.outlier_queries import find_long
 from ...workers.queries import WorkerRow, find_worker
 from ...workflows.queries import find_run_of_callback, find_step_of
 from ..app import access, links, pages, problems

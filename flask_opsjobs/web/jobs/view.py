@@ -24,7 +24,7 @@ from ...jobs.search.terms import write_term
 from ...jobs.search.waiting_queries import may_wait
 from ...operations.targets import MOST_JOBS
 from ...queues.queries import list_queue_names
-from ...tasks.outliers import find_long
+from ...tasks.outlier_queries import find_long
 from ..app import access, pages, problems
 from ..app.host import heavy, host, reading
 from ..app.problems import Problem

@@ -21,7 +21,7 @@ from ...jobs.record.declaration import TaskDeclaration
 from ...lifeline.loop_runs import find_loop
 from ...overview.failure_queries import HOURS, list_hours_of_failures
 from ...tasks.change import say_kb, say_share
-from ...tasks.outliers import count_long
+from ...tasks.outlier_queries import count_long
 from ...tasks.queries import DAY, HOUR, MOST_LOOKED_AT, TaskStep, list_live, list_task_hours
 from ...tasks.ranking import AGAINST, ORDERS, Hours, TaskRow, find_row, rank_tasks
 from ..app import access, pages, problems

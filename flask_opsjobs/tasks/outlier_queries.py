@@ -28,11 +28,11 @@ def find_limits(session: Session, tasks: Collection[str], now: datetime) -> Mapp
     found: dict[str, list[Sequence[int]]] = defaultdict(list)
     for task, runs in session.execute(hours) if tasks else ():
         found[task].append(runs)
-    limits = {task: limit_of(add_histograms(runs)) for task, runs in found.items()}
+    limits = {task: outlier_limit(add_histograms(runs)) for task, runs in found.items()}
     return {task: limit for task, limit in limits.items() if limit is not None}
 
 
-def limit_of(runs: Sequence[int]) -> float | None:
+def outlier_limit(runs: Sequence[int]) -> float | None:
     """The seconds above which a run is long beside those of a histogram; None for fewer than 20 runs."""
     p95 = quantile(runs, 0.95)
     return None if p95 is None or sum(runs) < _FEWEST else TIMES * p95
@@ -40,7 +40,7 @@ def limit_of(runs: Sequence[int]) -> float | None:
 
 def count_long(runs: Sequence[int]) -> int:
     """How many runs of a histogram are long beside the others, at least."""
-    limit = limit_of(runs)
+    limit = outlier_limit(runs)
     if limit is None:
         return 0
     return sum(number for low, number in zip((0.0, *BOUNDS), runs, strict=False) if low >= limit)
