@@ -113,6 +113,12 @@ def hear_batch(batch_id: int) -> None:
     """The callback of a batch."""
 
 
+@opsjobs.task
+def fill(megabytes: int) -> None:
+    """Takes so much memory, and gives it back."""
+    bytearray(megabytes * 2**20).count(1)
+
+
 @opsjobs.task(max_attempts=3, backoff=0)
 def fail(message: str = "on purpose") -> None:
     """Raises. It sets a tag of Sentry before, where that is."""
