@@ -6,18 +6,20 @@ from typing import Any
 
 from flask_opsjobs.install.grants import grant_tables
 
+# A row of a thousand jobs stays in its page: to compress it would take longer than to write it.
 TASK_ENDS = """
 CREATE TABLE opsjobs.task_end_deltas (
     task text NOT NULL,
     minute timestamp with time zone NOT NULL,
     state text NOT NULL,
     number bigint NOT NULL,
-    waits interval[],
-    runs interval[],
+    waits real[],
+    runs real[],
     peak_kb bigint,
     CONSTRAINT task_end_deltas_positive_check CHECK (number >= 0)
 )
-WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off)
+WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off,
+    toast_tuple_target = 8160)
 """
 
 _COUNTS = """

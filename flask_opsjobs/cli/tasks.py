@@ -18,7 +18,7 @@ from ..core.words import counted, took
 from ..lifeline.loop_runs import find_loop
 from ..tasks.change import say_kb, say_share
 from ..tasks.queries import MOST_HOURS, TaskNumbers
-from ..tasks.ranking import AGAINST, ORDERS, Hours, TaskRow, rank_tasks
+from ..tasks.ranking import AGAINST, KEYS, Hours, TaskRow, rank_tasks
 from . import current_host, plain, to_json
 
 
@@ -46,10 +46,10 @@ def _read_since(_context: click.Context, _option: click.Parameter, text: str) ->
 )
 @click.option(
     "--sort",
-    type=click.Choice([*ORDERS, *(f"-{order}" for order in ORDERS)]),
-    default="change",
+    type=click.Choice([f"{minus}{column}" for column in KEYS for minus in ("", "-")]),
+    default="-change",
     show_default=True,
-    help="The largest first; the smallest after a minus.",
+    help="The smallest first; the largest after a minus.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @with_appcontext
@@ -65,7 +65,10 @@ def tasks(since: timedelta, against: str, sort: str, as_json: bool) -> None:
     with read_snapshot(connection, host.settings.page_timeout_seconds, PAGE_PLANS) as read:
         hours = Hours.until(read.now, since, against)
         is_there = host.has_schema(TASKS_SCHEMA)
-        rows = rank_tasks(read.session, hours, sort) if is_there else ()
+        column, is_descending = sort.removeprefix("-"), sort.startswith("-")
+        rows = (
+            rank_tasks(read.session, hours, column, is_descending=is_descending) if is_there else ()
+        )
         loop = find_loop(read.session, read.now, "roll_up")
     is_counted = is_there and loop is not None and loop.is_running
     clean = Display(host.display, may_see=True).clean

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import (
     ARRAY,
+    REAL,
     BigInteger,
     CheckConstraint,
     DateTime,
     Double,
     Index,
-    Interval,
     Text,
     text,
 )
@@ -29,7 +29,8 @@ _POSITIVE = (
 class TaskEndDelta(Base):
     """How jobs of a task ended by one statement, in one minute and state. Appended; `roll_up` adds them up.
 
-    `waits` (due to start) and `runs` (start to end) are of those whose function returned or failed for good.
+    `waits` (due to start) and `runs` (start to end), in seconds, are of those whose function returned or
+    failed for good.
     """
 
     __tablename__ = "task_end_deltas"
@@ -38,8 +39,8 @@ class TaskEndDelta(Base):
     minute: Mapped[datetime] = mapped_column(MOMENT)
     state: Mapped[str] = mapped_column(Text)
     number: Mapped[int] = mapped_column(BigInteger)
-    waits: Mapped[list[timedelta] | None] = mapped_column(ARRAY(Interval))
-    runs: Mapped[list[timedelta] | None] = mapped_column(ARRAY(Interval))
+    waits: Mapped[list[float] | None] = mapped_column(ARRAY(REAL))
+    runs: Mapped[list[float] | None] = mapped_column(ARRAY(REAL))
     peak_kb: Mapped[int | None] = mapped_column(BigInteger)
 
     # The ORM demands a key; the table has none.

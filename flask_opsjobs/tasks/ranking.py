@@ -56,8 +56,8 @@ class TaskRow:
         return self.now.task
 
 
-# By the word in the address: the value of a row; the order begins with the largest, and with the first name.
-ORDERS: Mapping[str, Callable[[TaskRow], Any]] = {
+# What a row has in each column by which tasks can be ordered.
+KEYS: Mapping[str, Callable[[TaskRow], Any]] = {
     "change": lambda row: row.change.rank,
     "task": lambda row: row.task,
     "enqueued": lambda row: row.now.enqueued,
@@ -71,10 +71,12 @@ ORDERS: Mapping[str, Callable[[TaskRow], Any]] = {
 }
 
 
-def rank_tasks(session: Session, hours: Hours, order: str = "change") -> Sequence[TaskRow]:
-    """All tasks of which a job was enqueued or ended in these hours, or in those before, in an order.
+def rank_tasks(
+    session: Session, hours: Hours, column: str = "change", *, is_descending: bool = True
+) -> Sequence[TaskRow]:
+    """All tasks of which a job was enqueued or ended in these hours, or in those before, by a column.
 
-    At most `MOST_TASKS`. A minus before the order turns it around. What is not known comes last.
+    The columns are those of `KEYS`. At most `MOST_TASKS`. Equal ones are ordered by jobs, then by name; what is not known comes last.
     """
     now = list_numbers(session, hours.start, hours.end)
     before = list_numbers(session, hours.start - hours.shift, hours.end - hours.shift)
@@ -83,7 +85,12 @@ def rank_tasks(session: Session, hours: Hours, order: str = "change") -> Sequenc
         _row(now.get(task, TaskNumbers(task)), before.get(task), recent.get(task), hours)
         for task in sorted({*now, *before})[:MOST_TASKS]
     ]
-    return sort_rows(rows, order)
+    rows.sort(key=lambda row: (-row.now.ended, row.task))
+    value = KEYS[column]
+    known = sorted(
+        (row for row in rows if value(row) is not None), key=value, reverse=is_descending
+    )
+    return [*known, *(row for row in rows if value(row) is None)]
 
 
 def find_row(session: Session, task: str, hours: Hours) -> TaskRow:
@@ -98,14 +105,3 @@ def _row(
     now: TaskNumbers, before: TaskNumbers | None, recent: TaskNumbers | None, hours: Hours
 ) -> TaskRow:
     return TaskRow(now, before, find_change(now, before, recent, hours.then))
-
-
-def sort_rows(rows: Sequence[TaskRow], order: str) -> Sequence[TaskRow]:
-    """The rows in an order of `ORDERS`, turned around after a minus; equal ones by jobs, then by name."""
-    name = order.removeprefix("-")
-    value = ORDERS[name]
-    known = sorted(rows, key=lambda row: (-row.now.ended, row.task))
-    is_falling = (name != "task") != order.startswith("-")
-    unknown = [row for row in known if value(row) is None]
-    known = [row for row in known if value(row) is not None]
-    return [*sorted(known, key=value, reverse=is_falling), *unknown]

@@ -41,7 +41,7 @@ def test_it_prints_the_numbers_of_each_task(
     head, numbers = run.output.splitlines()
     assert head == "note  (fails: 75 % in the last two hours, none ran yesterday)"
     assert numbers.strip().startswith("4 enqueued, 4 jobs ended, 75 % failed, median ")
-    found = json.loads(_run(app, "--json", "--since", "6h", "--sort", "-failed").output)
+    found = json.loads(_run(app, "--json", "--since", "6h", "--sort", "failed").output)
     assert found["is_counted"] is True
     (task,) = found["tasks"]
     assert (task["task"], task["enqueued"], task["finished"], task["failed"]) == ("note", 4, 1, 3)

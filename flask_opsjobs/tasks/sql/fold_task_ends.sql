@@ -10,8 +10,7 @@ WITH oldest AS MATERIALIZED (
     DELETE FROM opsjobs.task_end_deltas d USING oldest WHERE d.ctid = oldest.ctid
     RETURNING d.task, d.minute, d.state, d.number, d.waits, d.runs, d.peak_kb
 ), had_run AS (
-    SELECT task, minute, greatest(extract(epoch FROM wait)::float8, 0) AS wait,
-        greatest(extract(epoch FROM run)::float8, 0) AS run
+    SELECT task, minute, greatest(wait::float8, 0) AS wait, greatest(run::float8, 0) AS run
     FROM gone, unnest(waits, runs) AS timed(wait, run)
 )
 SELECT task, minute, state, sum(number)::bigint, count(*), max(peak_kb), NULL::int, NULL::int, 0::float8,

@@ -23,8 +23,8 @@ from ...overview.failure_queries import HOURS, list_hours_of_failures
 from ...tasks.change import say_kb, say_share
 from ...tasks.outlier_queries import count_long
 from ...tasks.queries import DAY, HOUR, MOST_LOOKED_AT, TaskStep, list_live, list_task_hours
-from ...tasks.ranking import AGAINST, ORDERS, Hours, TaskRow, find_row, rank_tasks
-from ..app import access, pages, problems
+from ...tasks.ranking import AGAINST, KEYS, Hours, TaskRow, find_row, rank_tasks
+from ..app import access, order, pages, problems
 from ..app.charts import seconds
 from ..app.deaths import say_death, say_memory
 from ..app.host import host, reading
@@ -36,32 +36,21 @@ _ROWS = 50
 _LONGEST_SEARCH = 200
 _MOST_FAILURES = 10
 _MOMENTS = 6
-# The columns that can be sorted by, after the one of the name: word in the address, head, classes.
-COLUMNS = (
-    ("change", "Change", ""),
-    ("enqueued", "Enqueued", "n less"),
-    ("ended", "Ended", "n"),
-    ("failed", "Failed", "n"),
-    ("median", "Median", "n less"),
-    ("p95", "p95", "n"),
-    ("longest", "Longest", "n less"),
-    ("wait", "Wait p95", "n"),
-    ("memory", "Memory", "n less"),
-)
 # The loop that folds the numbers.
 _COUNTER = "roll_up"
 
 
 def page() -> Response:
     """The document of all tasks."""
-    query = _read_query()
-    made, now = _all(query)
+    asked, after = _read_query()
+    made, now = _all(asked, after)
+    query = {**asked.all_query, **({"after": str(after)} if after else {})}
     return pages.page("tasks/page.html", "tasks", "Tasks", now, live=made, query=query)
 
 
 def live() -> Response:
     """The fragment of it that refreshes."""
-    return pages.fragment(_all(_read_query())[0])
+    return pages.fragment(_all(*_read_query())[0])
 
 
 def task_page(name: str) -> Response:
@@ -82,38 +71,36 @@ def task_live(name: str) -> Response:
 # --- the list
 
 
-def _read_query() -> Mapping[str, str]:
-    """The order, what it is compared with, a part of the names, and where the page begins."""
+def _read_query() -> tuple[order.ListOrder, int]:
+    """The order, with what is compared and a part of the names; and how many rows come before the page."""
     query = {}
-    for name, allowed in (
-        ("sort", [*ORDERS, *(f"-{one}" for one in ORDERS)]),
-        ("against", AGAINST),
-    ):
-        if value := request.args.get(name):
-            if value not in allowed:
-                raise problems.unreadable(
-                    f"{name}: {value[:40]!r} is not one of {', '.join(allowed)}"
-                )
-            query[name] = value
+    if against := request.args.get("against"):
+        if against not in AGAINST:
+            raise problems.unreadable(
+                f"against: {against[:40]!r} is not one of {', '.join(AGAINST)}"
+            )
+        query["against"] = against
     if text := request.args.get("find", "").strip():
         if len(text) > _LONGEST_SEARCH or "\0" in text:
             raise problems.unreadable(f"find: a name has at most {_LONGEST_SEARCH} characters.")
         query["find"] = text
-    if start := request.args.get("after"):
-        if not (start.isascii() and start.isdigit() and len(start) < 6):
-            raise problems.unreadable(f"after: {start[:40]!r} is no number of rows.")
-        query["after"] = start
-    return query
+    after = request.args.get("after", "0")
+    if not (after.isascii() and after.isdigit() and len(after) < 6):
+        raise problems.unreadable(f"after: {after[:40]!r} is no number of rows.")
+    asked = order.read_order(KEYS, query, ("task",))
+    if asked.column is None:
+        asked = replace(asked, column="change", is_descending=True)
+    return asked, int(after)
 
 
-def _all(query: Mapping[str, str]) -> tuple[Markup, datetime]:
-    order, against = query.get("sort", "change"), query.get("against", "yesterday")
+def _all(asked: order.ListOrder, after: int) -> tuple[Markup, datetime]:
+    query = asked.all_query
+    against = query.get("against", "yesterday")
     with reading() as read:
         hours = Hours.until(read.now, DAY, against)
         is_there = host().has_schema(TASKS_SCHEMA)
-        rows = rank_tasks(read.session, hours, order) if is_there else ()
+        rows = _rank(read.session, hours, asked) if is_there else ()
         found = [row for row in rows if query.get("find", "").lower() in row.task.lower()]
-        after = int(query.get("after", "0"))
         shown = found[after : after + _ROWS]
         marks = _marks(read.session, hours.start) if shown else ()
         names = [row.task for row in shown]
@@ -129,8 +116,7 @@ def _all(query: Mapping[str, str]) -> tuple[Markup, datetime]:
         after=after,
         is_last=after + _ROWS >= len(found),
         most=_ROWS,
-        order=order,
-        columns=COLUMNS,
+        order=asked,
         against=against,
         hours=hours,
         query=query,
@@ -145,9 +131,14 @@ def _all(query: Mapping[str, str]) -> tuple[Markup, datetime]:
     ), read.now
 
 
+def _rank(session: Session, hours: Hours, asked: order.ListOrder) -> Sequence[TaskRow]:
+    assert asked.column is not None
+    return rank_tasks(session, hours, asked.column, is_descending=asked.is_descending)
+
+
 def _link_with(query: Mapping[str, str], **changes: str | None) -> str:
     """The address of this list with some words changed; it begins with the first row."""
-    values: dict[str, str | None] = {**query, "after": None, **changes}
+    values: dict[str, str | None] = {**query, **changes}
     return url_for("opsjobs.tasks", **values)  # type: ignore[arg-type]
 
 
