@@ -76,7 +76,8 @@ def rank_tasks(
 ) -> Sequence[TaskRow]:
     """All tasks of which a job was enqueued or ended in these hours, or in those before, by a column.
 
-    The columns are those of `KEYS`. At most `MOST_TASKS`. Equal ones are ordered by jobs, then by name; what is not known comes last.
+    The columns are those of `KEYS`. At most `MOST_TASKS`. Equal ones are ordered by jobs, then by name. What
+    is not known comes last.
     """
     now = list_numbers(session, hours.start, hours.end)
     before = list_numbers(session, hours.start - hours.shift, hours.end - hours.shift)
