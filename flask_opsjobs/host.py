@@ -337,13 +337,14 @@ class Host:
                 "with, or a newer one"
             )
 
-    def has_schema(self, version: int) -> bool:
+    def has_schema(self, version: int, on: Connection | None = None) -> bool:
         """Whether the database had this schema, or a newer one, when it was last asked: see `require_schema`.
 
-        Code that uses what the newest step adds asks this, since it runs on the schema before too.
+        Code that uses what the newest step adds asks this, since it runs on the schema before too. The first
+        one asks the database, on its connection `on` if it has one.
         """
         if not self._schema:
-            self._schema = self.schema_version()
+            self._schema = self.schema_version(on)
         return self._schema >= version
 
     def schema_version(self, on: Engine | Connection | None = None) -> int:

@@ -40,6 +40,7 @@ WORDS = {
     "limiter list": ("--json",),
     "limiter simulate": ("call", "--count", "3", "--json"),
     "signal": ("payment", "--json"),
+    "tasks": ("--json",),
     "why": ("1", "--json"),
     "workers": ("--json",),
 }

@@ -300,7 +300,7 @@ OLDER = {
     "retry_or_end_jobs",
 }
 # Parts of other statements.
-PARTS = {"append_workflow_end_events", "is_signal_late", "limit_turn"}
+PARTS = {"append_task_ends", "append_workflow_end_events", "is_signal_late", "limit_turn"}
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session, scoped_session
 from ... import signals
 from ...core import db, sql
 from ...core.after_commit import after_commit
-from ...core.db import TASKS_SCHEMA, forget_values
+from ...core.db import TASKS_SCHEMA, forget_values, has_schema
 from ...errors import InvalidArgs, WrongSession
 from ...host import CommitNote, DueLane, Host, QueuedAtInsert, TraceColumns
 from ...limits.limit import JobLimit
@@ -90,6 +90,7 @@ def _enqueue(
     session, bind = find_session(host, options.session)
     with without_values():
         connection = join(host, session, bind)
+        row["counts_tasks"] = host.has_schema(TASKS_SCHEMA, connection)
         if options.unique is not None:
             row |= unique_lock(options.unique)
             row["keys"] = keys(task, options.unique, host, values)
@@ -195,7 +196,7 @@ def parameters(task: TaskDeclaration, options: Options, host: Host) -> dict[str,
         message = f"is larger than OPSJOBS_MAX_ARGS_BYTES = {limit}"
         raise InvalidArgs(task.name, [{"loc": "meta", "msg": message, "type": "too_large"}])
     cron = {"cron_entry": None, "is_deferred": False}
-    return {"task": task.name, "counts_tasks": host.has_schema(TASKS_SCHEMA), **cron, **columns}
+    return {"task": task.name, **cron, **columns}
 
 
 def unique_lock(unique: Unique) -> dict[str, Any]:
@@ -269,6 +270,7 @@ def _enqueue_stored(
     row["args"] = task.arguments.dump(values, host.settings.max_args_bytes).decode()
     if callable(task.declared.tags):
         row["tags"] = task.tags_of(task.declared, values)
+    row["counts_tasks"] = has_schema(connection, TASKS_SCHEMA)
     run = partial(_run_sql, connection)
     unique = task.declared.unique
     if unique is None:
