@@ -68,6 +68,7 @@ def test_a_claim_whose_test_did_not_run_is_found() -> None:
         {"claim": "One.", "word": "tested", "shown_by": ["tests/a.py::test_it"]},
         {"claim": "Two.", "word": "supported", "shown_by": ["tests/a.py::test_other"]},
         {"claim": "Three.", "word": "host-owned", "shown_by": ["tests/b.py::test_refusal"]},
+        {"claim": "Refused.", "word": WORDS[-1], "shown_by": ["tests/b.py::test_refusal"]},
         {"claim": "Four.", "word": "supported", "shown_by": ["tests/a.py::test_shape"]},
         {"claim": "Five.", "word": "supported", "shown_by": ["tests/a.py::test_shape[one]"]},
         {"claim": "Six.", "word": "supported", "shown_by": ["tests/a.py::test_shape[two]"]},
@@ -75,6 +76,7 @@ def test_a_claim_whose_test_did_not_run_is_found() -> None:
     ran = {"tests/a.py::test_it[fast]", "tests/a.py::test_shape[one]"}
     assert find_unproven(rows, ran, skipped={"tests/a.py::test_shape[two]"}) == [
         "Two. – tests/a.py::test_other did not pass, or not in each case",
+        "Refused. – tests/b.py::test_refusal did not pass, or not in each case",
         "Four. – tests/a.py::test_shape did not pass, or not in each case",
         "Six. – tests/a.py::test_shape[two] did not pass, or not in each case",
     ]

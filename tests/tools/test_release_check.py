@@ -248,6 +248,7 @@ def test_a_lane_that_ran_on_other_code_is_named(tmp_path: Path, git: Callable[..
         Row("lowest", TODAY, "passed", commit=f"{commit}+"),
         Row("rq-lowest", TODAY, "passed", commit="0" * 12),
         Row("python-3.11", TODAY, "passed"),
+        Row("python-3.12", TODAY, "failed", commit=commit, why="test_it"),
         Row("python-3.14", TODAY, "not run", why="no Python 3.14 on this machine"),
     ]
     (tmp_path / "docs").mkdir()
@@ -262,6 +263,7 @@ def test_a_lane_that_ran_on_other_code_is_named(tmp_path: Path, git: Callable[..
         "lowest": f"{ran}on {commit} with changes that were not committed",
         "rq-lowest": f"{ran}on 000000000000, which this checkout does not have",
         "python-3.11": f"{ran}and its commit was not recorded",
+        "python-3.12": "failed: test_it",
         "python-3.14": "not run: no Python 3.14 on this machine",
     }
     assert named() == expected

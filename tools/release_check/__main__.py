@@ -93,7 +93,7 @@ STEPS = (
     ),
     Step(
         "lanes",
-        "Each test lane has run on the code of this release.",
+        "Each test lane has passed on the code of this release.",
         texts.stale_lanes,
         "A person decides it: `make lanes` runs all of them again, in an hour; docs/support.md says what "
         "each ran on.",

@@ -21,7 +21,7 @@ _SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
 _DATED = re.compile(r"(\S+) \((\d{4}-\d\d-\d\d)\)")
 # What is true only until there is a release: a sentence that says so, and an install from a checkout.
 _UNRELEASED = re.compile(r"\bfirst release\b|\breleased?s?\b.*\byet\b")
-_FROM_A_CHECKOUT = re.compile(r"pip install \S*/path/to/\S+")
+_FROM_A_CHECKOUT = re.compile(r"pip install \S*/path/to/[^\s`]+")
 # What runs at a host.
 CODE = ("flask_opsjobs", "migrations", "templates", "static", "pyproject.toml")
 
@@ -87,12 +87,14 @@ def _pages(root: Path) -> Iterator[Path]:
 
 
 def stale_lanes(release: Release) -> Iterator[str]:
-    """Test lanes that have not run on the code of this release."""
+    """Test lanes that have not passed on the code of this release."""
     rows = {row.name: row for row in read(release.root / "docs/lanes.toml")}
     for name in LANES:
         row = rows.get(name)
-        if row is None or row.result == "not run":
-            yield f"{name}: not run{f': {row.why}' if row and row.why else ''}"
+        if row is None:
+            yield f"{name}: not run"
+        elif row.result != "passed":
+            yield f"{name}: {row.result}: {row.why}"
         elif why := _why_stale(release.root, row.commit):
             yield f"{name}: ran on {row.date}, {why}"
 
