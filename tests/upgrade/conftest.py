@@ -81,15 +81,16 @@ class Person:
 
 
 class Load(threading.Thread):
-    """Buys something in the shop, again and again, until it is told to stop: two jobs each time.
+    """Buys something in the shop `every` so many seconds, until it is told to stop: two jobs each time.
 
     As long as `fails`, each fifth time is a webhook instead, to a server that is gone: a job that is tried
     four times, 2, 4 and 8 seconds apart.
     """
 
-    def __init__(self, person: Person) -> None:
+    def __init__(self, person: Person, every: float) -> None:
         super().__init__(daemon=True)
         self.person = person
+        self.every = every
         self.enqueued: list[int] = []
         self.failing: list[int] = []
         self.fails = True
@@ -97,7 +98,7 @@ class Load(threading.Thread):
         self._is_over = threading.Event()
 
     def run(self) -> None:
-        while not self._is_over.wait(0.5):
+        while not self._is_over.wait(self.every):
             is_failing = self.fails and len(self.enqueued) % 5 == 4
             begun = time.monotonic()
             what = "webhook_to_nobody" if is_failing else "order"
@@ -110,7 +111,9 @@ class Load(threading.Thread):
     def goes_on(self, number: int) -> None:
         """Return when so many more jobs were enqueued."""
         before = len(self.enqueued)
-        wait_until(lambda: self.person.failed or len(self.enqueued) >= before + number, 120)
+        wait_until(
+            lambda: self.person.failed or len(self.enqueued) >= before + number, 120 + number
+        )
 
     def stop(self) -> None:
         self._is_over.set()
