@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from flask.cli import AppGroup
@@ -53,11 +53,22 @@ def _read_rate(_context: click.Context, _option: click.Parameter, text: str | No
         raise click.BadParameter(str(wrong)) from None
 
 
+def options_of_start(function: _operate.F) -> _operate.F:
+    """Add the options that the start of an operation takes to a command."""
+    for option in (
+        click.option("--wait", is_flag=True, help="Follow it to its end."),
+        click.option(
+            "--rate", callback=_read_rate, help="So many jobs a second at most; 0: no limit."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 @operation.command("start", short_help="Do an action to all jobs that match.")
 @click.argument("action", type=click.Choice([_short(name) for name in OPERABLE]))
 @click.argument("terms", nargs=-1, required=True)
-@click.option("--rate", callback=_read_rate, help="So many jobs a second at most; 0: no limit.")
-@click.option("--wait", is_flag=True, help="Follow it to its end.")
+@options_of_start
 @_operate.options
 def start(
     action: str, terms: tuple[str, ...], rate: int | None, wait: bool, **options: Any
@@ -71,15 +82,28 @@ def start(
     and 1 when it stopped or was canceled. Exits 2 when it could not be started.
     """
     name = next(name for name in OPERABLE if _short(name) == action)
+    try:
+        jobs = JobFilter.from_query([("q", " ".join(terms))])
+    except BadFilter as wrong:
+        _leave_not_asked(wrong)
+    if not jobs.to_query():
+        # As from a variable of the shell that is not set.
+        raise click.UsageError("say which jobs, such as state:failed: the terms are empty")
+    start_on(name, jobs, rate=rate, wait=wait, **options)
+
+
+def _leave_not_asked(refused: Exception) -> NoReturn:
+    click.echo(f"Error: {refused}", err=True)
+    sys.exit(_NOT_ASKED)
+
+
+def start_on(name: str, jobs: JobFilter, *, rate: int | None, wait: bool, **options: Any) -> None:
+    """Start an operation of this action on these jobs, or print its draft, as the options say."""
     dry_run, reason, as_json = options["dry_run"], options["reason"], options["as_json"]
     if reason is None and not dry_run:
         raise click.UsageError("say why with --reason, or look first with --dry-run")
     operator, actor = BulkOperator(current_host()), options["actor"] or _operate.find_user()
     try:
-        jobs = JobFilter.from_query([("q", " ".join(terms))])
-        if not jobs.to_query():
-            # As from a variable of the shell that is not set.
-            raise click.UsageError("say which jobs, such as state:failed: the terms are empty")
         if dry_run:
             draft = operator.draft(
                 name, jobs, actor=actor, via="cli", rate=rate, authorize=False, is_kept=False
@@ -89,9 +113,8 @@ def start(
         draft = operator.start(
             name, jobs, rate=rate, via="cli", actor=actor, reason=reason, authorize=False
         )
-    except (ActionRefused, BadFilter) as refused:
-        click.echo(f"Error: {refused}", err=True)
-        sys.exit(_NOT_ASKED)
+    except ActionRefused as refused:
+        _leave_not_asked(refused)
     assert draft.id is not None
     if as_json and not wait:
         click.echo(to_json(_draft_as_object(draft)))

@@ -1,4 +1,4 @@
-"""Pauses, drains, resumes or resyncs queues, or sets their prefetch: `flask opsjobs queue …`."""
+"""Pauses, drains, resumes, resyncs or clears queues, or sets their prefetch: `flask opsjobs queue …`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from flask.cli import AppGroup
 
 from ..actions.domain import Action
 from ..actions.registry import ACTIONS
-from . import _operate
+from ..operations.operator import waiting_in
+from . import _operate, operation
 
-queue = AppGroup("queue", help="Pause, drain, resume or resync queues, or set their prefetch.")
+queue = AppGroup(
+    "queue", help="Pause, drain, resume, resync or clear queues, or set their prefetch."
+)
 
 
 def _add(action: Action[Any]) -> None:
@@ -43,3 +46,16 @@ def set_prefetch(name: str, prefetch: str, **options: Any) -> None:
     _operate.run_action(
         "queue.set_prefetch", [f"queue/{name}"], params={"prefetch": prefetch}, **options
     )
+
+
+@queue.command("clear", short_help="Cancel all jobs of a queue that wait.")
+@click.argument("name")
+@operation.options_of_start
+@_operate.options
+def clear(name: str, rate: int | None, wait: bool, **options: Any) -> None:
+    """Cancel all jobs of the queue NAME that wait, as an operation: what runs goes on.
+
+    The same as `flask opsjobs operation start cancel` with a search for the waiting jobs of the queue. Jobs
+    that are enqueued meanwhile stay: pause the queue before, to start none of them.
+    """
+    operation.start_on("job.cancel", waiting_in(name), rate=rate, wait=wait, **options)

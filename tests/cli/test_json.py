@@ -39,6 +39,7 @@ WORDS = {
     "operation start": ("cancel", "state:available", *WHY, "--json"),
     "limiter list": ("--json",),
     "limiter simulate": ("call", "--count", "3", "--json"),
+    "queue clear": ("mail", *WHY, "--json"),
     "signal": ("payment", "--json"),
     "tasks": ("--json",),
     "why": ("1", "--json"),

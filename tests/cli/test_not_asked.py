@@ -73,6 +73,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "operation show": ("1",),
     "operation start": ("cancel", "state:available", *REASON),
     "operation undo": ("1", *REASON),
+    "queue clear": ("mail", *REASON),
     "queue drain": ("mail", *REASON),
     "queue pause": ("mail", *REASON),
     "queue resume": ("mail", *REASON),

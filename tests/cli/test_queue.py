@@ -9,6 +9,8 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
+from flask_opsjobs.loops import operate
+from flask_opsjobs.loops.loop import Runner
 from tests.support.engine import Bench
 
 REASON = ("--reason", "because it is a test")
@@ -65,3 +67,28 @@ def test_a_dry_run_writes_nothing(bench: Bench, call: Any) -> None:
     assert "no job, no task and no listener names the queue mial" in asked.output
     assert bench.rows("SELECT 1 FROM opsjobs.queues") == []
     assert bench.rows("SELECT 1 FROM opsjobs.audit_events") == []
+
+
+def test_a_queue_is_cleared_by_an_operation_that_cancels_what_waits(
+    bench: Bench, record_job: Callable[..., int], call: Any
+) -> None:
+    running = record_job()
+    bench.dispatch(prefetch=1)
+    bench.claim(bench.row("SELECT id FROM opsjobs.jobs WHERE state = 'queued'")["id"])
+    waiting, other = record_job(delay=3600), record_job(queue="mail")
+    dry = call("clear", "default", "--dry-run")
+    assert "Cancel 2 jobs: 2 in a state that allows it" in dry.output
+    assert bench.rows("SELECT 1 FROM opsjobs.operations") == []
+    done = call("clear", "default", *REASON)
+    assert done.exit_code == 0, done.output
+    loop = Runner(operate.LOOP, bench.host, "one")
+    while loop.run_once(bench.connection):
+        pass
+    states = bench.rows("SELECT id, state FROM opsjobs.jobs WHERE queue = 'default' ORDER BY id")
+    assert [row["state"] for row in states] == ["started", "canceled", "canceled"]
+    assert {running, waiting} < {row["id"] for row in states}
+    assert bench.job(other)["state"] == "available"
+    event = bench.row("SELECT * FROM opsjobs.audit_events WHERE action = 'operation.start'")
+    assert event["reason"] == "because it is a test"
+    nothing = call("clear", "reports", *REASON)
+    assert (nothing.exit_code, "no job matches" in nothing.output) == (2, True)

@@ -303,3 +303,25 @@ def test_reasons_and_names_pass_the_display_policy(
         page = client.get(f"/ops/jobs{path}").text
         assert "OPS-2291" not in page
         assert "l.brandt" not in page
+
+
+@pytest.mark.parametrize("name", ["default", "two words of <b>"])
+def test_a_queue_is_cleared_through_the_draft_of_an_operation(
+    get: Get, client: FlaskClient, session: Session, access: Access, name: str
+) -> None:
+    for state in ("available", "scheduled", "deferred", "started", "failed"):
+        make_job(session, state, queue=name)
+    make_job(session, "available", queue="another")
+    session.commit()
+    path = f"/queues/{quote(name)}"
+    (form,) = soup(get(path).text).select("form[action$='/operations/draft']")
+    fields = {field["name"]: field["value"] for field in form.select("input[name]")}
+    draft = client.post(form["action"], data=fields, headers=SAME_ORIGIN)
+    assert draft.status_code == 303
+    page = soup(client.get(draft.headers["Location"]).text)
+    assert "Cancel 3 jobs" in " ".join(page.select_one("h1").text.split())
+    for permission in ("job.cancel", "operation.start"):
+        access.held -= {permission}
+        (form,) = soup(get(path).text).select("form[action$='/operations/draft']")
+        assert f"needs {permission}" in form.select_one("button[disabled]").text
+        assert client.post(form["action"], data=fields, headers=SAME_ORIGIN).status_code == 403

@@ -15,6 +15,7 @@ from ...actions.registry import ACTIONS, actions_of
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.reading import Reading
+from ...operations.operator import waiting_in
 from ...overview.queries import QueueDepth, find_queues
 from ...queues.lifecycle import MEANINGS
 from ...queues.queries import QueueRow, Rate, Rates, find_rates, list_decisions
@@ -91,7 +92,7 @@ def live() -> Response:
 
 
 def queue_page(name: str) -> Response:
-    """The document of one queue, with the form that sets its prefetch."""
+    """The document of one queue, with the forms that set its prefetch and that clear it."""
     with reading() as read:
         row, rates = _find(read, name)
         made = _one(read, row, rates)
@@ -106,6 +107,7 @@ def queue_page(name: str) -> Response:
         prefetch=prefetch,
         default=host().settings.prefetch,
         set_prefetch=ACTIONS["queue.set_prefetch"],
+        waiting=waiting_in(name).to_query(),
     )
 
 
