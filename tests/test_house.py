@@ -29,6 +29,7 @@ SENDS_SQL = (
     "flask_opsjobs/jobs/search/saved_views.py",
     "flask_opsjobs/limits/stored_buckets.py",
     "flask_opsjobs/actions/planning.py",
+    "flask_opsjobs/tasks/pauses.py",
     "flask_opsjobs/endings/*.py",
     "flask_opsjobs/failures/*.py",
     "flask_opsjobs/overview/badges.py",

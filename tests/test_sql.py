@@ -135,7 +135,7 @@ def test_a_broken_copy_is_found(connection: psycopg.Connection[Any]) -> None:
         _run_utility(connection, "COPY opsjobs.jobs (colour) FROM STDIN")
 
 
-# Those that count per task, where the schema does.
+# Those that count per task or ask for paused tasks, where the schema does.
 COUNTING = [path for path in FILES if "{tasks:" in path.read_text()]
 
 
@@ -146,9 +146,8 @@ def test_postgres_prepares_it_on_the_schema_before(
     statement = _read(path.stem, tasks=False)
     with connection.transaction(force_rollback=True):
         connection.execute("ALTER TABLE opsjobs.job_count_deltas DROP COLUMN task")
-        connection.execute(
-            "DROP TABLE opsjobs.task_end_deltas, opsjobs.task_minutes, opsjobs.task_hours"
-        )
+        for table in ("task_end_deltas", "task_minutes", "task_hours", "task_pauses"):
+            connection.execute(f"DROP TABLE opsjobs.{table}")
         _prepare(connection, statement)
 
 

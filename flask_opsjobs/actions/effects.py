@@ -20,9 +20,10 @@ class Dispatch:
 
 @dataclass(frozen=True)
 class Recall:
-    """Recall the deliveries of a paused queue from Redis."""
+    """Recall the deliveries of a paused queue, or of a paused task, from Redis."""
 
-    queue: str
+    queue: str | None = None
+    task: str | None = None
     otherwise: ClassVar = "the recall loop recalls its deliveries"
 
 

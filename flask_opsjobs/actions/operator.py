@@ -327,6 +327,26 @@ class Operator:
         """
         return self._run_or_raise("queue.resync", queues, why)
 
+    def pause_task(self, tasks: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
+        """Dispatch no jobs of these tasks, given by name, and recall their deliveries from Redis.
+
+        Other tasks of their queues go on, and so does what runs.
+
+        >>> operator.pause_task("send_invoice", **why).outcome
+        'done'
+        """
+        return self._run_or_raise("task.pause", tasks, why)
+
+    def resume_task(self, tasks: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
+        """Dispatch jobs of these tasks again.
+
+        >>> operator.pause_task("send_invoice", **why).outcome
+        'done'
+        >>> operator.resume_task("send_invoice", **why).outcome
+        'done'
+        """
+        return self._run_or_raise("task.resume", tasks, why)
+
     def drain_worker(self, workers: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
         """Ask these workers, given by name, to leave: they take nothing new and end what they run.
 

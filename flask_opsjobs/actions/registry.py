@@ -25,6 +25,8 @@ from ..operations import actions as operation_actions
 from ..operations.transitions import OperationForDecision
 from ..queues import actions as queue_actions
 from ..queues.transitions import QueueForDecision
+from ..tasks import actions as task_actions
+from ..tasks.pauses import TaskForDecision
 from ..workers import actions as worker_actions
 from ..workers.transitions import WorkerForDecision
 from ..workflows import actions as workflow_actions
@@ -33,6 +35,7 @@ from .domain import Action, Domain
 
 _JOBS: Domain[JobForDecision] = job_actions
 _QUEUES: Domain[QueueForDecision] = queue_actions
+_TASKS: Domain[TaskForDecision] = task_actions
 _WORKERS: Domain[WorkerForDecision] = worker_actions
 _WORKFLOWS: Domain[RunWithSteps] = workflow_actions
 _BATCHES: Domain[BatchForDecision] = batch_actions
@@ -48,6 +51,7 @@ _OPERATIONS: Domain[OperationForDecision] = operation_actions
 DOMAINS: Mapping[str, Domain[Any]] = {
     "job": _JOBS,
     "queue": _QUEUES,
+    "task": _TASKS,
     "worker": _WORKERS,
     "workflow": _WORKFLOWS,
     "batch": _BATCHES,

@@ -25,15 +25,15 @@ from sqlalchemy.pool import Pool, QueuePool
 from . import sql
 
 SCHEMA = "opsjobs"
-SCHEMA_VERSION = 25
+SCHEMA_VERSION = 26
 # A deploy may migrate before or after it replaces the code. So this code runs on the schema before its own,
 # and on the next one, which only adds to it.
 OLDEST_SCHEMA = SCHEMA_VERSION - 1
 NEWEST_SCHEMA = SCHEMA_VERSION + 1
 # The schema that keeps the trace contexts of jobs.
 TRACED_SCHEMA = 24
-# The schema that counts jobs per task.
-TASKS_SCHEMA = 25
+# The schema that counts jobs per task, and keeps which tasks are paused.
+TASKS_SCHEMA = 26
 # The largest id: what a bigint holds.
 LARGEST_ID = 2**63 - 1
 

@@ -18,8 +18,8 @@ def load(name: str, *, traced: bool = False, tasks: bool = True) -> str:
 
     `{other.sql}` in the text is replaced by that statement in brackets. The caller passes the parameters of
     both. What stands in `{traced:…}` is there with `traced` only: jobs without a trace context need not pay
-    for the parameters of its columns. What stands in `{tasks:…}` counts per task, and is left out for a
-    schema that does not: see `TASKS_SCHEMA`.
+    for the parameters of its columns. What stands in `{tasks:…}` counts per task, or asks which tasks are
+    paused, and is left out for a schema that does not: see `TASKS_SCHEMA`.
     """
     lines = _FILES[name].read_text().splitlines()
     text = "\n".join(line for line in lines if not line.lstrip().startswith("--")).strip()

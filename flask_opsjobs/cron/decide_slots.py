@@ -131,20 +131,21 @@ class SlotDecider:
         slots = entry.schedule.slots_between(entry.checked_until, self.now, MOST_SLOTS + 1)
         if not slots or (is_patient and self._is_put_off(entry, slots, report)):
             return entry
+        paused_at = min(filter(None, (entry.paused_at, entry.task_paused_at)), default=None)
         if len(slots) > MOST_SLOTS:
             # Leave as many slots for the next pass as catch-up can run at most, so no slot of this pass has
             # to run.
             report.has_more = True
             slots = slots[: MOST_SLOTS - MOST_CAUGHT_UP]
             groups = decide_by_time(
-                slots, self.now, paused_at=entry.paused_at, catch_up="none", limit=None
+                slots, self.now, paused_at=paused_at, catch_up="none", limit=None
             )
             until = slots[-1]
         else:
             groups = decide_by_time(
                 slots,
                 self.now,
-                paused_at=entry.paused_at,
+                paused_at=paused_at,
                 catch_up=entry.catch_up,
                 limit=entry.catch_up_limit,
             )
@@ -202,7 +203,7 @@ class SlotDecider:
 
         The wait of `PATIENCE` begins at the first slot, or when a cron loop ran again after it.
         """
-        if entry.task in self.host.tasks or entry.is_paused:
+        if entry.task in self.host.tasks or entry.is_paused or entry.task_paused_at:
             return False
         last, again = transitions.find_gap(self.connection, slots[0])
         seen = slots[0] if last is not None and last >= slots[0] else again or self.now
@@ -221,7 +222,7 @@ class SlotDecider:
                 self._run_or_skip_by_overlap(entry, slot, "ran", report) for slot in group.slots
             )
         first, last = group.slots[0], group.slots[-1]
-        why = self._why_missed(entry, first) if group.kind == "missed" else entry.paused_reason
+        why = self._why_missed(entry, first) if group.kind == "missed" else _why_paused(entry)
         return [Slot(first, group.kind, why, until_at=last, slots=len(group.slots))]
 
     def _catch_up(
@@ -287,6 +288,12 @@ def say_call_fault(entry: CronEntryRow, error: Exception) -> str:
 def say_same_call(job_id: int) -> str:
     """The sentence why no job is enqueued: this one is of the same unique call."""
     return f"job {job_id} holds the unique lock of this call"
+
+
+def _why_paused(entry: CronEntryRow) -> str | None:
+    if entry.is_paused:
+        return entry.paused_reason
+    return f"{entry.task_paused_by} paused the task {entry.task}: {entry.task_paused_reason}"
 
 
 def _unknown(entry: CronEntryRow) -> str:

@@ -53,7 +53,7 @@ RESULTS = {
         "queued behind", "its job was enqueued to run after the one before", runs=True
     ),
     "missed": SlotResult("missed", "nothing ran for it, although it should have", runs=False),
-    "paused": SlotResult("paused", "the entry was paused", runs=False),
+    "paused": SlotResult("paused", "the entry or its task was paused", runs=False),
     "manual": SlotResult("manual", "somebody ran it", runs=True),
 }
 

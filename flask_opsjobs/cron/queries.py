@@ -40,6 +40,10 @@ class CronEntryRow:
     paused_at: datetime | None
     paused_by: str | None
     paused_reason: str | None
+    # The same of its task, which only the cron loop and actions read.
+    task_paused_at: datetime | None = None
+    task_paused_by: str | None = None
+    task_paused_reason: str | None = None
 
     @property
     def state(self) -> str:
@@ -156,7 +160,8 @@ def find_slot_of(session: Session, job_id: int) -> SlotRow | None:
 
 
 def _columns() -> list[Any]:
-    return [getattr(CronEntry, column) for column in CronEntryRow.__annotations__]
+    names = CronEntryRow.__annotations__
+    return [getattr(CronEntry, name) for name in names if not name.startswith("task_")]
 
 
 # The most rows of the run history that are read. One row may stand for many slots.

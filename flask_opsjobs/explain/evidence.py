@@ -95,6 +95,15 @@ class QueueEvidence:
 
 
 @dataclass(frozen=True)
+class PauseEvidence:
+    """That an operator paused the job's task."""
+
+    paused_at: datetime
+    paused_by: str
+    paused_reason: str
+
+
+@dataclass(frozen=True)
 class Listener:
     """A worker that listens to the queue, or has the job.
 
@@ -241,6 +250,8 @@ class Evidence:
     settings: Settings
     job: JobEvidence
     queue: QueueEvidence = QueueEvidence()
+    # Of its task; None when that is not paused.
+    pause: PauseEvidence | None = None
     last_attempt: AttemptEvidence | None = None
     # The oldest few jobs that a deferred job waits for.
     waits_for: Sequence[int] = ()
@@ -296,13 +307,18 @@ class Evidence:
 
     @property
     def is_held_back(self) -> bool:
-        """Whether a pause of its queue stops it: it is not dispatched yet, and not past its deadline.
+        """Whether a pause of its queue or task stops it: it is not dispatched yet, and not past its deadline.
 
         A wait is never dispatched.
         """
         if self.step is not None and self.step.kind == "wait":
             return False
         return self.job.state in WAITING and self.job.state != "queued" and not self.is_overdue
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether its queue is paused or drains, or its task is paused."""
+        return self.queue.is_paused or self.pause is not None
 
     @property
     def alive(self) -> Sequence[Listener]:

@@ -17,6 +17,7 @@ from ..lifeline import reasons as lifeline_reasons
 from ..lifeline.reasons import needed_loops
 from ..limits import reasons as limit_reasons
 from ..queues import reasons as queue_reasons
+from ..tasks import reasons as task_reasons
 from ..workflows import reasons as workflow_reasons
 from ..workflows.held_up import how_it_ended, sentence_of
 from .evidence import MOST_STEPS, BatchEvidence, Evidence, RunEvidence
@@ -50,6 +51,7 @@ FINDERS: Mapping[str, Finder] = {
     "backing_off": job_reasons.backing_off,
     "queue_paused": queue_reasons.queue_paused,
     "queue_draining": queue_reasons.queue_draining,
+    "task_paused": task_reasons.task_paused,
     "limit_unknown": limit_reasons.limit_unknown,
     "limit_weight": limit_reasons.limit_weight,
     "redis_away": lifeline_reasons.redis_away,
@@ -271,6 +273,8 @@ def _list_ruled_out(evidence: Evidence, codes: set[str]) -> Iterator[str]:
         yield "before its deadline"
     if evidence.is_held_back and not evidence.queue.is_paused:
         yield "queue not paused"
+    if evidence.is_held_back and evidence.pause is None:
+        yield "task not paused"
     if evidence.is_due:
         yield from _checks_of_a_due_job(evidence, codes)
     if needed := [loop for loop in needed_loops(evidence) if evidence.is_loop_running(loop)]:

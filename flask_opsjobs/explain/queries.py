@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from ..batches import queries as batch_queries
 from ..core import sql
+from ..core.db import TASKS_SCHEMA, has_schema
 from ..jobs.adopted.chain_queries import list_parents
 from ..jobs.adopted.models import RqFacts
 from ..jobs.lifecycle import FINAL
@@ -33,6 +34,7 @@ from .evidence import (
     JobEvidence,
     LimitEvidence,
     Listener,
+    PauseEvidence,
     Prefetch,
     QueueEvidence,
     RunEvidence,
@@ -74,12 +76,14 @@ def list_evidence_of_jobs(
         loops = _loops(session, now)
         found = [replace(one, loops=loops) if _needs_loops(one) else one for one in found]
     queues = _queues(session, {each.job.queue for each in waiting})
+    pauses = _pauses(session, {each.job.task for each in waiting})
     deferred = [each.job for each in waiting if each.job.state == "deferred"]
     before = _waits_for(session, {job.cron_entry for job in deferred})
     found = [
         replace(
             each,
             queue=queues.get(each.job.queue, QueueEvidence()),
+            pause=pauses.get(each.job.task),
             waits_for=before.get(each.job.cron_entry, ()) if each.job.state == "deferred" else (),
         )
         if _waits_for_us(each)
@@ -157,6 +161,14 @@ def _queues(session: Session, names: Collection[str]) -> Mapping[str, QueueEvide
     columns = [getattr(Queue, name) for name in QueueEvidence.__annotations__]
     rows = session.execute(select(Queue.name, *columns).where(Queue.name.in_(names)))
     return {name: QueueEvidence(*values) for name, *values in rows}
+
+
+def _pauses(session: Session, tasks: Collection[str]) -> Mapping[str, PauseEvidence]:
+    connection = session.connection()
+    if not tasks or not has_schema(connection, TASKS_SCHEMA):
+        return {}
+    rows = connection.exec_driver_sql(sql.load("list_task_pauses"), {"tasks": list(tasks)})
+    return {task: PauseEvidence(*values) for task, *values in rows}
 
 
 def _loops(session: Session, now: datetime) -> Mapping[str, LoopRow]:

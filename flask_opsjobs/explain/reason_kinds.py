@@ -352,6 +352,14 @@ REASON_KINDS = (
         action="queue.resume",
     ),
     ReasonKind(
+        "task_paused",
+        holds="an operator paused its task, while other tasks of its queue go on",
+        many="task {} is paused",
+        about="task",
+        helps="resume the task",
+        action="task.resume",
+    ),
+    ReasonKind(
         "limit_unknown",
         holds="no process that knows its limiter has started",
         many="no process has declared limiter {}",
@@ -508,16 +516,17 @@ def make_reason(
     """The reason with this code, as of the time of `evidence`. Values of `read` that are None are left out.
 
     `details` may name its action and the target of the action. By default the action is that of the kind, and
-    the target is the job or its queue.
+    the target is the job, its task or its queue.
     """
     action = details.setdefault("action", KINDS[code].action)
     details.setdefault("passes", KINDS[code].passes)
     if action is None:
         details.pop("target", None)
     else:
-        is_of_job = action.startswith("job.")
-        about = f"job/{evidence.job.id}" if is_of_job else f"queue/{evidence.job.queue}"
-        details.setdefault("target", about)
+        job = evidence.job
+        names = {"job": job.id, "task": job.task, "queue": job.queue}
+        domain = action.partition(".")[0]
+        details.setdefault("target", f"{domain}/{names.get(domain)}")
     return Reason(
         code=code,
         says=says,

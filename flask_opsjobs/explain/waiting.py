@@ -22,7 +22,7 @@ _MOST_IDS = 200
 _NOTHING = "nothing blocks them, and they go on by themselves"
 _RUN_BY_RQ = "they are plain RQ jobs, which RQ and its workers run"
 # What the jobs of a group share, so that its times are the same for all.
-_SHARED = ("queue", "limiter", "loop")
+_SHARED = ("queue", "task", "limiter", "loop")
 
 
 @dataclass(frozen=True)

@@ -182,9 +182,10 @@ def _has_signal(evidence: Evidence) -> bool:
 def _only_the_loop_dispatches_it(evidence: Evidence) -> bool:
     """Return whether only the dispatch loop can dispatch the job now.
 
-    True when the queue is not paused, its prefetch has room, Redis answers, and either a worker is idle or
-    none of ours is busy. A busy worker of ours takes jobs from Postgres when its job ends. An idle worker
-    must not wait for that: it may take hours. Without Redis an idle worker of ours takes jobs by itself.
+    True when neither queue nor task is paused, its prefetch has room, Redis answers, and either a worker is
+    idle or none of ours is busy. A busy worker of ours takes jobs from Postgres when its job ends. An idle
+    worker must not wait for that: it may take hours. Without Redis an idle worker of ours takes jobs by
+    itself.
     """
     if (
         evidence.redis is not None
@@ -192,7 +193,7 @@ def _only_the_loop_dispatches_it(evidence: Evidence) -> bool:
         and evidence.runs_without_redis
     ):
         return False
-    if evidence.queue.is_paused or evidence.prefetch is None or evidence.prefetch.is_full:
+    if evidence.is_paused or evidence.prefetch is None or evidence.prefetch.is_full:
         return False
     return len(evidence.busy) < len(evidence.alive) or all(
         busy.kind == "plain" for busy in evidence.busy
@@ -206,7 +207,7 @@ def _is_blocked_by_lost_deliveries(evidence: Evidence) -> bool:
     were dispatched. The missing ones were either taken this moment or are lost.
     """
     prefetch, redis = evidence.prefetch, evidence.redis
-    if prefetch is None or redis is None or not redis.is_reachable or evidence.queue.is_paused:
+    if prefetch is None or redis is None or not redis.is_reachable or evidence.is_paused:
         return False
     limiter_has_queued = evidence.limit is not None and evidence.limit.level.queued > 0
     return (prefetch.is_full or limiter_has_queued) and redis.queue_length < prefetch.used

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from ..core import sql
 from ..core.words import counted
 from ..engine.adopted.places import name_place
-from ..engine.reconcile.recall import Suspects, recall_lost, recall_paused
+from ..engine.reconcile.recall import Suspects, recall_lost, recall_paused, recall_paused_tasks
 from ..engine.reconcile.remove_deliveries import (
     OrphanScan,
     remove_orphan_deliveries,
@@ -76,15 +76,17 @@ def run(context: Pass) -> str:
 
 
 def _recall_paused(context: Pass) -> list[str]:
-    recalled = recall_paused(context.connection)
-    if not recalled:
-        return []
-    try_remove_deliveries(broker_of(context.host), recalled)
-    _log.info(
-        "recalled jobs %s: their queue is paused",
-        _ids([(id, number) for _, id, number in recalled]),
-    )
-    return [f"recalled {counted(len(recalled), 'job')} of paused queues"]
+    report = []
+    for of, recalled in (
+        ("queue", recall_paused(context.connection)),
+        ("task", recall_paused_tasks(context.connection)),
+    ):
+        if recalled:
+            try_remove_deliveries(broker_of(context.host), recalled)
+            ids = _ids([(id, number) for _, id, number in recalled])
+            _log.info("recalled jobs %s: their %s is paused", ids, of)
+            report.append(f"recalled {counted(len(recalled), 'job')} of paused {of}s")
+    return report
 
 
 def _recall(context: Pass, errors: list[EngineUnavailable]) -> list[str]:

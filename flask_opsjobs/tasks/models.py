@@ -1,4 +1,4 @@
-"""Maps the tables of numbers per task. Statements append to one; `roll_up` folds it into the others."""
+"""Maps the tables of tasks: numbers, which statements append and `roll_up` folds, and operators' pauses."""
 
 from __future__ import annotations
 
@@ -99,3 +99,14 @@ class TaskHour(_Counts, Base):
         CheckConstraint(_POSITIVE, name="positive_check"),
         Index("task_hours_by_hour", "hour"),
     )
+
+
+class TaskPause(Base):
+    """A task that an operator paused. A task without a row is open."""
+
+    __tablename__ = "task_pauses"
+
+    task: Mapped[str] = mapped_column(Text, primary_key=True)
+    paused_at: Mapped[datetime] = mapped_column(MOMENT)
+    paused_by: Mapped[str] = mapped_column(Text)
+    paused_reason: Mapped[str] = mapped_column(Text)

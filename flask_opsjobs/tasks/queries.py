@@ -17,7 +17,7 @@ from ..jobs.models import Job
 from ..jobs.search.filter import JobFilter
 from ..jobs.search.index_scan import Range, scan_index
 from ..overview.pace_queries import add_histograms, quantile
-from .models import TaskHour, TaskMinute
+from .models import TaskHour, TaskMinute, TaskPause
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 # So many tasks are read at most. What is more is said.
@@ -27,6 +27,17 @@ MOST_HOURS = timedelta(days=60)
 # Jobs that have not ended are looked for among so many of the newest ones of a task.
 MOST_LOOKED_AT = 5_000
 MOST_KINDS = 10
+MOST_PAUSED = 50
+
+
+@dataclass(frozen=True)
+class PausedTask:
+    """A task that an operator paused."""
+
+    task: str
+    paused_at: datetime
+    paused_by: str
+    paused_reason: str
 
 
 @dataclass(frozen=True)
@@ -157,6 +168,15 @@ def find_begin(session: Session, task: str | None = None) -> datetime | None:
     if task is not None:
         hours = hours.where(TaskHour.task == task)
     return session.scalars(hours.order_by(TaskHour.hour).limit(1)).first()
+
+
+def list_paused(session: Session, task: str | None = None) -> Sequence[PausedTask]:
+    """The paused tasks, or this one if it is paused, the last paused first; at most `MOST_PAUSED`."""
+    columns = [getattr(TaskPause, name) for name in PausedTask.__annotations__]
+    chosen = select(*columns).order_by(TaskPause.paused_at.desc(), TaskPause.task)
+    if task is not None:
+        chosen = chosen.where(TaskPause.task == task)
+    return [PausedTask(*row) for row in session.execute(chosen.limit(MOST_PAUSED))]
 
 
 def list_live(session: Session, task: str) -> Sequence[LiveJobs]:

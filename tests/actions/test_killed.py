@@ -90,6 +90,12 @@ class Stage:
         Bench(self.bench.host, f"killed-{number}").close()
         return f"worker/killed-{number}"
 
+    def task(self, number: int) -> str:
+        """A task with a job, that is not paused."""
+        job_id, name = self.reach("queued"), f"killed-{number}"
+        self.bench.rows("UPDATE opsjobs.jobs SET task = %s WHERE id = %s RETURNING 1", name, job_id)
+        return f"task/{name}"
+
     def missing_worker(self, number: int) -> str:
         """A worker that was given up and left nothing."""
         target = self.worker(number)
@@ -136,6 +142,11 @@ CASES = (
         "lease.release",
         Stage.leaked_lease,
         "SELECT NOT EXISTS (SELECT FROM opsjobs.leases WHERE job_id || '-' || dispatch_no = %s)",
+    ),
+    Case(
+        "task.pause",
+        Stage.task,
+        "SELECT EXISTS (SELECT FROM opsjobs.task_pauses WHERE task = %s AND paused_by = 'anna')",
     ),
     Case(
         "worker.drain",

@@ -184,19 +184,23 @@ def test_jobs_behind_one_that_is_unexpectedly_long_do_not_wait_for_it(
     assert worker.terminate() == 0
 
 
-def test_a_pause_takes_back_what_was_sent_ahead(new_site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("domain", ["queue", "task"])
+def test_a_pause_takes_back_what_was_sent_ahead(
+    new_site: Site, tmp_path: Path, domain: str
+) -> None:
     site, path = new_site, tmp_path / "ran"
+    target = {"queue": "queue/default", "task": f"task/{note_run.name}"}[domain]
     enqueue_runs(site, path, 2000, seconds=0.001)
     worker = site.worker("--processes", "2", "default")
     wait_until_at_work(site, path)
     operator = Operator(site.app.extensions["opsjobs"])
     with site.app.app_context():
-        operator.pause("default", **WHY)
+        assert operator.run(f"{domain}.pause", [target], **WHY).is_done
     wait_until(lambda: reserved(site) == 0, 5, every=0.001)
     wait_until(lambda: len(attempts(site)) == len(runs(path)), 5)
     assert len(runs(path)) < 2000
     with site.app.app_context():
-        operator.resume("default", **WHY)
+        assert operator.run(f"{domain}.resume", [target], **WHY).is_done
     site.wait_until_all("finished", 2000)
     assert all_ran_once(site, path, 2000)
     assert worker.terminate() == 0

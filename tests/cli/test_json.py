@@ -49,6 +49,7 @@ TARGETS = {
     "job": "1",
     "batch": "1",
     "queue": "mail",
+    "task": "call",
     "limiter": "api",
     "lease": "1-1",
     "delivery": "opsjobs-1-1",

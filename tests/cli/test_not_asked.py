@@ -83,6 +83,8 @@ WORDS: dict[str, tuple[str, ...]] = {
     "retain": (),
     "run": (),
     "signal": ("payment", "--key", "order-1"),
+    "task pause": ("note", *REASON),
+    "task resume": ("note", *REASON),
     "tasks": (),
     "uninstall": (),
     "up": (),

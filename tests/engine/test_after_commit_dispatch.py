@@ -85,13 +85,20 @@ def test_the_room_of_what_a_worker_has_taken_is_used_again(site: Any, redis_clie
 
 
 @pytest.mark.usefixtures("lasting_room")
-@pytest.mark.parametrize("action", ["pause", "drain"])
-def test_no_job_is_inserted_as_queued_in_a_queue_that_was_stopped_since_its_room_was_seen(
-    site: Any, redis_client: Redis, action: str
+@pytest.mark.parametrize(
+    ("action", "target"),
+    [
+        ("queue.pause", "queue/default"),
+        ("queue.drain", "queue/default"),
+        ("task.pause", f"task/{add.name}"),
+    ],
+)
+def test_no_job_is_inserted_as_queued_that_was_stopped_since_its_room_was_seen(
+    site: Any, redis_client: Redis, action: str, target: str
 ) -> None:
     enqueue(add, a=1, b=1)
-    stopped = {"actor": "ops-demo", "reason": "the relay is down"}
-    assert getattr(Operator(site.extensions["opsjobs"]), action)("default", **stopped).is_done
+    operator = Operator(site.extensions["opsjobs"])
+    assert operator.run(action, [target], actor="ops-demo", reason="the relay is down").is_done
     waiting = add.enqueue(a=2, b=2)
     host_db.session.commit()
     assert (waiting.state, state_of(waiting.id)) == ("available", "available")

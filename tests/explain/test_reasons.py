@@ -172,6 +172,16 @@ def queue_paused(scene: Scene) -> Explanation:
     return scene.look(job_id)
 
 
+def task_paused(scene: Scene) -> Explanation:
+    job_id = scene.record()
+    scene.operator.pause_task("note", **WHY)
+    found = scene.look(job_id)
+    (reason,) = found.reasons
+    assert (reason.by, reason.quote) == (WHY["actor"], WHY["reason"])
+    assert (reason.action, reason.target) == ("task.resume", "task/note")
+    return found
+
+
 def queue_draining(scene: Scene) -> Explanation:
     job_id = scene.record()
     scene.operator.drain("default", **WHY)
@@ -329,6 +339,7 @@ MAKERS = (
     backing_off,
     queue_paused,
     queue_draining,
+    task_paused,
     workers_suspended,
     no_live_worker,
     no_child,

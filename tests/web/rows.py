@@ -40,7 +40,7 @@ from flask_opsjobs.operations.lifecycle import RESULTS
 from flask_opsjobs.operations.models import Operation, OperationRow
 from flask_opsjobs.overview.models import Depth
 from flask_opsjobs.queues.models import Queue
-from flask_opsjobs.tasks.models import TaskHour, TaskMinute
+from flask_opsjobs.tasks.models import TaskHour, TaskMinute, TaskPause
 from flask_opsjobs.workers.models import Worker
 from flask_opsjobs.workflows.models import EdgeRecord, SignalRecord, StepRecord, WorkflowRecord
 
@@ -680,6 +680,7 @@ def make_one_of_each(session: Session) -> dict[str, Job]:
     failed.batch_id = make_batch(session, "failed").id
     died = {"dispatch_no": 1, "attempt": 1, "cause_of_death": "signal 9"}
     progress = {"progress_done": 3, "progress_total": 9, "progress_note": "on it"}
+    who_paused = {name: value for name, value in paused().items() if name != "is_paused"}
     minute = ago(minutes=5).replace(second=0, microsecond=0)
     # At once, since a statement for each row costs more than the row.
     session.add_all(
@@ -694,6 +695,7 @@ def make_one_of_each(session: Session) -> dict[str, Job]:
             _integrity_check(),
             _limiter(),
             Queue(name="paused one", created_at=ago(days=1), **paused()),
+            TaskPause(task="paused task", **who_paused),
             Depth(minute=minute, queue="default", due=3),
         ]
     )

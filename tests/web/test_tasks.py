@@ -10,6 +10,8 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import Limit, OpsJobs, Unique
+from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.host import Host
 from tests.web.conftest import Access
 from tests.web.every import soup
 from tests.web.rows import (
@@ -23,6 +25,7 @@ from tests.web.rows import (
 )
 
 Get = Callable[..., Any]
+SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 
 
 def _words(found: Any) -> str:
@@ -213,3 +216,26 @@ def test_searches_need_the_permission_to_see_jobs(
     page = soup(get("/tasks/send").text)
     assert page.select_one('[aria-labelledby="searches"]') is None
     assert not page.select('a[href*="/jobs?"]')
+
+
+def test_a_paused_task_says_by_whom_and_why_and_can_be_resumed(
+    get: Get, client: FlaskClient, host: Host, session: Session, access: Access
+) -> None:
+    make_loops(session)
+    make_job(session, "available", task="send")
+    session.commit()
+    button = "button[formaction$='/tasks/send/pause']"
+    assert soup(get("/tasks/send").text).select(button)
+    access.held -= {"task.pause"}
+    (refused,) = soup(get("/tasks/send").text).select("button[disabled]")
+    assert "needs task.pause" in refused.text
+    assert client.post("/ops/jobs/tasks/send/pause", headers=SAME_ORIGIN).status_code == 403
+    access.held |= {"task.pause"}
+    why: dict[str, Any] = {"actor": "anna", "reason": "the <b>letters</b> are wrong"}
+    assert Operator(host).run("task.pause", ["task/send"], **why).is_done
+    for path in ("/tasks/send", "/tasks"):
+        said = _words(soup(get(path).text).select_one(".say[data-is='paused']"))
+        assert "send is paused" in said
+        assert "by anna: “the <b>letters</b> are wrong”" in said
+    assert soup(get("/tasks/send").text).select("button[formaction$='/tasks/send/resume']")
+    assert not soup(get("/tasks/send").text).select(button)

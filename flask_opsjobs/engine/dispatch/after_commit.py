@@ -42,7 +42,7 @@ from ...workflows.send_signal import since
 from ...workflows.transitions import find_runs_of_signal, list_workers_to_stop
 from ..adopted.ask_rq import RqRefused, ask_of_place
 from ..adopted.places import find_redis
-from ..reconcile.recall import recall_paused
+from ..reconcile.recall import recall_paused, recall_paused_tasks
 from ..reconcile.remove_deliveries import remove_deliveries
 from ..reconcile.resync import resync_queue
 from ..redis.broker import Delivery, SentPush, announce_stop, broker_of, try_announce_stop
@@ -287,12 +287,18 @@ def ask_rq_once(host: Host, question: AskRq) -> tuple[str, str | None]:
     return "done", None
 
 
+def _recall(connection: Connection, effect: Recall) -> list[tuple[str, int, int]]:
+    if effect.task is not None:
+        return recall_paused_tasks(connection, effect.task)
+    return recall_paused(connection, effect.queue)
+
+
 def _run(host: Host, connection: Connection, effect: Effect) -> None:
     match effect:
         case Dispatch(lanes):
             _dispatch(host, lanes)
-        case Recall(queue):
-            remove_deliveries(broker_of(host), recall_paused(connection, queue), quick=True)
+        case Recall():
+            remove_deliveries(broker_of(host), _recall(connection, effect), quick=True)
         case Forget(deliveries):
             remove_deliveries(broker_of(host), deliveries, quick=True)
         case Advance(runs):

@@ -12,7 +12,7 @@ from rq.job import JobStatus
 
 from ... import endings
 from ...core import sql
-from ...core.db import Connection
+from ...core.db import TASKS_SCHEMA, Connection, has_schema
 from ...core.redis_facts import PARKED_GRACES, DeliveryPlace
 from ...errors import EngineUnavailable
 from ..dispatch.dispatch import recall
@@ -145,14 +145,31 @@ def _list_queues_of_pools(connection: Connection, now: datetime, late_seconds: f
 def recall_paused(connection: Connection, queue: str | None = None) -> list[tuple[str, int, int]]:
     """Recall the `queued` jobs of one paused queue, or of all. Queues that drain are left out. Commits.
 
+    Returns the recalled deliveries (queue, id, dispatch_no). See `recall_paused_tasks`, which does the same.
+    """
+    return _recall_paused(connection, "list_queued_in_paused", {"queue": queue})
+
+
+def recall_paused_tasks(
+    connection: Connection, task: str | None = None
+) -> list[tuple[str, int, int]]:
+    """Recall the `queued` jobs of one paused task, or of all. Commits.
+
     Returns the recalled deliveries (queue, id, dispatch_no). Nobody can claim them any more; the caller
     removes them from Redis. It is called right after a pause. The recall loop calls it again, because a
-    dispatcher that read the queue before the pause may commit after it. The write is fenced by `dispatch_no`,
+    dispatcher that read before the pause may commit after it. The write is fenced by `dispatch_no`,
     so a job that a worker claims meanwhile is not recalled. Jobs that a worker has reserved are not recalled
     either, because a crash of Postgres may have lost their claim.
     """
-    wanted = {"queue": queue, "limit": _MOST_ROWS}
-    found = connection.execute(sql.load("list_queued_in_paused"), wanted).fetchall()
+    if not has_schema(connection, TASKS_SCHEMA):
+        return []
+    return _recall_paused(connection, "list_queued_of_paused_tasks", {"task": task})
+
+
+def _recall_paused(
+    connection: Connection, statement: str, wanted: Mapping[str, str | None]
+) -> list[tuple[str, int, int]]:
+    found = connection.execute(sql.load(statement), {**wanted, "limit": _MOST_ROWS}).fetchall()
     reserved = {name for (name,) in connection.execute(sql.load("list_reserved_deliveries"))}
     rows = [row for row in (QueuedJob(*row) for row in found) if row.reserved_as not in reserved]
     recalled = set(recall(connection, [row.key for row in rows])) if rows else set()

@@ -1,11 +1,12 @@
 -- Takes the first due jobs of one lane, as many as the prefetch of its queue allows, and marks them
 -- `queued`.
 -- For a limited lane: takes jobs in order while their total weight is at most %(room)s, and skips jobs
--- heavier than %(most)s, because they can never start. With %(number)s, which is for a worker that takes jobs
--- past Redis, that many jobs are allowed instead of the prefetch, of a queue that is not paused. Returns how
--- many jobs were allowed, and beside it each job taken, with the fields of its delivery; one row without a
--- job when none was taken. The caller commits synchronously, and only then pushes: a dispatch number that a
--- delivery carries must never be issued again, not even after a crash.
+-- heavier than %(most)s, because they can never start. Skips jobs of paused tasks. With %(number)s, which
+-- is for a worker that takes jobs past Redis, that many jobs are allowed instead of the prefetch, of a
+-- queue that is not paused. Returns how many jobs were allowed, and beside it each job taken, with the
+-- fields of its delivery; one row without a job when none was taken. The caller commits synchronously, and
+-- only then pushes: a dispatch number that a delivery carries must never be issued again, not even after a
+-- crash.
 -- SKIP LOCKED: another dispatcher or an operator has locked that job. Two dispatchers may exceed a prefetch,
 -- which is harmless.
 -- Nothing of our own queue `opsjobs` is dispatched: the loop escalate takes its jobs past Redis.
@@ -35,6 +36,7 @@ WITH prefetch AS MATERIALIZED (
     SELECT id, priority, due_at, weight FROM opsjobs.jobs
     WHERE lane >= %(lane)s AND lane <= %(lane)s AND state = 'available' AND origin = 'opsjobs'
       AND (%(most)s::int IS NULL OR weight <= %(most)s)
+      {tasks: AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)}
     ORDER BY lane, priority, due_at, id
     LIMIT (SELECT least(free, %(room)s::bigint) FROM room)
     FOR UPDATE SKIP LOCKED

@@ -1,17 +1,18 @@
 -- Takes the best due jobs of some queues for one worker, past Redis: marks them `queued` under a new
 -- dispatch number and reserved by the worker. The queues come in the given order; in a queue priority, due
--- time, id. Passes paused and draining queues by, and limited jobs, which wait in lanes of their own. Takes
--- at most %(limit)s jobs, and no more once their arguments reach %(bytes)s; the first job is always taken.
+-- time, id. Passes paused and draining queues and jobs of paused tasks by, and limited jobs, which wait in
+-- lanes of their own. It reads past each due job of a paused task that comes first. Takes at most %(limit)s
+-- jobs, and no more once their arguments reach %(bytes)s; the first job is always taken.
 -- With %(waited)s only jobs that have been due for so long: a worker whose children are all busy leaves the
 -- newer ones to idle workers.
--- Returns the names of the paused queues beside each job, its arguments as text and its times as seconds
--- since 1970; one row without a job when none was taken. Jobs whose deadline has passed are taken too: the
--- worker ends them, else they would block the lane. Commits synchronously, so that the number is never given
--- twice. The lane is a range and not an equality: with statistics from before a backlog came, the planner
--- would read and sort all of it.
+-- Returns the names of the paused queues and tasks beside each job, its arguments as text and its times as
+-- seconds since 1970; one row without a job when none was taken. Jobs whose deadline has passed are taken
+-- too: the worker ends them, else they would block the lane. Commits synchronously, so that the number is
+-- never given twice. The lane is a range and not an equality: with statistics from before a backlog came,
+-- the planner would read and sort all of it.
 -- SKIP LOCKED: another worker or a dispatcher takes that job.
 -- Rows: opsjobs, by origin.
--- Run by a worker's taker. Indexes: jobs_due, queues_pkey.
+-- Run by a worker's taker. Indexes: jobs_due, queues_pkey, task_pauses_pkey.
 WITH durable AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'on', true)
 ), moment AS MATERIALIZED (
@@ -29,6 +30,7 @@ WITH durable AS MATERIALIZED (
         FROM opsjobs.jobs
         WHERE lane >= n.queue AND lane <= n.queue AND state = 'available' AND origin = 'opsjobs'
             AND (%(waited)s::interval IS NULL OR due_at <= now() - %(waited)s::interval)
+            {tasks: AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)}
         ORDER BY lane, priority, due_at, id
         LIMIT %(limit)s FOR UPDATE SKIP LOCKED) AS d
     WHERE NOT n.is_paused
@@ -47,4 +49,5 @@ WITH durable AS MATERIALIZED (
         extract(epoch FROM m.now)::float8 AS taken_at
 )
 SELECT (SELECT coalesce(array_agg(queue), '{}') FROM named WHERE is_paused) AS paused, taken.*
+    {tasks:, ARRAY(SELECT p.task FROM opsjobs.task_pauses p) AS paused_tasks}
 FROM (SELECT 1) AS one LEFT JOIN taken ON true

@@ -167,6 +167,7 @@ class Parent:
         self._listening = Listening(mailbox)
         # Reserved jobs that any child may get.
         self._waiting = WaitingJobs()
+        self._paused_tasks: set[str] = set()
         # What a child gets by itself: a job that must be claimed first, the next job of a lane, or a plain RQ
         # job.
         self._special: deque[Special] = deque()
@@ -639,7 +640,10 @@ class Parent:
                 self._scheduler_to_start = scheduler
 
     def _take_in(self, news: Taken) -> None:
+        newly_paused = set(news.paused_tasks) - self._paused_tasks
         if news.is_answer:
+            # What is taken from now on is of none of these.
+            self._paused_tasks = set(news.paused_tasks)
             self._demand.note_answer(is_empty=not news.jobs)
             self._tally.from_postgres += len(news.jobs)
         else:
@@ -652,9 +656,9 @@ class Parent:
         self._special.extend(news.limited)
         if self._stops:
             self._give_back_all()
-        elif news.paused:
+        elif news.paused_queues or newly_paused:
             self._take_back_all()
-            self._give_back(self._waiting.take_out_of_queues(news.paused))
+            self._give_back(self._waiting.take_out_of(news.paused_queues, news.paused_tasks))
 
     def _read_begun(self, news: Begun) -> None:
         for key in news.asked:

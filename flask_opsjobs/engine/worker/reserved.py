@@ -96,10 +96,10 @@ class WaitingJobs:
         self.bytes -= sum(job.size for job in out)
         return out
 
-    def take_out_of_queues(self, queues: Sequence[str]) -> list[ReservedJob]:
-        """Return the waiting jobs of these queues: they wait no more."""
-        names = set(queues)
-        return self.take_out({job.key for job in self if job.order.queue in names})
+    def take_out_of(self, queues: Sequence[str], tasks: Sequence[str]) -> list[ReservedJob]:
+        """Return the waiting jobs of these queues and tasks: they wait no more."""
+        wanted = {job.key for job in self if job.order.queue in queues or job.order.task in tasks}
+        return self.take_out(wanted)
 
 
 class RunTimes:

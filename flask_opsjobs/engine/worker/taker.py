@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from ... import endings
 from ...core import sql
-from ...core.db import Connection, descriptors_of, set_patience
+from ...core.db import TASKS_SCHEMA, Connection, descriptors_of, has_schema, set_patience
 from ...core.outage import Backoff, Outage
 from ...core.reading import read_clock
 from ...core.steady_clock import steady_seconds
@@ -58,14 +58,15 @@ class LimitedDelivery:
 class Taken:
     """Jobs that the worker has reserved now, in order.
 
-    `limited` are valid deliveries of limited jobs, which are claimed when a child is idle. `paused` are the
-    worker's queues that are paused; None when they were not read. `is_answer`: the jobs are what was wanted
-    from Postgres, maybe none.
+    `limited` are valid deliveries of limited jobs, which are claimed when a child is idle. `paused_queues`
+    are the worker's queues that are paused, `paused_tasks` all tasks that are. `is_answer`: the jobs are what
+    was wanted from Postgres, maybe none.
     """
 
     jobs: Sequence[ReservedJob]
     limited: Sequence[LimitedDelivery] = ()
-    paused: Sequence[str] | None = None
+    paused_queues: Sequence[str] = ()
+    paused_tasks: Sequence[str] = ()
     is_answer: bool = False
 
 
@@ -455,15 +456,17 @@ class Taker(threading.Thread):
             "waited": self._requests.waited,
             "worker_id": self._worker_id,
         }
-        cursor = self._connected().cursor(row_factory=dict_row)
-        rows = cursor.execute(sql.load("take_jobs"), parameters).fetchall()
+        connection = self._connected()
+        take = sql.load("take_jobs", tasks=has_schema(connection, TASKS_SCHEMA))
+        rows = connection.cursor(row_factory=dict_row).execute(take, parameters).fetchall()
         with self._changed:
             self._requests.wanted = 0
         jobs = [self._reserved(row, asked_at) for row in rows if row["id"] is not None]
         if jobs:
             self._mean_size = max(1.0, sum(job.size for job in jobs) / len(jobs))
             send_dispatched((job.order.id, job.order.queue) for job in jobs)
-        self._hand_over(Taken(jobs, paused=rows[0]["paused"], is_answer=True))
+        paused = rows[0]["paused"], rows[0].get("paused_tasks", ())
+        self._hand_over(Taken(jobs, (), *paused, is_answer=True))
 
     def _hand_over(self, taken: Taken) -> None:
         """Tell what was taken, unless nobody hears it any more: then it is given back."""

@@ -1,12 +1,13 @@
 -- Enqueues a job that is due now, without a limit. Returns its id and state. It becomes `available`. With a
 -- dispatch_no above 0 it becomes `queued` instead, and the caller pushes it to Redis after the host has
--- committed. In a queue that is paused or drains it always becomes `available`: the caller chose the number
--- before it could know that. Locks nothing: the counter is an appended row, which blocks no other
--- transaction and which a rollback removes.
+-- committed. In a queue that is paused or drains, or of a paused task, it always becomes `available`: the
+-- caller chose the number before it could know that. Locks nothing: the counter is an appended row, which
+-- blocks no other transaction and which a rollback removes.
 -- Rows: opsjobs, which it inserts.
 -- Run in the host's transaction by `enqueue`. It is the statement of most jobs, so it takes only what they
 -- need: each parameter costs both sides time. Uses statement_timestamp(), since now() stands still in a
--- transaction. OFFSET 0 lets the queue be read once. Index: queues_pkey.
+-- transaction. OFFSET 0 lets the queue be read once. Indexes: queues_pkey,
+-- task_pauses_pkey.
 WITH counted AS (
     INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued{tasks:, task})
     VALUES (statement_timestamp(), %(queue)s, 1{tasks:, %(task)s})
@@ -19,7 +20,8 @@ SELECT %(task)s, %(queue)s, %(queue)s, CASE no WHEN 0 THEN 'available' ELSE 'que
     statement_timestamp(), no, CASE WHEN no > 0 THEN statement_timestamp() END, %(batch_id)s::bigint
     {traced:, %(traceparent)s::text, %(tracestate)s::text}
 FROM (
-    SELECT CASE WHEN EXISTS (SELECT FROM opsjobs.queues WHERE name = %(queue)s AND is_paused) THEN 0
+    SELECT CASE WHEN EXISTS (SELECT FROM opsjobs.queues WHERE name = %(queue)s AND is_paused)
+        {tasks: OR EXISTS (SELECT FROM opsjobs.task_pauses p WHERE p.task = %(task)s)} THEN 0
         ELSE %(dispatch_no)s::bigint END AS no
     OFFSET 0
 ) AS first

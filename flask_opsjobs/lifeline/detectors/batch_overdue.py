@@ -54,8 +54,9 @@ DETECTOR = Detector(
     severity="warning",
     found_when="nothing was added to an open batch for a day; or a closed one has members that have "
     "been due for "
-    "an hour, and none runs or waits for a time, a limit or a paused queue",
-    near_miss="a host's transaction that still adds members; members that wait for a time or a paused queue",
+    "an hour, and none runs or waits for a time, a limit, a paused queue or a paused task",
+    near_miss="a host's transaction that still adds members; members that wait for a time, or for a paused "
+    "queue or task",
     say=_say,
     detect=_detect,
     open_after=timedelta(minutes=1),

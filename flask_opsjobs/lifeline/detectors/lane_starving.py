@@ -10,6 +10,7 @@ from typing import Any
 from psycopg.rows import dict_row
 
 from ...core import sql
+from ...core.db import TASKS_SCHEMA, has_schema
 from ...core.words import moment, span
 from ...limits import bucket
 from ...limits.stored_buckets import BucketSeen, list_buckets_to_dispatch
@@ -24,9 +25,11 @@ _READ_AGAIN = timedelta(minutes=10)
 
 
 def _detect(facts: Facts) -> DetectorPass:
+    knows_pauses = has_schema(facts.connection, TASKS_SCHEMA)
+    statement = sql.load("detect_starving_lanes", tasks=knows_pauses)
     with facts.connection.cursor(row_factory=dict_row) as cursor:
         values = {"now": facts.now, "limit": _MOST_LANES}
-        waiting = cursor.execute(sql.load("detect_starving_lanes"), values).fetchall()
+        waiting = cursor.execute(statement, values).fetchall()
     lanes = _without_held(facts, waiting)
     usual = _usual_waits(facts, {row["queue"] for row in lanes})
     found = [
@@ -120,7 +123,7 @@ DETECTOR = Detector(
     severity="warning",
     found_when="the first due job of a queue, or of a partition of it, has waited for a minute and for ten "
     "times the median of a day, its limiter admits it, and other jobs of its queue start",
-    near_miss="a limiter at its declared rate; a long queue that moves; a cooldown; a paused queue",
+    near_miss="a limiter at its declared rate; a long queue that moves; a cooldown; a paused queue or task",
     say=_say,
     detect=_detect,
     open_after=timedelta(seconds=30),

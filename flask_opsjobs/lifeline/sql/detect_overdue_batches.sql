@@ -1,5 +1,6 @@
 -- Finds open batches to which nothing was added for a day, and closed ones with open members of which none
--- runs, none waits for a time, a limit or a paused queue, and the newest that is due has been so for an hour.
+-- runs, none waits for a time, a limit, a paused queue or task, and the newest that is due has been so for
+-- an hour.
 -- Of each state only the newest member is read, and of the open ones the oldest: `due_at` is since when one
 -- has been due.
 -- Rows: opsjobs, by their batches.
@@ -21,11 +22,12 @@ CROSS JOIN LATERAL (
             s.state IN ('queued', 'started', 'scheduled', 'retryable', 'deferred')
                 OR newest.limiter IS NOT NULL
                 OR EXISTS (SELECT FROM opsjobs.queues q WHERE q.name = newest.queue AND q.is_paused)
+                {tasks: OR EXISTS (SELECT FROM opsjobs.task_pauses p WHERE p.task = newest.task)}
                 AS is_moving
         FROM (VALUES ('deferred'), ('scheduled'), ('available'), ('queued'), ('started'), ('retryable'),
             ('finished'), ('failed'), ('canceled')) AS s(state)
         CROSS JOIN LATERAL (
-            SELECT created_at, due_at, limiter, queue FROM opsjobs.jobs j
+            SELECT created_at, due_at, limiter, queue, task FROM opsjobs.jobs j
             WHERE j.batch_id = b.id AND j.state = s.state ORDER BY j.id DESC LIMIT 1
         ) AS newest
     ) AS each

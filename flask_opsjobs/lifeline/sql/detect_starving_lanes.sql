@@ -1,16 +1,19 @@
 -- Finds lanes of which the first due job has waited for a minute or longer, of which no job is in Redis,
--- taken or started, while other jobs of the same queue started within a minute. Paused queues are left out.
--- Returns the lane, its queue, its first job, and since when that is due.
+-- taken or started, while other jobs of the same queue started within a minute. Paused queues and tasks
+-- are left out. Returns the lane, its queue, its first job, and since when that is due.
 -- Rows: opsjobs, by origin.
 -- Run by the loop detect, which then compares the wait with the usual one and asks the limiter. Indexes:
 -- jobs_due, jobs_limited, leases_by_bucket, jobs_queued, jobs_started.
 WITH RECURSIVE lanes (lane, queue, id, due_at, limiter, partition, weight, origin) AS (
     (SELECT lane, queue, id, due_at, limiter, partition, weight, origin FROM opsjobs.jobs
-     WHERE state = 'available' ORDER BY lane, priority, due_at, id LIMIT 1)
+     WHERE state = 'available' {tasks: AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)}
+     ORDER BY lane, priority, due_at, id LIMIT 1)
     UNION ALL
     SELECT next.* FROM lanes, LATERAL (
         SELECT lane, queue, id, due_at, limiter, partition, weight, origin FROM opsjobs.jobs
-        WHERE state = 'available' AND lane > lanes.lane ORDER BY lane, priority, due_at, id LIMIT 1
+        WHERE state = 'available' AND lane > lanes.lane
+            {tasks: AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)}
+        ORDER BY lane, priority, due_at, id LIMIT 1
     ) AS next
 ), recent AS MATERIALIZED (
     SELECT queue FROM opsjobs.jobs

@@ -37,6 +37,7 @@ _STATUS = {None: 200, "unauthorized": 403, "reason_too_short": 422, "reason_too_
 # The entry of the navigation for each domain.
 _HERE = {
     "job": "jobs",
+    "task": "tasks",
     "queue": "queues",
     "worker": "workers",
     "workflow": "workflows",
@@ -90,7 +91,7 @@ def on_id(action: Action[Any]) -> Callable[..., Response]:
 
 
 def on_named(action: Action[Any]) -> Callable[[str], Response]:
-    """A view that starts the action on a queue, worker, cron entry, lease or delivery."""
+    """A view that starts the action on a task, queue, worker, cron entry, lease or delivery."""
 
     def view(name: str) -> Response:
         return start(action, [f"{action.domain}/{name}"])

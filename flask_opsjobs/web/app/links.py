@@ -85,6 +85,7 @@ def _of_row(endpoint: str, domain: str, id_: str) -> str:
 # The kinds of subjects that have a page of their own beside that of forensics.
 _WITH_PAGE = {
     "job",
+    "task",
     "queue",
     "worker",
     "workflow",

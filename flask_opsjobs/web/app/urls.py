@@ -110,6 +110,7 @@ URLS = (
     # A task may be called live, as a queue may.
     Url("/live/tasks", "tasks_live", tasks.live, "fragment", "tasks.view"),
     Url("/live/tasks/<path:name>", "task_live", tasks.task_live, "fragment", "tasks.view"),
+    *_actions_of("task", "/tasks/<path:name>"),
     Url("/queues", "queues", queues.page, "page", "queues.view"),
     Url("/queues/<path:name>", "queue", queues.queue_page, "page", "queues.view"),
     # A queue may be called live: what refreshes does not lie below its name.

@@ -231,6 +231,7 @@ def _worker(read: Reading, job: JobInFull) -> WorkerRow | None:
 _PLACES: Mapping[str, tuple[str, str, str]] = {
     "queue_paused": ("queue", "Its queue", "queues.view"),
     "queue_draining": ("queue", "Its queue", "queues.view"),
+    "task_paused": ("task", "Its task", "tasks.view"),
     "no_live_worker": ("queue", "Its queue", "queues.view"),
     "prefetch_full": ("queue", "Its prefetch", "queues.view"),
     **dict.fromkeys(
@@ -290,8 +291,9 @@ def _action_url(action: Action[Any], reason: Reason, job: JobInFull) -> str:
     if action.domain == "limiter":
         limiter, partition = split_target(reason.target or "")
         return url_for(f"opsjobs.limiter_{action.short_name}", limiter=limiter, partition=partition)
-    if action.domain == "queue":
-        return url_for(f"opsjobs.queue_{action.short_name}", name=job.queue)
+    if action.domain in ("queue", "task"):
+        name = job.queue if action.domain == "queue" else job.task
+        return url_for(f"opsjobs.{action.domain}_{action.short_name}", name=name)
     if action.domain == "workflow":
         return url_for(f"opsjobs.workflow_{action.short_name}", workflow_id=job.workflow_id)
     job_id = int(name_in(reason.target or f"job/{job.id}"))
@@ -304,12 +306,18 @@ def _more_about(reason: Reason, job: JobInFull) -> tuple[str, str] | None:
     endpoint, words, permission = _PLACES[reason.code]
     if endpoint == "limiter":
         return _limiter_page(words, permission, job)
-    subjects = {"queue": f"queue/{job.queue}", "workflow": f"workflow/{job.workflow_id}"}
+    subjects = {
+        "queue": f"queue/{job.queue}",
+        "task": f"task/{job.task}",
+        "workflow": f"workflow/{job.workflow_id}",
+    }
     subject = subjects.get(endpoint)
     if not access.may(permission, subject):
         return None
     if endpoint == "queue":
         return words, url_for("opsjobs.queue", name=job.queue)
+    if endpoint == "task":
+        return words, url_for("opsjobs.task", name=job.task)
     if endpoint == "workflow":
         return words, url_for("opsjobs.workflow", workflow_id=job.workflow_id)
     return words, url_for(f"opsjobs.{endpoint}", _anchor="loops" if words == "Loops" else None)

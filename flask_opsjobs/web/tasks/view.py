@@ -11,6 +11,9 @@ from flask import Response, request, url_for
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
+from ...actions.registry import actions_of
+from ...audit.queries import list_events_of
+from ...audit.verify import find_chain_fault
 from ...core.db import TASKS_SCHEMA
 from ...core.display import Display
 from ...core.reading import Reading
@@ -22,7 +25,15 @@ from ...lifeline.loop_runs import find_loop
 from ...overview.failure_queries import HOURS, list_hours_of_failures
 from ...tasks.change import say_kb, say_share
 from ...tasks.outlier_queries import count_long
-from ...tasks.queries import DAY, HOUR, MOST_LOOKED_AT, TaskStep, list_live, list_task_hours
+from ...tasks.queries import (
+    DAY,
+    HOUR,
+    MOST_LOOKED_AT,
+    TaskStep,
+    list_live,
+    list_paused,
+    list_task_hours,
+)
 from ...tasks.ranking import AGAINST, KEYS, Hours, TaskRow, find_row, rank_tasks
 from ..app import access, order, pages, problems
 from ..app.charts import seconds
@@ -106,10 +117,12 @@ def _all(asked: order.ListOrder, after: int) -> tuple[Markup, datetime]:
         names = [row.task for row in shown]
         trends = list_task_hours(read.session, names, hours.start, hours.end) if shown else {}
         counter = find_loop(read.session, read.now, _COUNTER)
+        paused = list_paused(read.session) if is_there else ()
     return pages.part(
         "tasks/_live.html",
         read.now,
         rows=shown,
+        paused=paused,
         found=len(found),
         worse=[row for row in rows if row.change.is_worse],
         number=len(rows),
@@ -182,7 +195,10 @@ def _one(read: Reading, task: str, window: str) -> Markup:
     hours = Hours.until(read.now, DAY, "yesterday")
     row = find_row(session, task, hours) if is_there else None
     live = list_live(session, task)
-    is_known = declared or live or (row and (row.now.enqueued or row.now.ended or row.before))
+    paused = list_paused(session, task) if is_there else ()
+    is_known = (
+        declared or live or paused or (row and (row.now.enqueued or row.now.ended or row.before))
+    )
     if not is_known:
         raise problems.no_such_task(task)
     seen = read_window(session, task, window, read.now) if is_there else None
@@ -195,10 +211,17 @@ def _one(read: Reading, task: str, window: str) -> Markup:
         for failure in page_of_failures(session, state, task=task).rows
         if failure.last_at >= since
     ][:_MOST_FAILURES]
+    events = fault = None
+    if access.may("audit.view"):
+        events, fault = list_events_of(session, f"task/{task}"), find_chain_fault(session)
     return pages.part(
         "task/_live.html",
         read.now,
         task=task,
+        paused=paused,
+        actions=actions_of("task", "paused" if paused else "open") if is_there else (),
+        events=events,
+        chain_fault=fault,
         row=row,
         hours=hours,
         live=live,
