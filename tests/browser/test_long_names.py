@@ -112,6 +112,7 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
     return {
         "overview": "",
         "jobs": "/jobs",
+        "why jobs wait": "/jobs/why",
         "jobs searched": f"/jobs?queue={queue}&task={task}&tag={tag}",
         **{f"{state} job": f"/jobs/{job.id}" for state, job in jobs.items()},
         "limited job": f"/jobs/{waiting.id}",

@@ -34,6 +34,7 @@ PAGES = {
     "a task": "/tasks/fail",
     "queues": "/queues",
     "a queue": "/queues/reports",
+    "why jobs wait": "/jobs/why",
     "workflows": "/workflows",
     "signals": "/signals",
     "a workflow": "/workflows/{run}",
@@ -114,6 +115,18 @@ def test_no_page_has_a_barrier_or_complains_or_is_cut_off_at_any_size(
     assert not found, "\n".join(found)
     # A page that cannot be shown answers 4xx, which Chromium notes by itself.
     assert [line for line in noise if "status of 4" not in line] == []
+
+
+def test_why_jobs_wait_is_fetched_once_a_page_is_there(
+    page: Any, noise: list[str], running: Site
+) -> None:
+    for path in ("/jobs?state=available", "/queues/reports"):
+        _open(page, running, path)
+        page.wait_for_selector("#waiting-jobs")
+        assert "no live worker listens to queue reports" in page.inner_text("#why-waiting")
+    page.click("#waiting-jobs td.n a")
+    page.wait_for_selector(f"table.jobs >> text='{running.jobs['nobody listens']}'")
+    assert noise == []
 
 
 def test_a_running_job_is_followed_to_its_end(
