@@ -26,7 +26,6 @@ MOST_TASKS = 5_000
 MOST_HOURS = timedelta(days=60)
 # Jobs that have not ended are looked for among so many of the newest ones of a task.
 MOST_LOOKED_AT = 5_000
-MOST_KINDS = 10
 MOST_PAUSED = 50
 
 
@@ -96,17 +95,6 @@ class TaskStep:
     median: float | None
     p95: float | None
     wait: float | None
-
-
-@dataclass(frozen=True)
-class LiveJobs:
-    """Jobs of a task in one state, queue and limiter that have not ended, and the first due time of them."""
-
-    state: str
-    queue: str
-    limiter: str | None
-    number: int
-    first_due: datetime
 
 
 def list_numbers(session: Session, start: datetime, end: datetime) -> Mapping[str, TaskNumbers]:
@@ -179,22 +167,11 @@ def list_paused(session: Session, task: str | None = None) -> Sequence[PausedTas
     return [PausedTask(*row) for row in session.execute(chosen.limit(MOST_PAUSED))]
 
 
-def list_live(session: Session, task: str) -> Sequence[LiveJobs]:
-    """The jobs of a task that have not ended, among its newest `MOST_LOOKED_AT`; most of a kind first."""
-    newest = scan_index(
-        select(Job.state, Job.queue, Job.limiter, Job.due_at, Job.ended_at),
-        JobFilter(task=task),
-        Range(),
-    )
+def count_live(session: Session, task: str) -> int:
+    """How many jobs of a task have not ended, among its newest `MOST_LOOKED_AT`."""
+    newest = scan_index(select(Job.ended_at), JobFilter(task=task), Range())
     seen = newest.limit(MOST_LOOKED_AT).subquery().c
-    kinds = (
-        select(seen.state, seen.queue, seen.limiter, func.count(), func.min(seen.due_at))
-        .where(seen.ended_at.is_(None))
-        .group_by(seen.state, seen.queue, seen.limiter)
-        .order_by(func.count().desc(), seen.state, seen.queue)
-        .limit(MOST_KINDS)
-    )
-    return [LiveJobs(*row) for row in session.execute(kinds)]
+    return session.scalar(select(func.count()).where(seen.ended_at.is_(None))) or 0
 
 
 def _steps_of(model: Any, at: Any, tasks: Collection[str], start: datetime, end: datetime) -> Any:

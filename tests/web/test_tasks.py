@@ -147,11 +147,11 @@ def test_the_page_of_a_task_says_what_it_does(get: Get, session: Session, opsjob
     assert len(page.select(".chart .deploy")) == 4
     assert page.select_one(".trace.ghost") is not None
     assert "GatewayTimeout" in _words(page.select_one('[aria-labelledby="failures"]'))
-    waiting = _words(page.select_one('[aria-labelledby="waiting"]'))
-    assert "are due in queue default" in waiting
-    assert "back off after an error" in waiting
-    links = [a["href"] for a in page.select('[aria-labelledby="waiting"] a')]
-    assert any("q=task:send%20state:retryable" in link or "retryable" in link for link in links)
+    why = str(page.select_one("#why-waiting")["hx-get"]).removeprefix("/ops/jobs")
+    waiting = _words(soup(get(why).text).select_one("#waiting-jobs"))
+    assert "3 jobs wait." in waiting
+    assert "no live worker listens to queue default" in waiting
+    assert page.select('[aria-labelledby="searches"] a[href*="state:retryable"]')
     declared = _words(page.select_one('[aria-labelledby="declared"]'))
     for words in (
         "Attempts 3,",

@@ -25,15 +25,7 @@ from ...lifeline.loop_runs import find_loop
 from ...overview.failure_queries import HOURS, list_hours_of_failures
 from ...tasks.change import say_kb, say_share
 from ...tasks.outlier_queries import count_long
-from ...tasks.queries import (
-    DAY,
-    HOUR,
-    MOST_LOOKED_AT,
-    TaskStep,
-    list_live,
-    list_paused,
-    list_task_hours,
-)
+from ...tasks.queries import DAY, HOUR, TaskStep, count_live, list_paused, list_task_hours
 from ...tasks.ranking import AGAINST, KEYS, Hours, TaskRow, find_row, rank_tasks
 from ..app import access, order, pages, problems
 from ..app.charts import seconds
@@ -194,7 +186,7 @@ def _one(read: Reading, task: str, window: str) -> Markup:
     is_there = host().has_schema(TASKS_SCHEMA)
     hours = Hours.until(read.now, DAY, "yesterday")
     row = find_row(session, task, hours) if is_there else None
-    live = list_live(session, task)
+    live = count_live(session, task)
     paused = list_paused(session, task) if is_there else ()
     is_known = (
         declared or live or paused or (row and (row.now.enqueued or row.now.ended or row.before))
@@ -226,7 +218,6 @@ def _one(read: Reading, task: str, window: str) -> Markup:
         hours=hours,
         live=live,
         long=count_long(row.now.runs) if row else 0,
-        most_looked_at=MOST_LOOKED_AT,
         window=window,
         windows=WINDOWS,
         charts=charts,
