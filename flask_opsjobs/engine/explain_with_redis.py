@@ -100,7 +100,7 @@ def _frontier_with_redis(host: Host, frontier: Sequence[FrontierStep]) -> list[F
 def _with_redis(host: Host, evidence: Evidence, *, names_partition: bool) -> Evidence:
     if evidence.limit is not None:
         evidence = replace(evidence, limit=replace(evidence.limit, is_named=names_partition))
-    if evidence.is_due and not evidence.job.is_adopted:
+    if _depends_on_redis(evidence):
         job = evidence.job
         delivery = name_of(job.id, job.dispatch_no) if job.state == "queued" else None
         evidence = replace(
@@ -108,6 +108,10 @@ def _with_redis(host: Host, evidence: Evidence, *, names_partition: bool) -> Evi
         )
         (evidence,) = _without_moved(host, [evidence])
     return evidence
+
+
+def _depends_on_redis(evidence: Evidence) -> bool:
+    return evidence.is_due and not evidence.job.is_adopted
 
 
 def _without_moved(host: Host, found: Sequence[Evidence]) -> list[Evidence]:
@@ -151,14 +155,16 @@ def explain_waiting(
 def _kinds_with_redis(
     host: Host, session: Session, kinds: Sequence[WaitingKind], now: datetime
 ) -> list[WaitingKind]:
-    asked = [kind for kind in kinds if kind.evidence.is_due and not kind.evidence.job.is_adopted]
+    asked: list[WaitingKind] = []
+    seen: list[WaitingKind] = []
+    for kind in kinds:
+        (asked if _depends_on_redis(kind.evidence) else seen).append(kind)
     wanted: dict[str, list[str]] = {}
     for kind in asked:
         ids = wanted.setdefault(kind.evidence.job.queue, [])
         if kind.evidence.job.state == "queued":
             ids += map(name_of, kind.ids, kind.dispatch_nos)
     facts, places = _read_queues(host, wanted, now)
-    seen: list[WaitingKind] = [kind for kind in kinds if kind not in asked]
     alone: list[tuple[WaitingKind, int]] = []
     for kind in asked:
         queue = kind.evidence.job.queue
