@@ -120,7 +120,7 @@ def test_no_page_has_a_barrier_or_complains_or_is_cut_off_at_any_size(
 def test_why_jobs_wait_is_fetched_once_a_page_is_there(
     page: Any, noise: list[str], running: Site
 ) -> None:
-    for path in ("/jobs?state=available", "/queues/reports"):
+    for path in ("/jobs?queue=reports", "/queues/reports"):
         _open(page, running, path)
         page.wait_for_selector("#waiting-jobs")
         assert "no live worker listens to queue reports" in page.inner_text("#why-waiting")

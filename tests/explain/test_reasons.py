@@ -34,6 +34,7 @@ from flask_opsjobs.errors import UnknownJob
 from flask_opsjobs.explain.explain import FINDERS, explain_evidence, explain_schema
 from flask_opsjobs.explain.queries import find_evidence
 from flask_opsjobs.explain.reason_kinds import CODES, REASON_KINDS, Explanation
+from flask_opsjobs.explain.waiting import WaitingExplanation, WaitingGroup
 from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.loops import cron
@@ -890,6 +891,8 @@ def test_the_documentation_has_every_code_and_key_and_no_other() -> None:
         for key in re.findall(r"`(\w+)`", row)
     }
     found = explain_schema(42, 0, datetime.now(UTC)).to_json(str)
-    assert keys == {"format", *found, *found["reasons"][0]}
+    group = WaitingGroup(None, "", 1, "", passes=True, example=1)
+    many = WaitingExplanation(1, (group,), False, (), datetime.now(UTC)).to_json(str)
+    assert keys == {"format", *found, *found["reasons"][0], *many, *many["groups"][0]}
     named = set(re.findall(r"`([a-z]+_[a-z_]+)`", page))
     assert named - keys <= {*CODES}
