@@ -52,3 +52,13 @@ def test_ends_that_nobody_counted_are_not_known(story: Story, record_job: Record
     found = story.ask("task/note")
     assert found.completeness == "partial evidence"
     assert [lack.says for lack in found.lacking] == ["How many of its jobs ended is not counted."]
+
+
+def test_a_paused_task_says_first_who_paused_it_and_why(
+    story: Story, record_job: RecordJob
+) -> None:
+    record_job()
+    story.operator.pause_task("note", actor="anna", reason="the letters are wrong")
+    says = story.ask("task/note").diagnosis
+    assert says.startswith("anna paused it at 2")
+    assert ": “the letters are wrong” " in says

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
+from ...core.db import TASKS_SCHEMA
 from ...core.history import Event
-from ...core.words import agree, counted
+from ...core.words import agree, counted, moment
 from ...failures.queries import (
     QUARTER,
     DeathRow,
@@ -22,6 +23,7 @@ from ...jobs.lifecycle import DEATHS, UNSUCCESSFUL
 from ...jobs.queries import find_oldest_of_task, page_of_jobs
 from ...jobs.rows import JobRow
 from ...jobs.search.filter import JobFilter
+from ...tasks.queries import list_paused
 from ..bundle import (
     Column,
     EvidenceTable,
@@ -57,7 +59,7 @@ def _tell(inquiry: Inquiry) -> Told | None:
     return Told(
         title=f"Task {task}",
         state="declared" if declared else "not declared",
-        diagnosis=_diagnose(ends, failures, is_declared=declared is not None),
+        diagnosis=_say_pause(inquiry) + _diagnose(ends, failures, is_declared=declared is not None),
         since=since,
         until=inquiry.now,
         events=list(_list_events(ended)),
@@ -79,6 +81,16 @@ def _list_unsuccessful(inquiry: Inquiry, since: datetime) -> Sequence[JobRow]:
         wanted = JobFilter().but(state=state, task=inquiry.key)
         found += page_of_jobs(inquiry.session, wanted, inquiry.now).rows
     return [job for job in found if job.ended_at is not None and job.ended_at >= since]
+
+
+def _say_pause(inquiry: Inquiry) -> str:
+    """Who paused it, when and why, as a first sentence; empty when it is open."""
+    if not inquiry.host.has_schema(TASKS_SCHEMA):
+        return ""
+    return "".join(
+        f"{pause.paused_by} paused it at {moment(pause.paused_at)}: “{pause.paused_reason}” "
+        for pause in list_paused(inquiry.session, inquiry.key)
+    )
 
 
 def _diagnose(ends: EndsByQuarter, failures: Sequence[FailureRow], *, is_declared: bool) -> str:
