@@ -24,6 +24,8 @@ METRICS_TOKEN = "only-for-the-bench"
 # What they answer when it is not 200.
 ANSWERS = {"jump": 303, "missing": 404}
 AIM_MS, SEARCH_AIM_MS, BUNDLE_AIM_MS, DOCTOR_AIM_MS = 50, 100, 80, 500
+# Other pages fetch it once they are there.
+WAITING_AIM_MS = 250
 _PART = re.compile(r"<(?:\w+:)?(\w+)>")
 
 
@@ -161,8 +163,9 @@ def _aim(url: Url, query: Mapping[str, str]) -> int:
         return BUNDLE_AIM_MS
     if url.endpoint == "doctor":
         return DOCTOR_AIM_MS
+    if url.endpoint.startswith("jobs_why"):
+        return WAITING_AIM_MS
     is_search = any(str(value).startswith("args.") for value in query.values())
-    is_search |= url.endpoint.startswith("jobs_why")
     return SEARCH_AIM_MS if is_search else AIM_MS
 
 
