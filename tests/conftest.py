@@ -146,11 +146,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Start a Valkey whose clock Debian's libfaketime sets off; it is installed when it is missing.",
     )
     parser.addoption(
-        "--all-shapes",
-        action="store_true",
-        help="Install into hosts of all shapes in tests/install/test_shapes.py, not only into one.",
-    )
-    parser.addoption(
         "--web-servers",
         action="store_true",
         help="Serve a host by gunicorn behind nginx, which must be installed.",

@@ -76,8 +76,6 @@ class SupportTruth(SphinxDirective):
             if row["word"] == word:
                 shown = [f"`{test}`" for test in row.get("shown_by", ())]
                 shown += [f"the lane `{lane}`" for lane in row.get("lanes", ())]
-                steps = row.get("release_steps", ())
-                shown += [f"the step `{step}` of `make release-check`" for step in steps]
                 cells = row["claim"], " ".join(filter(None, (row.get("note"), ", ".join(shown))))
                 lines.append(f"| {' | '.join(cells)} |")
         return self.parse_text_to_nodes("\n".join(lines))

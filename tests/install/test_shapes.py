@@ -137,7 +137,6 @@ SHAPES = {
     ),
     "migrations under another role": Shape(env={"HOST_OPSJOBS_APP_ROLE": "…"}),
 }
-QUICK = ("a package with a factory, below src",)
 
 
 @pytest.fixture
@@ -183,11 +182,7 @@ def join(path: Path, said: str, file: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_shape(
-    name: str, newcomer: Newcomer, role: Callable[[], str], request: pytest.FixtureRequest
-) -> None:
-    if name not in QUICK and not request.config.getoption("--all-shapes"):
-        pytest.skip("asked for with --all-shapes")
+def test_a_shape(name: str, newcomer: Newcomer, role: Callable[[], str]) -> None:
     shape = SHAPES[name]
     ours = newcomer.env[URL]
     newcomer.folder = newcomer.folder.with_name("my shop")  # a path with a space, for all of them

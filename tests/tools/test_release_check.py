@@ -317,23 +317,6 @@ def test_a_changed_step_is_found(tmp_path: Path) -> None:
     assert "1 deselected" in fault
 
 
-@pytest.mark.processes
-def test_a_shape_that_fails_or_is_skipped_is_found(tmp_path: Path) -> None:
-    file = tmp_path / "tests/install/test_shapes.py"
-    file.parent.mkdir(parents=True)
-    option = "def pytest_addoption(parser): parser.addoption('--all-shapes', action='store_true')"
-    (tmp_path / "conftest.py").write_text(option)
-    shape = "def test_a_shape(request): assert request.config.getoption('--all-shapes')"
-    file.write_text(shape)
-    assert list(runs.shapes_faults(Release(tmp_path, tmp_path))) == []
-    file.write_text(f"{shape}\ndef test_another(): open('lacking')")
-    (fault,) = runs.shapes_faults(Release(tmp_path, tmp_path))
-    assert "1 failed, 1 passed" in fault
-    file.write_text(f"import pytest\n{shape}\ndef test_another(): pytest.skip('not asked for')")
-    (fault,) = runs.shapes_faults(Release(tmp_path, tmp_path))
-    assert "1 passed, 1 skipped" in fault
-
-
 @pytest.mark.slow(10)
 @pytest.mark.processes
 def test_an_sdist_whose_tests_fail_is_found(tmp_path: Path) -> None:

@@ -102,6 +102,11 @@ def test_the_shop_is_upgraded_under_load(
 
     left = LEFT.format(migrated=load.enqueued[migrated])
     wait_until(lambda: not shop.rows(left), 180, what=lambda: f"all jobs: {shop.rows(left)}")
+    # What was enqueued has finished, except what was to fail.
+    ended = f"SELECT id, task, state FROM opsjobs.jobs WHERE id IN ({','.join(map(str, load.enqueued))})"
+    assert [
+        row for row in shop.rows(ended) if row[0] not in load.failing and row[2] != "finished"
+    ] == []
     # What waits is said: the one job of the paused queue is of before the upgrade.
     ((paused,),) = shop.rows(PAUSED)
     assert "1. The queue newsletter is paused" in shop.does("new", "opsjobs", "why", str(paused))

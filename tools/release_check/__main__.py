@@ -80,12 +80,6 @@ STEPS = (
         "Take the same way by hand: tools/release_check/journey.py says each step.",
     ),
     Step(
-        "shapes",
-        "The wheel installs into hosts of all shapes: files, migration, a job, a page.",
-        runs.shapes_faults,
-        "Type it by hand: tests/install/test_shapes.py has each shape.",
-    ),
-    Step(
         "sdist",
         "The sdist lacks no file; unpacked alone, it installs and passes its tests that are marked `lane`.",
         runs.sdist_faults,

@@ -11,16 +11,11 @@ _LINES = 25
 
 
 def command_faults(words: Sequence[object], folder: Path | None = None) -> Iterator[str]:
-    """The last lines of a command that fails."""
+    """How a command ended that failed, with its last lines."""
     done = output(words, folder)
     if done.returncode:
-        yield fault_of(done)
-
-
-def fault_of(done: subprocess.CompletedProcess[str]) -> str:
-    """How a command ended, with its last lines."""
-    said = "\n".join(done.stdout.strip().splitlines()[-_LINES:])
-    return f"{' '.join(done.args[:6])} … ended with {done.returncode}:\n{said}"
+        said = "\n".join(done.stdout.strip().splitlines()[-_LINES:])
+        yield f"{' '.join(done.args[:6])} … ended with {done.returncode}:\n{said}"
 
 
 def output(words: Sequence[object], folder: Path | None = None) -> subprocess.CompletedProcess[str]:

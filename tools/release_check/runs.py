@@ -1,4 +1,4 @@
-"""Runs what was built: twine, pinned steps, a journey without network, all shapes, tests of the sdist."""
+"""Runs what was built: twine, pinned steps, a journey without network, tests of the sdist."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from tools.lanes.environment import CannotInstall, NotThere, make_environment
 from tools.lanes.floors import EXTRAS
 
 from .archives import lacking_faults
-from .commands import command_faults, fault_of, output
+from .commands import command_faults, output
 from .step import Failed, NotRun, Release
 
 _PINNED = "tests/test_migrations.py"
-_SHAPES = "tests/install/test_shapes.py"
 JOURNEY = Path(__file__).with_name("journey.py")
 # The journey signs in, and brings its own Valkey.
 _NEEDS = ("flask-login",)
@@ -39,14 +38,6 @@ def pinned_faults(release: Release) -> Iterator[str]:
     """Which steps of the schema are not what their pinned hashes say."""
     words = [sys.executable, "-m", "pytest", "-q", "-n", "0", _PINNED, "-k", "never_changes"]
     yield from command_faults(words, folder=release.root)
-
-
-def shapes_faults(release: Release) -> Iterator[str]:
-    """Into which shapes of a host the installer does not install. One that is skipped has not been shown."""
-    words = [sys.executable, "-m", "pytest", "-q", "-n", "2", _SHAPES, "--all-shapes"]
-    done = output(words, folder=release.root)
-    if done.returncode or " skipped" in done.stdout:
-        yield fault_of(done)
 
 
 def sdist_faults(release: Release) -> Iterator[str]:
