@@ -70,19 +70,22 @@ class TaskNumbers:
     @property
     def median(self) -> float | None:
         """The median run time in seconds, right to within a factor of two; None without runs."""
-        return quantile(self.runs, 0.5)
+        return self._run_of(0.5)
 
     @property
     def p95(self) -> float | None:
         """The run time in seconds that 95 of 100 runs did not exceed, as exact as the median."""
-        value = quantile(self.runs, 0.95)
-        # It is never above the longest run, which is known exactly.
-        return value if value is None or self.longest_run is None else min(value, self.longest_run)
+        return self._run_of(0.95)
 
     @property
     def wait(self) -> float | None:
         """The wait in seconds, from due to started, that 95 of 100 jobs did not exceed."""
         return quantile(self.waits, 0.95)
+
+    def _run_of(self, share: float) -> float | None:
+        value = quantile(self.runs, share)
+        # It is never above the longest run, which is known exactly.
+        return value if value is None or self.longest_run is None else min(value, self.longest_run)
 
 
 @dataclass(frozen=True)

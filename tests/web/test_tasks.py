@@ -103,6 +103,14 @@ def test_each_column_sorts_and_the_order_is_in_the_address(
         assert client.get(f"/ops/jobs/tasks?{query}").status_code == 422
 
 
+def test_no_percentile_is_above_the_longest_run(get: Get, session: Session) -> None:
+    make_loops(session)
+    make_task_hour(session, "a", runs=[0] * 13 + [9], longest_run=4.9)  # within 4.1 and 8.2 s
+    session.commit()
+    (row,) = _rows(get)
+    assert row.count("4.9 s") == 3
+
+
 def test_a_list_of_many_tasks_goes_on(get: Get, session: Session) -> None:
     for number in range(60):
         make_task_hour(session, f"task_{number:02}")
