@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
@@ -466,6 +467,14 @@ class Settings:
         return () if self.adopt else ("adopt",)
 
 
+def _say_close(key: str) -> str:
+    """Which setting an unknown key may have meant; all of them when none is close."""
+    known = [setting.key for setting in SETTINGS]
+    if close := get_close_matches(key, known, n=1):
+        return f"did you mean {PREFIX}{close[0]}?"
+    return f"known are {', '.join(PREFIX + each for each in known)}"
+
+
 def read_settings(config: Mapping[str, Any]) -> Settings:
     """Read the settings of a Flask config.
 
@@ -473,7 +482,7 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
     """
     known = {PREFIX + setting.key: setting for setting in SETTINGS}
     wrong = [
-        f"{key} is not a setting of flask_opsjobs; known are {', '.join(known)}"
+        f"{key} is not a setting of flask_opsjobs: {_say_close(key.removeprefix(PREFIX))}"
         for key in config
         if key.startswith(PREFIX) and key not in known
     ]

@@ -183,6 +183,16 @@ def test_an_unknown_key_is_named_beside_the_known_ones() -> None:
     assert "OPSJOBS_HEARTBEAT_SECONDS" in said
 
 
+def test_of_a_misspelt_key_only_the_key_that_it_may_mean_is_named() -> None:
+    said = refusal(make_host(OPSJOBS_REDIS_UR="redis://127.0.0.1:1"))
+    assert (
+        "OPSJOBS_REDIS_UR is not a setting of flask_opsjobs: did you mean OPSJOBS_REDIS_URL?"
+        in said
+    )
+    assert "OPSJOBS_HEARTBEAT_SECONDS" not in said
+    assert "known are OPSJOBS_" in refusal(make_host(OPSJOBS_XYZZY_FROBNICATE=3))
+
+
 @pytest.mark.parametrize(
     ("key", "value", "allowed"),
     [

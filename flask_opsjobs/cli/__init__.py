@@ -6,13 +6,15 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
+from traceback import extract_tb, walk_tb
 from typing import Any
 
 import click
 import psycopg
 from flask import Flask, current_app
-from flask.cli import AppGroup, ScriptInfo
+from flask.cli import AppGroup, NoAppException, ScriptInfo
 from sqlalchemy.exc import DBAPIError, OperationalError
 from typing_extensions import override
 
@@ -35,12 +37,18 @@ def current_host() -> Host:
     return found
 
 
-# What helps when the app does not start, by a word in the error.
+# What helps when the app does not start.
+_WRITE_URL = (
+    "Write the URL of the database as postgresql+psycopg://…, for psycopg 3, "
+    "in SQLALCHEMY_DATABASE_URI or SQLALCHEMY_BINDS."
+)
+_NAME_APP = "Name your app with --app or FLASK_APP, as in `flask --app shop opsjobs install`."
+# The module of SQLAlchemy that reads a URL and finds its driver.
+_URL_FILE = ("sqlalchemy", "engine", "url.py")
+# What helps, by a word in the error.
 _HELPS = {
-    "psycopg2": "Write the URL of the database as postgresql+psycopg://…, for psycopg 3.",
     "SQLALCHEMY_DATABASE_URI": "Set SQLALCHEMY_DATABASE_URI to postgresql+psycopg://….",
     "psycopg": "Run `pip install 'flask-opsjobs[binary]'`.",
-    "Flask application": "Name your app, as in `flask --app shop opsjobs install`.",
     "": "`flask routes` prints where it was raised.",
 }
 
@@ -49,16 +57,43 @@ def load_app(context: click.Context) -> tuple[Flask | None, str]:
     """The app of this command; or None, why it does not start and what helps, without secrets."""
     try:
         return context.ensure_object(ScriptInfo).load_app(), ""
-    except OpsJobsError as error:  # it says what to do
-        return None, clean_secrets(f"{_name(error)}.")
-    except click.ClickException as error:  # Flask found no app, or could not import it
-        says, _, traceback = error.format_message().partition("\n")
-        if traceback and error.__context__:
-            says = f"{says} {_name(error.__context__)}"
     except Exception as error:
-        says = _name(error)
-    helps = next(sentence for word, sentence in _HELPS.items() if word in says)
-    return None, clean_secrets(f"{says.removesuffix('.')}. {helps}")
+        return None, _say_why_not(error)
+
+
+def _say_why_not(error: BaseException) -> str:
+    """Why the app does not start and what helps, without secrets."""
+    if isinstance(error, OpsJobsError):  # it says what to do
+        return clean_secrets(f"{_name(error)}.")
+    says, helps = _name(error), None
+    if isinstance(error, NoAppException):
+        says, _, raised = error.format_message().partition("\n")
+        if raised and error.__context__:  # an import in the app failed
+            error = error.__context__
+            says = f"{says} {_name(error)}"
+        else:
+            helps = _NAME_APP
+    if _is_about_url(error):
+        # What cannot be read of the URL may be a part of its password.
+        says, helps = says if not isinstance(error, ValueError) else "ValueError", _WRITE_URL
+    helps = helps or next(sentence for word, sentence in _HELPS.items() if word in says)
+    return clean_secrets(f"{says.removesuffix('.')}. {helps}")
+
+
+def _is_about_url(error: BaseException) -> bool:
+    """Whether SQLAlchemy could not read a URL, or found no driver for it."""
+    frames = extract_tb(error.__traceback__)
+    if any(frame.name == "import_dbapi" for frame in frames):
+        # psycopg 3 is the right driver, and is not installed, or finds no libpq.
+        return getattr(error, "name", None) != "psycopg" and "pq wrapper" not in str(error)
+    return any(Path(frame.filename).parts[-3:] == _URL_FILE for frame in frames)
+
+
+def _is_of_start(error: BaseException) -> bool:
+    """Whether it was raised while Flask loaded the app."""
+    return any(
+        frame.f_code is ScriptInfo.load_app.__code__ for frame, _ in walk_tb(error.__traceback__)
+    )
 
 
 def _name(error: BaseException) -> str:
@@ -124,6 +159,11 @@ class _CommandPerModule(AppGroup):
             ):
                 raise
             raise _NotAsked(f"the database did not answer ({say_cause(error)})") from error
+        except Exception as error:
+            if not _is_of_start(error):
+                raise
+            why_not = plain(f"the app does not start: {_say_why_not(error)}")
+            raise _NotAsked(f"{why_not} Then run this command again.") from error
 
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -76,11 +76,17 @@ def _refuse_while_in_use(connection: Connection, late_seconds: float) -> None:
         )
     now = connection.scalar(select(func.clock_timestamp()))
     assert now is not None
-    if found := list(removal.list_in_the_way(connection, now, late_seconds)):
-        raise ConfigError(
-            f"refused: {'; '.join(found)}: stop workers and loops, wait {late_seconds:g} s, let the jobs end "
-            "or cancel them, then run `flask opsjobs uninstall` again, or with --force to lose these jobs"
-        )
+    running = removal.list_running(connection, now, late_seconds)
+    unfinished = list(removal.list_unfinished(connection))
+    if not (running or unfinished):
+        return
+    fixes = [f"stop them and wait {late_seconds:g} s"] if running else []
+    fixes += ["let the jobs end or cancel them"] if unfinished else []
+    force = ", or with --force to lose these jobs" if unfinished else ""
+    raise ConfigError(
+        f"refused: {'; '.join([*running, *unfinished])}: {', '.join(fixes)}, "
+        f"then run `flask opsjobs uninstall` again{force}"
+    )
 
 
 def _say_what_is_left(app: Flask, planned: removal.Removal) -> None:

@@ -111,7 +111,10 @@ def find_rows(
 
 def say_unknown(target: str) -> str:
     """The sentence about an entry that does not exist."""
-    return f"there is no cron entry {name_in(target)}"
+    return (
+        f"there is no cron entry {name_in(target)}: declare it with @opsjobs.cron and start "
+        "`flask opsjobs run`, or name one that `flask opsjobs cron list` lists"
+    )
 
 
 def forbid(row: CronForDecision, request: Request) -> Skip | None:

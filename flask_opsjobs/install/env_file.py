@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from alembic.runtime.environment import EnvironmentContext
 from flask import current_app
-from sqlalchemy import Connection
+from sqlalchemy import URL, Connection, Engine, create_engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from ..core.db import SCHEMA
+from ..errors import ConfigError, OpsJobsError
 from . import autogenerate, steps
 from .database import read_postgres_version
-from .revisions import Revisions, has_binds, read_source
+from .revisions import Revisions, has_binds, read_source, say_broken
 
 LINES = """\
 # The tables of flask_opsjobs have migrations of their own: autogenerate must leave them out.
@@ -109,13 +112,41 @@ def open_env_databases(found: Revisions, bind: str | None) -> list[EnvDatabase]:
             )
         return []
 
-    with (
-        _quiet(),
-        _every_bind_is(bind),
-        EnvironmentContext(found.config, found.scripts, fn=note, dont_mutate=True),
-    ):
-        found.scripts.run_env()
+    _run(found, current_app.extensions["sqlalchemy"].engines[bind], note)
     return databases
+
+
+class _OpensDatabase(Exception):
+    """env.py has run up to where it opens the database."""
+
+
+def require_runs(found: Revisions, url: URL) -> None:
+    """Run env.py up to where it opens the database. Raises `ConfigError` when it raises an error."""
+
+    def stop() -> NoReturn:
+        raise _OpensDatabase
+
+    # An env.py that opens its database in a way of its own may find that it does not answer.
+    with suppress(_OpensDatabase, SQLAlchemyError):
+        _run(found, create_engine(url, creator=stop), lambda *_: [])
+
+
+def _run(found: Revisions, engine: Engine, note: Callable[[Any, Any], list[Any]]) -> None:
+    """Run env.py with `engine` in place of every bind. Raises `ConfigError` when it raises an error."""
+    try:
+        with (
+            _quiet(),
+            _every_bind_is(engine),
+            EnvironmentContext(found.config, found.scripts, fn=note, dont_mutate=True),
+        ):
+            found.scripts.run_env()
+    except (OpsJobsError, SQLAlchemyError, _OpensDatabase):
+        raise
+    except Exception as error:
+        said = say_broken(found.directory, error)
+        if said is None:
+            raise
+        raise ConfigError(said) from error
 
 
 def find_danger(found: Revisions, connection: Connection) -> str | None:
@@ -133,11 +164,11 @@ def find_danger(found: Revisions, connection: Connection) -> str | None:
 
 
 @contextmanager
-def _every_bind_is(bind: str | None) -> Iterator[None]:
-    """In this block, env.py opens `bind` in place of every bind, so that no other database is opened."""
+def _every_bind_is(engine: Engine) -> Iterator[None]:
+    """In this block, env.py opens `engine` in place of every bind, so that no other database is opened."""
     engines = current_app.extensions["sqlalchemy"].engines
     before = dict(engines)
-    engines.update(dict.fromkeys(before, before[bind]))
+    engines.update(dict.fromkeys(before, engine))
     try:
         yield
     finally:
@@ -160,9 +191,12 @@ def _danger(options: dict[str, Any], connection: Connection) -> str | None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    # env.py configures logging, and alembic then logs what it is about to do.
+    # env.py configures logging, and alembic then logs what it is about to do. Flask-Migrate's env.py warns
+    # of what it calls itself.
     logging.disable(logging.INFO)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.disable(logging.NOTSET)

@@ -38,10 +38,11 @@ def pieces(app: Flask, head: str | None = None, *, escalation: bool = False) -> 
     `escalation` asks for the starter of the escalation policy too, also of a host that has joined.
 
     Raises `ConfigError` when the library cannot be installed into the app: another database, no
-    Flask-Migrate directory, several heads and none chosen.
+    Flask-Migrate directory, an env.py that raises an error, several heads and none chosen.
     """
-    find_database(app, app.config.get("OPSJOBS_BIND"))
+    _, engine = find_database(app, app.config.get("OPSJOBS_BIND"))
     found = revisions.find_revisions(app)
+    env_file.require_runs(found, engine.url)
     made = [_revision(found, app.config.get("OPSJOBS_BIND"), head), _env(found)]
     if "opsjobs" not in app.extensions:
         # A host that has joined already has its policies, in whatever files.

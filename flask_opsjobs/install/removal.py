@@ -45,11 +45,15 @@ def list_lost(connection: Connection) -> Iterator[str]:
         yield f"{dependent}, which needs a table of {SCHEMA}"
 
 
-def list_in_the_way(connection: Connection, now: datetime, late_seconds: float) -> Iterator[str]:
-    """Which workers and loops of ours run, and how many jobs have not ended, each as a sentence."""
+def list_running(connection: Connection, now: datetime, late_seconds: float) -> list[str]:
+    """Which workers and loops of ours run, each as a sentence."""
     values = {"now": now, "late_seconds": late_seconds, "schema": None}
-    for (who,) in connection.exec_driver_sql(sql.load("list_running"), values).all():
-        yield f"{who} sent a heartbeat just now"
+    running = connection.exec_driver_sql(sql.load("list_running"), values)
+    return [f"{who} sent a heartbeat just now" for (who,) in running]
+
+
+def list_unfinished(connection: Connection) -> Iterator[str]:
+    """How many jobs have not ended, a sentence for each state."""
     states = {"states": [state for state in STATES if state not in FINAL]}
     for state, number in connection.exec_driver_sql(sql.load("count_unfinished"), states).all():
         yield f"{counted(number, 'job')} {agree(number, 'is', 'are')} {state}"

@@ -53,32 +53,28 @@ def find_revisions(app: Flask) -> Revisions:
     """Read the app's directory. Raises `ConfigError` when it is missing, or a revision cannot be read."""
     if "migrate" not in app.extensions:
         raise ConfigError(
-            "this app has no Flask-Migrate: add `Migrate(app, db)`, run `flask db init`, "
-            "then `flask opsjobs install` again"
+            f"this app has no Flask-Migrate: add `Migrate(app, db)`, run `flask db init`, {_AGAIN}"
         )
     setup = app.extensions["migrate"]
     directory = Path(setup.directory)
-    if not (directory / "env.py").is_file():
+    env_py = directory / "env.py"
+    if not env_py.is_file():
         raise ConfigError(
-            f"there is no Flask-Migrate directory at {directory.absolute()}: run `flask db init` "
-            "in the folder where you run `flask`, then `flask opsjobs install` again"
+            f"there is no Flask-Migrate directory at {directory.absolute()}: go to the folder that has it, "
+            f"or make it with `flask db init`, {_AGAIN}"
         )
     config = setup.migrate.get_config()
     config.cmd_opts.quiet = True  # the installer prints what it writes
     scripts = ScriptDirectory.from_config(config)
     try:
+        compile(read_source(env_py), str(env_py), "exec", dont_inherit=True)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Revision .* is not present")
             heads = tuple(scripts.get_heads())
-    except SyntaxError as error:
-        read_source(Path(error.filename or ""))
-        raise ConfigError(
-            f"{error.filename}, line {error.lineno}, is not Python: {error.msg}: correct it, {_AGAIN}"
-        ) from error
     except CycleDetected as error:
         raise ConfigError(_say_circle(directory, error)) from error
     except Exception as error:
-        said = _say_raised(directory, error)
+        said = say_broken(directory, error)
         if said is None and isinstance(error, KeyError):
             said = _say_missing_parent(directory, str(error.args[0]))
         if said is None:
@@ -133,8 +129,14 @@ def _say_circle(directory: Path, found: CycleDetected) -> str:
     )
 
 
-def _say_raised(directory: Path, error: Exception) -> str | None:
-    """What is said of an error that a revision raises when it is imported; None of another error."""
+def say_broken(directory: Path, error: Exception) -> str | None:
+    """What is said of an error that env.py or a revision raises when it is imported; None of another error.
+
+    Raises `ConfigError` when the file is not UTF-8.
+    """
+    if isinstance(error, SyntaxError):
+        read_source(Path(error.filename or ""))
+        return f"{error.filename}, line {error.lineno}, is not Python: {error.msg}: correct it, {_AGAIN}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
         if path.absolute().is_relative_to(directory.absolute()):
@@ -211,9 +213,10 @@ def choose_head(found: Revisions, wanted: str | None, command: str = "install") 
     except util.CommandError:
         chosen = None
     if chosen is None:
+        fix = "name one of them with --head" if found.heads else "leave --head out"
         raise ConfigError(
             f"{found.directory} has no head {wanted!r}, and no branch of that label with one head; "
-            f"its heads are: {heads}"
+            f"its heads are: {heads}: {fix}, {_AGAIN}"
         )
     return chosen.revision
 

@@ -88,7 +88,7 @@ def test_a_dry_run_writes_nothing(call: Any, hourly: None, bench: Bench) -> None
     asked = call("pause", "note", "nobody", "--dry-run")
     assert asked.exit_code == 3
     assert "state: active → paused" in asked.output
-    assert "there is no cron entry nobody" in asked.output
+    assert "there is no cron entry nobody: declare it with @opsjobs.cron and start" in asked.output
     assert bench.rows("SELECT 1 FROM opsjobs.cron_entries WHERE is_paused") == []
 
 

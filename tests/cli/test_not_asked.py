@@ -5,6 +5,7 @@ and never by a traceback.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -230,3 +231,61 @@ def test_what_is_enqueued_in_the_middle_of_a_deploy_is_stored(
         app.extensions["sqlalchemy"].session.commit()
     assert enqueued.state == "available"
     assert bench.row("SELECT count(*) FROM opsjobs.jobs")["count"] == 2
+
+
+def _started(command: str, info: ScriptInfo) -> str:
+    """What a command of an app that does not start says: one sentence."""
+    done = CliRunner().invoke(group, [command], obj=info)
+    assert (done.exit_code, done.output.count("\n")) == (2, 1), done.output
+    assert done.output.startswith("Error: the app does not start: ")
+    assert done.output.endswith(" Then run this command again.\n")
+    return done.output
+
+
+@pytest.mark.parametrize("command", ["up", "worker", "run", "workers"])
+def test_an_app_that_does_not_start(command: str, tmp_path: Path) -> None:
+    for text, says in (
+        ("def (", "SyntaxError: invalid syntax"),
+        ("import shop_settings_of_nobody", "No module named 'shop_settings_of_nobody'"),
+        ("{}['MAIL_SERVER']", "KeyError: 'MAIL_SERVER'"),
+    ):
+        path = tmp_path / f"shop_{text[0]}.py".replace("{", "x")
+        path.write_text(text)
+        said = _started(command, ScriptInfo(str(path)))
+        assert says in said
+        assert "`flask routes` prints where it was raised." in said
+
+
+@pytest.mark.parametrize("name", ["app_of_nobody", "json:foo", "json:foo()", "json"])
+def test_an_app_that_is_not_found(name: str) -> None:
+    said = _started("worker", ScriptInfo(name))
+    assert "Name your app with --app or FLASK_APP" in said
+    assert "was raised" not in said
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("postgresql+asyncpg://a@b/c", "No module named 'asyncpg'"),
+        ("postgresql+psycopg2://a@b/c", "No module named 'psycopg2'"),
+        ("postgres://a@b/c", "Can't load plugin: sqlalchemy.dialects:postgres"),
+        ("mysql://a@b/c", "No module named 'MySQLdb'"),
+        ("psycopg://a@b/c", "Can't load plugin: sqlalchemy.dialects:psycopg"),
+        ("nonsense", "Could not parse SQLAlchemy URL"),
+        ("", "Could not parse SQLAlchemy URL"),
+        ("postgresql+psycopg://a:b@c:s3cr3t/d", "ValueError"),
+    ],
+)
+def test_a_wrong_url_of_the_database(url: str, says: str) -> None:
+    def create_app() -> Flask:
+        app = Flask("shop")
+        app.config["SQLALCHEMY_DATABASE_URI"] = url
+        SQLAlchemy(app)
+        return app
+
+    said = _started("up", ScriptInfo(create_app=create_app))
+    assert says in said
+    assert "Write the URL of the database as postgresql+psycopg://…" in said
+    assert "in SQLALCHEMY_DATABASE_URI or SQLALCHEMY_BINDS." in said
+    assert "was raised" not in said
+    assert "s3cr3t" not in said

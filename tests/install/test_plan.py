@@ -255,7 +255,8 @@ def test_files_that_a_person_changed_are_left_alone(make: Make) -> None:
 
 def test_an_env_that_a_person_wrote_is_left_alone_and_told_what_to_pass(make: Make) -> None:
     app = make()
-    mine = "from alembic import context\ncontext.configure(include_schemas=True)\n"
+    opens = "context.configure(dialect_name='postgresql', include_schemas=True)"
+    mine = f"from alembic import context\n{opens}\n"
     Path("migrations/env.py").write_text(mine)
     result = run(app)
     assert "migrations/env.py: left alone" in result.output
@@ -340,6 +341,7 @@ REVISION = "revision = 'one'\ndown_revision = None\n"
             "versions/one.py",
         ),
         ("../env.py", b"# \xe9\n", "env.py is not UTF-8: save it as UTF-8"),
+        ("../env.py", b"\ndef (\n", "env.py, line 2, is not Python: invalid syntax: correct it"),
     ],
 )
 def test_a_file_of_the_migrations_that_cannot_be_read_is_named(
@@ -354,6 +356,44 @@ def test_a_file_of_the_migrations_that_cannot_be_read_is_named(
     checked = run(app, "--check")
     removed = app.test_cli_runner().invoke(uninstall)
     assert (said, said) == (checked.output, removed.output)
+
+
+def test_an_env_that_raises_an_error_is_named(make: Make) -> None:
+    """Not one whose database does not answer."""
+    app = make()
+    path = Path("migrations/env.py")
+    source = path.read_text()
+    first, place, _ = source.partition("config = context.config\n")
+    assert run(app).exit_code == 0
+    for broken in ("{}['MAIL_SERVER']\n", f"{first}{place}{{}}['MAIL_SERVER']\n"):
+        path.write_text(broken)
+        before = files(Path.cwd())
+        for words in ((), ("--dry-run",), ("--check",)):
+            refused = run(app, *words)
+            assert refused.exit_code == 1
+            line = broken.count("\n")
+            assert (
+                f"env.py, line {line}, cannot be imported: KeyError: 'MAIL_SERVER'"
+                in refused.output
+            )
+            assert re.fullmatch(r"Error: [^\n]+, then run this command again\n", refused.output)
+        assert files(Path.cwd()) == before
+
+
+def test_without_migrations_each_command_says_to_run_itself_again(make: Make) -> None:
+    app = make(init=False)
+    said = app.test_cli_runner().invoke(uninstall).output
+    assert "make it with `flask db init`, then run this command again" in said
+    assert said == run(app, "--check").output == run(app).output
+
+
+def test_of_no_heads_it_says_to_leave_the_option_out(make: Make) -> None:
+    app = make()
+    said = run(app, "--head", "nope").output
+    assert "its heads are: none: leave --head out, then run this command again" in said
+    revise(app, "one", None)
+    said = run(app, "--head", "nope").output
+    assert "its heads are: one: name one of them with --head, then run this command again" in said
 
 
 def test_of_revisions_in_a_circle_those_in_it_are_named(make: Make) -> None:

@@ -96,7 +96,9 @@ def test_three_databases_migrate_to_head_without_the_package(
         assert "    the view of_host, which needs a table of opsjobs\n" in said
         assert newcomer.files() == before
         session.execute("DELETE FROM opsjobs.loop_runs")
-    assert "1 job is available" in newcomer.types("opsjobs", "uninstall")[1]
+    said = newcomer.types("opsjobs", "uninstall")[1]
+    assert "1 job is available: let the jobs end or cancel them, then run" in said
+    assert said.endswith("again, or with --force to lose these jobs\n")
     newcomer.does("opsjobs", "job", "cancel", "1", "--reason", "the shop closes")
 
     uninstall, upgrade = typed("Take it out")
