@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,18 @@ def test_three_databases_migrate_to_head_without_the_package(
     assert "1 job is available: let the jobs end or cancel them, then run" in said
     assert said.endswith("again, or with --force to lose these jobs\n")
     newcomer.does("opsjobs", "job", "cancel", "1", "--reason", "the shop closes")
+    with session_of(everything) as session:
+        now = read_clock(session)
+        note_pass(session, None, Note("watch", "web-1-7", 1.0, 0.0, "nothing due"), now)
+        long_ago = now - timedelta(hours=1)
+        note_pass(session, None, Note("cron", "web-1-8", 1.0, 0.0, "nothing due"), long_ago)
+        said = newcomer.types("opsjobs", "uninstall")[1].splitlines()[-1]
+        assert re.fullmatch(
+            "Error: refused: the process web-1-7 of the loops sent a heartbeat just now: stop them and "
+            r"wait \d+ s, then run `flask opsjobs uninstall` again",
+            said,
+        )
+        session.execute("DELETE FROM opsjobs.loop_runs")
 
     uninstall, upgrade = typed("Take it out")
     said = newcomer.does(*uninstall)
