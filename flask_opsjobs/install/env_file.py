@@ -116,8 +116,8 @@ def open_env_databases(found: Revisions, bind: str | None) -> list[EnvDatabase]:
     return databases
 
 
-class _OpensDatabase(Exception):
-    """env.py has run up to where it opens the database."""
+class _OpensDatabase(BaseException):
+    """env.py has run up to where it opens the database. No `except Exception` in it catches this."""
 
 
 def require_runs(found: Revisions, url: URL) -> None:
@@ -140,7 +140,7 @@ def _run(found: Revisions, engine: Engine, note: Callable[[Any, Any], list[Any]]
             EnvironmentContext(found.config, found.scripts, fn=note, dont_mutate=True),
         ):
             found.scripts.run_env()
-    except (OpsJobsError, SQLAlchemyError, _OpensDatabase):
+    except (OpsJobsError, SQLAlchemyError):
         raise
     except Exception as error:
         said = say_broken(found.directory, error)

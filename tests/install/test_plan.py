@@ -380,6 +380,19 @@ def test_an_env_that_raises_an_error_is_named(make: Make) -> None:
         assert files(Path.cwd()) == before
 
 
+def test_an_env_that_catches_every_error_of_connecting_is_not_refused(make: Make) -> None:
+    app = make()
+    lines = [
+        "from flask import current_app",
+        "try:",
+        "    current_app.extensions['migrate'].db.engine.connect()",
+        "except Exception:",
+        "    raise SystemExit(3)",
+    ]
+    Path("migrations/env.py").write_text("\n".join(lines) + "\n")
+    assert run(app).exit_code == 0
+
+
 def test_without_migrations_each_command_says_to_run_itself_again(make: Make) -> None:
     app = make(init=False)
     said = app.test_cli_runner().invoke(uninstall).output
