@@ -604,6 +604,28 @@ def test_missing_indexes_wait_while_another_migration_creates_some(
     assert found == [None, "opsjobs.jobs_args"]
 
 
+def test_who_waits_to_create_indexes_keeps_no_transaction_and_then_no_snapshot(
+    connection: Connection, other: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever creates some would wait for it, and it for them; and later it for itself."""
+    connection.exec_driver_sql(turns._INDEXES)
+    looks: list[list[object]] = []
+    snapshots = """
+        SELECT backend_xmin FROM pg_stat_activity
+        WHERE datname = current_database() AND xact_start IS NOT NULL AND pid <> pg_backend_pid()
+    """
+
+    def look(_seconds: float) -> None:
+        looks.append([*connection.exec_driver_sql(snapshots).scalars()])
+        if len(looks) == 10:
+            connection.rollback()
+
+    monkeypatch.setattr(turns, "sleep", look)
+    with turns.turn_of_indexes(other):
+        looks.append([*connection.exec_driver_sql(snapshots).scalars()])
+    assert looks == [[]] * 10 + [[None]]
+
+
 def test_two_upgrades_race_over_all_steps(connection: Connection, empty_database_url: str) -> None:
     migrate(connection, to=4)
     connection.commit()

@@ -21,7 +21,7 @@ TIMES = ("since", "until")
 SUBJECTS = ("operation", "incident")
 CONDITIONS = (*TEXTS, *TIMES, *SUBJECTS)
 _TARGET = re.compile(
-    r"(?:job|workflow|batch|queue|cron|limiter|worker|lease|delivery|incident|failure|operation)/.+"
+    r"(?:job|task|workflow|batch|queue|cron|limiter|worker|lease|delivery|incident|failure|operation)/.+"
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 

@@ -191,8 +191,11 @@ def _danger(options: dict[str, Any], connection: Connection) -> str | None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    # env.py configures logging, and alembic then logs what it is about to do. Flask-Migrate's env.py warns
-    # of what it calls itself.
+    # env.py configures logging, which disables all loggers that it does not name, and alembic then logs what
+    # it is about to do. Flask-Migrate's env.py warns of what it calls itself.
+    root, known = logging.root, logging.root.manager.loggerDict.values()
+    handlers, level = root.handlers[:], root.level
+    enabled = [one for one in known if isinstance(one, logging.Logger) and not one.disabled]
     logging.disable(logging.INFO)
     try:
         with warnings.catch_warnings():
@@ -200,3 +203,7 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(logging.NOTSET)
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        for logger in enabled:
+            logger.disabled = False

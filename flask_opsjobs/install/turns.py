@@ -18,7 +18,7 @@ from ..errors import MigrationBlocked
 _STEPS = "SELECT pg_try_advisory_xact_lock(hashtextextended('opsjobs migration', 0))"
 _INDEXES = "SELECT pg_try_advisory_xact_lock(hashtextextended('opsjobs migration of indexes', 0))"
 # The locks are asked for again and again: a statement that waits for one has a snapshot, and
-# `CREATE INDEX CONCURRENTLY` waits for the end of each.
+# `CREATE INDEX CONCURRENTLY` waits for the end of the transaction of each.
 _PAUSE = 0.1
 _MOST_SECONDS = 900.0
 
@@ -38,7 +38,16 @@ def turn_of_indexes(connection: Connection) -> Iterator[None]:
         # In another isolation level it would have a snapshot.
         session.isolation_level = IsolationLevel.READ_COMMITTED
         session.autocommit = False
-        _wait(lambda: session.execute(_INDEXES).fetchone() == (True,))
+
+        def is_free() -> bool:
+            if session.execute(_INDEXES).fetchone() == (True,):
+                return True
+            # Whoever has the lock creates indexes, and would wait for this transaction. This also forgets the
+            # statement, which psycopg would prepare; a prepared one keeps its snapshot.
+            session.rollback()
+            return False
+
+        _wait(is_free)
         yield
 
 

@@ -5,6 +5,7 @@ in one process and without a database.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -378,6 +379,16 @@ def test_an_env_that_raises_an_error_is_named(make: Make) -> None:
             )
             assert re.fullmatch(r"Error: [^\n]+, then run this command again\n", refused.output)
         assert files(Path.cwd()) == before
+
+
+def test_an_env_that_configures_logging_does_not_silence_the_process(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make()
+    assert "fileConfig" in Path("migrations/env.py").read_text()
+    assert run(app).exit_code == 0
+    logging.getLogger("flask_opsjobs.worker").warning("still heard")
+    assert "still heard" in caplog.text
 
 
 def test_an_env_that_catches_every_error_of_connecting_is_not_refused(make: Make) -> None:

@@ -142,7 +142,6 @@ class Dispatcher:
             "number": self._most,
         }
         knows_pauses = has_schema(self._connection, TASKS_SCHEMA)
-        statement = sql.load("dispatch_lane", tasks=knows_pauses)
         # This block commits before anything is pushed, so no lock is held during a call to Redis.
         with self._connection.transaction():
             self._connection.execute("SET LOCAL synchronous_commit = on")
@@ -154,6 +153,7 @@ class Dispatcher:
                 else DispatchQuota()
             )
             parameters |= {"room": quota.room, "most": quota.most}
+            statement = sql.load("dispatch_lane", tasks=knows_pauses)
             rows = self._connection.execute(statement, parameters).fetchall()
         taken = [Delivery(*row[1:]) for row in rows if row[1] is not None]
         # UPDATE … RETURNING returns rows in any order, but the list in Redis is first in, first out.
