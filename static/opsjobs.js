@@ -232,18 +232,31 @@
     on("htmx:afterRequest", afterRequest, live);
   }
 
-  // --- why jobs wait: fetched beside the live region, and kept while a person works in it
+  // --- why jobs wait: fetched by a link, or by itself; then kept while a person works in it
 
   const waiting = find("why-waiting");
 
   function beforeWaiting(event) {
     const isAnswer = event.detail.xhr.status === 200 && event.detail.serverResponse.includes('id="part"');
-    if (!isAnswer || waiting.contains(document.activeElement)) event.detail.shouldSwap = false;
+    const isInUse = !isAskedFor(event) && waiting.contains(document.activeElement);
+    if (!isAnswer || isInUse) event.detail.shouldSwap = false;
+  }
+
+  function isAskedFor(event) {
+    return event.detail.requestConfig.elt !== waiting;
+  }
+
+  function afterWaiting(event) {
+    enhance(waiting);
+    if (!isAskedFor(event)) return;
+    // The focus was on the link, which is gone.
+    waiting.tabIndex = -1;
+    waiting.focus({ preventScroll: true });
   }
 
   if (waiting) {
     on("htmx:beforeSwap", beforeWaiting, waiting);
-    on("htmx:afterSwap", () => enhance(waiting), waiting);
+    on("htmx:afterSwap", afterWaiting, waiting);
   }
 
   // --- actions: the answer to a form or a link with data-dialog opens over the page
