@@ -77,9 +77,9 @@ def test_faults_at_a_running_site(new_site: Site, tmp_path: Path) -> None:
 
     repeat_many(site, tmp_path, "default", 25)
     other = leak_a_lease(site, tmp_path / "1")
-    get_stuck(site, run, jobs[1], gates[0], at_once)
-    wait_until(lambda: repeats(site) == {"default": 125, "mail": 125}, 20)
-    loops.kill()
+    with stuck(site, run, jobs[1], gates[0], at_once):
+        wait_until(lambda: repeats(site) == {"default": 125, "mail": 125}, 40)
+        loops.kill()
     assert incidents(site, "open") == at_once
     look(site, 35, 70, 75)
     assert incidents(site, "open") == at_once | later
@@ -101,8 +101,8 @@ def test_faults_at_a_running_site(new_site: Site, tmp_path: Path) -> None:
     loops = site.loops(OPSJOBS_ADOPT=False)
     repeat_many(site, tmp_path, "default", 5)
     other = leak_a_lease(site, tmp_path / "2")
-    get_stuck(site, run, jobs[2], gates[1], at_once)
-    loops.kill()
+    with stuck(site, run, jobs[2], gates[1], at_once):
+        loops.kill()
     look(site, 146, 207)
     assert incidents(site, "open") == at_once | later
     episodes = "SELECT DISTINCT episode FROM opsjobs.incidents WHERE class <> 'integrity_off'"
@@ -160,8 +160,14 @@ def run_without_a_fault(site: Site, jobs: int) -> None:
     wait_until(lambda: site.rows(done) == [(jobs,)], 30)
 
 
-def get_stuck(site: Site, run: int, step: int, gate: Path, until: set[tuple[str, str]]) -> None:
-    """A run cannot be advanced to its next step, and then the loop `advance` itself is stuck."""
+@contextmanager
+def stuck(
+    site: Site, run: int, step: int, gate: Path, until: set[tuple[str, str]]
+) -> Iterator[None]:
+    """A run cannot be advanced to its next step, and then the loop `advance` itself is stuck.
+
+    After the block that loop would advance the run.
+    """
     with locked(site, "SELECT FROM opsjobs.jobs WHERE id = %s FOR UPDATE", step):
         gate.touch()
         trouble = "SELECT trouble FROM opsjobs.workflows WHERE id = %s"
@@ -169,6 +175,7 @@ def get_stuck(site: Site, run: int, step: int, gate: Path, until: set[tuple[str,
         # What `CREATE INDEX` holds: others read the table, and the loop `advance` cannot write it.
         with locked(site, "LOCK TABLE opsjobs.signals IN SHARE MODE"):
             wait_until(lambda: incidents(site, "open") >= until, 40)
+            yield
 
 
 def repeats(site: Site) -> dict[str, int]:

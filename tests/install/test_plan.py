@@ -58,8 +58,9 @@ def run(app: Flask, *words: str) -> Result:
 
 
 def files(folder: Path) -> dict[str, str]:
-    """Every file below with its text."""
-    return {str(path): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    """Every file below with its text, without what Python keeps of modules that it imported."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    return {str(path): path.read_text() for path in found}
 
 
 @pytest.mark.parametrize(
