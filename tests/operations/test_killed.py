@@ -189,29 +189,31 @@ def test_killed_at_random_moments_each_plain_job_is_asked_of_rq_at_most_once(
     jobs = [queue.enqueue(take_plain) for _ in range(MOST_ASKED)]
     ids = [adopt_row(operations.bench, job, "queued") for job in jobs]
     operations.operator.start("job.cancel", JobFilter(origin="rq"), **WHY)
-    asked = tmp_path / "asked"
+    asked, most = tmp_path / "asked", tmp_path / "most"
+    asked.touch()
+    most.write_text("0")
     chance = random.Random(11)
 
     def start() -> Child:
-        child = children.python("-c", RUN_AND_NOTE, str(asked))
+        child = children.python("-c", RUN_AND_NOTE, str(asked), str(most))
         child.wait_for("ready", 60)
         return child
 
     def count_asked() -> int:
-        return len(asked.read_text().split()) if asked.exists() else 0
+        return len(asked.read_text().split())
+
+    def is_running() -> bool:
+        return operations.operation()["state"] == "running"
 
     loops, kills = [start(), start()], 0
-    while operations.operation()["state"] == "running" and kills < 8:
+    while kills < 8 and is_running():
         aim = count_asked() + chance.randrange(1, 12)
-        wait_until(
-            lambda aim=aim: (
-                count_asked() >= min(aim, len(ids)) or operations.operation()["state"] != "running"
-            ),
-            60,
-        )
+        most.write_text(str(aim))
+        wait_until(lambda aim=aim: count_asked() >= aim or not is_running(), 60)
         loops.pop(0).kill()
         kills += 1
         loops.append(start())
+    most.write_text(str(MOST_ASKED + 1))
     wait_until(lambda: operations.operation()["state"] == "finished", 120)
     assert kills > 0
     found = Counter(asked.read_text().split())
@@ -231,17 +233,22 @@ def test_killed_at_random_moments_each_plain_job_is_asked_of_rq_at_most_once(
 
 
 MOST_ASKED = 70
-# Notes each job before RQ is asked about it; then the process may be killed at any moment.
+# Notes each job before RQ is asked about it; then the process may be killed at any moment. It asks about as
+# many as the test says, and waits with the next one, so that a slow test kills it in the middle too.
 RUN_AND_NOTE = """
 import os, sys
+from pathlib import Path
 from flask_opsjobs.loops import operate
 from flask_opsjobs.loops.process import LoopsProcess
 from flask_opsjobs.operations import operate as turns
 from tests.support.host import create_app
-noted = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+from tests.support.waiting import wait_until
+asked, most = Path(sys.argv[1]), Path(sys.argv[2])
+noted = os.open(asked, os.O_WRONLY | os.O_APPEND)
 ask = turns.ask_rq_once
 def note(host, question):
     os.write(noted, f"{question.job} ".encode())
+    wait_until(lambda: len(asked.read_text().split()) <= int(most.read_text() or 0), 120)
     return ask(host, question)
 turns.ask_rq_once = note
 app = create_app()

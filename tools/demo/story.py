@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -36,11 +36,11 @@ PAUSED, ORDERED = timedelta(hours=2), timedelta(minutes=1)
 LISTED = timedelta(hours=6)
 # How long before now versions of the shop are deployed, pictures fail in the first one, an operator retries
 # them too soon, says that the second one mends it, and retries them. A stopped operation is an incident for a
-# day.
+# day. All this is while the shop is open: earlier, at some hours of day, no worker would run.
 WITH_BUG, UPLOADED, TOO_SOON = (
     timedelta(hours=32),
-    timedelta(hours=26),
-    timedelta(hours=25, minutes=30),
+    timedelta(hours=24, minutes=55),
+    timedelta(hours=24, minutes=25),
 )
 TO_BE_MENDED, MENDED = timedelta(hours=21), timedelta(hours=20)
 PICTURES_RETRIED = timedelta(hours=19, minutes=30)
@@ -54,6 +54,8 @@ BANK_SILENT, SKIPPED = timedelta(hours=3, minutes=30), timedelta(hours=3)
 # The number of happenings between two passes of the loops at noon.
 BUSIEST = 0.8
 
+Act = Callable[[Past], None]
+
 
 def write_history(app: Flask) -> None:
     """Make a history of the two days before now, once, with the library's own statements at past times.
@@ -65,6 +67,7 @@ def write_history(app: Flask) -> None:
     db.session.remove()
     end = datetime.now(UTC)
     random.seed(1)
+    left = dict(to_come)
     with past(app, end - LENGTH) as time, waiting_by(time), deployed(None):
         for moment in moments(end):
             time.move_to(moment)
@@ -74,7 +77,7 @@ def write_history(app: Flask) -> None:
                     time.perform(app)
                 if moment.minute % 30 == 0:
                     time.watch()
-            decide(moment, end, time)
+            decide(moment, end, time, left)
             if CLOSED < end - moment < OPEN:
                 buy(moment, time, app)
         # Run the last jobs that wait for a retry before the demo begins.
@@ -118,11 +121,11 @@ def is_watched(moment: datetime, end: datetime) -> bool:
     return not ASLEEP_FROM <= f"{moment.astimezone(HOME):%H:%M}" < ASLEEP_UNTIL
 
 
-def decide(moment: datetime, end: datetime, time: Past) -> None:
-    """Let happen what happens once, and what people decide."""
-    for before, act in list(to_come.items()):
+def decide(moment: datetime, end: datetime, time: Past, left: dict[timedelta, Act]) -> None:
+    """Let happen what happens once, and what people decide, as far as it is left."""
+    for before, act in list(left.items()):
         if moment >= end - before:
-            del to_come[before]
+            del left[before]
             act(time)
 
 
@@ -279,7 +282,7 @@ def somebody_orders(_time: Past) -> None:
     db.session.commit()
 
 
-to_come = {
+to_come: dict[timedelta, Act] = {
     DOWN: receiver_goes_down,
     BACK: receiver_comes_back,
     RETRIED: failed_are_retried,

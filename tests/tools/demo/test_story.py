@@ -127,3 +127,11 @@ def test_a_day_is_lived_once_and_ends_well(
     assert rows("SELECT count(*) FROM opsjobs.jobs") == [(count,)]
     verified = app.test_cli_runner().invoke(args=["opsjobs", "audit", "verify"])
     assert verified.exit_code == 0, verified.output
+
+
+def test_what_needs_a_worker_happens_while_one_runs_at_any_hour(shop: ModuleType) -> None:
+    """Before the shop opens, workers sleep for a while: from then on they run, whenever the demo begins."""
+    from tools.demo import story
+
+    earlier = {act.__name__ for before, act in story.to_come.items() if before >= story.OPEN}
+    assert earlier == {"bug_is_deployed", "price_list_is_begun"}
