@@ -30,6 +30,7 @@ PARTS = (
     "append_batch_end_events",
     "append_task_ends",
     "sum_task_counts",
+    "add_task_counts",
 )
 FILES = [path for path in sources.files("flask_opsjobs", "*.sql") if path.stem not in PARTS]
 
@@ -89,7 +90,7 @@ def _run_utility(connection: psycopg.Connection[Any], statement: str) -> None:
 # Those that enqueue jobs with a trace context too.
 TRACED = [path for path in FILES if "{traced:" in path.read_text()]
 # Those that read the trace context of another job.
-READ_TRACES = ("find_traced_past",)
+READ_TRACES = ("find_traced_past", "run_jobs_again")
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,6 @@ SCHEMA_VERSION = 26
 # and on the next one, which only adds to it.
 OLDEST_SCHEMA = SCHEMA_VERSION - 1
 NEWEST_SCHEMA = SCHEMA_VERSION + 1
-# The schema that keeps the trace contexts of jobs.
-TRACED_SCHEMA = 24
 # The schema that counts jobs per task, and keeps which tasks are paused.
 TASKS_SCHEMA = 26
 # The largest id: what a bigint holds.

@@ -26,7 +26,7 @@ from ..actions.domain import (
 from ..actions.effects import Advance, AnnounceStop, Dispatch, Effect, Forget
 from ..actions.shapes import Change, Item, Skip
 from ..batches import lifecycle as batch_lifecycle
-from ..core.db import TRACED_SCHEMA, Connection
+from ..core.db import Connection
 from ..core.redis_facts import DeliveryPlace
 from ..core.words import show_value
 from ..cron import transitions as cron_transitions
@@ -571,10 +571,7 @@ def _apply_run_again(
     ids = [job.id for job in jobs]
     task, queue = _only({job.task for job in jobs}), _only({job.queue for job in jobs})
     with request.host.telemetry.sending(task, queue) as sent:
-        is_traced = request.host.has_schema(TRACED_SCHEMA)
-        new_ids = job_transitions.run_again(
-            connection, ids, lifetimes, request.now, sent, is_traced=is_traced
-        )
+        new_ids = job_transitions.run_again(connection, ids, lifetimes, request.now, sent)
         sent.job_id = _only(new_ids.values())
         sent.count = len(new_ids) if sent.job_id is None else None
     new_lifetimes = {new_ids[id]: lifetime for id, lifetime in lifetimes.items()}

@@ -171,24 +171,21 @@ def run_again(
     guarded: Collection[int],
     now: datetime,
     sent: Sending,
-    *,
-    is_traced: bool,
 ) -> dict[int, int]:
     """Insert a new job for each final one; returns the new ids by the old ids.
 
     The caller takes a unique lock for each new job of an id in `guarded`. Notes in `sent` in which trace
-    contexts the old jobs were enqueued, unless `is_traced` says that the schema keeps none.
+    contexts the old jobs were enqueued.
     """
     parameters: dict[str, Any] = {
         "ids": list(ids),
         "guarded": list(guarded),
         "sources": list(sources_of("run_again")),
         "now": now,
+        **_UNTRACED,
+        **sent.columns,
     }
-    if is_traced:
-        parameters |= _UNTRACED | sent.columns
-    is_counted = has_schema(connection, TASKS_SCHEMA)
-    statement = sql.load("run_jobs_again", traced=is_traced, tasks=is_counted)
+    statement = sql.load("run_jobs_again", tasks=has_schema(connection, TASKS_SCHEMA))
     rows = connection.execute(statement, parameters).fetchall()
     sent.because_of += [(trace[0], trace[1]) for _, _, *trace in rows if any(trace)]
     return {old: new for new, old, *_ in rows}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -85,14 +85,15 @@ def fold_tasks(
     for row in ended:
         minutes[row.task, row.minute].add(row)
         hours[row.task, _hour_of(row.minute)].add(row)
-    for statement, sums in (("add_task_minutes", minutes), ("add_task_hours", hours)):
-        if sums:
-            connection.execute(sql.load(statement), {"rows": _as_json(sums.items())})
+    if minutes:
+        connection.execute(sql.load("add_task_minutes"), {"rows": _as_json("minute", minutes)})
+        connection.execute(sql.load("add_task_hours"), {"rows": _as_json("hour", hours)})
     return sum(row.rows for row in ended)
 
 
-def _as_json(sums: Iterable[tuple[tuple[str, datetime], _Sum]]) -> str:
-    rows: list[dict[str, Any]] = [{"task": task, "at": at, **vars(one)} for (task, at), one in sums]
+def _as_json(column: str, sums: Mapping[tuple[str, datetime], _Sum]) -> str:
+    """The rows, of which `column` has the begin of the minute or the hour."""
+    rows = [{"task": task, column: start, **vars(one)} for (task, start), one in sums.items()]
     return json.dumps(rows, default=str)
 
 

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .. import signals
-from ..core.db import TRACED_SCHEMA
 from ..host import (
     ClaimedJob,
     Connect,
@@ -44,12 +43,10 @@ class HostTelemetry:
         self.thread = ReportThread()
         self._is_of_jobs_only = False
         self._empty_scopes: EmptyScopes | None = None
-        self._host: Host | None = None
         self._context = contextvars.Context()
 
     def join(self, host: Host) -> None:
         """Be the telemetry of a host: report from now on its jobs that fail without an exception."""
-        self._host = host
         # Such a failure has nothing to do with the request or the other job in which it is found: the thread
         # that reports would have their scopes of Sentry. Only that thread enters this context.
         self._context = contextvars.copy_context()
@@ -70,16 +67,12 @@ class HostTelemetry:
         provider = find_tracer_provider()
         if provider is None:
             return nullcontext(Sending())
-        return _sending(provider, task, queue, keeps=self.keeps_contexts())
-
-    def keeps_contexts(self) -> bool:
-        """Whether the host's schema has the columns of trace contexts."""
-        return self._host is not None and self._host.has_schema(TRACED_SCHEMA)
+        return _sending(provider, task, queue)
 
     def current(self) -> TraceColumns:
         """The columns of what will be enqueued because of the current span; none without a span."""
         found: TraceColumns = {}
-        if find_tracer_provider() is not None and self.keeps_contexts():
+        if find_tracer_provider() is not None:
             with _logged():
                 found = tracing.current_columns()
         return found
@@ -126,13 +119,11 @@ class HostTelemetry:
 
 
 @contextmanager
-def _sending(
-    provider: TracerProvider, task: str | None, queue: str | None, *, keeps: bool
-) -> Iterator[Sending]:
+def _sending(provider: TracerProvider, task: str | None, queue: str | None) -> Iterator[Sending]:
     sent, span, error = Sending(), None, None
     with _logged():
         span = SendSpan(provider, task, queue)
-        sent.columns = span.columns if keeps else {}
+        sent.columns = span.columns
     try:
         yield sent
     except BaseException as raised:
@@ -193,7 +184,7 @@ class AttemptTelemetry:
             thread.give(report, sentry.flush_events, self._sdk)
         if self._span is not None:
             with _logged():
-                self._span.tell(outcome, error, connect if self._host.keeps_contexts() else None)
+                self._span.tell(outcome, error, connect)
             thread.give(self._span.end, tracing.flush_spans, self._provider)
         if report is not None:
             thread.wait()

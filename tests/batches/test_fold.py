@@ -648,12 +648,9 @@ ANALYZE opsjobs.jobs, opsjobs.batches, opsjobs.batch_end_events
 @pytest.fixture(scope="module")
 def many(databases: Databases) -> Iterator[Connection]:
     """A connection to a database with these batches."""
-    url = databases.migrated()
-    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(plain, autocommit=True) as connection:
+    with databases.connection() as connection:
         connection.execute(_MANY)
         yield connection
-    databases.drop(url)
 
 
 PLANS: dict[str, tuple[dict[str, Any], set[str]]] = {

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-import psycopg
 import pytest
 
 from flask_opsjobs.core.db import Connection
+from tests.support.database import Databases
 from tests.support.plans import explain, explain_prepared
 
 _ENDED = """
@@ -46,17 +46,14 @@ _FIFTY = {
 
 
 @pytest.fixture(scope="module")
-def backlog(databases: Any) -> Iterator[Connection]:
+def backlog(databases: Databases) -> Iterator[Connection]:
     """A database whose statistics know nothing of the 50,000 jobs that are due."""
-    url = databases.migrated()
-    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(plain, autocommit=True) as connection:
+    with databases.connection() as connection:
         connection.execute("ALTER TABLE opsjobs.jobs SET (autovacuum_enabled = false)")
         connection.execute(_ENDED)
         connection.execute("VACUUM ANALYZE opsjobs.jobs")
         connection.execute(_BACKLOG)
         yield connection
-    databases.drop(url)
 
 
 @pytest.mark.parametrize("explained", [explain, explain_prepared])
@@ -127,15 +124,12 @@ def test_what_a_worker_writes_is_found_by_id(
 
 
 @pytest.fixture(scope="module")
-def adopted(databases: Any) -> Iterator[Connection]:
+def adopted(databases: Databases) -> Iterator[Connection]:
     """A database of 20,000 adopted jobs, each with a run that RQ has told."""
-    url = databases.migrated()
-    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(plain, autocommit=True) as connection:
+    with databases.connection() as connection:
         connection.execute(_ADOPTED)
         connection.execute("VACUUM ANALYZE opsjobs.jobs, opsjobs.attempts, opsjobs.rq_facts")
         yield connection
-    databases.drop(url)
 
 
 @pytest.mark.parametrize("explained", [explain, explain_prepared])

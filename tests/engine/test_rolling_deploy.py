@@ -13,7 +13,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
-from flask_opsjobs.core.db import NEWEST_SCHEMA, OLDEST_SCHEMA, SCHEMA_VERSION, TRACED_SCHEMA
+from flask_opsjobs.core.db import NEWEST_SCHEMA, OLDEST_SCHEMA, SCHEMA_VERSION
 from flask_opsjobs.install import steps
 from flask_opsjobs.web.app.shell import NAVIGATION
 from tests.engine.site import enqueue, rows, state_of
@@ -136,10 +136,10 @@ def test_a_batch_is_finished_while_an_old_and_a_new_worker_take_from_one_queue(
 PAGES = [each.endpoint for each in NAVIGATION if each.endpoint not in ("overview", "rq")]
 
 
-def _serves(site: Any, children: Children, note: Path, *, is_traced: bool) -> None:
+def _serves(site: Any, children: Children, note: Path) -> None:
     """A worker that starts now performs new jobs and one that runs again, and pages answer.
 
-    It makes spans. They link to where the job was enqueued if that `is_traced`.
+    It makes spans, which link to where the job was enqueued.
     """
     spans = note.with_suffix(".spans")
     worker = children.flask("opsjobs", "worker", "default", SPANS_TO=str(spans))
@@ -156,7 +156,7 @@ def _serves(site: Any, children: Children, note: Path, *, is_traced: bool) -> No
         assert client.get(f"/ops/jobs/{page}").status_code == 200, page
     assert worker.terminate(60) == 0
     processed = [span for span in read_lines(spans) if span["name"] == "process default"]
-    assert [bool(span["links"]) for span in processed] == [is_traced] * 2
+    assert [bool(span["links"]) for span in processed] == [True] * 2
 
 
 def test_code_and_schema_may_be_one_step_apart(
@@ -167,18 +167,16 @@ def test_code_and_schema_may_be_one_step_apart(
     with host_module.db.engine.begin() as connection:
         steps.downgrade(operations(connection), to=OLDEST_SCHEMA)
     loops = children.flask("opsjobs", "run")
-    _serves(site, children, tmp_path / "code first", is_traced=OLDEST_SCHEMA >= TRACED_SCHEMA)
+    _serves(site, children, tmp_path / "code first")
     with host_module.db.engine.begin() as connection:
         migrate(connection)
-    # A process learns of the new schema when it enqueues; the job of this once has no context yet.
-    site.extensions["opsjobs"].require_schema()
-    _serves(site, children, tmp_path / "both", is_traced=True)
+    _serves(site, children, tmp_path / "both")
     with host_module.db.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE opsjobs.jobs ADD COLUMN next_step text")
         connection.exec_driver_sql(
             f"INSERT INTO opsjobs.schema_version (version) VALUES ({NEWEST_SCHEMA})"
         )
-    _serves(site, children, tmp_path / "schema first", is_traced=True)
+    _serves(site, children, tmp_path / "schema first")
     assert rows("SELECT max(version) FROM opsjobs.schema_version") == [(SCHEMA_VERSION + 1,)]
     assert rows("SELECT loop FROM opsjobs.loop_runs WHERE failed_in_a_row > 0") == []
     assert loops.terminate(60) == 0

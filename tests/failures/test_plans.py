@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import psycopg
 import pytest
 
 from flask_opsjobs.core.db import Connection
+from tests.support.database import Databases
 from tests.support.plans import explain
 
 _FILL = """
@@ -40,17 +40,14 @@ SELECT n, 'w' || n, 'pool', 'h', 1, '{q}', 'alive', now(), now() FROM generate_s
 
 
 @pytest.fixture(scope="module")
-def big(databases: Any) -> Iterator[Connection]:
+def big(databases: Databases) -> Iterator[Connection]:
     """A connection to a database with 50,000 attempts."""
-    url = databases.migrated()
-    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(plain, autocommit=True) as connection:
+    with databases.connection() as connection:
         for statement in _FILL.split(";"):
             connection.execute(statement)
         for table in ("jobs", "attempts", "failures", "deploys", "workers"):
             connection.execute(f"VACUUM ANALYZE opsjobs.{table}")
         yield connection
-    databases.drop(url)
 
 
 _KEY = bytes(15) + b"\x07"

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import psycopg
 import pytest
 
 from flask_opsjobs.core import sql
 from flask_opsjobs.core.db import Connection
 from flask_opsjobs.core.reading import read_clock
 from tests.support import sources
+from tests.support.database import Databases
 from tests.support.plans import Nodes, explain, explain_prepared
 
 # Only plans are asked of these rows: no writer of ours makes so many of them in a second.
@@ -86,15 +86,12 @@ _LARGE = {"jobs", "attempts", "rq_facts", "rq_views"}
 
 
 @pytest.fixture(scope="module")
-def filled(databases: Any) -> Iterator[Connection]:
-    url = databases.migrated()
-    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(plain, autocommit=True) as connection:
+def filled(databases: Databases) -> Iterator[Connection]:
+    with databases.connection() as connection:
         for statement in _FILL.split(";"):
             connection.execute(statement.encode())
         connection.execute("VACUUM ANALYZE")
         yield connection
-    databases.drop(url)
 
 
 def _walked(nodes: Nodes) -> set[str]:

@@ -7,11 +7,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from flask_opsjobs.core.db import Connection
 from tests.support import sources
+from tests.support.database import Databases
 from tests.support.plans import explain
 
 # Only plans are asked of these rows: no writer of ours makes 50,000 of them in a second.
@@ -179,16 +179,13 @@ _CASES: dict[str, tuple[set[str], dict[str, Any]]] = {
 
 
 @pytest.fixture(scope="module")
-def filled(databases: Any) -> Iterator[Connection]:
+def filled(databases: Databases) -> Iterator[Connection]:
     """A connection to a database with 50,000 jobs and their surroundings."""
-    url = databases.migrated()
-    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(plain, autocommit=True) as connection:
+    with databases.connection() as connection:
         for statement in _FILL.split(";"):
             connection.execute(statement)
         connection.execute("VACUUM ANALYZE")
         yield connection
-    databases.drop(url)
 
 
 @pytest.mark.parametrize("statement", _CASES)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-import psycopg
 import pytest
 
 from flask_opsjobs.core.db import Connection
+from tests.support.database import Databases
 from tests.support.plans import explain
 
 # By one INSERT: 50,000 calls of the real writers would take a minute. Only plans are asked of these rows.
@@ -61,11 +61,9 @@ SELECT 'loop_' || n % 7, 'p', now(), now() - n * interval '1 min', 1 FROM genera
 
 
 @pytest.fixture(scope="module")
-def big(databases: Any) -> Iterator[Connection]:
+def big(databases: Databases) -> Iterator[Connection]:
     """A connection to a database with 50,000 jobs."""
-    url = databases.migrated()
-    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(plain, autocommit=True) as connection:
+    with databases.connection() as connection:
         # First: a test compares the time of the jobs with its own.
         for statement in _FAILURES.split(";"):
             connection.execute(statement)
@@ -78,7 +76,6 @@ def big(databases: Any) -> Iterator[Connection]:
         for table in (*tables, *numbers):
             connection.execute(f"VACUUM ANALYZE opsjobs.{table}")
         yield connection
-    databases.drop(url)
 
 
 def _now(connection: Connection) -> Any:

@@ -13,6 +13,7 @@ import pytest
 
 from flask_opsjobs.core.db import Connection
 from flask_opsjobs.core.sql import _FILES
+from tests.support.database import Databases
 from tests.support.plans import explain
 
 # By one INSERT: 50,000 calls of the real writers would take a minute. Only plans are asked of these rows.
@@ -46,11 +47,9 @@ FROM generate_series(1, 20000) n;
 
 
 @pytest.fixture(scope="module")
-def big(databases: Any) -> Iterator[Connection]:
+def big(databases: Databases) -> Iterator[Connection]:
     """A connection to that database."""
-    url = databases.migrated()
-    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(plain, autocommit=True) as connection:
+    with databases.connection() as connection:
         connection.execute(_JOBS, {"state": "available", "many": 30_000, "lanes": 1_000})
         connection.execute(_JOBS, {"state": "queued", "many": 200, "lanes": 100})
         for statement in _OTHERS.split(";"):
@@ -58,7 +57,6 @@ def big(databases: Any) -> Iterator[Connection]:
         for table in ("jobs", "buckets", "leases", "limiters", "limit_minutes", "limit_rejections"):
             connection.execute(f"VACUUM ANALYZE opsjobs.{table}")
         yield connection
-    databases.drop(url)
 
 
 _PLAIN = """

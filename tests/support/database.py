@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import os
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -120,6 +121,14 @@ class Databases:
         """A new database with all that another holds, to which nobody is connected."""
         # Copying files is twice as fast as logging every page, since what is copied is small.
         return self._create(f'TEMPLATE "{url.database}" STRATEGY file_copy')
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[psycopg.Connection]:
+        """A connection to a database of its own with our schema, in autocommit. Dropped at the end."""
+        url = self.migrated()
+        with _connect(url) as connection:
+            yield connection
+        self.drop(url)
 
     def drop(self, url: URL, *, by_name: bool = False) -> None:
         """Take it back, whoever is still connected; `by_name` when somebody may yet come."""

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import psycopg
 import pytest
 
 from flask_opsjobs.core.db import Connection
 from flask_opsjobs.core.sql import _FILES
+from tests.support.database import Databases
 from tests.support.past_runs import CANCELED, CHAIN, READY, WIDE, fill
 from tests.support.plans import Nodes, explain, explain_prepared
 
@@ -304,14 +304,11 @@ PARTS = {"append_task_ends", "append_workflow_end_events", "is_signal_late", "li
 
 
 @pytest.fixture(scope="module")
-def many(databases: Any) -> Iterator[Connection]:
+def many(databases: Databases) -> Iterator[Connection]:
     """A connection to a database with these runs."""
-    url = databases.migrated()
-    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(plain, autocommit=True) as connection:
+    with databases.connection() as connection:
         fill(connection)
         yield connection
-    databases.drop(url)
 
 
 @pytest.mark.parametrize("how", [explain, explain_prepared])

@@ -7,13 +7,12 @@
 WITH inserted AS (
     INSERT INTO opsjobs.jobs (task, queue, lane, state, priority, args, meta, tags,
         max_attempts, timeout_seconds, created_at, due_at, unique_key, unique_until, run_again_from,
-        limiter, partition, weight{traced:, traceparent, tracestate})
+        limiter, partition, weight, traceparent, tracestate)
     SELECT task, queue, lane, 'available', priority, args, meta, tags, max_attempts, timeout_seconds,
         %(now)s, %(now)s, CASE WHEN id = ANY (%(guarded)s::bigint[]) THEN unique_key END,
         CASE WHEN id = ANY (%(guarded)s::bigint[]) THEN unique_until END, id,
-        limiter, partition, weight
-        {traced:, coalesce(%(traceparent)s::text, traceparent),
-        CASE WHEN %(traceparent)s::text IS NULL THEN tracestate ELSE %(tracestate)s::text END}
+        limiter, partition, weight, coalesce(%(traceparent)s::text, traceparent),
+        CASE WHEN %(traceparent)s::text IS NULL THEN tracestate ELSE %(tracestate)s::text END
     FROM opsjobs.jobs
     WHERE id = ANY (%(ids)s::bigint[]) AND state = ANY (%(sources)s::text[]) AND origin = 'opsjobs'
     ORDER BY id
@@ -22,5 +21,5 @@ WITH inserted AS (
     INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued{tasks:, task})
     SELECT %(now)s, queue, count(*){tasks:, task} FROM inserted GROUP BY queue{tasks:, task}
 )
-SELECT i.id, i.run_again_from{traced:, old.traceparent, old.tracestate}
+SELECT i.id, i.run_again_from, old.traceparent, old.tracestate
 FROM inserted i JOIN opsjobs.jobs old ON old.id = i.run_again_from AND old.origin = 'opsjobs'

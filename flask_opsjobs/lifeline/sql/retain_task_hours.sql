@@ -13,17 +13,7 @@ WITH old AS MATERIALIZED (
     SELECT task, 'epoch', enqueued, finished, failed, canceled, coalesce(waits, '{}'), coalesce(runs, '{}'),
         wait_seconds, run_seconds, longest_wait, longest_run, peak_kb
     FROM sums ORDER BY task
-    ON CONFLICT (task, hour) DO UPDATE SET enqueued = t.enqueued + excluded.enqueued,
-        finished = t.finished + excluded.finished, failed = t.failed + excluded.failed,
-        canceled = t.canceled + excluded.canceled,
-        waits = ARRAY(SELECT coalesce(a, 0) + coalesce(b, 0)
-            FROM unnest(t.waits, excluded.waits) WITH ORDINALITY AS u(a, b, number) ORDER BY number),
-        runs = ARRAY(SELECT coalesce(a, 0) + coalesce(b, 0)
-            FROM unnest(t.runs, excluded.runs) WITH ORDINALITY AS u(a, b, number) ORDER BY number),
-        wait_seconds = t.wait_seconds + excluded.wait_seconds,
-        run_seconds = t.run_seconds + excluded.run_seconds,
-        longest_wait = greatest(t.longest_wait, excluded.longest_wait),
-        longest_run = greatest(t.longest_run, excluded.longest_run),
-        peak_kb = greatest(t.peak_kb, excluded.peak_kb)
+    ON CONFLICT (task, hour) DO UPDATE SET (enqueued, finished, failed, canceled, waits, runs, wait_seconds,
+        run_seconds, longest_wait, longest_run, peak_kb) = {add_task_counts.sql}
 )
 SELECT task FROM counts
