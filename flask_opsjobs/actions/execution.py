@@ -73,7 +73,7 @@ class Refused(Exception):
 class Execution:
     """Executes one request, and the preview that its actor has seen, if there is one.
 
-    `after_commit` are functions to call after the caller's commit.
+    Somebody else may have made the preview. `after_commit` are functions to call after the caller's commit.
     """
 
     connection: Connection
@@ -97,7 +97,7 @@ class Execution:
 
     def _require_allowed_and_fresh(self, token: str) -> None:
         if self.preview is not None:
-            require_own(self.preview, self.request, token)
+            require_token(self.preview, self.request, token)
         require_permission(self.request)
         if self.preview is not None:
             require_fresh(self.preview, self.request)
@@ -160,7 +160,7 @@ class Execution:
             outcome="done",
             action=request.action.name,
             code=None,
-            says=_say_done(request, plan, effects),
+            says=self._say_done(plan, effects),
             audit_sequence=None,
             done=tuple(_as_made(item, made.get(item.target)) for item in plan.items),
             skipped=plan.skipped,
@@ -193,6 +193,10 @@ class Execution:
         self, receipt: Receipt, before: Any, after: Any, related: Sequence[str] = ()
     ) -> Receipt:
         request, preview = self.request, self.preview
+        if preview is not None and self._is_handed_on:
+            name = f"preview/{preview.id}"
+            before = {**(before or {}), name: {"actor": preview.actor}}
+            after = {**(after or {}), name: {"actor": request.actor}}
         decision = Decision(
             at=request.now,
             actor=request.actor,
@@ -215,6 +219,26 @@ class Execution:
         )
         return replace(receipt, audit_sequence=sequence)
 
+    @property
+    def _is_handed_on(self) -> bool:
+        """Whether somebody else made the preview."""
+        return self.preview is not None and self.preview.actor != self.request.actor
+
+    def _say_done(self, plan: Plan, effects: Sequence[Effect]) -> str:
+        action = self.request.action
+        # RQ is asked after the commit, and may refuse. What is deleted is gone from here in any case.
+        is_asked = bool(effects) and all(
+            isinstance(effect, AskRq) and effect.what != "delete" for effect in effects
+        )
+        done = "asked of RQ" if is_asked else "done"
+        if self._is_handed_on:
+            done += f" by {self.request.actor}"
+        if len(plan.targets) == 1:
+            words = action.on(say_target(plan.targets[0]))
+            return f"{words[0].upper()}{words[1:]}: {done}"
+        skipped = f", {len(plan.skipped)} skipped" if plan.skipped else ""
+        return f"{action.title}: {len(plan.items)} {done}{skipped}"
+
 
 def execute_preview(
     connection: Connection,
@@ -228,7 +252,7 @@ def execute_preview(
     """Execute a preview in one transaction, which is committed also when the preview is refused."""
     with signals.sent_by(host), signals.once_committed(), connection.transaction():
         planning.limit_waits(connection, WAIT_SECONDS)
-        preview = planning.lock_preview(connection, host.secrets, preview_id)
+        preview = planning.lock_preview(connection, host.secrets, preview_id, who["actor"])
         if preview is None:
             says = f"there is no preview {preview_id}: it expired and was removed, or never existed"
             _log.warning("%s was refused preview %d: %s", who["actor"], preview_id, says)
@@ -274,19 +298,6 @@ def _list_new(made: Iterable[Item]) -> Iterator[str]:
             yield change.after
 
 
-def _say_done(request: Request, plan: Plan, effects: Sequence[Effect]) -> str:
-    # RQ is asked after the commit, and may refuse. What is deleted is gone from here in any case.
-    is_asked = bool(effects) and all(
-        isinstance(effect, AskRq) and effect.what != "delete" for effect in effects
-    )
-    done = "asked of RQ" if is_asked else "done"
-    if len(plan.targets) == 1:
-        words = request.action.on(say_target(plan.targets[0]))
-        return f"{words[0].upper()}{words[1:]}: {done}"
-    skipped = f", {len(plan.skipped)} skipped" if plan.skipped else ""
-    return f"{request.action.title}: {len(plan.items)} {done}{skipped}"
-
-
 def find_long_reason(reason: str) -> Refused | None:
     """Refuse a reason that is too long, before anything else, so that a long text costs nothing."""
     if len(reason) <= LONGEST_REASON:
@@ -309,13 +320,12 @@ def find_short_reason(action: str, reason: str) -> Refused | None:
 # --- what is required: each function returns, or raises `Refused`
 
 
-def require_own(preview: Preview, request: Request, token: str) -> None:
-    """Refuse an actor who does not own the preview. The owner's token stays valid."""
-    secrets = request.host.secrets
-    if preview.actor == request.actor and planning.is_token_of(preview, secrets, token):
+def require_token(preview: Preview, request: Request, token: str) -> None:
+    """Refuse a token that the actor did not get by opening the preview. It stays good for who did."""
+    if planning.is_token_of(preview, request.host.secrets, token, request.actor):
         return
     says = (
-        f"preview {preview.id} belongs to somebody else, or its token is wrong: make a new preview"
+        f"the token of preview {preview.id} is wrong, or is somebody else's: open the preview again"
     )
     raise Refused("foreign", says, is_spent=False, is_audited=False, is_logged=True)
 

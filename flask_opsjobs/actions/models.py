@@ -1,4 +1,4 @@
-"""Declares the table of previews: plans that one actor has seen and may execute once within 15 minutes."""
+"""Declares the table of previews: plans that were shown and may be executed once within 15 minutes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOMENT = DateTime(timezone=True)
 class PreviewRow(Base):
     """A plan as it was shown. `spent_at` and `outcome` are set when it is executed or refused.
 
-    `reused_at` is when its actor first tried to execute it a second time.
+    `reused_at` is when somebody first tried to execute it a second time.
     """
 
     __tablename__ = "previews"

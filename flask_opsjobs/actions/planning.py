@@ -1,7 +1,8 @@
-"""Plans what a request would do, and keeps the plan as a preview, which its actor may execute once.
+"""Plans what a request would do, and keeps the plan as a preview, which one person may execute once.
 
-A plan asks the access policy, lets the domain decide, and has a fingerprint. A preview has a token, which is
-derived from its row and the host's secret, so that it is never stored or logged.
+A plan asks the access policy, lets the domain decide, and has a fingerprint. A preview has a token for each
+person who opens it, which is derived from its row, the person and the host's secret, so that it is never
+stored or logged.
 """
 
 from __future__ import annotations
@@ -232,23 +233,26 @@ def find_targets(connection: Connection, preview_id: int) -> tuple[str, Sequence
 
 
 def lock_preview(
-    connection: Connection, secrets: Sequence[bytes], preview_id: int
+    connection: Connection, secrets: Sequence[bytes], preview_id: int, actor: str
 ) -> Preview | None:
-    """Lock the row of a preview until the caller commits, and return it; None when there is none."""
+    """As `find_preview`, and the row stays locked until the caller commits."""
     with connection.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(sql.load("lock_preview"), {"id": preview_id}).fetchone()
-    return None if row is None else _read_preview(row, secrets)
+    return None if row is None else _read_preview(row, secrets, actor)
 
 
 def find_preview(
     session: Session, secrets: Sequence[bytes], preview_id: int, actor: str
 ) -> Preview | None:
-    """The preview with its token and, once it is used, its receipt. None if `actor` has no such preview."""
+    """The preview with the token of `actor` and, once it is used, its receipt. None when there is none.
+
+    Who may open it is for the caller to decide.
+    """
     wanted = select(*PreviewRow.__table__.columns).where(PreviewRow.id == preview_id)
     row = session.execute(wanted).mappings().one_or_none()
-    if row is None or row["actor"] != actor:
+    if row is None:
         return None
-    return _read_preview({str(name): value for name, value in row.items()}, secrets)
+    return _read_preview({str(name): value for name, value in row.items()}, secrets, actor)
 
 
 def spend_preview(connection: Connection, preview_id: int, receipt: Receipt, now: datetime) -> None:
@@ -259,21 +263,21 @@ def spend_preview(connection: Connection, preview_id: int, receipt: Receipt, now
 
 
 def note_reuse(connection: Connection, preview_id: int, now: datetime) -> None:
-    """Record that its actor tried to execute a spent preview again. Only the first attempt is audited."""
+    """Record that somebody tried to execute a spent preview again. Only the first attempt is audited."""
     connection.execute(sql.load("note_preview_reuse"), {"id": preview_id, "now": now})
 
 
-def is_token_of(preview: Preview, secrets: Sequence[bytes], token: str) -> bool:
-    """Whether `token` belongs to this preview, under any of the secrets: a key may have been replaced."""
+def is_token_of(preview: Preview, secrets: Sequence[bytes], token: str, actor: str) -> bool:
+    """Whether `token` is that of `actor` for this preview, under any of the secrets: one may be new."""
     try:
         signature = bytes.fromhex(token)
     except (TypeError, ValueError):
         return False
-    text = _signed_text(preview.id, preview.actor, preview.plan.fingerprint, preview.created_at)
+    text = _signed_text(preview.id, actor, preview.plan.fingerprint, preview.created_at)
     return is_signed(secrets, _PURPOSE, text, signature)
 
 
-# --- the token of a preview: with it this actor, and nobody else, may execute this preview
+# --- the token of a preview: with it the actor who opened it, and nobody else, may execute it
 
 
 def _make_token(secrets: Sequence[bytes], text: bytes) -> str:
@@ -288,8 +292,8 @@ def _signed_text(preview_id: int, actor: str, fingerprint: str, created_at: date
 # --- the row of a preview: plan and receipt are stored as JSON
 
 
-def _read_preview(row: Mapping[str, Any], secrets: Sequence[bytes]) -> Preview:
-    text = _signed_text(row["id"], row["actor"], row["fingerprint"], row["created_at"])
+def _read_preview(row: Mapping[str, Any], secrets: Sequence[bytes], actor: str) -> Preview:
+    text = _signed_text(row["id"], actor, row["fingerprint"], row["created_at"])
     return Preview(
         id=row["id"],
         token=_make_token(secrets, text),

@@ -61,6 +61,12 @@ class Plan:
         return (*(item.target for item in self.items), *(skip.target for skip in self.skipped))
 
     @property
+    def described(self) -> tuple[str, ...]:
+        """Its targets without those of which it says nothing: who made it has no permission on them."""
+        denied = {skip.target for skip in self.skipped if skip.code == "unauthorized"}
+        return tuple(target for target in self.targets if target not in denied)
+
+    @property
     def facts(self) -> dict[str, dict[str, Any]]:
         """The facts of each requested target."""
         each: tuple[Item | Skip, ...] = (*self.items, *self.skipped)
@@ -102,10 +108,10 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Preview:
-    """A plan that was shown to one actor, who may execute it once, with the `token`, until `expires_at`.
+    """A plan that `actor` made. Who opens it may execute it, with a `token` of their own, until `expires_at`.
 
-    `targets` are in the order of the request. `reused_at` is when its actor first tried to execute it a
-    second time.
+    It is executed once, by one of them. `targets` are in the order of the request. `reused_at` is when
+    somebody first tried to execute it a second time.
     """
 
     id: int

@@ -26,6 +26,8 @@ from ..core.db import Connection
 from ..core.words import counted
 from ..host import Host
 from ..jobs.lifecycle import sources_of as sources_of_job
+from ..jobs.search.filter import JobFilter
+from ..jobs.search.terms import BadFilter
 from . import transitions
 from .lifecycle import sources_of
 from .transitions import OperationForDecision
@@ -141,14 +143,11 @@ def _rate_after(operation: OperationForDecision, request: Request) -> int | None
 
 
 def _decide_start(operation: OperationForDecision, request: Request) -> Item | Skip:
-    if operation.actor != request.actor:
-        why = f"{operation.actor} drafted it, and nobody else may start it"
-        return cannot(operation, request, why, "foreign")
     if request.now >= operation.expires_at:
         return cannot(operation, request, "its draft is older than 15 minutes", "expired")
     problem = find_problem_of_policy(
         request, operation.action, operation.targets, operation.open_targets
-    )
+    ) or _find_problem_of_search(operation, request)
     if problem is not None:
         code, why = problem
         return cannot(operation, request, why, code)
@@ -156,10 +155,25 @@ def _decide_start(operation: OperationForDecision, request: Request) -> Item | S
         Change("state", "draft", "running"),
         Change(operation.action, None, counted(operation.targets, "job")),
     ]
+    if operation.actor != request.actor:
+        changes.append(Change("actor", operation.actor, request.actor))
     rate = _rate_after(operation, request)
     if rate != operation.rate:
         changes.append(Change("jobs a second", _say_rate(operation.rate), _say_rate(rate)))
     return make_item(operation, *changes)
+
+
+def _find_problem_of_search(
+    operation: OperationForDecision, request: Request
+) -> tuple[str, str] | None:
+    """Why the actor may not start a draft of this search, which somebody else may have made."""
+    try:
+        needs_payload = JobFilter.from_query((operation.query or {}).items()).needs_payload
+    except BadFilter:  # written by another version
+        needs_payload = True
+    if not needs_payload or is_permitted(request, None, "payload.view"):
+        return None
+    return "unauthorized", "its search is of payload: it needs payload.view"
 
 
 def _say_rate(rate: int | None) -> str | None:
@@ -181,10 +195,11 @@ def _apply_start(
 ) -> list[Effect | Item]:
     transitions.start(
         connection,
-        [each.id for each in operations],
-        request.reason,
-        request.via,
-        request.now,
+        _ids(operations),
+        actor=request.actor,
+        reason=request.reason,
+        via=request.via,
+        now=request.now,
         rate=request.params["rate"],
         is_trusted=request.is_trusted,
     )

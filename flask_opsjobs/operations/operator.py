@@ -152,7 +152,7 @@ class BulkOperator(Operator):
     def start_draft(
         self, operation: int, *, rate: int | None = None, **why: Unpack[Why]
     ) -> Receipt:
-        """Start a draft. Only the person who made it may, within 15 minutes.
+        """Start a draft within 15 minutes, under the name of `actor`, also when somebody else made it.
 
         `rate` replaces that of the draft, if it is given; 0 means no limit.
 

@@ -258,20 +258,9 @@ def look(
         return cursor.execute(sql.load("look_at_operations"), values).fetchall()
 
 
-def start(
-    connection: Connection,
-    operations: Collection[int],
-    reason: str,
-    via: str,
-    now: datetime,
-    *,
-    rate: int | None,
-    is_trusted: bool,
-) -> None:
-    """Start drafts. With a `rate` it replaces that of the drafts; 0 means none."""
-    values = {"ids": list(operations), "reason": reason, "via": via, "now": now}
-    more = {"rate": rate, "is_trusted": is_trusted}
-    connection.execute(sql.load("start_operation"), {**values, **more})
+def start(connection: Connection, operations: Collection[int], **columns: Any) -> None:
+    """Start drafts under the name of their new `actor`. A `rate` replaces theirs; 0 means none."""
+    connection.execute(sql.load("start_operation"), {**columns, "ids": list(operations)})
 
 
 def pause(

@@ -1,4 +1,4 @@
-"""A preview: bound to its actor, good once and for fifteen minutes,
+"""A preview: good once and for fifteen minutes, under the name of who opened it,
 refused when what it showed has changed.
 """
 
@@ -98,12 +98,15 @@ def test_a_preview_is_executed_once(
     assert events(bench) == [("anna", "done", None), ("anna", "refused", "spent")]
 
 
-def test_its_page_shows_it_to_its_actor_alone(
+def test_its_page_shows_it_with_a_token_for_each_person(
     host: Host, db: SQLAlchemy, operator: Operator, retry: tuple[int, Preview]
 ) -> None:
     _, preview = retry
     assert find_preview(db.session(), host.secrets, preview.id, "anna") == preview
-    assert find_preview(db.session(), host.secrets, preview.id, "ben") is None
+    ben = find_preview(db.session(), host.secrets, preview.id, "ben")
+    assert ben is not None
+    assert ben.token != preview.token
+    assert replace(ben, token=preview.token) == preview
     assert find_preview(db.session(), host.secrets, preview.id + 1, "anna") is None
     db.session.rollback()
     receipt = operator.execute(preview.id, preview.token, actor="anna", reason=REASON)
@@ -118,8 +121,72 @@ def test_the_token_stands_in_no_table(bench: Bench, retry: tuple[int, Preview]) 
     assert preview.token not in row["all"]
 
 
+@pytest.fixture
+def as_ben(host: Host, db: SQLAlchemy, retry: tuple[int, Preview]) -> Preview:
+    """Anna's preview as ben opens it."""
+    found = find_preview(db.session(), host.secrets, retry[1].id, "ben")
+    db.session.rollback()
+    assert found is not None
+    return found
+
+
+def test_a_colleague_executes_it_once_under_their_own_name(
+    bench: Bench, operator: Operator, retry: tuple[int, Preview], as_ben: Preview
+) -> None:
+    job_id, preview = retry
+    receipt = operator.execute(as_ben.id, as_ben.token, actor="ben", reason=REASON)
+    assert (receipt.says, bench.job(job_id)["state"]) == (
+        f"Retry job {job_id}: done by ben",
+        "available",
+    )
+    (event,) = bench.rows("SELECT * FROM opsjobs.audit_events")
+    name = f"preview/{preview.id}"
+    assert (event["actor"], event["preview_id"]) == ("ben", preview.id)
+    assert (event["before"][name], event["after"][name]) == ({"actor": "anna"}, {"actor": "ben"})
+    assert event["targets"] == [f"job/{job_id}"]
+    again = operator.execute(preview.id, preview.token, actor="anna", reason=REASON)
+    assert again.code == "spent"
+    assert events(bench) == [("ben", "done", None), ("anna", "refused", "spent")]
+
+
+def test_what_has_changed_refuses_a_colleague_too(
+    bench: Bench, operator: Operator, retry: tuple[int, Preview], as_ben: Preview
+) -> None:
+    operator.retry(retry[0], actor="cleo", reason=REASON)
+    receipt = operator.execute(as_ben.id, as_ben.token, actor="ben", reason=REASON)
+    assert receipt.code == "drifted"
+    event = bench.rows("SELECT * FROM opsjobs.audit_events ORDER BY sequence")[-1]
+    assert (event["actor"], event["code"]) == ("ben", "drifted")
+    assert event["before"][f"preview/{as_ben.id}"] == {"actor": "anna"}
+    assert event["before"][f"job/{retry[0]}"]["state"] == "failed"
+
+
+def test_a_colleague_without_the_permission_is_refused_and_does_not_burn_it(
+    bench: Bench,
+    policy: Denying,
+    operator: Operator,
+    retry: tuple[int, Preview],
+    as_ben: Preview,
+) -> None:
+    job_id, preview = retry
+    policy.denied.add(f"job/{job_id}")
+    receipt = operator.execute(as_ben.id, as_ben.token, actor="ben", reason=REASON)
+    assert (receipt.code, events(bench)) == ("unauthorized", [])
+    policy.denied.clear()
+    assert operator.execute(preview.id, preview.token, actor="anna", reason=REASON).is_done
+
+
+def test_it_expires_for_a_colleague_too(
+    bench: Bench, operator: Operator, retry: tuple[int, Preview], as_ben: Preview
+) -> None:
+    end = retry[1].expires_at
+    receipt = operator.execute(as_ben.id, as_ben.token, actor="ben", reason=REASON, now=end)
+    assert receipt.code == "expired"
+    assert events(bench) == [("ben", "refused", "expired")]
+
+
 @pytest.mark.parametrize("actor", ["ben", "Anna", "anna ", "ben\n\x1b[2Janna"])
-def test_another_actor_cannot_execute_it_and_does_not_burn_it(
+def test_the_token_of_another_person_is_refused_and_the_preview_is_not_burnt(
     bench: Bench,
     operator: Operator,
     retry: tuple[int, Preview],
@@ -133,7 +200,7 @@ def test_another_actor_cannot_execute_it_and_does_not_burn_it(
     (line,) = caplog.messages
     assert line.isprintable()
     assert line.endswith(
-        f"preview {preview.id} belongs to somebody else, or its token is wrong: make a new preview"
+        f"the token of preview {preview.id} is wrong, or is somebody else's: open the preview again"
     )
     assert operator.execute(preview.id, preview.token, actor="anna", reason=REASON).is_done
 

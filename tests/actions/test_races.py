@@ -9,9 +9,11 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs.actions import execution
 from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.actions.planning import find_preview
 from flask_opsjobs.actions.shapes import Preview, Receipt
 from flask_opsjobs.core import sql
 from flask_opsjobs.core.db import connect_apart
@@ -51,6 +53,24 @@ def test_one_preview_in_two_windows(
     assert bench.job(job_id)["max_attempts"] == 2
     found = bench.rows("SELECT outcome FROM opsjobs.audit_events")
     assert sorted(row["outcome"] for row in found) == ["done", "refused"]
+
+
+@pytest.mark.parametrize("time", TIMES)
+def test_one_preview_opened_by_two_persons(
+    bench: Bench, db: SQLAlchemy, operator: Operator, exhausted: Exhausted, time: int
+) -> None:
+    job_id = exhausted()
+    anna = operator.preview("job.retry", [f"job/{job_id}"], actor="anna", via="page")
+    ben = find_preview(db.session(), bench.host.secrets, anna.id, "ben")
+    db.session.rollback()
+    assert ben is not None
+    of_ben = lambda: operator.execute(ben.id, ben.token, **{**WHY, "actor": "ben"})  # noqa: E731
+    receipts = race(execute(operator, anna), of_ben)
+    assert codes(receipts) == ["done", "spent"]
+    assert bench.job(job_id)["max_attempts"] == 2
+    found = bench.rows("SELECT actor, outcome FROM opsjobs.audit_events ORDER BY sequence")
+    assert [row["outcome"] for row in found] == ["done", "refused"]
+    assert {row["actor"] for row in found} == {"anna", "ben"}
 
 
 @pytest.mark.parametrize("time", TIMES)

@@ -45,7 +45,7 @@ def test_an_operation_is_told_row_by_row(story: Story, operations: Operations) -
     found = story.ask(f"operation/{id}")
     assert (found.completeness, found.lacking, found.state) == ("complete", [], "finished")
     assert texts(found) == [
-        "ops-demo drafted job.retry of 3 jobs",
+        "A draft was made: job.retry of 3 jobs",
         "ops-demo: start",
         f"Job {first}: retry, done",
         f"Job {first}: its next attempt ended well",

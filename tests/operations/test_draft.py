@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flask_opsjobs import ActionRefused, JobFilter
+from flask_opsjobs.actions.shapes import Change
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.jobs.search.ranges import read_moments
 from flask_opsjobs.operations import operator as operators
@@ -269,17 +270,53 @@ def test_one_that_is_not_kept_writes_nothing(operations: Operations) -> None:
     ]
 
 
-def test_only_who_made_it_starts_it_and_once_and_in_time(operations: Operations) -> None:
+class Without(AllowAll):
+    """Denies ben one permission."""
+
+    def __init__(self, permission: str) -> None:
+        self.permission = permission
+
+    def can(self, actor: str, permission: str, subject: str | None = None) -> bool:
+        return (actor, permission) != ("ben", self.permission)
+
+
+def test_a_colleague_starts_it_under_their_own_name(operations: Operations) -> None:
+    operations.fail(1)
+    draft = operations.operator.draft("job.retry", FAILED, actor="anna")
+    receipt = operations.operator.start_draft(draft.id or 0, actor="ben", reason=WHY["reason"])
+    assert Change("actor", "anna", "ben") in receipt.done[0].changes
+    assert operations.operation()["actor"] == "ben"
+    event = operations.bench.row("SELECT * FROM opsjobs.audit_events")
+    before, after = (event[side][f"operation/{draft.id}"] for side in ("before", "after"))
+    assert (event["actor"], before["actor"], after["actor"]) == ("ben", "anna", "ben")
+    operations.bench.host.access = Without("job.retry")
+    operations.pass_all()
+    assert operations.operation()["says"] == "ben no longer has job.retry"
+
+
+@pytest.mark.parametrize("permission", ["operation.start", "job.retry", "payload.view"])
+def test_a_colleague_needs_each_permission_of_who_made_it(
+    operations: Operations, permission: str
+) -> None:
+    operations.fail(1)
+    searched = JobFilter.from_query([("q", "boom")])
+    draft = operations.operator.draft("job.retry", searched, actor="anna")
+    operations.bench.host.access = Without(permission)
+    with pytest.raises(ActionRefused, match=f"it needs {permission}") as refused:
+        operations.operator.start_draft(draft.id or 0, actor="ben", reason=WHY["reason"])
+    assert refused.value.code in ("unauthorized", "illegal")
+    assert operations.operation()["state"] == "draft"
+    assert operations.operator.start_draft(draft.id or 0, **WHY).is_done
+
+
+def test_it_is_started_once_and_in_time(operations: Operations) -> None:
     operations.fail(1)
     draft = operations.operator.draft("job.retry", FAILED, actor="anna")
     assert draft.id is not None
-    ben = {**WHY, "actor": "ben"}
-    with pytest.raises(ActionRefused, match="anna drafted it") as refused:
-        operations.operator.start_draft(draft.id, **ben)
-    assert refused.value.code == "illegal"
     assert operations.operator.start_draft(draft.id, **WHY).is_done
-    with pytest.raises(ActionRefused, match="it is running"):
-        operations.operator.start_draft(draft.id, **WHY)
+    for actor in ("anna", "ben"):
+        with pytest.raises(ActionRefused, match="it is running"):
+            operations.operator.start_draft(draft.id, actor=actor, reason=WHY["reason"])
     late = operations.operator.draft("job.retry", FAILED, actor="anna")
     receipt = operations.operator.run(
         "operation.start",

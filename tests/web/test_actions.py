@@ -111,7 +111,9 @@ def test_a_preview_says_all_before_anything_is_done(
     ]
     assert "Risk: The function runs once more" in words
     assert "At least 8 characters." in words
-    assert "For tester only, good until" in words
+    assert "Made by tester, good until" in words
+    assert "You can hand this address to a colleague who may do job.retry" in words
+    assert tree.select_one("#dialog-page p.mute a")["href"] == f"/ops/jobs{path.partition('?')[0]}"
     assert tree.select_one("textarea[name=reason]")["minlength"] == "8"
     assert [b.text for b in tree.select("#dialog-page button")] == [f"Retry job {failed.id}"]
     assert tree.select_one("#dialog-page a[data-close]")["href"] == BACK
@@ -274,6 +276,48 @@ def test_a_permission_lost_meanwhile_is_named(
     assert _state(session, failed) == "failed"
 
 
+def test_a_preview_is_handed_on(
+    get: Any, post: Post, preview: Any, failed: Job, access: Access, session: Session
+) -> None:
+    path = preview(f"/jobs/{failed.id}/retry").partition("?")[0]
+    own, own_form = _sent(get(path))
+    access.actor = "ben"
+    page = get(path)
+    assert "Made by tester, good until" in _words(page)
+    # Ben, who has meanwhile signed in, sends the form that tester had open.
+    assert "its form was opened under another name" in post(own, 404, **own_form).text
+    url, form = _sent(page)
+    assert form["token"] != own_form["token"]
+    post(url, 303, **form | {"reason": REASON})
+    assert _state(session, failed) == "available"
+    access.actor = "tester"
+    assert f"Retry job {failed.id}: done by ben." in _words(get(path))
+    assert "this preview was used already" in _words(
+        post(own, 409, **own_form | {"reason": REASON})
+    )
+
+
+def test_a_preview_opens_for_a_colleague_who_may_do_it_to_all_that_it_tells_of(
+    client: FlaskClient, post: Post, session: Session, access: Access, host: Host
+) -> None:
+    ids = [make_job(session, "failed").id for _ in range(3)]
+    session.commit()
+    access.denied = {("job.retry", f"job/{ids[2]}")}
+    path = post("/jobs/retry", 303, job=ids).location.partition("?")[0]
+    access.actor = "ben"
+    # Of the job on which its maker has no permission it tells nothing, so ben may open it.
+    assert client.get(path).status_code == 200
+    for denied in ids[:2]:
+        access.denied.add(("job.retry", f"job/{denied}"))
+        response = client.get(path)
+        assert response.status_code == 403
+        assert "job.retry" in response.text
+        access.actor = "tester"
+        assert client.get(path).status_code == 200 if denied == ids[0] else 403
+        access.actor = "ben"
+        access.denied.discard(("job.retry", f"job/{ids[0]}"))
+
+
 def test_two_hundred_posts_of_a_person_without_any_permission_write_no_audit(
     get: Any, post: Post, preview: Any, failed: Job, access: Access, session: Session, caplog: Any
 ) -> None:
@@ -355,13 +399,12 @@ def test_a_denied_action_names_its_permission_and_makes_no_preview(
     assert session.execute(text("SELECT count(*) FROM opsjobs.previews")).scalar_one() == 0
 
 
-def test_a_preview_is_its_actor_s_alone(
+def test_a_token_is_good_for_its_preview_and_its_person_alone(
     get: Any, post: Post, preview: Any, failed: Job, access: Access, session: Session
 ) -> None:
     path = preview(f"/jobs/{failed.id}/retry")
     url, form = _sent(get(path))
     access.actor = "l.brandt"
-    assert "There is no preview of yours" in _words(get(path, 404))
     post(url, 404, **form | {"reason": REASON})
     access.actor = "tester"
     for token in ("", "garbage", form["token"] + "0", "\x00", "é" * 50):

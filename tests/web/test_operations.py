@@ -166,19 +166,38 @@ def test_a_reason_that_is_too_short_is_kept_in_its_field(send: Any, operations: 
     assert operations.operation()["state"] == "draft"
 
 
-def test_another_person_sees_the_draft_and_cannot_start_it(
+def test_a_draft_is_handed_on(send: Any, read: Any, operations: Operations, access: Access) -> None:
+    operations.enqueue(1)
+    send("/operations/draft", action="job.cancel", queue="default")
+    says = "a colleague who may do operation.start and job.cancel"
+    start = read().find("section", {"aria-labelledby": "start"})
+    assert says in _words(start)
+    assert start.select_one("form p a")["href"] == "/ops/jobs/operations/1"
+    access.actor = "ben"
+    assert "drafted by tester" in _words(read())
+    assert send("/operations/1/start", reason=WHY["reason"]).status_code == 303
+    assert (operations.operation()["state"], operations.operation()["actor"]) == ("running", "ben")
+
+
+def test_a_colleague_without_the_permission_sees_the_draft_and_cannot_start_it(
     send: Any, read: Any, operations: Operations, access: Access
 ) -> None:
     operations.enqueue(1)
     send("/operations/draft", action="job.cancel", queue="default")
     access.actor = "ben"
+    may: Any = lambda actor, permission, _subject=None: (  # noqa: E731
+        (actor, permission) != ("ben", "job.cancel")
+    )
+    access.can = may  # type: ignore[method-assign]
     page = read()
     start = page.find("section", {"aria-labelledby": "start"})
-    assert "tester drafted it, and nobody else may start it" in _words(start)
+    assert "It cannot be started: it needs job.cancel" in _words(start)
     assert start.find("button").has_attr("disabled")
+    # Its samples are planned as for its maker: for ben each would lack the permission.
+    assert "skipped" not in _words(page.find("section", {"aria-labelledby": "samples"}))
     answer = send("/operations/1/start", reason=WHY["reason"])
-    assert answer.status_code == 409
-    assert "nobody else may start it" in _words(soup(answer.text).find(role="alert"))
+    assert answer.status_code == 403
+    assert "it needs job.cancel" in _words(soup(answer.text).find(role="alert"))
     assert operations.operation()["state"] == "draft"
 
 

@@ -1,3 +1,3 @@
--- Records when the actor of a spent preview first tried to execute it again. The caller holds the row.
+-- Records when somebody first tried to execute a spent preview again. The caller holds the row.
 -- Run by actions. Index: previews_pkey.
 UPDATE opsjobs.previews SET reused_at = %(now)s WHERE id = %(id)s AND reused_at IS NULL

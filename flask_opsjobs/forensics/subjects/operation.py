@@ -88,9 +88,9 @@ def _of_operation(operation: ListedOperation) -> Iterator[Event]:
     """What the audit does not have: starts, pauses, stages and ends are decisions."""
     undoes = f", to undo operation {operation.undo_of}" if operation.undo_of else ""
     if operation.started_at is None or operation.undo_of is None:
-        text = (
-            f"{operation.actor} drafted {operation.action} of {counted(operation.targets, 'job')}"
-        )
+        # Once it is started, its actor is who started it; the audit says when another had drafted it.
+        who = f"{operation.actor} drafted" if operation.started_at is None else "A draft was made:"
+        text = f"{who} {operation.action} of {counted(operation.targets, 'job')}"
         yield Event(operation.created_at, "waiting", text + undoes, "operator")
     else:
         text = f"{operation.actor} began it{undoes}"

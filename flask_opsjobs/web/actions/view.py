@@ -266,16 +266,19 @@ def _require_possible(preview_id: int) -> None:
 
 
 def _find(read: Reading, preview_id: int) -> Preview:
-    """The preview, if it belongs to the actor, who still needs its permission on one of its targets.
+    """The preview, with the actor's token. Its maker still needs its permission on one of its targets.
 
-    Raises `Problem` otherwise.
+    Somebody else needs it on all that it says something about. Raises `Problem` otherwise.
     """
     _require_possible(preview_id)
     actor = access.actor()
     found = None if actor is None else find_preview(read.session, host().secrets, preview_id, actor)
     if found is None:
         raise problems.no_such_preview()
-    access.require(ACTIONS[found.plan.action].permission, *found.plan.targets)
+    permission = ACTIONS[found.plan.action].permission
+    access.require(permission, *found.plan.targets)
+    for target in found.plan.described if found.actor != actor else ():
+        access.require(permission, target)
     return found
 
 

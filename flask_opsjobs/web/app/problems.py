@@ -137,12 +137,12 @@ def no_such_event(sequence: str) -> Problem:
 
 
 def no_such_preview() -> Problem:
-    """No preview with that number belongs to the actor."""
+    """There is no preview with that number, or somebody else opened the form that was sent."""
     return Problem(
         404,
         "No such preview",
-        "There is no preview of yours at this address.",
-        "A preview belongs to who made it, and is kept for some days. Start again from the job or queue.",
+        "There is no preview at this address, or its form was opened under another name.",
+        "Open it again. A preview is kept for some days: then start again from the job or queue.",
     )
 
 

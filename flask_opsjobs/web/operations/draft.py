@@ -172,10 +172,14 @@ def _state_after(change: Change) -> str | None:
 
 
 def look_at_draft(read: Reading, operation: ListedOperation) -> DraftView:
-    """Plan the samples of a draft as of now, as for the person who made it. Writes nothing."""
+    """Plan the samples of a draft as of now, as for the reader who may start it, else as for its maker.
+
+    Writes nothing.
+    """
     connection: Any = read.session.connection().connection.driver_connection
     action = ACTIONS[operation.action]
-    asked = Request(host(), action, (), {}, operation.actor, "page", now=read.now)
+    reader = access.actor() if access.may(action.permission) else None
+    asked = Request(host(), action, (), {}, reader or operation.actor, "page", now=read.now)
     samples = plan_samples(connection, asked, operation.id, operation.targets)
     return DraftView(
         operation,
