@@ -42,8 +42,8 @@ class NothingWritten(Exception):
     """A planned change could not be written, and a second try would fail too; the text says why."""
 
 
-def _no_params(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(given)
+def _no_params(request: Request) -> dict[str, Any]:
+    return dict(request.params)
 
 
 def _no_more(_connection: Connection, _request: Request, rows: dict[str, Row]) -> dict[str, Row]:
@@ -70,8 +70,9 @@ class Action(Generic[Row]):
     each target about which the receipt says more than the plan. `note` writes what names the row of the
     audit; it gets the number of that row, in the same transaction.
 
-    `params` are the names of the values that it asks for. `read_params` makes them canonical, and raises
-    `ValueError` with what is allowed. `read_more` reads what else `decide` needs to know of the rows.
+    `params` are the names of the values that it asks for. `read_params` gets the request with the values as
+    they were given; it makes them canonical, and raises `ValueError` with what is allowed. `read_more` reads
+    what else `decide` needs to know of the rows.
     `asks_redis`: what Redis has of its targets is looked up before anything is locked.
     `is_repair`: it repairs a fault, so pages offer it only where it can be done. `answers` tells the repair
     and the targets by which incidents list what it does, when that is not the action on its targets.
@@ -88,7 +89,7 @@ class Action(Generic[Row]):
     note: Callable[[Connection, Request, Sequence[Row], int], None] = _no_note
     answers: Callable[[Request, Sequence[Row]], tuple[str, Collection[str]]] = _by_targets
     params: tuple[str, ...] = ()
-    read_params: Callable[[Host, Mapping[str, Any]], dict[str, Any]] = _no_params
+    read_params: Callable[[Request], dict[str, Any]] = _no_params
     read_more: Callable[[Connection, Request, dict[str, Row]], dict[str, Row]] = _no_more
     is_repair: bool = False
     asks_redis: bool = False

@@ -75,8 +75,8 @@ def make_request(
                 f"operator.start({action!r}, …)"
             )
         raise _unreadable(action, sentence)
-    values = _canonical_params(host, found, params or {})
-    return Request(host, found, canonical, values, **who)
+    request = Request(host, found, canonical, params or {}, **who)
+    return replace(request, params=_canonical_params(request))
 
 
 def _canonical(action: Action[Any], target: object) -> str:
@@ -95,12 +95,13 @@ def _say_no_target(action: Action[Any], text: object) -> str:
     return f"{show_value(text)} is not a target of {action.name}: write {action.domain}/…"
 
 
-def _canonical_params(host: Host, action: Action[Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    if wrong := sorted(set(given) ^ set(action.params)):
+def _canonical_params(request: Request) -> dict[str, Any]:
+    action = request.action
+    if wrong := sorted(set(request.params) ^ set(action.params)):
         what = "needs" if wrong[0] in action.params else "does not take"
         raise _unreadable(action.name, f"{action.name} {what} the parameter {wrong[0]}")
     try:
-        return action.read_params(host, given)
+        return action.read_params(request)
     except ValueError as fault:
         raise _unreadable(action.name, str(fault)) from None
 

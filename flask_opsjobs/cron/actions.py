@@ -30,10 +30,10 @@ from ..actions.effects import AnnounceStop, Dispatch, Effect
 from ..actions.shapes import Change, Item, Skip
 from ..core.db import Connection
 from ..host import Host
-from ..jobs.record.enqueue import find_same_call
+from ..jobs.record.enqueue import find_same_call, say_call_fault, say_same_call
 from . import queries, transitions
 from .code_sync import wanted_of
-from .decide_slots import SlotDecider, SlotReport, say_call_fault, say_same_call
+from .decide_slots import SlotDecider, SlotReport
 from .declaration import BadEntry, EntryDeclaration, Faults, list_faults, make_entry
 from .lifecycle import ABSENT, sources_of
 from .queries import CronEntryRow
@@ -253,7 +253,7 @@ def _find_call_fault(
     except psycopg.Error:
         raise
     except Exception as error:
-        return "illegal", say_call_fault(entry, error)
+        return "illegal", say_call_fault(f"cron entry {entry.name}", error)
     return None if same is None else ("already", say_same_call(same))
 
 
@@ -279,9 +279,9 @@ def _write_run_now(writing: _Writing, row: CronForDecision) -> Item:
     return _run(writing, row, [writing.request.now])
 
 
-def _read_count(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
+def _read_count(request: Request) -> dict[str, Any]:
     """The number of missed slots to catch up."""
-    return {"count": read_whole(given["count"], _MOST_AT_ONCE, "count is {}")}
+    return {"count": read_whole(request.params["count"], _MOST_AT_ONCE, "count is {}")}
 
 
 def _read_missed(
@@ -395,6 +395,10 @@ def read_entry(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
     return entry.params
 
 
+def _read_entry(request: Request) -> dict[str, Any]:
+    return read_entry(request.host, request.params)
+
+
 def _list_changes(before: Mapping[str, Any], params: Mapping[str, Any]) -> list[Change]:
     """The values in `params` that differ from those before."""
     return [
@@ -503,7 +507,7 @@ ACTIONS: tuple[Action[CronForDecision], ...] = (
         sources=sources_of("create"),
         risk="The entry runs by itself, from its next slot on.",
         params=ENTRY_PARAMS,
-        read_params=read_entry,
+        read_params=_read_entry,
         decide=_decide_create,
         apply=_apply_create,
     ),
@@ -513,7 +517,7 @@ ACTIONS: tuple[Action[CronForDecision], ...] = (
         sources=sources_of("edit"),
         risk="The change applies from now on. Earlier slots keep their results.",
         params=ENTRY_PARAMS,
-        read_params=read_entry,
+        read_params=_read_entry,
         decide=_decide_edit,
         apply=_after_due_slots(_write_edit),
     ),

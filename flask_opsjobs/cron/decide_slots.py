@@ -17,11 +17,9 @@ import psycopg
 
 from ..core.db import Connection
 from ..core.words import moment
-from ..errors import InvalidArgs
 from ..host import Host
 from ..jobs.record.declaration import TaskDeclaration
-from ..jobs.record.enqueue import Enqueued, enqueue_detached
-from ..policy import describe_failure
+from ..jobs.record.enqueue import Enqueued, enqueue_detached, say_call_fault, say_same_call
 from . import transitions
 from .declaration import MOST_CAUGHT_UP
 from .queries import CronEntryRow
@@ -188,7 +186,7 @@ class SlotDecider:
         except psycopg.Error:
             raise
         except Exception as error:
-            return Slot(slot_at, "missed", say_call_fault(entry, error))
+            return Slot(slot_at, "missed", say_call_fault(f"cron entry {entry.name}", error))
         if made.conflict:
             return Slot(slot_at, "skipped_overlap", say_same_call(made.id))
         report.enqueued.append((task, made))
@@ -272,22 +270,6 @@ class SlotDecider:
         if since >= slot_at:
             return "the cron loop was running, but did not reach this slot in time"
         return f"the cron loop did not run from {moment(since)} to {moment(until)}"
-
-
-def say_call_fault(entry: CronEntryRow, error: Exception) -> str:
-    """The sentence why this error kept the entry's job from being enqueued. Call it where it is caught."""
-    if isinstance(error, InvalidArgs):
-        return f"its arguments do not fit: {error}"
-    # The host's code raised, such as the function of a unique key. Name only the class: the text may quote a
-    # value.
-    why = describe_failure(error)
-    _log.error("cron entry %s: its job could not be enqueued (%s)", entry.name, why)
-    return f"enqueuing its job raised {type(error).__name__}"
-
-
-def say_same_call(job_id: int) -> str:
-    """The sentence why no job is enqueued: this one is of the same unique call."""
-    return f"job {job_id} holds the unique lock of this call"
 
 
 def _why_paused(entry: CronEntryRow) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -25,7 +25,6 @@ from ..actions.until import find_until, read_until
 from ..core.db import Connection
 from ..core.display import Display
 from ..core.words import counted, show_value
-from ..host import Host
 from . import transitions
 from .count import HELD_FOR
 from .deploys import find_newest, is_version
@@ -80,8 +79,8 @@ def list_facts(failure: FailureForDecision, _now: datetime) -> dict[str, Any]:
 # --- resolve
 
 
-def _read_deploy(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
-    value = given["deploy"]
+def _read_deploy(request: Request) -> dict[str, Any]:
+    value = request.params["deploy"]
     if not isinstance(value, str) or not is_version(value.strip()):
         raise ValueError(
             f"deploy is {THIS}, {NEXT} or the version of a deploy; got {show_value(value)}"
@@ -137,9 +136,9 @@ def _decided(request: Request) -> Decided:
 # --- ignore
 
 
-def _read_until(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
+def _read_until(request: Request) -> dict[str, Any]:
     """A span or a time, a number of further attempts, or a number of attempts an hour."""
-    said = {name: given.get(name) for name in _UNTIL}
+    said = {name: request.params.get(name) for name in _UNTIL}
     named = [name for name, value in said.items() if value not in (None, "")]
     if len(named) != 1:
         raise ValueError(

@@ -492,9 +492,9 @@ def _apply_recall(
 # --- reschedule
 
 
-def _read_due_at(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
+def _read_due_at(request: Request) -> dict[str, Any]:
     """The due time in UTC as ISO 8601, or `now`."""
-    value = given["due_at"]
+    value = request.params["due_at"]
     if value in (None, "now"):
         return {"due_at": "now"}
     if (moment := read_moment(value)) is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,7 +22,6 @@ from ..actions.effects import AnnounceResolved, Effect
 from ..actions.shapes import Change, Item, Skip
 from ..actions.until import find_until, read_until
 from ..core.db import Connection
-from ..host import Host
 from . import transitions
 from .finding import Observation
 from .incidents import NewEvidence
@@ -103,8 +102,8 @@ def _note(
 # --- acknowledge
 
 
-def _read_until(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
-    return {"until": read_until(given["until"], LONGEST)}
+def _read_until(request: Request) -> dict[str, Any]:
+    return {"until": read_until(request.params["until"], LONGEST)}
 
 
 def _until(request: Request) -> datetime:

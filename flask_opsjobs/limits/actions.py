@@ -7,7 +7,7 @@ slash, so the text of a partition may have some; `limiter/api/` is the partition
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -24,7 +24,6 @@ from ..actions.domain import (
 from ..actions.effects import Effect
 from ..actions.shapes import Change, Item, Skip
 from ..core.db import Connection
-from ..host import Host
 from . import transitions as limit_transitions
 from .transitions import Cooldown, Part
 
@@ -102,8 +101,8 @@ def _change_cooldown(found: Cooldown, after: str | None, request: Request, *, no
 # --- cooldown
 
 
-def _read_minutes(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
-    return {"minutes": read_whole(given["minutes"], LONGEST_MINUTES, "minutes are {}")}
+def _read_minutes(request: Request) -> dict[str, Any]:
+    return {"minutes": read_whole(request.params["minutes"], LONGEST_MINUTES, "minutes are {}")}
 
 
 def _decide_cooldown(found: Cooldown, request: Request) -> Item | Skip:

@@ -24,7 +24,6 @@ from ..actions.permission import find_excess, is_permitted
 from ..actions.shapes import Change, Item, Skip
 from ..core.db import Connection
 from ..core.words import counted
-from ..host import Host
 from ..jobs.lifecycle import sources_of as sources_of_job
 from ..jobs.search.filter import JobFilter
 from ..jobs.search.terms import BadFilter
@@ -132,9 +131,9 @@ def read_rate(rate: object) -> int | None:
     return 0 if whole(rate) == 0 else read_whole(rate, FASTEST, "rate is {}, or 0 for no limit")
 
 
-def _read_rate_of_start(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
+def _read_rate_of_start(request: Request) -> dict[str, Any]:
     """With None the rate stays as the draft says."""
-    return {"rate": read_rate(given["rate"])}
+    return {"rate": read_rate(request.params["rate"])}
 
 
 def _rate_after(operation: OperationForDecision, request: Request) -> int | None:

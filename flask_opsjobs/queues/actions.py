@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -136,9 +136,9 @@ def _dispatch(names: Sequence[str]) -> Effect:
 # --- set prefetch
 
 
-def _read_prefetch(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
+def _read_prefetch(request: Request) -> dict[str, Any]:
     """The number of jobs; None for automatic, which forms and commands send as an empty text or `auto`."""
-    value = given["prefetch"]
+    value = request.params["prefetch"]
     if value in (None, "", "auto"):
         return {"prefetch": None}
     return {"prefetch": read_whole(value, _MOST_PREFETCH, "a prefetch is {}, or auto")}

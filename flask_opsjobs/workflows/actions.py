@@ -28,7 +28,6 @@ from ..actions.domain import (
 from ..actions.effects import Advance, Dispatch, Effect
 from ..actions.shapes import Change, Item, Skip
 from ..core.db import Connection
-from ..host import Host
 from ..jobs import transitions as job_transitions
 from ..jobs.lifecycle import ARROWS as JOB_ARROWS
 from ..jobs.lifecycle import sources_of as sources_of_job
@@ -366,12 +365,12 @@ def _take_locks_again(connection: Connection, ids: Sequence[int], now: datetime)
 # --- skip
 
 
-def _read_skip(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
+def _read_skip(request: Request) -> dict[str, Any]:
     """The name of a step, and a result as JSON text; without one the result is null."""
-    most, setting = host.settings.max_output_bytes, "OPSJOBS_MAX_OUTPUT_BYTES"
+    most, setting = request.host.settings.max_output_bytes, "OPSJOBS_MAX_OUTPUT_BYTES"
     return {
-        "step": _read_name("step", given["step"]),
-        "result": _read_json("result", given["result"], most, setting),
+        "step": _read_name("step", request.params["step"]),
+        "result": _read_json("result", request.params["result"], most, setting),
     }
 
 
@@ -431,12 +430,12 @@ def skip_steps(
 # --- signal
 
 
-def _read_signal(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
+def _read_signal(request: Request) -> dict[str, Any]:
     """The name of a wait, and a payload as JSON text; without one the payload is null."""
-    most, setting = host.settings.max_args_bytes, "OPSJOBS_MAX_ARGS_BYTES"
+    most, setting = request.host.settings.max_args_bytes, "OPSJOBS_MAX_ARGS_BYTES"
     return {
-        "wait": _read_name("wait", given["wait"]),
-        "payload": _read_json("payload", given["payload"], most, setting),
+        "wait": _read_name("wait", request.params["wait"]),
+        "payload": _read_json("payload", request.params["payload"], most, setting),
     }
 
 
@@ -492,12 +491,14 @@ def _apply_signal(
 # --- give a signal
 
 
-def _read_give(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
+def _read_give(request: Request) -> dict[str, Any]:
     """The name of a wait, and the id of a signal."""
-    target = read_id_target("signal", f"signal/{given['signal']}")
+    target = read_id_target("signal", f"signal/{request.params['signal']}")
     if target is None:
-        raise ValueError(f"signal is the id of a signal, such as 17; got {given['signal']!r:.100}")
-    return {"wait": _read_name("wait", given["wait"]), "signal": int(name_in(target))}
+        raise ValueError(
+            f"signal is the id of a signal, such as 17; got {request.params['signal']!r:.100}"
+        )
+    return {"wait": _read_name("wait", request.params["wait"]), "signal": int(name_in(target))}
 
 
 def _find_wait_and_signal(

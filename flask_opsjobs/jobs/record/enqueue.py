@@ -6,6 +6,7 @@ is for a loop or an operator, on a connection of its own.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,12 +26,15 @@ from ...core.db import TASKS_SCHEMA, forget_values, has_schema
 from ...errors import InvalidArgs, WrongSession
 from ...host import CommitNote, DueLane, Host, QueuedAtInsert, TraceColumns
 from ...limits.limit import JobLimit
+from ...policy import describe_failure
 from ..models import Job
 from . import unique_locks
 from .arguments import Arguments
 from .declaration import TaskDeclaration
 from .job_limit import RejectWhenFull, columns_of, job_limit_of
 from .options import Options, Unique
+
+_log = logging.getLogger("flask_opsjobs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +297,21 @@ def find_same_call(
         return None
     found = unique_locks.find(partial(_run_sql, connection), keys(task, unique, host, values))
     return None if found is None else found[0]
+
+
+def say_call_fault(subject: str, error: Exception) -> str:
+    """The sentence why this error kept a job of `subject` from being enqueued. Call it where it is caught."""
+    if isinstance(error, InvalidArgs):
+        return f"its arguments do not fit: {error}"
+    # The host's code raised, such as the function of a unique key. Name only the class: the text may quote a
+    # value.
+    _log.error("%s: its job could not be enqueued (%s)", subject, describe_failure(error))
+    return f"enqueuing its job raised {type(error).__name__}"
+
+
+def say_same_call(job_id: int) -> str:
+    """The sentence why no job is enqueued: this one is of the same unique call."""
+    return f"job {job_id} holds the unique lock of this call"
 
 
 def _run_sql(connection: db.Connection, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
