@@ -174,7 +174,10 @@ def _list_stuck(session: Session, now: datetime) -> Sequence[tuple[RunRow, str]]
 def find_queues(
     session: Session, workers: Sequence[WorkerRow], decided: Mapping[str, QueueRow]
 ) -> Sequence[QueueDepth]:
-    """Every queue named by a job, by one of `workers` or in `decided`, with its depth."""
+    """Every queue named by a job, by one of `workers` or in `decided`, with its depth.
+
+    Of queues that only ended jobs name, the first 5,000.
+    """
     return _queues(session, _sample(session), workers, decided)
 
 
@@ -223,8 +226,9 @@ def _queues(
     decided: Mapping[str, QueueRow],
 ) -> Sequence[QueueDepth]:
     known = {name for one in workers if one.state != "missing" for name in one.queues}
-    listened = [name for one in workers if one.is_listening for name in one.queues]
-    names = {*queue_queries.list_queue_names(session), *decided, *known}
+    listened = Counter(name for one in workers if one.is_listening for name in one.queues)
+    named = queue_queries.list_queue_names(session, queue_queries.MOST_QUEUES)
+    names = {*named, *(queue for _, queue in sample), *decided, *known}
     capped = {state for (state, _), depth in sample.items() if depth.count.kind == "at_least"}
     nothing = {
         state: StateDepth(Count(0, "at_least" if state in capped else "exact")) for state in LIVE
@@ -233,7 +237,7 @@ def _queues(
         QueueDepth(
             name,
             decided.get(name),
-            listened.count(name),
+            listened[name],
             {state: sample.get((state, name), nothing[state]) for state in LIVE},
         )
         for name in sorted(names)

@@ -12,7 +12,10 @@ from sqlalchemy.orm import Session
 from ..core import sql
 from .models import Queue
 
-_MOST = 200
+# Pages know so many queues.
+MOST_QUEUES = 5_000
+# Choices and suggestions offer so many.
+_MOST_NAMES = 200
 _RATE_SPAN = timedelta(hours=1)
 
 
@@ -49,16 +52,15 @@ class Rates:
     by_queue: Mapping[str, Rate]
 
 
-def list_queue_names(session: Session) -> list[str]:
-    """The names of queues that occur in jobs, at most 200, in order."""
-    rows = session.connection().exec_driver_sql(sql.load("list_queue_names"), {"limit": _MOST})
+def list_queue_names(session: Session, most: int = _MOST_NAMES) -> list[str]:
+    """The names of queues that occur in jobs, at most 200 or `most`, in order."""
+    rows = session.connection().exec_driver_sql(sql.load("list_queue_names"), {"limit": most})
     return list(rows.scalars())
 
 
-def list_paused_queues(session: Session) -> list[str]:
-    """The names of paused and draining queues, at most 200, in order. Nothing of them is dispatched."""
-    paused = select(Queue.name).where(Queue.is_paused).order_by(Queue.name).limit(_MOST)
-    return list(session.scalars(paused))
+def is_paused(session: Session, name: str) -> bool:
+    """Whether the queue is paused or draining. Nothing of it is dispatched then."""
+    return bool(session.scalar(select(Queue.is_paused).where(Queue.name == name)))
 
 
 # Built once, as in jobs/queries.py.
@@ -73,12 +75,12 @@ _DECISIONS = (
         Queue.paused_reason,
     )
     .order_by(Queue.name)
-    .limit(_MOST)
+    .limit(MOST_QUEUES)
 )
 
 
 def list_decisions(session: Session) -> Mapping[str, QueueRow]:
-    """The decisions of operators by the name of the queue, at most 200."""
+    """The decisions of operators by the name of the queue, at most 5,000."""
     return {row.name: QueueRow(*row) for row in session.execute(_DECISIONS)}
 
 

@@ -51,6 +51,46 @@ def _buttons(tree: Any) -> list[str]:
     return [button.text.strip() for button in tree.select("#part .actions button")]
 
 
+def test_each_of_hundreds_of_queues_is_found(get: Get, session: Session) -> None:
+    """A list of pages, in the order of the whole; a part of a name finds; the last queue has its page."""
+    for number in range(250):
+        make_job(session, "available", queue=f"customer-{number:03}")
+    session.commit()
+    seen: list[str] = []
+    url: str | None = "/queues"
+    while url:
+        tree = soup(get(url).text)
+        seen += [tr.th.a.text for tr in tree.select("tbody tr")]
+        more = tree.select_one('a[rel="next"]')
+        url = more["href"].removeprefix("/ops/jobs") if more else None
+    assert seen == [f"customer-{number:03}" for number in range(250)]
+    assert "201 to 250 of 250" in tree.text
+    assert tree.select_one('a[rel="first"]')["href"] == "/ops/jobs/queues"
+    found = soup(get("/queues?find=R-24").text)
+    assert [tr.th.a.text for tr in found.select("tbody tr")] == seen[240:]
+    assert "find=R-24" in found.select_one("#live")["hx-get"]
+    assert found.select_one("thead a.sort")["href"].startswith("/ops/jobs/queues?find=R-24")
+    assert get("/queues/customer-249").status_code == 200
+    none = get("/queues?find=nobody").text
+    assert "No queue matches." in none
+    for query in ("after=x", "after=-1", f"find={'x' * 201}", "find=%00"):
+        get(f"/queues?{query}", 422)
+
+
+def test_each_of_hundreds_of_paused_queues_says_so(get: Get, session: Session) -> None:
+    names = [f"customer-{number:03}" for number in range(210)]
+    then = ago(minutes=60)
+    decided = {"is_paused": True, "paused_at": then, "paused_by": "ops", "paused_reason": REASON}
+    session.add_all(Queue(name=name, created_at=then, **decided) for name in names)
+    job = make_job(session, "available", queue=names[-1])
+    session.commit()
+    tree = soup(get("/queues").text)
+    assert len(tree.select(".say")) == 10
+    assert "200 more queues start no jobs." in " ".join(tree.text.split())
+    assert REASON in get(f"/queues/{names[-1]}").text
+    assert "Its queue is paused" in " ".join(soup(get(f"/jobs/{job.id}").text).text.split())
+
+
 def test_a_row_tells_depth_and_who_listens(get: Get, session: Session) -> None:
     for state in ("scheduled", "retryable", "deferred"):
         make_job(session, state)

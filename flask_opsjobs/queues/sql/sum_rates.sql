@@ -14,4 +14,4 @@ WITH minutes (queue, enqueued, ended, failed) AS (
 SELECT pos.counted_until, summed.queue, summed.enqueued, summed.ended, summed.failed
 FROM opsjobs.rollup_position AS pos LEFT JOIN summed ON true
 WHERE pos.id = 1
-LIMIT 1000
+LIMIT 5000

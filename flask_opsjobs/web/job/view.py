@@ -36,7 +36,7 @@ from ...jobs.search import terms
 from ...lifeline.queries import list_incidents_about
 from ...limits.actions import make_target, split_target
 from ...operations.queries import list_receipts_of_job
-from ...queues.queries import list_paused_queues
+from ...queues.queries import is_paused
 from ...tasks.outlier_queries import find_long
 from ...workers.queries import WorkerRow, find_worker
 from ...workflows.queries import find_run_of_callback, find_step_of
@@ -160,7 +160,7 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         why=why,
         reasons=_show_reasons(why, job, names_partition=names_partition),
         names_partition=names_partition,
-        is_paused=job.queue in list_paused_queues(read.session),
+        is_paused=is_paused(read.session, job.queue),
         is_final=job.state in FINAL,
         meaning=MEANINGS[job.state],
         ended_by=ENDED_BY.get(job.ended_by or ""),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from flask import Response
@@ -22,7 +23,11 @@ from ...queues.queries import QueueRow, Rate, Rates, find_rates, list_decisions
 from ...workers.queries import WorkerRow, list_workers
 from ..app import access, order, pages, problems
 from ..app.host import host, reading
+from ..app.list_page import cut, read_place
 
+# So many rows a page, and so many of the queues that start no jobs above them.
+_ROWS = 100
+_MOST_STOPPED = 10
 WAITS = ("scheduled", "deferred", "retryable")
 
 
@@ -119,19 +124,25 @@ def queue_live(name: str) -> Response:
 
 
 def _all() -> tuple[Markup, datetime, Mapping[str, str]]:
-    asked = order.read_order(KEYS)
+    place = read_place()
+    asked = order.read_order(KEYS, place.search)
     with reading() as read:
         rows, rates = _rows(read)
+    ordered = asked.apply(rows, KEYS)
+    stopped = [row for row in ordered if row.state != "open" or row.depth.is_unserved]
     made = pages.part(
         "queues/_live.html",
         read.now,
-        rows=asked.apply(rows, KEYS),
+        rows=rows,
+        shown=cut(ordered, attrgetter("name"), place, _ROWS, asked.all_query),
+        stopped=stopped[:_MOST_STOPPED],
+        more_stopped=len(stopped[_MOST_STOPPED:]),
         order=asked,
         rates=rates,
         waits=WAITS,
         default=host().settings.prefetch,
     )
-    return made, read.now, asked.all_query
+    return made, read.now, {**asked.all_query, **place.query}
 
 
 def _one(read: Reading, row: QueueView, rates: Rates) -> Markup:

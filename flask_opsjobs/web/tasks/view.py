@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
+from operator import attrgetter
 
 from flask import Response, request, url_for
 from markupsafe import Markup
@@ -31,12 +32,12 @@ from ..app import access, order, pages, problems
 from ..app.charts import seconds
 from ..app.deaths import say_death, say_memory
 from ..app.host import host, reading
+from ..app.list_page import PlaceInList, cut, read_place
 from ..overview.trend_svg import draw_trend
 from .steps import WINDOWS, draw_window, read_window
 
 # So many rows a page.
 _ROWS = 50
-_LONGEST_SEARCH = 200
 _MOST_FAILURES = 10
 _MOMENTS = 6
 # The loop that folds the numbers.
@@ -45,9 +46,9 @@ _COUNTER = "roll_up"
 
 def page() -> Response:
     """The document of all tasks."""
-    asked, after = _read_query()
-    made, now = _all(asked, after)
-    query = {**asked.all_query, **({"after": str(after)} if after else {})}
+    asked, place = _read_query()
+    made, now = _all(asked, place)
+    query = {**asked.all_query, **place.query}
     return pages.page("tasks/page.html", "tasks", "Tasks", now, live=made, query=query)
 
 
@@ -74,53 +75,42 @@ def task_live(name: str) -> Response:
 # --- the list
 
 
-def _read_query() -> tuple[order.ListOrder, int]:
-    """The order, with what is compared and a part of the names; and how many rows come before the page."""
-    query = {}
+def _read_query() -> tuple[order.ListOrder, PlaceInList]:
+    """The order, with what is compared and a part of the names; and the page."""
+    place = read_place()
+    query = dict(place.search)
     if against := request.args.get("against"):
         if against not in AGAINST:
             raise problems.unreadable(
                 f"against: {against[:40]!r} is not one of {', '.join(AGAINST)}"
             )
         query["against"] = against
-    if text := request.args.get("find", "").strip():
-        if len(text) > _LONGEST_SEARCH or "\0" in text:
-            raise problems.unreadable(f"find: a name has at most {_LONGEST_SEARCH} characters.")
-        query["find"] = text
-    after = request.args.get("after", "0")
-    if not (after.isascii() and after.isdigit() and len(after) < 6):
-        raise problems.unreadable(f"after: {after[:40]!r} is no number of rows.")
     asked = order.read_order(KEYS, query, ("task",))
     if asked.column is None:
         asked = replace(asked, column="change", is_descending=True)
-    return asked, int(after)
+    return asked, place
 
 
-def _all(asked: order.ListOrder, after: int) -> tuple[Markup, datetime]:
+def _all(asked: order.ListOrder, place: PlaceInList) -> tuple[Markup, datetime]:
     query = asked.all_query
     against = query.get("against", "yesterday")
     with reading() as read:
         hours = Hours.until(read.now, DAY, against)
         is_there = host().has_schema(TASKS_SCHEMA)
         rows = _rank(read.session, hours, asked) if is_there else ()
-        found = [row for row in rows if query.get("find", "").lower() in row.task.lower()]
-        shown = found[after : after + _ROWS]
-        marks = _marks(read.session, hours.start) if shown else ()
-        names = [row.task for row in shown]
-        trends = list_task_hours(read.session, names, hours.start, hours.end) if shown else {}
+        shown = cut(rows, attrgetter("task"), place, _ROWS, query)
+        marks = _marks(read.session, hours.start) if shown.rows else ()
+        names = [row.task for row in shown.rows]
+        trends = list_task_hours(read.session, names, hours.start, hours.end) if names else {}
         counter = find_loop(read.session, read.now, _COUNTER)
         paused = list_paused(read.session) if is_there else ()
     return pages.part(
         "tasks/_live.html",
         read.now,
-        rows=shown,
+        shown=shown,
         paused=paused,
-        found=len(found),
         worse=[row for row in rows if row.change.is_worse],
         number=len(rows),
-        after=after,
-        is_last=after + _ROWS >= len(found),
-        most=_ROWS,
         order=asked,
         against=against,
         hours=hours,
