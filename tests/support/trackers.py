@@ -88,5 +88,7 @@ def start_tracing(path: str) -> None:
 
 
 def read_lines(path: Path) -> list[Any]:
-    """What was written into a file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """What was written into a file, without a line that is not written to its end yet."""
+    text = path.read_text() if path.exists() else ""
+    whole = text[: text.rfind("\n") + 1]
+    return [json.loads(line) for line in whole.splitlines()]
