@@ -100,8 +100,8 @@ def find_actor(access: AccessPolicy, note_failure: NoteFailure) -> str | None:
         # The log and the audit store the name, so an answer that is not a printable text is denied.
         is_name = isinstance(name, str) and bool(name.strip()) and name.isprintable()
         if name is not None and not is_name:
-            _log.error("the access policy's current_actor answered no name (%s): denied", name)
-        return name if is_name else None
+            raise TypeError(f"it answered a {type(name).__name__} that is no name")
+        return name
     except Exception as error:
         note_failure("current_actor", error)
         return None
@@ -143,6 +143,34 @@ def find_bound(
     except Exception as error:
         note_failure("most_targets", error)
     return 0
+
+
+def find_sign_in(access: AccessPolicy, back: str, note_failure: NoteFailure) -> str | None:
+    """Where people sign in and come back to our path `back`; None when the policy does not say.
+
+    A policy may have the method `sign_in_url(next)`. It answers a path of this site with the prefix under
+    which the host is mounted, as `url_for` makes it, or an address with http or https; or None. An exception,
+    and any other answer, count as None.
+    """
+    sign_in_url: Callable[[str], str | None] | None = getattr(access, "sign_in_url", None)
+    if sign_in_url is None:
+        return None
+    try:
+        address = sign_in_url(back)
+        if address is None or _is_address(address):
+            return address
+        raise TypeError(f"it answered a {type(address).__name__} that is no address")
+    except Exception as error:
+        note_failure("sign_in_url", error)
+    return None
+
+
+def _is_address(address: Any) -> bool:
+    if not isinstance(address, str) or not address.isprintable():
+        return False
+    # A browser reads a backslash as a slash, and two slashes as the start of another site's address.
+    is_path = address.startswith("/") and not address.replace("\\", "/").startswith("//")
+    return is_path or address.startswith(("https://", "http://"))
 
 
 def find_policy_fault(policy: Any, protocol: type) -> str | None:

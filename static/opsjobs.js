@@ -223,6 +223,15 @@
     return title ? title.textContent : `the server answered ${xhr.status}`;
   }
 
+  // An answer may lead the page to the sign-in. What is typed and not sent is kept, and the page stays.
+  function beforeLeaving(event) {
+    const fields = all("input:not([type=checkbox]), textarea");
+    const isTyped = fields.some((field) => field.value !== field.defaultValue);
+    if (isTyped && event.detail.xhr.getResponseHeader("HX-Redirect")) event.preventDefault();
+  }
+
+  on("htmx:beforeOnLoad", beforeLeaving);
+
   if (live) {
     schedule();
     on("visibilitychange", poll);

@@ -24,7 +24,6 @@ def create_app(**config: object) -> Flask:
         # The bank signs its webhooks with it.
         BANK_KEY="of the demo, and no secret",
         OPSJOBS_ENVIRONMENT="demo",
-        OPSJOBS_SIGN_IN_URL="/sign-in",
         OPSJOBS_HELP_URL="/tour",
         # The shop shows these troubles on purpose.
         OPSJOBS_DOCTOR_SILENCE=[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flask import url_for
 from flask_login import current_user
 
 from . import people
@@ -13,6 +14,10 @@ class HostAccess:
     def current_actor(self) -> str | None:
         """The name of the person who is signed in; None when nobody is."""
         return current_user.get_id() if current_user.is_authenticated else None
+
+    def sign_in_url(self, next: str) -> str:
+        """The page on which a person signs in, and from which `next` comes back."""
+        return url_for("shop.sign_in", next=next)
 
     def can(self, actor: str, permission: str, subject: str | None = None) -> bool:
         """Whether the role of `actor` has `permission`. This shop treats all subjects the same."""

@@ -9,7 +9,7 @@ from ..actions.registry import ACTIONS
 from ..core.words import counted
 from ..install import plan
 from ..install.starters.opsjobs_access import HostAccess
-from ..policy import describe_failure, find_actor, find_place, is_allowed
+from ..policy import describe_failure, find_actor, find_place, find_sign_in, is_allowed
 from .check import (
     ERROR,
     WARNING,
@@ -89,6 +89,26 @@ def _open(context: CheckContext) -> CheckAnswer:
     )
 
 
+def _sign_in(context: CheckContext) -> CheckAnswer:
+    raised: list[str] = []
+    host, app = context.host, context.app
+    assert app is not None
+    with app.test_request_context("/"):
+        address = find_sign_in(
+            host.access,
+            host.settings.url_prefix,
+            lambda _asked, fault: raised.append(describe_failure(fault)),
+        )
+    if raised:
+        return warning(
+            "`sign_in_url` of the access policy gives no address.",
+            f"Pages answer 403 instead of leading to a sign-in: {raised[0]}.",
+        )
+    if address is None:
+        return ok("Pages answer 403 to who is not signed in.")
+    return ok("Pages lead to the sign-in of the application.")
+
+
 # What a display policy should hide: the secret, and a text that has it. In pieces, so that no scanner of
 # sources takes them for real ones.
 _BODY = "abcDEF0123456789" * 3
@@ -165,6 +185,9 @@ CHECKS = (
     DoctorCheck("config.debug", (ERROR,), "Flask's debugger is off outside of development", _debug),
     DoctorCheck("access.starter", (WARNING,), "the access policy is not the starter", _starter),
     DoctorCheck("access.open", (ERROR,), "nobody gets in without a sign-in", _open),
+    DoctorCheck(
+        "access.sign_in", (WARNING,), "the policy's `sign_in_url` gives an address", _sign_in
+    ),
     DoctorCheck(
         "display.shapes",
         (WARNING, ERROR),

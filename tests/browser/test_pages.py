@@ -286,6 +286,27 @@ def test_a_sign_in_page_is_never_swapped_in(page: Any, running: Site) -> None:
     assert page.locator("table.jobs tbody tr").count() > 3
 
 
+def test_an_open_page_leaves_for_the_sign_in_unless_something_is_typed(
+    page: Any, running: Site
+) -> None:
+    page.clock.install()
+    _open(page, running, "/jobs")
+    # A page of ours stands for the sign-in of a host.
+    led = {"HX-Redirect": "/ops/jobs/help"}
+    answer = '<h1 id="dialog-page-title">Not signed in</h1>'
+    page.route("**/jobs/live", lambda route: route.fulfill(status=403, headers=led, body=answer))
+    page.fill("#q", "customer 42")
+    page.evaluate("document.activeElement.blur()")
+    with page.expect_response("**/jobs/live"):
+        page.clock.run_for(6_000)
+    page.wait_for_selector("#fresh:has-text('not refreshed: Not signed in')")
+    assert page.input_value("#q") == "customer 42"
+    page.fill("#q", "")
+    page.evaluate("document.activeElement.blur()")
+    page.clock.run_for(6_000)
+    page.wait_for_url("**/help")
+
+
 def test_the_same_without_javascript(page: Any, live_url: str, running: Site) -> None:
     browser = page.context.browser
     context = browser.new_context(base_url=live_url, java_script_enabled=False)

@@ -25,6 +25,11 @@ class _Raises(SignedOut):
         raise RuntimeError("the directory is away")
 
 
+class _WrongSignIn(SignedOut):
+    def sign_in_url(self, next: str) -> str:
+        return f"sign-in?next={next}"
+
+
 class _RaisingDisplay(HideSecrets):
     def clean_text(self, text: str) -> str:
         raise ValueError(text)
@@ -61,6 +66,13 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str, str]] = [
         "lets everybody in as tester, without a sign-in",
     ),
     ("access.open", {}, {"access": _Raises()}, "error", "The access policy raises"),
+    (
+        "access.sign_in",
+        {},
+        {"access": _WrongSignIn()},
+        "warning",
+        "gives no address",
+    ),
     (
         "display.shapes",
         {"display": HostDisplay()},

@@ -18,7 +18,7 @@ from flask_opsjobs.install.starters.opsjobs_escalation import HostEscalation
 from .conftest import move_in
 
 NOWHERE = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
-SECOND = '"opsjobs_access": {1: "the first", 2: "refuses people who are locked"}'
+THIRD = '"opsjobs_access": {3: "refuses people who are locked",'
 
 
 def test_they_are_policies() -> None:
@@ -62,13 +62,13 @@ def test_each_says_in_its_first_line_what_it_is_and_has_its_newest_number() -> N
 def test_a_later_install_says_what_its_starter_changed_and_leaves_the_copy_alone(
     tmp_path: Path, site: Path, written: Path
 ) -> None:
-    """The copy is of starter 1, as this release writes it; a later release has a second one."""
+    """The copy is of starter 2, as this release writes it; a later release has a third one."""
     later = tmp_path / "later"
     shutil.copytree(site, later)
     folder = later / "flask_opsjobs/install/starters"
     for name, before, after in (
-        ("__init__.py", '"opsjobs_access": {1: "the first"}', SECOND),
-        ("opsjobs_access.py", "starter 1;", "starter 2;"),
+        ("__init__.py", '"opsjobs_access": {', THIRD),
+        ("opsjobs_access.py", "starter 2;", "starter 3;"),
     ):
         text = (folder / name).read_text()
         assert text.count(before) == 1
@@ -83,7 +83,7 @@ def test_a_later_install_says_what_its_starter_changed_and_leaves_the_copy_alone
     assert "its starter has changed: refuses people who are locked. Take over what you want" in said
     assert "opsjobs_display.py is left alone" not in said
     assert copy.read_text() == first
-    copy.write_text(first.replace("starter 1", "starter 2"))
+    copy.write_text(first.replace("starter 2", "starter 3"))
     assert "its starter has changed" not in newcomer.does("opsjobs", "install")
 
 

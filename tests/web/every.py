@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from bs4 import BeautifulSoup
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.web.app.files import versions
 from flask_opsjobs.web.app.urls import URLS, Url
 
 PREFIX = "/ops/jobs"
+SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 GUARDED = [url for url in URLS if url.kind != "asset"]
 # What a URL answers when nothing is in the way and it is asked with `form_of`; else an action 303, the rest
 # 200. What would make or change a cron entry is refused: these hosts have no task. tests/web/test_cron.py has
@@ -103,6 +106,19 @@ def path_of(url: Url, job: Job) -> str:
     for part, value in values.items():
         rule = rule.replace(part, value)
     return PREFIX + rule + (f"?to={job.id}" if url.endpoint == "jump" else "")
+
+
+def ask(
+    client: FlaskClient, url: Url, jobs: Mapping[str, Job], method: str | None = None
+) -> TestResponse:
+    """The answer of a URL about the failed job."""
+    job = jobs["failed"]
+    return client.open(
+        path_of(url, job),
+        method=method or url.methods[0],
+        headers=SAME_ORIGIN,
+        data=form_of(url, job),
+    )
 
 
 def reads(jobs: Mapping[str, Job]) -> Iterator[tuple[Url, str]]:

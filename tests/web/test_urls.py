@@ -21,20 +21,9 @@ from flask_opsjobs.web.app.shell import NAVIGATION
 from flask_opsjobs.web.app.urls import BRIDGE_URLS, URLS, Url
 from tests.support.policies import AllowAll
 from tests.web.conftest import Access
-from tests.web.every import GUARDED, form_of, good, path_of, soup
+from tests.web.every import GUARDED, SAME_ORIGIN, ask, good, path_of, soup
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
-SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
-
-
-def _ask(client: FlaskClient, url: Url, jobs: dict[str, Job], method: str | None = None) -> Any:
-    job = jobs["failed"]
-    return client.open(
-        path_of(url, job),
-        method=method or url.methods[0],
-        headers=SAME_ORIGIN,
-        data=form_of(url, job),
-    )
 
 
 def _answers(url: Url, method: str) -> bool:
@@ -63,7 +52,7 @@ def test_each_role_of_the_example_may_what_its_policy_says(
     client = make_app(access=access).test_client()
     for role, url in product([*PEOPLE, "", "stranger"], GUARDED):
         access.actor = role
-        status = _ask(client, url, jobs, method).status_code
+        status = ask(client, url, jobs, method).status_code
         asked = f"{role or 'nobody'} asks for {url.endpoint}"
         if method == "TRACE" or (url.endpoint == "overview" and not _answers(url, method)):
             assert status == 405, asked  # no rule of ours has it: it is the host's
@@ -85,7 +74,7 @@ def test_a_policy_that_denies_everything_lets_nobody_in(
     client = make_app(access=_DenyAll()).test_client()
     for url in GUARDED:
         if _answers(url, method) and url.permission:
-            response = _ask(client, url, jobs, method)
+            response = ask(client, url, jobs, method)
             assert response.status_code == 403, url.endpoint
             assert method == "HEAD" or url.permission in response.text
 
@@ -106,7 +95,7 @@ def test_each_url_answers_to_whom_holds_its_permission_alone(
     for url in GUARDED:
         needed = (url.permission, also.get(url.endpoint))
         access.held = {permission for permission in needed if permission}
-        assert _ask(client, url, jobs).status_code == good(url), url.endpoint
+        assert ask(client, url, jobs).status_code == good(url), url.endpoint
 
 
 def test_each_url_refuses_who_holds_everything_else(
@@ -114,7 +103,7 @@ def test_each_url_refuses_who_holds_everything_else(
 ) -> None:
     for url in GUARDED:
         access.held = set(PERMISSIONS) - {url.permission or ""}
-        response = _ask(client, url, jobs)
+        response = ask(client, url, jobs)
         if url.permission is None:
             assert response.status_code == good(url), url.endpoint
             continue
@@ -128,7 +117,7 @@ def test_each_url_refuses_who_is_not_signed_in_and_never_redirects(
 ) -> None:
     access.actor = None
     for url in GUARDED:
-        response = _ask(client, url, jobs)
+        response = ask(client, url, jobs)
         assert response.status_code == 403
         assert "signed in" in soup(response.text).find(id="dialog-page").text
         assert (url.permission or "") in response.text
@@ -146,7 +135,7 @@ def test_a_policy_that_raises_means_no(
     access.raises_in = method
     for url in GUARDED:
         caplog.clear()
-        response = _ask(client, url, jobs)
+        response = ask(client, url, jobs)
         if url.permission or method == "current_actor":
             assert response.status_code == 403
             (said,) = [r for r in caplog.records if "the access policy raised" in r.message]

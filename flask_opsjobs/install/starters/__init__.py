@@ -7,7 +7,10 @@ from collections.abc import Mapping
 
 # What each number of a starter brought, by the starter's name: the newest number is in its first lines.
 CHANGES: Mapping[str, Mapping[int, str]] = {
-    "opsjobs_access": {1: "the first"},
+    "opsjobs_access": {
+        1: "the first",
+        2: "has `sign_in_url`, which leads who is not signed in to your sign-in and back",
+    },
     "opsjobs_display": {1: "the first"},
     "opsjobs_escalation": {1: "the first"},
 }

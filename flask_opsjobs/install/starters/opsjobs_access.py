@@ -1,6 +1,6 @@
 """Decides who may see and change what at /ops/jobs: a place to start, and no policy for production.
 
-`flask opsjobs install` wrote this file from starter 1; edit it. A later `install` says what has changed in
+`flask opsjobs install` wrote this file from starter 2; edit it. A later `install` says what has changed in
 the starter since, and leaves this file alone.
 """
 
@@ -18,6 +18,14 @@ class HostAccess:
             from flask_login import current_user
 
             return current_user.get_id() if current_user.is_authenticated else None
+        """
+        return None
+
+    def sign_in_url(self, next: str) -> str | None:
+        """Where a person who is not signed in signs in and then comes back to the path `next`; None to
+        answer 403 instead. With Flask-Login, where a person who is signed in may be no operator:
+
+            return None if current_user.is_authenticated else url_for("login", next=next)
         """
         return None
 

@@ -88,9 +88,23 @@ def require_access(permission: str | None) -> None:
     For a URL about one job the policy gets that job as the subject. Denials are logged.
     """
     if actor() is None:
-        raise problems.not_signed_in(permission, links.sign_in())
+        raise problems.not_signed_in(permission, links.sign_in(), _find_sign_in())
     if permission is not None:
         require(permission, subject())
+
+
+def _find_sign_in() -> str | None:
+    """Where the policy sends people to sign in. None too when it failed, or names one of our own pages.
+
+    Such an answer could lead people who are signed in from page to page without an end.
+    """
+    if "opsjobs_access_failed" in g:
+        return None
+    address = policy.find_sign_in(host().access, links.find_return(), _note_failure)
+    if address is not None and links.is_below_root(address):
+        _log.error("the access policy's sign_in_url answered one of our own pages: %s", address)
+        return None
+    return address
 
 
 def require(permission: str, *subjects: str | None) -> None:

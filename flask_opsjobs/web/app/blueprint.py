@@ -69,7 +69,7 @@ def _guarded(url: Url) -> Callable[..., Any]:
 
     @wraps(url.view)
     def view(**arguments: Any) -> Any:
-        g.opsjobs_is_part = url.kind == "fragment"
+        g.opsjobs_kind = url.kind
         access.require_access(url.permission)
         if len(request.query_string) > _LONGEST_QUERY:
             raise problems.too_long()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
 
-from flask import request, url_for
+from flask import g, request, url_for
 
 from ...actions.domain import Action, name_in
 from ...bridge.instances import list_instances
@@ -142,7 +142,17 @@ def read_back() -> str:
     Only pages of ours are accepted, so that nobody is sent to another site. Otherwise the first page.
     """
     back = request.values.get("back") or _referrer()
-    return back if _is_ours(back) else root()
+    return back if is_below_root(back) else root()
+
+
+def find_return() -> str:
+    """The page to return to after signing in: the current one.
+
+    For a fragment, a file or a form that was sent it is the page that requested it.
+    """
+    if g.get("opsjobs_kind") != "page" or request.method not in ("GET", "HEAD"):
+        return read_back()
+    return here() if is_below_root(here()) else root()
 
 
 def _referrer() -> str:
@@ -156,7 +166,8 @@ def _below_host(url: SplitResult) -> str:
     return url.path + (f"?{url.query}" if url.query else "")
 
 
-def _is_ours(back: str) -> bool:
+def is_below_root(back: str) -> bool:
+    """Whether a path is that of one of our pages."""
     is_below = back == root() or back.startswith((f"{root()}/", f"{root()}?"))
     # A browser resolves dot segments, which could lead out of our pages.
     path = back.partition("?")[0].replace("%2e", ".").replace("%2E", ".")
@@ -166,13 +177,12 @@ def _is_ours(back: str) -> bool:
 def sign_in() -> str | None:
     """The host's sign-in page, with `next` set to the page to return to. None without `OPSJOBS_SIGN_IN_URL`.
 
-    `next` is the current page; for a form that was sent, the page that held the form.
+    `next` is the page to return to.
     """
     address = of_the_host(host().settings.sign_in_url)
     if address is None:
         return None
-    back = here() if request.method in ("GET", "HEAD") else read_back()
-    return f"{address}{'&' if '?' in address else '?'}next={quote(back, safe='/')}"
+    return f"{address}{'&' if '?' in address else '?'}next={quote(find_return(), safe='/')}"
 
 
 def of_the_host(address: str | None) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any
 from flask import Response, current_app, g, request, url_for
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from werkzeug.urls import iri_to_uri
 
 from ..._folders import folder
 from ...actions.registry import ACTIONS
@@ -117,13 +118,21 @@ def document(
 
 
 def problem(found: Problem) -> Response:
-    """A problem as a document, as a fragment when a script requested a fragment, or as JSON."""
+    """A problem as a document, as a fragment when a script requested a fragment, or as JSON.
+
+    One that leads to another page is a redirect of a page; a script is told to leave its page.
+    """
+    kind, is_by_script = g.get("opsjobs_kind"), "HX-Request" in request.headers
+    is_read = request.method in ("GET", "HEAD")
+    leads_to = iri_to_uri(found.leads_to) if found.leads_to and is_read else None
+    if leads_to and kind == "page" and not is_by_script:
+        return Response(status=303, headers={"Location": leads_to})
     now = datetime.now(UTC)
     context: dict[str, Any] = {"problem": found, "now": now}
     mimetype = "text/html"
     if links.is_rq_json():
         text, mimetype = json.dumps({"error": found.says}), "application/json"
-    elif g.get("opsjobs_is_part") or (request.method == "POST" and "HX-Request" in request.headers):
+    elif kind == "fragment" or (request.method == "POST" and is_by_script):
         text = _environment().get_template("opsjobs/_problem.html").render(context)
         if found.status == 503 and request.method == "GET":
             # Replaces the contents of an open page, which may be out of date.
@@ -133,6 +142,8 @@ def problem(found: Problem) -> Response:
     response = Response(text, status=found.status, mimetype=mimetype)
     if found.allow:
         response.headers["Allow"] = found.allow
+    if leads_to and kind == "fragment" and is_by_script:
+        response.headers["HX-Redirect"] = leads_to
     if found.retry_after:
         response.headers["Retry-After"] = str(found.retry_after)
     return response

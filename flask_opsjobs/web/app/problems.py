@@ -12,7 +12,8 @@ class Problem(Exception):
     """An error that becomes a page with this HTTP status. `todo` is a sentence, `command` a command to type.
 
     `searches` are suggestions for the search box, `retry_after` is in seconds, `link` is (address, text).
-    `place` is where the mistake is in the text of the search box.
+    `place` is where the mistake is in the text of the search box. A browser that requested a page is sent to
+    `leads_to` instead of to the problem.
     """
 
     status: int
@@ -25,10 +26,17 @@ class Problem(Exception):
     retry_after: int = 0
     link: tuple[str, str] | None = None
     place: tuple[int, int] | None = None
+    leads_to: str | None = None
 
 
-def not_signed_in(permission: str | None, sign_in: str | None = None) -> Problem:
-    """Nobody is signed in. `sign_in` is the host's sign-in address; it becomes a link, never a redirect."""
+def not_signed_in(
+    permission: str | None, sign_in: str | None = None, leads_to: str | None = None
+) -> Problem:
+    """Nobody is signed in. `sign_in` is the sign-in address of the settings, and becomes a link.
+
+    `leads_to` is that of the access policy: pages lead there, and all else links to it.
+    """
+    sign_in = leads_to or sign_in
     needs = f" It needs the permission {permission}." if permission else ""
     return Problem(
         403,
@@ -36,6 +44,7 @@ def not_signed_in(permission: str | None, sign_in: str | None = None) -> Problem
         f"This page is for operators who are signed in to the application.{needs}",
         "" if sign_in else "Sign in to the application, then open this page again.",
         link=(sign_in, "Sign in") if sign_in else None,
+        leads_to=leads_to,
     )
 
 
