@@ -247,6 +247,7 @@ def test_the_first_page_s_cost_does_not_grow(plans: tuple[Plans, Reading]) -> No
         "jobs_by_queue",  # names of queues
         "jobs_started",  # those that nobody runs any more
         "workers_pkey",
+        "task_pauses_pkey",
     }
     assert seen.indexes == used
     assert "Seq Scan" not in seen.kinds

@@ -12,6 +12,7 @@ from ..actions.registry import ACTIONS
 from ..core.reading import read_snapshot
 from ..cron.lifecycle import RESULTS
 from ..cron.queries import MOST_ENTRIES, CronEntryRow, SlotRow, list_entries, list_strips
+from ..tasks.queries import find_pauses
 from . import _operate, current_host, plain
 
 cron = AppGroup("cron", help="List cron entries; pause, resume, run or catch them up.")
@@ -25,21 +26,23 @@ def list_() -> None:
     with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
         entries = list_entries(read.session)
         strips = list_strips(read.session, [entry.name for entry in entries])
+        pauses = find_pauses(read.session, {entry.task for entry in entries})
     if not entries:
         click.echo(
             "no cron entry is known: those from code show once `flask opsjobs run` has started"
         )
     for entry in entries:
-        click.echo(plain(_line(entry, strips[entry.name])))
+        click.echo(plain(_line(entry, strips[entry.name], is_task_paused=entry.task in pauses)))
     if len(entries) >= MOST_ENTRIES:
         click.echo(f"only the first {MOST_ENTRIES}, by name; those in use come before the retired")
 
 
-def _line(entry: CronEntryRow, slots: list[SlotRow]) -> str:
+def _line(entry: CronEntryRow, slots: list[SlotRow], *, is_task_paused: bool) -> str:
     results = ", ".join(RESULTS[slot.result].word for slot in reversed(slots[:5])) or "no slot yet"
     catch_up = entry.catch_up_limit or entry.catch_up
     return (
-        f"{entry.name}  {entry.state}  {entry.expression!r} {entry.zone}  {entry.task}  "
+        f"{entry.name}  {entry.state}  {entry.expression!r} {entry.zone}  "
+        f"{entry.task}{' (paused)' * is_task_paused}  "
         f"overlap {entry.overlap}, catch-up {catch_up}  {results}"
     )
 

@@ -14,10 +14,10 @@ from ..core.db import TASKS_SCHEMA
 from ..core.display import Display
 from ..core.reading import PAGE_PLANS, read_snapshot
 from ..core.typed_times import read_span
-from ..core.words import counted, took
+from ..core.words import counted, moment, took
 from ..lifeline.loop_runs import find_loop
 from ..tasks.change import say_kb, say_share
-from ..tasks.queries import MOST_HOURS, TaskNumbers
+from ..tasks.queries import MOST_HOURS, PausedTask, TaskNumbers, find_pauses
 from ..tasks.ranking import AGAINST, KEYS, Hours, TaskRow, rank_tasks
 from . import current_host, plain, to_json
 
@@ -70,6 +70,7 @@ def tasks(since: timedelta, against: str, sort: str, as_json: bool) -> None:
             rank_tasks(read.session, hours, column, is_descending=is_descending) if is_there else ()
         )
         loop = find_loop(read.session, read.now, "roll_up")
+        pauses = find_pauses(read.session, [row.task for row in rows])
     is_counted = is_there and loop is not None and loop.is_running
     clean = Display(host.display, may_see=True).clean
     if as_json:
@@ -78,22 +79,25 @@ def tasks(since: timedelta, against: str, sort: str, as_json: bool) -> None:
             "until": hours.end.isoformat(),
             "against": hours.then,
             "is_counted": is_counted,
-            "tasks": [_as_object(row, clean) for row in rows],
+            "tasks": [_as_object(row, pauses.get(row.task), clean) for row in rows],
         }
         click.echo(to_json(about, indent=2))
         return
     for row in rows:
-        click.echo(plain(*_say(row, clean)))
+        click.echo(plain(*_say(row, pauses.get(row.task), clean)))
     if not rows:
         click.echo("no job was counted in this time")
     if not is_counted:
         click.echo("nobody counts: start `flask opsjobs run`, after `flask db upgrade`")
 
 
-def _say(row: TaskRow, clean: Callable[[str], str]) -> Iterator[str]:
-    """A task in two lines: how it changed, and its numbers."""
+def _say(row: TaskRow, pause: PausedTask | None, clean: Callable[[str], str]) -> Iterator[str]:
+    """A task in two lines: how it changed, and its numbers; between them who paused it, if it is paused."""
     now = row.now
     yield f"{clean(row.task)}  ({row.change.says})"
+    if pause is not None:
+        says = f"paused by {pause.paused_by} at {moment(pause.paused_at)}: {pause.paused_reason}"
+        yield f"    {clean(says)}"
     parts = [f"{now.enqueued:,} enqueued", f"{counted(now.ended, 'job')} ended"]
     if now.failed_share is not None:
         parts.append(f"{say_share(now.failed_share)} failed")
@@ -110,12 +114,16 @@ def _say(row: TaskRow, clean: Callable[[str], str]) -> Iterator[str]:
     yield f"    {', '.join(parts)}"
 
 
-def _as_object(row: TaskRow, clean: Callable[[str], str]) -> dict[str, Any]:
+def _as_object(
+    row: TaskRow, pause: PausedTask | None, clean: Callable[[str], str]
+) -> dict[str, Any]:
     """A task as JSON: its numbers, those before, and how it changed. Durations are in seconds."""
     return {
         "task": clean(row.task),
         "change": row.change.says,
         "is_worse": row.change.is_worse,
+        "paused_by": pause and clean(pause.paused_by),
+        "paused_reason": pause and clean(pause.paused_reason),
         **_numbers_of(row.now),
         "before": None if row.before is None else _numbers_of(row.before),
     }

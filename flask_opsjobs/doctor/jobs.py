@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
@@ -17,6 +18,7 @@ from ..lifeline.integrity import QueueDifference, list_differences, list_integri
 from ..lifeline.loop_runs import find_loop
 from ..overview.headline import NOT_COUNTED
 from ..queues.models import Queue
+from ..tasks.queries import list_paused
 from .check import (
     ERROR,
     WARNING,
@@ -87,18 +89,23 @@ def _due(context: CheckContext) -> CheckAnswer:
 def _paused(context: CheckContext) -> CheckAnswer:
     with context.reading() as read:
         long_ago = read.now - _LONG_PAUSE
-        rows = read.session.execute(
-            select(Queue.name, Queue.paused_by)
-            .where(Queue.paused_at < long_ago)
-            .order_by(Queue.name)
-        ).all()
-    if not rows:
-        return ok("No queue is paused for over a day.")
-    return warning(
-        f"{counted(len(rows), 'queue')} paused for over a day: {', '.join(row.name for row in rows)}.",
-        f"The first was paused by {rows[0].paused_by}.",
-        f"flask opsjobs queue resume {rows[0].name}",
-    )
+        queues = select(Queue.name, Queue.paused_by).where(Queue.paused_at < long_ago)
+        paused = {
+            "queue": read.session.execute(queues.order_by(Queue.name)).all(),
+            "task": [
+                (each.task, each.paused_by) for each in list_paused(read.session, before=long_ago)
+            ],
+        }
+    found = {kind: rows for kind, rows in paused.items() if rows}
+    if not found:
+        return ok("No queue and no task is paused for over a day.")
+    says = [
+        f"{counted(len(rows), kind)} paused for over a day: {', '.join(name for name, _ in rows)}."
+        for kind, rows in found.items()
+    ]
+    kind, ((name, by), *_) = next(iter(found.items()))
+    run = shlex.join(["flask", "opsjobs", kind, "resume", name])
+    return warning(" ".join(says), f"The first was paused by {by}.", run)
 
 
 def _unrecordable(context: CheckContext) -> CheckAnswer:
@@ -164,7 +171,9 @@ CHECKS = (
         _due,
         _NEEDS,
     ),
-    DoctorCheck("jobs.paused", (WARNING,), "no queue is paused for over a day", _paused, _NEEDS),
+    DoctorCheck(
+        "jobs.paused", (WARNING,), "no queue and no task is paused for over a day", _paused, _NEEDS
+    ),
     DoctorCheck(
         "jobs.unrecordable",
         (WARNING,),

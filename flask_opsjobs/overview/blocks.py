@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ..jobs.rows import Count
-from .queries import CooldownSummary, Held, Overview, QueueDepth, StateDepth
+from .queries import CooldownSummary, Held, Overview, PausedJobs, QueueDepth, StateDepth
 
 
 @dataclass(frozen=True)
 class Block:
-    """One thing that blocks jobs. `kind`: redis, suspended, worker, paused, draining, cooldown or limit.
+    """One thing that blocks jobs. `kind`: redis, suspended, worker, paused, draining, task, cooldown, limit.
 
-    `name` is that of the queue or the limiter. `since` is when the block began, or when the first job was
-    due. `until`, `by` and `reason` are set when an operator decided it.
+    `name` is that of the queue, the paused task or the limiter. `since` is when the block began, or when the
+    first job was due. `until`, `by` and `reason` are set when an operator decided it.
     """
 
     kind: str
@@ -52,10 +52,13 @@ def split_blocks(
         if kind is not None:
             blocks += _whole(kind, queue, [available])
             continue
+        known = available.count.kind
+        paused = [one for one in seen.paused if one.queue == queue.name]
+        blocks += [_paused(one, known) for one in paused]
         limited = held.get(queue.name, [])
         blocks += [_limited(one, seen) for one in limited]
-        rest = available.count.number - sum(one.number for one in limited)
-        known = available.count.kind
+        blocked = sum(one.number for one in paused) + sum(one.number for one in limited)
+        rest = available.count.number - blocked
         free["available"].append(
             StateDepth(Count(max(0, rest), known), available.since if rest > 0 else None)
         )
@@ -87,6 +90,11 @@ def _whole(kind: str, queue: QueueDepth, depths: Sequence[StateDepth]) -> list[B
     since = decided.paused_at or depth.since
     by, reason = decided.paused_by, decided.paused_reason
     return [Block(kind, queue.name, depth.count, since, by=by, reason=reason)]
+
+
+def _paused(one: PausedJobs, kind: str) -> Block:
+    count = Count(one.number, kind)
+    return Block("task", one.task, count, one.paused_at, by=one.paused_by, reason=one.paused_reason)
 
 
 def _limited(held: Held, seen: Overview) -> Block:

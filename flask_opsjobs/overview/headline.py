@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import groupby
 
 from ..core.redis_facts import UnreachableRedis
 from ..core.words import agree, counted
@@ -194,7 +195,7 @@ def find_wrong(
     found += _incidents([each for each in incidents if each.severity == "critical"], seen)
     found += _failures(seen)
     found += _incidents([each for each in incidents if each.severity != "critical"], seen)
-    return [*found, *_no_worker(seen), *_cooldowns(seen), *_held_queues(seen)]
+    return [*found, *_no_worker(seen), *_cooldowns(seen), *_paused_tasks(seen), *_held_queues(seen)]
 
 
 def say_whole(seen: Overview) -> str:
@@ -288,10 +289,7 @@ def _cooldowns(seen: Overview) -> Iterator[Wrong]:
         some = sum(one.partitions for one in mine)
         whose = "Limiter" if not longest.partitions else f"{counted(some, 'partition')} of limiter"
         fact = f"{whose} {limiter} {_cools(longest.partitions and some)} until {longest.until:%H:%M:%S} UTC."
-        more = "" if seen.is_all_held else " or more"
-        rest = f"{counted(number, 'due job', more=more)} {agree(number, 'waits', 'wait')}."
-        if not number:
-            rest = "None of the oldest due jobs waits for it; younger ones were not examined."
+        rest = _say_held(number, is_all=seen.is_all_held)
         go = PageLink("See the limiter", "limiter", {"limiter": limiter})
         yield Wrong("blocked", fact, rest, longest.since, go, _quote(longest.by, longest.reason))
 
@@ -317,6 +315,32 @@ def _held_queues(seen: Overview) -> Iterator[Wrong]:
             go,
             _quote(decided.paused_by, decided.paused_reason),
         )
+
+
+def _paused_tasks(seen: Overview) -> Iterator[Wrong]:
+    is_all = seen.live["available"].count.kind == "exact"
+    for name, of_task in groupby(seen.paused, key=lambda one: one.task):
+        jobs = list(of_task)
+        number = sum(one.number for one in jobs)
+        if not number and is_all:
+            continue  # as a paused queue without due jobs, it blocks none
+        go = PageLink("See the task", "task", {"name": name})
+        yield Wrong(
+            "blocked",
+            f"Task {name} is paused until somebody resumes it.",
+            _say_held(number, is_all=is_all),
+            jobs[0].paused_at,
+            go,
+            _quote(jobs[0].paused_by, jobs[0].paused_reason),
+        )
+
+
+def _say_held(number: int, *, is_all: bool) -> str:
+    """How many due jobs wait for what somebody decided, when perhaps not all due jobs were examined."""
+    if not number:
+        return "None of the oldest due jobs waits for it; younger ones were not examined."
+    more = "" if is_all else " or more"
+    return f"{counted(number, 'due job', more=more)} {agree(number, 'waits', 'wait')}."
 
 
 def _quote(by: str | None, reason: str | None) -> str | None:

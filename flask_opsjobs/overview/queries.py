@@ -12,6 +12,7 @@ from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session
 
 from ..core import sql
+from ..core.db import TASKS_SCHEMA, has_schema
 from ..jobs import queries as job_queries
 from ..jobs.lifecycle import FINAL, STATES
 from ..jobs.rows import Count
@@ -44,6 +45,7 @@ _MOST_EVENTS = 500
 _GROUPS = 3
 _MOST_BUCKETS = 500
 _MOST_COOLING = 50
+_MOST_PAUSED = 50
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ class Overview:
     held: Sequence[Held]
     is_all_held: bool
     cooling: Sequence[CooldownSummary]
+    paused: Sequence[PausedJobs]
     abandoned: int
     workers: Sequence[WorkerRow]
     loops: Sequence[LoopRow]
@@ -156,6 +159,7 @@ def find_overview(
         held=held,
         is_all_held=is_all_held,
         cooling=list_cooldowns(session, now),
+        paused=list_paused_jobs(session),
         abandoned=count_abandoned(session),
         workers=workers,
         loops=list_loops(session, now, loops_off),
@@ -308,17 +312,47 @@ class CooldownSummary:
     partitions: int = 0
 
 
+@dataclass(frozen=True)
+class PausedJobs:
+    """A paused task, and how many of its jobs are due in one queue, the first of them since `since`.
+
+    `queue` is None when none of the oldest due jobs is of this task.
+    """
+
+    task: str
+    paused_at: datetime
+    paused_by: str
+    paused_reason: str
+    queue: str | None
+    number: int
+    since: datetime | None
+
+
+def list_paused_jobs(session: Session) -> Sequence[PausedJobs]:
+    """The due jobs of the first 50 paused tasks, by task and queue. Only the oldest due jobs are examined."""
+    connection = session.connection()
+    if not has_schema(connection, TASKS_SCHEMA):
+        return ()
+    params = {"most": _MOST_LIVE + 1, "tasks": _MOST_PAUSED}
+    return [
+        PausedJobs(*row)
+        for row in connection.exec_driver_sql(sql.load("sample_paused_jobs"), params)
+    ]
+
+
 def find_held(session: Session, now: datetime) -> tuple[Sequence[Held], bool]:
     """The due jobs that limiters hold back, and whether these are all: only the oldest jobs are examined."""
     params = {"most": _MOST_LIVE + 1, "buckets": _MOST_BUCKETS}
-    found_rows = session.connection().exec_driver_sql(sql.load("sample_limited_jobs"), params).all()
+    connection = session.connection()
+    statement = sql.load("sample_limited_jobs", tasks=has_schema(connection, TASKS_SCHEMA))
+    found_rows = connection.exec_driver_sql(statement, params).all()
     is_all = found_rows[0].examined <= _MOST_LIVE
     rows = [row for row in found_rows if row.limiter is not None]
     if not rows:
         return [], is_all
     keys = [(row.limiter, row.partition) for row in rows]
     found: dict[tuple[str, str, bool], Held] = {}
-    buckets = stored_buckets.list_buckets(session.connection(), keys)
+    buckets = stored_buckets.list_buckets(connection, keys)
     for row, seen in zip(rows, buckets, strict=True):
         # Jobs of an undeclared limiter are not dispatched.
         room = 0 if seen.shape is None else bucket.room(seen.shape, seen.level, now)

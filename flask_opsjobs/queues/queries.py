@@ -58,11 +58,6 @@ def list_queue_names(session: Session, most: int = _MOST_NAMES) -> list[str]:
     return list(rows.scalars())
 
 
-def is_paused(session: Session, name: str) -> bool:
-    """Whether the queue is paused or draining. Nothing of it is dispatched then."""
-    return bool(session.scalar(select(Queue.is_paused).where(Queue.name == name)))
-
-
 # Built once, as in jobs/queries.py.
 _DECISIONS = (
     select(

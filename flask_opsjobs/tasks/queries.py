@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from ..core import sql
+from ..core.db import TASKS_SCHEMA, has_schema
 from ..failures.queries import floor
 from ..jobs.models import Job
 from ..jobs.search.filter import JobFilter
@@ -161,13 +162,28 @@ def find_begin(session: Session, task: str | None = None) -> datetime | None:
     return session.scalars(hours.order_by(TaskHour.hour).limit(1)).first()
 
 
-def list_paused(session: Session, task: str | None = None) -> Sequence[PausedTask]:
-    """The paused tasks, or this one if it is paused, the last paused first; at most `MOST_PAUSED`."""
-    columns = [getattr(TaskPause, name) for name in PausedTask.__annotations__]
-    chosen = select(*columns).order_by(TaskPause.paused_at.desc(), TaskPause.task)
-    if task is not None:
-        chosen = chosen.where(TaskPause.task == task)
-    return [PausedTask(*row) for row in session.execute(chosen.limit(MOST_PAUSED))]
+def list_paused(session: Session, *, before: datetime | None = None) -> Sequence[PausedTask]:
+    """The paused tasks, the last paused first, at most `MOST_PAUSED`; or those paused `before` a moment."""
+    newest = _select_paused().order_by(TaskPause.paused_at.desc(), TaskPause.task)
+    if before is not None:
+        newest = newest.where(TaskPause.paused_at < before)
+    return _list_paused(session, newest.limit(MOST_PAUSED))
+
+
+def find_pauses(session: Session, tasks: Collection[str]) -> Mapping[str, PausedTask]:
+    """Those of these tasks that are paused, by name."""
+    mine = _select_paused().where(TaskPause.task.in_(tasks))
+    return {pause.task: pause for pause in _list_paused(session, mine)}
+
+
+def _select_paused() -> Select[Any]:
+    return select(*(getattr(TaskPause, name) for name in PausedTask.__annotations__))
+
+
+def _list_paused(session: Session, chosen: Select[Any]) -> Sequence[PausedTask]:
+    if not has_schema(session.connection(), TASKS_SCHEMA):
+        return ()
+    return [PausedTask(*row) for row in session.execute(chosen)]
 
 
 def count_live(session: Session, task: str) -> int:

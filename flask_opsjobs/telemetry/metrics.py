@@ -52,9 +52,12 @@ METRICS = (
         "opsjobs_oldest_due_seconds",
         "gauge",
         ("queue",),
-        "How long the first due job has waited; 0 when none is due.",
+        "How long the first due job has waited; 0 when none is due. Paused tasks do not count.",
     ),
     Metric("opsjobs_queue_paused", "gauge", ("queue",), "1 when the queue is paused or draining."),
+    Metric(
+        "opsjobs_task_paused", "gauge", ("task",), "1 for a paused task; others have no series."
+    ),
     Metric(
         "opsjobs_queue_listeners", "gauge", ("queue",), "Live workers that listen to the queue."
     ),

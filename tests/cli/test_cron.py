@@ -11,6 +11,7 @@ from click.testing import Result
 from flask import Flask
 
 from flask_opsjobs import OpsJobs
+from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.cron import transitions
 from flask_opsjobs.cron.declaration import make_entry
@@ -51,13 +52,16 @@ def test_without_a_schema_the_list_says_what_to_run(call: Any, bench: Bench, hos
     assert "flask db upgrade" in said.output
 
 
-def test_the_list_has_schedule_policies_and_results(call: Any, hourly: None) -> None:
+def test_the_list_has_schedule_policies_and_results(call: Any, hourly: None, bench: Bench) -> None:
     said = call("list")
     assert said.exit_code == 0
     assert said.output.startswith(
         "note  active  '0 * * * *' UTC  note  overlap allow, catch-up 3  "
     )
     assert "late" in said.output
+    why: dict[str, Any] = {"actor": "anna", "reason": "it is wrong"}
+    Operator(bench.host).run("task.pause", ["task/note"], authorize=False, **why)
+    assert "UTC  note (paused)  overlap" in call("list").output
 
 
 def test_of_very_many_the_first_are_listed_and_that_is_said(

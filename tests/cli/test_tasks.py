@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from click.testing import Result
 from flask import Flask
 from sqlalchemy.orm import Session
 
+from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.lifeline.loop_runs import Note, note_pass
@@ -47,6 +49,12 @@ def test_it_prints_the_numbers_of_each_task(
     assert (task["task"], task["enqueued"], task["finished"], task["failed"]) == ("note", 4, 1, 3)
     assert (task["before"], task["is_worse"]) == (None, True)
     assert task["median_run"] >= 0
+    assert task["paused_by"] is None
+    why: dict[str, Any] = {"actor": "anna", "reason": "the letters are wrong"}
+    Operator(bench.host).run("task.pause", ["task/note"], authorize=False, **why)
+    assert "    paused by anna at " in _run(app).output.splitlines()[1]
+    (task,) = json.loads(_run(app, "--json").output)["tasks"]
+    assert (task["paused_by"], task["paused_reason"]) == ("anna", "the letters are wrong")
 
 
 def test_it_prints_what_the_guide_shows(app: Flask, bench: Bench) -> None:

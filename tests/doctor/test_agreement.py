@@ -154,6 +154,11 @@ def _pause(scene: Scene) -> None:
     Operator(scene.bench.host).pause("default", **WHY)
 
 
+def _pause_task(scene: Scene) -> None:
+    scene.get("record_job")()
+    Operator(scene.bench.host).pause_task("note", **WHY)
+
+
 def _drain(scene: Scene) -> None:
     scene.get("record_job")()
     Operator(scene.bench.host).drain("default", **WHY)
@@ -219,6 +224,9 @@ LINES = {
     ),
     "a paused queue": Line(
         "_held_queues", _pause, _empty, "Queue default is paused with 1 due job.", "jobs.paused"
+    ),
+    "a paused task": Line(
+        "_paused_tasks", _pause_task, _empty, "Task note is paused until somebody resumes it."
     ),
     "a draining queue": Line(
         "_held_queues", _drain, _empty, "Queue default is draining with 1 due job.", "jobs.paused"

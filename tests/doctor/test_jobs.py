@@ -130,6 +130,30 @@ def test_a_queue_that_is_paused_for_over_a_day(
     assert (found.state, found.run) == ("warning", "flask opsjobs queue resume mail")
 
 
+@shows("jobs.paused")
+def test_a_task_that_is_paused_for_over_a_day(
+    bench: Bench, record_job: RecordJob, ask: Ask
+) -> None:
+    """Beside a queue of which the same is true."""
+    record_job(queue="mail")
+    operator, now = Operator(bench.host), read_clock(bench.connection)
+
+    def pause(kind: str, name: str, hours: int) -> None:
+        at = now - timedelta(hours=hours)
+        operator.run(f"{kind}.pause", [f"{kind}/{name}"], now=at, **WHY)
+
+    pause("task", "note", 23)
+    assert ask("jobs.paused").state == "ok"
+    operator.run("task.resume", ["task/note"], **WHY)
+    pause("task", "note", 25)
+    found = ask("jobs.paused")
+    assert (found.state, found.run) == ("warning", "flask opsjobs task resume note")
+    pause("queue", "mail", 25)
+    assert ask("jobs.paused").sentence == (
+        "1 queue paused for over a day: mail. 1 task paused for over a day: note."
+    )
+
+
 @shows("jobs.unrecordable")
 def test_an_outcome_that_could_not_be_written(
     bench: Bench, record_job: RecordJob, ask: Ask

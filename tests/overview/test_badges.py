@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from flask_opsjobs.host import Host
 from flask_opsjobs.overview.badges import Badge, find_badges
 from flask_opsjobs.queues.models import Queue
-from tests.web.rows import ago, make_job, make_run, make_worker, paused
+from tests.web.rows import ago, make_job, make_pause, make_run, make_worker, paused
 
 
 @pytest.fixture
@@ -61,6 +61,16 @@ def test_paused_and_unserved_queues_share_a_badge(session: Session) -> None:
     make_job(session, queue="reports")
     words = "queues: 1 without a worker, 1 paused with due jobs"
     assert _badges(session) == {"queues": Badge(2, "blocked", words)}
+
+
+def test_paused_tasks_count_also_without_a_job(session: Session) -> None:
+    """Slots of their cron entries are skipped."""
+    session.add(make_pause("send"))
+    session.flush()
+    assert _badges(session) == {"tasks": Badge(1, "blocked", "task paused")}
+    session.add(make_pause("report"))
+    session.flush()
+    assert _badges(session) == {"tasks": Badge(2, "blocked", "tasks paused")}
 
 
 def test_missing_workers_count_for_a_day(session: Session) -> None:

@@ -64,6 +64,9 @@ def end(bench: Bench, record_job: RecordJob, kind: str, **options: Any) -> int:
     return job_id
 
 
+_PAUSE_NOTE = "INSERT INTO opsjobs.task_pauses VALUES ('note', now(), 'anna', 'it is wrong')"
+
+
 @pytest.mark.lane
 def test_an_exposition_has_every_metric_with_its_labels(
     bench: Bench,
@@ -74,6 +77,7 @@ def test_an_exposition_has_every_metric_with_its_labels(
 ) -> None:
     opsjobs.operator.pause("default", actor="ops-demo", reason="the bank is away")
     opsjobs.operator.resume("default", actor="ops-demo", reason="the bank is back")
+    bench.connection.execute(_PAUSE_NOTE)
     bench.connection.execute(
         "INSERT INTO opsjobs.limiters (name, rate, per_seconds, burst, when_full, declared_at, declared_by)"
         " VALUES ('api', 10, 1, 10, 'hold', now(), 'a test')"
@@ -97,6 +101,18 @@ def test_an_exposition_has_every_metric_with_its_labels(
             case _:
                 assert found.pop(metric.name) == {names}
     assert found == {}
+
+
+def test_a_paused_task_is_named_and_its_due_jobs_are_not_the_oldest(
+    bench: Bench, record_job: RecordJob, scrape: Callable[[], Samples]
+) -> None:
+    record_job()
+    bench.connection.execute("UPDATE opsjobs.jobs SET due_at = now() - interval '90 s'")
+    assert value(scrape(), "opsjobs_oldest_due_seconds", queue="default") >= 90
+    bench.connection.execute(_PAUSE_NOTE)
+    found = scrape()
+    assert values(found, "opsjobs_task_paused", "task") == {"note": 1}
+    assert value(found, "opsjobs_oldest_due_seconds", queue="default") == 0
 
 
 def test_jobs_are_counted_by_state_and_by_the_status_of_rq(

@@ -88,6 +88,13 @@ def ago(**duration: float) -> datetime:
     return datetime.now(UTC) - timedelta(**duration)
 
 
+_PAUSE = {
+    "paused_at": ago(hours=1),
+    "paused_by": "anna",
+    "paused_reason": "the vendor is away",
+}
+
+
 def clock(moment: datetime | None) -> str:
     """The time of day as pages show it: with the day, when that is not today."""
     assert moment is not None
@@ -98,12 +105,12 @@ def clock(moment: datetime | None) -> str:
 
 def paused() -> dict[str, Any]:
     """The columns of a queue that somebody paused."""
-    return {
-        "is_paused": True,
-        "paused_at": ago(hours=1),
-        "paused_by": "anna",
-        "paused_reason": "the vendor is away",
-    }
+    return {"is_paused": True, **_PAUSE}
+
+
+def make_pause(task: str) -> TaskPause:
+    """The row of a task that somebody paused."""
+    return TaskPause(task=task, **_PAUSE)
 
 
 def make_job(session: Session, state: str = "available", **values: Any) -> Job:
@@ -680,7 +687,6 @@ def make_one_of_each(session: Session) -> dict[str, Job]:
     failed.batch_id = make_batch(session, "failed").id
     died = {"dispatch_no": 1, "attempt": 1, "cause_of_death": "signal 9"}
     progress = {"progress_done": 3, "progress_total": 9, "progress_note": "on it"}
-    who_paused = {name: value for name, value in paused().items() if name != "is_paused"}
     minute = ago(minutes=5).replace(second=0, microsecond=0)
     # At once, since a statement for each row costs more than the row.
     session.add_all(
@@ -695,7 +701,7 @@ def make_one_of_each(session: Session) -> dict[str, Job]:
             _integrity_check(),
             _limiter(),
             Queue(name="paused one", created_at=ago(days=1), **paused()),
-            TaskPause(task="paused task", **who_paused),
+            make_pause("paused task"),
             Depth(minute=minute, queue="default", due=3),
         ]
     )

@@ -191,6 +191,20 @@ def test_a_pause_hides_no_slots_that_were_missed_before_it(
         assert re.search(r"nightly missed \d slots?", missed)
 
 
+def test_an_entry_of_a_paused_task_says_so(get: Get, entry: Runner, host: Host) -> None:
+    look(entry)
+    Operator(host).run("task.pause", ["task/sync"], **WHY)
+    for path in ("/cron", "/cron/nightly"):
+        page = soup(get(path).text)
+        said = " ".join(page.select_one(".say").text.split())
+        assert said.startswith("nightly does not run: its task sync is paused since")
+        assert f"by {WHY['actor']}: “{WHY['reason']}”" in said
+        assert "will be recorded as paused" in said
+        assert page.select_one(".say a[href='/ops/jobs/tasks/sync']")
+        assert "task paused" in [chip.text.strip() for chip in page.select(".chip, .is")]
+    assert "will be paused" in soup(get("/cron/nightly").text).select_one("ol.slots").text
+
+
 def test_what_newer_slots_hide_is_not_denied(
     get: Get, host: Host, opsjobs: OpsJobs, entry: Runner
 ) -> None:

@@ -39,6 +39,7 @@ from tests.web.rows import (
     make_incident,
     make_job,
     make_output,
+    make_pause,
     make_worker,
     paused,
 )
@@ -153,6 +154,14 @@ def test_a_paused_queue_and_a_wish_to_cancel_are_said(get: Get, session: Session
     assert "Its queue is paused" in words
     assert f"{clock(job.cancel_requested_at)} UTC: it is wrong." in words
     assert f"It fails if it has not started by its deadline, {clock(job.deadline_at)} UTC." in words
+
+
+def test_a_paused_task_is_said(get: Get, session: Session) -> None:
+    session.add(make_pause("send"))
+    due, later = make_job(session, task="send"), make_job(session, "scheduled", task="send")
+    session.commit()
+    assert "Its task is paused, so it is not dispatched." in _words(get, due)
+    assert "Its task is paused" not in _words(get, later)
 
 
 def test_who_has_taken_a_job_is_said(get: Get, session: Session) -> None:

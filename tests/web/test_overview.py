@@ -36,6 +36,7 @@ from tests.web.rows import (
     make_limited,
     make_limiter,
     make_loops,
+    make_pause,
     make_worker,
     paused,
 )
@@ -303,6 +304,23 @@ def test_a_paused_queue_matters_when_it_has_due_jobs(session: Session, get: Get)
     assert _said(get)[1].startswith("Queue reports is paused with 1 due job.")
 
 
+def test_a_paused_task_matters_when_it_has_due_jobs(session: Session, get: Get) -> None:
+    _well(session)
+    session.add(make_pause("send"))
+    make_job(session, "scheduled", task="send")
+    session.commit()
+    assert _said(get)[0] == "healthy"
+    for queue in ("mail", "default"):
+        make_worker(session, queues=[queue])
+        make_job(session, task="send", queue=queue)
+    session.commit()
+    how, said = _said(get)
+    assert (how, said.partition(" See")[0].partition(" since")[0]) == (
+        "blocked",
+        "Task send is paused until somebody resumes it. anna: “the vendor is away”. 2 due jobs wait.",
+    )
+
+
 def test_a_loop_whose_pass_failed_is_part_of_the_machinery(session: Session, get: Get) -> None:
     _well(session)
     make_loops(session, last_at=ago(), error="OperationalError: no route")
@@ -442,6 +460,24 @@ def test_jobs_of_paused_and_unserved_queues_are_blocked(session: Session, get: G
         "crm 2 · paused",
     ]
     # What is blocked is not also called runnable.
+    assert _words(cards["Runnable"].select_one(".count")) == "1"
+
+
+def test_jobs_of_paused_tasks_are_blocked_once(session: Session, get: Get) -> None:
+    """Also where a limiter would hold them too. Other jobs of their queues are free."""
+    _well(session)
+    make_worker(session, queues=["mail"])
+    session.add(make_pause("send"))
+    for values in ({"queue": "mail"}, {"limiter": "gone", "partition": "", "weight": 1}):
+        make_job(session, task="send", **values)
+    make_job(session, task="report", queue="mail")
+    session.commit()
+    cards = _cards(get)
+    diagnosis = _words(cards["Blocked"].select_one(".diag"))
+    assert diagnosis == "2 jobs wait: the task send is paused: anna: the vendor is away."
+    (line,) = cards["Blocked"].select(".ex li")
+    assert line.a["href"] == "/ops/jobs/tasks/send"
+    assert _words(line).startswith("send 2 · paused")
     assert _words(cards["Runnable"].select_one(".count")) == "1"
 
 

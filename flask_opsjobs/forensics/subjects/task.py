@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from ...core.db import TASKS_SCHEMA
 from ...core.history import Event
 from ...core.words import agree, counted, moment
 from ...failures.queries import (
@@ -23,7 +22,7 @@ from ...jobs.lifecycle import DEATHS, UNSUCCESSFUL
 from ...jobs.queries import find_oldest_of_task, page_of_jobs
 from ...jobs.rows import JobRow
 from ...jobs.search.filter import JobFilter
-from ...tasks.queries import list_paused
+from ...tasks.queries import find_pauses
 from ..bundle import (
     Column,
     EvidenceTable,
@@ -85,12 +84,10 @@ def _list_unsuccessful(inquiry: Inquiry, since: datetime) -> Sequence[JobRow]:
 
 def _say_pause(inquiry: Inquiry) -> str:
     """Who paused it, when and why, as a first sentence; empty when it is open."""
-    if not inquiry.host.has_schema(TASKS_SCHEMA):
+    pause = find_pauses(inquiry.session, [inquiry.key]).get(inquiry.key)
+    if pause is None:
         return ""
-    return "".join(
-        f"{pause.paused_by} paused it at {moment(pause.paused_at)}: “{pause.paused_reason}” "
-        for pause in list_paused(inquiry.session, inquiry.key)
-    )
+    return f"{pause.paused_by} paused it at {moment(pause.paused_at)}: “{pause.paused_reason}” "
 
 
 def _diagnose(ends: EndsByQuarter, failures: Sequence[FailureRow], *, is_declared: bool) -> str:

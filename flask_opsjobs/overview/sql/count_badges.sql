@@ -1,8 +1,8 @@
 -- Counts what needs an operator: failed jobs without a decision (among the last %(most)s that failed), paused
--- queues with due jobs, queues with due jobs and no worker, workers that went missing within a day, cron
--- slots of outages that ended within a day, limiters in cooldown, or with a partition in cooldown, and runs
--- that need a person, each by its gravest reason, at most %(most_runs)s of each kind. Queues are found by
--- loose index scans, one probe each, at most %(most_lanes)s. Locks nothing.
+-- queues with due jobs, paused tasks, queues with due jobs and no worker, workers that went missing within a
+-- day, cron slots of outages that ended within a day, limiters in cooldown, or with a partition in cooldown,
+-- and runs that need a person, each by its gravest reason, at most %(most_runs)s of each kind. Queues are
+-- found by loose index scans, one probe each, at most %(most_lanes)s. Locks nothing.
 -- Rows: both.
 -- Run by overview/badges.py. Indexes: jobs_to_retain, jobs_due, jobs_queued, workers_alive,
 -- cron_slots_missed, limiters_pkey, buckets_cooling, workflows_with_trouble, workflows_to_retain,
@@ -38,6 +38,7 @@ SELECT
         ORDER BY state, ended_at DESC LIMIT %(most)s
     ) AS failed WHERE ended_by <> 'discarded') AS failed,
     (SELECT count(*) FROM judged WHERE is_paused) AS paused,
+    {tasks: (SELECT count(*) FROM opsjobs.task_pauses) AS paused_tasks,}
     (SELECT count(*) FROM judged
      WHERE NOT is_paused AND NOT is_listened AND queue <> 'opsjobs') AS unserved,
     (SELECT count(*) FROM (

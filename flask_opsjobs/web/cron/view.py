@@ -27,6 +27,7 @@ from ...cron.lifecycle import CATCH_UPS, MEANINGS, OVERLAPS, RESULTS
 from ...cron.queries import CronEntryRow, MissedSlots, SlotRow
 from ...jobs.record.options import fault_of_name
 from ...lifeline.loop_runs import LoopRow, find_loop
+from ...tasks.queries import PausedTask, find_pauses
 from ..actions import view as actions
 from ..app import access, order, pages, problems
 from ..app.host import host, reading
@@ -38,13 +39,24 @@ _TEN = 10
 
 @dataclass(frozen=True)
 class EntryView:
-    """An entry as the pages show it. `slots` are newest first; `cron_loop` is None when none ever ran."""
+    """An entry as the pages show it. `slots` are newest first; `cron_loop` is None when none ever ran.
+
+    `pause` is that of its task, if it is paused.
+    """
 
     entry: CronEntryRow
     slots: Sequence[SlotRow]
     missed: MissedSlots | None
     now: datetime
     cron_loop: LoopRow | None
+    pause: PausedTask | None
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the next slots will be recorded as paused."""
+        return self.entry.state == "paused" or (
+            self.entry.state == "active" and self.pause is not None
+        )
 
     @property
     def actions(self) -> Sequence[Action[Any]]:
@@ -76,8 +88,8 @@ class EntryView:
     @property
     def is_told(self) -> bool:
         """Whether the top of the page has a sentence about it."""
-        is_paused = self.entry.state == "paused"
-        return self.is_placeless or is_paused or self.missed is not None or self.overdue is not None
+        is_behind = self.missed is not None or self.overdue is not None
+        return self.is_placeless or self.is_paused or is_behind
 
     @property
     def overdue(self) -> datetime | None:
@@ -253,8 +265,16 @@ def _all() -> tuple[Markup, datetime, Mapping[str, str]]:
         strips = queries.list_strips(read.session, [entry.name for entry in entries])
         missed = queries.list_missed_lately(read.session, read.now)
         cron_loop = find_loop(read.session, read.now, "cron")
+        pauses = find_pauses(read.session, {entry.task for entry in entries})
         rows = [
-            EntryView(entry, strips[entry.name], missed.get(entry.name), read.now, cron_loop)
+            EntryView(
+                entry,
+                strips[entry.name],
+                missed.get(entry.name),
+                read.now,
+                cron_loop,
+                pauses.get(entry.task),
+            )
             for entry in entries
         ]
     made = pages.part(
@@ -275,7 +295,8 @@ def _one(read: Reading, name: str) -> Markup:
     slots = queries.list_slots(read.session, name, read.now)
     missed = queries.list_missed_lately(read.session, read.now).get(name)
     cron_loop = find_loop(read.session, read.now, "cron")
-    row = EntryView(entry, slots[: queries.STRIP_ROWS], missed, read.now, cron_loop)
+    pause = find_pauses(read.session, [entry.task]).get(entry.task)
+    row = EntryView(entry, slots[: queries.STRIP_ROWS], missed, read.now, cron_loop, pause)
     zone = row.zone_info or ZoneInfo("UTC")
     events = fault = None
     if access.may("audit.view"):

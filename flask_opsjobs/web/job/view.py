@@ -36,7 +36,6 @@ from ...jobs.search import terms
 from ...lifeline.queries import list_incidents_about
 from ...limits.actions import make_target, split_target
 from ...operations.queries import list_receipts_of_job
-from ...queues.queries import is_paused
 from ...tasks.outlier_queries import find_long
 from ...workers.queries import WorkerRow, find_worker
 from ...workflows.queries import find_run_of_callback, find_step_of
@@ -160,13 +159,21 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         why=why,
         reasons=_show_reasons(why, job, names_partition=names_partition),
         names_partition=names_partition,
-        is_paused=is_paused(read.session, job.queue),
+        held_by=[_PAUSES[each.code] for each in why.reasons if each.code in _PAUSES] if why else (),
         is_final=job.state in FINAL,
         meaning=MEANINGS[job.state],
         ended_by=ENDED_BY.get(job.ended_by or ""),
         is_declared=declared is not None,
         redacted=declared.redact if declared else (),
     )
+
+
+# How the page's first sentence says that somebody holds its job back.
+_PAUSES = {
+    "queue_paused": "queue is paused",
+    "queue_draining": "queue is draining",
+    "task_paused": "task is paused",
+}
 
 
 def _find_rq_url(job: JobInFull, rq: AdoptedRow | None) -> str | None:

@@ -190,6 +190,7 @@ _NOTES = {
     "worker": "no worker, oldest due",
     "paused": "paused",
     "draining": "draining",
+    "task": "paused",
     "cooldown": "cools down",
     "limit": "limit reached, oldest due",
 }
@@ -205,6 +206,7 @@ def _verb(block: Block) -> str:
         "worker": f"{verb}: `{block.name}` has no live worker",
         "paused": f"{verb}: `{block.name}` is paused",
         "draining": f"{verb}: `{block.name}` is draining",
+        "task": f"{verb}: the task `{block.name}` is paused",
         "cooldown": f"{verb} for the limiter `{block.name}`, which cools down{until}",
         "limit": f"{verb} for the limiter `{block.name}`, which is full",
     }[block.kind]
@@ -220,6 +222,8 @@ def _quote(block: Block) -> str | None:
 def _link(block: Block, text: str) -> PageLink:
     if block.kind in ("cooldown", "limit"):
         return PageLink(text, "limiter", {"limiter": block.name})
+    if block.kind == "task":
+        return PageLink(text, "task", {"name": block.name})
     if block.kind in ("redis", "suspended"):
         return PageLink("Redis" if text == block.name else text, "queues", {})
     return PageLink(text, "queue", {"name": block.name})

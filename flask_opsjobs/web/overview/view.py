@@ -27,6 +27,7 @@ _RESOLVED = timedelta(days=1)
 _BELOW = {
     "jobs": ("job",),
     "queues": ("queue",),
+    "tasks": ("task",),
     "workflows": ("workflow",),
     "cron": ("cron_entry",),
     "limiters": ("limiter",),

@@ -26,7 +26,15 @@ from ...lifeline.loop_runs import find_loop
 from ...overview.failure_queries import HOURS, list_hours_of_failures
 from ...tasks.change import say_kb, say_share
 from ...tasks.outlier_queries import count_long
-from ...tasks.queries import DAY, HOUR, TaskStep, count_live, list_paused, list_task_hours
+from ...tasks.queries import (
+    DAY,
+    HOUR,
+    TaskStep,
+    count_live,
+    find_pauses,
+    list_paused,
+    list_task_hours,
+)
 from ...tasks.ranking import AGAINST, KEYS, Hours, TaskRow, find_row, rank_tasks
 from ..app import access, order, pages, problems
 from ..app.charts import seconds
@@ -103,12 +111,14 @@ def _all(asked: order.ListOrder, place: PlaceInList) -> tuple[Markup, datetime]:
         names = [row.task for row in shown.rows]
         trends = list_task_hours(read.session, names, hours.start, hours.end) if names else {}
         counter = find_loop(read.session, read.now, _COUNTER)
-        paused = list_paused(read.session) if is_there else ()
+        paused = list_paused(read.session)
+        pauses = find_pauses(read.session, names)
     return pages.part(
         "tasks/_live.html",
         read.now,
         shown=shown,
         paused=paused,
+        pauses=pauses,
         worse=[row for row in rows if row.change.is_worse],
         number=len(rows),
         order=asked,
@@ -177,9 +187,9 @@ def _one(read: Reading, task: str, window: str) -> Markup:
     hours = Hours.until(read.now, DAY, "yesterday")
     row = find_row(session, task, hours) if is_there else None
     live = count_live(session, task)
-    paused = list_paused(session, task) if is_there else ()
+    pause = find_pauses(session, [task]).get(task)
     is_known = (
-        declared or live or paused or (row and (row.now.enqueued or row.now.ended or row.before))
+        declared or live or pause or (row and (row.now.enqueued or row.now.ended or row.before))
     )
     if not is_known:
         raise problems.no_such_task(task)
@@ -200,8 +210,8 @@ def _one(read: Reading, task: str, window: str) -> Markup:
         "task/_live.html",
         read.now,
         task=task,
-        paused=paused,
-        actions=actions_of("task", "paused" if paused else "open") if is_there else (),
+        pause=pause,
+        actions=actions_of("task", "paused" if pause else "open") if is_there else (),
         events=events,
         chain_fault=fault,
         row=row,
