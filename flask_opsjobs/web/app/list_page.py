@@ -47,7 +47,7 @@ class ListPage(Generic[Row]):
     first_url: str | None
 
 
-def read_place() -> PlaceInList:
+def read_list_place() -> PlaceInList:
     """Read `find` and `after`. Raises `Problem` for a text that is too long, and for what is no number."""
     text = request.args.get("find", "").strip()
     if len(text) > _LONGEST_SEARCH or "\0" in text:
@@ -58,7 +58,7 @@ def read_place() -> PlaceInList:
     return PlaceInList(text, int(after))
 
 
-def cut(
+def cut_list(
     rows: Sequence[Row],
     name: Callable[[Row], str],
     place: PlaceInList,

@@ -23,7 +23,7 @@ from ...queues.queries import QueueRow, Rate, Rates, find_rates, list_decisions
 from ...workers.queries import WorkerRow, list_workers
 from ..app import access, order, pages, problems
 from ..app.host import host, reading
-from ..app.list_page import cut, read_place
+from ..app.list_page import cut_list, read_list_place
 
 # So many rows a page, and so many of the queues that start no jobs above them.
 _ROWS = 100
@@ -124,7 +124,7 @@ def queue_live(name: str) -> Response:
 
 
 def _all() -> tuple[Markup, datetime, Mapping[str, str]]:
-    place = read_place()
+    place = read_list_place()
     asked = order.read_order(KEYS, place.search)
     with reading() as read:
         rows, rates = _rows(read)
@@ -134,7 +134,7 @@ def _all() -> tuple[Markup, datetime, Mapping[str, str]]:
         "queues/_live.html",
         read.now,
         rows=rows,
-        shown=cut(ordered, attrgetter("name"), place, _ROWS, asked.all_query),
+        shown=cut_list(ordered, attrgetter("name"), place, _ROWS, asked.all_query),
         stopped=stopped[:_MOST_STOPPED],
         more_stopped=len(stopped[_MOST_STOPPED:]),
         order=asked,

@@ -40,7 +40,7 @@ from ..app import access, order, pages, problems
 from ..app.charts import seconds
 from ..app.deaths import say_death, say_memory
 from ..app.host import host, reading
-from ..app.list_page import PlaceInList, cut, read_place
+from ..app.list_page import PlaceInList, cut_list, read_list_place
 from ..overview.trend_svg import draw_trend
 from .steps import WINDOWS, draw_window, read_window
 
@@ -85,7 +85,7 @@ def task_live(name: str) -> Response:
 
 def _read_query() -> tuple[order.ListOrder, PlaceInList]:
     """The order, with what is compared and a part of the names; and the page."""
-    place = read_place()
+    place = read_list_place()
     query = dict(place.search)
     if against := request.args.get("against"):
         if against not in AGAINST:
@@ -106,7 +106,7 @@ def _all(asked: order.ListOrder, place: PlaceInList) -> tuple[Markup, datetime]:
         hours = Hours.until(read.now, DAY, against)
         is_there = host().has_schema(TASKS_SCHEMA)
         rows = _rank(read.session, hours, asked) if is_there else ()
-        shown = cut(rows, attrgetter("task"), place, _ROWS, query)
+        shown = cut_list(rows, attrgetter("task"), place, _ROWS, query)
         marks = _marks(read.session, hours.start) if shown.rows else ()
         names = [row.task for row in shown.rows]
         trends = list_task_hours(read.session, names, hours.start, hours.end) if names else {}
