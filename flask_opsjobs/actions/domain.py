@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from ..core import words
 from ..core.db import LARGEST_ID, Connection
 from ..core.redis_facts import DeliveryPlace, QueueInRedis
 from ..host import Host
+from ..jobs.record import json_storage
 from ..jobs.record.options import LAST_YEAR
 from .effects import Effect
 from .shapes import Change, Item, Skip
@@ -40,6 +42,14 @@ class ChangedMeanwhile(Exception):
 
 class NothingWritten(Exception):
     """A planned change could not be written, and a second try would fail too; the text says why."""
+
+
+class BadParams(ValueError):
+    """Parameters that no target can have. `faults` are pairs: the parameter, and a sentence about it."""
+
+    def __init__(self, faults: Sequence[tuple[str, str]]) -> None:
+        self.faults = faults
+        super().__init__("; ".join(sentence for _, sentence in faults))
 
 
 def _no_params(request: Request) -> dict[str, Any]:
@@ -276,3 +286,29 @@ def read_whole(value: Any, most: int, sentence: str) -> int:
         allowed = sentence.format(f"a whole number from 1 to {most:,}")
         raise ValueError(f"{allowed}; got {words.show_value(value)}")
     return number
+
+
+def read_as_json(what: str, value: Any, most: int, setting: str) -> str:
+    """The value as JSON text. Forms and commands send text; Python code may send any value."""
+    if value in (None, ""):
+        return "null"
+    try:
+        plain = _parse_json(value) if isinstance(value, str) else value
+        raw = json_storage.dump(plain)
+        json_storage.check_readable(raw)
+        json_storage.check_keys(plain)
+    except ValueError as why:
+        raise ValueError(f'{what} is JSON such as {{"amount": 990}} or "a text": {why}') from None
+    if len(raw) > most:
+        raise ValueError(f"{what} is {len(raw)} bytes as JSON, more than {setting} = {most}")
+    return raw.decode()
+
+
+def _parse_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except (RecursionError, ValueError):
+        why = "is nested too deep, or has a number that cannot be read back"
+        raise ValueError(why) from None

@@ -252,6 +252,28 @@ class Operator:
         """
         return self._run_or_raise("job.reschedule", jobs, why, {"due_at": due_at})
 
+    def edit_job(
+        self,
+        jobs: int | Iterable[int],
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        args: Mapping[str, Any] | None = None,
+        **why: Unpack[Why],
+    ) -> Receipt:
+        """Change the queue, the priority or arguments of waiting jobs; what is None stays as it is.
+
+        `args` has only the arguments that change, of one job. They are checked as an enqueue checks them.
+
+        >>> job = send_invoice.options(delay=60).enqueue(9001)
+        >>> db.session.commit()
+        >>> receipt = operator.edit_job(job.id, priority=1, args={"invoice_id": 9002}, **why)
+        >>> [(change.what, change.before, change.after) for change in receipt.done[0].changes]
+        [('priority', '5', '1'), ('args', '{"invoice_id": 9001}', '{"invoice_id": 9002}')]
+        """
+        params = {"queue": queue, "priority": priority, "args": args}
+        return self._run_or_raise("job.edit", jobs, why, params)
+
     def run_again(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
         """Enqueue a new job with the same call for each of these final jobs.
 

@@ -11,11 +11,16 @@ from ..actions.domain import Action
 from ..actions.registry import actions_of
 from . import _operate, number_of
 
-job = AppGroup("job", help="Retry, cancel, discard, reschedule, run again or delete jobs.")
+job = AppGroup("job", help="Retry, cancel, discard, reschedule, edit, run again or delete jobs.")
+
+_HELPS = {"args": "A JSON object of the arguments that change, of one job."}
 
 
 def _add(action: Action[Any]) -> None:
-    """Add the command of an action. Each of its parameters is an option, `due_at` is `--due-at`."""
+    """Add the command of an action. Each of its parameters is an option, `due_at` is `--due-at`.
+
+    Those of an edit may be left out: what they name stays as it is.
+    """
 
     @click.argument("ids", nargs=-1, required=True, type=number_of("job"))
     @_operate.options
@@ -24,7 +29,9 @@ def _add(action: Action[Any]) -> None:
         _operate.run_action(action.name, [f"job/{id}" for id in ids], params=params, **options)
 
     for param in action.params:
-        run = click.option(f"--{param.replace('_', '-')}", required=True)(run)
+        is_required = action.short_name != "edit"
+        option = f"--{param.replace('_', '-')}"
+        run = click.option(option, required=is_required, help=_HELPS.get(param))(run)
     job.command(
         action.short_name.replace("_", "-"),
         short_help=f"{action.title} jobs.",

@@ -14,6 +14,7 @@ import psycopg
 from .. import endings
 from ..actions.domain import (
     Action,
+    BadParams,
     ChangedMeanwhile,
     NothingWritten,
     Request,
@@ -34,7 +35,7 @@ from ..jobs.record.enqueue import find_same_call, say_call_fault, say_same_call
 from . import queries, transitions
 from .code_sync import wanted_of
 from .decide_slots import SlotDecider, SlotReport
-from .declaration import BadEntry, EntryDeclaration, Faults, list_faults, make_entry
+from .declaration import BadEntry, EntryDeclaration, list_faults, make_entry
 from .lifecycle import ABSENT, sources_of
 from .queries import CronEntryRow
 
@@ -351,14 +352,6 @@ def _run(writing: _Writing, row: CronForDecision, slots: Sequence[datetime]) -> 
 
 
 # --- create, edit and delete
-
-
-class BadParams(ValueError):
-    """Parameters that no entry can have. `faults` are pairs: the parameter, and a sentence about it."""
-
-    def __init__(self, faults: Faults) -> None:
-        self.faults = faults
-        super().__init__("; ".join(sentence for _, sentence in faults))
 
 
 def read_entry(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from ..workflows import transitions as workflow_transitions
 from ..workflows.lifecycle import OPEN
 from . import transitions as job_transitions
 from .adopted import actions as adopted_actions
+from .edit import actions as edit_actions
 from .lifecycle import ASKED_OF_RQ, ENDED_BY, sources_of
 from .record import unique_locks
 from .record.options import LAST_YEAR
@@ -114,9 +115,12 @@ def _find_step_problem(job: JobForDecision, action: str) -> str | None:
         return "it is no step of a workflow" if action == "skip" else None
     state = job.workflow_state or ""
     of = f"it is step {job.step} of workflow {job.workflow_id}"
-    if action == "run_again":
+    if action in ("run_again", "edit"):
         is_call = job.step_kind in ("job", "member")
-        return None if is_call else f"{of}, a {job.step_kind}, which calls no function of yours"
+        if not is_call:
+            return f"{of}, a {job.step_kind}, which calls no function of yours"
+        if action == "run_again":
+            return None
     if state == "canceling":
         return f"{of}, which is canceling{workflow_actions.say_legal_actions(state)}"
     if action == "delete" and state in OPEN:
@@ -133,6 +137,7 @@ def list_facts(job: JobForDecision, now: datetime) -> dict[str, Any]:
     return {
         "task": job.task,
         "queue": job.queue,
+        "priority": job.priority,
         "state": job.state,
         "attempt": job.attempt,
         "max_attempts": job.max_attempts,
@@ -144,6 +149,7 @@ def list_facts(job: JobForDecision, now: datetime) -> dict[str, Any]:
         "ended_by": job.ended_by,
         "cancel_requested_at": exact(job.cancel_requested_at),
         **({"worker": job.worker} if job.is_with_worker else {}),
+        **({} if job.edited is None else edit_actions.list_edit_facts(job)),
         **({} if job.step is None else {"workflow_state": job.workflow_state}),
         **({} if job.origin == "opsjobs" else adopted_actions.name_in_rq(job)),
     }
@@ -779,6 +785,18 @@ ACTIONS: tuple[Action[JobForDecision], ...] = (
         read_params=_read_due_at,
         decide=_decide_reschedule,
         apply=_apply_reschedule,
+    ),
+    Action(
+        name="job.edit",
+        title="Edit",
+        sources=sources_of("edit"),
+        risk="The job runs with the new values. A job that waits in Redis is taken out of it, and "
+        "dispatched anew.",
+        params=edit_actions.PARAMS,
+        read_params=lambda request: edit_actions.read_edit(request.host, request.params),
+        read_more=edit_actions.read_calls,
+        decide=edit_actions.decide_edit,
+        apply=edit_actions.apply_edit,
     ),
     Action(
         name="job.run_again",

@@ -296,6 +296,14 @@ ARROWS = (
         made_by=("reschedule_jobs",),
     ),
     Arrow(
+        "edit",
+        sources=WAITING,
+        targets=("deferred", "scheduled", "available", "retryable"),
+        by="operator",
+        meaning="change its queue, priority or arguments; one that was queued is available again",
+        made_by=("edit_jobs",),
+    ),
+    Arrow(
         "run_again",
         sources=MANAGED_FINAL,
         targets=(),

@@ -1,4 +1,4 @@
-"""Writes an operator's actions on jobs, except ends: retry, request to cancel, reschedule, run again, delete.
+"""Writes an operator's actions on jobs, except ends: retry, reschedule, edit, run again, delete and others.
 
 `endings` also uses it, to delete the attempts that handed a job back.
 
@@ -8,6 +8,7 @@ that `read` returned.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +20,7 @@ from ..core import sql
 from ..core.db import TASKS_SCHEMA, Connection, has_schema
 from ..host import Sending
 from ..workers.lost_worker import LostWorker
+from .edit.call import Edited, JobCall
 from .lifecycle import sources_of
 
 
@@ -27,7 +29,8 @@ class JobForDecision:
     """The columns of a job that a decision needs. `unique_lock_of` is the job that holds its unique lock.
 
     The last columns are None for a job that is no step of a workflow. A retry knows also why the step cannot
-    be reopened, as (code, why), and how many steps were canceled because of it: `obstacle` and `doomed`.
+    be reopened, as (code, why), and how many steps were canceled because of it: `obstacle` and `doomed`. An
+    edit knows what the job calls, and what it shall be: `call` and `edited`.
     """
 
     id: int
@@ -35,6 +38,7 @@ class JobForDecision:
     task: str
     queue: str
     lane: str
+    priority: int
     state: str
     dispatch_no: int
     attempt: int
@@ -69,6 +73,8 @@ class JobForDecision:
     is_step_released: bool = False
     obstacle: tuple[str, str] | None = None
     doomed: int = 0
+    call: JobCall | None = None
+    edited: Edited | None = None
     # Of an adopted job.
     rq_place: str | None = None
     rq_id: str | None = None
@@ -139,6 +145,37 @@ def reschedule(
         "now": now,
     }
     connection.execute(sql.load("reschedule_jobs"), parameters)
+
+
+def read_calls(connection: Connection, ids: Iterable[int]) -> dict[int, JobCall]:
+    """What these jobs call, by id. Locks nothing."""
+    with connection.cursor(row_factory=class_row(JobCall)) as cursor:
+        cursor.execute(sql.load("read_calls"), {"ids": list(ids)})
+        return {call.id: call for call in cursor}
+
+
+def edit(connection: Connection, jobs: Iterable[JobForDecision], now: datetime) -> None:
+    """Write what an edit makes of waiting jobs, except their unique locks."""
+    rows = [_row_of(job, job.edited) for job in jobs if job.edited is not None]
+    parameters = {"rows": json.dumps(rows), "sources": list(sources_of("edit")), "now": now}
+    connection.execute(sql.load("edit_jobs"), parameters)
+
+
+def _row_of(job: JobForDecision, edited: Edited) -> dict[str, Any]:
+    call = edited.call
+    key = call.new_keys[0] if call.new_keys else job.unique_key
+    return {
+        "id": job.id,
+        "queue": edited.queue,
+        "priority": edited.priority,
+        "lane": edited.lane,
+        "limiter": call.limiter,
+        "partition": call.partition,
+        "weight": call.weight,
+        "args": edited.args,
+        "tags": list(call.tags),
+        "unique_key": None if key is None else key.hex(),
+    }
 
 
 def request_cancel(

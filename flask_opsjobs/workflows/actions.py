@@ -22,6 +22,7 @@ from ..actions.domain import (
     exact,
     make_item,
     name_in,
+    read_as_json,
     read_id_target,
     say_target,
 )
@@ -370,7 +371,7 @@ def _read_skip(request: Request) -> dict[str, Any]:
     most, setting = request.host.settings.max_output_bytes, "OPSJOBS_MAX_OUTPUT_BYTES"
     return {
         "step": _read_name("step", request.params["step"]),
-        "result": _read_json("result", request.params["result"], most, setting),
+        "result": read_as_json("result", request.params["result"], most, setting),
     }
 
 
@@ -435,7 +436,7 @@ def _read_signal(request: Request) -> dict[str, Any]:
     most, setting = request.host.settings.max_args_bytes, "OPSJOBS_MAX_ARGS_BYTES"
     return {
         "wait": _read_name("wait", request.params["wait"]),
-        "payload": _read_json("payload", request.params["payload"], most, setting),
+        "payload": read_as_json("payload", request.params["payload"], most, setting),
     }
 
 
@@ -572,32 +573,6 @@ def _read_name(what: str, value: Any) -> str:
     ):
         return value
     raise ValueError(f"{what} is the name of a {what} of the workflow; got {value!r:.100}")
-
-
-def _read_json(what: str, value: Any, most: int, setting: str) -> str:
-    """The value as JSON text. Forms and commands send text; Python code may send any value."""
-    if value in (None, ""):
-        return "null"
-    try:
-        plain = _parse(value) if isinstance(value, str) else value
-        raw = json_storage.dump(plain)
-        json_storage.check_readable(raw)
-        json_storage.check_keys(plain)
-    except ValueError as why:
-        raise ValueError(f'{what} is JSON such as {{"amount": 990}} or "a text": {why}') from None
-    if len(raw) > most:
-        raise ValueError(f"{what} is {len(raw)} bytes as JSON, more than {setting} = {most}")
-    return raw.decode()
-
-
-def _parse(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        raise
-    except (RecursionError, ValueError):
-        why = "is nested too deep, or has a number that cannot be read back"
-        raise ValueError(why) from None
 
 
 FindSteps = Callable[[Connection, Request, RunWithSteps], RunWithSteps]

@@ -24,7 +24,7 @@ WHY: dict[str, Any] = {"actor": "anna", "reason": "because it is a test"}
 # Those that repair a fault are legal only where it is: test_rescue.py shows each state.
 JOB_ACTIONS = [action for action in actions_of("job") if not action.is_repair]
 # A value for each parameter of the actions on jobs.
-PARAMS = {"due_at": "2999-01-01T00:00"}
+PARAMS = {"due_at": "2999-01-01T00:00", "queue": "mail", "priority": 1, "args": None}
 
 
 def _rows(bench: Bench, job_id: int) -> list[dict[str, Any]]:

@@ -19,13 +19,17 @@ from redis import Redis
 from rq import Queue
 from rq.job import Job as RQJob
 
+from flask_opsjobs import Unique
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.redis.broker import rq_id
+from flask_opsjobs.jobs.record.enqueue import enqueue_detached
+from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.lifeline import incidents
 from flask_opsjobs.lifeline.finding import DetectorPass, Finding
 from tests.actions.conftest import Reach
-from tests.support.engine import Bench
+from tests.support.engine import Bench, tasks_of
+from tests.support.host import note_only_one
 from tests.support.processes import Children
 from tests.support.waiting import wait_until
 
@@ -35,6 +39,7 @@ WHY: dict[str, Any] = {"actor": "anna", "reason": "because it is a test"}
 KILLED = """
 import json, sys
 from datetime import datetime
+from flask_opsjobs import Unique
 from flask_opsjobs.actions.operator import Operator
 from tests.support.dying import die_before
 from tests.support.host import create_app
@@ -68,6 +73,21 @@ class Stage:
         job_id = self.reach("queued")
         self.redis.lrem(Queue("default", connection=self.redis).key, 0, rq_id(job_id, 1))
         return f"job/{job_id}"
+
+    def unique_job(self, number: int) -> str:
+        """A job that waits, of a unique task that the process to be killed declares too."""
+        host, connection = self.bench.host, self.bench.connection
+        connection.execute("DELETE FROM opsjobs.unique_locks")
+        task = Task(
+            note_only_one.function,
+            host=lambda: host,
+            unique=Unique(by=["key"], until="ended"),
+        )
+        task.register(tasks_of(host))
+        stored = {"folder": "here", "key": number}
+        with connection.transaction():
+            enqueued, _lane = enqueue_detached(connection, host, task, stored)
+        return f"job/{enqueued.id}"
 
     def leaked_lease(self, number: int) -> str:
         """The place of an attempt that has ended."""
@@ -133,6 +153,14 @@ class Case:
 
 
 CASES = (
+    Case(
+        "job.edit",
+        Stage.unique_job,
+        "SELECT args ->> 'key' = '0' AND lane = 'mail' AND queue = 'mail' AND priority = 1"
+        " AND unique_key = (SELECT key FROM opsjobs.unique_locks WHERE job_id = j.id)"
+        " FROM opsjobs.jobs j WHERE id::text = %s",
+        {"queue": "mail", "priority": "1", "args": '{"key": 0}'},
+    ),
     Case(
         "job.recall",
         Stage.lost_delivery,

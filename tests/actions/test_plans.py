@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,6 +33,26 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "jobs_pkey",
         {"sources": ["scheduled"], "due_at": datetime(2999, 1, 1, tzinfo=UTC)},
     ),
+    "edit_jobs": (
+        "jobs_pkey",
+        {
+            "sources": ["scheduled"],
+            "rows": json.dumps(
+                [
+                    {
+                        "id": 31_000,
+                        "queue": "mail",
+                        "priority": 1,
+                        "lane": "mail",
+                        "args": {},
+                        "tags": [],
+                    }
+                ]
+            ),
+        },
+    ),
+    "read_calls": ("jobs_pkey", {}),
+    "move_unique_lock": ("unique_locks_by_job", {"id": 31_000, "keys": [b"key"]}),
     "retry_jobs": ("jobs_pkey", {"sources": ["failed"]}),
     "request_cancel": ("jobs_pkey", {"actor": "a", "reason": "why"}),
     "run_jobs_again": (

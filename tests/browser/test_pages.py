@@ -26,6 +26,8 @@ PAGES = {
     "scheduled": "/jobs/{scheduled}",
     "waiting": "/jobs/{nobody listens}",
     "raw": "/jobs/{failed}/raw",
+    "edited": "/edit/jobs/{nobody listens}",
+    "not edited": "/edit/jobs/{failed}",
     "searched": "/jobs?q=error:purpose%20created:<1d",
     "a word that nobody bears": "/jobs?q=nobody",
     "a mistake in a search": "/jobs?q=state:failed%20OR",

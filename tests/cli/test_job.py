@@ -91,7 +91,8 @@ def test_a_dry_run_writes_nothing(
     if action.short_name in ("delete", "retry", "run_again"):
         assert call("job", "discard", legal, *REASON).exit_code == 0
     before = {table: bench.rows(f"SELECT * FROM opsjobs.{table}") for table in TABLES}
-    options = ("--due-at", "2999-01-01T09:00") if action.params else ()
+    given = {"due_at": ("--due-at", "2999-01-01T09:00"), "priority": ("--priority", "1")}
+    options = [word for param in action.params for word in given.get(param, ())]
     asked = call("job", action.short_name.replace("_", "-"), legal, 99, *options, "--dry-run")
     assert asked.exit_code == 3, asked.output
     assert asked.output.startswith(f"{action.title}: 1 of 2 can be done\n")
@@ -181,3 +182,23 @@ def test_postgres_being_away_is_told_without_a_traceback(
     asked = app.test_cli_runner().invoke(args=["opsjobs", "job", "retry", "1", *REASON])
     assert asked.exit_code == 2
     assert "Error: " in asked.output
+
+
+def test_an_edit_changes_what_is_given(bench: Bench, record_job: RecordJob, call: Any) -> None:
+    job_id = record_job()
+    done = call("job", "edit", job_id, "--queue", "mail", "--args", '{"text": "hi"}', *REASON)
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines() == [
+        f"Edit job {job_id}: done",
+        f"  job/{job_id}  note",
+        "    queue: default → mail",
+        '    args: {"text": ""} → {"text": "hi"}',
+        "audit 1",
+    ]
+    job = bench.job(job_id)
+    assert (job["queue"], job["args"], job["priority"]) == ("mail", {"text": "hi"}, 5)
+    nothing = call("job", "edit", job_id, *REASON)
+    assert (nothing.exit_code, nothing.output.splitlines()) == (
+        2,
+        ["give a queue, a priority or arguments: nothing would change"],
+    )

@@ -61,6 +61,7 @@ TARGETS = {
     "operation": "1",
 }
 PARAMS = {
+    "job edit": ("--priority", "3"),
     "job reschedule": ("--due-at", "2099-01-03T00:00Z"),
     "cron catch-up": ("1",),
     "failure ignore": ("--more", "3"),

@@ -54,6 +54,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "job cancel": ("1", *REASON),
     "job delete": ("1", *REASON),
     "job discard": ("1", *REASON),
+    "job edit": ("1", "--priority", "3", *REASON),
     "job reschedule": ("1", "--due-at", "now", *REASON),
     "job recall": ("1", *REASON),
     "job rescue": ("1", *REASON),

@@ -1,4 +1,4 @@
-"""The two policies of a host that hides nothing and allows everything."""
+"""The policies of a host that hides nothing and allows everything, and one that hides."""
 
 from __future__ import annotations
 
@@ -23,3 +23,13 @@ class ShowAll:
 
     def clean_text(self, text: str) -> str:
         return text
+
+
+class HidesPasswords:
+    """Hides what is under the key `password`, and the text `4111-1111`."""
+
+    def is_hidden_key(self, key: str) -> bool:
+        return key == "password"
+
+    def clean_text(self, text: str) -> str:
+        return text.replace("4111-1111", "[hidden: card]")

@@ -54,6 +54,7 @@ def form_of(url: Url, job: Job) -> dict[str, str]:
         "count": "1",
         "minutes": "5",
         "due_at": "now",
+        "priority": "3",
     }
     form |= {
         "step": "fetch",

@@ -43,6 +43,9 @@ PARAMS = {
     "payload": "1",
     "signal": "1",
     "due_at": "2999-01-01T00:00",
+    "queue": "mail",
+    "priority": 1,
+    "args": None,
 }
 WORKFLOW_ACTIONS = actions_of("workflow")
 JOB_ACTIONS = actions_of("job")
@@ -256,8 +259,10 @@ def test_each_action_on_the_job_of_a_step_in_each_state(
         assert bench.row("SELECT value FROM opsjobs.outputs WHERE job_id = %s", job_id) == {
             "value": None
         }
-    elif action.short_name == "reschedule":
-        assert (states["a"], states["b"]) == ("scheduled", "deferred")
+    elif action.short_name in ("reschedule", "edit"):
+        edited = "available" if state == "queued" else state
+        moved = "scheduled" if action.short_name == "reschedule" else edited
+        assert (states["a"], states["b"]) == (moved, "deferred")
     elif action.short_name in ("cancel", "discard") and state in WAITING:
         assert states["a"] == ("canceled" if action.short_name == "cancel" else "failed")
         assert states["b"] == "canceled"

@@ -275,7 +275,7 @@ def _enqueue_stored(
     if callable(task.declared.tags):
         row["tags"] = task.tags_of(task.declared, values)
     row["counts_tasks"] = has_schema(connection, TASKS_SCHEMA)
-    run = partial(_run_sql, connection)
+    run = partial(run_detached, connection)
     unique = task.declared.unique
     if unique is None:
         (found,) = run("enqueue_job", row)
@@ -295,7 +295,7 @@ def find_same_call(
     values, unique = task.arguments.load(stored), task.declared.unique
     if unique is None:
         return None
-    found = unique_locks.find(partial(_run_sql, connection), keys(task, unique, host, values))
+    found = unique_locks.find(partial(run_detached, connection), keys(task, unique, host, values))
     return None if found is None else found[0]
 
 
@@ -314,7 +314,10 @@ def say_same_call(job_id: int) -> str:
     return f"job {job_id} holds the unique lock of this call"
 
 
-def _run_sql(connection: db.Connection, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
+def run_detached(
+    connection: db.Connection, statement: str, values: Mapping[str, Any]
+) -> Sequence[Any]:
+    """The same as `run_sql`, on a connection of our own."""
     with connection.cursor(row_factory=namedtuple_row) as cursor:
         cursor.execute(load_for(statement, values), values)
         return cursor.fetchall() if cursor.description else ()

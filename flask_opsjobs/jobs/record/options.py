@@ -173,7 +173,7 @@ class Options:
 
     def require_legal(self, task: str) -> None:
         """Raise `DeclarationError`, with every fault, unless every value is allowed."""
-        faults = [*_faults_of_placement(self), *_faults_of_times(self), *_faults_of_notes(self)]
+        faults = [*faults_of_placement(self), *_faults_of_times(self), *_faults_of_notes(self)]
         if self.unique is not None and not isinstance(self.unique, Unique):
             faults.append(f"unique must be a Unique(…), got {type(self.unique).__name__}")
         if self.limit is not None and not isinstance(self.limit, Limit):
@@ -229,7 +229,8 @@ def fault_of_name(what: str, name: object) -> str | None:
     return f"{what} {show_value(name)} is not a name: use 1 to 200 letters, digits and _ - . :"
 
 
-def _faults_of_placement(options: Options) -> list[str]:
+def faults_of_placement(options: Options) -> list[str]:
+    """What is wrong with the queue, the priority, and how often and how long a job may run."""
     faults = [fault] if (fault := fault_of_name("queue", options.queue)) else []
     if options.queue == escalations.QUEUE:
         faults.append(f"queue {options.queue!r} is ours, for escalations: choose another name")

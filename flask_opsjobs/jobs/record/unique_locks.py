@@ -79,6 +79,18 @@ def take(
     return [id for (id,) in connection.execute(sql.load("list_jobs_without_unique_lock"), jobs)]
 
 
+def move(connection: db.Connection, job_id: int, keys: Sequence[bytes]) -> bool:
+    """Move the unique lock of a job to these keys, in the caller's transaction; return whether it could.
+
+    When it could not, another job has the lock of that call, and the caller rolls back. Waits for another
+    transaction that is enqueuing the same call.
+    """
+    parameters = {"keys": list(keys), "id": job_id}
+    connection.execute(sql.load("release_unused_unique_locks"), {**parameters, "id": None})
+    (taken,) = connection.execute(sql.load("move_unique_lock"), parameters).fetchone() or (0,)
+    return bool(taken == len(keys))
+
+
 class Takers:
     """Who takes each free unique lock in one action on several jobs: the first job that needs it.
 

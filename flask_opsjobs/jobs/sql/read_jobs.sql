@@ -3,7 +3,7 @@
 -- Rows: both.
 -- Run by actions, first for the preview and again under the lock. Indexes: jobs_pkey, workers_pkey,
 -- batches_pkey, unique_locks_pkey, steps_pkey, workflows_pkey.
-SELECT j.id, j.origin, j.task, j.queue, j.lane, j.state, j.dispatch_no,
+SELECT j.id, j.origin, j.task, j.queue, j.lane, j.priority, j.state, j.dispatch_no,
     j.attempt, j.max_attempts, j.due_at, j.deadline_at,
     j.ended_at, j.ended_by, j.cancel_requested_at, j.cancel_requested_by, j.unique_key, j.unique_until,
     j.cron_entry, j.batch_id, b.state AS batch_state, b.cancel_requested_at IS NOT NULL AS is_batch_canceled,

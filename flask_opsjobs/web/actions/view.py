@@ -411,12 +411,12 @@ class PreviewView:
 
     @property
     def has_payload(self) -> bool:
-        """Whether the plan has payload: arguments of a cron entry, a step's result, a signal's payload."""
+        """Whether the plan has payload: arguments, a step's result, a signal's payload."""
         return any(param in self.plan.params for param in _PAYLOAD_PARAMS)
 
     def is_payload(self, what: str) -> bool:
         """Whether the value of a change is payload, as JSON. In a drift the target comes before `what`."""
-        if self.action.domain == "cron":  # entry names have no spaces
+        if self.action.domain in ("cron", "job"):  # their targets have no spaces
             return what.rpartition(" ")[2] == "args"
         return self.action.domain == "workflow" and what == RESULT
 

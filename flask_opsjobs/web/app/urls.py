@@ -21,6 +21,7 @@ from ..cron import view as cron
 from ..doctor import view as doctor
 from ..failures import view as failures
 from ..forensics import view as forensics
+from ..job import edit as job_edit
 from ..job import view as job
 from ..jobs import exports as job_exports
 from ..jobs import saved_views, waiting
@@ -104,7 +105,8 @@ URLS = (
     Url("/jobs/<job_id>/live", "job_live", job.live, "fragment", "jobs.view"),
     Url("/jobs/<job_id>/raw", "job_raw", job.raw, "page", "jobs.view"),
     *_actions_on_picked("/jobs", actions_of("job")),
-    *_actions_of("job", "/jobs/<job_id>", actions.on_id),
+    Url("/edit/jobs/<job_id>", "job_change", job_edit.form, "page", "job.edit"),
+    *_actions_of("job", "/jobs/<job_id>", actions.on_id, edit=job_edit.change),
     Url("/tasks", "tasks", tasks.page, "page", "tasks.view"),
     Url("/tasks/<path:name>", "task", tasks.task_page, "page", "tasks.view"),
     # A task may be called live, as a queue may.

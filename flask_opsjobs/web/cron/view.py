@@ -13,14 +13,14 @@ from flask import Response, request
 from markupsafe import Markup
 from werkzeug import Response as AnyResponse
 
-from ...actions.domain import Action
+from ...actions.domain import Action, BadParams
 from ...actions.registry import ACTIONS
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.display import Display
 from ...core.reading import Reading
 from ...cron import queries
-from ...cron.actions import ENTRY_PARAMS, BadParams, actions_of_entry, read_entry
+from ...cron.actions import ENTRY_PARAMS, actions_of_entry, read_entry
 from ...cron.decide_slots import LATE
 from ...cron.expression import BadSchedule, read_schedule
 from ...cron.lifecycle import CATCH_UPS, MEANINGS, OVERLAPS, RESULTS

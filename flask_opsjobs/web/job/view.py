@@ -53,7 +53,7 @@ _RESCHEDULE = ACTIONS["job.reschedule"]
 def page(job_id: str) -> Response:
     """The document of one job."""
     with reading() as read:
-        job = _find(read, job_id)
+        job = find(read, job_id)
         made = _full(read, job)
         step = find_step_of(read.session, job.id) if job.workflow_id else None
     attempt = request.args.get("attempt")
@@ -73,7 +73,7 @@ def page(job_id: str) -> Response:
 def live(job_id: str) -> Response:
     """The fragment that refreshes."""
     with reading() as read:
-        made = _full(read, _find(read, job_id))
+        made = _full(read, find(read, job_id))
     return pages.fragment(made)
 
 
@@ -94,7 +94,8 @@ def raw(job_id: str) -> Response:
     return pages.document("job/raw.html", "jobs", title, read.now, **rows)
 
 
-def _find(read: Reading, job_id: str) -> JobInFull:
+def find(read: Reading, job_id: str) -> JobInFull:
+    """The job with this id. Raises the 404 `Problem` when there is none."""
     number = terms.read_own(job_id)
     job = None if number is None else queries.find_job(read.session, number)
     if job is None:
@@ -152,6 +153,7 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         chain_fault=find_chain_fault(read.session) if _may_audit() else None,
         actions=_actions(read, job),
         reschedule=_RESCHEDULE,
+        edit=ACTIONS["job.edit"],
         can_be_made_due=(
             job.state in _RESCHEDULE.sources
             and _find_refusal(read, job, _RESCHEDULE, {"due_at": "now"}) is None

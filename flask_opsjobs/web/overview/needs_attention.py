@@ -59,6 +59,7 @@ _DONE = {
     "job.discard": "discarded",
     "job.skip": "skipped",
     "job.reschedule": "rescheduled",
+    "job.edit": "edited",
     "job.delete": "deleted",
     "job.recall": "recalled from Redis",
     "job.rescue": "rescued from a worker that is gone",

@@ -1,0 +1,1 @@
+"""Edits jobs that wait: their queue, priority and arguments, and what follows from them."""
