@@ -151,6 +151,16 @@
     if (!whyNot()) window.htmx.trigger(live, "refresh");
   }
 
+  // The title begins with the worst of what is wrong. A hidden tab does not refresh: it says as of when.
+  let lack = ""; // what keeps the page from being refreshed
+
+  function writeTitle() {
+    const icon = find("icon");
+    icon.href = lack ? page.dataset.unknownIcon : icon.dataset.icon;
+    const asOf = live && document.hidden ? stamp(now()).slice(11, 16) : "";
+    document.title = [asOf, lack || icon.dataset.says, page.dataset.title].filter(Boolean).join(" · ");
+  }
+
   function refresh() {
     if (!live) return;
     say("");
@@ -209,10 +219,14 @@
     const isFresh = xhr.status === 304 || (xhr.status === 200 && xhr.getResponseHeader("ETag"));
     if (!isFresh) {
       say(`not refreshed: ${problemOf(xhr)}`);
+      lack = "○ not refreshed";
+      writeTitle();
       return;
     }
     tune(xhr.getResponseHeader("Date"));
     find("fresh").querySelector("time").dateTime = now().toISOString();
+    lack = "";
+    writeTitle();
     writeZone(find("fresh"));
   }
 
@@ -234,6 +248,7 @@
 
   if (live) {
     schedule();
+    on("visibilitychange", writeTitle);
     on("visibilitychange", poll);
     on("htmx:configRequest", beforeRequest, live);
     on("htmx:beforeSwap", beforeSwap, live);

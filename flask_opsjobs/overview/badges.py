@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from ..core import sql
 from ..core.db import TASKS_SCHEMA, has_schema
-from ..core.words import agree
+from ..core.words import agree, counted
 from ..lifeline.queries import count_active_incidents
 from ..workflows.held_up import say_needs
 from ..workflows.lifecycle import NEEDS
@@ -25,11 +25,15 @@ _MOST_RUNS = 100
 
 @dataclass(frozen=True)
 class Badge:
-    """A number, the status word that sets its colour, and the words after the number."""
+    """A number, the status word that sets its colour, and the words after the number.
+
+    `short` is what the title of the tab says; only incidents are said there.
+    """
 
     number: int
     status: str
     says: str
+    short: str = ""
 
 
 def find_badges(session: Session, now: datetime, late_seconds: float) -> Mapping[str, Badge]:
@@ -85,9 +89,10 @@ def find_badges(session: Session, now: datetime, late_seconds: float) -> Mapping
 def _of_incidents(number: int, critical: int) -> Badge:
     """Notices do not count, nor what somebody acknowledged or what follows from another incident."""
     says = f"{agree(number, 'incident needs', 'incidents need')} a person"
-    if critical:
-        says += f", {critical:,} critical"
-    return Badge(number, "critical" if critical else "warned", says)
+    if not critical:
+        return Badge(number, "warned", says, counted(number, "incident"))
+    short = f"{critical:,} critical"
+    return Badge(number, "critical", f"{says}, {short}", short)
 
 
 def _of_workflows(needs: Mapping[str, int]) -> Badge:

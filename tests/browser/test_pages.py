@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from tests.browser.conftest import Site
 from tests.support import host as site
 from tests.support.browser import barriers, faults
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -286,6 +288,34 @@ def test_a_sign_in_page_is_never_swapped_in(page: Any, running: Site) -> None:
         page.clock.run_for(6_000)
     page.wait_for_selector("#fresh:has-text('the server answered 403')")
     assert page.locator("table.jobs tbody tr").count() > 3
+
+
+def test_the_tab_follows_what_each_poll_says(page: Any, running: Site) -> None:
+    page.clock.install()
+    _open(page, running, "/jobs")
+    where = page.evaluate("document.documentElement.dataset.title")
+    known = page.get_attribute("#icon", "data-icon")
+    says = page.get_attribute("#icon", "data-says")
+    assert page.title() == " · ".join(filter(None, [says, where]))
+    page.route("**/jobs/live", lambda route: route.fulfill(status=500, body="no"))
+    page.clock.run_for(6_000)
+    wait_until(lambda: page.title().startswith("○ not refreshed"), 10)
+    assert "icon-away" in page.get_attribute("#icon", "href")
+    page.unroute("**/jobs/live")
+    page.clock.run_for(6_000)
+    wait_until(lambda: not page.title().startswith("○"), 10)
+    assert page.get_attribute("#icon", "href") == known
+    icon = '<link id="icon" rel="icon" href="/x.svg" data-icon="/x.svg" data-says="● 2 critical"'
+    answer = f'{icon} hx-swap-oob="true"><div id="part">jobs</div>'
+    page.route(
+        "**/jobs/live", lambda route: route.fulfill(status=200, headers={"ETag": "x"}, body=answer)
+    )
+    page.clock.run_for(6_000)
+    wait_until(lambda: page.title().startswith("● 2 critical · Jobs"), 10)
+    assert page.get_attribute("#icon", "href") == "/x.svg"
+    page.evaluate("Object.defineProperty(document, 'hidden', {value: true})")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    assert re.match(r"\d\d:\d\d · ● 2 critical · Jobs", page.title())
 
 
 def test_an_open_page_leaves_for_the_sign_in_unless_something_is_typed(

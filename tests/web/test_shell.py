@@ -22,7 +22,7 @@ from tests.support import sources
 from tests.support.policies import AllowAll
 from tests.web.conftest import Access, Drawn
 from tests.web.every import soup
-from tests.web.rows import ago, make_job, make_loops
+from tests.web.rows import ago, make_incident, make_job, make_loops
 
 Get = Callable[..., Any]
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
@@ -46,6 +46,54 @@ def test_a_badge_says_what_needs_somebody(get: Get, session: Session) -> None:
     assert _badge(get, "jobs") == "1 needs review"
     assert _badge(get, "queues") == "1 queue without a worker"
     assert _badge(get, "workers") == ""
+
+
+def _tab(answer: Any) -> tuple[str, str]:
+    """The words before the title, and the icon, of a page or of what a poll sends beside its fragment."""
+    tree = soup(answer.text)
+    icon = tree.select_one("link#icon")
+    if tree.title is not None:
+        before = tree.title.text.removesuffix(str(tree.html["data-title"])).removesuffix(" · ")
+        assert before == icon["data-says"]
+    assert icon["href"] == icon["data-icon"]
+    return str(icon["data-says"]), str(icon["href"]).rpartition("/")[2]
+
+
+@pytest.mark.parametrize(
+    ("incidents", "says", "icon"),
+    [
+        ([], "", "icon.svg"),
+        (["notice"], "", "icon.svg"),
+        (["warning", "notice"], "● 1 incident", "icon-warned.svg"),
+        (["warning", "critical", "critical"], "● 2 critical", "icon-critical.svg"),
+    ],
+)
+def test_the_tab_says_where_it_is_and_the_worst_of_what_is_wrong(
+    get: Get, access: Access, session: Session, incidents: list[str], says: str, icon: str
+) -> None:
+    make_loops(session)
+    for number, severity in enumerate(incidents):
+        make_incident(session, severity=severity, subject=f"loop/{number}")
+    session.commit()
+    page = get("/jobs?state=failed")
+    assert soup(page.text).title.text.endswith("Jobs · host (development)")
+    assert _tab(page) == (says, icon)
+    assert _tab(get("/jobs/live")) == (says, icon)
+    assert _tab(get("/help")) == (says, icon)
+    assert _tab(get("/nothing/here", 404)) == (says, icon)
+    access.held.remove("lifeline.view")
+    assert _tab(get("/jobs")) == _tab(get("/jobs/live")) == ("", "icon.svg")
+    access.actor = None
+    assert _tab(get("/jobs", 403)) == ("", "icon.svg")
+
+
+def test_the_tab_says_that_sources_are_away_before_it_says_what_they_told(
+    get: Get, session: Session
+) -> None:
+    make_incident(session, severity="critical")
+    session.commit()  # and no loop has ever run
+    assert _tab(get("/jobs")) == ("● 1 source away", "icon-away.svg")
+    assert _tab(get("/live")) == ("● 1 source away", "icon-away.svg")
 
 
 def test_badges_are_kept_for_a_second(get: Get, session: Session) -> None:

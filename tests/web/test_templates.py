@@ -159,7 +159,7 @@ def test_pages_are_whole_and_parts_are_not(drawn: Drawn) -> None:
         assert len(ids) == len(set(ids)), path
         if is_document:
             assert len(tree.select("h1")) == 1
-            assert tree.title.text.endswith("· OpsJobs")
+            assert tree.title.text.endswith(" · host (development)")
             assert all(tree.find(id=str(label["for"])) for label in tree.select("label[for]"))
         for table in tree.select("table.rows"):
             assert table.caption.text.strip()

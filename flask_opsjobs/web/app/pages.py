@@ -23,7 +23,7 @@ from .files import file_url
 from .filters import FILTERS, written
 from .host import host
 from .problems import Problem
-from .shell import PREFERENCES, Sources, read_preferences, read_sources
+from .shell import PREFERENCES, Sources, find_worst, read_preferences, read_sources
 
 
 @cache
@@ -172,9 +172,11 @@ def _document(template: str, **context: Any) -> str:
             actor=actor,
             entries=entries,
             wrong=sources.wrong,
+            worst=find_worst(sources, entries),
             operations_open=_open_operations(sources),
             allowed={entry.endpoint for entry in entries},
             is_read_only=actor is not None and not any(map(access.may, ACTIONS)),
+            app_name=current_app.name,
             environment=host().settings.environment,
             preferences=read_preferences(),
             choices=PREFERENCES,
@@ -187,7 +189,7 @@ def _document(template: str, **context: Any) -> str:
 def _beside(says_sources: bool) -> Markup:
     """The parts outside a fragment that each poll updates.
 
-    They are the sources that do not answer, the badges, and the operations in progress.
+    They are the sources that do not answer, the badges, the operations in progress, and the icon of the tab.
     """
     entries = access.list_navigation()
     sources = read_sources()
@@ -195,6 +197,7 @@ def _beside(says_sources: bool) -> Markup:
     return Markup(
         made.render(
             wrong=() if says_sources else sources.wrong,
+            worst=find_worst(sources, entries),
             badges=sources.badges,
             operations_open=_open_operations(sources),
             now=datetime.now(UTC),

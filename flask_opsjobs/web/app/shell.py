@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from werkzeug import Response
 
 from ...core.redis_facts import UnreachableRedis
+from ...core.words import counted
 from ...engine.redis.broker import broker_of
 from ...engine.redis.connections import find_unreachable
 from ...lifeline.loop_runs import list_loops
@@ -124,6 +125,27 @@ class Sources:
     badges: Mapping[str, Badge] = field(default_factory=dict)
     wrong: Sequence[Wrong] = ()
     operations: OpenOperations | None = None
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The worst of what is wrong, for the tab: the suffix of its icon, and a few words for its title."""
+
+    icon: str
+    says: str
+
+
+def find_worst(sources: Sources, entries: Sequence[NavigationItem]) -> Worst | None:
+    """The worst, for a reader who may open these entries; None when nothing is known to be wrong.
+
+    Sources that do not answer come first, since nothing else is known then.
+    """
+    if sources.wrong:
+        return Worst("away", f"● {counted(len(sources.wrong), 'source')} away")
+    badge = sources.badges.get("lifeline")
+    if badge is None or not any(entry.endpoint == "lifeline" for entry in entries):
+        return None
+    return Worst(badge.status, f"● {badge.short}")
 
 
 # One cache per engine, because one process may serve several apps.
