@@ -18,6 +18,7 @@ from ..jobs.models import Job
 from ..jobs.search.filter import JobFilter
 from ..jobs.search.index_scan import Range, scan_index
 from ..overview.pace_queries import add_histograms, quantile
+from ..workflows.models import WorkflowRecord
 from .models import TaskHour, TaskMinute, TaskPause
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -28,6 +29,7 @@ MOST_HOURS = timedelta(days=60)
 # Jobs that have not ended are looked for among so many of the newest ones of a task.
 MOST_LOOKED_AT = 5_000
 MOST_PAUSED = 50
+MOST_WORKFLOWS = 10
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,17 @@ def count_live(session: Session, task: str) -> int:
     newest = scan_index(select(Job.ended_at), JobFilter(task=task), Range())
     seen = newest.limit(MOST_LOOKED_AT).subquery().c
     return session.scalar(select(func.count()).where(seen.ended_at.is_(None))) or 0
+
+
+def list_workflows(session: Session, task: str) -> Sequence[str]:
+    """The names of workflows that the newest `MOST_LOOKED_AT` jobs of a task are steps of, by name."""
+    newest = scan_index(select(Job.workflow_id), JobFilter(task=task), Range())
+    seen = newest.limit(MOST_LOOKED_AT).subquery().c
+    ids = select(seen.workflow_id).where(seen.workflow_id.is_not(None))
+    named = select(WorkflowRecord.name).where(WorkflowRecord.id.in_(ids))
+    return session.scalars(
+        named.distinct().order_by(WorkflowRecord.name).limit(MOST_WORKFLOWS)
+    ).all()
 
 
 def _steps_of(model: Any, at: Any, tasks: Collection[str], start: datetime, end: datetime) -> Any:

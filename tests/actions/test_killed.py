@@ -116,6 +116,15 @@ class Stage:
         self.bench.rows("UPDATE opsjobs.jobs SET task = %s WHERE id = %s RETURNING 1", name, job_id)
         return f"task/{name}"
 
+    def paused_task(self, number: int) -> str:
+        """A task with a job, that is paused."""
+        target = self.task(number)
+        self.bench.rows(
+            "INSERT INTO opsjobs.task_pauses VALUES (%s, now(), 'ben', 'the letters') RETURNING 1",
+            target.partition("/")[2],
+        )
+        return target
+
     def missing_worker(self, number: int) -> str:
         """A worker that was given up and left nothing."""
         target = self.worker(number)
@@ -175,6 +184,11 @@ CASES = (
         "task.pause",
         Stage.task,
         "SELECT EXISTS (SELECT FROM opsjobs.task_pauses WHERE task = %s AND paused_by = 'anna')",
+    ),
+    Case(
+        "task.resume",
+        Stage.paused_task,
+        "SELECT NOT EXISTS (SELECT FROM opsjobs.task_pauses WHERE task = %s)",
     ),
     Case(
         "worker.drain",

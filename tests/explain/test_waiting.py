@@ -105,6 +105,8 @@ def test_many_say_what_each_says(seed: int, scene: Scene) -> None:
     _fill(scene, chance)
     for _ in range(chance.randrange(3)):
         _decide(scene, chance)
+    if seed % 2:
+        scene.operator.pause_task("note", **WHY)
     bench = scene.bench
     for seconds in (0, 25):
         now = read_clock(bench.connection) + timedelta(seconds=seconds)
@@ -112,7 +114,9 @@ def test_many_say_what_each_says(seed: int, scene: Scene) -> None:
         with Session(bench.host.engine) as session:
             found = require_same_for_many(bench, session, now)
         assert found.number >= 14
-        assert len({group.code for group in found.groups}) >= 3
+        codes = {group.code for group in found.groups}
+        assert len(codes) >= 3
+        assert ("task_paused" in codes) == bool(seed % 2)
 
 
 def _of(found: WaitingExplanation) -> list[tuple[int, str]]:

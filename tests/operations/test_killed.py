@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs import JobFilter
 from flask_opsjobs.audit.verify import verify
+from tests.actions.test_killed import wait_until_left
 from tests.operations.conftest import WHY, Operations, counts_of
 from tests.support.engine import Bench
 from tests.support.plain import adopt_row, take_plain
@@ -116,6 +117,47 @@ def test_killed_at_random_moments_and_run_by_two_each_row_is_changed_once(
         assert verify(session, host.secrets).state == "intact"
     assert len(operations.audited()) <= 12
     print(f"{number:,} jobs: frozen in {froze:.2f} s, {kills} kills, {took:.1f} s in all")
+
+
+CLEAR = """
+import sys
+from flask_opsjobs.operations.operator import BulkOperator
+from tests.support.dying import die_before
+from tests.support.host import create_app
+number, queue = sys.argv[1:]
+app = create_app()
+with app.app_context():
+    operator = BulkOperator(app.extensions["opsjobs"])
+    die_before(int(number))
+    operator.clear_queue(queue, actor="anna", reason="because it is a test")
+"""
+
+
+def test_killed_between_any_two_statements_a_clear_is_an_operation_or_cancels_nothing(
+    operations: Operations, children: Children
+) -> None:
+    bench, exit_code, number, states = operations.bench, -signal.SIGKILL, 0, set()
+    while exit_code == -signal.SIGKILL:
+        number += 1
+        queue = f"killed-{number}"
+        ids = operations.enqueue(2, queue=queue)
+        exit_code = children.python("-c", CLEAR, str(number), queue).wait(60)
+        wait_until_left(bench)
+        found = bench.rows(
+            "SELECT state, targets FROM opsjobs.operations WHERE query ->> 'queue' = %s", queue
+        )
+        assert all(row["targets"] == 2 for row in found)
+        states.add(tuple(row["state"] for row in found))
+        assert operations.states(ids) == {"available"}
+        started = bench.row(
+            "SELECT count(*) AS n FROM opsjobs.operations WHERE started_at IS NOT NULL"
+        )
+        assert operations.audited().count("operation.start") == started["n"]
+        operations.operator.clear_queue(queue, **WHY)
+        operations.pass_all()
+        assert operations.states(ids) == {"canceled"}
+    assert exit_code == 0
+    assert states == {(), ("draft",), ("running",)}
 
 
 def settle(operations: Operations) -> bool:

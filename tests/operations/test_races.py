@@ -56,6 +56,23 @@ def test_two_starts_of_one_draft(operations: Operations, time: int) -> None:
 
 
 @pytest.mark.parametrize("time", TIMES)
+def test_two_clears_of_one_queue_cancel_each_job_once(operations: Operations, time: int) -> None:
+    """Beside a job that is enqueued meanwhile, which either of them cancels or none does."""
+    ids = operations.enqueue(3)
+    clear = lambda: operations.operator.clear_queue("default", **WHY)  # noqa: E731
+    race(clear, clear, lambda: operations.enqueue(1))
+    race(turns(operations, 1), turns(operations, 2))
+    operations.pass_all()
+    rows = operations.bench.rows(
+        "SELECT job_id, count(*) FILTER (WHERE result = 'done') AS done FROM opsjobs.operation_rows"
+        " GROUP BY job_id ORDER BY job_id"
+    )
+    assert {row["done"] for row in rows} == {1}
+    assert [row["job_id"] for row in rows][:3] == ids
+    assert operations.states([row["job_id"] for row in rows]) == {"canceled"}
+
+
+@pytest.mark.parametrize("time", TIMES)
 def test_two_undos_of_one_operation(operations: Operations, time: int) -> None:
     """One wins; while it is open, also when it is paused, nobody begins another one."""
     operations.enqueue(3)

@@ -203,6 +203,35 @@ def test_of_several_pauses_at_once_one_is_done(
     assert state(bench) == "paused"
 
 
+def test_of_several_resumes_at_once_one_is_done_and_its_jobs_run_once(
+    bench: Bench, operator: Operator, record_job: RecordJob, redis_client: Any
+) -> None:
+    ids = [record_job() for _ in range(3)]
+    operator.pause_task("note", **WHY)
+    receipts = race(*[lambda: operator.run("task.resume", ["task/note"], **WHY)] * 3)
+    assert sorted(receipt.outcome for receipt in receipts) == ["done", "refused", "refused"]
+    assert state(bench) == "open"
+    bench.dispatch(prefetch=10)
+    assert count(bench, "queued") == in_redis(redis_client) == len(ids)
+
+
+@pytest.mark.parametrize("time", range(5))
+def test_a_resume_against_a_pause_ends_as_the_audit_says(
+    bench: Bench, operator: Operator, note: Task, time: int
+) -> None:
+    operator.pause_task("note", **WHY)
+    race(
+        lambda: operator.run("task.resume", ["task/note"], **WHY),
+        lambda: operator.run("task.pause", ["task/note"], **WHY),
+    )
+    done = bench.rows(
+        "SELECT action FROM opsjobs.audit_events WHERE outcome = 'done' ORDER BY sequence"
+    )
+    actions = [row["action"] for row in done]
+    assert actions in (["task.pause", "task.resume"], ["task.pause", "task.resume", "task.pause"])
+    assert state(bench) == ("paused" if actions[-1] == "task.pause" else "open")
+
+
 def test_a_preview_is_refused_once_somebody_else_has_paused_it(
     bench: Bench, operator: Operator, note: Task
 ) -> None:

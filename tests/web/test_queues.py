@@ -345,7 +345,7 @@ def test_reasons_and_names_pass_the_display_policy(
         assert "l.brandt" not in page
 
 
-@pytest.mark.parametrize("name", ["default", "two words of <b>"])
+@pytest.mark.parametrize("name", ["default", "two words of <b>", 'the "fast" one*'])
 def test_a_queue_is_cleared_through_the_draft_of_an_operation(
     get: Get, client: FlaskClient, session: Session, access: Access, name: str
 ) -> None:
@@ -360,6 +360,8 @@ def test_a_queue_is_cleared_through_the_draft_of_an_operation(
     assert draft.status_code == 303
     page = soup(client.get(draft.headers["Location"]).text)
     assert "Cancel 3 jobs" in " ".join(page.select_one("h1").text.split())
+    all_jobs = soup(get(path).text).select_one("[aria-labelledby='depth'] header a")
+    assert len(soup(client.get(all_jobs["href"]).text).select("tr[data-row]")) == 5
     for permission in ("job.cancel", "operation.start"):
         access.held -= {permission}
         (form,) = soup(get(path).text).select("form[action$='/operations/draft']")

@@ -21,6 +21,7 @@ from tests.web.rows import (
     make_deploy,
     make_job,
     make_loops,
+    make_run,
     make_task_hour,
 )
 
@@ -122,7 +123,9 @@ def test_a_list_of_many_tasks_goes_on(get: Get, session: Session) -> None:
     assert _names(get, "?" + str(more["href"]).partition("?")[2])[0] == "task_50"
 
 
-def test_the_page_of_a_task_says_what_it_does(get: Get, session: Session, opsjobs: OpsJobs) -> None:
+def test_the_page_of_a_task_says_what_it_does(
+    get: Get, client: FlaskClient, session: Session, opsjobs: OpsJobs
+) -> None:
     @opsjobs.task(
         queue="mail",
         max_attempts=3,
@@ -144,6 +147,8 @@ def test_the_page_of_a_task_says_what_it_does(get: Get, session: Session, opsjob
     make_counted_failure(session, failed, deploy, task="send", last_at=ago(minutes=2))
     for state in ("retryable", "available", "available", "started"):
         make_job(session, state, task="send")
+    make_run(session, {"notify": failed[0].id}, name="send letters")
+    failed[0].workflow_id = 1
     session.commit()
     page = soup(get("/tasks/send").text)
     lead = _words(page.select_one(".lead"))
@@ -159,7 +164,17 @@ def test_the_page_of_a_task_says_what_it_does(get: Get, session: Session, opsjob
     waiting = _words(soup(get(why).text).select_one("#waiting-jobs"))
     assert "3 jobs wait." in waiting
     assert "no live worker listens to queue default" in waiting
-    assert page.select('[aria-labelledby="searches"] a[href*="state:retryable"]')
+    searches = page.select('[aria-labelledby="searches"] a')
+    found = {
+        one.text: len(soup(client.get(one["href"]).text).select("tr[data-row]")) for one in searches
+    }
+    assert found == {
+        "newest jobs": 6,
+        "newest failed": 2,
+        "slowest of the last day": 6,
+        "to be tried again": 1,
+        "running now": 1,
+    }
     declared = _words(page.select_one('[aria-labelledby="declared"]'))
     for words in (
         "Attempts 3,",
@@ -168,6 +183,7 @@ def test_the_page_of_a_task_says_what_it_does(get: Get, session: Session, opsjob
         "post",
         "by to, until ended",
         "secret",
+        "Workflows send letters",
     ):
         assert words in declared
     for window in ("hour", "month"):

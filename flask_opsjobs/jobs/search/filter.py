@@ -309,9 +309,13 @@ def _write(name: str, value: Any) -> str:
 
 
 def _quote(name: str, value: Any) -> str:
-    """The value as a parameter of a URL: a name with a `*` is in quotes, since it is no pattern."""
-    is_misleading = name in NAMES and isinstance(value, str) and "*" in value
-    return f'"{value}"' if is_misleading else str(value)
+    """The value as a parameter of a URL.
+
+    A text with quotation marks is in quotes, and a name with a `*`, since it is no pattern.
+    """
+    is_text = isinstance(value, str)
+    is_misleading = is_text and ('"' in value or (name in NAMES and "*" in value))
+    return search_terms.quote(value) if is_misleading else str(value)
 
 
 def _clauses(pairs: Iterable[tuple[str, str]]) -> Iterator[list[Term]]:

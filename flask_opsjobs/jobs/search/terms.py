@@ -1,6 +1,7 @@
 """Parses what a person types: the terms `name:value` of the search box, values of arguments, and ids.
 
-A term is `name:value`, `name:"a value"`, or a word alone, which searches errors. `-` before it negates it,
+A term is `name:value`, `name:"a value"`, or a word alone, which searches errors. Between quotes, `""` is a
+quotation mark. `-` before it negates it,
 and `OR` between two terms joins them: a search is a list of clauses, of which all must match, and a clause is
 a list of terms, of which one must match.
 """
@@ -24,7 +25,7 @@ _ARGS = "args."
 _MOST_TERMS = 100
 _OR = "OR"
 _TERM = re.compile(
-    r'(?P<minus>-?)(?:(?P<name>[\w.][\w.-]*):)?(?:"(?P<quoted>[^"]*)"|(?P<bare>[^\s"]*))(?=\s|$)'
+    r'(?P<minus>-?)(?:(?P<name>[\w.][\w.-]*):)?(?:"(?P<quoted>(?:[^"]|"")*)"|(?P<bare>[^\s"]*))(?=\s|$)'
 )
 # Numbers that Postgres' numeric certainly holds; a longer one is searched only as a text.
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,40})(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,2})?")
@@ -104,7 +105,8 @@ class Argument:
 
     def __str__(self) -> str:
         is_ambiguous = self.is_text and _looks_like_json(self.value)
-        return f'"{self.value}"' if is_ambiguous or not self.value else self.value
+        is_quoted = is_ambiguous or not self.value or '"' in self.value
+        return quote(self.value) if is_quoted else self.value
 
 
 def is_argument(name: str) -> bool:
@@ -124,7 +126,7 @@ def read_argument(term: Term) -> Argument:
 def read_field(name: str, value: str) -> Term:
     """A parameter of a URL as a term; quotes mean the same as in the search box."""
     is_quoted = len(value) > 1 and value[0] == value[-1] == '"'
-    return Term(name, value[1:-1] if is_quoted else value, is_quoted)
+    return Term(name, _unquote(value[1:-1]) if is_quoted else value, is_quoted)
 
 
 def split_clauses(text: str) -> list[list[Term]]:
@@ -166,7 +168,8 @@ def _split_terms(text: str) -> Iterator[Term]:
             raise BadFilter("search", problem, (at, at + len(rest)))
         place = (at, found.end())
         is_quoted = found["quoted"] is not None
-        name, value = found["name"] or "", found["quoted"] if is_quoted else found["bare"]
+        name = found["name"] or ""
+        value = _unquote(found["quoted"]) if is_quoted else found["bare"]
         if not name and not value:
             raise BadFilter("search", f"{found[0]!r} needs a word or a term", place)
         if not name and not is_quoted and value.startswith("-"):
@@ -179,10 +182,19 @@ def _split_terms(text: str) -> Iterator[Term]:
 
 
 def write_term(name: str, value: Any) -> str:
-    """The term as a person types it into the search box."""
+    """The term as a person types it into the search box. A text that begins with a quote is in quotes."""
     text = str(value)
     is_bare = text[:1] == '"' or not re.search(r"\s", text)
-    return f"{name}:{text}" if is_bare else f'{name}:"{text}"'
+    return f"{name}:{text if is_bare else quote(text)}"
+
+
+def quote(text: str) -> str:
+    """The text in quotes, in which each quotation mark is doubled."""
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _unquote(text: str) -> str:
+    return text.replace('""', '"')
 
 
 def escape_like(text: str) -> str:
@@ -195,8 +207,6 @@ def check_text(qualifier: str, value: str) -> str:
     refuse_control_characters(qualifier, value)
     if len(value) > LONGEST:
         raise BadFilter(qualifier[:40], f"has at most {LONGEST} characters")
-    if '"' in value:
-        raise BadFilter(qualifier[:40], "a quotation mark cannot be searched")
     return value
 
 

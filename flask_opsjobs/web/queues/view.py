@@ -16,6 +16,7 @@ from ...actions.registry import ACTIONS, actions_of
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.reading import Reading
+from ...jobs.search.filter import JobFilter
 from ...operations.operator import waiting_in
 from ...overview.queries import QueueDepth, find_queues
 from ...queues.lifecycle import MEANINGS
@@ -112,6 +113,7 @@ def queue_page(name: str) -> Response:
         prefetch=prefetch,
         default=host().settings.prefetch,
         set_prefetch=ACTIONS["queue.set_prefetch"],
+        search=JobFilter(queue=name).to_query(),
         waiting=waiting_in(name).to_query(),
     )
 
@@ -156,6 +158,7 @@ def _one(read: Reading, row: QueueView, rates: Rates) -> Markup:
         "queue/_live.html",
         read.now,
         row=row,
+        search=JobFilter(queue=row.name).to_query(),
         rates=rates,
         events=events,
         chain_fault=fault,

@@ -22,6 +22,8 @@ from ...cron.queries import list_entries
 from ...failures.queries import DeployMark, floor, list_deaths, list_marks, page_of_failures
 from ...jobs.lifecycle import DEATHS
 from ...jobs.record.declaration import TaskDeclaration
+from ...jobs.search.filter import JobFilter
+from ...jobs.search.ranges import read_moments
 from ...lifeline.loop_runs import find_loop
 from ...overview.failure_queries import HOURS, list_hours_of_failures
 from ...tasks.change import say_kb, say_share
@@ -34,6 +36,7 @@ from ...tasks.queries import (
     find_pauses,
     list_paused,
     list_task_hours,
+    list_workflows,
 )
 from ...tasks.ranking import AGAINST, KEYS, Hours, TaskRow, find_row, rank_tasks
 from ..app import access, order, pages, problems
@@ -70,7 +73,10 @@ def task_page(name: str) -> Response:
     query = _read_window()
     with reading() as read:
         made = _one(read, name, query.get("window", "day"))
-    return pages.page("task/page.html", "tasks", name, read.now, live=made, query=query, name=name)
+    search = JobFilter(task=name).to_query()
+    return pages.page(
+        "task/page.html", "tasks", name, read.now, live=made, query=query, name=name, search=search
+    )
 
 
 def task_live(name: str) -> Response:
@@ -240,11 +246,25 @@ def _one(read: Reading, task: str, window: str) -> Markup:
         say_memory=say_memory,
         counter=find_loop(session, read.now, _COUNTER),
         is_there=is_there,
-        may_search=access.may("jobs.view"),
+        searches=_list_searches(task) if access.may("jobs.view") else (),
+        workflows=list_workflows(session, task),
         seconds=seconds,
         say_share=say_share,
         say_kb=say_kb,
     )
+
+
+def _list_searches(task: str) -> Sequence[tuple[str, Mapping[str, str]]]:
+    """What to look at closer: a label, and the query of a search of its jobs."""
+    lately = read_moments("created", "<1d")
+    searches = {
+        "newest jobs": JobFilter(task=task),
+        "newest failed": JobFilter(task=task, state="failed"),
+        "slowest of the last day": JobFilter(task=task, created=lately, sort="-run"),
+        "to be tried again": JobFilter(task=task, state="retryable"),
+        "running now": JobFilter(task=task, state="started"),
+    }
+    return [(label, wanted.to_query()) for label, wanted in searches.items()]
 
 
 def _declared_lines(task: TaskDeclaration) -> Sequence[tuple[str, str]]:
