@@ -209,6 +209,7 @@ def test_every_page_shows_them(client: FlaskClient, adopted: dict[str, Job]) -> 
 
 
 # Of the others RQ is asked, as tests/actions/test_adopted_jobs.py shows.
+PARAMS = {"reschedule": ("--due-at", "now"), "edit": ("--priority", "1")}
 ONLY_MANAGED = [action for action in actions_of("job") if action.short_name not in ASKED_OF_RQ]
 
 
@@ -217,7 +218,7 @@ def test_no_action_of_managed_jobs_changes_one(
     app: Flask, adopted: dict[str, Job], untouched: Any, action: Any
 ) -> None:
     name = action.short_name.replace("_", "-")
-    params = ("--due-at", "now") if action.params else ()
+    params = PARAMS[name] if action.params else ()
     ids = [str(job.id) for job in adopted.values()]
     words = ["job", name, *ids, *params, "--reason", "because it is a test"]
     done = app.test_cli_runner().invoke(group, words)

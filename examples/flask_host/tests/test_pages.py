@@ -39,7 +39,7 @@ def test_who_may_see_jobs_sees_no_audit(
     happenings.order()
     db.session.commit()
     job = f"/ops/jobs/jobs/{opsjobs_jobs()[0].id}"
-    assert client.get(job).status_code == 403
+    assert client.get(job).location == f"/sign-in?next={job}"
     opsjobs_as("anna", ["jobs.view"])
     assert client.get(job).status_code == 200
     assert client.get("/ops/jobs/audit").status_code == 403
