@@ -172,6 +172,7 @@ def test_the_page_of_a_task_says_what_it_does(
         "newest jobs": 6,
         "newest failed": 2,
         "slowest of the last day": 6,
+        "longest wait of the last day": 6,
         "to be tried again": 1,
         "running now": 1,
     }

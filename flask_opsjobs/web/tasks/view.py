@@ -261,6 +261,7 @@ def _list_searches(task: str) -> Sequence[tuple[str, Mapping[str, str]]]:
         "newest jobs": JobFilter(task=task),
         "newest failed": JobFilter(task=task, state="failed"),
         "slowest of the last day": JobFilter(task=task, created=lately, sort="-run"),
+        "longest wait of the last day": JobFilter(task=task, created=lately, sort="-wait"),
         "to be tried again": JobFilter(task=task, state="retryable"),
         "running now": JobFilter(task=task, state="started"),
     }
