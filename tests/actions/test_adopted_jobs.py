@@ -23,7 +23,7 @@ from tests.support.processes import Children
 
 WHY: dict[str, Any] = {"actor": "anna", "reason": "because it is a test"}
 JOB_ACTIONS = actions_of("job")
-PARAMS = {"due_at": "2999-01-01T00:00"}
+PARAMS = {"due_at": "2999-01-01T00:00", "queue": "", "priority": "1", "args": ""}
 ADOPTED_STATES = [state for state in STATES if state != "available"]
 
 
