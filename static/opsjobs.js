@@ -105,7 +105,7 @@
   }
 
   function enhance(within) {
-    for (const button of all("[data-copy]", within)) {
+    for (const button of all("[data-copy], [data-copy-from]", within)) {
       button.hidden = !navigator.clipboard;
     }
     writeZone(within);
@@ -341,16 +341,24 @@
   });
 
   async function copy(button) {
-    await navigator.clipboard.writeText(find(button.dataset.copy).textContent);
+    const { copy: id, copyFrom: url } = button.dataset;
+    const text = id ? find(id).textContent : await fetchText(url, {});
+    // A problem is answered as a page. Nothing of it belongs in a ticket.
+    if (!text || text.startsWith("<!doctype html>")) {
+      button.textContent = "Not copied: open the link instead";
+      return;
+    }
+    await navigator.clipboard.writeText(id ? text : `${location.href}\n\n${text}`);
     button.textContent = "Copied";
   }
 
   on("click", (event) => {
-    const target = event.target.closest("a[data-dialog], [data-close], [data-copy], [data-pick]");
+    const wanted = "a[data-dialog], [data-close], [data-copy], [data-copy-from], [data-pick]";
+    const target = event.target.closest(wanted);
     if (!target || event.ctrlKey || event.metaKey) return;
     if ("pick" in target.dataset) {
       pickRange(target, event.shiftKey);
-    } else if ("copy" in target.dataset) {
+    } else if ("copy" in target.dataset || "copyFrom" in target.dataset) {
       copy(target);
     } else if ("close" in target.dataset) {
       if (dialog.open) event.preventDefault();

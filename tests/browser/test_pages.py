@@ -290,6 +290,26 @@ def test_a_sign_in_page_is_never_swapped_in(page: Any, running: Site) -> None:
     assert page.locator("table.jobs tbody tr").count() > 3
 
 
+def test_a_job_is_handed_over_as_a_command_and_as_a_ticket(page: Any, running: Site) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    _open(page, running, "/jobs/{failed}")
+    page.click("#fresh summary")
+    page.click("text=Copy as command")
+    page.wait_for_selector("#fresh button:has-text('Copied')")
+    job = running.jobs["failed"]
+    assert page.evaluate("navigator.clipboard.readText()") == f"flask opsjobs why {job}"
+    page.click("text=Copy for a ticket")
+    page.wait_for_selector("[data-copy-from]:has-text('Copied')")
+    ticket = page.evaluate("navigator.clipboard.readText()")
+    assert ticket.startswith(f"{page.url}\n\n# ")
+    assert "the vendor's API timed out" in ticket
+    page.route("**/export/**", lambda route: route.fulfill(status=403, body="<!doctype html>no"))
+    page.click("[data-copy-from]")
+    page.wait_for_selector("[data-copy-from]:has-text('Not copied')")
+    page.set_viewport_size({"width": 360, "height": 700})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
 def test_the_tab_follows_what_each_poll_says(page: Any, running: Site) -> None:
     page.clock.install()
     _open(page, running, "/jobs")

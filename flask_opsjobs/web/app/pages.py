@@ -18,6 +18,7 @@ from ..._folders import folder
 from ...actions.registry import ACTIONS
 from ...operations.queries import OpenOperations
 from . import access, links
+from .commands import find_command
 from .display import PageDisplay
 from .files import file_url
 from .filters import FILTERS, written
@@ -100,6 +101,8 @@ def page(
         "live": live,
         "live_url": url_for(f"{request.endpoint}_live", **values),
         "forensics_url": links.find_forensics(access.subject()),
+        "command": find_command(),
+        "ticket_url": _find_ticket(access.subject()),
         "etag": f'"{_etag(live + _beside(context.get("says_sources", False)))}"',
     }
     return Response(_document(template, **context), mimetype="text/html")
@@ -205,6 +208,12 @@ def _beside(says_sources: bool) -> Markup:
             allowed={entry.endpoint for entry in entries},
         )
     )
+
+
+def _find_ticket(subject: str | None) -> str | None:
+    """The address of the Markdown for a ticket, of a job and of an incident."""
+    is_one = subject is not None and subject.startswith(("job/", "incident/"))
+    return links.to_export(subject, "md") if subject and is_one else None
 
 
 def _open_operations(sources: Sources) -> OpenOperations | None:
