@@ -29,7 +29,7 @@ from tests.support.engine import Bench
 from tests.support.graphs import Graph
 from tests.support.plain import take_plain
 from tests.web.conftest import Drawn
-from tests.web.every import reads
+from tests.web.every import reads, soup
 from tests.web.rows import ago, make_chain, make_incident, make_job, make_worker
 
 TEMPLATES = sorted(
@@ -177,3 +177,24 @@ def test_what_a_label_or_an_anchor_names_is_there(drawn: Drawn) -> None:
                         assert tree.find(id=named), (path, element)
             for link in tree.select("a[href^='#'], use"):
                 assert tree.find(id=str(link["href"])[1:]), (path, link)
+
+
+@pytest.mark.parametrize(
+    ("path", "leads_on"),
+    [
+        ("/jobs", "send_invoice.enqueue(…)"),
+        ("/tasks", "flask opsjobs run"),
+        ("/queues", "flask opsjobs worker"),
+        ("/workers", "flask opsjobs worker"),
+        ("/workflows", "flow.start()"),
+        ("/batches", "opsjobs.batch(…)"),
+        ("/cron", "flask opsjobs run"),
+        ("/limiters", "flask opsjobs worker"),
+        ("/lifeline", "flask opsjobs run"),
+        ("/lifeline/failures", "flask opsjobs run"),
+        ("/operations", "a list of jobs"),
+    ],
+)
+def test_an_empty_list_leads_on(get: Callable[..., Any], path: str, leads_on: str) -> None:
+    said = soup(get(path).text).select(".empty :is(code, a)")
+    assert leads_on in [one.text for one in said]
