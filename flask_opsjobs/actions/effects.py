@@ -62,6 +62,19 @@ class AnnounceDrain:
 
 
 @dataclass(frozen=True)
+class StopWorker:
+    """Ask a worker on the Redis of `queue` to stop, and to kill what still runs after `grace` seconds.
+
+    Without a grace RQ's own command is sent, for a plain RQ worker: it ends its job first.
+    """
+
+    queue: str
+    worker: str
+    grace: int | None
+    otherwise: ClassVar = "one of ours ends its jobs first, a plain RQ worker goes on: ask again"
+
+
+@dataclass(frozen=True)
 class Advance:
     """Advance these runs of workflows, and dispatch the steps that it releases."""
 
@@ -109,6 +122,7 @@ Effect = (
     | Forget
     | AnnounceStop
     | AnnounceDrain
+    | StopWorker
     | Advance
     | Fold
     | AnnounceResolved

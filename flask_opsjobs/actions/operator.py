@@ -28,6 +28,7 @@ from ..engine.redis.broker import broker_of
 from ..errors import ActionRefused, EngineUnavailable, TooManyActions
 from ..host import Host
 from ..queues.transitions import list_known_queues
+from ..workers import transitions as worker_transitions
 from . import execution, planning
 from .domain import Request, Who, name_in
 from .registry import ACTIONS
@@ -369,14 +370,78 @@ class Operator:
         """
         return self._run_or_raise("task.resume", tasks, why)
 
-    def drain_worker(self, workers: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
+    def drain_worker(
+        self,
+        workers: str | Iterable[str] = (),
+        *,
+        queue: str | None = None,
+        host: str | None = None,
+        **why: Unpack[Why],
+    ) -> Receipt:
         """Ask these workers, given by name, to leave: they take nothing new and end what they run.
+
+        With a `queue`, a `host` or both: all workers of ours that listen to the queue, on that machine.
 
         >>> operator.drain_worker("web-1-7-c0ffee", **why)
         Traceback (most recent call last):
         flask_opsjobs.errors.ActionRefused: there is no worker web-1-7-c0ffee
+        >>> operator.drain_worker(queue="mail", **why)
+        Traceback (most recent call last):
+        flask_opsjobs.errors.ActionRefused: no worker that can be drained listens to mail
         """
-        return self._run_or_raise("worker.drain", workers, why)
+        names = self._name_workers("worker.drain", workers, queue, host)
+        return self._run_or_raise("worker.drain", names, why)
+
+    def stop_worker(
+        self,
+        workers: str | Iterable[str] = (),
+        *,
+        grace: int | None = None,
+        queue: str | None = None,
+        host: str | None = None,
+        **why: Unpack[Why],
+    ) -> Receipt:
+        """Stop these workers. What still runs after `grace` seconds is killed, and runs again elsewhere.
+
+        Without a grace they end what they run. Plain RQ workers take no grace. `queue` and `host` choose
+        workers as in `drain_worker`.
+
+        >>> operator.stop_worker("web-1-7-c0ffee", grace=60, **why)
+        Traceback (most recent call last):
+        flask_opsjobs.errors.ActionRefused: there is no worker web-1-7-c0ffee
+        """
+        names = self._name_workers("worker.stop", workers, queue, host)
+        return self._run_or_raise("worker.stop", names, why, {"grace": grace})
+
+    def find_workers(
+        self, action: str, *, queue: str | None = None, host: str | None = None
+    ) -> list[str]:
+        """The names of the workers of a queue, of a machine or of both that the action is for.
+
+        Raises `ActionRefused` when there is none.
+
+        >>> operator.find_workers("worker.stop", host="web-1")
+        Traceback (most recent call last):
+        flask_opsjobs.errors.ActionRefused: no worker that can be stopped runs on web-1
+        """
+        is_drain = action == "worker.drain"
+        kinds = ["pool"] if is_drain else ["pool", "plain"]
+        with self._connected(None) as (connection, _):
+            found = worker_transitions.find_names(connection, kinds, queue, host)
+        if found:
+            return found
+        places = [f"listens to {queue}"] * bool(queue) + [f"runs on {host}"] * bool(host)
+        done = "drained" if is_drain else "stopped"
+        says = f"no worker that can be {done} {' and '.join(places)}"
+        raise ActionRefused(Receipt("refused", action, "unknown_target", says, None))
+
+    def _name_workers(
+        self, action: str, workers: str | Iterable[str], queue: str | None, host: str | None
+    ) -> list[str]:
+        names = [workers] if isinstance(workers, str) else list(workers)
+        if queue or host:
+            names += self.find_workers(action, queue=queue, host=host)
+        return names
 
     def forget_worker(self, workers: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
         """Show these workers, which are missing or have stopped, on no page any more.

@@ -1,4 +1,4 @@
-"""Lists the workers with their children, drains workers and forgets them: `flask opsjobs workers …`."""
+"""Lists the workers with their children, drains, stops and forgets workers: `flask opsjobs workers …`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ import click
 from flask.cli import AppGroup, with_appcontext
 
 from ..actions.domain import Action
+from ..actions.operator import Operator
 from ..actions.registry import ACTIONS
 from ..core.display import Display
 from ..core.reading import read_snapshot
 from ..core.words import span
+from ..errors import ActionRefused
 from ..workers.process_identity import identify
 from ..workers.queries import (
     ChildRow,
@@ -64,20 +66,74 @@ def workers(context: click.Context, is_self: bool, as_json: bool) -> None:
     sys.exit(0 if any(worker.is_alive for worker in found) else 1)
 
 
-def _add(action: Action[Any]) -> None:
-    @workers.command(
-        action.short_name,
-        short_help=f"{action.title} workers.",
-        help=f"{action.title} the workers with these NAMES. {action.risk}\n{_operate.EXITS}",
-    )
-    @click.argument("names", nargs=-1, required=True)
-    @_operate.options
-    def command(names: tuple[str, ...], **options: Any) -> None:
-        _operate.run_action(action.name, [f"worker/{name}" for name in names], **options)
+def _help(action: Action[Any]) -> dict[str, str]:
+    short = f"{action.title} workers."
+    return {
+        "short_help": short,
+        "help": f"{action.title} the workers with these NAMES. {action.risk}\n{_operate.EXITS}",
+    }
 
 
-for _short_name in ("drain", "forget"):
-    _add(ACTIONS[f"worker.{_short_name}"])
+def _of_many(action: Action[Any]) -> Callable[[_operate.F], _operate.F]:
+    """A command on workers that are named, or on those of a queue or of a machine."""
+
+    def add(function: Any) -> Any:
+        for option in (
+            _operate.options,
+            click.option("--host", help="All workers on this machine or container."),
+            click.option("--queue", help="All workers that listen to this queue."),
+            click.argument("names", nargs=-1),
+            workers.command(action.short_name, **_help(action)),
+        ):
+            function = option(function)
+        return function
+
+    return add
+
+
+def _run(
+    action: str,
+    names: tuple[str, ...],
+    queue: str | None,
+    host: str | None,
+    params: Mapping[str, Any],
+    **options: Any,
+) -> None:
+    if not (names or queue or host):
+        raise click.UsageError("name workers, or choose them with --queue or --host")
+    found = list(names)
+    if queue or host:
+        try:
+            found += Operator(current_host()).find_workers(action, queue=queue, host=host)
+        except ActionRefused as refused:
+            raise click.ClickException(str(refused)) from refused
+    _operate.run_action(action, [f"worker/{name}" for name in found], params=params, **options)
+
+
+@_of_many(ACTIONS["worker.drain"])
+def drain(**options: Any) -> None:
+    """Drain workers."""
+    _run("worker.drain", params={}, **options)
+
+
+@_of_many(ACTIONS["worker.stop"])
+@click.option(
+    "--grace",
+    type=click.IntRange(0, 86_400),
+    metavar="SECONDS",
+    help="Kill what still runs after so long. Without it the workers end what they run.",
+)
+def stop(grace: int | None, **options: Any) -> None:
+    """Stop workers."""
+    _run("worker.stop", params={"grace": grace}, **options)
+
+
+@workers.command("forget", **_help(ACTIONS["worker.forget"]))
+@click.argument("names", nargs=-1, required=True)
+@_operate.options
+def forget(names: tuple[str, ...], **options: Any) -> None:
+    """Forget workers."""
+    _operate.run_action("worker.forget", [f"worker/{name}" for name in names], **options)
 
 
 def _is_here(worker: WorkerRow) -> bool:

@@ -16,11 +16,12 @@ from ..actions.domain import (
     make_skip,
     name_in,
     say_target,
+    whole,
 )
-from ..actions.effects import AnnounceDrain, Effect
+from ..actions.effects import AnnounceDrain, Effect, StopWorker
 from ..actions.shapes import Change, Item, Skip
 from ..core.db import Connection
-from ..core.words import counted
+from ..core.words import counted, show_value
 from . import transitions as worker_transitions
 from .lifecycle import sources_of
 from .transitions import WorkerForDecision
@@ -72,12 +73,14 @@ def list_facts(worker: WorkerForDecision, _now: datetime) -> dict[str, Any]:
 
 # --- drain
 
+_LOOPS = "it is the process of the loops: stop that"
+
 
 def _decide_drain(worker: WorkerForDecision, request: Request) -> Item | Skip:
     if worker.kind == "plain":
-        return cannot(worker, request, "it is a plain rq worker: stop it as you started it")
+        return cannot(worker, request, "it is a plain rq worker: stop it")
     if worker.kind == "loops":
-        return cannot(worker, request, "it is the process of the loops: stop that")
+        return cannot(worker, request, _LOOPS)
     if worker.drain_requested_at is not None:
         says = f"{worker.drain_requested_by} has already asked worker {worker.name} to leave"
         return make_skip(worker, "already", says)
@@ -93,6 +96,65 @@ def _apply_drain(
     ids = [worker.id for worker in workers]
     worker_transitions.drain(connection, ids, request.actor, request.now)
     return [AnnounceDrain(worker.queues[0], worker.name) for worker in workers if worker.queues]
+
+
+# --- stop
+
+_LONGEST_GRACE = 86_400
+
+
+def _read_grace(request: Request) -> dict[str, Any]:
+    """For how many seconds its jobs may still run; None: until they have ended."""
+    given = request.params["grace"]
+    if given in (None, ""):
+        return {"grace": None}
+    grace = whole(given)
+    if grace is None or not 0 <= grace <= _LONGEST_GRACE:
+        raise ValueError(
+            f"grace is whole seconds from 0 to {_LONGEST_GRACE:,}, or left out: until its jobs have ended; "
+            f"got {show_value(given)}"
+        )
+    return {"grace": grace}
+
+
+def _decide_stop(worker: WorkerForDecision, request: Request) -> Item | Skip:
+    grace = request.params["grace"]
+    if worker.kind == "plain":
+        return _decide_stop_of_plain(worker, request)
+    if grace is None or worker.kind == "loops":
+        return _decide_drain(worker, request)
+    when = "at once" if grace == 0 else f"after at most {counted(grace, 'second')}"
+    note = (
+        f"it has {counted(worker.jobs, 'job')} now; what it has not begun goes back to its queue; what still "
+        "runs then is killed, and runs again elsewhere as after any failed attempt. The grace goes through "
+        "Redis: a worker that does not hear it ends its jobs first"
+    )
+    return make_item(worker, Change("state", worker.state, f"stopped, {when}"), note=note)
+
+
+def _decide_stop_of_plain(worker: WorkerForDecision, request: Request) -> Item | Skip:
+    if request.params["grace"] is not None:
+        why = "RQ can only ask a plain rq worker to end its job first: leave the grace out"
+        return cannot(worker, request, why)
+    if not worker.queues:
+        return cannot(worker, request, "its queues are not known yet, and so its Redis: try again")
+    note = (
+        "RQ sends its command once; that the worker has heard it is known when it has stopped, and no grace "
+        "ends its job before"
+    )
+    change = Change("state", worker.state, "stopped, when its job has ended, asked of RQ")
+    return make_item(worker, change, note=note)
+
+
+def _apply_stop(
+    connection: Connection, request: Request, workers: Sequence[WorkerForDecision]
+) -> list[Effect | Item]:
+    grace = request.params["grace"]
+    ours = [worker for worker in workers if worker.kind == "pool"]
+    undrained = [worker for worker in ours if worker.drain_requested_at is None]
+    effects = _apply_drain(connection, request, undrained)
+    told = [worker for worker in workers if worker.kind == "plain" or grace is not None]
+    return [*effects, *(StopWorker(one.queues[0], one.name, grace) for one in told if one.queues)]
 
 
 # --- forget
@@ -123,6 +185,17 @@ ACTIONS: tuple[Action[WorkerForDecision], ...] = (
         "their end, such as systemd, starts a new one.",
         decide=_decide_drain,
         apply=_apply_drain,
+    ),
+    Action(
+        name="worker.stop",
+        title="Stop",
+        sources=sources_of("stop"),
+        risk="It takes no more jobs. Without a grace it ends those that it runs, and stops. After a grace it "
+        "kills what still runs: each of these jobs loses an attempt, and repeats all that it did.",
+        params=("grace",),
+        read_params=_read_grace,
+        decide=_decide_stop,
+        apply=_apply_stop,
     ),
     Action(
         name="worker.forget",

@@ -54,7 +54,7 @@ ARROWS = (
         made_by=("watch_workers", "end_gone_workers", "end_plain_workers"),
     ),
     Arrow(
-        "stop",
+        "end",
         sources=("alive", "late", "missing"),
         targets=("stopped",),
         by="worker",
@@ -68,6 +68,14 @@ ARROWS = (
         by="operator",
         meaning="it takes nothing new, ends what it runs, and says that it stops",
         made_by=("stop_worker",),
+    ),
+    Arrow(
+        "stop",
+        sources=("alive", "late"),
+        targets=("stopped",),
+        by="operator",
+        meaning="as a drain, but what still runs after a grace is killed; a plain RQ worker ends its job",
+        made_by=("stop_worker", "observe_plain_workers"),
     ),
     Arrow(
         "forget",

@@ -188,6 +188,17 @@ def read(connection: Connection, names: Iterable[str]) -> dict[str, WorkerForDec
         return {worker.name: worker for worker in cursor}
 
 
+def find_names(
+    connection: Connection, kinds: Sequence[str], queue: str | None, host: str | None
+) -> list[str]:
+    """The names of the workers that have not ended, of a queue or of a machine, at most 1,000.
+
+    Locks nothing.
+    """
+    parameters = {"kinds": list(kinds), "queue": queue, "host": host, "limit": 1_000}
+    return [name for (name,) in connection.execute(sql.load("find_workers"), parameters)]
+
+
 def drain(connection: Connection, ids: Collection[int], actor: str, now: datetime) -> None:
     """Ask workers to leave."""
     parameters = {"ids": list(ids), "actor": actor, "now": now}

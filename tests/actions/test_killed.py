@@ -196,6 +196,13 @@ CASES = (
         "SELECT drain_requested_at IS NOT NULL FROM opsjobs.workers WHERE name = %s",
     ),
     Case(
+        "worker.stop",
+        Stage.worker,
+        "SELECT drain_requested_at IS NOT NULL FROM opsjobs.workers WHERE name = %s",
+        {"grace": "60"},
+        repeats=True,
+    ),
+    Case(
         "worker.forget",
         Stage.missing_worker,
         "SELECT forgotten_at IS NOT NULL FROM opsjobs.workers WHERE name = %s",

@@ -95,6 +95,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "workers": (),
     "workers drain": ("web-1", *REASON),
     "workers forget": ("web-1", *REASON),
+    "workers stop": ("web-1", *REASON),
     "workflow cancel": ("1", *REASON),
     "workflow give-signal": ("1", "--wait", "paid", "--signal", "1", *REASON),
     "workflow retry": ("1", *REASON),

@@ -144,3 +144,20 @@ def test_a_missing_worker_has_no_children_any_more(site: Flask, bench: Bench) ->
     assert "jobs a second" not in line
     bench.connection.execute("UPDATE opsjobs.workers SET state = 'alive', ended_at = NULL")
     assert len(_list(site).output.splitlines()) == 3
+
+
+def test_the_workers_of_a_queue_or_machine_are_drained_and_stopped(
+    site: Flask, bench: Bench
+) -> None:
+    why = ("--reason", "because it is a test")
+    drained = _list(site, "drain", "--queue", "default", "--host", "here", *why)
+    assert drained.exit_code == 0, drained.output
+    assert drained.output.startswith("Drain worker worker-1: done")
+    stopped = _list(site, "stop", "worker-1", "--grace", "60", *why)
+    assert "state: alive → stopped, after at most 60 seconds" in stopped.output
+    nobody = _list(site, "stop", "--host", "web-9", *why)
+    assert (nobody.exit_code, nobody.output) == (
+        1,
+        "Error: no worker that can be stopped runs on web-9\n",
+    )
+    assert _list(site, "drain", *why).exit_code == 2

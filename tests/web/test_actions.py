@@ -445,7 +445,8 @@ def test_every_action_in_every_state_has_a_button_or_says_why_not(
 ) -> None:
     job = make_job(session, state)
     session.commit()
-    page = get(preview(f"/jobs/{job.id}/{action.short_name}", due_at="2999-01-01T09:00"))
+    params = {"due_at": "2999-01-01T09:00", "priority": "1"}
+    page = get(preview(f"/jobs/{job.id}/{action.short_name}", **params))
     buttons = _buttons(page)
     if state in action.sources:
         assert len(buttons) == 1
@@ -560,6 +561,29 @@ def test_selected_workers_are_drained_by_one_plan(
     fields = [field["value"] for field in again.select('[name="worker"]')]
     assert fields == ["web-1", "web-2", "web-4"]
     assert "No worker is picked." in _words(post("/workers/drain", 422))
+
+
+def test_all_workers_of_a_machine_or_of_a_queue_are_drained_by_one_plan(
+    get: Any, post: Post, preview: Any, session: Session
+) -> None:
+    make_worker(session, name="web-1", host="alpha", queues=["mail"])
+    make_worker(session, name="web-2", host="beta", queues=["mail", "slow"])
+    make_worker(session, name="web-3", host="beta", queues=["slow"])
+    session.commit()
+    buttons = soup(get("/workers").text).select("[aria-labelledby=machines] button")
+    assert [(each["name"], each["value"]) for each in buttons] == [
+        ("host", "alpha"),
+        ("host", "beta"),
+    ]
+    assert {each["formaction"] for each in buttons} == {"/ops/jobs/workers/drain"}
+    button = soup(get("/queues/mail").text).select_one("[aria-labelledby=listeners] button")
+    assert (button["name"], button["value"]) == ("queue", "mail")
+    for field, named in (("host=beta", "web-2 web-3"), ("queue=mail", "web-1 web-2")):
+        shown = get(preview("/workers/drain", **dict([field.split("=")])))
+        assert "Drain 2 workers" in _words(shown)
+        assert named in _words(shown)
+    refused = _words(post("/workers/drain", 422, host="gamma"))
+    assert "no worker that can be drained runs on gamma." in refused
 
 
 @pytest.mark.parametrize(

@@ -335,7 +335,9 @@ def test_a_live_one_may_be_drained_and_says_that_it_is(get: Get, session: Sessio
     session.commit()
     (row,) = _rows(get, "ours")
     assert _words(row.select_one("td.end")) == "draining"
-    assert not row.select("button")
+    button = row.select_one("button")
+    assert (button.text, button["name"], button["value"]) == ("Stop now…", "grace", "0")
+    assert button["formaction"] == "/ops/jobs/workers/web-1:9/stop"
     (note,) = _part(get).select("tr.note")
     assert _words(note).startswith("anna drained it ")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +13,7 @@ from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.actions.registry import ACTIONS, actions_of
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.explain_with_redis import explain
+from flask_opsjobs.errors import ActionRefused
 from flask_opsjobs.host import Host
 from flask_opsjobs.overview.badges import find_badges
 from flask_opsjobs.workers import transitions as workers
@@ -65,7 +66,8 @@ def test_each_action_in_each_state(
 ) -> None:
     be(bench, state)
     before = row(bench)
-    receipt = operator.run(action.name, [f"worker/{bench.name}"], **WHY)
+    params = dict.fromkeys(action.params)
+    receipt = operator.run(action.name, [f"worker/{bench.name}"], **WHY, params=params)
     after = row(bench)
     if state not in sources_of(action.short_name):
         assert (receipt.outcome, receipt.code) == ("refused", "illegal")
@@ -74,16 +76,17 @@ def test_each_action_in_each_state(
     else:
         assert receipt.is_done
         assert after["state"] == state
-        column = {"drain": "drain_requested_at", "forget": "forgotten_at"}[action.short_name]
+        column = "forgotten_at" if action.short_name == "forget" else "drain_requested_at"
         assert after[column] is not None
-        again = operator.run(action.name, [f"worker/{bench.name}"], **WHY)
+        again = operator.run(action.name, [f"worker/{bench.name}"], **WHY, params=params)
         assert [skip.code for skip in again.skipped] == ["already"]
     assert (action in actions_of("worker", state)) == (state in sources_of(action.short_name))
 
 
-@pytest.mark.parametrize("name", ["worker.drain", "worker.forget"])
-def test_one_that_nobody_knows(bench: Bench, operator: Operator, name: str) -> None:
-    receipt = operator.run(name, ["worker/nobody"], **WHY)
+@pytest.mark.parametrize("action", actions_of("worker"), ids=lambda action: action.short_name)
+def test_one_that_nobody_knows(bench: Bench, operator: Operator, action: Any) -> None:
+    params = dict.fromkeys(action.params)
+    receipt = operator.run(action.name, ["worker/nobody"], **WHY, params=params)
     assert (receipt.code, receipt.says) == ("unknown_target", "there is no worker nobody")
 
 
@@ -115,7 +118,7 @@ def test_a_plain_worker_is_not_ours_to_drain(bench: Bench, operator: Operator) -
     now = read_clock(bench.connection)
     workers.find_or_register_plain(bench.connection, "rq-1", "here", 1, now)
     receipt = operator.run("worker.drain", ["worker/rq-1"], **WHY)
-    assert receipt.says.endswith("it is a plain rq worker: stop it as you started it")
+    assert receipt.says.endswith("it is a plain rq worker: stop it")
 
 
 def test_a_drained_worker_is_alive_and_listens_no_more(
@@ -150,6 +153,104 @@ def test_a_restarted_worker_of_the_same_name_is_not_drained(
     again.close()
     assert row(bench)["drain_requested_at"] is None
     assert not beat(bench).is_drained
+
+
+@pytest.fixture
+def others(host: Host) -> Iterator[list[Bench]]:
+    """Workers beside worker-1, which listens to `default`: of other queues, and on another machine."""
+    mail = Bench(host, "mail-1", ("mail",))
+    both = Bench(host, "both-1", ("mail", "default"))
+    both.rows("UPDATE opsjobs.workers SET host = 'web-2' WHERE name = 'both-1' RETURNING 1")
+    workers.find_or_register_plain(both.connection, "rq-1", "here", 1, read_clock(both.connection))
+    both.rows("UPDATE opsjobs.workers SET queues = '{mail}' WHERE name = 'rq-1' RETURNING 1")
+    yield [mail, both]
+    mail.close()
+    both.close()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "drained", "stopped"),
+    [
+        ({"queue": "mail"}, ["mail-1", "both-1"], ["mail-1", "both-1", "rq-1"]),
+        ({"host": "here"}, ["worker-1", "mail-1"], ["worker-1", "mail-1", "rq-1"]),
+        ({"queue": "mail", "host": "web-2"}, ["both-1"], ["both-1"]),
+    ],
+)
+def test_all_of_a_queue_or_of_a_machine(
+    bench: Bench,
+    operator: Operator,
+    others: list[Bench],
+    chosen: dict[str, Any],
+    drained: list[str],
+    stopped: list[str],
+) -> None:
+    targets = [item.target for item in operator.stop_worker(**chosen, **WHY).done]
+    assert targets == [f"worker/{name}" for name in stopped]
+    assert operator.find_workers("worker.drain", **chosen) == drained
+    ours = "SELECT name FROM opsjobs.workers WHERE drain_requested_at IS NOT NULL ORDER BY id"
+    assert [row["name"] for row in bench.rows(ours)] == drained
+    with pytest.raises(ActionRefused, match="anna has already asked worker "):
+        operator.drain_worker(**chosen, **WHY)
+
+
+def test_a_queue_without_workers_is_named(operator: Operator) -> None:
+    with pytest.raises(ActionRefused) as refused:
+        operator.drain_worker(queue="nobody", host="web-9", **WHY)
+    assert str(refused.value) == "no worker that can be drained listens to nobody and runs on web-9"
+
+
+# --- stop
+
+
+def test_a_drained_worker_can_be_stopped_at_once(bench: Bench, operator: Operator) -> None:
+    operator.drain_worker(bench.name, actor="ben", reason="because it is a test")
+    receipt = operator.stop_worker(bench.name, grace=0, **WHY)
+    assert [change.after for change in receipt.done[0].changes] == ["stopped, at once"]
+    # Who drained it stays: the audit has who stopped it.
+    assert row(bench)["drain_requested_by"] == "ben"
+    with pytest.raises(ActionRefused, match="ben has already asked worker worker-1 to leave"):
+        operator.stop_worker(bench.name, **WHY)
+
+
+def test_a_plain_worker_takes_no_grace(bench: Bench, operator: Operator) -> None:
+    now = read_clock(bench.connection)
+    workers.find_or_register_plain(bench.connection, "rq-1", "here", 1, now)
+    with pytest.raises(ActionRefused, match="its queues are not known yet, and so its Redis"):
+        operator.stop_worker("rq-1", **WHY)
+    with pytest.raises(ActionRefused, match="to end its job first: leave the grace out"):
+        operator.stop_worker("rq-1", grace=5, **WHY)
+
+
+@pytest.mark.parametrize("grace", [-1, 86_401, 1.5, True, "soon"])
+def test_a_grace_that_cannot_be_read_is_refused(
+    bench: Bench, operator: Operator, grace: Any
+) -> None:
+    with pytest.raises(ActionRefused, match="grace is whole seconds from 0 to 86,400") as refused:
+        operator.stop_worker(bench.name, grace=grace, **WHY)
+    assert refused.value.code == "unreadable"
+    assert row(bench)["drain_requested_at"] is None
+
+
+@pytest.mark.parametrize("time", range(8))
+def test_two_that_stop_it_at_the_same_moment(bench: Bench, operator: Operator, time: int) -> None:
+    target = [f"worker/{bench.name}"]
+    receipts = race(
+        lambda: operator.run("worker.stop", target, **WHY, params={"grace": None}),
+        lambda: operator.run("worker.drain", target, actor="ben", reason=WHY["reason"]),
+    )
+    (refused,) = [receipt for receipt in receipts if not receipt.is_done]
+    assert [skip.code for skip in refused.skipped] == ["already"]
+
+
+def test_a_preview_is_refused_once_the_worker_has_stopped(bench: Bench, operator: Operator) -> None:
+    target = [f"worker/{bench.name}"]
+    preview = operator.preview(
+        "worker.stop", target, actor="anna", via="page", params={"grace": "60"}
+    )
+    workers.stop(bench.connection, bench.worker_id, read_clock(bench.connection))
+    receipt = operator.execute(preview.id, preview.token, **WHY)
+    assert receipt.code == "drifted"
+    assert row(bench)["drain_requested_at"] is None
 
 
 # --- forget
@@ -214,8 +315,9 @@ def test_forgotten_against_a_heartbeat(
     assert receipt.is_done or receipt.says.endswith("it is alive")
 
 
-def test_the_registry_has_both() -> None:
+def test_the_registry_has_all() -> None:
     assert [name for name in ACTIONS if name.startswith("worker.")] == [
         "worker.drain",
+        "worker.stop",
         "worker.forget",
     ]

@@ -28,6 +28,7 @@ from ...actions.effects import (
     Forget,
     Recall,
     Resync,
+    StopWorker,
 )
 from ...batches.transitions import list_workers_of_batches_to_stop
 from ...core.db import Connection, is_away, say_cause
@@ -45,7 +46,15 @@ from ..adopted.places import find_redis
 from ..reconcile.recall import recall_paused, recall_paused_tasks
 from ..reconcile.remove_deliveries import remove_deliveries
 from ..reconcile.resync import resync_queue
-from ..redis.broker import Delivery, SentPush, announce_stop, broker_of, try_announce_stop
+from ..redis.broker import (
+    Broker,
+    Delivery,
+    SentPush,
+    announce_stop,
+    broker_of,
+    stop_worker,
+    try_announce_stop,
+)
 from .dispatch import Dispatcher, recall, send_dispatched
 
 _log = logging.getLogger("flask_opsjobs.dispatch")
@@ -305,13 +314,20 @@ def _run(host: Host, connection: Connection, effect: Effect) -> None:
             _advance(host, connection, runs)
         case Fold(batches):
             _fold(host, connection, batches)
-        case AnnounceStop(queue, worker) | AnnounceDrain(queue, worker):
-            announce_stop(broker_of(host), queue, worker)
+        case AnnounceStop() | AnnounceDrain() | StopWorker():
+            _tell_worker(broker_of(host), effect)
         case AnnounceResolved(ids):
             resolved = [incident.news for incident in incident_transitions.look(connection, ids)]
             incidents.announce(host, Applied(resolved=resolved))
         case AskRq():
             ask_of_place(host, effect)
+
+
+def _tell_worker(broker: Broker, effect: AnnounceStop | AnnounceDrain | StopWorker) -> None:
+    if isinstance(effect, StopWorker):
+        stop_worker(broker, effect.queue, effect.worker, effect.grace)
+    else:
+        announce_stop(broker, effect.queue, effect.worker)
 
 
 def _dispatch(host: Host, lanes: Iterable[tuple[str, str]]) -> None:

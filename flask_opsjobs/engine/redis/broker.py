@@ -13,7 +13,7 @@ from typing import Any
 
 from redis import ConnectionPool, RedisError
 from rq import Queue
-from rq.command import send_command
+from rq.command import send_command, send_shutdown_command
 from rq.job import Job as RQJob
 from rq.job import JobStatus
 from rq.serializers import DefaultSerializer, Serializer
@@ -38,6 +38,8 @@ _FAILURE_TTL_SECONDS = 3600
 # The command that tells a worker that one of its jobs shall stop. Plain RQ workers ignore commands that they
 # do not know. Workers of older versions send a heartbeat, which tells them the same.
 STOP_ANNOUNCED = "opsjobs-heartbeat"
+# The command that tells a worker of ours to stop, and after how many seconds it kills what still runs.
+STOP_WITHIN = "opsjobs-stop"
 # So many deliveries are pushed at once: nobody else is served by Redis meanwhile.
 _AT_ONCE = 500
 # The fields of all deliveries, at any time.
@@ -299,6 +301,18 @@ def announce_stop(broker: Broker, queue: str, worker: str) -> None:
     A worker that is not subscribed misses it.
     """
     send_command(broker.queue(queue, quick=True).connection, worker, STOP_ANNOUNCED)
+
+
+def stop_worker(broker: Broker, queue: str, worker: str, grace: int | None) -> None:
+    """Tell a worker to stop: within `grace` seconds one of ours, without it as RQ does. Raises `RedisError`.
+
+    A worker that is not subscribed misses it.
+    """
+    connection = broker.queue(queue, quick=True).connection
+    if grace is None:
+        send_shutdown_command(connection, worker)
+    else:
+        send_command(connection, worker, STOP_WITHIN, grace=grace)
 
 
 def try_announce_stop(broker: Broker, queue: str, worker: str) -> None:

@@ -204,6 +204,8 @@ class Parent:
         self._stopped_at = 0.0
         # Whether it stops because an operator asked for it: the first signal after that changes nothing.
         self._is_drained = False
+        # When an operator wants what still runs to be killed.
+        self._kill_at = math.inf
         # Whether the process starts anew when its jobs have ended.
         self.wants_restart = False
         self._systemd = Systemd()
@@ -696,6 +698,9 @@ class Parent:
         match command.name:
             case "shutdown":
                 self._stop()
+            case broker.STOP_WITHIN if command.grace is not None:
+                self._kill_at = min(self._kill_at, steady_seconds() + command.grace)
+                self._leave()
             case broker.STOP_ANNOUNCED:
                 self._recorder.announce_stop()
             case "stop-job" | "stop-execution" | "kill-horse" if command.slot is not None:
@@ -729,7 +734,7 @@ class Parent:
         if gap > self._frozen_seconds:
             self._recorder.beat_now()  # it finds out which jobs are still ours
         self._note_whether_to_take()
-        self._leave_when_drained()
+        self._leave_as_told(now)
         self._stop_what_must_stop()
         for place in (*self._places, self._errands.place):
             if place.child is not None:
@@ -825,8 +830,16 @@ class Parent:
             sent.is_written = True
             self._starts.append(Start(sent.job.key, began, child.pid))
 
-    def _leave_when_drained(self) -> None:
-        if self._heartbeat.is_drained and not self._stops:
+    def _leave_as_told(self, now: float) -> None:
+        """Stop when an operator asked for it. After the grace what still runs is killed."""
+        if self._heartbeat.is_drained:
+            self._leave()
+        if now >= self._kill_at:
+            self._stops = max(self._stops, 2)
+
+    def _leave(self) -> None:
+        """Stop because an operator asked for it, unless it stops already."""
+        if not self._stops:
             self._say(logging.INFO, "an operator asked this worker to leave")
             self._stop()
             self._is_drained = True

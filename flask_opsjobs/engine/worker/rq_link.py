@@ -20,7 +20,7 @@ from rq.utils import as_text
 from typing_extensions import override
 
 from ...core.outage import Backoff
-from ..redis.broker import PREFIX, keys_of_delivery, parse_rq_id
+from ..redis.broker import PREFIX, STOP_WITHIN, keys_of_delivery, parse_rq_id
 from ..redis.broker import rq_id as make_rq_id
 from ..redis.connections import Wire, descriptors_of_pool
 from .forking import fork_lock
@@ -92,11 +92,15 @@ class Popped:
 
 @dataclass(frozen=True)
 class Command:
-    """A command of RQ to the child at `slot`; None means the worker."""
+    """A command of RQ to the child at `slot`; None means the worker.
+
+    `grace` is after how many seconds a worker that is to stop kills what it still runs.
+    """
 
     name: str
     slot: int | None
     job_id: str | None
+    grace: float | None = None
 
 
 @dataclass(frozen=True)
@@ -577,12 +581,13 @@ class _Commands(threading.Thread):
         try:
             payload = json.loads(message["data"])
             name, job_id = str(payload["command"]), payload.get("job_id")
+            grace = float(payload["grace"]) if name == STOP_WITHIN else None
         except (ValueError, TypeError, KeyError, AttributeError):
             return
         place = self._places.get(as_text(message["channel"]))
         if name == "stop-execution" and not self._runs(place, job_id, payload.get("execution_id")):
             return
-        self._tell(Command(name, place, job_id))
+        self._tell(Command(name, place, job_id, grace))
 
     def _runs(self, place: int | None, *execution: object) -> bool:
         """Return whether a place runs this execution: an older one of the same job is over."""

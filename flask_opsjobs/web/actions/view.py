@@ -412,7 +412,7 @@ class PreviewView:
     @property
     def has_payload(self) -> bool:
         """Whether the plan has payload: arguments, a step's result, a signal's payload."""
-        return any(param in self.plan.params for param in _PAYLOAD_PARAMS)
+        return any(self.plan.params.get(param) for param in _PAYLOAD_PARAMS)
 
     def is_payload(self, what: str) -> bool:
         """Whether the value of a change is payload, as JSON. In a drift the target comes before `what`."""

@@ -82,11 +82,15 @@ def _actions_of(
         yield Url(rule, endpoint, view, "action", action.permission)
 
 
-def _actions_on_picked(page: str, picked: Iterable[Action[Any]]) -> Iterator[Url]:
+def _actions_on_picked(
+    page: str,
+    picked: Iterable[Action[Any]],
+    make_view: Callable[[Action[Any]], Callable[..., Any]] = actions.on_picked,
+) -> Iterator[Url]:
     """These actions on the rows selected in the list of a page."""
     for action in picked:
         rule, endpoint = f"{page}/{action.short_name}", f"{action.plural}_{action.short_name}"
-        yield Url(rule, endpoint, actions.on_picked(action), "action", action.permission)
+        yield Url(rule, endpoint, make_view(action), "action", action.permission)
 
 
 URLS = (
@@ -121,7 +125,9 @@ URLS = (
     *_actions_of("queue", "/queues/<path:name>"),
     Url("/workers", "workers", workers.page, "page", "workers.view"),
     Url("/workers/live", "workers_live", workers.live, "fragment", "workers.view"),
-    *_actions_on_picked("/workers", [ACTIONS["worker.drain"]]),
+    *_actions_on_picked(
+        "/workers", [ACTIONS["worker.drain"], ACTIONS["worker.stop"]], workers.on_many
+    ),
     *_actions_of("worker", "/workers/<path:name>"),
     Url("/workers/<path:name>/rescue", "worker_rescue", workers.rescue, "action", "job.rescue"),
     Url("/workflows", "workflows", workflows.page, "page", "workflows.view"),

@@ -162,6 +162,7 @@ def _one(read: Reading, row: QueueView, rates: Rates) -> Markup:
         rates=rates,
         events=events,
         chain_fault=fault,
+        drain=ACTIONS["worker.drain"],
         meaning=MEANINGS[row.state],
         default=host().settings.prefetch,
     )

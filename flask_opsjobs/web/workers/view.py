@@ -6,18 +6,21 @@ Also plain RQ workers, and the queues that have due jobs and no worker.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from flask import Response
+from flask import Response, request
 from markupsafe import Markup
 from werkzeug import Response as WerkzeugResponse
 
+from ...actions.domain import Action
+from ...actions.operator import Operator
 from ...actions.planning import MOST_TARGETS
 from ...actions.registry import ACTIONS
 from ...engine.redis.broker import broker_of
 from ...engine.redis.connections import find_unreachable
+from ...errors import ActionRefused
 from ...failures.deploys import Marker, find_newest
 from ...lifeline.loop_runs import find_loop
 from ...lifeline.watch import list_abandoned
@@ -27,7 +30,7 @@ from ...workers import queries
 from ...workers.queries import WorkerRow
 from ..actions import view as actions
 from ..app import order, pages, problems
-from ..app.host import host, reading
+from ..app.host import asking, host, reading
 
 _MISSING_SHOWN = 20
 
@@ -66,6 +69,23 @@ def rescue(name: str) -> WerkzeugResponse:
     if not ids:
         raise problems.no_jobs_of_worker(name)
     return actions.start(ACTIONS["job.rescue"], [f"job/{id}" for id in ids])
+
+
+def on_many(action: Action[Any]) -> Callable[[], WerkzeugResponse]:
+    """A view that starts the action on the selected workers, or on all of a queue or of a machine."""
+
+    def view() -> WerkzeugResponse:
+        chosen = {name: request.form.get(name) or None for name in ("queue", "host")}
+        if not any(chosen.values()):
+            return actions.on_picked(action)()
+        try:
+            with asking():
+                names = Operator(host()).find_workers(action.name, **chosen)
+        except ActionRefused as refused:
+            raise problems.unreadable(f"{str(refused)[:200]}.") from refused
+        return actions.start(action, [f"worker/{name}" for name in names])
+
+    return view
 
 
 def _part() -> tuple[Markup, datetime, Mapping[str, str]]:
@@ -108,6 +128,8 @@ def _part() -> tuple[Markup, datetime, Mapping[str, str]]:
         cancel=ACTIONS["job.cancel"],
         rescue=ACTIONS["job.rescue"],
         drain=ACTIONS["worker.drain"],
+        stop=ACTIONS["worker.stop"],
+        machines=Counter(one.host for one in current if one.kind == "pool"),
         forget=ACTIONS["worker.forget"],
         settings=host().settings,
         watch=watch,
