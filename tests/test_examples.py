@@ -81,7 +81,7 @@ def names(
 ) -> dict[str, Any]:
     """The names that examples use: an app with OpsJobs inside its context, a task, a limiter."""
 
-    @opsjobs.task(queue="mail", record_output=True)
+    @opsjobs.task(queue="mail", record_output=True, enqueue_from_page=True)
     def send_invoice(invoice_id: int) -> str:
         return f"sent {invoice_id}"
 

@@ -91,7 +91,14 @@ def fetch_orders(account_id: int, page: int) -> None:
     vendors.wait(0.4)
 
 
-@opsjobs.task(queue="reports", max_attempts=3, backoff=soon, timeout=120, record_output=True)
+@opsjobs.task(
+    queue="reports",
+    max_attempts=3,
+    backoff=soon,
+    timeout=120,
+    record_output=True,
+    enqueue_from_page=True,
+)
 def render_report(report: str, rows: int = 60, memory_mb: int = 200) -> dict[str, object]:
     """Render a report. One with too much memory is killed at its first attempt, and succeeds at the next."""
     job = current_job()
@@ -130,7 +137,9 @@ def resize_avatar(user_id: int, width: int = 128, picture: str = "me.png") -> di
     return {"user": user_id, "bytes": width * width // 3}
 
 
-@opsjobs.task(priority=9, unique=Unique(by=["index"], until="ended"), timeout=60)
+@opsjobs.task(
+    priority=9, unique=Unique(by=["index"], until="ended"), timeout=60, enqueue_from_page=True
+)
 def rebuild_search(index: str) -> None:
     """Rebuild a search index. Enqueued twice while one job waits or runs, it runs once."""
     for step in range(1, 21):

@@ -370,6 +370,20 @@ class Operator:
         """
         return self._run_or_raise("task.resume", tasks, why)
 
+    def enqueue_task(
+        self, task: str, args: Mapping[str, Any] | None = None, **why: Unpack[Why]
+    ) -> Receipt:
+        """Enqueue a job of a task that is declared with `enqueue_from_page=True`, and audit who did.
+
+        `args` are its arguments by name. Your own code calls `task.enqueue(…)` instead, in its own
+        transaction.
+
+        >>> receipt = operator.enqueue_task("send_invoice", {"invoice_id": 9001}, **why)
+        >>> [(change.what, change.after) for change in receipt.done[0].changes]
+        [('new job', 'job/1')]
+        """
+        return self._run_or_raise("task.enqueue", task, why, {"args": dict(args or {})})
+
     def drain_worker(
         self,
         workers: str | Iterable[str] = (),

@@ -27,4 +27,5 @@ def _add(action: Action[Any]) -> None:
 
 
 for _action in actions_of("task"):
-    _add(_action)
+    if not _action.params:  # `flask opsjobs enqueue` asks for arguments
+        _add(_action)

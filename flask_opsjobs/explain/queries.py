@@ -7,12 +7,13 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from psycopg.rows import dict_row
 from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from ..batches import queries as batch_queries
 from ..core import sql
-from ..core.db import TASKS_SCHEMA, has_schema
+from ..core.db import TASKS_SCHEMA, Connection, has_schema
 from ..jobs.adopted.chain_queries import list_parents
 from ..jobs.adopted.models import RqFacts
 from ..jobs.lifecycle import FINAL
@@ -335,6 +336,20 @@ def _listeners(
         values = dict(row)
         found.setdefault(values.pop("queue"), []).append(Listener(**values))
     return found
+
+
+def list_listeners(
+    connection: Connection, queue: str, settings: Settings, now: datetime
+) -> list[Listener]:
+    """The workers that have not ended and listen to the queue, on the connection of an action."""
+    clock = {"now": now, "late_seconds": settings.late_seconds}
+    parameters = {"queues": [queue], "most": MOST_LISTENERS, **clock}
+    with connection.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(sql.load("list_listeners"), parameters)
+        return [
+            Listener(**{name: value for name, value in row.items() if name != "queue"})
+            for row in cursor
+        ]
 
 
 def _clock(evidence: Evidence) -> dict[str, Any]:

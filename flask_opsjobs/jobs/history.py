@@ -56,13 +56,15 @@ def list_history(
     job: JobInFull,
     attempts: Sequence[AttemptRow],
     rq: AdoptedRow | None = None,
+    enqueued_by: str | None = None,
 ) -> Sequence[Event]:
     """What its rows tell: its end first, then its attempts. A job's row keeps only its last dispatch.
 
-    `attempts` are given newest first. `rq` is what RQ says of an adopted job. A stable sort by time keeps a
+    `attempts` are given newest first. `rq` is what RQ says of an adopted job. `enqueued_by` is the operator
+    who enqueued it, when the audit says so. A stable sort by time keeps a
     job's end above the end of its attempt at the same time.
     """
-    of_job = _of_job(job, attempts) if rq is None else _of_adopted_job(job, rq)
+    of_job = _of_job(job, attempts, enqueued_by) if rq is None else _of_adopted_job(job, rq)
     return [*of_job, *tell_attempts(job, attempts)]
 
 
@@ -72,7 +74,9 @@ def say_end(state: str, ended_by: str | None) -> str:
     return state.capitalize() + ("" if how in ("", state) else f": {how}")
 
 
-def _of_job(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Event]:
+def _of_job(
+    job: JobInFull, attempts: Sequence[AttemptRow], enqueued_by: str | None
+) -> Iterator[Event]:
     if job.state in FINAL and job.ended_at is not None:
         text = say_end(job.state, job.ended_by)
         reason = job.ended_reason if job.ended_reason != job.error else None
@@ -85,7 +89,9 @@ def _of_job(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Event]:
         text = f"Queued, dispatch {job.dispatch_no}"
         yield Event(job.dispatched_at, "queued", text, "dispatcher")
     again = f", to run job {job.run_again_from} again" if job.run_again_from else ""
-    yield Event(job.created_at, "available", f"Enqueued{again}", "operator" if again else "host")
+    by = f" by {enqueued_by}" if enqueued_by else ""
+    source = "operator" if again or by else "host"
+    yield Event(job.created_at, "available", f"Enqueued{by}{again}", source)
 
 
 def _of_adopted_job(job: JobInFull, rq: AdoptedRow) -> Iterator[Event]:

@@ -31,6 +31,7 @@ class QueueForDecision:
     prefetch: int | None
     paused_at: datetime | None
     paused_by: str | None
+    paused_reason: str | None
 
     @property
     def target(self) -> str:

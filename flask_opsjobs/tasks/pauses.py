@@ -18,12 +18,19 @@ from ..core.db import Connection
 
 @dataclass(frozen=True)
 class TaskForDecision:
-    """A task as a decision needs it. The times and words are None when it is not paused."""
+    """A task as a decision needs it. The times and words are None when it is not paused.
+
+    Only to enqueue a job of it are read: `queue`, in which it will be; `fault`, why that cannot be done, as
+    the skip's code and a sentence; and `waits`, why the job would wait.
+    """
 
     name: str
     paused_at: datetime | None
     paused_by: str | None
     paused_reason: str | None
+    queue: str | None = None
+    fault: tuple[str, str] | None = None
+    waits: str | None = None
 
     @property
     def target(self) -> str:

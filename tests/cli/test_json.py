@@ -30,6 +30,7 @@ WORDS = {
     "audit verify": ("--json",),
     "incident show": ("1", "--json"),
     "incidents": ("--json",),
+    "enqueue": ("call", *WHY, "--json"),
     "failures": ("--json",),
     "deployed": ("2026.11.3", "--json"),
     "doctor": ("--json",),
@@ -98,7 +99,7 @@ PRINT_JSON = [
 def site(app: Flask, opsjobs: OpsJobs, host: Host, bench: Bench) -> Flask:
     """An app with a job, a limiter, an incident, an operation, and a decision in the audit."""
 
-    @opsjobs.task(queue="mail", limit=Limit("api", rate=10, per=60))
+    @opsjobs.task(queue="mail", limit=Limit("api", rate=10, per=60), enqueue_from_page=True)
     def call() -> None: ...
 
     with app.app_context():

@@ -45,6 +45,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "delivery remove": ("opsjobs-1-1", *REASON),
     "deployed": ("2026.11.3",),
     "doctor": (),
+    "enqueue": ("charge", "account_id=1", *REASON),
     "escalate": ("--test",),
     "failures": (),
     "failure ignore": ("1", "--more", "3", *REASON),
@@ -150,7 +151,7 @@ def _sentence(done: Result, code: int = 2) -> str:
 def make(make_app: MakeApp, opsjobs: OpsJobs) -> Callable[..., Flask]:
     """Makes a host with one task."""
 
-    @opsjobs.task
+    @opsjobs.task(enqueue_from_page=True)
     def charge(account_id: int) -> None: ...
 
     return lambda **config: make_app(opsjobs=opsjobs, **config)

@@ -40,6 +40,7 @@ PLACES = (
     "argument value",
     "argument in a list",
     "argument key",
+    "default of a parameter",
     "value under a hidden key",
     "meta value",
     "meta key",
@@ -232,8 +233,8 @@ class Story:
             note=CANARIES["deploy note"],
         )
 
-        @self.opsjobs.task(record_output=True, on_success=tell_on)
-        def keep(value: Any) -> Any:
+        @self.opsjobs.task(record_output=True, on_success=tell_on, enqueue_from_page=True)
+        def keep(value: Any, note: str = CANARIES["default of a parameter"]) -> Any:
             _log.warning("has %s", CANARIES["log line"])
             current_job().progress(1, 2, CANARIES["progress note"])
             return {"value": CANARIES["output value"], CANARIES["output key"]: 1}

@@ -16,9 +16,9 @@ PREFIX = "/ops/jobs"
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 GUARDED = [url for url in URLS if url.kind != "asset"]
 # What a URL answers when nothing is in the way and it is asked with `form_of`; else an action 303, the rest
-# 200. What would make or change a cron entry is refused: these hosts have no task. tests/web/test_cron.py has
-# one.
-WITHOUT_TASK = {"cron_create": 422, "cron_edit": 422, "cron_make": 422}
+# 200. What would make or change a cron entry, or enqueue a job, is refused: these hosts have no task.
+# tests/web/test_cron.py and test_task_form.py have one.
+WITHOUT_TASK = {"cron_create": 422, "cron_edit": 422, "cron_make": 422, "task_enqueue": 422}
 SHOWN_AGAIN = {"cron_new_runs": 200, "cron_change_runs": 200}
 GOOD = {
     **WITHOUT_TASK,

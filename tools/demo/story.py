@@ -51,6 +51,8 @@ DELETED = timedelta(hours=1, minutes=30)
 BEGUN, ACKNOWLEDGED = timedelta(hours=49), timedelta(hours=23)
 # How long before now an order fails, and an operator skips its step.
 BANK_SILENT, SKIPPED = timedelta(hours=3, minutes=30), timedelta(hours=3)
+# How long before now an operator enqueues a job from the page of its task.
+REBUILT = timedelta(hours=2, minutes=10)
 # The number of happenings between two passes of the loops at noon.
 BUSIEST = 0.8
 
@@ -224,6 +226,14 @@ def _deploy(time: Past, version: str, note: str) -> None:
     time.deploy(version, actor="admin", note=note)
 
 
+def search_is_rebuilt(_time: Past) -> None:
+    """Enqueue the job that rebuilds a search index, as an operator."""
+    reason = "Customers do not find the goods of this morning"
+    opsjobs.operator.enqueue_task(
+        "rebuild_search", {"index": "goods"}, actor="ops-demo", reason=reason
+    )
+
+
 def price_list_is_begun(_time: Past) -> None:
     """Open a batch for a price list, add its first part, and leave it open."""
     prices.begin_list(rows=40)
@@ -290,6 +300,7 @@ to_come: dict[timedelta, Act] = {
     ORDERED: somebody_orders,
     BANK_SILENT: order_fails,
     SKIPPED: step_is_skipped,
+    REBUILT: search_is_rebuilt,
     LISTED: prices_are_listed,
     WITH_BUG: bug_is_deployed,
     UPLOADED: pictures_fail,

@@ -17,7 +17,7 @@ from tests.support.waiting import wait_until
 # An entry is changed in the form in which one is made.
 # The form that edits a job is like that of an entry.
 # Why jobs wait is on the pages of Jobs and of a queue too.
-UNPICTURED = {"jump", "missing", "job_raw", "cron_change", "job_change", "jobs_why"}
+UNPICTURED = {"jump", "missing", "job_raw", "cron_change", "job_change", "jobs_why", "task_form"}
 QUEUE = "mail"
 LONGEST_S = 120
 # Several attempts, and lines that it logged.

@@ -25,7 +25,7 @@ class TaskDeclaration:
     arguments as a dict and returns texts, once when a job is enqueued. The hooks `on_start(job)`,
     `on_success(job, value)` and `on_failure(job, error)` are called in the process that runs the job. They
     only observe: their errors are logged. `failure_key(error)` returns a text that is equal for failures with
-    the same cause, or None for the default.
+    the same cause, or None for the default. With `enqueue_from_page` an operator may enqueue jobs of it.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class TaskDeclaration:
         limit: Limit | None = None,
         redact: Iterable[str] = frozenset(),
         record_output: bool = False,
+        enqueue_from_page: bool = False,
         on_start: Hook | None = None,
         on_success: Hook | None = None,
         on_failure: Hook | None = None,
@@ -58,6 +59,7 @@ class TaskDeclaration:
         self.redact = _names(self.name, redact)
         self.backoff = backoff
         self.record_output = record_output
+        self.enqueue_from_page = enqueue_from_page
         self.on_start, self.on_success, self.on_failure = on_start, on_success, on_failure
         self.failure_key = failure_key
         self.declared = Options(
@@ -91,8 +93,9 @@ class TaskDeclaration:
         for hook in ("on_start", "on_success", "on_failure", "failure_key"):
             if getattr(self, hook) is not None and not callable(getattr(self, hook)):
                 faults.append(f"{hook} must be a function")
-        if not isinstance(self.record_output, bool):
-            faults.append(f"record_output must be True or False, got {self.record_output!r}")
+        for flag in ("record_output", "enqueue_from_page"):
+            if not isinstance(value := getattr(self, flag), bool):
+                faults.append(f"{flag} must be True or False, got {value!r}")
         if faults:
             raise DeclarationError(f"task {self.name}: " + "; ".join(faults))
         self.declared.require_legal(self.name)

@@ -7,7 +7,7 @@
 -- Run by actions, first for the preview and again under the lock. Indexes: queues_pkey, jobs_by_queue,
 -- workers_alive.
 SELECT n.name, coalesce(q.is_paused, false) AS is_paused, coalesce(q.is_draining, false) AS is_draining,
-    q.prefetch, q.paused_at, q.paused_by
+    q.prefetch, q.paused_at, q.paused_by, q.paused_reason
 FROM unnest(%(names)s::text[]) AS n(name)
 LEFT JOIN opsjobs.queues q ON q.name = n.name
 WHERE q.name IS NOT NULL OR n.name = ANY (%(declared)s::text[])

@@ -376,9 +376,13 @@ class PreviewView:
 
     @property
     def notes(self) -> Sequence[str]:
-        """Notes about the changes; as executed, or else as planned. None when `new_jobs` shows them."""
+        """Notes about the changes; as executed, or else as planned.
+
+        None of a job that ran again: its note names the new job, which `new_jobs` has.
+        """
         items = self.receipt.done if self.receipt else self.plan.items
-        return [] if self.new_jobs else job_actions.merge_notes(items)
+        is_told = bool(self.new_jobs) and self.action.domain == "job"
+        return [] if is_told else job_actions.merge_notes(items)
 
     @property
     def new_jobs(self) -> Sequence[str]:
@@ -416,7 +420,7 @@ class PreviewView:
 
     def is_payload(self, what: str) -> bool:
         """Whether the value of a change is payload, as JSON. In a drift the target comes before `what`."""
-        if self.action.domain in ("cron", "job"):  # their targets have no spaces
+        if self.action.domain in ("cron", "job", "task"):
             return what.rpartition(" ")[2] == "args"
         return self.action.domain == "workflow" and what == RESULT
 

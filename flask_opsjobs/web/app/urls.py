@@ -34,6 +34,7 @@ from ..operations import draft
 from ..operations import view as operations
 from ..overview import view as overview
 from ..queues import view as queues
+from ..tasks import enqueue
 from ..tasks import view as tasks
 from ..workers import view as workers
 from ..workflows import compare, signals
@@ -116,7 +117,8 @@ URLS = (
     # A task may be called live, as a queue may.
     Url("/live/tasks", "tasks_live", tasks.live, "fragment", "tasks.view"),
     Url("/live/tasks/<path:name>", "task_live", tasks.task_live, "fragment", "tasks.view"),
-    *_actions_of("task", "/tasks/<path:name>"),
+    Url("/enqueue/tasks/<path:name>", "task_form", enqueue.call_form, "page", "task.enqueue"),
+    *_actions_of("task", "/tasks/<path:name>", enqueue=enqueue.start_call),
     Url("/queues", "queues", queues.page, "page", "queues.view"),
     Url("/queues/<path:name>", "queue", queues.queue_page, "page", "queues.view"),
     # A queue may be called live: what refreshes does not lie below its name.

@@ -106,6 +106,7 @@ def find(read: Reading, job_id: str) -> JobInFull:
 def _full(read: Reading, job: JobInFull) -> Markup:
     attempts = queries.list_attempts(read.session, job.id)
     events = list_events_of(read.session, f"job/{job.id}") if _may_audit() else ()
+    enqueued_by = next((one.actor for one in events if one.action == "task.enqueue"), None)
     shown = _chosen(attempts)
     broken = next((attempt for attempt in attempts if attempt.error), None)
     declared = host().tasks.get(job.task)
@@ -133,7 +134,9 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         output=queries.find_output(read.session, job.id),
         worker=_worker(read, job),
         is_long=host().has_schema(TASKS_SCHEMA) and bool(find_long(read.session, [job], read.now)),
-        history=newest_first([*list_history(job, attempts, rq), *map(tell_decision, events)]),
+        history=newest_first(
+            [*list_history(job, attempts, rq, enqueued_by), *map(tell_decision, events)]
+        ),
         relations=queries.find_relations(read.session, job),
         parents=find_parents(read.session, job.id) if job.origin == "rq" else (),
         dependents=find_dependents(read.session, job.id) if job.origin == "rq" else (),

@@ -276,6 +276,7 @@ def _declared_lines(task: TaskDeclaration) -> Sequence[tuple[str, str]]:
         ("Attempts", f"{options.max_attempts}, backoff {_say_backoff(task)}"),
         ("Time limit", f"{options.timeout} s" if options.timeout else "none"),
         ("Priority", str(options.priority)),
+        ("Enqueue from page", "yes" if task.enqueue_from_page else "no"),
     ]
     if options.deadline is not None:
         lines.append(("Deadline", f"{options.deadline.total_seconds():g} s after it is due"))

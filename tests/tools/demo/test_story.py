@@ -90,6 +90,7 @@ def test_a_day_is_lived_once_and_ends_well(
     )
     assert ("admin", "queue.pause", "done") in [row[:3] for row in decided]
     assert ("ops-demo", "operation.start", "done") in [row[:3] for row in decided]
+    assert ("ops-demo", "task.enqueue", "done") in [row[:3] for row in decided]
     operations = rows("SELECT action, state, code, done > 0 FROM opsjobs.operations ORDER BY id")
     assert operations == [
         ("job.retry", "stopped", "same_failure", False),
