@@ -9,6 +9,7 @@ from flask.cli import AppGroup
 
 from ..actions.domain import Action
 from ..actions.registry import ACTIONS
+from ..jobs.search.filter import JobFilter
 from ..operations.operator import waiting_in
 from . import _operate, operation
 
@@ -58,4 +59,5 @@ def clear(name: str, rate: int | None, wait: bool, **options: Any) -> None:
     The same as `flask opsjobs operation start cancel` with a search for the waiting jobs of the queue. Jobs
     that are enqueued meanwhile stay: pause the queue before, to start none of them.
     """
-    operation.start_on("job.cancel", waiting_in(name), rate=rate, wait=wait, **options)
+    waiting = waiting_in(JobFilter(queue=name))
+    operation.start_on("job.cancel", waiting, rate=rate, wait=wait, **options)

@@ -147,7 +147,8 @@ class BulkOperator(Operator):
         >>> operator.clear_queue("mail", **why).targets
         1
         """
-        return self.start("job.cancel", waiting_in(queue), rate=rate, via=via, **why)
+        waiting = waiting_in(JobFilter(queue=queue))
+        return self.start("job.cancel", waiting, rate=rate, via=via, **why)
 
     def start_draft(
         self, operation: int, *, rate: int | None = None, **why: Unpack[Why]
@@ -227,10 +228,10 @@ class BulkOperator(Operator):
         return receipt
 
 
-def waiting_in(queue: str) -> JobFilter:
-    """All jobs of a queue that wait: what a clear cancels."""
+def waiting_in(wanted: JobFilter) -> JobFilter:
+    """Those of the jobs that wait: what a clear of a queue or a task cancels."""
     states = tuple(Condition("state", state) for state in WAITING)
-    return JobFilter(queue=queue, further=(states,))
+    return wanted.but(further=(states,))
 
 
 # --- what is required

@@ -218,7 +218,7 @@ def list_stopped(session: Session, now: datetime) -> Sequence[WorkerRow]:
 def list_reserved(
     session: Session, workers: Sequence[WorkerRow]
 ) -> Mapping[int, Sequence[ReservedRow]]:
-    """Return the attempts that each worker reported last or runs now, by worker id; at most 500 in all.
+    """Return the attempts that each worker reported last, runs now or lost, by worker id; at most 500 in all.
 
     Jobs that wait in the worker have no attempt yet. Nor have those that run for less than 50 ms.
     """

@@ -130,6 +130,14 @@ def reads(jobs: Mapping[str, Job]) -> Iterator[tuple[Url, str]]:
             yield from ((url, path_of(url, job)) for job in chosen)
 
 
+def draft_form(page: BeautifulSoup, label: str) -> dict[str, str]:
+    """What this button of the form `operate` sends, which drafts an operation."""
+    (form,), (button,) = page.select("form#operate"), page.find_all("button", string=label)
+    assert (form["action"], button["form"]) == (f"{PREFIX}/operations/draft", "operate")
+    fields = {str(field["name"]): str(field["value"]) for field in form.select("input[name]")}
+    return {**fields, str(button["name"]): str(button["value"])}
+
+
 def soup(text: str) -> BeautifulSoup:
     """The HTML as a tree."""
     # Twice as fast as Python's own parser.

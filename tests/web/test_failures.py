@@ -19,7 +19,7 @@ from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.lifeline.models import LoopRun
 from flask_opsjobs.overview.models import RollupPosition
 from tests.web.conftest import Access
-from tests.web.every import soup
+from tests.web.every import draft_form, soup
 from tests.web.rows import (
     TRACEBACK,
     ago,
@@ -452,6 +452,28 @@ def test_the_buttons_need_their_permissions(get: Get, session: Session, access: 
     forms = page.select(f'form[action="/ops/jobs{path}/ignore"]')
     assert len(forms) == 3
     assert all(button.has_attr("disabled") for form in forms for button in form.select("button"))
+
+
+def test_its_failed_jobs_are_retried_through_a_draft(
+    get: Get, client: FlaskClient, session: Session, access: Access
+) -> None:
+    retried = make_job(session, "finished")
+    make_attempt(session, retried, traceback=TRACEBACK)
+    failure = make_counted_failure(session, [retried, *_fail(session, 3)])
+    _fail(session)
+    session.commit()
+    path = f"/lifeline/failures/{failure.id}"
+    form = draft_form(soup(get(path).text), "Retry its failed jobs…")
+    draft = client.post(
+        "/ops/jobs/operations/draft", data=form, headers={"Sec-Fetch-Site": "same-origin"}
+    )
+    assert "Retry 3 jobs" in _words(soup(client.get(draft.location).text).h1)
+    for permission in ("job.retry", "operation.start"):
+        access.held -= {permission}
+        buttons = soup(get(path).text).select_one(".head .actions")
+        assert f"Retry its failed jobs needs {permission}" in _words(buttons)
+    access.held -= {"jobs.view"}
+    assert "Retry its failed jobs" not in _words(soup(get(path).text).select_one(".head .actions"))
 
 
 @pytest.mark.parametrize("id_", ["0", "987654", "x", "9" * 30])

@@ -11,10 +11,12 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
+from flask_opsjobs import OpsJobs
 from flask_opsjobs.jobs import queries
 from flask_opsjobs.jobs.lifecycle import MEANINGS, STATES
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.jobs.search.filter import JobFilter
+from tests.web.conftest import Access
 from tests.web.every import soup
 from tests.web.rows import ago, make_attempt, make_job, make_worker
 
@@ -203,6 +205,21 @@ def test_jump_goes_to_a_worker_and_to_a_queue_by_name(get: Get, session: Session
     for word, box in (("send mail", 'task:"send mail"'), ("crm", "queue:crm")):
         path = get("/jump", 303, query_string={"to": word}).location
         assert soup(get(path.removeprefix("/ops/jobs")).text).select_one("#q")["value"] == box
+
+
+def test_jump_goes_to_the_page_of_a_declared_task(
+    get: Get, opsjobs: OpsJobs, access: Access
+) -> None:
+    @opsjobs.task(name="send_letters")
+    def send() -> None: ...
+
+    def find() -> str:
+        location: str = get("/jump", 303, query_string={"to": "send_letters"}).location
+        return location
+
+    assert find() == "/ops/jobs/tasks/send_letters"
+    access.held -= {"tasks.view"}
+    assert find().startswith("/ops/jobs/jobs?q=task")
 
 
 def test_what_jump_does_not_know_may_be_searched(get: Get, jobs: dict[str, Job]) -> None:

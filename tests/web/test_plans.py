@@ -50,7 +50,11 @@ def filled(session: Session) -> None:
     ("statement", "indexes", "most"),
     [
         ("sum_rates", {"enqueue_counts_pkey", "rollups_pkey"}, 61 * 20),
-        ("list_reserved_jobs", {"workers_pkey", "jobs_pkey", "attempts_pkey"}, 100),
+        (
+            "list_reserved_jobs",
+            {"workers_pkey", "jobs_pkey", "attempts_pkey", "attempts_by_death"},
+            100,
+        ),
     ],
 )
 def test_a_page_s_read_walks_its_indexes(

@@ -19,7 +19,7 @@ from flask_opsjobs.host import Host
 from flask_opsjobs.queues.models import Queue
 from flask_opsjobs.queues.queries import Rate, find_rates
 from tests.web.conftest import Access
-from tests.web.every import soup
+from tests.web.every import draft_form, soup
 from tests.web.rows import ago, clock, make_job, make_worker
 
 Get = Callable[..., Any]
@@ -354,9 +354,8 @@ def test_a_queue_is_cleared_through_the_draft_of_an_operation(
     make_job(session, "available", queue="another")
     session.commit()
     path = f"/queues/{quote(name)}"
-    (form,) = soup(get(path).text).select("form[action$='/operations/draft']")
-    fields = {field["name"]: field["value"] for field in form.select("input[name]")}
-    draft = client.post(form["action"], data=fields, headers=SAME_ORIGIN)
+    fields = draft_form(soup(get(path).text), "Clear…")
+    draft = client.post("/ops/jobs/operations/draft", data=fields, headers=SAME_ORIGIN)
     assert draft.status_code == 303
     page = soup(client.get(draft.headers["Location"]).text)
     assert "Cancel 3 jobs" in " ".join(page.select_one("h1").text.split())
@@ -364,6 +363,9 @@ def test_a_queue_is_cleared_through_the_draft_of_an_operation(
     assert len(soup(client.get(all_jobs["href"]).text).select("tr[data-row]")) == 5
     for permission in ("job.cancel", "operation.start"):
         access.held -= {permission}
-        (form,) = soup(get(path).text).select("form[action$='/operations/draft']")
-        assert f"needs {permission}" in form.select_one("button[disabled]").text
-        assert client.post(form["action"], data=fields, headers=SAME_ORIGIN).status_code == 403
+        panel = soup(get(path).text).select_one('[aria-labelledby="clear-title"]')
+        assert f"needs {permission}" in panel.select_one("button[disabled]").text
+        assert (
+            client.post("/ops/jobs/operations/draft", data=fields, headers=SAME_ORIGIN).status_code
+            == 403
+        )

@@ -13,7 +13,7 @@ from flask_opsjobs import Limit, OpsJobs, Unique
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.host import Host
 from tests.web.conftest import Access
-from tests.web.every import soup
+from tests.web.every import draft_form, soup
 from tests.web.rows import (
     ago,
     make_attempt,
@@ -264,3 +264,18 @@ def test_a_paused_task_says_by_whom_and_why_and_can_be_resumed(
         assert "by anna: “the <b>letters</b> are wrong”" in said
     assert soup(get("/tasks/send").text).select("button[formaction$='/tasks/send/resume']")
     assert not soup(get("/tasks/send").text).select(button)
+
+
+def test_the_jobs_of_a_task_that_wait_are_cleared_through_a_draft(
+    get: Get, client: FlaskClient, session: Session, access: Access
+) -> None:
+    for state in ("available", "scheduled", "retryable", "started", "failed"):
+        make_job(session, state, task="send *", queue=state)
+    make_job(session, "available", task="send more")
+    session.commit()
+    form = draft_form(soup(get("/tasks/send *").text), "Clear…")
+    draft = client.post("/ops/jobs/operations/draft", data=form, headers=SAME_ORIGIN)
+    assert "Cancel 3 jobs of send *?" in _words(soup(client.get(draft.location).text).h1)
+    access.held -= {"job.cancel"}
+    clear = soup(get("/tasks/send *").text).select_one('[aria-labelledby="clear-title"]')
+    assert "needs job.cancel" in _words(clear.select_one("button[disabled]"))

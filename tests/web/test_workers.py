@@ -279,6 +279,11 @@ def test_what_became_of_the_jobs_of_a_missing_one(get: Get, session: Session) ->
     make_attempt(session, rescued, "lost", cause_of_death="worker vanished: no heartbeat")
     make_attempt(session, left, None)
     make_attempt(session, done, "returned")
+    begun_since, of_another = (make_job(session, "available", dispatch_no=1) for _ in range(2))
+    for job, worker_id in ((begun_since, gone.id), (of_another, gone.id + 1)):
+        make_attempt(
+            session, job, "lost", worker_id=worker_id, death="vanished", ended_at=gone.ended_at
+        )
     session.commit()
     assert _say(get).startswith("1 worker went missing in the last day. 0 are alive.")
     (row,) = _rows(get, "missing")
@@ -287,6 +292,8 @@ def test_what_became_of_the_jobs_of_a_missing_one(get: Get, session: Session) ->
     assert f"{rescued.id} send_invoice rescued, now available" in words
     assert f"{left.id} send_invoice not rescued yet, now started" in words
     assert f"{done.id} send_invoice returned, now finished" in words
+    assert f"{begun_since.id} send_invoice rescued, now available" in words
+    assert f"{of_another.id} send_invoice" not in words
 
 
 def test_the_jobs_of_a_missing_one_are_rescued_from_its_row(

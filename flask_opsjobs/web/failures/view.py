@@ -199,6 +199,7 @@ def _one(read: Reading, failure: FailureRow, query: Mapping[str, str]) -> Markup
         search=_search(failure) if access.may("jobs.view") else None,
         resolve=ACTIONS["failure.resolve"],
         ignore=ACTIONS["failure.ignore"],
+        retry=ACTIONS["job.retry"],
         to_action=links.to_action,
         target=target,
         held_days=HELD_FOR.days,

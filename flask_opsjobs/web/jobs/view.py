@@ -200,7 +200,7 @@ def jump() -> AnyResponse:
     """Redirect from a pasted word to its page.
 
     A job by its id or RQ id, a run by `workflow/7`, a batch by `batch/7`, or a task, queue, workflow or batch
-    by its name.
+    by its name. Of a task that is not declared here, only its jobs are known.
     """
     wanted = request.args.get("to", "").strip()
     for name in _GROUPS:
@@ -221,6 +221,8 @@ def jump() -> AnyResponse:
             with reading() as read:
                 newest = group_queries.find_newest_of(read.session, name, value)
             url = url_for("opsjobs.batch", batch_id=newest or 0)
+        case "task" if value in host().tasks and access.may("tasks.view"):
+            url = url_for("opsjobs.task", name=value)
         case _:
             url = url_for("opsjobs.jobs", q=write_term(name, value))
     return redirect(url, 303)

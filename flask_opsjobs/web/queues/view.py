@@ -114,7 +114,8 @@ def queue_page(name: str) -> Response:
         default=host().settings.prefetch,
         set_prefetch=ACTIONS["queue.set_prefetch"],
         search=JobFilter(queue=name).to_query(),
-        waiting=waiting_in(name).to_query(),
+        cancel=ACTIONS["job.cancel"],
+        waiting=waiting_in(JobFilter(queue=name)).to_query(),
     )
 
 

@@ -12,7 +12,7 @@ from flask import Response, request, url_for
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
-from ...actions.registry import actions_of
+from ...actions.registry import ACTIONS, actions_of
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.db import TASKS_SCHEMA
@@ -25,6 +25,7 @@ from ...jobs.record.declaration import TaskDeclaration
 from ...jobs.search.filter import JobFilter
 from ...jobs.search.ranges import read_moments
 from ...lifeline.loop_runs import find_loop
+from ...operations.operator import waiting_in
 from ...overview.failure_queries import HOURS, list_hours_of_failures
 from ...tasks.change import say_kb, say_share
 from ...tasks.outlier_queries import count_long
@@ -73,9 +74,18 @@ def task_page(name: str) -> Response:
     query = _read_window()
     with reading() as read:
         made = _one(read, name, query.get("window", "day"))
-    search = JobFilter(task=name).to_query()
+    search = JobFilter(task=name)
     return pages.page(
-        "task/page.html", "tasks", name, read.now, live=made, query=query, name=name, search=search
+        "task/page.html",
+        "tasks",
+        name,
+        read.now,
+        live=made,
+        query=query,
+        name=name,
+        search=search.to_query(),
+        cancel=ACTIONS["job.cancel"],
+        waiting=waiting_in(search).to_query(),
     )
 
 
