@@ -87,7 +87,8 @@ class Action(Generic[Row]):
     `is_repair`: it repairs a fault, so pages offer it only where it can be done. `answers` tells the repair
     and the targets by which incidents list what it does, when that is not the action on its targets.
     `phrase` is the action as it follows "cannot": `run {} again`. `permission_name` is given by an action
-    that has no permission of its own, such as one that takes another one back.
+    that has no permission of its own, such as one that takes another one back. `asks` asks for the reason,
+    and `about` are the kinds of its targets, when they are of other domains.
     """
 
     name: str
@@ -105,6 +106,8 @@ class Action(Generic[Row]):
     asks_redis: bool = False
     phrase: str = ""
     permission_name: str = ""
+    asks: str = "say why"
+    about: tuple[str, ...] = ()
 
     @property
     def domain(self) -> str:

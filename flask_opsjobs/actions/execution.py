@@ -298,11 +298,11 @@ def _list_new(made: Iterable[Item]) -> Iterator[str]:
             yield change.after
 
 
-def find_long_reason(reason: str) -> Refused | None:
+def find_long_reason(reason: str, asks: str = "say why") -> Refused | None:
     """Refuse a reason that is too long, before anything else, so that a long text costs nothing."""
     if len(reason) <= LONGEST_REASON:
         return None
-    says = f"say why in at most {LONGEST_REASON:,} characters"
+    says = f"{asks} in at most {LONGEST_REASON:,} characters"
     return Refused("reason_too_long", says, is_spent=False, is_audited=False)
 
 
@@ -313,7 +313,7 @@ def find_short_reason(action: str, reason: str) -> Refused | None:
     """
     if count_seen(reason) >= SHORTEST_REASON:
         return None
-    says = f"say why, in at least {SHORTEST_REASON} characters: {action} is audited"
+    says = f"{ACTIONS[action].asks}, in at least {SHORTEST_REASON} characters: {action} is audited"
     return Refused("reason_too_short", says, is_spent=False, is_audited=False)
 
 

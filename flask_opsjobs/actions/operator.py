@@ -164,7 +164,7 @@ class Operator:
         """
         who = _who(actor, via, reason, request_id, authorize=authorize)
         request = planning.make_request(self._host, action, targets, params, **who)
-        if too_long := execution.find_long_reason(reason):
+        if too_long := execution.find_long_reason(reason, request.action.asks):
             return too_long.receipt(action)
         with self._connected(now) as (connection, now):
             receipt = execution.execute_request(connection, self._look(connection, request, now))
@@ -777,6 +777,19 @@ class Operator:
         """
         params = {"wait": wait, "signal": signal}
         return self._run_or_raise("workflow.give_signal", workflow, why, params)
+
+    def note(self, subject: str, text: str, *, actor: str, authorize: bool = True) -> Receipt:
+        """Add a note to a job, workflow, incident, failure or worker, given as `job/42`. It stays for ever.
+
+        >>> job = send_invoice.options(delay=60).enqueue(9001)
+        >>> db.session.commit()
+        >>> operator.note(f"job/{job.id}", "the vendor confirms it tomorrow", actor="anna").outcome
+        'done'
+        """
+        receipt = self.run("note.add", [subject], actor=actor, reason=text, authorize=authorize)
+        if not receipt.is_done:
+            raise ActionRefused(receipt)
+        return receipt
 
     def _run_or_raise(
         self,

@@ -90,9 +90,11 @@ def _canonical(action: Action[Any], target: object) -> str:
 
 def _say_no_target(action: Action[Any], text: object) -> str:
     domain, _, name = text.partition("/") if isinstance(text, str) else ("", "", "")
-    if domain == action.domain and (too_large := say_too_large(domain, name)):
+    kinds = action.about or (action.domain,)
+    if domain in kinds and (too_large := say_too_large(domain, name)):
         return too_large
-    return f"{show_value(text)} is not a target of {action.name}: write {action.domain}/…"
+    allowed = ", ".join(f"{kind}/…" for kind in kinds)
+    return f"{show_value(text)} is not a target of {action.name}: write {allowed}"
 
 
 def _canonical_params(request: Request) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from ..lifeline import actions as incident_actions
 from ..lifeline.transitions import IncidentForDecision
 from ..limits import actions as limit_actions
 from ..limits.transitions import Cooldown
+from ..notes import actions as note_actions
+from ..notes.transitions import SubjectForDecision
 from ..operations import actions as operation_actions
 from ..operations.transitions import OperationForDecision
 from ..queues import actions as queue_actions
@@ -46,6 +48,7 @@ _DELIVERIES: Domain[DeliveryForDecision] = delivery_actions
 _INCIDENTS: Domain[IncidentForDecision] = incident_actions
 _FAILURES: Domain[FailureForDecision] = failure_actions
 _OPERATIONS: Domain[OperationForDecision] = operation_actions
+_NOTES: Domain[SubjectForDecision] = note_actions
 
 # By the first word of their targets and actions.
 DOMAINS: Mapping[str, Domain[Any]] = {
@@ -62,6 +65,7 @@ DOMAINS: Mapping[str, Domain[Any]] = {
     "incident": _INCIDENTS,
     "failure": _FAILURES,
     "operation": _OPERATIONS,
+    "note": _NOTES,
 }
 ACTIONS: Mapping[str, Action[Any]] = {
     action.name: action for domain in DOMAINS.values() for action in domain.ACTIONS

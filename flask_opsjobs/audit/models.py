@@ -67,6 +67,12 @@ class AuditEvent(Base):
         Index("audit_by_target", "targets", postgresql_using="gin"),
         Index("audit_by_time", "at", "sequence"),
         Index("audit_by_request", "request_id", "sequence"),
+        Index(
+            "audit_notes",
+            text("(targets[1])"),
+            "sequence",
+            postgresql_where=text("action = 'note.add' AND outcome = 'done'"),
+        ),
     )
 
 

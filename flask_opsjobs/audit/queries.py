@@ -163,19 +163,19 @@ def find_event(session: Session, sequence: int) -> EventRow | None:
 
 
 def list_events_of(session: Session, target: str, limit: int = 20) -> Sequence[EventRow]:
-    """The last `limit` decisions on one target, such as `job/42` or `queue/mail`, newest first.
+    """The last `limit` decisions on one target, such as `job/42`, newest first. Notes are not among them.
 
     For a target with very many decisions, the newest `WINDOW` decisions of the audit are read first. If they
     do not fill the list, all decisions on the target are read and sorted.
     """
     last = _last_of_chain(session)
-    is_of_chain = _UNORDERED.between(1, last)
-    of_target = and_(AuditEvent.targets.contains([target]), is_of_chain)
+    is_listed = and_(_UNORDERED.between(1, last), AuditEvent.action != "note.add")
+    of_target = and_(AuditEvent.targets.contains([target]), is_listed)
     some = select(AuditEvent.sequence).where(of_target).limit(_MANY)
     with _bitmaps(session):
         is_common = len(session.scalars(some).all()) == _MANY
         if is_common:
-            newest_first = select(*_ROW).where(is_of_chain).order_by(AuditEvent.sequence.desc())
+            newest_first = select(*_ROW).where(is_listed).order_by(AuditEvent.sequence.desc())
             recent = newest_first.limit(WINDOW).subquery()
             conditions = recent.c.targets.contains([target])
             newest = (

@@ -28,14 +28,19 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def options(function: F) -> F:
-    """Add the options that every action takes to a command."""
+    """Add the options that an action takes to a command."""
+    reason = click.option("--reason", help="Why, in at least 8 characters; it stays in the audit.")
+    return options_without_reason(reason(function))
+
+
+def options_without_reason(function: F) -> F:
+    """Add the options of an action whose reason is no option, such as that of a note."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
         click.option(
             "--dry-run", is_flag=True, help="Print what would be done, and write nothing."
         ),
         click.option("--actor", help="Who does it; the user of this shell by default."),
-        click.option("--reason", help="Why, in at least 8 characters; it stays in the audit."),
     ):
         function = option(function)
     return function

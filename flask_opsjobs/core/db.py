@@ -25,7 +25,7 @@ from sqlalchemy.pool import Pool, QueuePool
 from . import sql
 
 SCHEMA = "opsjobs"
-SCHEMA_VERSION = 26
+SCHEMA_VERSION = 27
 # A deploy may migrate before or after it replaces the code. So this code runs on the schema before its own,
 # and on the next one, which only adds to it.
 OLDEST_SCHEMA = SCHEMA_VERSION - 1

@@ -7,7 +7,7 @@ A kind is added in three steps:
    of the domains' `queries.py`, each bounded and with an index that a test names, and returns
    - `title`, `state` and `diagnosis`: what it is, and in one sentence how it is;
    - `since` and `until`: the span that it tells of;
-   - `events`: its own history, in any order. Decisions of the audit, incidents, deploys, operations and blind
+   - `events`: its own history, in any order. Decisions, notes, incidents, deploys, operations and blind
      windows are added to each kind by `find.py`: do not read them again;
    - `pieces`: what should exist over the span, each with whether it was found. This is all that a kind says
      about its completeness;

@@ -43,8 +43,10 @@ def find_bundle(
     inquiry = Inquiry(host, session, f"{kind.name}/{key}", key, now, may)
     told = kind.tell(inquiry)
     decisions, left_out = lines.list_decision_lines(inquiry, told)
+    notes, older_notes = lines.list_note_lines(inquiry)
+    left_out += older_notes
     incidents = _incidents(inquiry)
-    events = [*decisions, *lines.tell_incidents(incidents)]
+    events = [*decisions, *notes, *lines.tell_incidents(incidents)]
     if told is None:
         return _of_nothing(kind, inquiry, events, left_out, incidents)
     windows = find_blind_windows(inquiry, told.watches)

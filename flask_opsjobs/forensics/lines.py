@@ -1,4 +1,4 @@
-"""Tells what every timeline has: decisions of the audit, incidents, deploys and operations. Bounded."""
+"""Tells what every timeline has: decisions, notes, incidents, deploys and operations. Bounded."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ..audit.queries import EventRow, list_events_of
 from ..core.history import Event
 from ..core.words import counted
 from ..lifeline.queries import MOST_CHANGES, IncidentRow, list_deploys_between
+from ..notes.queries import MOST_NOTES, list_notes
 from ..operations.queries import MOST_OPERATIONS, ListedOperation, page_of_operations
 from .bundle import Inquiry, LeftOut, Told
 
@@ -39,6 +40,16 @@ def _older(rows: Sequence[EventRow], what: str) -> list[LeftOut]:
 
 def _is_in(at: datetime, told: Told) -> bool:
     return told.since <= at <= told.until
+
+
+def list_note_lines(inquiry: Inquiry) -> Lines:
+    """The last notes on the subject, for each of its readers."""
+    notes = list_notes(inquiry.session, inquiry.subject)
+    events = [
+        Event(note.at, "seen", f"{note.actor}: note", "operator", label=note.text) for note in notes
+    ]
+    left_out = [LeftOut("notes", before=notes[-1].at)] if len(notes) == MOST_NOTES else []
+    return events, left_out
 
 
 def tell_incidents(incidents: Sequence[IncidentRow]) -> Iterator[Event]:

@@ -221,6 +221,12 @@ CASES = (
         "SELECT state = 'resolved' AND resolved_by = 'operator' AND EXISTS (SELECT FROM opsjobs.evidence"
         " WHERE incident_id = i.id AND kind = 'resolved') FROM opsjobs.incidents i WHERE id::text = %s",
     ),
+    Case(
+        "note.add",
+        lambda stage, _number: f"job/{stage.reach('queued')}",
+        "SELECT EXISTS (SELECT FROM opsjobs.audit_events"
+        " WHERE action = 'note.add' AND outcome = 'done' AND targets[1] = 'job/' || %s)",
+    ),
 )
 
 

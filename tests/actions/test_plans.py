@@ -66,6 +66,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "list_jobs_without_unique_lock": ("jobs_pkey", {}),
     "read_queues": ("jobs_by_queue", {"names": ["queue_3", "mail"], "declared": []}),
     "list_queued_in_paused": ("jobs_queued", {"queue": None, "limit": 20_000}),
+    "read_subjects_of_notes": ("jobs_pkey", {"targets": ["job/31000", "worker/e7"]}),
     "lock_preview": ("previews_pkey", {"id": 7}),
     "retain_previews": (
         "previews_to_retain",

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from flask_opsjobs.audit import queries
 from flask_opsjobs.audit.filter import AuditFilter
 from flask_opsjobs.core.reading import Reading
+from flask_opsjobs.notes.queries import list_notes
 from tests.support.database import Databases
 from tests.support.plans import Plans, app_on, reading_with
 
@@ -68,6 +69,13 @@ def plans(module_app: Flask) -> Iterator[tuple[AuditPlans, Reading]]:
     """A reading as pages have it, with its plans."""
     with reading_with(module_app, AuditPlans) as plans:
         yield plans
+
+
+def test_the_notes_on_a_subject_walk_their_index(plans: tuple[AuditPlans, Reading]) -> None:
+    seen, read = plans
+    assert list_notes(read.session, "job/7") == []
+    assert seen.indexes == {"audit_notes", "audit_head_pkey"}
+    assert seen.most_fetched <= 1
 
 
 # Filter, the index walked, and how many of its rows may be read for a page of 25.

@@ -40,6 +40,7 @@ WORDS = {
     "operation start": ("cancel", "state:available", *WHY, "--json"),
     "limiter list": ("--json",),
     "limiter simulate": ("call", "--count", "3", "--json"),
+    "note": ("job/1", "the vendor is away", "--json"),
     "queue clear": ("mail", *WHY, "--json"),
     "signal": ("payment", "--json"),
     "tasks": ("--json",),

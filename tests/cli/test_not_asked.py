@@ -69,6 +69,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "limiter list": (),
     "limiter simulate": ("charge", "--count", "3", "--rate", "1", "--per", "1", "--from-live"),
     "metrics": (),
+    "note": ("job/1", "the vendor is away"),
     "operation cancel": ("1", *REASON),
     "operation list": (),
     "operation pause": ("1", *REASON),

@@ -77,6 +77,7 @@ PLACES = (
     "reason of a failure",
     "reason of an operation",
     "reason of an acknowledgement",
+    "reason of a note",
     "rq argument",
     "rq keyword",
     "rq keyword name",
@@ -358,6 +359,9 @@ class Story:
         incident, _ = self.bench.rows("SELECT id FROM opsjobs.incidents ORDER BY id LIMIT 2")
         why = self.why("reason of an acknowledgement")
         operator.acknowledge_incident(incident["id"], "2h", **why)
+        for subject in ("job/1", f"failure/{failure['id']}", f"incident/{incident['id']}"):
+            why = self.why("reason of a note")
+            operator.note(subject, why["reason"], actor=why["actor"])
         operator.start(
             "job.cancel", JobFilter(state="scheduled"), **self.why("reason of an operation")
         )

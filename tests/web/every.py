@@ -25,6 +25,8 @@ GOOD = {
     **SHOWN_AGAIN,
     # Nobody has left a job.
     "worker_rescue": 404,
+    # There is no such worker.
+    "worker_note": 404,
     # Without a reason.
     "operation_start": 422,
     "jump": 303,
@@ -55,6 +57,7 @@ def form_of(url: Url, job: Job) -> dict[str, str]:
         "minutes": "5",
         "due_at": "now",
         "priority": "3",
+        "note": "a text that is long enough",
     }
     form |= {
         "step": "fetch",

@@ -217,7 +217,7 @@ def test_a_reason_of_100_kilobytes_is_refused_unread(
 ) -> None:
     url, form = _sent(get(preview(f"/jobs/{failed.id}/retry")))
     response = post(url, 413, **form | {"reason": "x" * 100_000})
-    assert "A reason has at most 2,000 characters" in _words(response)
+    assert "A reason or a note has at most 2,000 characters" in _words(response)
     assert _state(session, failed) == "failed"
 
 

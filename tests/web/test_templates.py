@@ -139,6 +139,8 @@ def test_every_template_is_drawn_by_some_page(
     ]
     for path in [*others, *(path for _, path in reads(jobs))]:
         client.get(path)
+    # A note that is too short.
+    client.post("/ops/jobs/jobs/1/note", headers={"Sec-Fetch-Site": "same-origin"})
     assert drawn == set(TEMPLATES)
 
 

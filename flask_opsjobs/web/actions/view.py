@@ -33,9 +33,9 @@ from ..app.display import PageDisplay
 from ..app.host import asking, host, reading
 from ..jobs import list_request
 
-_STATUS = {None: 200, "unauthorized": 403, "reason_too_short": 422, "reason_too_long": 422}
+STATUS = {None: 200, "unauthorized": 403, "reason_too_short": 422, "reason_too_long": 422}
 # The entry of the navigation for each domain.
-_HERE = {
+HERE = {
     "job": "jobs",
     "task": "tasks",
     "queue": "queues",
@@ -49,6 +49,7 @@ _HERE = {
     "incident": "lifeline",
     "failure": "lifeline",
     "operation": "lifeline",
+    "note": "forensics",
 }
 _NAMES_OF_STEPS = ("step", "wait")
 _PAYLOAD_PARAMS = ("args", "result", "payload")
@@ -208,7 +209,7 @@ def submit(preview_id: int) -> Response:
     with reading() as read:
         view = PreviewView.after(_find(read, preview_id), receipt, reason)
         more = _more(view, read)
-    return _show(view, read.now, _STATUS.get(receipt.code, 409), more=more)
+    return _show(view, read.now, STATUS.get(receipt.code, 409), more=more)
 
 
 def _show(
@@ -232,7 +233,7 @@ def _show(
     )
     if request.method == "POST" and "HX-Request" in request.headers:
         return Response(made, status=status, mimetype="text/html")
-    here, title = _HERE[view.action.domain], display.name(view.title)
+    here, title = HERE[view.action.domain], display.name(view.title)
     return pages.document("preview/page.html", here, title, now, status=status, content=made)
 
 

@@ -66,11 +66,13 @@ def to_target(target: str) -> str:
 
 def to_action(action: Action[Any], target: str) -> str:
     """The address to which the button of an action on one target is sent."""
-    name = name_in(target)
-    if action.domain in _WITH_ID:
-        return _of_row(f"{action.domain}_{action.short_name}", action.domain, name)
-    endpoint = f"opsjobs.{action.domain}_{action.short_name}"
-    if action.domain == "limiter":
+    domain, name = target.partition("/")[0], name_in(target)
+    # What is added to a target of another domain, such as a note to a job, is called by its own.
+    what = action.short_name if domain == action.domain else action.domain
+    if domain in _WITH_ID:
+        return _of_row(f"{domain}_{what}", domain, name)
+    endpoint = f"opsjobs.{domain}_{what}"
+    if domain == "limiter":
         limiter, partition = split_target(target)
         return url_for(endpoint, limiter=limiter, partition=partition)
     return url_for(endpoint, name=name)

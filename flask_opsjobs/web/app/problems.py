@@ -110,7 +110,7 @@ def too_large() -> Problem:
         413,
         "Too large",
         "This form is larger than any that our pages send. Nothing was done.",
-        "A reason has at most 2,000 characters, a selection at most 100 jobs. "
+        "A reason or a note has at most 2,000 characters, a selection at most 100 jobs. "
         "A longer result or payload is sent by flask opsjobs workflow, longer arguments by "
         "flask opsjobs enqueue.",
     )

@@ -30,6 +30,7 @@ from ..lifeline import incident
 from ..lifeline import view as lifeline
 from ..limiters import simulate
 from ..limiters import view as limiters
+from ..notes import view as notes
 from ..operations import draft
 from ..operations import view as operations
 from ..overview import view as overview
@@ -112,6 +113,7 @@ URLS = (
     *_actions_on_picked("/jobs", actions_of("job")),
     Url("/edit/jobs/<job_id>", "job_change", job_edit.form, "page", "job.edit"),
     *_actions_of("job", "/jobs/<job_id>", actions.on_id, edit=job_edit.change),
+    Url("/jobs/<job_id>/note", "job_note", notes.add, "action", "note.add"),
     Url("/tasks", "tasks", tasks.page, "page", "tasks.view"),
     Url("/tasks/<path:name>", "task", tasks.task_page, "page", "tasks.view"),
     # A task may be called live, as a queue may.
@@ -132,6 +134,7 @@ URLS = (
     ),
     *_actions_of("worker", "/workers/<path:name>"),
     Url("/workers/<path:name>/rescue", "worker_rescue", workers.rescue, "action", "job.rescue"),
+    Url("/workers/<path:name>/note", "worker_note", notes.add, "action", "note.add"),
     Url("/workflows", "workflows", workflows.page, "page", "workflows.view"),
     Url("/workflows/live", "workflows_live", workflows.live, "fragment", "workflows.view"),
     Url("/workflows/<workflow_id>", "workflow", workflows.workflow_page, "page", "workflows.view"),
@@ -150,6 +153,7 @@ URLS = (
         "workflows.view",
     ),
     *_actions_of("workflow", "/workflows/<workflow_id>", actions.on_id),
+    Url("/workflows/<workflow_id>/note", "workflow_note", notes.add, "action", "note.add"),
     Url("/signals", "signals", signals.page, "page", "workflows.view"),
     Url("/signals/live", "signals_live", signals.live, "fragment", "workflows.view"),
     Url("/batches", "batches", batches.page, "page", "batches.view"),
@@ -217,6 +221,13 @@ URLS = (
         "lifeline.view",
     ),
     *_actions_of("incident", "/lifeline/incidents/<incident_id>", actions.on_id),
+    Url(
+        "/lifeline/incidents/<incident_id>/note",
+        "incident_note",
+        notes.add,
+        "action",
+        "note.add",
+    ),
     Url("/lifeline/failures", "failures", failures.page, "page", "lifeline.view"),
     Url("/lifeline/failures/live", "failures_live", failures.live, "fragment", "lifeline.view"),
     Url(
@@ -234,6 +245,7 @@ URLS = (
         "lifeline.view",
     ),
     *_actions_of("failure", "/lifeline/failures/<failure_id>", actions.on_id),
+    Url("/lifeline/failures/<failure_id>/note", "failure_note", notes.add, "action", "note.add"),
     Url("/operations", "operations", operations.page, "page", access.OPERATIONS),
     Url("/operations/live", "operations_live", operations.live, "fragment", access.OPERATIONS),
     Url("/operations/draft", "operation_draft", draft.make, "action", "operation.start"),

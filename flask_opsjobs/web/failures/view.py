@@ -30,6 +30,7 @@ from ..app.charts import Chart
 from ..app.deaths import say_death, say_facts, say_memory
 from ..app.display import PageDisplay
 from ..app.host import host, reading
+from ..notes.view import look_at_notes
 from .shared_arguments import ArgumentComparison, compare_arguments
 from .trend import begin_of_days, begin_of_quarters, draw_day, draw_month
 
@@ -64,6 +65,7 @@ def failure_page(failure_id: str) -> Response:
     with reading() as read:
         failure = _find(read, failure_id)
         made = _one(read, failure, query)
+        notes = look_at_notes(read, f"failure/{failure.id}")
     return pages.page(
         "failure/page.html",
         "lifeline",
@@ -73,6 +75,7 @@ def failure_page(failure_id: str) -> Response:
         query=query,
         failure=failure,
         ignore=ACTIONS["failure.ignore"],
+        **notes,
     )
 
 

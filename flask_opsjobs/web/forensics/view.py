@@ -27,6 +27,7 @@ from ...forensics.shown import show_bundle
 from ...lifeline.queries import IncidentFilter, IncidentRow, page_of_incidents
 from ..app import access, links, pages, problems
 from ..app.host import heavy, host, reading
+from ..notes.view import look_at_notes
 from .looks import COMPLETENESS, look_of
 
 _MOST_INCIDENTS = 10
@@ -75,6 +76,8 @@ def bundle_page(kind: str, key: str) -> Response:
     """The document about one subject."""
     with reading() as read:
         bundle = _read(read, kind, key)
+        # A worker has no other page of its own.
+        notes = look_at_notes(read, bundle.subject) if bundle.kind == "worker" else {}
     return pages.page(
         "forensics_subject/page.html",
         "forensics",
@@ -82,6 +85,7 @@ def bundle_page(kind: str, key: str) -> Response:
         read.now,
         live=_part(read, bundle),
         bundle=bundle,
+        **notes,
     )
 
 

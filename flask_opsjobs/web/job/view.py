@@ -43,6 +43,7 @@ from ..app import access, links, pages, problems
 from ..app.deaths import say_death, say_facts
 from ..app.host import host, reading
 from ..cron.slots import shape_of
+from ..notes.view import look_at_notes
 from ..workflows.run import STEP_ACTIONS
 from .attempts_svg import draw_timeline
 from .traceback import condense
@@ -55,6 +56,7 @@ def page(job_id: str) -> Response:
     with reading() as read:
         job = find(read, job_id)
         made = _full(read, job)
+        notes = look_at_notes(read, f"job/{job.id}")
         step = find_step_of(read.session, job.id) if job.workflow_id else None
     attempt = request.args.get("attempt")
     return pages.page(
@@ -67,6 +69,7 @@ def page(job_id: str) -> Response:
         job=job,
         step=step,
         step_actions=STEP_ACTIONS,
+        **notes,
     )
 
 

@@ -22,6 +22,7 @@ from ...lifeline.detectors import DETECTORS, detector_of
 from ...lifeline.queries import IncidentRow
 from ..app import access, links, pages, problems
 from ..app.host import reading
+from ..notes.view import look_at_notes
 from .episodes_svg import draw_episodes
 from .steps import steps_of
 
@@ -34,6 +35,7 @@ def incident_page(incident_id: str) -> Response:
     with reading() as read:
         row = _find(read, incident_id)
         made = _part(read, row)
+        notes = look_at_notes(read, f"incident/{row.id}")
     return pages.page(
         "incident/page.html",
         "lifeline",
@@ -45,6 +47,7 @@ def incident_page(incident_id: str) -> Response:
         is_declared=row.class_ in DETECTORS,
         acknowledge=ACTIONS["incident.acknowledge"],
         morning=_next_morning(read.now),
+        **notes,
     )
 
 

@@ -29,6 +29,7 @@ from ..app import access, pages, problems, references
 from ..app.display import PageDisplay
 from ..app.host import host, reading
 from ..app.order import Keys, ListOrder, read_order
+from ..notes.view import look_at_notes
 from .compare import compare_with_last_good
 from .pictures import draw_run, draw_timeline_of
 from .run import STEP_ACTIONS, RunView, read_run
@@ -138,7 +139,8 @@ def workflow_page(workflow_id: str) -> Response:
     with reading() as read:
         view = _find(read, workflow_id)
         made = _one(read, view)
-    run = view.run.row
+        run = view.run.row
+        notes = look_at_notes(read, f"workflow/{run.id}")
     return pages.page(
         "workflow/page.html",
         "workflows",
@@ -149,6 +151,7 @@ def workflow_page(workflow_id: str) -> Response:
         run=run,
         step=view.step,
         step_actions=STEP_ACTIONS,
+        **notes,
     )
 
 

@@ -1,0 +1,1 @@
+"""Holds notes: plain texts that people add to jobs, workflows, incidents, failures and workers."""

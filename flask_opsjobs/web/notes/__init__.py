@@ -1,0 +1,1 @@
+"""Shows the notes on a subject, and adds one."""

@@ -1,0 +1,77 @@
+"""Notes in a real browser: no barrier on the pages that have them, and the keyboard alone adds one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy.orm import Session
+
+from flask_opsjobs import JobFilter
+from flask_opsjobs.operations.operator import BulkOperator
+from tests.browser.test_pages import noise
+from tests.support.browser import faults
+from tests.web.rows import make_failure, make_incident, make_job, make_run, make_worker
+
+__all__ = ["noise"]
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+LONG = "a_name_of_eighty_characters_that_cannot_be_broken_anywhere_because_it_is_a_word_"
+TEXT = "The vendor confirms it tomorrow.\nUntil then nobody retries it: see OPS-2291 " + LONG * 2
+
+
+@pytest.fixture
+def pages(app: Flask) -> list[str]:
+    """The pages of a subject of each kind with two notes, a preview and a draft that can be handed on."""
+    host = app.extensions["opsjobs"]
+    with Session(host.engine) as session:
+        job = make_job(session, "failed", task=LONG)
+        run = make_run(session, {"first": make_job(session, "finished").id}, name=LONG)
+        incident, failure = make_incident(session), make_failure(session, LONG)
+        make_worker(session, name=LONG)
+        session.commit()
+        ids = {"job": job.id, "workflow": run.id, "incident": incident.id, "failure": failure.id}
+    operator = BulkOperator(host)
+    for subject in [*(f"{kind}/{id}" for kind, id in ids.items()), f"worker/{LONG}"]:
+        operator.note(subject, TEXT, actor="tester")
+        operator.note(subject, "<b>It answers again.</b>", actor=LONG)
+    shown = operator.preview("job.retry", [f"job/{ids['job']}"], actor=LONG, via="page")
+    draft = operator.draft("job.retry", JobFilter(state="failed"), actor=LONG)
+    return [
+        f"/jobs/{ids['job']}",
+        f"/workflows/{ids['workflow']}",
+        f"/lifeline/incidents/{ids['incident']}",
+        f"/lifeline/failures/{ids['failure']}",
+        f"/forensics/worker/{LONG}",
+        f"/previews/{shown.id}",
+        f"/operations/{draft.id}",
+    ]
+
+
+def test_no_barrier_and_nothing_sideways_at_any_size(
+    page: Any, pages: list[str], noise: list[str]
+) -> None:
+    found = []
+    for path in pages:
+        page.goto(f"/ops/jobs{path}")
+        found += faults(page)
+    page.goto(f"/ops/jobs{pages[0]}")
+    page.eval_on_selector("#note", "field => field.removeAttribute('minlength')")
+    page.fill("#note", "short")
+    page.click("text=Add note")
+    assert "Write a note, in at least 8 characters" in page.inner_text("#note-rule")
+    found += faults(page)
+    assert not found, "\n".join(found)
+    assert [line for line in noise if "422" not in line] == []
+
+
+def test_the_keyboard_alone_adds_a_note(page: Any, pages: list[str]) -> None:
+    page.goto(f"/ops/jobs{pages[0]}")
+    page.focus("#note")
+    page.keyboard.type("typed by hand, r and j included")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**#notes")
+    assert page.inner_text(".note blockquote >> nth=0") == "typed by hand, r and j included"
