@@ -48,7 +48,7 @@ def test_a_view_is_saved_opened_replaced_and_deleted(get: Get, post: Any) -> Non
     assert name == "Failed overnight"
     page = get(address.removeprefix("/ops/jobs")).text
     assert soup(page).select_one("#q")["value"] == "tag:eu created:<8h"
-    assert soup(page).select_one(".drop summary").text == "View: Failed overnight"
+    assert "View: Failed overnight" in [one.text for one in soup(page).select(".drop summary")]
     assert soup(page).select_one(".drop [aria-current]").text == name
     post("/views", name="Failed overnight", query="state=failed")
     assert _views(get) == {"Failed overnight": "/ops/jobs/jobs?state=failed"}
@@ -136,7 +136,7 @@ def test_the_audit_has_views_of_its_own(get: Get, post: Any, access: Access) -> 
     assert _audit_views(get) == {"mine": address}
     assert _views(get) == {"mine": "/ops/jobs/jobs?state=failed"}
     page = soup(get(address.removeprefix("/ops/jobs")).text)
-    assert page.select_one(".drop summary").text == "View: mine"
+    assert "View: mine" in [one.text for one in page.select(".drop summary")]
     assert page.select_one("[name=since]")["value"] == "2026-11-24T09:00:00"
     number = str(page.select_one("li form")["action"]).split("/")[-2]
     post(f"/views/{number}/delete", 404)

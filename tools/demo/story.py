@@ -22,9 +22,9 @@ from flask_opsjobs.lifeline.models import IncidentRecord
 from .past import STEP, Past, past
 
 # So long that the night without loops ended more than a day ago, at any hour of day: so nothing is wrong now.
-LENGTH = timedelta(hours=50)
+LENGTH = timedelta(hours=51)
 # In the first half the shop is closed, and only cron entries run.
-OPEN, CLOSED = timedelta(hours=25), timedelta(minutes=2)
+OPEN, CLOSED = timedelta(hours=26), timedelta(minutes=2)
 LAST_HOUR, MINUTE = timedelta(minutes=65), timedelta(minutes=1)
 HOME = ZoneInfo("Europe/Berlin")
 # In the first night no loop ran between these times, which include the slot of `nightly_sync` at 3:30.
@@ -39,8 +39,8 @@ LISTED = timedelta(hours=6)
 # day. All this is while the shop is open: earlier, at some hours of day, no worker would run.
 WITH_BUG, UPLOADED, TOO_SOON = (
     timedelta(hours=32),
-    timedelta(hours=24, minutes=55),
-    timedelta(hours=24, minutes=25),
+    timedelta(hours=25, minutes=50),
+    timedelta(hours=25, minutes=20),
 )
 TO_BE_MENDED, MENDED = timedelta(hours=21), timedelta(hours=20)
 PICTURES_RETRIED = timedelta(hours=19, minutes=30)

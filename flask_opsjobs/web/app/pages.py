@@ -222,7 +222,12 @@ def _open_operations(sources: Sources) -> OpenOperations | None:
 
 
 def _display() -> PageDisplay:
-    return PageDisplay(host().display, may_see=access.may_see_payload())
+    """One for the fragment and what surrounds it, so that a policy that fails is logged once a page."""
+    key = host().display, access.may_see_payload()
+    kept: dict[object, PageDisplay] = g.setdefault("opsjobs_displays", {})
+    if key not in kept:
+        kept[key] = PageDisplay(key[0], may_see=key[1])
+    return kept[key]
 
 
 def _etag(made: Markup) -> str:
