@@ -18,7 +18,7 @@ def test_a_worker_that_is_asked_to_leave_and_stops_is_told_whole(story: Story) -
     alive = story.ask(f"worker/{NAME}")
     assert (texts(alive), alive.completeness) == (log, "complete")
     assert alive.diagnosis == "It is alive, and it has 0 jobs."
-    assert actions(alive) == ["worker.drain"]
+    assert actions(alive) == ["worker.drain", "worker.stop"]
     story.operator.run("worker.drain", [f"worker/{NAME}"], **WHY)
     story.later(10)
     workers.stop(story.bench.connection, story.bench.worker_id, story.now)
