@@ -1,6 +1,7 @@
 """Jobs of all kinds run while everything is killed, stopped, emptied and set back; then nothing is amiss.
 
-`--chaos-jobs 20000` makes the long run; `--seed` makes the same faults again.
+`--chaos-jobs 20000` makes the long run; with more jobs each turn has more of them, which do nothing.
+`--seed` makes the same faults again.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ PLAIN = "mail"
 # plain jobs, and pairs of one that depends on the other.
 MANAGED, LIMITED, RETRIED, RUNS, PLAIN_JOBS, PAIRS = 38, 10, 8, 3, 7, 4
 A_TURN = MANAGED + LIMITED + RETRIED + 3 * RUNS + PLAIN_JOBS + 2 * PAIRS
+# Two faults strike in each.
+MOST_TURNS = 250
 CRONS = 5
 # The start of a job that runs for less is never written. Beyond that the worker must look, and Postgres must
 # have written it: the machine may be busy.
@@ -91,6 +94,7 @@ class Mix:
     site: Site
     dice: random.Random
     path: Path
+    empty_in_turn: int = 0
     managed: int = 0
     plain: int = 0
     crons: list[str] = field(default_factory=list)
@@ -99,7 +103,8 @@ class Mix:
         """Enqueue the jobs of one turn."""
         with self.site.app.app_context():
             calls = [{"path": str(self.path), "seconds": self._seconds()} for _ in range(MANAGED)]
-            note_start.enqueue_many(calls)
+            empty = [{"path": str(self.path)}] * self.empty_in_turn
+            note_start.enqueue_many(calls + empty)
             note_start_of_three.enqueue_many(calls[:LIMITED])
             note_start.enqueue_many([{**call, "fails": 2} for call in calls[:RETRIED]])
             for _ in range(RUNS):
@@ -108,7 +113,7 @@ class Mix:
             host_module.db.engine.dispose()
             # Skipped while the last one runs.
             self._operate("cron.run_now", [self.dice.choice(self.crons)])
-        self.managed += MANAGED + LIMITED + RETRIED + 3 * RUNS
+        self.managed += MANAGED + self.empty_in_turn + LIMITED + RETRIED + 3 * RUNS
         self._enqueue_plain()
 
     def pause_crons(self) -> None:
@@ -159,9 +164,10 @@ def test_nothing_is_amiss_after_everything_has_gone_wrong(
 ) -> None:
     seed = pytestconfig.getoption("seed") or random.SystemRandom().randrange(1_000_000)
     print(f"--chaos-jobs {count} --seed {seed}")
-    dice, turns = random.Random(seed), math.ceil(count / A_TURN)
+    dice, turns = random.Random(seed), min(math.ceil(count / A_TURN), MOST_TURNS)
     crons = [str(tmp_path / f"each-minute-{number}") for number in range(CRONS)]
-    mix = Mix(site, dice, tmp_path / "ran", crons=crons)
+    empty_in_turn = max(0, count - turns * A_TURN) // turns
+    mix = Mix(site, dice, tmp_path / "ran", empty_in_turn, crons=crons)
     storm, began = Storm(site, dice, plain=PLAIN, STARTS_EACH_MINUTE=crons), time.monotonic()
     weather(storm, mix, dice, turns)
     storm.end_faults()
@@ -188,6 +194,7 @@ def test_nothing_is_amiss_after_everything_has_gone_wrong(
 def weather(storm: Storm, mix: Mix, dice: random.Random, turns: int) -> None:
     """Enqueue jobs, and let one fault after the other strike while they run; first each of them once."""
     site, first = mix.site, dice.sample(storm.faults, len(storm.faults))
+    few = (A_TURN + mix.empty_in_turn) // 8
     entries = "SELECT 1 FROM opsjobs.cron_entries"
     wait_until(
         lambda: len(site.rows(entries)) >= CRONS, 60, what="the loops have declared the entries"
@@ -200,7 +207,7 @@ def weather(storm: Storm, mix: Mix, dice: random.Random, turns: int) -> None:
             storm.strike(fault)
             wait_until(
                 lambda before=before: (
-                    storm.go_on() or ended_jobs(site) > before + 10 or open_jobs(site) == 0
+                    storm.go_on() or ended_jobs(site) > before + few or open_jobs(site) == 0
                 ),
                 60,
                 every=0.01,

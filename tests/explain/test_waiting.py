@@ -164,6 +164,18 @@ def test_more_than_can_be_read_is_said(scene: Scene, monkeypatch: pytest.MonkeyP
     assert found.says == "Of the first 3 jobs that were found; more may wait."
 
 
+def test_few_that_wait_are_examined_however_many_others_a_search_finds(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.operator.cancel([scene.record(tags=["eu"])], **WHY)
+    scene.record(delay=60, tags=["eu"])
+    scene.record(delay=60)
+    monkeypatch.setattr(waiting_queries, "find_hits", lambda *_: pytest.fail("an index was read"))
+    for box in ("tag:eu", "tag:eu OR tag:us", "args.text:x tag:eu", "tag:eu created:<1h"):
+        found = explain_search_apart(scene.bench.host, JobFilter.from_query([("q", box)]))
+        assert (found.is_cut, found.number) == (False, "args" not in box)
+
+
 @pytest.mark.parametrize("box", ["state:failed", "task:nobody", "-state:scheduled"])
 def test_nothing_waits(box: str, scene: Scene) -> None:
     scene.record(delay=60)

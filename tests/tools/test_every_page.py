@@ -19,6 +19,7 @@ KNOWN = paths.Known(
     rows=1000,
     ids={state: [7] for state in STATES},
     queues=["mail"],
+    tasks=["send_receipt"],
     previews=[1],
     failures=[1],
     events=10,

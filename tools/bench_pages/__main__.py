@@ -27,6 +27,7 @@ from flask.testing import FlaskClient
 
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.audit.transitions import Decision, append
+from flask_opsjobs.core import sql
 from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.failures import deploys
@@ -141,6 +142,9 @@ def _run_loops(host: Host, connection: psycopg.Connection[Any]) -> None:
             pass
         assert runner.last_error is None, f"loop {loop.name}: {runner.last_error}"
         print(f"loop {loop.name} counted for {time.monotonic() - began:.1f} s")
+    # As the loop of retention leaves them.
+    old = {"before": read_clock(connection) - timedelta(days=3), "limit": None}
+    connection.execute(sql.load("retain_task_minutes"), old)
 
 
 def _decide(host: Host, connection: psycopg.Connection[Any]) -> None:
@@ -188,6 +192,7 @@ def _known(host: Host, connection: psycopg.Connection[Any], wanted: int) -> Know
         wanted,
         by_state,
         ids("SELECT DISTINCT queue FROM opsjobs.jobs WHERE state = 'available'"),
+        list(rows.TASKS),
         ids("SELECT id FROM opsjobs.previews"),
         ids("SELECT id FROM opsjobs.failures ORDER BY number DESC"),
         ids("SELECT max(sequence) FROM opsjobs.audit_events")[0],

@@ -78,7 +78,7 @@ def send_reminder(customer_id: int, invoice_id: int) -> None:
     _raise_planned_error()
 
 
-@opsjobs.task(queue="crm", timeout=60)
+@opsjobs.task(queue="crm", timeout=60, enqueue_from_page=True)
 def sync_customer(customer_id: int, pages: int = 40) -> None:
     """Copy a customer's contacts page by page."""
     _raise_planned_error()

@@ -21,9 +21,13 @@ from tools.bench_pages.control import ENTRIES, INCIDENTS, LIMITERS, OPERATIONS
 PREFIX = "/ops/jobs"
 # With this the bench reads the metrics, as Prometheus does.
 METRICS_TOKEN = "only-for-the-bench"
+# The page of this task has a form that enqueues a job.
+TASK_WITH_FORM = "sync_customer"
 # What they answer when it is not 200.
 ANSWERS = {"jump": 303, "missing": 404}
 AIM_MS, SEARCH_AIM_MS, BUNDLE_AIM_MS, DOCTOR_AIM_MS = 50, 100, 80, 500
+# Words in errors have no index.
+TEXT_AIM_MS = 250
 # Other pages fetch it once they are there.
 WAITING_AIM_MS = 250
 _PART = re.compile(r"<(?:\w+:)?(\w+)>")
@@ -37,6 +41,7 @@ class Known:
     rows: int
     ids: Mapping[str, Sequence[int]]
     queues: Sequence[str]
+    tasks: Sequence[str]
     previews: Sequence[int]
     failures: Sequence[int]
     events: int
@@ -110,6 +115,16 @@ _JOBS = (
     "failure:{failure} OR death:signal",
     "id:{id},1,2",
 )
+# By a column, within what an index holds or what is few enough.
+_SORTED = (
+    ("", "due"),
+    ("state:available", "due"),
+    ("state:started", "-run"),
+    ("state:finished", "-run"),
+    ("queue:mail state:available", "-wait"),
+    ("state:retryable", "-attempts"),
+    ("tag:customer:{account}", "-run"),
+)
 _WAITING = ("queue:mail", "task:rebuild_search", "state:scheduled", "tag:eu", "priority:>0")
 _AUDIT: tuple[dict[str, str], ...] = (
     {},
@@ -130,6 +145,9 @@ _GROUPS: Mapping[str, Sequence[Mapping[str, str]]] = {
     "batches": ({}, {"state": "failed"}),
     "batch": ({}, {"of": "large"}, {"of": "large", "state": "failed"}),
     "failures": ({}, {"state": "ignored"}, {"task": "process_invoice"}),
+    "tasks": ({}, {"against": "week", "sort": "-p95"}, {"find": "invoice"}),
+    "task": ({}, {"window": "hour"}, {"window": "month"}),
+    "queues": ({}, {"sort": "-oldest"}, {"find": "mail"}),
     "forensics_subject": tuple({"of": kind} for kind in KINDS),
     "forensics_export": tuple({"of": kind, "format": "json"} for kind in ("job", "queue")),
 }
@@ -165,8 +183,10 @@ def _aim(url: Url, query: Mapping[str, str]) -> int:
         return DOCTOR_AIM_MS
     if url.endpoint.startswith("jobs_why"):
         return WAITING_AIM_MS
-    is_search = any(str(value).startswith("args.") for value in query.values())
-    return SEARCH_AIM_MS if is_search else AIM_MS
+    searched = query.get("q", "")
+    if "error:" in searched or " OR timeout" in searched:
+        return TEXT_AIM_MS
+    return SEARCH_AIM_MS if searched.startswith("args.") else AIM_MS
 
 
 def _queries(url: Url, known: Known) -> Sequence[Mapping[str, str]]:
@@ -175,7 +195,8 @@ def _queries(url: Url, known: Known) -> Sequence[Mapping[str, str]]:
         return [{"to": "{id}"}]
     if endpoint == "jobs":
         texts = ({"q": text} if text else {} for text in (*_JOBS, *_SEARCHES))
-        return [*texts, {"limit": "100"}, *_deep(known)]
+        ordered = ({"q": text, "sort": sort} for text, sort in _SORTED)
+        return [*texts, *ordered, {"limit": "100"}, *_deep(known)]
     if endpoint == "jobs_live":
         return [{}, {"q": "state:failed"}, {"q": _SEARCHES[0]}, *_deep(known)]
     if endpoint.startswith("jobs") and url.kind == "file":
@@ -223,7 +244,7 @@ def _path(
     query = dict(query)
     of = query.pop("of", "")
     chosen = {**chosen, **_subjects(known)}
-    names = ENTRIES if url.endpoint.startswith("cron") else known.queues
+    names = _names(url, known)
     parts: Mapping[str, Callable[[int], object]] = {
         "job_id": lambda n: known.job(n, state),
         "workflow_id": lambda n: n * 7_919 % composition.runs_of(known.rows) + 1,
@@ -264,13 +285,22 @@ def _path(
     return path
 
 
+def _names(url: Url, known: Known) -> Sequence[str]:
+    """What may stand for the name in a rule: of entries of cron, of tasks or of queues."""
+    if url.endpoint.startswith("cron"):
+        return ENTRIES
+    if url.endpoint == "task_form":
+        return [TASK_WITH_FORM]
+    return known.tasks if url.endpoint.startswith("task") else known.queues
+
+
 def _subjects(known: Known) -> Mapping[tuple[str, str], Callable[[int], object]]:
     """Whom the bundles of each kind are about. Raises `LookupError` for a kind that this does not know."""
     runs = composition.runs_of(known.rows)
     keys: Mapping[str, Callable[[int], object]] = {
         "job": lambda n: known.job(n),
         "attempt": lambda n: f"{known.job(n, 'failed')}-1",
-        "task": lambda n: ("process_invoice", "rebuild_search", "send_reminder")[n % 3],
+        "task": lambda n: known.tasks[n % len(known.tasks)],
         "queue": lambda n: known.queues[n % len(known.queues)],
         "worker": lambda n: f"web-{n % 3}-{2_000 + n % 3}-c0ffee",
         "cron": lambda n: ENTRIES[n % len(ENTRIES)],

@@ -8,8 +8,8 @@ somewhere in the last thirty days, and took another time. Every other column sta
 below.
 
 Indexes are taken away, built anew from their own definitions, and then the last `LATE` rows pass through
-them, so that they are as a busy database has them. Counter rows are summed per minute and queue from the
-rows. No unique locks are made: pages do not read them.
+them, so that they are as a busy database has them. Counter rows are summed per minute, queue and task from
+the rows, and so are the ends of each task. No unique locks are made: pages do not read them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 import psycopg
 
+from flask_opsjobs.core import sql
 from tools.bench_pages import composition
 from tools.bench_pages.sample import ACCOUNT, NUMBER
 
@@ -83,9 +84,11 @@ def fill(connection: Connection, rows: int) -> None:
     _copy(connection, known, rows - LATE + 1, rows)
     connection.execute("SELECT setval(pg_get_serial_sequence('opsjobs.jobs', 'id'), %s)", [rows])
     connection.execute(
-        "INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued) SELECT date_trunc('minute', created_at), "
-        "queue, count(*) FROM opsjobs.jobs GROUP BY 1, 2"
+        "INSERT INTO opsjobs.job_count_deltas (at, queue, task, enqueued) "
+        "SELECT date_trunc('minute', created_at), queue, task, count(*) FROM opsjobs.jobs GROUP BY 1, 2, 3"
     )
+    moved = "FROM (SELECT *, NULL::bigint AS peak_kb FROM opsjobs.jobs) AS moved"
+    connection.execute(sql.load("append_task_ends").replace("FROM moved", moved))
     connection.execute("RESET session_replication_role; ANALYZE")
 
 
@@ -126,7 +129,8 @@ def _set_aside(connection: Connection) -> None:
         connection.execute(f"CREATE TABLE sample.{table} AS TABLE opsjobs.{table}")
     connection.execute("ALTER TABLE sample.jobs ADD PRIMARY KEY (id)")
     connection.execute(
-        f"TRUNCATE {_names()}, opsjobs.unique_locks, opsjobs.job_count_deltas, opsjobs.enqueue_counts"
+        f"TRUNCATE {_names()}, opsjobs.unique_locks, opsjobs.job_count_deltas, opsjobs.enqueue_counts, "
+        "opsjobs.task_end_deltas, opsjobs.task_minutes, opsjobs.task_hours"
     )
 
 

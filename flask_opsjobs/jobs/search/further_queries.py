@@ -78,13 +78,11 @@ def find_in_states(
     found: Range,
     states: Sequence[str],
     most: int,
+    is_shown: IsShown,
 ) -> tuple[Jobs, bool]:
-    """Id and state of the jobs that fit among the newest `most` of each state, and whether there are older.
-
-    For filters that search no text.
-    """
+    """Id and state of the jobs that fit among the newest `most` of each state; whether there are older."""
     scan = _scan_each(Job.state, states, found, most)
-    jobs, number = _examine(session, wanted, now, scan, lambda _error, _text: False)
+    jobs, number = _examine(session, wanted, now, scan, is_shown)
     return jobs, number > most
 
 

@@ -36,17 +36,20 @@ def find_waiting(
 ) -> WaitingHits:
     """The jobs of a filter that wait, at most `MOST_WAITING`.
 
-    A search looks as far as the list of jobs does. Without one, the newest jobs of each state are examined.
+    The newest jobs of each state that waits are examined. When there are older ones, or an index has the jobs
+    that a search names, it looks as far as the list of jobs does.
     """
     if not may_wait(wanted):
         return WaitingHits()
     wanted = wanted.but(sort=None, limit=LIMITS[0])
-    if wanted.is_search:
-        jobs, is_cut = _search(session, wanted, now, is_shown)
-    else:
+    jobs: Jobs = []
+    is_cut = True
+    if not (wanted.names_jobs or wanted.is_by_attempts):
         states = WAITING if wanted.state is None else (wanted.state,)
         found = queries.range_of(session, wanted, now)
-        jobs, is_cut = find_in_states(session, wanted, now, found, states, MOST_WAITING)
+        jobs, is_cut = find_in_states(session, wanted, now, found, states, MOST_WAITING, is_shown)
+    if is_cut and wanted.is_search:
+        jobs, is_cut = _search(session, wanted, now, is_shown)
     ids = sorted((job_id for job_id, state in jobs if state in WAITING), reverse=True)
     return WaitingHits(ids[:MOST_WAITING], is_cut or len(ids) > MOST_WAITING)
 
