@@ -88,7 +88,8 @@ class Action(Generic[Row]):
     and the targets by which incidents list what it does, when that is not the action on its targets.
     `phrase` is the action as it follows "cannot": `run {} again`. `permission_name` is given by an action
     that has no permission of its own, such as one that takes another one back. `asks` asks for the reason,
-    and `about` are the kinds of its targets, when they are of other domains.
+    and `about` are the kinds of its targets, when they are of other domains. `unaudited` are the facts that
+    only the preview keeps, since the audit is never deleted.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Action(Generic[Row]):
     permission_name: str = ""
     asks: str = "say why"
     about: tuple[str, ...] = ()
+    unaudited: tuple[str, ...] = ()
 
     @property
     def domain(self) -> str:

@@ -211,13 +211,21 @@ class Execution:
             request_id=request.request_id,
             preview_id=None if preview is None else preview.id,
             previewed_at=None if preview is None else preview.created_at,
-            before=before,
-            after=after,
+            before=self._list_audited(before),
+            after=self._list_audited(after),
         )
         sequence = audit_transitions.append(
             self.connection, request.host.secrets, decision, after_commit=self.after_commit.append
         )
         return replace(receipt, audit_sequence=sequence)
+
+    def _list_audited(self, facts: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """The facts by target, without those that the audit must not keep."""
+        left_out = self.request.action.unaudited
+        return facts and {
+            target: found and {name: of for name, of in found.items() if name not in left_out}
+            for target, found in facts.items()
+        }
 
     @property
     def _is_handed_on(self) -> bool:

@@ -196,8 +196,15 @@ def _fingerprint(request: Request, decisions: Iterable[Item | Skip]) -> str:
 
 
 def make_preview(connection: Connection, request: Request) -> Preview:
-    """Make a plan, store it, and return it with its token. Commits unless the caller has a transaction."""
+    """Make a plan, store it, and return it with its token. Commits unless the caller has a transaction.
+
+    Raises `ActionRefused`, and stores nothing, when arguments are invalid: one may be redacted.
+    """
     plan = make_plan(connection, request)
+    for skip in plan.skipped:
+        if skip.code == "invalid_args":
+            receipt = Receipt("refused", plan.action, skip.code, skip.says, audit_sequence=None)
+            raise ActionRefused(receipt)
     expires_at = request.now + timedelta(minutes=PREVIEW_MINUTES)
     row = {
         "actor": request.actor,

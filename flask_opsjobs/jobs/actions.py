@@ -793,6 +793,7 @@ ACTIONS: tuple[Action[JobForDecision], ...] = (
         risk="The job runs with the new values. A job that waits in Redis is taken out of it, and "
         "dispatched anew.",
         params=edit_actions.PARAMS,
+        unaudited=("args",),
         read_params=lambda request: edit_actions.read_edit(request.host, request.params),
         read_more=edit_actions.read_calls,
         decide=edit_actions.decide_edit,

@@ -61,9 +61,14 @@ def locks(bench: Bench) -> dict[int, bytes]:
     return {row["job_id"]: bytes(row["key"]) for row in rows}
 
 
+def params_of(**edit: Any) -> dict[str, Any]:
+    """The parameters of an edit that changes only these."""
+    return {"queue": None, "priority": None, "args": None, **edit}
+
+
 def refusal(operator: Operator, job_id: int, **edit: Any) -> tuple[str, str]:
     """The code of the skip and why."""
-    params = {"queue": None, "priority": None, "args": None, **edit}
+    params = params_of(**edit)
     (skip,) = operator.plan("job.edit", [f"job/{job_id}"], actor="anna", params=params).skipped
     return skip.code, skip.says.partition(f"job {job_id}: ")[2] or skip.says
 
@@ -87,10 +92,8 @@ def test_all_three_change_at_once(bench: Bench, operator: Operator, reach: Reach
     }
     event = bench.row("SELECT before, after FROM opsjobs.audit_events")
     sides = [event[side][f"job/{job_id}"] for side in ("before", "after")]
-    assert [(side["queue"], side["priority"], side["args"]) for side in sides] == [
-        ("default", 5, {"text": ""}),
-        ("mail", 1, {"text": "hi"}),
-    ]
+    assert [(side["queue"], side["priority"]) for side in sides] == [("default", 5), ("mail", 1)]
+    assert [side.get("changed_args") for side in sides] == [None, ["text"]]
 
 
 def test_what_is_left_out_stays_and_is_not_audited(
@@ -158,6 +161,21 @@ def test_arguments_outside_of_the_key_leave_the_lock(
     operator.edit_job(job_id, args={"note": "later"}, **WHY)
     assert locks(bench) == before
     assert bench.job(job_id)["args"] == {"account": 1, "note": "later"}
+
+
+def test_a_queue_without_a_worker_is_named(
+    make_bench: MakeBench, operator: Operator, reach: Reach
+) -> None:
+    """As a note: a worker of it may start later."""
+    make_bench("worker")  # which listens to default
+    one, two = reach("scheduled"), reach("scheduled")
+    note = operator.edit_job(one, queue="slow", **WHY).done[0].note
+    assert note == (
+        "no live worker listens to queue slow: the job waits until one is started with "
+        "`flask opsjobs worker slow`"
+    )
+    assert operator.edit_job(one, queue="default", **WHY).done[0].note is None
+    assert operator.edit_job(two, priority=1, **WHY).done[0].note is None
 
 
 def test_a_call_that_another_job_guards_is_refused(
@@ -228,7 +246,7 @@ def test_a_plan_hides_what_the_display_policy_hides(
     def sign_in(password: str = "", user: str = "") -> None: ...
 
     job_id = enqueue(sign_in, password=SECRET)
-    params = {"queue": None, "priority": None, "args": {"password": "other-s3cr3t", "user": "u"}}
+    params = params_of(args={"password": "other-s3cr3t", "user": "u"})
     (item,) = operator.plan("job.edit", [f"job/{job_id}"], actor="anna", params=params).items
     assert "s3cr3t" not in str(item)
     assert "[hidden: key password]" in str(item)
@@ -339,7 +357,7 @@ def test_a_preview_is_refused_once_another_edit_was_done(
     bench: Bench, operator: Operator, reach: Reach
 ) -> None:
     job_id = reach("available")
-    params = {"queue": None, "priority": None, "args": {"text": "mine"}}
+    params = params_of(args={"text": "mine"})
     preview = operator.preview(
         "job.edit", [f"job/{job_id}"], actor="anna", via="page", params=params
     )
@@ -351,6 +369,34 @@ def test_a_preview_is_refused_once_another_edit_was_done(
     assert bench.job(job_id)["args"] == {"text": "theirs"}
 
 
+def test_the_audit_keeps_no_value(bench: Bench, operator: Operator, reach: Reach) -> None:
+    """Neither of an edit, nor of one that was refused because another came first."""
+    job_id = reach("available", text="first-value")
+    params = params_of(args={"text": "second-value"})
+    preview = operator.preview(
+        "job.edit", [f"job/{job_id}"], actor="anna", via="page", params=params
+    )
+    operator.edit_job(job_id, args={"text": "third-value"}, **WHY)
+    assert operator.execute(preview.id, preview.token, **WHY).code == "drifted"
+    events = bench.rows("SELECT * FROM opsjobs.audit_events ORDER BY sequence")
+    assert [event["outcome"] for event in events] == ["done", "refused"]
+    assert "value" not in str(events)
+
+
+@pytest.mark.parametrize("args", [{"card": SECRET}, {"account": SECRET}, {"acount": SECRET}])
+def test_refused_arguments_are_stored_nowhere(
+    bench: Bench, operator: Operator, charge: Task, enqueue: Any, args: dict[str, str]
+) -> None:
+    target, edit = f"job/{enqueue(charge, 1)}", params_of(args=args)
+    with pytest.raises(ActionRefused) as refused:
+        operator.preview("job.edit", [target], actor="anna", via="python", params=edit)
+    assert refused.value.code == "invalid_args"
+    receipt = operator.run("job.edit", [target], params=edit, **WHY)
+    assert not receipt.is_done
+    assert bench.rows("SELECT 1 FROM opsjobs.previews") == []
+    assert SECRET not in str(bench.rows("SELECT * FROM opsjobs.audit_events"))
+
+
 @pytest.mark.parametrize("time", TIMES)
 def test_against_the_claim(
     bench: Bench, make_bench: MakeBench, operator: Operator, reach: Reach, time: int
@@ -358,7 +404,7 @@ def test_against_the_claim(
     """Either the job was edited and this delivery does not run it, or it runs as it was."""
     job_id = reach("queued")
     worker = make_bench()
-    params = {"queue": "mail", "priority": None, "args": {"text": "new"}}
+    params = params_of(queue="mail", args={"text": "new"})
     receipt, claimed = race(
         lambda: operator.run("job.edit", [f"job/{job_id}"], **WHY, params=params),
         lambda: worker.claim(job_id),
@@ -398,7 +444,7 @@ def test_two_that_take_the_call_of_the_other(
     one, two = enqueue(charge, 1), enqueue(charge, 2)
 
     def edit(job_id: int, account: int) -> Callable[[], Any]:
-        params = {"queue": None, "priority": None, "args": {"account": account}}
+        params = params_of(args={"account": account})
         return lambda: operator.run("job.edit", [f"job/{job_id}"], **WHY, params=params)
 
     answers = race(edit(one, 2), edit(two, 1))
@@ -422,7 +468,7 @@ def test_against_an_enqueue_of_the_call_that_it_becomes(
             app.extensions["sqlalchemy"].session.commit()
             return enqueued
 
-    params = {"queue": None, "priority": None, "args": {"account": 2}}
+    params = params_of(args={"account": 2})
     receipt, enqueued = race(
         lambda: operator.run("job.edit", [f"job/{job_id}"], **WHY, params=params), call
     )
@@ -437,7 +483,7 @@ def test_an_enqueue_that_commits_while_the_edit_waits_for_it_wins(
 ) -> None:
     job_id, found = enqueue(charge, 1), []
     other = charge.enqueue(2).id
-    params = {"queue": None, "priority": None, "args": {"account": 2}}
+    params = params_of(args={"account": 2})
     edit = lambda: operator.run("job.edit", [f"job/{job_id}"], **WHY, params=params)  # noqa: E731
     thread = Thread(target=lambda: found.append(edit()))
     thread.start()

@@ -52,6 +52,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "read_calls": ("jobs_pkey", {}),
+    "list_listeners": ("workers_alive", {"queues": ["queue_3"], "most": 20, "late_seconds": 45}),
     "move_unique_lock": ("unique_locks_by_job", {"id": 31_000, "keys": [b"key"]}),
     "retry_jobs": ("jobs_pkey", {"sources": ["failed"]}),
     "request_cancel": ("jobs_pkey", {"actor": "a", "reason": "why"}),

@@ -193,6 +193,8 @@ def test_an_edit_changes_what_is_given(bench: Bench, record_job: RecordJob, call
         f"  job/{job_id}  note",
         "    queue: default → mail",
         '    args: {"text": ""} → {"text": "hi"}',
+        "    no live worker listens to queue mail: the job waits until one is started with "
+        "`flask opsjobs worker mail`",
         "audit 1",
     ]
     job = bench.job(job_id)

@@ -22,6 +22,7 @@ from ...actions.effects import Dispatch, Effect, Forget
 from ...actions.shapes import Change, Item, Skip
 from ...core.db import Connection
 from ...core.display import Display
+from ...explain.queries import list_listeners
 from ...host import Host
 from .. import transitions as job_transitions
 from ..record import unique_locks
@@ -74,6 +75,7 @@ def read_calls(
 ) -> dict[str, JobForDecision]:
     """The jobs with what they call and what they shall be, or with why they cannot be edited so."""
     calls = job_transitions.read_calls(connection, [job.id for job in jobs.values()])
+    is_served = _is_served(connection, request)
     found = {}
     for target, job in jobs.items():
         call = calls[job.id]
@@ -83,8 +85,17 @@ def read_calls(
             found[target] = replace(job, obstacle=("invalid_args", str(why)))
         else:
             obstacle = _find_rival(connection, job, edited)
+            edited = replace(edited, is_served=is_served)
             found[target] = replace(job, call=call, edited=edited, obstacle=obstacle)
     return found
+
+
+def _is_served(connection: Connection, request: Request) -> bool:
+    """Whether a live worker listens to the new queue; true when the queue stays."""
+    queue, settings = request.params["queue"], request.host.settings
+    if queue is None:
+        return True
+    return any(each.is_alive for each in list_listeners(connection, queue, settings, request.now))
 
 
 def _edit(request: Request, job: JobForDecision, call: JobCall) -> Edited:
@@ -129,7 +140,7 @@ def _find_rival(
 
 
 def list_edit_facts(job: JobForDecision) -> dict[str, Any]:
-    """The arguments that the edit changes, as they are. No others: the audit keeps them for ever."""
+    """The arguments that the edit changes, as they are."""
     assert job.call is not None
     assert job.edited is not None
     if not job.edited.changed:
@@ -161,7 +172,13 @@ def decide_edit(job: JobForDecision, request: Request) -> Item | Skip:
         return make_skip(job, "already", f"job {job.id} is already as the edit would make it")
     if job.state == "queued":
         changes.append(Change("state", "queued", "available"))
-    return make_item(job, *changes, note="; ".join(_list_moves(job.call, edited.call)) or None)
+    notes = [*_list_moves(job.call, edited.call)]
+    if edited.queue != job.queue and not edited.is_served:
+        notes.append(
+            f"no live worker listens to queue {edited.queue}: the job waits until one is started with "
+            f"`flask opsjobs worker {edited.queue}`"
+        )
+    return make_item(job, *changes, note="; ".join(notes) or None)
 
 
 def _list_moves(before: JobCall, after: JobCall) -> Iterator[str]:
@@ -192,7 +209,7 @@ def apply_edit(
         if job.edited.changed:
             item = decide_edit(job, request)
             assert isinstance(item, Item)
-            results.append(replace(item, facts={"args": job.edited.args}))
+            results.append(replace(item, facts={"changed_args": [*job.edited.changed]}))
         if job.state == "queued":
             deliveries.append((job.queue, job.id, job.dispatch_no))
         if job.state in ("available", "queued"):

@@ -49,12 +49,16 @@ class JobCall:
 
 @dataclass(frozen=True)
 class Edited:
-    """What an edit makes of a job. `changed` names the arguments that it changes."""
+    """What an edit makes of a job. `changed` names the arguments that it changes.
+
+    `is_served`: a live worker listens to its queue.
+    """
 
     queue: str
     priority: int
     call: JobCall
     changed: Sequence[str] = ()
+    is_served: bool = True
 
     @property
     def lane(self) -> str:

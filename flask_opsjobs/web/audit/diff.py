@@ -72,11 +72,11 @@ def without_payload(facts: Any, sees: _Sees) -> Any:
 
 
 def _is_hidden(path: _Path, sees: _Sees) -> bool:
-    """Whether the path is the arguments of a job or cron entry, payload that the actor may not see.
+    """Whether the path is the arguments of a cron entry, payload that the actor may not see.
 
     No other fact of a decision is payload.
     """
-    is_payload = len(path) == 2 and path[0].startswith(("cron/", "job/")) and path[1] == "args"
+    is_payload = len(path) == 2 and path[0].startswith("cron/") and path[1] == "args"
     return is_payload and not sees(path[0])
 
 
