@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 from flask import Flask
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection
 
 from ..errors import ConfigError
-from ..install import removal, steps
+from ..install import losses, removal, steps
 from ..install.database import find_database
 from ..settings import read_settings
 from . import plain, require_app
@@ -57,10 +57,10 @@ def uninstall(context: click.Context, dry_run: bool, force: bool, head: str | No
 
 
 def _say_what_is_lost(connection: Connection) -> None:
-    lost = list(removal.list_lost(connection))
-    if not lost:
+    if steps.version(connection) == 0:
         click.echo("This database has no schema opsjobs.")
         return
+    lost = list(removal.list_lost(connection))
     click.echo("This is lost when the new revision runs:")
     click.echo(plain(*(f"    {line}" for line in lost)))
 
@@ -74,9 +74,10 @@ def _refuse_while_in_use(connection: Connection, late_seconds: float) -> None:
             f"the database has opsjobs schema {version}, and this release knows {steps.latest()}, so it "
             "cannot tell what runs: see that nothing does, then run `flask opsjobs uninstall --force`"
         )
-    now = connection.scalar(select(func.clock_timestamp()))
-    assert now is not None
-    running = removal.list_running(connection, now, late_seconds)
+    running = [
+        f"{who} sent a heartbeat just now"
+        for who in losses.list_running(connection, late_seconds, can_see_gone=True)
+    ]
     unfinished = list(removal.list_unfinished(connection))
     if not (running or unfinished):
         return

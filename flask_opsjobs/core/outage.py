@@ -9,7 +9,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from .db import say_cause
+from .db import lacks_tables, say_cause
 
 # A repeated outage, as with a pooler that loses prepared statements, is logged at most once in this time.
 _QUIET_SECONDS = 60.0
@@ -44,7 +44,7 @@ class EndedOutage:
 
 
 class Outage:
-    """An outage of Postgres, shared by the threads of a process.
+    """An outage of Postgres, or of our tables in it, shared by the threads of a process.
 
     It ends when Postgres has answered all of them. `meanwhile` says in the log what happens until then. A
     process that forks holds `log_lock` while it forks: no other thread may log at that moment.
@@ -67,6 +67,7 @@ class Outage:
         self._logged_at: dict[str, float] = {}
         self._since = 0.0
         self._why = ""
+        self._what = "Postgres is"
         self._back_at = 0.0
         self._over: list[EndedOutage] = []
 
@@ -89,8 +90,10 @@ class Outage:
             is_recent = now - self._logged_at.get(kind, -self._quiet_seconds) < self._quiet_seconds
             if kind in self._logged or is_recent:
                 return
-            state = "still away" if self._logged else "away"
-            self._say(logging.ERROR, f"Postgres is {state} (%s); %s", cause, self._meanwhile)
+            is_missing = lacks_tables(error)
+            self._what = "the tables of opsjobs are" if is_missing else "Postgres is"
+            state = ("still " if self._logged else "") + ("missing" if is_missing else "away")
+            self._say(logging.ERROR, f"{self._what} {state} (%s); %s", cause, self._meanwhile)
             self._logged.add(kind)
             self._logged_at[kind] = now
 
@@ -106,7 +109,7 @@ class Outage:
             self._over = [*self._over[-9:], EndedOutage(self._since, self._back_at, self._why)]
             if self._logged:
                 seconds = self._back_at - self._since
-                self._say(logging.WARNING, "Postgres is back after %.1f s", seconds)
+                self._say(logging.WARNING, f"{self._what} back after %.1f s", seconds)
 
     def take_over(self) -> list[EndedOutage]:
         """Return the outages that are over and that nobody has taken yet."""

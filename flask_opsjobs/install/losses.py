@@ -92,20 +92,31 @@ def require_stopped(connection: Connection, to: int, *, are_all_here: bool) -> N
     `are_all_here`, on this machine, those whose process is gone do not count.
     """
     late = _late_seconds()
-    now = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
-    values = {"now": now, "late_seconds": late, "schema": to}
-    running = {who for (who,) in connection.exec_driver_sql(sql.load("list_running"), values)}
-    if running and are_all_here:
-        session: Any = connection.connection.driver_connection
-        here = list_processes_here(session, None, None, late)
-        running -= {process.who for process in here if process.is_gone}
+    running = list_running(connection, late, to, can_see_gone=are_all_here)
     if running:
         raise MigrationBlocked(
             f"the schema opsjobs is not downgraded to version {to}, because "
-            f"{', '.join(sorted(running))} sent a heartbeat just now, and may work with a newer schema; "
+            f"{', '.join(running)} sent a heartbeat just now, and may work with a newer schema; "
             "nothing was changed. Stop all loops, and the workers whose code is newer than this version, "
             f"wait {late:g} s, and run the downgrade again"
         )
+
+
+def list_running(
+    connection: Connection, late_seconds: float, schema: int | None = None, *, can_see_gone: bool
+) -> list[str]:
+    """Which workers and loops of ours sent a heartbeat lately; of workers those that know a newer `schema`.
+
+    When we `can_see_gone`, those of this machine whose process is gone are left out.
+    """
+    now = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
+    values = {"now": now, "late_seconds": late_seconds, "schema": schema}
+    running = {who for (who,) in connection.exec_driver_sql(sql.load("list_running"), values)}
+    if running and can_see_gone:
+        session: Any = connection.connection.driver_connection
+        here = list_processes_here(session, None, None, late_seconds)
+        running -= {process.who for process in here if process.is_gone}
+    return sorted(running)
 
 
 def _late_seconds() -> float:

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from flask import Flask
@@ -36,20 +35,14 @@ WHERE relnamespace = to_regnamespace(%s) AND relkind IN ('r', 'p') ORDER BY reln
 
 
 def list_lost(connection: Connection) -> Iterator[str]:
-    """What goes with the schema: a line for each table, and for each object of the host that needs one."""
+    """What goes with the schema: a line for each table with rows, and each object of the host in its way."""
     quote = connection.dialect.identifier_preparer.quote
     for (table,) in connection.exec_driver_sql(_TABLES, (SCHEMA,)).all():
         number = count_up_to_a_million(connection, f"{SCHEMA}.{quote(table)}")
-        yield f"{SCHEMA}.{table}: {say_rows(number)}"
+        if number:
+            yield f"{SCHEMA}.{table}: {say_rows(number)}"
     for (dependent,) in connection.exec_driver_sql(sql.load("list_dependents")).all():
         yield f"{dependent}, which needs a table of {SCHEMA}"
-
-
-def list_running(connection: Connection, now: datetime, late_seconds: float) -> list[str]:
-    """Which workers and loops of ours run, each as a sentence."""
-    values = {"now": now, "late_seconds": late_seconds, "schema": None}
-    running = connection.exec_driver_sql(sql.load("list_running"), values)
-    return [f"{who} sent a heartbeat just now" for (who,) in running]
 
 
 def list_unfinished(connection: Connection) -> Iterator[str]:

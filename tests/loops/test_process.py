@@ -195,6 +195,23 @@ def test_a_database_that_turns_read_only_is_waited_for_and_said_once(
     assert caplog.text.count("ReadOnlySqlTransaction") == 1
 
 
+def test_tables_that_are_missing_are_said_so(
+    host: Host, bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after the schema was dropped: Postgres answers."""
+    counting = Counting()
+    thread = _thread(host, counting, stop := threading.Event())
+    thread.start()
+    wait_until(lambda: counting.passes > 2)
+    bench.connection.execute("ALTER SCHEMA opsjobs RENAME TO away")
+    wait_until(lambda: "the tables of opsjobs are missing (UndefinedTable: " in caplog.text)
+    bench.connection.execute("ALTER SCHEMA away RENAME TO opsjobs")
+    wait_until(lambda: "the tables of opsjobs are back after" in caplog.text, 30)
+    stop.set()
+    thread.join(10)
+    assert "Postgres is" not in caplog.text
+
+
 @pytest.mark.chaos
 def test_postgres_away_is_waited_for_and_said_once(
     make_app: Any, own_postgres: Any, own_database_url: str, caplog: pytest.LogCaptureFixture
