@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import urlsplit
 
 from flask import current_app
@@ -27,6 +28,11 @@ def later(attempt: int) -> float:
     return 3.0 if attempt == 1 else 3_600.0
 
 
+def of_customer(args: dict[str, Any]) -> list[str]:
+    """The tag by which all jobs of a customer are found, as by `tag:customer/42`."""
+    return [f"customer/{args['customer_id' if 'customer_id' in args else 'account_id']}"]
+
+
 @opsjobs.task(
     queue="billing",
     priority=1,
@@ -36,7 +42,7 @@ def later(attempt: int) -> float:
     unique=Unique(by=["invoice_id"], within=timedelta(hours=1)),
     redact={"card_token"},
     record_output=True,
-    tags=["eu"],
+    tags=lambda args: ["eu", *of_customer(args)],
 )
 def process_invoice(account_id: int, invoice_id: int, card_token: str = "") -> dict[str, object]:
     """Charge an invoice once. The card's token is never stored."""
@@ -51,14 +57,14 @@ def process_invoice(account_id: int, invoice_id: int, card_token: str = "") -> d
     return {**receipt, "cents": invoice.cents}
 
 
-@opsjobs.task(queue="mail", backoff=soon, max_attempts=5)
+@opsjobs.task(queue="mail", backoff=soon, max_attempts=5, tags=of_customer)
 def send_receipt(customer_id: int, invoice_id: int) -> None:
     """Mail a receipt. A greylisting server accepts it at the second attempt."""
     address = vendors.address_of(customer_id)
     vendors.send_mail(address, f"Receipt {invoice_id}", current_job().attempt)
 
 
-@opsjobs.task(queue="mail", priority=7, max_attempts=3, backoff=soon)
+@opsjobs.task(queue="mail", priority=7, max_attempts=3, backoff=soon, tags=of_customer)
 def send_reminder(customer_id: int, invoice_id: int) -> None:
     """Send a reminder of an invoice, unless it was paid in the meantime."""
     invoice = db.session.get_one(Invoice, invoice_id)
@@ -67,7 +73,12 @@ def send_reminder(customer_id: int, invoice_id: int) -> None:
     vendors.send_mail(vendors.address_of(customer_id), f"Reminder {invoice_id}", 2)
 
 
-@opsjobs.task(queue="crm", timeout=60, unique=Unique(by=["customer_id"], until="ended"))
+@opsjobs.task(
+    queue="crm",
+    timeout=60,
+    unique=Unique(by=["customer_id"], until="ended"),
+    tags=of_customer,
+)
 def sync_customer(customer_id: int, pages: int = 40) -> None:
     """Copy a customer's contacts page by page; an overloaded CRM says when to come back."""
     job = current_job()
@@ -84,6 +95,7 @@ def sync_customer(customer_id: int, pages: int = 40) -> None:
 @opsjobs.task(
     queue="crm",
     limit=Limit("customer-api", rate=4, per=10, burst=3, concurrency=2, partition="account_id"),
+    tags=of_customer,
 )
 def fetch_orders(account_id: int, page: int) -> None:
     """Ask an account's shop for a page of orders. It accepts four requests in ten seconds, two at a time."""

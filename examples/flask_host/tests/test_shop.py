@@ -41,7 +41,9 @@ def test_who_buys_is_charged_and_gets_a_receipt(
     db.session.refresh(invoice)
     assert invoice.paid_at is not None
 
-    assert_enqueued(tasks.send_receipt, customer_id=7)
+    receipt = assert_enqueued(tasks.send_receipt, customer_id=7)
+    # So one search finds what is done for a customer.
+    assert "customer/7" in receipt.tags
 
 
 def test_a_paid_invoice_is_not_reminded_of(
