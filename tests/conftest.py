@@ -25,6 +25,7 @@ from redis import Redis
 from sqlalchemy.engine import make_url
 
 from flask_opsjobs import OpsJobs, signals
+from flask_opsjobs.engine.redis.broker import broker_of
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.testing.postgres import TemporaryPostgres
@@ -409,8 +410,10 @@ def _close(app: Flask) -> None:
         for engine in app.extensions["sqlalchemy"].engines.values():
             engine.dispose()
     if "opsjobs" in app.extensions:
-        app.extensions["opsjobs"].spare.close()
-        app.extensions["opsjobs"].pages.dispose()
+        host: Host = app.extensions["opsjobs"]
+        host.spare.close()
+        host.pages.dispose()
+        broker_of(host).connections.close()
 
 
 @pytest.fixture

@@ -32,3 +32,8 @@ class TwoRedis(RedisConnections):
     def wire(self, queue: str, *, quick: bool = False) -> Wire:
         there = self._second if queue == "elsewhere" else self._first
         return there.wire(queue, quick=quick)
+
+    @override
+    def close(self) -> None:
+        self._first.close()
+        self._second.close()

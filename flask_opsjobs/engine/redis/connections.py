@@ -142,9 +142,16 @@ class RedisConnections:
 
     def descriptors(self) -> list[int]:
         """Return the descriptors of all open connections, which a forked child must let go."""
-        clients = [wire.redis for wire in list(self._wires.values())]
-        clients += list(self._labelled.values())
-        return [each for client in clients for each in descriptors_of_pool(client)]
+        return [each for client in self._clients() for each in descriptors_of_pool(client)]
+
+    def close(self) -> None:
+        """Close all connections. The next call opens one again."""
+        for client in self._clients():
+            client.connection_pool.disconnect()
+
+    def _clients(self) -> list[Redis]:
+        wires = [wire.redis for wire in list(self._wires.values())]
+        return [*wires, *list(self._labelled.values())]
 
     def require_answer(self, queue: str) -> None:
         """Ping the Redis of a queue. Raises `EngineUnavailable` with its address when it does not answer."""
