@@ -398,10 +398,10 @@ class Operator:
 
         >>> operator.drain_worker("web-1-7-c0ffee", **why)
         Traceback (most recent call last):
-        flask_opsjobs.errors.ActionRefused: there is no worker web-1-7-c0ffee
+        flask_opsjobs.errors.ActionRefused: there is no worker web-1-7-c0ffee: see `flask opsjobs workers`
         >>> operator.drain_worker(queue="mail", **why)
         Traceback (most recent call last):
-        flask_opsjobs.errors.ActionRefused: no worker that can be drained listens to mail
+        flask_opsjobs.errors.ActionRefused: no worker that can be drained listens to mail: see ...
         """
         names = self._name_workers("worker.drain", workers, queue, host)
         return self._run_or_raise("worker.drain", names, why)
@@ -422,7 +422,7 @@ class Operator:
 
         >>> operator.stop_worker("web-1-7-c0ffee", grace=60, **why)
         Traceback (most recent call last):
-        flask_opsjobs.errors.ActionRefused: there is no worker web-1-7-c0ffee
+        flask_opsjobs.errors.ActionRefused: there is no worker web-1-7-c0ffee: see `flask opsjobs workers`
         """
         names = self._name_workers("worker.stop", workers, queue, host)
         return self._run_or_raise("worker.stop", names, why, {"grace": grace})
@@ -436,7 +436,7 @@ class Operator:
 
         >>> operator.find_workers("worker.stop", host="web-1")
         Traceback (most recent call last):
-        flask_opsjobs.errors.ActionRefused: no worker that can be stopped runs on web-1
+        flask_opsjobs.errors.ActionRefused: no worker that can be stopped runs on web-1: see ...
         """
         is_drain = action == "worker.drain"
         kinds = ["pool"] if is_drain else ["pool", "plain"]
@@ -446,7 +446,8 @@ class Operator:
             return found
         places = [f"listens to {queue}"] * bool(queue) + [f"runs on {host}"] * bool(host)
         done = "drained" if is_drain else "stopped"
-        says = f"no worker that can be {done} {' and '.join(places)}"
+        place = " and ".join(places)
+        says = f"no worker that can be {done} {place}: see `flask opsjobs workers`"
         raise ActionRefused(Receipt("refused", action, "unknown_target", says, None))
 
     def _name_workers(
@@ -462,7 +463,7 @@ class Operator:
 
         >>> operator.forget_worker("web-1-7-c0ffee", **why)
         Traceback (most recent call last):
-        flask_opsjobs.errors.ActionRefused: there is no worker web-1-7-c0ffee
+        flask_opsjobs.errors.ActionRefused: there is no worker web-1-7-c0ffee: see `flask opsjobs workers`
         """
         return self._run_or_raise("worker.forget", workers, why)
 

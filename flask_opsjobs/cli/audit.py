@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from math import inf
 from typing import Any
 
 import click
@@ -88,7 +89,8 @@ def verify(as_json: bool, since: int, heads: tuple[tuple[int, bytes], ...]) -> N
     expose_value=False,
 )
 @click.option("--since", default=1, type=number_of("row"), help="The first row to write.")
-def export(since: int) -> None:
+@click.option("--limit", type=click.IntRange(1), help="The most rows to write.  [default: all]")
+def export(since: int, limit: int | None) -> None:
     """Print every row as it is signed, one JSON object per line, without the display policy.
 
     `hash` is HMAC-SHA256 over the bytes of `previous_hash` and the text `canonical`. Exits with 2 when there
@@ -99,7 +101,8 @@ def export(since: int) -> None:
         last = since - 1
         if since > 1 and not queries.list_links(session, last, 1):
             raise click.UsageError(f"there is no row {since}")
-        while links := queries.list_links(session, last, verifying.BATCH):
+        end = inf if limit is None else last + limit
+        while links := queries.list_links(session, last, int(min(verifying.BATCH, end - last))):
             for link in links:
                 row = {
                     "sequence": link.sequence,

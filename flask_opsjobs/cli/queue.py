@@ -1,4 +1,4 @@
-"""Pauses, drains, resumes, resyncs or clears queues, or sets their prefetch: `flask opsjobs queue …`."""
+"""Lists, pauses, drains, resumes, resyncs and clears queues, and sets their prefetch: `opsjobs queue …`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,50 @@ from flask.cli import AppGroup
 
 from ..actions.domain import Action
 from ..actions.registry import ACTIONS
+from ..core.display import Display
+from ..core.reading import read_snapshot
+from ..core.words import counted
 from ..jobs.search.filter import JobFilter
 from ..operations.operator import waiting_in
-from . import _operate, operation
+from ..overview.queries import QueueDepth, find_queues
+from ..queues.queries import list_decisions
+from ..workers.queries import list_workers
+from . import _operate, current_host, operation, plain, to_json
 
 queue = AppGroup(
-    "queue", help="Pause, drain, resume, resync or clear queues, or set their prefetch."
+    "queue", help="List, pause, drain, resume, resync or clear queues, or set their prefetch."
 )
+
+
+@queue.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def list_(as_json: bool) -> None:
+    """Print each queue: its state, its jobs that have not ended, and how many workers listen to it.
+
+    Many jobs of one state are counted to a bound, as on the page. Reads only. Exits 0; 2 when the database
+    does not answer.
+    """
+    host = current_host()
+    host.require_schema()
+    clean = Display(host.display, may_see=True).clean
+    with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
+        workers = list_workers(read.session, read.now, host.settings.late_seconds)
+        queues = find_queues(read.session, workers, list_decisions(read.session))
+    shown = [_as_object(one, clean(one.name)) for one in queues]
+    if as_json:
+        click.echo(to_json({"queues": shown}))
+        return
+    for one in shown:
+        jobs = ", ".join(f"{number:,} {state}" for state, number in one["jobs"].items())
+        listeners = counted(one["workers"], "worker")
+        click.echo(plain(f"{one['name']}  {one['state']}  {jobs or 'no jobs'}  {listeners}"))
+    if not queues:
+        click.echo("no queue is known: it appears with its first job or its first worker")
+
+
+def _as_object(one: QueueDepth, name: str) -> dict[str, Any]:
+    jobs = {state: depth.count.number for state, depth in one.states.items() if depth.count.number}
+    return {"name": name, "state": one.state, "workers": one.listeners, "jobs": jobs}
 
 
 def _add(action: Action[Any]) -> None:

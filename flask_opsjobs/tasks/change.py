@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..core.words import counted, took
 from .queries import TaskNumbers
@@ -20,7 +20,7 @@ _MUCH_MEMORY = 1.5
 
 @dataclass(frozen=True)
 class TaskChange:
-    """The worst change of a task. `status` and `shape` are those of pages; a larger `rank` is worse."""
+    """What changed in a task. `status` and `shape` are those of pages; a larger `rank` is worse."""
 
     status: str
     shape: str
@@ -38,11 +38,16 @@ def find_change(
 ) -> TaskChange:
     """The worst change of a task against the same hours before; `before` is None when there were none.
 
+    `says` names the others for the worse too.
     `recent` are its numbers of the last two hours, `then` says which hours are compared: "yesterday".
     """
     says = f"as {then}" if before else f"new: none {then}"
     same = TaskChange("waiting", "seen", says, 0.0)
-    return max(_changes(now, before, recent, then), key=lambda change: change.rank, default=same)
+    changes = sorted(_changes(now, before, recent, then), key=lambda change: -change.rank)
+    if not changes:
+        return same
+    worse = [change.says for change in changes if change.is_worse]
+    return replace(changes[0], says="; ".join(worse or [changes[0].says]))
 
 
 def _changes(
@@ -75,6 +80,7 @@ def _of_failures(
     if recent and latest and latest - share >= 0.1 and recent.failed >= _FEWEST_FAILED:
         says = f"fails: {say_share(latest)} in the last two hours, {say_share(share)} {then}"
         yield TaskChange("failed", "review", says, 1000 + 1000 * (latest - share))
+        return
     if now.failed_share is None:
         return
     grown = now.failed_share - share

@@ -52,7 +52,7 @@ def find_rows(
 
 def say_unknown(target: str) -> str:
     """The sentence about a worker that does not exist."""
-    return f"there is no {say_target(target)}"
+    return f"there is no {say_target(target)}: see `flask opsjobs workers`"
 
 
 def forbid(worker: WorkerForDecision, request: Request) -> Skip | None:

@@ -42,6 +42,7 @@ WORDS = {
     "limiter simulate": ("call", "--count", "3", "--json"),
     "note": ("job/1", "the vendor is away", "--json"),
     "queue clear": ("mail", *WHY, "--json"),
+    "queue list": ("--json",),
     "signal": ("payment", "--json"),
     "tasks": ("--json",),
     "why": ("1", "--json"),

@@ -78,6 +78,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "operation start": ("cancel", "state:available", *REASON),
     "operation undo": ("1", *REASON),
     "queue clear": ("mail", *REASON),
+    "queue list": (),
     "queue drain": ("mail", *REASON),
     "queue pause": ("mail", *REASON),
     "queue resume": ("mail", *REASON),

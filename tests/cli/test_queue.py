@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,18 @@ def test_a_queue_is_paused_drained_and_resumed(bench: Bench, call: Any) -> None:
     found = bench.rows("SELECT action, via FROM opsjobs.audit_events ORDER BY sequence")
     assert [row["action"] for row in found] == ["queue.drain", "queue.pause", "queue.resume"]
     assert {row["via"] for row in found} == {"cli"}
+
+
+def test_each_queue_is_listed_with_its_state_and_its_jobs(bench: Bench, call: Any) -> None:
+    call("pause", "default", *REASON)
+    assert call("list").output == "default  paused  1 available  1 worker\n"
+    found = json.loads(call("list", "--json").output)["queues"]
+    jobs = {"available": 1}
+    assert found == [{"name": "default", "state": "paused", "workers": 1, "jobs": jobs}]
+    bench.connection.execute("DELETE FROM opsjobs.jobs; DELETE FROM opsjobs.queues")
+    assert call("list").output == "default  open  no jobs  1 worker\n"
+    bench.connection.execute("UPDATE opsjobs.workers SET ended_at = now(), state = 'stopped'")
+    assert call("list").output.startswith("no queue is known: ")
 
 
 def test_a_prefetch_is_a_number_or_auto(bench: Bench, call: Any) -> None:

@@ -158,6 +158,6 @@ def test_the_workers_of_a_queue_or_machine_are_drained_and_stopped(
     nobody = _list(site, "stop", "--host", "web-9", *why)
     assert (nobody.exit_code, nobody.output) == (
         1,
-        "Error: no worker that can be stopped runs on web-9\n",
+        "Error: no worker that can be stopped runs on web-9: see `flask opsjobs workers`\n",
     )
     assert _list(site, "drain", *why).exit_code == 2

@@ -563,27 +563,35 @@ def test_selected_workers_are_drained_by_one_plan(
     assert "No worker is picked." in _words(post("/workers/drain", 422))
 
 
-def test_all_workers_of_a_machine_or_of_a_queue_are_drained_by_one_plan(
-    get: Any, post: Post, preview: Any, session: Session
+@pytest.mark.parametrize(
+    ("word", "path", "after"),
+    [
+        ("drain", "/workers/drain", "stopped, when its jobs have ended"),
+        ("stop", "/workers/stop?grace=0", "stopped, at once"),
+    ],
+)
+def test_all_workers_of_a_machine_or_of_a_queue_leave_by_one_plan(
+    get: Any, post: Post, preview: Any, session: Session, word: str, path: str, after: str
 ) -> None:
     make_worker(session, name="web-1", host="alpha", queues=["mail"])
     make_worker(session, name="web-2", host="beta", queues=["mail", "slow"])
     make_worker(session, name="web-3", host="beta", queues=["slow"])
     session.commit()
-    buttons = soup(get("/workers").text).select("[aria-labelledby=machines] button")
+    button = f'button[formaction="/ops/jobs{path}"]'
+    buttons = soup(get("/workers").text).select(f"[aria-labelledby=machines] {button}")
     assert [(each["name"], each["value"]) for each in buttons] == [
         ("host", "alpha"),
         ("host", "beta"),
     ]
-    assert {each["formaction"] for each in buttons} == {"/ops/jobs/workers/drain"}
-    button = soup(get("/queues/mail").text).select_one("[aria-labelledby=listeners] button")
-    assert (button["name"], button["value"]) == ("queue", "mail")
+    (of_queue,) = soup(get("/queues/mail").text).select(f"[aria-labelledby=listeners] {button}")
+    assert (of_queue["name"], of_queue["value"]) == ("queue", "mail")
     for field, named in (("host=beta", "web-2 web-3"), ("queue=mail", "web-1 web-2")):
-        shown = get(preview("/workers/drain", **dict([field.split("=")])))
-        assert "Drain 2 workers" in _words(shown)
+        shown = get(preview(path, **dict([field.split("=")])))
+        assert f"{word.title()} 2 workers" in _words(shown)
         assert named in _words(shown)
-    refused = _words(post("/workers/drain", 422, host="gamma"))
-    assert "no worker that can be drained runs on gamma." in refused
+        assert after in _words(shown)
+    refused = _words(post(path, 422, host="gamma"))
+    assert "runs on gamma: see flask opsjobs workers." in refused
 
 
 @pytest.mark.parametrize(
@@ -681,7 +689,7 @@ def test_the_notes_of_many_are_merged(get: Any, preview: Any, session: Session) 
     words = _words(get(preview("/jobs/retry", job=[str(job.id) for job in [bound[0], *free]])))
     assert "1 of them: it must start before its deadline, 2099-01-03 00:00:00 UTC" in words
     alone = _words(get(preview(f"/jobs/{bound[0].id}/retry")))
-    assert "it must start before its deadline, 2099-01-03 00:00:00 UTC" in alone
+    assert "It must start before its deadline, 2099-01-03 00:00:00 UTC" in alone
 
 
 @pytest.mark.parametrize(

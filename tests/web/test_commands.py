@@ -24,6 +24,7 @@ def _command(answer: Any) -> list[str]:
 LISTS = {
     "": "doctor",
     "/tasks?sort=-wait&against=week": "tasks --against=week --sort=-wait",
+    "/queues": "queue list",
     "/workers": "workers",
     "/cron": "cron list",
     "/limiters": "limiter list",
@@ -61,6 +62,7 @@ def test_a_subject_names_its_command_and_the_command_knows_it(
         "/batches/1": ["why", "batch/1"],
         "/limiters/customer-api": ["limiter", "explain", "customer-api"],
         "/operations/1": ["operation", "show", "1"],
+        "/audit/1": ["audit", "export", "--since=1", "--limit=1"],
     }.items():
         assert _command(get(path)) == words
         said = app.test_cli_runner().invoke(args=["opsjobs", *words])

@@ -378,6 +378,14 @@ def test_an_entry_that_is_not_there_is_a_page_that_says_so(get: Get, name: str) 
         assert "No such cron entry" in get(path + name, status=404).text
 
 
+def test_an_entry_that_is_not_there_is_told_with_those_that_are(get: Get, session: Session) -> None:
+    for number in range(7):
+        make_entry(session, make_job(session, queue=f"entry-{number}"))
+    session.commit()
+    said = get("/cron/entry", status=404).text
+    assert "Known are entry-0, entry-1, entry-2, entry-3, entry-4 and 2 more." in said
+
+
 def send(client: FlaskClient, path: str, **form: str) -> Any:
     """Send a form, follow to its preview, and execute that."""
     answer = client.post(f"/ops/jobs{path}", data=form, headers=SAME_ORIGIN)

@@ -73,6 +73,11 @@ def test_each_of_hundreds_of_queues_is_found(get: Get, session: Session) -> None
     assert get("/queues/customer-249").status_code == 200
     none = get("/queues?find=nobody").text
     assert "No queue matches." in none
+    assert "1 to 0" not in none
+    # A page of a list that has become shorter.
+    behind = soup(get("/queues?sort=name&after=300").text).select_one("#part .empty")
+    assert "The list has only 250 queues now" in " ".join(behind.text.split())
+    assert behind.a["href"] == "/ops/jobs/queues?sort=name&after=200"
     for query in ("after=x", "after=-1", f"find={'x' * 201}", "find=%00"):
         get(f"/queues?{query}", 422)
 
@@ -200,7 +205,8 @@ def test_who_stopped_a_queue_since_when_and_why(
             for action in actions_of("queue", state)
             if not (action.is_repair and path == "/queues")
         ]
-        assert _buttons(tree) == [title for title in titles if title != "Set prefetch…"]
+        titles = [title for title in titles if title != "Set prefetch…"]
+        assert _buttons(tree) == titles + ["Clear…"] * (path != "/queues")
     decided = soup(get("/queues/default").text).select_one("[aria-labelledby=decided] tbody tr")
     assert [cell.text.strip() for cell in decided.find_all(["td", "th"])][1:5] == [
         "l.brandt",
@@ -227,7 +233,7 @@ def test_a_denied_action_is_disabled_and_names_its_permission(
     session.commit()
     access.held -= {"queue.pause", "queue.set_prefetch"}
     tree = soup(get("/queues/default").text)
-    pause, drain, resync = tree.select("#part .actions button")
+    pause, drain, resync, _clear = tree.select("#part .actions button")
     assert pause.has_attr("disabled")
     assert not pause.has_attr("formaction")
     assert "needs queue.pause" in pause.text
@@ -363,8 +369,8 @@ def test_a_queue_is_cleared_through_the_draft_of_an_operation(
     assert len(soup(client.get(all_jobs["href"]).text).select("tr[data-row]")) == 5
     for permission in ("job.cancel", "operation.start"):
         access.held -= {permission}
-        panel = soup(get(path).text).select_one('[aria-labelledby="clear-title"]')
-        assert f"needs {permission}" in panel.select_one("button[disabled]").text
+        clear = soup(get(path).text).select_one("header .actions button[disabled]")
+        assert f"Clear needs {permission}" in " ".join(clear.text.split())
         assert (
             client.post("/ops/jobs/operations/draft", data=fields, headers=SAME_ORIGIN).status_code
             == 403

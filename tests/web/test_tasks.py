@@ -121,6 +121,9 @@ def test_a_list_of_many_tasks_goes_on(get: Get, session: Session) -> None:
     more = page.select_one('a[rel="next"]')
     assert more is not None
     assert _names(get, "?" + str(more["href"]).partition("?")[2])[0] == "task_50"
+    behind = soup(get("/tasks?sort=task&find=task_1&after=50").text).select_one("#part .empty")
+    assert "The list has only 10 tasks now" in _words(behind)
+    assert behind.a["href"] == "/ops/jobs/tasks?find=task_1&sort=task&after=0"
 
 
 def test_the_page_of_a_task_says_what_it_does(
@@ -176,6 +179,8 @@ def test_the_page_of_a_task_says_what_it_does(
         "to be tried again": 1,
         "running now": 1,
     }
+    beside = [_words(one) for one in page.select('[aria-labelledby="searches"] li .mute')]
+    assert [one.split()[0] for one in beside] == ["250", "p95"]
     declared = _words(page.select_one('[aria-labelledby="declared"]'))
     for words in (
         "Attempts 3,",
@@ -189,6 +194,14 @@ def test_the_page_of_a_task_says_what_it_does(
         assert words in declared
     for window in ("hour", "month"):
         assert get(f"/tasks/send?window={window}").status_code == 200
+
+
+def test_tags_made_by_a_function_are_said_so(get: Get, opsjobs: OpsJobs) -> None:
+    @opsjobs.task(tags=lambda args: [f"customer/{args['account']}"])
+    def send(account: int) -> None: ...
+
+    declared = soup(get("/tasks/send").text).select_one('[aria-labelledby="declared"]')
+    assert "Tags by a function of the arguments Limiter" in _words(declared)
 
 
 def test_a_job_that_runs_much_longer_than_others_of_its_task_is_marked(
@@ -277,5 +290,5 @@ def test_the_jobs_of_a_task_that_wait_are_cleared_through_a_draft(
     draft = client.post("/ops/jobs/operations/draft", data=form, headers=SAME_ORIGIN)
     assert "Cancel 3 jobs of send *?" in _words(soup(client.get(draft.location).text).h1)
     access.held -= {"job.cancel"}
-    clear = soup(get("/tasks/send *").text).select_one('[aria-labelledby="clear-title"]')
-    assert "needs job.cancel" in _words(clear.select_one("button[disabled]"))
+    (clear,) = soup(get("/tasks/send *").text).select("header .actions button[disabled]")
+    assert _words(clear) == "Clear needs job.cancel"

@@ -195,6 +195,7 @@ def test_what_a_label_or_an_anchor_names_is_there(drawn: Drawn) -> None:
         ("/lifeline", "flask opsjobs run"),
         ("/lifeline/failures", "flask opsjobs run"),
         ("/operations", "a list of jobs"),
+        ("/audit", "flask opsjobs job retry"),
     ],
 )
 def test_an_empty_list_leads_on(get: Callable[..., Any], path: str, leads_on: str) -> None:

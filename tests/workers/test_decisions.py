@@ -87,7 +87,10 @@ def test_each_action_in_each_state(
 def test_one_that_nobody_knows(bench: Bench, operator: Operator, action: Any) -> None:
     params = dict.fromkeys(action.params)
     receipt = operator.run(action.name, ["worker/nobody"], **WHY, params=params)
-    assert (receipt.code, receipt.says) == ("unknown_target", "there is no worker nobody")
+    assert (receipt.code, receipt.says) == (
+        "unknown_target",
+        "there is no worker nobody: see `flask opsjobs workers`",
+    )
 
 
 # --- drain
@@ -196,7 +199,9 @@ def test_all_of_a_queue_or_of_a_machine(
 def test_a_queue_without_workers_is_named(operator: Operator) -> None:
     with pytest.raises(ActionRefused) as refused:
         operator.drain_worker(queue="nobody", host="web-9", **WHY)
-    assert str(refused.value) == "no worker that can be drained listens to nobody and runs on web-9"
+    assert str(refused.value) == (
+        "no worker that can be drained listens to nobody and runs on web-9: see `flask opsjobs workers`"
+    )
 
 
 # --- stop

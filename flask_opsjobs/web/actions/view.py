@@ -383,7 +383,7 @@ class PreviewView:
         """
         items = self.receipt.done if self.receipt else self.plan.items
         is_told = bool(self.new_jobs) and self.action.domain == "job"
-        return [] if is_told else job_actions.merge_notes(items)
+        return [] if is_told else [_sentence(note) for note in job_actions.merge_notes(items)]
 
     @property
     def new_jobs(self) -> Sequence[str]:

@@ -19,6 +19,7 @@ from . import access
 _LISTS: Mapping[str, tuple[str, Sequence[str]]] = {
     "overview": ("doctor", ()),
     "tasks": ("tasks", ("against", "sort")),
+    "queues": ("queue list", ()),
     "workers": ("workers", ()),
     "cron": ("cron list", ()),
     "limiters": ("limiter list", ()),
@@ -57,6 +58,8 @@ def _find_words() -> Sequence[str]:
         given = [(name, value) for name in names if (value := request.args.get(name, "").strip())]
         options = (f"--{_write_option(name)}={value}" for name, value in given)
         return *command.split(), *options
+    if endpoint == "audit_event":
+        return "audit", "export", f"--since={(request.view_args or {})['sequence']}", "--limit=1"
     subject = access.subject()
     return () if subject is None else _of_subject(subject)
 

@@ -37,7 +37,8 @@ class PlaceInList:
 class ListPage(Generic[Row]):
     """The `rows` of a page, and how many rows were found in all.
 
-    `next_url` leads to the rows after them, and `first_url` to the first ones; None where there are none.
+    `next_url` leads to the rows after them, `first_url` to the first ones, and `last_url` to the last ones
+    from a page that begins after them; None where there are none.
     """
 
     rows: Sequence[Row]
@@ -45,6 +46,7 @@ class ListPage(Generic[Row]):
     found: int
     next_url: str | None
     first_url: str | None
+    last_url: str | None
 
 
 def read_list_place() -> PlaceInList:
@@ -68,12 +70,14 @@ def cut_list(
     """The page of `rows` at this place, with at most so many of them. `query` is the rest of the address."""
     found = [row for row in rows if place.find.lower() in name(row).lower()]
     end = place.after + most
+    last = (len(found) - 1) // most * most
     return ListPage(
         found[place.after : end],
         place.after,
         len(found),
         _link({**query, "after": str(end)}) if end < len(found) else None,
         _link(query) if place.after else None,
+        _link({**query, "after": str(last)}) if 0 < len(found) <= place.after else None,
     )
 
 

@@ -126,14 +126,13 @@ def broken() -> Problem:
     )
 
 
-def no_such_entry(name: str) -> Problem:
-    """No cron entry has that name."""
-    return Problem(
-        404,
-        "No such cron entry",
-        f"There is no cron entry {name[:40]!r}.",
-        "Entries from code show once `flask opsjobs run` has started with that code.",
-    )
+def no_such_entry(name: str, known: Sequence[str]) -> Problem:
+    """No cron entry has that name; `known` are the names that entries have."""
+    todo = "Entries from code show once `flask opsjobs run` has started with that code."
+    if known:
+        more = f" and {len(known) - 5} more" if len(known) > 5 else ""
+        todo = f"Known are {', '.join(known[:5])}{more}. {todo}"
+    return Problem(404, "No such cron entry", f"There is no cron entry {name[:40]!r}.", todo)
 
 
 def no_such_event(sequence: str) -> Problem:

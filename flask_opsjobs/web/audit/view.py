@@ -18,6 +18,7 @@ from ...audit.queries import EventPage, EventRow, Head
 from ...audit.verify import ChainCheck, find_chain_fault, verify
 from ...core.reading import Reading
 from ..app import export, pages, problems
+from ..app.commands import find_command
 from ..app.display import PageDisplay
 from ..app.host import heavy, host, reading, stream
 from ..app.saved_views import list_own_views
@@ -99,6 +100,7 @@ def event_page(sequence: int) -> Response:
         chain=chain,
         pending=0,
         around=around,
+        command=find_command(),
         **detail_of(event, display),
     )
 

@@ -332,7 +332,9 @@ def _find(read: Reading, name: str) -> CronEntryRow:
     # Postgres stores no NUL, so no entry has such a name.
     found = None if "\0" in name else queries.find_entry(read.session, name)
     if found is None:
-        raise problems.no_such_entry(name)
+        clean = Display(host().display, may_see=True).clean
+        known = [clean(one.name) for one in queries.list_entries(read.session)]
+        raise problems.no_such_entry(name, known)
     return found
 
 

@@ -15,7 +15,6 @@ from ...actions.registry import ACTIONS
 from ...audit.history import tell_decision
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
-from ...core.db import TASKS_SCHEMA
 from ...core.display import NO_PAYLOAD
 from ...core.history import newest_first
 from ...core.reading import Reading
@@ -136,7 +135,7 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         condense=condense,
         output=queries.find_output(read.session, job.id),
         worker=_worker(read, job),
-        is_long=host().has_schema(TASKS_SCHEMA) and bool(find_long(read.session, [job], read.now)),
+        is_long=bool(find_long(read.session, [job], read.now)),
         history=newest_first(
             [*list_history(job, attempts, rq, enqueued_by), *map(tell_decision, events)]
         ),

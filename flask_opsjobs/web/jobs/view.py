@@ -11,7 +11,6 @@ from markupsafe import Markup
 from werkzeug import Response as AnyResponse
 
 from ...actions.registry import actions_of
-from ...core.db import TASKS_SCHEMA
 from ...core.reading import Reading
 from ...jobs import queries
 from ...jobs.lifecycle import DEATHS, MEANINGS, STATES
@@ -155,9 +154,7 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
         order=JobListOrder(wanted, found.is_in_order, may_sort=may_sort),
         too_many=say_too_many(),
         rows=found.page.rows,
-        long=find_long(read.session, found.page.rows, read.now)
-        if host().has_schema(TASKS_SCHEMA)
-        else (),
+        long=find_long(read.session, found.page.rows, read.now),
         searched=found.searched,
         most=search_queries,
         group_queries=group_queries,

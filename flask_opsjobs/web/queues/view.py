@@ -98,7 +98,7 @@ def live() -> Response:
 
 
 def queue_page(name: str) -> Response:
-    """The document of one queue, with the forms that set its prefetch and that clear it."""
+    """The document of one queue, with the form that sets its prefetch."""
     with reading() as read:
         row, rates = _find(read, name)
         made = _one(read, row, rates)
@@ -114,7 +114,6 @@ def queue_page(name: str) -> Response:
         default=host().settings.prefetch,
         set_prefetch=ACTIONS["queue.set_prefetch"],
         search=JobFilter(queue=name).to_query(),
-        cancel=ACTIONS["job.cancel"],
         waiting=waiting_in(JobFilter(queue=name)).to_query(),
     )
 
@@ -163,7 +162,9 @@ def _one(read: Reading, row: QueueView, rates: Rates) -> Markup:
         rates=rates,
         events=events,
         chain_fault=fault,
+        cancel=ACTIONS["job.cancel"],
         drain=ACTIONS["worker.drain"],
+        stop=ACTIONS["worker.stop"],
         meaning=MEANINGS[row.state],
         default=host().settings.prefetch,
     )

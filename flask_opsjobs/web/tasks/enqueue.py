@@ -79,7 +79,7 @@ def _page(
         fields=list_fields(task) if task else (),
         prefix=_PREFIX,
         typed=typed,
-        faults=faults,
+        faults={field: f"{field}: {why}" if field else why for field, why in faults.items()},
         read_json=json.loads,
         action=_ENQUEUE,
     )

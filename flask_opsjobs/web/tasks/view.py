@@ -8,14 +8,13 @@ from datetime import datetime, timedelta
 from functools import partial
 from operator import attrgetter
 
-from flask import Response, request, url_for
+from flask import Response, request
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
 from ...actions.registry import ACTIONS, actions_of
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
-from ...core.db import TASKS_SCHEMA
 from ...core.display import Display
 from ...core.reading import Reading
 from ...cron.queries import list_entries
@@ -61,7 +60,9 @@ def page() -> Response:
     asked, place = _read_query()
     made, now = _all(asked, place)
     query = {**asked.all_query, **place.query}
-    return pages.page("tasks/page.html", "tasks", "Tasks", now, live=made, query=query)
+    return pages.page(
+        "tasks/page.html", "tasks", "Tasks", now, live=made, query=query, asked=asked.all_query
+    )
 
 
 def live() -> Response:
@@ -84,7 +85,6 @@ def task_page(name: str) -> Response:
         query=query,
         name=name,
         search=search.to_query(),
-        cancel=ACTIONS["job.cancel"],
         waiting=waiting_in(search).to_query(),
     )
 
@@ -120,8 +120,7 @@ def _all(asked: order.ListOrder, place: PlaceInList) -> tuple[Markup, datetime]:
     against = query.get("against", "yesterday")
     with reading() as read:
         hours = Hours.until(read.now, DAY, against)
-        is_there = host().has_schema(TASKS_SCHEMA)
-        rows = _rank(read.session, hours, asked) if is_there else ()
+        rows = _rank(read.session, hours, asked)
         shown = cut_list(rows, attrgetter("task"), place, _ROWS, query)
         marks = _marks(read.session, hours.start) if shown.rows else ()
         names = [row.task for row in shown.rows]
@@ -138,14 +137,11 @@ def _all(asked: order.ListOrder, place: PlaceInList) -> tuple[Markup, datetime]:
         worse=[row for row in rows if row.change.is_worse],
         number=len(rows),
         order=asked,
-        against=against,
         hours=hours,
         query=query,
-        link_with=partial(_link_with, query),
         trend_of=partial(_trend_of, trends, hours, marks),
         queue_of=_queue_of,
         counter=counter,
-        is_there=is_there,
         seconds=seconds,
         say_share=say_share,
         say_kb=say_kb,
@@ -155,12 +151,6 @@ def _all(asked: order.ListOrder, place: PlaceInList) -> tuple[Markup, datetime]:
 def _rank(session: Session, hours: Hours, asked: order.ListOrder) -> Sequence[TaskRow]:
     assert asked.column is not None
     return rank_tasks(session, hours, asked.column, is_descending=asked.is_descending)
-
-
-def _link_with(query: Mapping[str, str], **changes: str | None) -> str:
-    """The address of this list with some words changed; it begins with the first row."""
-    values: dict[str, str | None] = {**query, **changes}
-    return url_for("opsjobs.tasks", **values)  # type: ignore[arg-type]
 
 
 def _trend_of(
@@ -199,19 +189,15 @@ def _read_window() -> Mapping[str, str]:
 
 def _one(read: Reading, task: str, window: str) -> Markup:
     session, declared = read.session, host().performable.get(task)
-    is_there = host().has_schema(TASKS_SCHEMA)
     hours = Hours.until(read.now, DAY, "yesterday")
-    row = find_row(session, task, hours) if is_there else None
+    row = find_row(session, task, hours)
     live = count_live(session, task)
     pause = find_pauses(session, [task]).get(task)
-    is_known = (
-        declared or live or pause or (row and (row.now.enqueued or row.now.ended or row.before))
-    )
-    if not is_known:
+    if not (declared or live or pause or row.now.enqueued or row.now.ended or row.before):
         raise problems.no_such_task(task)
-    seen = read_window(session, task, window, read.now) if is_there else None
-    charts = draw_window(seen, _marks(session, seen.start)) if seen else ()
-    steps = seen.pace.steps if seen else ()
+    seen = read_window(session, task, window, read.now)
+    charts = draw_window(seen, _marks(session, seen.start))
+    steps = seen.pace.steps
     since = floor(read.now, HOUR) - (HOURS - 1) * HOUR
     failures = [
         failure
@@ -227,13 +213,14 @@ def _one(read: Reading, task: str, window: str) -> Markup:
         read.now,
         task=task,
         pause=pause,
-        actions=actions_of("task", "paused" if pause else "open") if is_there else (),
+        cancel=ACTIONS["job.cancel"],
+        actions=actions_of("task", "paused" if pause else "open"),
         events=events,
         chain_fault=fault,
         row=row,
         hours=hours,
         live=live,
-        long=count_long(row.now.runs) if row else 0,
+        long=count_long(row.now.runs),
         window=window,
         windows=WINDOWS,
         charts=charts,
@@ -255,8 +242,7 @@ def _one(read: Reading, task: str, window: str) -> Markup:
         int=int,
         say_memory=say_memory,
         counter=find_loop(session, read.now, _COUNTER),
-        is_there=is_there,
-        searches=_list_searches(task) if access.may("jobs.view") else (),
+        searches=_list_searches(row) if access.may("jobs.view") else (),
         workflows=list_workflows(session, task),
         seconds=seconds,
         say_share=say_share,
@@ -264,18 +250,20 @@ def _one(read: Reading, task: str, window: str) -> Markup:
     )
 
 
-def _list_searches(task: str) -> Sequence[tuple[str, Mapping[str, str]]]:
-    """What to look at closer: a label, and the query of a search of its jobs."""
-    lately = read_moments("created", "<1d")
-    searches = {
-        "newest jobs": JobFilter(task=task),
-        "newest failed": JobFilter(task=task, state="failed"),
-        "slowest of the last day": JobFilter(task=task, created=lately, sort="-run"),
-        "longest wait of the last day": JobFilter(task=task, created=lately, sort="-wait"),
-        "to be tried again": JobFilter(task=task, state="retryable"),
-        "running now": JobFilter(task=task, state="started"),
-    }
-    return [(label, wanted.to_query()) for label, wanted in searches.items()]
+def _list_searches(row: TaskRow) -> Sequence[tuple[str, Mapping[str, str], str]]:
+    """What to look at closer: a label, the query of a search of its jobs, and what is known of them."""
+    task, now, lately = row.task, row.now, read_moments("created", "<1d")
+    slowest = "" if now.longest_run is None else seconds(now.longest_run)
+    wait = "" if now.wait is None else f"p95 {seconds(now.wait)}"
+    searches = [
+        ("newest jobs", JobFilter(task=task), ""),
+        ("newest failed", JobFilter(task=task, state="failed"), ""),
+        ("slowest of the last day", JobFilter(task=task, created=lately, sort="-run"), slowest),
+        ("longest wait of the last day", JobFilter(task=task, created=lately, sort="-wait"), wait),
+        ("to be tried again", JobFilter(task=task, state="retryable"), ""),
+        ("running now", JobFilter(task=task, state="started"), ""),
+    ]
+    return [(label, wanted.to_query(), known) for label, wanted, known in searches]
 
 
 def _declared_lines(task: TaskDeclaration) -> Sequence[tuple[str, str]]:

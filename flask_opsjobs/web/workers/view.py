@@ -83,7 +83,8 @@ def on_many(action: Action[Any]) -> Callable[[], WerkzeugResponse]:
                 names = Operator(host()).find_workers(action.name, **chosen)
         except ActionRefused as refused:
             raise problems.unreadable(f"{str(refused)[:200]}.") from refused
-        return actions.start(action, [f"worker/{name}" for name in names])
+        params = {param: request.values.get(param, "") for param in action.params}
+        return actions.start(action, [f"worker/{name}" for name in names], params)
 
     return view
 
