@@ -337,16 +337,6 @@ class Host:
                 "with, or a newer one"
             )
 
-    def has_schema(self, version: int, on: Connection | None = None) -> bool:
-        """Whether the database had this schema, or a newer one, when it was last asked: see `require_schema`.
-
-        Code that uses what the newest step adds asks this, since it runs on the schema before too. The first
-        one asks the database, on its connection `on` if it has one.
-        """
-        if not self._schema:
-            self._schema = self.schema_version(on)
-        return self._schema >= version
-
     def schema_version(self, on: Engine | Connection | None = None) -> int:
         """The version of the database's schema, read on `on` or the host's engine; 0 without a schema."""
         if isinstance(on, Connection):

@@ -52,8 +52,8 @@ def connection(databases: Databases) -> Iterator[psycopg.Connection[Any]]:
     databases.drop(url)
 
 
-def _read(name: str, **variant: bool) -> str:
-    return sql.load(name, **variant).replace("{calls}", "calls")
+def _read(name: str, *, traced: bool = False) -> str:
+    return sql.load(name, traced=traced).replace("{calls}", "calls")
 
 
 def _prepare(connection: psycopg.Connection[Any], statement: str) -> None:
@@ -134,22 +134,6 @@ def test_a_broken_statement_is_found(
 def test_a_broken_copy_is_found(connection: psycopg.Connection[Any]) -> None:
     with pytest.raises(psycopg.errors.UndefinedColumn):
         _run_utility(connection, "COPY opsjobs.jobs (colour) FROM STDIN")
-
-
-# Those that count per task or ask for paused tasks, where the schema does.
-COUNTING = [path for path in FILES if "{tasks:" in path.read_text()]
-
-
-@pytest.mark.parametrize("path", COUNTING, ids=lambda path: path.stem)
-def test_postgres_prepares_it_on_the_schema_before(
-    path: Path, connection: psycopg.Connection[Any]
-) -> None:
-    statement = _read(path.stem, tasks=False)
-    with connection.transaction(force_rollback=True):
-        connection.execute("ALTER TABLE opsjobs.job_count_deltas DROP COLUMN task")
-        for table in ("task_end_deltas", "task_minutes", "task_hours", "task_pauses"):
-            connection.execute(f"DROP TABLE opsjobs.{table}")
-        _prepare(connection, statement)
 
 
 # --- a statement that names jobs says whose rows it means

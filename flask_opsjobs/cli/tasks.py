@@ -10,7 +10,6 @@ from typing import Any
 import click
 from flask.cli import with_appcontext
 
-from ..core.db import TASKS_SCHEMA
 from ..core.display import Display
 from ..core.reading import PAGE_PLANS, read_snapshot
 from ..core.typed_times import read_span
@@ -64,14 +63,11 @@ def tasks(since: timedelta, against: str, sort: str, as_json: bool) -> None:
     connection = host.engine.connect()
     with read_snapshot(connection, host.settings.page_timeout_seconds, PAGE_PLANS) as read:
         hours = Hours.until(read.now, since, against)
-        is_there = host.has_schema(TASKS_SCHEMA)
         column, is_descending = sort.removeprefix("-"), sort.startswith("-")
-        rows = (
-            rank_tasks(read.session, hours, column, is_descending=is_descending) if is_there else ()
-        )
+        rows = rank_tasks(read.session, hours, column, is_descending=is_descending)
         loop = find_loop(read.session, read.now, "roll_up")
         pauses = find_pauses(read.session, [row.task for row in rows])
-    is_counted = is_there and loop is not None and loop.is_running
+    is_counted = loop is not None and loop.is_running
     clean = Display(host.display, may_see=True).clean
     if as_json:
         about: dict[str, Any] = {
@@ -88,7 +84,7 @@ def tasks(since: timedelta, against: str, sort: str, as_json: bool) -> None:
     if not rows:
         click.echo("no job was counted in this time")
     if not is_counted:
-        click.echo("nobody counts: start `flask opsjobs run`, after `flask db upgrade`")
+        click.echo("nobody counts: start `flask opsjobs run`")
 
 
 def _say(row: TaskRow, pause: PausedTask | None, clean: Callable[[str], str]) -> Iterator[str]:

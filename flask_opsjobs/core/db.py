@@ -30,8 +30,6 @@ SCHEMA_VERSION = 27
 # and on the next one, which only adds to it.
 OLDEST_SCHEMA = SCHEMA_VERSION - 1
 NEWEST_SCHEMA = SCHEMA_VERSION + 1
-# The schema that counts jobs per task, and keeps which tasks are paused.
-TASKS_SCHEMA = 26
 # The largest id: what a bigint holds.
 LARGEST_ID = 2**63 - 1
 
@@ -115,6 +113,12 @@ def is_away(error: BaseException) -> bool:
             cause, psycopg.OperationalError | psycopg.InterfaceError | psycopg.InternalError
         )
     return cause.sqlstate[:2] in _AWAY and not isinstance(cause, psycopg.errors.QueryCanceled)
+
+
+def lacks_tables(error: BaseException) -> bool:
+    """Whether Postgres answers, but has not our tables, as after a drop of the schema."""
+    missing = psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName
+    return isinstance(_driver_error(error), missing)
 
 
 def say_cause(error: BaseException) -> str:
@@ -206,9 +210,10 @@ _schemas: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
 
 def has_schema(connection: Connection | SqlConnection, version: int) -> bool:
-    """Whether the database of this connection has this schema, or a newer one; for code without a host.
+    """Whether the database of this connection has this schema, or a newer one.
 
-    The database is asked until it has: the schema only grows while we run.
+    Code that uses what the newest step adds asks this, since it runs on the schema before too. The database
+    is asked until it has: the schema only grows while we run.
     """
     driver: Any = connection
     if isinstance(connection, SqlConnection):

@@ -13,20 +13,17 @@ _FILES = {path.stem: path for path in Path(__file__).parents[1].glob("*/sql/*.sq
 
 
 @cache
-def load(name: str, *, traced: bool = False, tasks: bool = True) -> str:
+def load(name: str, *, traced: bool = False) -> str:
     """The text of `<domain>/sql/<name>.sql`, without its comments, with psycopg's `%(name)s` parameters.
 
     `{other.sql}` in the text is replaced by that statement in brackets. The caller passes the parameters of
     both. What stands in `{traced:…}` is there with `traced` only: jobs without a trace context need not pay
-    for the parameters of its columns. What stands in `{tasks:…}` counts per task, or asks which tasks are
-    paused, and is left out for a schema that does not: see `TASKS_SCHEMA`.
+    for the parameters of its columns.
     """
     lines = _FILES[name].read_text().splitlines()
     text = "\n".join(line for line in lines if not line.lstrip().startswith("--")).strip()
     text = re.sub(r"\{(\w+)\.sql\}", lambda found: f"({load(found[1])})", text)
-    for word, is_wanted in (("traced", traced), ("tasks", tasks)):
-        text = re.sub(rf"(?s)\s*\{{{word}:(.*?)\}}", r"\1" if is_wanted else "", text)
-    return text
+    return re.sub(r"(?s)\s*\{traced:(.*?)\}", r"\1" if traced else "", text)
 
 
 def array_of(numbers: Iterable[float | None]) -> str:

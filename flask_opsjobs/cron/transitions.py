@@ -17,7 +17,7 @@ from psycopg.rows import class_row
 
 from .. import signals
 from ..core import sql
-from ..core.db import TASKS_SCHEMA, Connection, has_schema
+from ..core.db import Connection
 from .declaration import EntryDeclaration
 from .queries import CronEntryRow
 
@@ -221,5 +221,4 @@ def _columns(entry: EntryDeclaration) -> dict[str, Any]:
 
 def _rows(connection: Connection, statement: str, params: Mapping[str, Any]) -> list[CronEntryRow]:
     with connection.cursor(row_factory=class_row(CronEntryRow)) as cursor:
-        text = sql.load(statement, tasks=has_schema(connection, TASKS_SCHEMA))
-        return cursor.execute(text, params).fetchall()
+        return cursor.execute(sql.load(statement), params).fetchall()

@@ -9,7 +9,6 @@ from datetime import timedelta
 from sqlalchemy import func, select
 
 from ..core import sql
-from ..core.db import TASKS_SCHEMA, has_schema
 from ..core.words import agree, counted, moment, span
 from ..jobs.models import Job
 from ..lifeline.detectors import integrity_off
@@ -73,9 +72,8 @@ def _look_for_difference(
 
 def _due(context: CheckContext) -> CheckAnswer:
     with context.reading() as read:
-        connection = driver_connection(read)
-        statement = sql.load("find_long_due_job", tasks=has_schema(connection, TASKS_SCHEMA))
-        row = connection.execute(statement, {"limit": _MOST_QUEUES}).fetchone()
+        values = {"limit": _MOST_QUEUES}
+        row = driver_connection(read).execute(sql.load("find_long_due_job"), values).fetchone()
     if row is None or read.now - row[1] <= _LONG_WAIT:
         return ok("No due job waits for long.")
     queue, due_at = row

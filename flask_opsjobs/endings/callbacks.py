@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from ..core.db import TASKS_SCHEMA, Connection, has_schema
+from ..core.db import Connection
 from ..jobs.record.enqueue import load_for
 
 
@@ -39,7 +39,6 @@ def report_end(
         "args": args,
         "meta": json.dumps(call["meta"]),
         "now": now,
-        "counts_tasks": has_schema(connection, TASKS_SCHEMA),
     }
     row = connection.execute(load_for("enqueue_callback", values), values).fetchone()
     return None if row is None else (row[0], row[1])

@@ -16,7 +16,7 @@ from psycopg.rows import dict_row
 
 from .. import signals
 from ..core import sql
-from ..core.db import TASKS_SCHEMA, Connection, has_schema
+from ..core.db import Connection
 from ..core.steady_clock import steady_seconds
 from ..jobs import transitions as job_transitions
 from ..jobs.lifecycle import WAITING, sources_of
@@ -282,7 +282,7 @@ def receive(
     """
     parameters = {"wait": wait, "signal": signal, "now": now, "outcomes": list(outcomes)}
     with connection.cursor(row_factory=dict_row) as cursor:
-        taken = cursor.execute(_text_of(connection, "take_signal"), parameters).fetchone()
+        taken = cursor.execute(sql.load("take_signal"), parameters).fetchone()
     if taken is not None:
         send_step_end(**taken)
     return taken is not None
@@ -346,16 +346,12 @@ def _end(
         connection.transaction(),
         connection.cursor(row_factory=dict_row) as cursor,
     ):
-        cursor.execute(_text_of(connection, statement), parameters)
+        cursor.execute(sql.load(statement), parameters)
         ended = [MovedJob(**row) for row in cursor.fetchall()]
         send_ends(ended, attempts)
         for tell in AFTER_END:
             tell(connection, ended, parameters["now"])
     return ended
-
-
-def _text_of(connection: Connection, statement: str) -> str:
-    return sql.load(statement, tasks=has_schema(connection, TASKS_SCHEMA))
 
 
 def _row(ending: EndedAttempt, moment: float) -> dict[str, Any]:

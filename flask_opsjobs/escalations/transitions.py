@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from ..core import sql
-from ..core.db import TASKS_SCHEMA, Connection, has_schema
+from ..core.db import Connection
 from ..host import Host, Sending
 from ..jobs.record.enqueue import load_for
 from ..lifeline.lifecycle import SEVERITIES
@@ -63,7 +63,6 @@ def begin(connection: Connection, host: Host, now: datetime) -> list[int]:
         "max_attempts": MOST_ATTEMPTS,
         "timeout_seconds": CALL_SECONDS,
         "now": now,
-        "counts_tasks": has_schema(connection, TASKS_SCHEMA),
     }
     sending = host.telemetry.sending(TASK, QUEUE) if is_configured else nullcontext(Sending())
     with sending as sent:

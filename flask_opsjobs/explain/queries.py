@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from ..batches import queries as batch_queries
 from ..core import sql
-from ..core.db import TASKS_SCHEMA, Connection, has_schema
+from ..core.db import Connection
 from ..jobs.adopted.chain_queries import list_parents
 from ..jobs.adopted.models import RqFacts
 from ..jobs.lifecycle import FINAL
@@ -165,10 +165,10 @@ def _queues(session: Session, names: Collection[str]) -> Mapping[str, QueueEvide
 
 
 def _pauses(session: Session, tasks: Collection[str]) -> Mapping[str, PauseEvidence]:
-    connection = session.connection()
-    if not tasks or not has_schema(connection, TASKS_SCHEMA):
+    if not tasks:
         return {}
-    rows = connection.exec_driver_sql(sql.load("list_task_pauses"), {"tasks": list(tasks)})
+    params = {"tasks": list(tasks)}
+    rows = session.connection().exec_driver_sql(sql.load("list_task_pauses"), params)
     return {task: PauseEvidence(*values) for task, *values in rows}
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from psycopg.rows import class_row
 
 from ..core import sql
-from ..core.db import TASKS_SCHEMA, Connection, has_schema
+from ..core.db import Connection
 from ..host import Sending
 from ..workers.lost_worker import LostWorker
 from .edit.call import Edited, JobCall
@@ -222,8 +222,7 @@ def run_again(
         **_UNTRACED,
         **sent.columns,
     }
-    statement = sql.load("run_jobs_again", tasks=has_schema(connection, TASKS_SCHEMA))
-    rows = connection.execute(statement, parameters).fetchall()
+    rows = connection.execute(sql.load("run_jobs_again"), parameters).fetchall()
     sent.because_of += [(trace[0], trace[1]) for _, _, *trace in rows if any(trace)]
     return {old: new for new, old, *_ in rows}
 

@@ -10,7 +10,7 @@ from typing import Any
 from psycopg.rows import dict_row
 
 from ..core import sql
-from ..core.db import TASKS_SCHEMA, Connection, has_schema
+from ..core.db import Connection
 from ..settings import Settings
 
 # A look that finds so many of one class may have left some out.
@@ -79,8 +79,7 @@ class Facts:
         """Run a statement that finds at most `MOST_FINDINGS` rows, and make a finding of each."""
         parameters = {"now": self.now, "limit": MOST_FINDINGS, **values}
         with self.connection.cursor(row_factory=dict_row) as cursor:
-            text = sql.load(statement, tasks=has_schema(self.connection, TASKS_SCHEMA))
-            rows = cursor.execute(text, parameters).fetchall()
+            rows = cursor.execute(sql.load(statement), parameters).fetchall()
         return DetectorPass([make(row) for row in rows], len(rows) < MOST_FINDINGS)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from ..core import sql
-from ..core.db import TASKS_SCHEMA, Connection, has_schema
+from ..core.db import Connection
 from ..jobs.lifecycle import FINAL, MANAGED_FINAL
 from ..settings import Settings
 
@@ -70,10 +70,7 @@ def retain(
     removes its output without counting it.
     """
     removed: dict[str, int] = {}
-    steps = _steps(settings, now)
-    if not has_schema(connection, TASKS_SCHEMA):
-        del steps["task_minutes"], steps["task_hours"]
-    for what, (statement, parameters) in steps.items():
+    for what, (statement, parameters) in _steps(settings, now).items():
         left = limit - sum(removed.values())
         if left <= 0:
             break
@@ -84,9 +81,8 @@ def retain(
 
 def count_retainable(connection: Connection, settings: Settings, now: datetime) -> dict[str, int]:
     """Return how many rows `retain` would remove in all, if repeated until none is left. Writes nothing."""
-    statement = sql.load("count_retainable", tasks=has_schema(connection, TASKS_SCHEMA))
     limits = {**_limits(settings, now), "now": now}
-    return dict(connection.execute(statement, limits).fetchall())
+    return dict(connection.execute(sql.load("count_retainable"), limits).fetchall())
 
 
 def list_limits(settings: Settings, now: datetime) -> dict[str, datetime]:

@@ -216,7 +216,7 @@ class EscalationServer:
             "worker_id": worker_id,
         }
         with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
-            row = cursor.execute(sql.load("take_jobs", tasks=False), wanted).fetchone()
+            row = cursor.execute(sql.load("take_jobs"), wanted).fetchone()
             if row is None or row["id"] is None:
                 return None
             began = {

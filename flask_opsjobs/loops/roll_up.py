@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from ..core import sql
-from ..core.db import TASKS_SCHEMA, has_schema
 from ..core.words import counted
 from ..failures.count import MOST, count_failures, infer_deploy_deaths
 from ..jobs.lifecycle import FINAL, MANAGED_FINAL, STATES
@@ -50,21 +49,19 @@ def run(context: Pass) -> str:
 
 def _fold_job_counts(context: Pass) -> int:
     connection = context.connection
-    counts_tasks = has_schema(connection, TASKS_SCHEMA)
-    statement = sql.load("fold_job_counts", tasks=counts_tasks)
-    rows = connection.execute(statement, {"limit": _MOST_COUNTER_ROWS}).fetchall()
+    rows = connection.execute(sql.load("fold_job_counts"), {"limit": _MOST_COUNTER_ROWS}).fetchall()
     totals: dict[str, _Total] = defaultdict(_Total)
     enqueued: dict[tuple[str, datetime], int] = defaultdict(int)
     folded = 0
-    for queue, minute, number, counter_rows, *task in rows:
+    for queue, minute, number, counter_rows, task in rows:
         totals[queue].enqueued += number
         folded += counter_rows
-        if task and task[0] is not None:
-            enqueued[task[0], minute] += number
+        if task is not None:
+            enqueued[task, minute] += number
     _add_totals(context, totals)
     old = {"before": context.now - _COUNTS_PER_MINUTE, "limit": _MOST_OLD}
     connection.execute(sql.load("fold_old_enqueue_counts"), old)
-    ends = fold_tasks(connection, enqueued) if counts_tasks else 0
+    ends = fold_tasks(connection, enqueued)
     if folded >= _MOST_COUNTER_ROWS or ends >= MOST_ENDS:
         context.again()
     return folded + ends

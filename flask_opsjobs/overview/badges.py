@@ -10,7 +10,6 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from ..core import sql
-from ..core.db import TASKS_SCHEMA, has_schema
 from ..core.words import agree, counted
 from ..lifeline.queries import count_active_incidents
 from ..workflows.held_up import say_needs
@@ -50,10 +49,7 @@ def find_badges(session: Session, now: datetime, late_seconds: float) -> Mapping
         "examined": EXAMINED_WAITS,
         "late_seconds": late_seconds,
     }
-    connection = session.connection()
-    knows_pauses = has_schema(connection, TASKS_SCHEMA)
-    statement = sql.load("count_badges", tasks=knows_pauses)
-    found = connection.exec_driver_sql(statement, params).one()
+    found = session.connection().exec_driver_sql(sql.load("count_badges"), params).one()
     badges = {}
     if found.failed:
         more = "or more " if found.failed >= MOST_FAILED else ""
@@ -62,7 +58,7 @@ def find_badges(session: Session, now: datetime, late_seconds: float) -> Mapping
         )
     if found.unserved or found.paused:
         badges["queues"] = _of_queues(found.unserved, found.paused)
-    if knows_pauses and found.paused_tasks:
+    if found.paused_tasks:
         text = f"{agree(found.paused_tasks, 'task', 'tasks')} paused"
         badges["tasks"] = Badge(found.paused_tasks, "blocked", text)
     if found.missing:

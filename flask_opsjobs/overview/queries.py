@@ -12,7 +12,6 @@ from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session
 
 from ..core import sql
-from ..core.db import TASKS_SCHEMA, has_schema
 from ..jobs import queries as job_queries
 from ..jobs.lifecycle import FINAL, STATES
 from ..jobs.rows import Count
@@ -330,22 +329,16 @@ class PausedJobs:
 
 def list_paused_jobs(session: Session) -> Sequence[PausedJobs]:
     """The due jobs of the first 50 paused tasks, by task and queue. Only the oldest due jobs are examined."""
-    connection = session.connection()
-    if not has_schema(connection, TASKS_SCHEMA):
-        return ()
     params = {"most": _MOST_LIVE + 1, "tasks": _MOST_PAUSED}
-    return [
-        PausedJobs(*row)
-        for row in connection.exec_driver_sql(sql.load("sample_paused_jobs"), params)
-    ]
+    rows = session.connection().exec_driver_sql(sql.load("sample_paused_jobs"), params)
+    return [PausedJobs(*row) for row in rows]
 
 
 def find_held(session: Session, now: datetime) -> tuple[Sequence[Held], bool]:
     """The due jobs that limiters hold back, and whether these are all: only the oldest jobs are examined."""
     params = {"most": _MOST_LIVE + 1, "buckets": _MOST_BUCKETS}
     connection = session.connection()
-    statement = sql.load("sample_limited_jobs", tasks=has_schema(connection, TASKS_SCHEMA))
-    found_rows = connection.exec_driver_sql(statement, params).all()
+    found_rows = connection.exec_driver_sql(sql.load("sample_limited_jobs"), params).all()
     is_all = found_rows[0].examined <= _MOST_LIVE
     rows = [row for row in found_rows if row.limiter is not None]
     if not rows:

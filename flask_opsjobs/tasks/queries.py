@@ -12,7 +12,6 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from ..core import sql
-from ..core.db import TASKS_SCHEMA, has_schema
 from ..failures.queries import floor
 from ..jobs.models import Job
 from ..jobs.search.filter import JobFilter
@@ -183,8 +182,6 @@ def _select_paused() -> Select[Any]:
 
 
 def _list_paused(session: Session, chosen: Select[Any]) -> Sequence[PausedTask]:
-    if not has_schema(session.connection(), TASKS_SCHEMA):
-        return ()
     return [PausedTask(*row) for row in session.execute(chosen)]
 
 

@@ -15,7 +15,6 @@ from sqlalchemy import Row, select
 from sqlalchemy.orm import Session
 
 from ..core import sql
-from ..core.db import TASKS_SCHEMA, has_schema
 from ..cron.lifecycle import RESULTS
 from ..jobs.lifecycle import FINAL, MANAGED_FINAL, STATES
 from ..lifeline.detectors import DETECTORS
@@ -147,9 +146,8 @@ def _add_jobs(found: _Found, session: Session) -> None:
 
 
 def _add_oldest_due(found: _Found, session: Session, now: datetime) -> None:
-    connection, params = session.connection(), {"most": _MOST_LANES}
-    statement = sql.load("find_oldest_due", tasks=has_schema(connection, TASKS_SCHEMA))
-    for row in connection.exec_driver_sql(statement, params):
+    params = {"most": _MOST_LANES}
+    for row in session.connection().exec_driver_sql(sql.load("find_oldest_due"), params):
         _note_oldest(found, row.queue, row.due_at)
     oldest = found.values["opsjobs_oldest_due_seconds"]
     for labels, due_at in oldest.items():
@@ -178,9 +176,7 @@ def _add_workers(found: _Found, session: Session, now: datetime, settings: Setti
 
 def _add_labeled(found: _Found, session: Session) -> None:
     """Add what is one number for one or two words."""
-    connection = session.connection()
-    statement = sql.load("list_labeled_numbers", tasks=has_schema(connection, TASKS_SCHEMA))
-    for row in connection.exec_driver_sql(statement):
+    for row in session.connection().exec_driver_sql(sql.load("list_labeled_numbers")):
         if row.metric == "opsjobs_queue_paused":
             found.values[row.metric][(found.label(row.label),)] = 1
         elif row.metric == "schema":

@@ -13,7 +13,6 @@ from sqlalchemy import Connection
 
 from ..core import copy_text, sql
 from ..core.after_commit import after_commit
-from ..core.db import TASKS_SCHEMA, has_schema
 from ..errors import InvalidArgs
 from ..host import DueLane, Host, TraceColumns
 from ..jobs.perform.current import current_delivery
@@ -122,7 +121,6 @@ def _write(
             "tasks": [call.task],
             "numbers": [len(members)],
             "now": found.now,
-            "counts_tasks": has_schema(connection, TASKS_SCHEMA),
         }
         run("count_jobs_of_steps", counted)
     added = {"id": found.id, "run": found.run, "members": list(reserved.ids), "now": found.now}

@@ -16,7 +16,6 @@ from sqlalchemy.orm import Session, scoped_session
 from .. import signals
 from ..core import copy_text, sql
 from ..core.after_commit import after_commit
-from ..core.db import TASKS_SCHEMA, has_schema
 from ..errors import InvalidWorkflow, OpsJobsError
 from ..host import DueLane, Host, TraceColumns
 from ..jobs.record.enqueue import Enqueued, find_session, join, load_for, run_sql, without_values
@@ -163,7 +162,6 @@ def _write(connection: Connection, run: _Run, prepared: Prepared, rows: Sequence
         "tasks": [task for _, task in counts],
         "numbers": list(counts.values()),
         "now": run.now,
-        "counts_tasks": has_schema(connection, TASKS_SCHEMA),
     }
     run_statement("count_jobs_of_steps", counted)
 

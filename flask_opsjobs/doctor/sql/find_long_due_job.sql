@@ -6,7 +6,7 @@
 WITH RECURSIVE first (lane, priority, due_at) AS (
     SELECT found.* FROM {list_queue_names.sql} AS queue, LATERAL (
         SELECT lane, priority, due_at FROM opsjobs.jobs WHERE state = 'available' AND lane = queue.name
-            {tasks: AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)}
+            AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)
         ORDER BY lane, priority, due_at LIMIT 1
     ) AS found
     WHERE NOT EXISTS (SELECT FROM opsjobs.queues q WHERE q.name = queue.name AND q.is_paused)
@@ -14,7 +14,7 @@ WITH RECURSIVE first (lane, priority, due_at) AS (
     SELECT next.* FROM first, LATERAL (
         SELECT lane, priority, due_at FROM opsjobs.jobs
         WHERE state = 'available' AND lane = first.lane AND priority > first.priority
-            {tasks: AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)}
+            AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)
         ORDER BY lane, priority, due_at LIMIT 1
     ) AS next
 )

@@ -9,8 +9,8 @@ WITH told AS (
     ON CONFLICT DO NOTHING
     RETURNING job_id
 ), counted AS (
-    INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued{tasks:, task})
-    SELECT %(now)s, %(queue)s, 1{tasks:, %(task)s} FROM told
+    INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued, task)
+    SELECT %(now)s, %(queue)s, 1, %(task)s FROM told
 )
 INSERT INTO opsjobs.jobs (id, task, queue, lane, state, priority, args, meta, tags, max_attempts,
     timeout_seconds, deadline_at, created_at, due_at, limiter, partition, weight

@@ -35,8 +35,8 @@ WITH o AS MATERIALIZED (
     FROM locked WHERE state = 'started'
     ON CONFLICT (job_id, dispatch_no) DO UPDATE SET started_at = excluded.started_at,
         ended_at = excluded.ended_at, outcome = excluded.outcome, pid = excluded.pid
-), step_ends AS {append_workflow_end_events.sql}, member_ends AS {append_batch_end_events.sql}
-    {tasks:, task_ends AS {append_task_ends.sql}}
+), step_ends AS {append_workflow_end_events.sql}, member_ends AS {append_batch_end_events.sql},
+    task_ends AS {append_task_ends.sql}
 SELECT id, dispatch_no, state, ended_by, task, queue, lane, is_unique, is_limited, cron_entry, workflow_id,
     batch_id
 FROM moved

@@ -22,8 +22,8 @@ WITH named AS MATERIALIZED (
     RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.lane,
         j.unique_key IS NOT NULL AS is_unique, j.limiter IS NOT NULL AS is_limited, j.cron_entry,
         j.workflow_id, j.batch_id, j.due_at, j.started_at, j.ended_at, NULL::bigint AS peak_kb
-), step_ends AS {append_workflow_end_events.sql}, member_ends AS {append_batch_end_events.sql}
-    {tasks:, task_ends AS {append_task_ends.sql}}
+), step_ends AS {append_workflow_end_events.sql}, member_ends AS {append_batch_end_events.sql},
+    task_ends AS {append_task_ends.sql}
 SELECT id, dispatch_no, state, ended_by, task, queue, lane, is_unique, is_limited, cron_entry, workflow_id,
     batch_id
 FROM moved

@@ -40,8 +40,8 @@ WITH locked AS MATERIALIZED (
         j.unique_key IS NOT NULL AS is_unique, j.limiter IS NOT NULL AS is_limited, j.cron_entry,
         j.workflow_id, j.batch_id, j.attempt AS lost_attempt, j.due_at, j.started_at,
         j.ended_at, NULL::bigint AS peak_kb
-), step_ends AS {append_workflow_end_events.sql}, member_ends AS {append_batch_end_events.sql}
-    {tasks:, task_ends AS {append_task_ends.sql}}
+), step_ends AS {append_workflow_end_events.sql}, member_ends AS {append_batch_end_events.sql},
+    task_ends AS {append_task_ends.sql}
 SELECT id, dispatch_no, state, ended_by, task, queue, lane, is_unique, is_limited, cron_entry, workflow_id,
     batch_id, lost_attempt
 FROM moved

@@ -86,8 +86,8 @@ WITH o AS MATERIALIZED (
     FROM judged WHERE keep_output AND kind = 'returned'
     ON CONFLICT (job_id) DO UPDATE SET value = excluded.value, size_bytes = excluded.size_bytes,
         omitted = excluded.omitted, created_at = excluded.created_at
-), step_ends AS {append_workflow_end_events.sql}, member_ends AS {append_batch_end_events.sql}
-    {tasks:, task_ends AS {append_task_ends.sql}}
+), step_ends AS {append_workflow_end_events.sql}, member_ends AS {append_batch_end_events.sql},
+    task_ends AS {append_task_ends.sql}
 SELECT id, dispatch_no, state, ended_by, task, queue, lane, is_unique, is_limited, cron_entry, workflow_id,
     batch_id, is_not_run
 FROM moved

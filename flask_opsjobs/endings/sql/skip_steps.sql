@@ -17,8 +17,8 @@ WITH locked AS MATERIALIZED (
     SELECT id, %(result)s::jsonb, octet_length(%(result)s::text), NULL, %(now)s FROM moved
     ON CONFLICT (job_id) DO UPDATE SET value = excluded.value, size_bytes = excluded.size_bytes,
         omitted = NULL, created_at = excluded.created_at
-), step_ends AS {append_workflow_end_events.sql}
-    {tasks:, task_ends AS {append_task_ends.sql}}
+), step_ends AS {append_workflow_end_events.sql},
+    task_ends AS {append_task_ends.sql}
 SELECT id, dispatch_no, state, ended_by, task, queue, lane, is_unique, is_limited, cron_entry, workflow_id,
     batch_id
 FROM moved

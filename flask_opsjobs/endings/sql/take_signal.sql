@@ -22,6 +22,6 @@ WITH signal AS MATERIALIZED (
     INSERT INTO opsjobs.outputs (job_id, value, size_bytes, omitted, created_at)
     SELECT w.id, s.payload, octet_length(coalesce(s.payload::text, '')), NULL, %(now)s
     FROM signal s CROSS JOIN wait w
-), step_ends AS {append_workflow_end_events.sql}
-    {tasks:, task_ends AS {append_task_ends.sql}}
+), step_ends AS {append_workflow_end_events.sql},
+    task_ends AS {append_task_ends.sql}
 SELECT workflow_id, id, task, state, ended_by FROM moved

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from ... import endings, signals
 from ...core import sql
-from ...core.db import TASKS_SCHEMA, Connection, has_schema
+from ...core.db import Connection
 from ...endings import MovedJob
 from ...host import Host
 from ...settings import Settings
@@ -141,7 +141,6 @@ class Dispatcher:
             "late_seconds": self._settings.late_seconds,
             "number": self._most,
         }
-        knows_pauses = has_schema(self._connection, TASKS_SCHEMA)
         # This block commits before anything is pushed, so no lock is held during a call to Redis.
         with self._connection.transaction():
             self._connection.execute("SET LOCAL synchronous_commit = on")
@@ -153,8 +152,7 @@ class Dispatcher:
                 else DispatchQuota()
             )
             parameters |= {"room": quota.room, "most": quota.most}
-            statement = sql.load("dispatch_lane", tasks=knows_pauses)
-            rows = self._connection.execute(statement, parameters).fetchall()
+            rows = self._connection.execute(sql.load("dispatch_lane"), parameters).fetchall()
         taken = [Delivery(*row[1:]) for row in rows if row[1] is not None]
         # UPDATE … RETURNING returns rows in any order, but the list in Redis is first in, first out.
         return sorted(taken, key=lambda delivery: (delivery.priority, delivery.id)), int(rows[0][0])

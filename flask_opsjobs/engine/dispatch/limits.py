@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from ...core import sql
-from ...core.db import TASKS_SCHEMA, Connection, has_schema
+from ...core.db import Connection
 from ...limits import bucket, stored_buckets
 from ...limits.limit import bucket_of
 from ...limits.stored_buckets import BucketSeen, Key
@@ -87,14 +87,13 @@ class BucketRooms:
 
 def list_due(connection: Connection) -> list[Due]:
     """Return the lanes with due jobs, ordered by the first job of each lane."""
-    statement = sql.load("find_due_lanes", tasks=has_schema(connection, TASKS_SCHEMA))
-    return [Due(*row) for row in connection.execute(statement)]
+    return [Due(*row) for row in connection.execute(sql.load("find_due_lanes"))]
 
 
 def list_limited_due(connection: Connection, queues: Sequence[str]) -> list[Due]:
     """Return the limited lanes of these queues with due jobs, ordered by the first job of each lane."""
-    statement = sql.load("find_due_limited_lanes", tasks=has_schema(connection, TASKS_SCHEMA))
-    return [Due(*row) for row in connection.execute(statement, {"queues": list(queues)})]
+    rows = connection.execute(sql.load("find_due_limited_lanes"), {"queues": list(queues)})
+    return [Due(*row) for row in rows]
 
 
 def read_allowance(connection: Connection, lanes: Sequence[Due], now: datetime) -> BucketRooms:

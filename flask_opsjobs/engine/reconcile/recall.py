@@ -12,7 +12,7 @@ from rq.job import JobStatus
 
 from ... import endings
 from ...core import sql
-from ...core.db import TASKS_SCHEMA, Connection, has_schema
+from ...core.db import Connection
 from ...core.redis_facts import PARKED_GRACES, DeliveryPlace
 from ...errors import EngineUnavailable
 from ..dispatch.dispatch import recall
@@ -161,8 +161,6 @@ def recall_paused_tasks(
     so a job that a worker claims meanwhile is not recalled. Jobs that a worker has reserved are not recalled
     either, because a crash of Postgres may have lost their claim.
     """
-    if not has_schema(connection, TASKS_SCHEMA):
-        return []
     return _recall_paused(connection, "list_queued_of_paused_tasks", {"task": task})
 
 

@@ -36,7 +36,7 @@ WITH prefetch AS MATERIALIZED (
     SELECT id, priority, due_at, weight FROM opsjobs.jobs
     WHERE lane >= %(lane)s AND lane <= %(lane)s AND state = 'available' AND origin = 'opsjobs'
       AND (%(most)s::int IS NULL OR weight <= %(most)s)
-      {tasks: AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)}
+      AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)
     ORDER BY lane, priority, due_at, id
     LIMIT (SELECT least(free, %(room)s::bigint) FROM room)
     FOR UPDATE SKIP LOCKED

@@ -6,13 +6,13 @@
 -- Run by the dispatch loop. Index: jobs_due.
 WITH RECURSIVE found AS (
     (SELECT lane, queue, weight, priority, due_at, id FROM opsjobs.jobs
-     WHERE state = 'available' {tasks: AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)}
+     WHERE state = 'available' AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)
      ORDER BY lane, priority, due_at, id LIMIT 1)
     UNION ALL
     SELECT next.* FROM found CROSS JOIN LATERAL (
         SELECT lane, queue, weight, priority, due_at, id FROM opsjobs.jobs
         WHERE state = 'available' AND lane > found.lane
-            {tasks: AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)}
+            AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)
         ORDER BY lane, priority, due_at, id LIMIT 1) AS next
 )
 SELECT lane, queue, weight FROM found

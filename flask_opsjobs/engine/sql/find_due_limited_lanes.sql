@@ -23,6 +23,6 @@ WITH RECURSIVE buckets AS (
 SELECT first.lane, first.queue, first.weight FROM lanes CROSS JOIN LATERAL (
     SELECT lane, queue, weight, priority, due_at, id FROM opsjobs.jobs
     WHERE state = 'available' AND lane >= lanes.name AND lane <= lanes.name
-        {tasks: AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)}
+        AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)
     ORDER BY lane, priority, due_at, id LIMIT 1) AS first
 ORDER BY first.priority, first.due_at, first.id

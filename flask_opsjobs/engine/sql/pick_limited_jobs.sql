@@ -13,6 +13,6 @@ WHERE j.lane >= %(lane)s AND j.lane <= %(lane)s AND j.state = 'available' AND j.
     AND j.weight <= coalesce(
         (SELECT least(l.burst, l.concurrency) FROM opsjobs.limiters l WHERE l.name = %(limiter)s), j.weight)
     AND NOT EXISTS (SELECT FROM opsjobs.queues q WHERE q.name = %(queue)s AND q.is_paused)
-    {tasks: AND j.task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)}
+    AND j.task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)
 ORDER BY j.lane, j.priority, j.due_at, j.id
 LIMIT %(number)s FOR UPDATE OF j SKIP LOCKED

@@ -30,7 +30,7 @@ WITH durable AS MATERIALIZED (
         FROM opsjobs.jobs
         WHERE lane >= n.queue AND lane <= n.queue AND state = 'available' AND origin = 'opsjobs'
             AND (%(waited)s::interval IS NULL OR due_at <= now() - %(waited)s::interval)
-            {tasks: AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)}
+            AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)
         ORDER BY lane, priority, due_at, id
         LIMIT %(limit)s FOR UPDATE SKIP LOCKED) AS d
     WHERE NOT n.is_paused
@@ -48,6 +48,6 @@ WITH durable AS MATERIALIZED (
         extract(epoch FROM j.created_at)::float8 AS created_at, j.lost_reservations,
         extract(epoch FROM m.now)::float8 AS taken_at
 )
-SELECT (SELECT coalesce(array_agg(queue), '{}') FROM named WHERE is_paused) AS paused, taken.*
-    {tasks:, ARRAY(SELECT p.task FROM opsjobs.task_pauses p) AS paused_tasks}
+SELECT (SELECT coalesce(array_agg(queue), '{}') FROM named WHERE is_paused) AS paused, taken.*,
+    ARRAY(SELECT p.task FROM opsjobs.task_pauses p) AS paused_tasks
 FROM (SELECT 1) AS one LEFT JOIN taken ON true

@@ -18,7 +18,7 @@ from psycopg.rows import dict_row
 
 from ... import endings
 from ...core import sql
-from ...core.db import TASKS_SCHEMA, Connection, connect_apart, has_schema
+from ...core.db import Connection, connect_apart
 from ...core.steady_clock import steady_seconds
 from ...host import Host
 from ...jobs.perform.current import Claimed
@@ -179,10 +179,9 @@ def claim_next(
     key = bucket_of(lane.lane)
     assert key is not None, "the lane has a limiter"
     asked_at = steady_seconds()
-    knows_pauses = has_schema(connection, TASKS_SCHEMA)
     parameters = {**lane._asdict(), "limiter": key[0], "number": number}
     with connection.pipeline() as pipeline, connection.transaction():
-        lock = sql.load("pick_limited_jobs", tasks=knows_pauses)
+        lock = sql.load("pick_limited_jobs")
         picked, seen = _lock_and_read(connection, pipeline, lock, parameters, key, lane.queue)
         moment = now or seen.now
         due = [job for job in picked if not job["is_overdue"]]

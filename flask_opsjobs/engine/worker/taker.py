@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from ... import endings
 from ...core import sql
-from ...core.db import TASKS_SCHEMA, Connection, descriptors_of, has_schema, set_patience
+from ...core.db import Connection, descriptors_of, set_patience
 from ...core.outage import Backoff, Outage
 from ...core.reading import read_clock
 from ...core.steady_clock import steady_seconds
@@ -456,16 +456,15 @@ class Taker(threading.Thread):
             "waited": self._requests.waited,
             "worker_id": self._worker_id,
         }
-        connection = self._connected()
-        take = sql.load("take_jobs", tasks=has_schema(connection, TASKS_SCHEMA))
-        rows = connection.cursor(row_factory=dict_row).execute(take, parameters).fetchall()
+        cursor = self._connected().cursor(row_factory=dict_row)
+        rows = cursor.execute(sql.load("take_jobs"), parameters).fetchall()
         with self._changed:
             self._requests.wanted = 0
         jobs = [self._reserved(row, asked_at) for row in rows if row["id"] is not None]
         if jobs:
             self._mean_size = max(1.0, sum(job.size for job in jobs) / len(jobs))
             send_dispatched((job.order.id, job.order.queue) for job in jobs)
-        paused = rows[0]["paused"], rows[0].get("paused_tasks", ())
+        paused = rows[0]["paused"], rows[0]["paused_tasks"]
         self._hand_over(Taken(jobs, (), *paused, is_answer=True))
 
     def _hand_over(self, taken: Taken) -> None:

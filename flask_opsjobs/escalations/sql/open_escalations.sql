@@ -16,8 +16,8 @@ WITH wanted AS MATERIALIZED (
     ON CONFLICT DO NOTHING
     RETURNING id, job_id, incident_id
 ), counted AS (
-    INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued{tasks:, task})
-    SELECT %(now)s, 'opsjobs', count(*){tasks:, 'opsjobs.escalate'}
+    INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued, task)
+    SELECT %(now)s, 'opsjobs', count(*), 'opsjobs.escalate'
     FROM opened WHERE job_id IS NOT NULL HAVING count(job_id) > 0
 ), enqueued AS (
     INSERT INTO opsjobs.jobs (id, task, queue, lane, state, priority, args, meta, tags, max_attempts,

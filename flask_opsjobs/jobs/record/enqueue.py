@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session, scoped_session
 from ... import signals
 from ...core import db, sql
 from ...core.after_commit import after_commit
-from ...core.db import TASKS_SCHEMA, forget_values, has_schema
+from ...core.db import forget_values
 from ...errors import InvalidArgs, WrongSession
 from ...host import CommitNote, DueLane, Host, QueuedAtInsert, TraceColumns
 from ...limits.limit import JobLimit
@@ -94,7 +94,6 @@ def _enqueue(
     session, bind = find_session(host, options.session)
     with without_values():
         connection = join(host, session, bind)
-        row["counts_tasks"] = host.has_schema(TASKS_SCHEMA, connection)
         if options.unique is not None:
             row |= unique_lock(options.unique)
             row["keys"] = keys(task, options.unique, host, values)
@@ -154,12 +153,8 @@ def insert(
 
 
 def load_for(statement: str, values: Mapping[str, Any]) -> str:
-    """The text of a statement for jobs with these values.
-
-    With or without a trace context, and counted per task or not, as `counts_tasks` among the values says.
-    """
-    is_counted = values.get("counts_tasks", False)
-    return sql.load(statement, traced="traceparent" in values, tasks=is_counted)
+    """The text of a statement for jobs with these values: with or without a trace context."""
+    return sql.load(statement, traced="traceparent" in values)
 
 
 def run_sql(connection: Connection, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
@@ -274,7 +269,6 @@ def _enqueue_stored(
     row["args"] = task.arguments.dump(values, host.settings.max_args_bytes).decode()
     if callable(task.declared.tags):
         row["tags"] = task.tags_of(task.declared, values)
-    row["counts_tasks"] = has_schema(connection, TASKS_SCHEMA)
     run = partial(run_detached, connection)
     unique = task.declared.unique
     if unique is None:

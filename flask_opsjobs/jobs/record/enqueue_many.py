@@ -15,7 +15,7 @@ from sqlalchemy.orm import SessionTransaction
 from ... import signals
 from ...core import copy_text, sql
 from ...core.after_commit import after_commit
-from ...core.db import TASKS_SCHEMA, forget_values
+from ...core.db import forget_values
 from ...errors import InvalidArgs, WrongSession
 from ...host import DueLane, Host
 from . import unique_locks
@@ -105,7 +105,6 @@ def _enqueue_many(
         rows = _guarded(rows, savepoint)
         connection = join(host, session, bind)
         common |= connection.exec_driver_sql(sql.load("moment_of_many"), common).mappings().one()
-        common["counts_tasks"] = host.has_schema(TASKS_SCHEMA, connection)
         limits = _LimitColumns(
             task, options, host, RejectWhenFull(task, options, host, session), connection
         )

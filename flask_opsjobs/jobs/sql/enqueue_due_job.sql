@@ -9,8 +9,8 @@
 -- transaction. OFFSET 0 lets the queue be read once. Indexes: queues_pkey,
 -- task_pauses_pkey.
 WITH counted AS (
-    INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued{tasks:, task})
-    VALUES (statement_timestamp(), %(queue)s, 1{tasks:, %(task)s})
+    INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued, task)
+    VALUES (statement_timestamp(), %(queue)s, 1, %(task)s)
 )
 INSERT INTO opsjobs.jobs (task, queue, lane, state, priority, args, meta, tags, max_attempts, timeout_seconds,
     deadline_at, created_at, due_at, dispatch_no, dispatched_at, batch_id{traced:, traceparent, tracestate})
@@ -21,7 +21,7 @@ SELECT %(task)s, %(queue)s, %(queue)s, CASE no WHEN 0 THEN 'available' ELSE 'que
     {traced:, %(traceparent)s::text, %(tracestate)s::text}
 FROM (
     SELECT CASE WHEN EXISTS (SELECT FROM opsjobs.queues WHERE name = %(queue)s AND is_paused)
-        {tasks: OR EXISTS (SELECT FROM opsjobs.task_pauses p WHERE p.task = %(task)s)} THEN 0
+        OR EXISTS (SELECT FROM opsjobs.task_pauses p WHERE p.task = %(task)s) THEN 0
         ELSE %(dispatch_no)s::bigint END AS no
     OFFSET 0
 ) AS first

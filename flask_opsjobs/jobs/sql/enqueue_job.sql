@@ -6,8 +6,8 @@
 -- Run in the host's transaction by `enqueue`, and by the cron loop. Uses clock_timestamp(), since now()
 -- stands still in a transaction.
 WITH counted AS (
-    INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued{tasks:, task})
-    VALUES (clock_timestamp(), %(queue)s, 1{tasks:, %(task)s})
+    INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued, task)
+    VALUES (clock_timestamp(), %(queue)s, 1, %(task)s)
 )
 INSERT INTO opsjobs.jobs (task, queue, lane, state, priority, args, meta, tags,
     max_attempts, timeout_seconds,

@@ -30,8 +30,8 @@ WITH moment AS MATERIALIZED (
     FROM due WHERE (SELECT count(*) FROM taken) = cardinality(%(keys)s::bytea[])
     RETURNING id, state
 ), counted AS (
-    INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued{tasks:, task})
-    SELECT now, %(queue)s, 1{tasks:, %(task)s} FROM moment
+    INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued, task)
+    SELECT now, %(queue)s, 1, %(task)s FROM moment
     WHERE EXISTS (SELECT FROM inserted)
 )
 SELECT due.id, inserted.state FROM due LEFT JOIN inserted USING (id)

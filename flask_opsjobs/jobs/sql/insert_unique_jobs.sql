@@ -29,7 +29,7 @@ WITH first AS MATERIALIZED (
     FROM {calls} c JOIN whole USING (id) ORDER BY c.n
     RETURNING id
 ), counted AS (
-    INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued{tasks:, task})
-    SELECT clock_timestamp(), %(queue)s, count(*){tasks:, %(task)s} FROM inserted HAVING count(*) > 0
+    INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued, task)
+    SELECT clock_timestamp(), %(queue)s, count(*), %(task)s FROM inserted HAVING count(*) > 0
 )
 SELECT count(*) FROM inserted

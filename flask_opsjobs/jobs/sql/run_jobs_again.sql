@@ -18,8 +18,8 @@ WITH inserted AS (
     ORDER BY id
     RETURNING id, run_again_from, queue, task
 ), counted AS (
-    INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued{tasks:, task})
-    SELECT %(now)s, queue, count(*){tasks:, task} FROM inserted GROUP BY queue{tasks:, task}
+    INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued, task)
+    SELECT %(now)s, queue, count(*), task FROM inserted GROUP BY queue, task
 )
 SELECT i.id, i.run_again_from, old.traceparent, old.tracestate
 FROM inserted i JOIN opsjobs.jobs old ON old.id = i.run_again_from AND old.origin = 'opsjobs'

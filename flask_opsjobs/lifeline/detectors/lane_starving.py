@@ -10,7 +10,6 @@ from typing import Any
 from psycopg.rows import dict_row
 
 from ...core import sql
-from ...core.db import TASKS_SCHEMA, has_schema
 from ...core.words import moment, span
 from ...limits import bucket
 from ...limits.stored_buckets import BucketSeen, list_buckets_to_dispatch
@@ -25,11 +24,9 @@ _READ_AGAIN = timedelta(minutes=10)
 
 
 def _detect(facts: Facts) -> DetectorPass:
-    knows_pauses = has_schema(facts.connection, TASKS_SCHEMA)
-    statement = sql.load("detect_starving_lanes", tasks=knows_pauses)
     with facts.connection.cursor(row_factory=dict_row) as cursor:
         values = {"now": facts.now, "limit": _MOST_LANES}
-        waiting = cursor.execute(statement, values).fetchall()
+        waiting = cursor.execute(sql.load("detect_starving_lanes"), values).fetchall()
     lanes = _without_held(facts, waiting)
     usual = _usual_waits(facts, {row["queue"] for row in lanes})
     found = [

@@ -74,10 +74,10 @@ SELECT 'task_ends', count(*) FROM opsjobs.task_ends WHERE quarter < %(task_ends)
 UNION ALL
 SELECT 'task_deaths', count(*) FROM opsjobs.task_deaths WHERE day < %(task_deaths)s
 UNION ALL
-{tasks: SELECT 'task_minutes', count(*) FROM opsjobs.task_minutes WHERE minute < %(task_minutes)s
+SELECT 'task_minutes', count(*) FROM opsjobs.task_minutes WHERE minute < %(task_minutes)s
 UNION ALL
 SELECT 'task_hours', count(*) FROM opsjobs.task_hours WHERE hour > 'epoch' AND hour < %(task_hours)s
-UNION ALL}
+UNION ALL
 SELECT 'deploys', count(*) FROM opsjobs.deploys d
 WHERE at < %(deploys)s AND id < (SELECT max(id) FROM opsjobs.deploys) AND NOT EXISTS (
     SELECT FROM opsjobs.failures f

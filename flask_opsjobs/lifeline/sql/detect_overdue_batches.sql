@@ -22,7 +22,7 @@ CROSS JOIN LATERAL (
             s.state IN ('queued', 'started', 'scheduled', 'retryable', 'deferred')
                 OR newest.limiter IS NOT NULL
                 OR EXISTS (SELECT FROM opsjobs.queues q WHERE q.name = newest.queue AND q.is_paused)
-                {tasks: OR EXISTS (SELECT FROM opsjobs.task_pauses p WHERE p.task = newest.task)}
+                OR EXISTS (SELECT FROM opsjobs.task_pauses p WHERE p.task = newest.task)
                 AS is_moving
         FROM (VALUES ('deferred'), ('scheduled'), ('available'), ('queued'), ('started'), ('retryable'),
             ('finished'), ('failed'), ('canceled')) AS s(state)

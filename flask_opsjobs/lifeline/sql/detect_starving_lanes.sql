@@ -6,13 +6,13 @@
 -- jobs_due, jobs_limited, leases_by_bucket, jobs_queued, jobs_started.
 WITH RECURSIVE lanes (lane, queue, id, due_at, limiter, partition, weight, origin) AS (
     (SELECT lane, queue, id, due_at, limiter, partition, weight, origin FROM opsjobs.jobs
-     WHERE state = 'available' {tasks: AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)}
+     WHERE state = 'available' AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)
      ORDER BY lane, priority, due_at, id LIMIT 1)
     UNION ALL
     SELECT next.* FROM lanes, LATERAL (
         SELECT lane, queue, id, due_at, limiter, partition, weight, origin FROM opsjobs.jobs
         WHERE state = 'available' AND lane > lanes.lane
-            {tasks: AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)}
+            AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)
         ORDER BY lane, priority, due_at, id LIMIT 1
     ) AS next
 ), recent AS MATERIALIZED (

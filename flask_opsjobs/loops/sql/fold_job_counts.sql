@@ -7,7 +7,7 @@ WITH oldest AS MATERIALIZED (
     SELECT ctid FROM opsjobs.job_count_deltas LIMIT %(limit)s FOR UPDATE
 ), gone AS (
     DELETE FROM opsjobs.job_count_deltas d USING oldest WHERE d.ctid = oldest.ctid
-    RETURNING d.at, d.queue, d.enqueued, d.deleted{tasks:, d.task}
+    RETURNING d.at, d.queue, d.enqueued, d.deleted, d.task
 ), sums AS (
     INSERT INTO opsjobs.enqueue_counts AS c (minute, queue, enqueued, deleted)
     SELECT greatest(date_trunc('minute', at), 'epoch'), queue, sum(enqueued), sum(deleted)
@@ -16,6 +16,6 @@ WITH oldest AS MATERIALIZED (
         enqueued = c.enqueued + excluded.enqueued,
         deleted = c.deleted + excluded.deleted
 )
-SELECT queue, greatest(date_trunc('minute', at), 'epoch') AS minute, sum(enqueued)::bigint, count(*)
-    {tasks:, task}
-FROM gone GROUP BY queue, minute{tasks:, task}
+SELECT queue, greatest(date_trunc('minute', at), 'epoch') AS minute, sum(enqueued)::bigint, count(*),
+    task
+FROM gone GROUP BY queue, minute, task

@@ -38,7 +38,7 @@ SELECT
         ORDER BY state, ended_at DESC LIMIT %(most)s
     ) AS failed WHERE ended_by <> 'discarded') AS failed,
     (SELECT count(*) FROM judged WHERE is_paused) AS paused,
-    {tasks: (SELECT count(*) FROM opsjobs.task_pauses) AS paused_tasks,}
+    (SELECT count(*) FROM opsjobs.task_pauses) AS paused_tasks,
     (SELECT count(*) FROM judged
      WHERE NOT is_paused AND NOT is_listened AND queue <> 'opsjobs') AS unserved,
     (SELECT count(*) FROM (

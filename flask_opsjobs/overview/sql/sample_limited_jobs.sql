@@ -14,7 +14,7 @@ WITH sampled AS MATERIALIZED (
     SELECT limiter, partition, queue, count(*) AS number, sum(weight)::bigint AS weight, min(due_at) AS since,
         (sum(count(*)) OVER ())::bigint AS total
     FROM sampled
-    WHERE limiter IS NOT NULL {tasks: AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)}
+    WHERE limiter IS NOT NULL AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)
     GROUP BY limiter, partition, queue ORDER BY number DESC, limiter, partition, queue LIMIT %(buckets)s
 )
 SELECT grouped.*, all_of_them.examined

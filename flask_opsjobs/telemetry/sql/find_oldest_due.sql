@@ -5,13 +5,13 @@
 -- Run by telemetry/queries.py. Index: jobs_due.
 WITH RECURSIVE firsts (lane, priority, queue, due_at) AS (
     (SELECT lane, priority, queue, due_at FROM opsjobs.jobs WHERE state = 'available'
-        {tasks: AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)}
+        AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)
      ORDER BY lane, priority, due_at LIMIT 1)
     UNION ALL
     SELECT next.* FROM firsts, LATERAL (
         SELECT lane, priority, queue, due_at FROM opsjobs.jobs
         WHERE state = 'available' AND (lane, priority) > (firsts.lane, firsts.priority)
-            {tasks: AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)}
+            AND task NOT IN (SELECT p.task FROM opsjobs.task_pauses p)
         ORDER BY lane, priority, due_at LIMIT 1
     ) AS next
 )

@@ -10,7 +10,7 @@ SELECT 'opsjobs_incidents_open', class, NULL, count(*) FROM opsjobs.incidents
 WHERE state <> 'resolved' GROUP BY class
 UNION ALL
 SELECT 'opsjobs_queue_paused', name, NULL, 1 FROM opsjobs.queues WHERE is_paused
-{tasks: UNION ALL
-SELECT 'opsjobs_task_paused', task, NULL, 1 FROM opsjobs.task_pauses}
+UNION ALL
+SELECT 'opsjobs_task_paused', task, NULL, 1 FROM opsjobs.task_pauses
 UNION ALL
 SELECT 'schema', NULL, NULL, max(version) FROM opsjobs.schema_version
