@@ -16,6 +16,17 @@ from axe_playwright_python.base import AXE_SCRIPT
 _VIOLATIONS = "async (options) => (await axe.run(options)).violations"
 # The rules of axe whose answer depends on colours.
 _OF_COLOURS = ("color-contrast", "link-in-text-block")
+# Those whose answer depends on the size of the window.
+_OF_PLACES = ("target-size", "scrollable-region-focusable")
+# A window of 1280 pixels at a zoom of 200 %.
+_ZOOMED = {"width": 640, "height": 400, "deviceScaleFactor": 2, "mobile": False}
+# Texts that run out of what shows them, without a scroll bar, an ellipsis or a title.
+_CUT_OFF = """[...document.querySelectorAll("main *, header *")].filter((one) => {
+    const style = getComputedStyle(one);
+    const isCut = one.scrollWidth > one.clientWidth + 1 && one.clientWidth > 1;
+    return isCut && ["hidden", "clip"].includes(style.overflowX) && style.textOverflow === "clip"
+        && one.textContent.trim() && !one.title;
+}).map((one) => one.textContent.trim().slice(0, 80))"""
 # The first is Chromium without its windows, which takes a third less of a processor.
 _NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
@@ -66,7 +77,8 @@ def _barriers(page: Any, theme: str, **options: Any) -> list[str]:
 
 
 def faults(page: Any) -> list[str]:
-    """What is wrong with the page on a desk in the light, on a laptop, and on a phone in the dark.
+    """What is wrong with the page on a desk in the light, on a laptop, on that at a zoom of 200 %, and on a
+    phone in the dark.
 
     That is what axe finds, which takes a second each time, and whether it scrolls sideways.
     """
@@ -77,7 +89,18 @@ def faults(page: Any) -> list[str]:
         found += [f"{page.url}, {width}: {each}" for each in said]
         if is_sideways(page):
             found.append(f"{page.url}, {width}: scrolls sideways")
-    return found
+    return found + _faults_of_zoom(page)
+
+
+def _faults_of_zoom(page: Any) -> list[str]:
+    """Whether the page scrolls sideways, cuts off a text or has a small target at 200 %, in the dark."""
+    session = page.context.new_cdp_session(page)
+    session.send("Emulation.setDeviceMetricsOverride", _ZOOMED)
+    found = [f"cuts off {text!r}" for text in page.evaluate(_CUT_OFF)]
+    found += ["scrolls sideways"] if is_sideways(page) else []
+    found += _barriers(page, "dark", runOnly=_OF_PLACES)
+    session.detach()
+    return [f"{page.url}, at 200 %: {each}" for each in found]
 
 
 def is_sideways(page: Any) -> bool:
