@@ -15,7 +15,7 @@ from ..failures.count import MOST, count_failures, infer_deploy_deaths
 from ..jobs.lifecycle import FINAL, MANAGED_FINAL, STATES
 from ..lifeline.retention import NUMBER_DAYS
 from ..overview.models import MOST_QUEUE_TOTALS, OTHER_QUEUES
-from ..overview.pace_queries import BOUNDS, add_histograms
+from ..overview.pace_queries import BOUNDS, ENQUEUED_PER_MINUTE, add_histograms
 from ..tasks.transitions import MOST_ENDS, fold_tasks
 from .loop import IDLE, Loop, Pass, every
 
@@ -27,7 +27,6 @@ _FIRST = timedelta(days=1)
 _MOST_MINUTES = 15
 _MOST_COUNTER_ROWS = 50_000
 _MOST_OLD = 10_000
-_COUNTS_PER_MINUTE = timedelta(days=2)
 _DEPTH_CAP = 100_000
 _ALL_QUEUES = ""
 _MOST_DECISIONS = 50_000
@@ -59,7 +58,7 @@ def _fold_job_counts(context: Pass) -> int:
         if task is not None:
             enqueued[task, minute] += number
     _add_totals(context, totals)
-    old = {"before": context.now - _COUNTS_PER_MINUTE, "limit": _MOST_OLD}
+    old = {"before": context.now - ENQUEUED_PER_MINUTE, "limit": _MOST_OLD}
     connection.execute(sql.load("fold_old_enqueue_counts"), old)
     ends = fold_tasks(connection, enqueued)
     if folded >= _MOST_COUNTER_ROWS or ends >= MOST_ENDS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
 from typing import Any
@@ -24,18 +24,28 @@ WINDOWS = {
     "hour": (timedelta(hours=1), _MINUTE),
     "day": (timedelta(days=1), timedelta(minutes=15)),
 }
+# Enqueued jobs are kept per minute for so long.
+ENQUEUED_PER_MINUTE = timedelta(days=2)
 # Minutes are counted within this time. If counting is further behind, the loop is not counting.
 _MOST_LAG = timedelta(minutes=4)
+# What is sampled of jobs that have not ended.
+DEPTHS = ("waiting", "due", "started")
 # Built once, as in jobs/queries.py.
 _POSITION = select(RollupPosition.counted_from, RollupPosition.counted_until)
 _ROLLUPS = (
-    select(Rollup.minute, Rollup.finished, Rollup.failed, Rollup.runs, Rollup.waits)
+    select(
+        Rollup.minute, Rollup.finished, Rollup.failed, Rollup.canceled, Rollup.runs, Rollup.waits
+    )
     .where(Rollup.minute >= bindparam("start"), Rollup.minute < bindparam("end"))
     .where(Rollup.queue == "")
     .order_by(Rollup.minute)
 )
 _DEPTHS = (
-    select(Depth.minute, func.sum(Depth.due), func.bool_or(Depth.is_capped))
+    select(
+        Depth.minute,
+        *(func.sum(getattr(Depth, name)) for name in DEPTHS),
+        func.bool_or(Depth.is_capped),
+    )
     .where(Depth.minute >= bindparam("start"), Depth.minute < bindparam("end"))
     .group_by(Depth.minute)
     .order_by(Depth.minute)
@@ -64,30 +74,50 @@ def quantile(histogram: Sequence[int], share: float) -> float | None:
 
 @dataclass(frozen=True)
 class PaceStep:
-    """One step from `start` on. Rates are per minute, durations in seconds.
+    """One step from `start` on. Rates are per minute, of one queue or task per step, durations in seconds.
 
-    None means that nothing was counted or, for a duration, that no job ended. `due` is the largest number of
-    due jobs in the step, a lower bound when `is_capped`.
+    None means that nothing was counted or, for a duration, that no job ended. `waiting`, `due` and `started`
+    are the largest numbers of such jobs in the step, lower bounds when `is_capped`. `ended` are the finished,
+    failed and canceled jobs.
     """
 
     start: datetime
+    enqueued: float | None = None
+    ended: float | None = None
     finished: float | None = None
     failed: float | None = None
+    canceled: float | None = None
     median: float | None = None
     p95: float | None = None
     wait: float | None = None
+    waiting: int | None = None
     due: int | None = None
+    started: int | None = None
     is_capped: bool = False
 
 
 @dataclass(frozen=True)
 class Pace:
-    """A window in steps, oldest first. `counted_until` is None when nothing was ever counted."""
+    """A window in steps, oldest first. `counted_until` is None when nothing was ever counted.
+
+    `before` are the steps of the window that ends where this one begins. A number of jobs in a step, times
+    `minutes`, is how many they were.
+    """
 
     window: str
     step: timedelta
     steps: Sequence[PaceStep]
     counted_until: datetime | None
+    before: Sequence[PaceStep] = ()
+    minutes: float = 1.0
+
+    def values(self, name: str) -> Sequence[Any]:
+        """What each step has under this name."""
+        return [getattr(step, name) for step in self.steps]
+
+    def values_before(self, name: str) -> Sequence[Any]:
+        """The same of the window before."""
+        return [getattr(step, name) for step in self.before]
 
     @property
     def is_empty(self) -> bool:
@@ -107,7 +137,46 @@ class Pace:
 
 
 def find_pace(session: Session, window: str, now: datetime) -> Pace:
-    """The pace of `window`, one of `WINDOWS`, up to the last counted minute."""
+    """The pace of `window`, one of `WINDOWS`, up to the last counted minute, and of the window before."""
+    counted, start, end = _place(session, window, now)
+    span, step = WINDOWS[window]
+    ends = _ends(session, start - span, end, step)
+    depths = _depths(session, start - span, end, step)
+    steps = []
+    for number in range(2 * span // step):
+        at = start - span + number * step
+        depth = depths.get(at, {})
+        if _is_counted(counted, at, step):
+            steps.append(_figures(at, ends[at], step, depth))
+        else:
+            steps.append(PaceStep(at, **depth))
+    few = span // step
+    return Pace(window, step, steps[few:], counted[1], steps[:few], step / _MINUTE)
+
+
+def find_queue_pace(session: Session, queue: str, window: str, now: datetime) -> Pace:
+    """The pace of a queue in the same window, and in the one before."""
+    counted, start, end = _place(session, window, now)
+    span, step = WINDOWS[window]
+    found = defaultdict(list)
+    params = {"queue": queue, "start": start - span, "end": end}
+    for row in session.connection().exec_driver_sql(sql.load("list_queue_minutes"), params):
+        found[_floor(row.minute, step)].append(row)
+    steps = []
+    for number in range(2 * span // step):
+        at = start - span + number * step
+        of_queue = _figures_of_queue(at, found[at], is_counted=_is_counted(counted, at, step))
+        is_kept = at >= now - ENQUEUED_PER_MINUTE
+        steps.append(of_queue if is_kept else replace(of_queue, enqueued=None))
+    return Pace(window, step, steps[span // step :], counted[1], steps[: span // step])
+
+
+# From which minute on, and up to which one, minutes are counted.
+_Counted = tuple[datetime | None, datetime | None]
+
+
+def _place(session: Session, window: str, now: datetime) -> tuple[_Counted, datetime, datetime]:
+    """What is counted, and where a window begins and ends: at the last counted minute."""
     span, step = WINDOWS[window]
     position = session.execute(_POSITION).one_or_none()
     counted_from, counted_until = position if position is not None else (None, None)
@@ -115,17 +184,12 @@ def find_pace(session: Session, window: str, now: datetime) -> Pace:
     if counted_until is not None and timedelta() < end - counted_until < _MOST_LAG:
         end = counted_until
     end = _floor(end, step)
-    start = end - span
-    ends, depths = _ends(session, start, end, step), _depths(session, start, end, step)
-    steps = []
-    for number in range(span // step):
-        at = start + number * step
-        due, is_capped = depths.get(at, (None, False))
-        if counted_from and counted_until and counted_from <= at and at + step <= counted_until:
-            steps.append(_figures(at, ends[at], step, due, is_capped))
-        else:
-            steps.append(PaceStep(at, due=due, is_capped=is_capped))
-    return Pace(window, step, steps, counted_until)
+    return (counted_from, counted_until), end - span, end
+
+
+def _is_counted(counted: _Counted, at: datetime, step: timedelta) -> bool:
+    first, end = counted
+    return first is not None and end is not None and first <= at and at + step <= end
 
 
 @dataclass(frozen=True)
@@ -164,28 +228,55 @@ def _ends(session: Session, start: datetime, end: datetime, step: timedelta) -> 
 
 def _depths(
     session: Session, start: datetime, end: datetime, step: timedelta
-) -> dict[datetime, tuple[int, bool]]:
-    found: dict[datetime, tuple[int, bool]] = {}
-    for minute, due, is_capped in session.execute(_DEPTHS, {"start": start, "end": end}):
-        at = _floor(minute, step)
-        found[at] = max(found.get(at, (0, False)), (int(due), is_capped))
-    return found
+) -> dict[datetime, dict[str, Any]]:
+    """The samples of all queues together, by step."""
+    found = defaultdict(list)
+    for minute, *numbers, is_capped in session.execute(_DEPTHS, {"start": start, "end": end}):
+        found[_floor(minute, step)].append((*map(int, numbers), is_capped))
+    return {
+        at: dict(zip((*DEPTHS, "is_capped"), map(max, zip(*rows, strict=True)), strict=True))
+        for at, rows in found.items()
+    }
 
 
-def _figures(
-    at: datetime, rows: Sequence[Any], step: timedelta, due: int | None, is_capped: bool
-) -> PaceStep:
+def _figures(at: datetime, rows: Sequence[Any], step: timedelta, depth: dict[str, Any]) -> PaceStep:
     minutes = step / _MINUTE
     runs = add_histograms(row.runs for row in rows)
     return PaceStep(
         at,
         finished=sum(row.finished for row in rows) / minutes,
         failed=sum(row.failed for row in rows) / minutes,
+        canceled=sum(row.canceled for row in rows) / minutes,
         median=quantile(runs, 0.5),
         p95=quantile(runs, 0.95),
-        wait=quantile(add_histograms(row.waits for row in rows), 0.5),
-        due=due,
-        is_capped=is_capped,
+        wait=quantile(add_histograms(row.waits for row in rows), 0.95),
+        **depth,
+    )
+
+
+def _figures_of_queue(at: datetime, minutes: Sequence[Any], *, is_counted: bool) -> PaceStep:
+    sampled = [row.due for row in minutes if row.due is not None]
+    depth: dict[str, Any] = {
+        "due": max(sampled, default=None),
+        "is_capped": any(row.is_capped for row in minutes),
+    }
+    if not is_counted:
+        return PaceStep(at, **depth)
+
+    def add(name: str) -> int:
+        return sum(getattr(row, name) or 0 for row in minutes)
+
+    runs = add_histograms(row.runs or () for row in minutes)
+    return PaceStep(
+        at,
+        enqueued=add("enqueued"),
+        ended=add("finished") + add("failed") + add("canceled"),
+        finished=add("finished"),
+        failed=add("failed"),
+        median=quantile(runs, 0.5),
+        p95=quantile(runs, 0.95),
+        wait=quantile(add_histograms(row.waits or () for row in minutes), 0.95),
+        **depth,
     )
 
 

@@ -96,6 +96,7 @@ class TaskStep:
 
     start: datetime
     ended: int
+    finished: int
     failed: int
     median: float | None
     p95: float | None
@@ -217,6 +218,7 @@ def _step(start: datetime, rows: Sequence[Any]) -> TaskStep:
     return TaskStep(
         start,
         ended=sum(sum(row[:3]) for row in rows),
+        finished=sum(row[0] for row in rows),
         failed=sum(row[1] for row in rows),
         median=quantile(runs, 0.5),
         p95=quantile(runs, 0.95),

@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.host import Host
+from flask_opsjobs.jobs.models import EnqueueCount
 from flask_opsjobs.overview.models import Depth, Rollup, RollupPosition
-from flask_opsjobs.overview.pace_queries import Pace, find_pace
+from flask_opsjobs.overview.pace_queries import Pace, find_pace, find_queue_pace
 
 NOW = datetime(2026, 11, 24, 2, 14, 7, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -88,3 +89,37 @@ def test_the_window_ends_where_counting_does_but_not_long_ago(session: Session) 
     assert pace.steps[-1].start == at(2, 12)
     assert next(s.start for s in pace.steps if s.finished is None) == at(1, 41)
     assert pace.ends_a_minute is None
+
+
+def test_a_queue_has_numbers_of_its_own_beside_those_of_the_hour_before(session: Session) -> None:
+    counted(session, at(0, 30), at(2, 13))
+    for minute, queue, finished in (((2, 12), "mail", 4), ((2, 12), "", 9), ((1, 12), "mail", 2)):
+        moment = at(*minute)
+        session.add(
+            Rollup(minute=moment, queue=queue, finished=finished, failed=1, canceled=2, runs=[0, 8])
+        )
+    session.add(EnqueueCount(minute=at(2, 12), queue="mail", enqueued=6))
+    session.add(Depth(minute=at(2, 12), queue="mail", due=5, is_capped=True))
+    session.flush()
+    pace = find_queue_pace(session, "mail", "hour", NOW)
+    assert (pace.before[0].start, pace.steps[0].start) == (at(0, 13), at(1, 13))
+    assert (len(pace.before), len(pace.steps)) == (60, 60)
+    last, earlier = pace.steps[-1], pace.before[-1]
+    assert (last.enqueued, last.ended, last.finished, last.failed) == (6, 7, 4, 1)
+    assert (last.due, last.is_capped) == (5, True)
+    assert 0.001 <= (last.median or 0) <= 0.002
+    assert (earlier.enqueued, earlier.ended, earlier.due) == (0, 5, None)
+    # Before anything was counted nothing is known.
+    assert {(step.ended, step.enqueued) for step in pace.before[:17]} == {(None, None)}
+    assert pace.before[17].ended == 0
+
+
+def test_jobs_enqueued_more_than_two_days_ago_are_kept_together_and_not_known(
+    session: Session,
+) -> None:
+    counted(session, NOW - timedelta(days=5), at(2, 13))
+    pace = find_queue_pace(session, "mail", "day", NOW)
+    assert [step.start for step in pace.before if step.enqueued is None] == [
+        at(2, 0) - timedelta(days=2)
+    ]
+    assert pace.before[0].ended == 0

@@ -148,8 +148,21 @@ def test_the_pace_reads_its_window(
     seen, read = plans
     pace_queries.find_pace(read.session, window, read.now)
     assert seen.indexes >= {"rollups_pkey", "depths_pkey"}
-    # Index entries of all queues, a row of each minute.
-    assert seen.most_rows <= minutes * 8 + 10
+    # Index entries of all queues, a row of each minute, of the window and the one before.
+    assert seen.most_rows <= 2 * minutes * 8 + 10
+
+
+@pytest.mark.parametrize(("window", "minutes"), [("hour", 60), ("day", 1440)])
+def test_the_pace_of_a_queue_probes_each_minute(
+    window: str, minutes: int, plans: tuple[EveryPlan, Reading]
+) -> None:
+    seen, read = plans
+    found = pace_queries.find_queue_pace(read.session, "queue_3", window, read.now)
+    assert all(step.due for step in [*found.before, *found.steps][:-1])
+    assert seen.indexes >= {"enqueue_counts_pkey", "rollups_pkey", "depths_pkey"}
+    assert seen.read_whole <= {"rollup_position"}
+    # Two windows of minutes, each of which is one probe.
+    assert seen.most_rows <= minutes * 2
 
 
 def test_the_integrity_check_is_a_row_for_each_queue(plans: tuple[EveryPlan, Reading]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -14,11 +15,14 @@ from werkzeug.test import TestResponse
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.core.reading import Reading
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import Job
+from flask_opsjobs.web.app import host as page_reads
 from flask_opsjobs.web.app.access import PERMISSIONS
 from flask_opsjobs.web.app.references import make_reference
 from flask_opsjobs.web.app.urls import Url
+from tests.support.clock import Clock
 from tests.support.policies import AllowAll
 from tests.web.every import reads, soup
 from tests.web.rows import make_one_of_each
@@ -126,3 +130,19 @@ def drifted(host: Host, jobs: dict[str, Job]) -> str:
     receipt = operator.execute(shown.id, shown.token, actor="tester", reason="so it does, OPS-2291")
     assert receipt.code == "drifted"
     return f"/ops/jobs/previews/{shown.id}"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time as of which pages are read, in the middle of a minute: charts begin a step with each."""
+    clock = Clock()
+    clock.now = clock.now.replace(second=20, microsecond=0)
+    transaction = page_reads._transaction
+
+    @contextmanager
+    def as_of_the_clock(seconds: float) -> Iterator[Reading]:
+        with transaction(seconds) as read:
+            yield Reading(read.session, clock.now)
+
+    monkeypatch.setattr(page_reads, "_transaction", as_of_the_clock)
+    return clock

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from flask_opsjobs.overview.pace_queries import Pace, PaceStep
-from flask_opsjobs.web.app.charts import Chart, Scale, make_charts, seconds, short
+from flask_opsjobs.web.app.charts import (
+    Chart,
+    Scale,
+    make_charts,
+    rate_chart,
+    seconds,
+    short,
+    wait_chart,
+)
 
 START = datetime(2026, 11, 24, 1, 14, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
 
 
 def pace(*steps: dict[str, Any], window: str = "hour", step: int = 1) -> Pace:
@@ -24,12 +34,19 @@ def charts(found: Pace) -> dict[str, Chart]:
     return {chart.key: chart for chart in make_charts(found)}
 
 
-KNOWN = {"finished": 10.0, "failed": 0.0, "median": 0.5, "p95": 2.0, "due": 4}
+KNOWN = {
+    **dict.fromkeys(("failed", "canceled"), 0.0),
+    **dict.fromkeys(("due", "waiting", "started"), 4),
+    "finished": 10.0,
+    "median": 0.5,
+    "p95": 2.0,
+    "wait": 0.1,
+}
 
 
 def test_a_steady_hour_is_one_line_and_no_hatching() -> None:
     found = charts(pace(*[KNOWN] * 60))
-    chart = found["throughput"]
+    chart = found["finished"]
     assert chart.trace.count("M") == 1
     assert chart.trace.startswith("M2.1 8L6.4 8")
     assert (chart.uncounted, chart.value, chart.says) == (
@@ -48,9 +65,9 @@ def test_what_nobody_counted_is_hatched_and_breaks_the_line() -> None:
     found = charts(pace(*[KNOWN] * 27, *[{}] * 2, *[KNOWN] * 31))
     for chart in found.values():
         assert chart.uncounted == [(115.2, 8.5)]
-    assert found["throughput"].trace.count("M") == 2
-    assert found["throughput"].area.count("Z") == 2
-    assert "No figures from 01:41 to 01:43 UTC." in found["throughput"].finding
+    assert found["finished"].trace.count("M") == 2
+    assert found["finished"].area.count("Z") == 2
+    assert "No figures from 01:41 to 01:43 UTC." in found["finished"].finding
 
 
 def test_a_minute_in_which_nothing_ended_has_no_run_time_and_is_not_hatched() -> None:
@@ -69,7 +86,7 @@ def test_nothing_was_ever_counted() -> None:
 
 def test_a_change_is_said_with_its_direction() -> None:
     falling = [{**KNOWN, "finished": 600.0}] * 30 + [{**KNOWN, "finished": 372.0}] * 30
-    chart = charts(pace(*falling))["throughput"]
+    chart = charts(pace(*falling))["finished"]
     assert chart.says == "finished a minute, 38 % below an hour ago"
     assert chart.finding.startswith(
         "Jobs that finished a minute over the last hour: 600 at first, 372 at the end"
@@ -79,13 +96,13 @@ def test_a_change_is_said_with_its_direction() -> None:
 
 
 def test_lower_bounds_are_said() -> None:
-    chart = charts(pace(*[{**KNOWN, "due": 100_000, "is_capped": True}] * 60))["depth"]
+    chart = charts(pace(*[{**KNOWN, "due": 100_000, "is_capped": True}] * 60))["due"]
     assert "at least" in chart.says
     assert "lower bounds" in chart.finding
 
 
 def test_the_day_has_its_own_axis() -> None:
-    chart = charts(pace(*[KNOWN] * 96, window="day", step=15))["throughput"]
+    chart = charts(pace(*[KNOWN] * 96, window="day", step=15))["finished"]
     *times, last = [label for *_, label in chart.ticks]
     assert [f"{time:%H:%M}" for time in times] == ["06:00", "12:00", "18:00"]
     assert last == "now"
@@ -131,3 +148,65 @@ def test_numbers_are_short(value: float, text: str) -> None:
 )
 def test_durations_are_short(value: float, text: str) -> None:
     assert seconds(value) == text
+
+
+def _beside(now: list[float | None], before: list[float | None], name: str = "ended") -> Pace:
+    """A pace of these numbers of ended jobs, and of the window before."""
+    found, earlier = (pace(*[{name: value} for value in each]) for each in (now, before))
+    return replace(found, before=earlier.steps)
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "says"),
+    [
+        ([30.0] * 60, [10.0] * 60, "1,800 over the last hour, 200 % more than in the hour before."),
+        ([9.0] * 60, [10.0] * 60, "540 over the last hour, 10 % fewer than in the hour before."),
+        ([10.0] * 60, [10.0] * 60, "600 over the last hour, as in the hour before."),
+        ([0.0] * 60, [10.0] * 60, "0 over the last hour, 600 in the hour before."),
+        ([30.0, *[None] * 3, *[30.0] * 56], [10.0] * 60, "1,710 over the last hour, 200 % more"),
+    ],
+)
+def test_a_window_says_how_many_more_it_has_than_the_one_before(
+    now: list[float | None], before: list[float | None], says: str
+) -> None:
+    found = _beside(now, before)
+    chart = rate_chart(found, "ended", "Ended", "ended a minute", found.values("ended"))
+    assert f"ended a minute. {says}" in chart.says
+    assert says in chart.finding
+    assert chart.ghost
+    assert [series.title for series in chart.series] == ["Ended", "Ended before"]
+
+
+def test_a_window_before_of_which_little_is_known_is_not_compared() -> None:
+    found = _beside([30.0] * 60, [*[None] * 30, *[10.0] * 30])
+    chart = rate_chart(found, "ended", "Ended", "ended a minute", found.values("ended"))
+    assert chart.says == "ended a minute, as an hour ago"
+    assert chart.ghost
+
+
+def test_waits_are_compared_by_their_mean() -> None:
+    chart = wait_chart(_beside([2.0] * 60, [None, *[1.0] * 59], "wait"))
+    assert "On average 2 s over the last hour, 100 % longer than in the hour before." in chart.says
+
+
+def test_steps_with_jobs_are_links_and_tab_reaches_the_highest_of_each_twelfth() -> None:
+    values: list[float | None] = [float(number % 5) for number in range(60)]
+    values[7] = None
+    chart = rate_chart(
+        pace(*[KNOWN] * 60),
+        "ended",
+        "Ended",
+        "ended a minute",
+        values,
+        find_jobs=lambda start, end: f"{start:%H:%M}..{end:%H:%M}",
+    )
+    (series,) = chart.series
+    assert set(series.links) == {at for at, value in enumerate(values) if value}
+    assert [at for at, link in series.links.items() if link.is_stop] == list(range(4, 60, 5))
+    link = series.links[4]
+    assert (link.url, link.says, link.at) == (
+        "01:18..01:19",
+        "4 ended",
+        START + 4 * MINUTE,
+    )
+    assert (link.x, link.width) == (17.1, 4.3)

@@ -33,7 +33,6 @@ from tests.web.rows import (
     make_loops,
     paused,
 )
-from tests.web.test_pages import clock as clock
 
 Get = Callable[..., Any]
 FILES = [f"?format={name}" for name in FORMATS]

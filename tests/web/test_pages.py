@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from difflib import unified_diff
 from typing import Any
 
@@ -14,9 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 from werkzeug.datastructures import Headers
 
-from flask_opsjobs.core.reading import Reading
 from flask_opsjobs.jobs.models import Job
-from flask_opsjobs.web.app import host as page_reads
 from flask_opsjobs.web.app.urls import URLS
 from tests.support.clock import Clock
 from tests.web.conftest import Access, Drawn
@@ -65,22 +62,6 @@ def test_no_page_has_anything_inline_or_from_elsewhere(client: FlaskClient, draw
     assert len(files) > 1
     for path in files:
         assert client.get(path).status_code == 200, path
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The time as of which pages are read, in the middle of a minute: charts begin a step with each."""
-    clock = Clock()
-    clock.now = clock.now.replace(second=20, microsecond=0)
-    transaction = page_reads._transaction
-
-    @contextmanager
-    def as_of_the_clock(seconds: float) -> Iterator[Reading]:
-        with transaction(seconds) as read:
-            yield Reading(read.session, clock.now)
-
-    monkeypatch.setattr(page_reads, "_transaction", as_of_the_clock)
-    return clock
 
 
 @pytest.mark.usefixtures("clock")

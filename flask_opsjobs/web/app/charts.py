@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
@@ -17,10 +17,16 @@ _AXIS = {"hour": timedelta(minutes=15), "day": timedelta(hours=6), "month": time
 # A version at a flag takes about so much width; nearer flags go without.
 _FLAG_WIDTH = 62.0
 _LONGEST_VERSION = 12
+# The least width of the bar below a line.
+_FOOT = 4.0
+# Tab reaches so many steps of a chart.
+_MOST_STOPS = 12
 # The width that a label needs; the last one before `now` needs more.
 _LABEL, _LAST_LABEL = 26.0, 40.0
 
 Values = Sequence[float | None]
+# From when until when: the address of a search of the jobs in between.
+FindJobs = Callable[[datetime, datetime], str]
 
 
 @dataclass(frozen=True)
@@ -31,13 +37,60 @@ class Flag:
     version: str
     label: str
     is_right: bool
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class ChartMark:
+    """A deploy, or what an operator did. It lasts until `until`; None is a moment."""
+
+    at: datetime
+    says: str
+    url: str | None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """What an operator did, in a chart: a line, and a bar below it for as long as it lasted."""
+
+    x: float
+    width: float
+    mark: ChartMark
+
+
+@dataclass(frozen=True)
+class BarLink:
+    """A step of a chart, which begins at `at`, as a link to a search of its jobs. `says` how many these are.
+
+    The highest of each twelfth of a chart is reached with Tab (`is_stop`), all are in the table below it.
+    """
+
+    x: float
+    width: float
+    at: datetime
+    says: str
+    url: str
+    is_stop: bool
+
+
+@dataclass(frozen=True)
+class Series:
+    """The values of a chart as a column of the table below it, with links by the number of their step."""
+
+    title: str
+    values: Values
+    say: Callable[[float], str]
+    links: Mapping[int, BarLink] = field(default_factory=dict)
+    is_before: bool = False
 
 
 @dataclass(frozen=True)
 class Chart:
     """One chart. `value` and `says` are shown above it; `finding` describes it for screen readers.
 
-    `context` are grey bars behind the others, `ghost` is a thin line of the same steps a day before.
+    `context` are grey bars behind the others, `ghost` is a thin line of the window before. Marks, which are
+    flags and lines, are reached with Tab when `has_stops`.
     """
 
     key: str
@@ -56,6 +109,19 @@ class Chart:
     ghost: str = ""
     dot: tuple[float, float] | None = None
     flags: Sequence[Flag] = ()
+    lines: Sequence[Line] = ()
+    series: Sequence[Series] = ()
+    has_stops: bool = True
+
+    @property
+    def links(self) -> Sequence[BarLink]:
+        """The steps that are links."""
+        return [link for series in self.series for link in series.links.values()]
+
+    @property
+    def has_links(self) -> bool:
+        """Whether the drawing leads anywhere."""
+        return bool(self.links or self.lines or any(flag.url for flag in self.flags))
 
 
 def place_deploys(
@@ -67,8 +133,16 @@ def place_deploys(
     return [(x, mark) for x, mark in placed if 0 <= x <= width]
 
 
-def make_flags(marks: Sequence[DeployMark], start: datetime, window: timedelta) -> Sequence[Flag]:
-    """The deploys in the window, the newest first; a label only where there is room for it."""
+def make_flags(
+    marks: Sequence[DeployMark],
+    start: datetime,
+    window: timedelta,
+    find_url: Callable[[str], str | None] = lambda _: None,
+) -> Sequence[Flag]:
+    """The deploys in the window, the newest first; a label only where there is room for it.
+
+    `find_url` tells the address to which a version leads.
+    """
     flags: list[Flag] = []
     room = WIDTH
     shown = place_deploys(marks, start, window, WIDTH)
@@ -80,27 +154,51 @@ def make_flags(marks: Sequence[DeployMark], start: datetime, window: timedelta) 
         label = _short_version(mark.version) if has_room else ""
         if has_room:
             room = x - _FLAG_WIDTH if is_right else x
-        flags.append(Flag(round(x, 1), mark.version, label, is_right))
+        flags.append(Flag(round(x, 1), mark.version, label, is_right, find_url(mark.version)))
     return flags
+
+
+def make_lines(marks: Sequence[ChartMark], start: datetime, window: timedelta) -> Sequence[Line]:
+    """What operators did in the window, also what began before it."""
+    lines = []
+    for mark in marks:
+        x, end = (
+            min(max((moment - start) / window * WIDTH, 0.0), WIDTH)
+            for moment in (mark.at, mark.until or mark.at)
+        )
+        lines.append(Line(round(x, 1), round(max(end - x, _FOOT), 1), mark))
+    return lines
 
 
 def _short_version(version: str) -> str:
     return version if len(version) <= _LONGEST_VERSION else f"{version[: _LONGEST_VERSION - 1]}…"
 
 
-def make_charts(pace: Pace) -> list[Chart]:
-    """Throughput, failures, run time and depth."""
-    steps = pace.steps
-    is_capped = any(step.is_capped for step in steps)
+def make_charts(pace: Pace, searches: Mapping[str, FindJobs | None] = {}) -> list[Chart]:
+    """A chart for each state, run times and waits. `searches` lead to the jobs that ended in a state."""
+    ends = [
+        rate_chart(
+            pace,
+            state,
+            title,
+            f"{state} a minute",
+            pace.values(state),
+            bars=state == "failed",
+            find_jobs=searches.get(state),
+        )
+        for state, title in (
+            ("finished", "Throughput"),
+            ("failed", "Failures"),
+            ("canceled", "Canceled"),
+        )
+    ]
     return [
-        rate_chart(
-            pace, "throughput", "Throughput", "finished a minute", [s.finished for s in steps]
-        ),
-        rate_chart(
-            pace, "failed", "Failures", "failed a minute", [s.failed for s in steps], bars=True
-        ),
+        *ends,
         run_time_chart(pace),
-        _depth(pace, [step.due for step in steps], is_capped),
+        wait_chart(pace),
+        depth_chart(pace, "waiting", "Waiting", "scheduled, deferred or retryable"),
+        depth_chart(pace),
+        depth_chart(pace, "started", "Running", "started"),
     ]
 
 
@@ -112,94 +210,166 @@ def rate_chart(
     values: Values,
     *,
     bars: bool = False,
-    ghost: Values = (),
+    find_jobs: FindJobs | None = None,
 ) -> Chart:
-    """A rate over the window of `pace`. A value of None means that nobody counted this step."""
+    """A rate over the window of `pace`. A value of None means that nobody counted this step.
+
+    The window before, if there is one, has its values under `key`. With `find_jobs` each step leads to a
+    search of its jobs.
+    """
+    before = pace.values_before(key)
     first, last = _ends(values)
     finding = _finding(pace, f"Jobs that {what}", values, short)
-    scale = Scale.of([*values, *ghost])
-    scale = Scale(scale.top, len(values))
+    compared = _compare_sums(pace, values, before)
+    scale = Scale.of(values, before)
+    links = _link_steps(pace, values, what, find_jobs) if find_jobs else {}
     return Chart(
         key,
         title,
         _or_dash(last, short),
-        f"{what}{_trend(pace, first, last)}",
-        finding,
+        f"{what}.{compared}" if compared else f"{what}{_trend(pace, first, last)}",
+        finding + compared,
         scale.grid(short),
         _ticks(pace),
         find_gaps(values),
         area="" if bars else scale.area(values),
         trace="" if bars else scale.trace(values),
         bars=scale.bars(values) if bars else "",
-        ghost=scale.trace(ghost),
+        ghost=scale.trace(before),
         dot=None if bars else scale.dot(values),
+        series=_list_series(
+            what.partition(" ")[0].capitalize(),
+            values,
+            before,
+            lambda value: f"{round(value * pace.minutes):,}",
+            links,
+        ),
     )
 
 
 def wait_chart(pace: Pace) -> Chart:
     """The wait that 95 of 100 jobs did not exceed, from due to started."""
-    values = [step.wait for step in pace.steps]
-    scale = Scale.of(values)
+    values, before = pace.values("wait"), pace.values_before("wait")
+    compared = _compare_means(pace, values, before, seconds, ("longer", "shorter"))
+    scale = Scale.of(values, before)
     return Chart(
         "wait",
         "Wait",
         _or_dash(_latest(values), seconds),
-        "p95, from due to started",
-        _finding(pace, "The wait that 95 of 100 jobs did not exceed", values, seconds),
+        f"p95, from due to started{compared and '.' + compared}",
+        _finding(pace, "The wait that 95 of 100 jobs did not exceed", values, seconds) + compared,
         scale.grid(seconds),
         _ticks(pace),
-        find_gaps([step.finished for step in pace.steps]),
+        find_gaps(pace.values("finished")),
         trace=scale.trace(values),
+        ghost=scale.trace(before),
         dot=scale.dot(values),
+        series=_list_series("Wait p95", values, before, seconds),
     )
 
 
 def run_time_chart(pace: Pace) -> Chart:
     """The median and the 95th percentile of run times."""
-    medians, highs = [s.median for s in pace.steps], [s.p95 for s in pace.steps]
+    medians, highs, before = pace.values("median"), pace.values("p95"), pace.values_before("median")
     last, high = _latest(medians), _latest(highs)
+    compared = _compare_means(pace, medians, before, seconds, ("longer", "shorter"))
     says = "median" if high is None else f"median, p95 {seconds(high)}, dashed"
     finding = _finding(pace, "Median run time of jobs that ended", medians, seconds)
     if high is not None:
         finding += f" 95 of 100 ran no longer than {seconds(high)} at the end."
-    scale = Scale.of(highs)
-    # A step in which no job ended has no run time, but it was counted, so it is not a gap.
-    counted = [step.finished for step in pace.steps]
+    scale = Scale.of(highs, before)
     return Chart(
         "run-time",
         "Run time",
         _or_dash(last, seconds),
-        says,
-        finding,
+        f"{says}{compared and '.' + compared}",
+        finding + compared,
         scale.grid(seconds),
         _ticks(pace),
-        find_gaps(counted),
+        # A step in which no job ended has no run time, but it was counted, so it is not a gap.
+        find_gaps(pace.values("finished")),
         trace=scale.trace(medians),
         second=scale.trace(highs),
+        ghost=scale.trace(before),
         dot=scale.dot(medians),
+        series=[
+            *_list_series("Median run", medians, before, seconds),
+            Series("p95", highs, seconds),
+        ],
     )
 
 
-def _depth(pace: Pace, values: Values, is_capped: bool) -> Chart:
+def depth_chart(
+    pace: Pace, key: str = "due", title: str = "Depth", what: str = "due and not started"
+) -> Chart:
+    """The jobs that had not ended, as they were sampled under `key`."""
+    values, before = pace.values(key), pace.values_before(key)
+    is_capped = any(step.is_capped for step in pace.steps)
+    compared = _compare_means(pace, values, before, short, ("more", "fewer"))
     first, last = values[0], _latest(values)
     then = "" if first is None else f", {short(first)} {_AGO[pace.window]}"
-    what = "due and not started" + (", at least" if is_capped else "")
-    finding = _finding(pace, "Jobs that were due and had not started", values, short)
+    finding = _finding(pace, f"Jobs that were {what}", values, short)
     finding += " Of big backlogs these are lower bounds." if is_capped else ""
-    scale = Scale.of(values)
+    what += ", at least" if is_capped else ""
+    scale = Scale.of(values, before)
     return Chart(
-        "depth",
-        "Depth",
+        key,
+        title,
         _or_dash(last, short),
-        what + then,
-        finding,
+        f"{what}.{compared}" if compared else what + then,
+        finding + compared,
         scale.grid(short),
         _ticks(pace),
         find_gaps(values),
         area=scale.area(values),
         trace=scale.trace(values),
+        ghost=scale.trace(before),
         dot=scale.dot(values),
+        series=_list_series(key.capitalize(), values, before, _whole),
     )
+
+
+def _list_series(
+    title: str,
+    values: Values,
+    before: Values,
+    say: Callable[[float], str],
+    links: Mapping[int, BarLink] = {},
+) -> list[Series]:
+    """The values, and those of the window before if there is one."""
+    earlier = [Series(f"{title} before", before, say, is_before=True)] if before else []
+    return [Series(title, values, say, links), *earlier]
+
+
+def find_stops(values: Values) -> set[int]:
+    """The numbers of the highest steps of each twelfth that has any."""
+    few = -(-len(values) // _MOST_STOPS)
+    highest = {
+        max(range(at, min(at + few, len(values))), key=lambda number: values[number] or 0)
+        for at in range(0, len(values), few)
+    }
+    return {at for at in highest if values[at]}
+
+
+def _link_steps(
+    pace: Pace, values: Values, what: str, find_jobs: FindJobs
+) -> Mapping[int, BarLink]:
+    """A link for each step that has jobs, by its number."""
+    wide, stops = WIDTH / len(values), find_stops(values)
+    verb = what.partition(" ")[0]
+    starts = [step.start for step in pace.steps]
+    return {
+        at: BarLink(
+            round(at * wide, 1),
+            round(wide, 1),
+            starts[at],
+            f"{round(value * pace.minutes):,} {verb}",
+            find_jobs(starts[at], starts[at] + pace.step),
+            at in stops,
+        )
+        for at, value in enumerate(values)
+        if value
+    }
 
 
 @dataclass(frozen=True)
@@ -210,9 +380,9 @@ class Scale:
     number: int
 
     @classmethod
-    def of(cls, values: Values) -> Scale:
-        """The scale with the smallest round `top` that all values fit below."""
-        most = max((value for value in values if value is not None), default=0.0)
+    def of(cls, values: Values, others: Values = ()) -> Scale:
+        """The scale of `values` with the smallest round `top` that they and the others fit below."""
+        most = max((value for value in (*values, *others) if value is not None), default=0.0)
         power = 1.0 if most >= 1 else 0.001
         while power * 10 < most:
             power *= 10
@@ -306,6 +476,58 @@ _OVER = {
     "month": "over the last 30 days",
 }
 _AGO = {"hour": "an hour ago", "day": "a day ago", "month": "30 days ago"}
+_BEFORE = {
+    "hour": "in the hour before",
+    "day": "in the day before",
+    "month": "in the 30 days before",
+}
+# A percentage of fewer jobs is misleading.
+_FEW_JOBS = 20
+
+
+def _compare_sums(pace: Pace, values: Values, before: Values) -> str:
+    """How many jobs the window has, beside the window before; empty when too little of that one is known."""
+    pairs = [
+        (a, b) for a, b in zip(values, before, strict=False) if a is not None and b is not None
+    ]
+    if len(pairs) * 10 < len(values) * 9:
+        return ""
+    now, then = (sum(side) * pace.minutes for side in zip(*pairs, strict=True))
+    change = _say_change(pace, round(now), round(then), _whole, ("more", "fewer"), _FEW_JOBS)
+    known = sum(value or 0 for value in values) * pace.minutes
+    return f" {_whole(round(known))} {_OVER[pace.window]}, {change}."
+
+
+def _compare_means(
+    pace: Pace, values: Values, before: Values, say: Callable[[float], str], words: tuple[str, str]
+) -> str:
+    """The mean of the window, beside that of the window before; empty when one of them is not known."""
+    now, then = _mean(values), _mean(before)
+    if now is None or then is None:
+        return ""
+    return (
+        f" On average {say(now)} {_OVER[pace.window]}, {_say_change(pace, now, then, say, words)}."
+    )
+
+
+def _say_change(
+    pace: Pace,
+    now: float,
+    then: float,
+    say: Callable[[float], str],
+    words: tuple[str, str],
+    few: float = 0,
+) -> str:
+    """What changed from `then` to `now`, by one of the words: `4 % more than in the day before`."""
+    past = _BEFORE[pace.window]
+    if now == then:
+        return f"as {past}"
+    if min(now, then) <= few or not 0.1 < now / then < 10:
+        return f"{say(then)} {past}"
+    change = round((now / then - 1) * 100)
+    if abs(change) < 5:
+        return f"as {past}"
+    return f"{abs(change)} % {words[change < 0]} than {past}"
 
 
 def _finding(pace: Pace, what: str, values: Values, words: Callable[[float], str]) -> str:
@@ -374,6 +596,11 @@ def short(value: float) -> str:
     if value >= 10_000:
         return f"{value / 1000:.0f} k"
     return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.2g}"
+
+
+def _whole(value: float) -> str:
+    """A whole number in full, any other one in short."""
+    return f"{value:,.0f}" if value == int(value) else short(value)
 
 
 def seconds(value: float) -> str:

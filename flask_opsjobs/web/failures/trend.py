@@ -42,8 +42,7 @@ def draw_day(
     ]
     number = sum(int(value or 0) for value in red)
     says = "failed" + ("; grey: jobs of the task that ended" if any(grey) else "")
-    scale = Scale.of([*red, *grey])
-    scale = Scale(scale.top, len(steps))
+    scale = Scale.of(red, grey)
     ticks = [
         (round((at - start) / DAY * WIDTH, 1), "start" if at == steps[0] else "middle", at)
         for at in (floor(start, DAY / 4) + DAY / 4 * each for each in range(5))

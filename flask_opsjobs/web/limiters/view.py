@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -174,7 +174,7 @@ def _one(read: Reading, asked: LimiterRequest) -> Markup:
     events = fault = None
     if access.may("audit.view"):
         events, fault = list_events_of(session, asked.target), find_chain_fault(session)
-    pace = find_pace(session, "hour", read.now)
+    pace = replace(find_pace(session, "hour", read.now), before=())
     minutes = limits.find_minutes(session, row.name, pace.steps[0].start)
     charts = _make_charts(pace, minutes, rejects=row.when_full == "reject")
     return pages.part(

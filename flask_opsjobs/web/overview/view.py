@@ -11,13 +11,16 @@ from markupsafe import Markup
 from ...engine.plain_jobs import find_plain_jobs
 from ...engine.redis.broker import broker_of
 from ...engine.redis.connections import find_unreachable
+from ...jobs.lifecycle import MANAGED_FINAL
+from ...jobs.search.filter import JobFilter
 from ...overview.blocks import split_blocks
 from ...overview.headline import find_wrong, say_whole
-from ...overview.pace_queries import WINDOWS, Pace, find_pace
+from ...overview.pace_queries import WINDOWS, find_pace
 from ...overview.queries import find_overview, find_resolved
 from ..app import access, links, pages
-from ..app.charts import make_charts, seconds, short
+from ..app.charts import make_charts
 from ..app.host import host, reading
+from ..app.numbers import find_jobs, make_numbers
 from ..lifeline.steps import first_step
 from .needs_attention import AttentionFacts, make_cards
 from .trend_svg import draw_trend
@@ -33,7 +36,6 @@ _BELOW = {
     "limiters": ("limiter",),
     "audit": ("audit_event",),
 }
-_MOMENTS = 6
 
 
 def page() -> Response:
@@ -61,6 +63,10 @@ def _part() -> tuple[Markup, datetime]:
         overview = find_overview(read.session, read.now, settings.late_seconds, settings.loops_off)
         resolved = find_resolved(read.session, read.now - _RESOLVED)
         pace = find_pace(read.session, _window(), read.now)
+        searches = {state: find_jobs(JobFilter(state=state), "ended") for state in MANAGED_FINAL}
+        numbers = make_numbers(
+            read.session, pace, make_charts(pace, searches), JobFilter(), is_short=True
+        )
     # After the transaction, so that no database connection waits for Redis.
     declared = {task.declared.queue for task in host().tasks.values()}
     names = {"default", *declared, *(queue.name for queue in overview.queues)}
@@ -72,7 +78,6 @@ def _part() -> tuple[Markup, datetime]:
     due = split_blocks(overview, lost, is_suspended=plain_jobs.is_suspended)
     is_checked_now = bool(overview.loops) and all(loop.is_running for loop in overview.loops)
     counting = next((loop for loop in overview.loops if loop.loop == "roll_up"), None)
-    charts = make_charts(pace)
     made = pages.part(
         "overview/_live.html",
         read.now,
@@ -97,10 +102,8 @@ def _part() -> tuple[Markup, datetime]:
         unreachable=unreachable,
         is_checked_now=is_checked_now and not unreachable,
         counting=counting if counting and counting.is_running else None,
-        pace=pace,
-        charts=charts,
-        has_uncounted=any(chart.uncounted for chart in charts),
-        moments=list(_moments(pace)),
+        **numbers,
+        window=pace.window,
         allowed=set(_allowed()),
     )
     return made, read.now
@@ -110,18 +113,3 @@ def _allowed() -> Iterator[str]:
     """The endpoints that the actor may open."""
     for entry in access.list_navigation():
         yield from (entry.endpoint, *_BELOW.get(entry.endpoint, ()))
-
-
-def _moments(pace: Pace) -> Iterator[dict[str, datetime | str | None]]:
-    """A few steps as table rows, evenly spaced, including the last one."""
-    every = max(1, len(pace.steps) // _MOMENTS)
-    for step in pace.steps[every - 1 :: every]:
-        due = None if step.due is None else f"{step.due:,}{'+' if step.is_capped else ''}"
-        rates = {name: getattr(step, name) for name in ("finished", "failed")}
-        spans = {name: getattr(step, name) for name in ("median", "p95", "wait")}
-        yield {
-            "at": step.start,
-            "due": due,
-            **{name: None if value is None else short(value) for name, value in rates.items()},
-            **{name: None if value is None else seconds(value) for name, value in spans.items()},
-        }

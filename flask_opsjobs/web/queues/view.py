@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from flask import Response
+from flask import Response, request, url_for
 from markupsafe import Markup
 
 from ...actions.domain import Action
@@ -18,6 +19,7 @@ from ...audit.verify import find_chain_fault
 from ...core.reading import Reading
 from ...jobs.search.filter import JobFilter
 from ...operations.operator import waiting_in
+from ...overview.pace_queries import WINDOWS, find_queue_pace
 from ...overview.queries import QueueDepth, find_queues
 from ...queues.lifecycle import MEANINGS
 from ...queues.queries import QueueRow, Rate, Rates, find_rates, list_decisions
@@ -25,6 +27,8 @@ from ...workers.queries import WorkerRow, list_workers
 from ..app import access, order, pages, problems
 from ..app.host import host, reading
 from ..app.list_page import cut_list, read_list_place
+from ..app.numbers import make_numbers
+from .steps import draw_queue_pace
 
 # So many rows a page, and so many of the queues that start no jobs above them.
 _ROWS = 100
@@ -109,6 +113,7 @@ def queue_page(name: str) -> Response:
         name,
         read.now,
         live=made,
+        query=_read_window(),
         name=name,
         prefetch=prefetch,
         default=host().settings.prefetch,
@@ -154,11 +159,17 @@ def _one(read: Reading, row: QueueView, rates: Rates) -> Markup:
             list_events_of(read.session, f"queue/{row.name}"),
             find_chain_fault(read.session),
         )
+    wanted, window = JobFilter(queue=row.name), _read_window().get("window", "hour")
+    pace = find_queue_pace(read.session, row.name, window, read.now)
     return pages.part(
         "queue/_live.html",
         read.now,
+        **make_numbers(read.session, pace, draw_queue_pace(pace, wanted), wanted, events),
+        window=window,
+        windows=WINDOWS,
+        of_window=partial(_of_window, row.name),
         row=row,
-        search=JobFilter(queue=row.name).to_query(),
+        search=wanted.to_query(),
         rates=rates,
         events=events,
         chain_fault=fault,
@@ -168,6 +179,15 @@ def _one(read: Reading, row: QueueView, rates: Rates) -> Markup:
         meaning=MEANINGS[row.state],
         default=host().settings.prefetch,
     )
+
+
+def _read_window() -> Mapping[str, str]:
+    asked = request.args.get("window", "")
+    return {"window": asked} if asked in WINDOWS else {}
+
+
+def _of_window(queue: str, window: str) -> str:
+    return url_for("opsjobs.queue", name=queue, window=None if window == "hour" else window)
 
 
 def _find(read: Reading, name: str) -> tuple[QueueView, Rates]:

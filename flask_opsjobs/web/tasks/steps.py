@@ -1,17 +1,18 @@
-"""Draws an hour, a day or a month of one task: what ended and failed, run times and waits, with deploys."""
+"""Draws an hour, a day or a month of one task: what came, ended and failed, run times and waits."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from ...failures.queries import DAY, MONTH, QUARTER, DeployMark, floor
+from ...failures.queries import DAY, MONTH, QUARTER, floor
+from ...jobs.search.filter import JobFilter
 from ...overview.pace_queries import Pace, PaceStep
 from ...tasks.queries import TaskStep, find_begin, list_task_steps
-from ..app.charts import Chart, make_flags, rate_chart, run_time_chart, wait_chart
+from ..app.charts import Chart, rate_chart, run_time_chart, wait_chart
+from ..app.numbers import find_jobs
 
 _HOUR, _MINUTE = timedelta(hours=1), timedelta(minutes=1)
 # The length of each window, and of its steps; and what one step is called.
@@ -22,32 +23,18 @@ WINDOWS = {
 }
 
 
-@dataclass(frozen=True)
-class TaskWindow:
-    """A window of one task in steps; the last one is the current one. `ghost` is what ended a day before."""
+def find_task_pace(session: Session, task: str, window: str, now: datetime) -> Pace:
+    """The window of a task up to now, whose last step is the current one, and the window before.
 
-    pace: Pace
-    ghost: Sequence[float | None]
-    per_step: str
-
-    @property
-    def start(self) -> datetime:
-        """Where it begins."""
-        return self.pace.steps[0].start
-
-
-def read_window(session: Session, task: str, window: str, now: datetime) -> TaskWindow:
-    """The window of a task up to now. A step before anything was counted is not known."""
-    span, step, per_step = WINDOWS[window]
-    start = floor(now, step) + step - span
+    A step before anything was counted is not known.
+    """
+    span, step, _ = WINDOWS[window]
+    start = floor(now, step) + step - 2 * span
     begin = find_begin(session)
-    found = list_task_steps(session, task, start, start + span, step)
-    steps = [_pace_step(start + at * step, found, begin) for at in range(span // step)]
-    ghost: list[float | None] = []
-    if span <= DAY:
-        before = list_task_steps(session, task, start - DAY, start - DAY + span, step)
-        ghost = [_pace_step(one.start - DAY, before, begin).finished for one in steps]
-    return TaskWindow(Pace(window, step, steps, now), ghost, per_step)
+    found = list_task_steps(session, task, start, start + 2 * span, step)
+    steps = [_pace_step(start + at * step, found, begin) for at in range(2 * span // step)]
+    number = span // step
+    return Pace(window, step, steps[number:], now, steps[:number])
 
 
 def _pace_step(
@@ -57,32 +44,39 @@ def _pace_step(
         return PaceStep(at)
     one = found.get(at)
     if one is None:
-        return PaceStep(at, finished=0.0, failed=0.0)
-    return PaceStep(at, float(one.ended), float(one.failed), one.median, one.p95, one.wait)
+        return PaceStep(at, ended=0.0, finished=0.0, failed=0.0)
+    return PaceStep(
+        at,
+        ended=float(one.ended),
+        finished=float(one.finished),
+        failed=float(one.failed),
+        median=one.median,
+        p95=one.p95,
+        wait=one.wait,
+    )
 
 
-def draw_window(window: TaskWindow, marks: Sequence[DeployMark]) -> Sequence[Chart]:
-    """Throughput beside the day before, failures, run time and wait."""
-    pace, per_step = window.pace, window.per_step
-    charts = (
+def draw_task_pace(pace: Pace, wanted: JobFilter) -> Sequence[Chart]:
+    """Throughput, failures, run time and wait. `wanted` are the jobs of the task."""
+    per_step = WINDOWS[pace.window][2]
+    return (
         rate_chart(
             pace,
-            "throughput",
+            "ended",
             "Throughput",
             f"ended {per_step}",
-            [step.finished for step in pace.steps],
-            ghost=window.ghost,
+            pace.values("ended"),
+            find_jobs=find_jobs(wanted, "ended"),
         ),
         rate_chart(
             pace,
             "failed",
             "Failures",
             f"failed {per_step}",
-            [step.failed for step in pace.steps],
+            pace.values("failed"),
+            find_jobs=find_jobs(wanted.but(state="failed"), "ended"),
             bars=True,
         ),
         run_time_chart(pace),
         wait_chart(pace),
     )
-    flags = make_flags(marks, window.start, pace.step * len(pace.steps))
-    return [replace(chart, flags=flags) for chart in charts]

@@ -8,17 +8,16 @@ from datetime import datetime, timedelta
 from functools import partial
 from operator import attrgetter
 
-from flask import Response, request
+from flask import Response, request, url_for
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
 from ...actions.registry import ACTIONS, actions_of
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
-from ...core.display import Display
 from ...core.reading import Reading
 from ...cron.queries import list_entries
-from ...failures.queries import DeployMark, floor, list_deaths, list_marks, page_of_failures
+from ...failures.queries import DeployMark, floor, list_deaths, page_of_failures
 from ...jobs.lifecycle import DEATHS
 from ...jobs.record.declaration import TaskDeclaration
 from ...jobs.search.filter import JobFilter
@@ -44,13 +43,13 @@ from ..app.charts import seconds
 from ..app.deaths import say_death, say_memory
 from ..app.host import host, reading
 from ..app.list_page import PlaceInList, cut_list, read_list_place
+from ..app.numbers import list_shown_deploys, make_numbers, without_plain
 from ..overview.trend_svg import draw_trend
-from .steps import WINDOWS, draw_window, read_window
+from .steps import WINDOWS, draw_task_pace, find_task_pace
 
 # So many rows a page.
 _ROWS = 50
 _MOST_FAILURES = 10
-_MOMENTS = 6
 # The loop that folds the numbers.
 _COUNTER = "roll_up"
 
@@ -122,7 +121,7 @@ def _all(asked: order.ListOrder, place: PlaceInList) -> tuple[Markup, datetime]:
         hours = Hours.until(read.now, DAY, against)
         rows = _rank(read.session, hours, asked)
         shown = cut_list(rows, attrgetter("task"), place, _ROWS, query)
-        marks = _marks(read.session, hours.start) if shown.rows else ()
+        marks = list_shown_deploys(read.session, hours.start) if shown.rows else ()
         names = [row.task for row in shown.rows]
         trends = list_task_hours(read.session, names, hours.start, hours.end) if names else {}
         counter = find_loop(read.session, read.now, _COUNTER)
@@ -172,13 +171,6 @@ def _queue_of(task: str) -> str | None:
     return declared.declared.queue if declared else None
 
 
-def _marks(session: Session, since: datetime) -> Sequence[DeployMark]:
-    display = Display(host().display, may_see=True)
-    return [
-        replace(mark, version=display.clean(mark.version)) for mark in list_marks(session, since)
-    ]
-
-
 # --- one
 
 
@@ -195,9 +187,6 @@ def _one(read: Reading, task: str, window: str) -> Markup:
     pause = find_pauses(session, [task]).get(task)
     if not (declared or live or pause or row.now.enqueued or row.now.ended or row.before):
         raise problems.no_such_task(task)
-    seen = read_window(session, task, window, read.now)
-    charts = draw_window(seen, _marks(session, seen.start))
-    steps = seen.pace.steps
     since = floor(read.now, HOUR) - (HOURS - 1) * HOUR
     failures = [
         failure
@@ -208,9 +197,12 @@ def _one(read: Reading, task: str, window: str) -> Markup:
     events = fault = None
     if access.may("audit.view"):
         events, fault = list_events_of(session, f"task/{task}"), find_chain_fault(session)
+    wanted = without_plain(JobFilter(task=task))
+    pace = find_task_pace(session, task, window, read.now)
     return pages.part(
         "task/_live.html",
         read.now,
+        **make_numbers(session, pace, draw_task_pace(pace, wanted), wanted, events),
         task=task,
         pause=pause,
         cancel=ACTIONS["job.cancel"],
@@ -223,15 +215,11 @@ def _one(read: Reading, task: str, window: str) -> Markup:
         long=count_long(row.now.runs),
         window=window,
         windows=WINDOWS,
-        charts=charts,
-        has_ghost=any(chart.ghost for chart in charts),
-        moments=steps[
-            len(steps) % max(1, len(steps) // _MOMENTS) :: max(1, len(steps) // _MOMENTS)
-        ],
+        of_window=partial(_of_window, task),
         failures=failures,
         failure_hours=list_hours_of_failures(session, [one.id for one in failures], since),
         since=since,
-        marks=_marks(session, since),
+        deploys=list_shown_deploys(session, since),
         draw_trend=draw_trend,
         declared=declared,
         about=_declared_lines(declared) if declared else (),
@@ -239,7 +227,6 @@ def _one(read: Reading, task: str, window: str) -> Markup:
         deaths=list_deaths(session, task, read.now - timedelta(days=30)),
         meanings_of_deaths=DEATHS,
         say_death=say_death,
-        int=int,
         say_memory=say_memory,
         counter=find_loop(session, read.now, _COUNTER),
         searches=_list_searches(row) if access.may("jobs.view") else (),
@@ -248,6 +235,10 @@ def _one(read: Reading, task: str, window: str) -> Markup:
         say_share=say_share,
         say_kb=say_kb,
     )
+
+
+def _of_window(task: str, window: str) -> str:
+    return url_for("opsjobs.task", name=task, window=None if window == "day" else window)
 
 
 def _list_searches(row: TaskRow) -> Sequence[tuple[str, Mapping[str, str], str]]:

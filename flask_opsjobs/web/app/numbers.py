@@ -1,0 +1,161 @@
+"""Links the charts of a page to jobs, marks what happened in them, and makes their table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from flask import url_for
+from sqlalchemy.orm import Session
+
+from ...actions.registry import ACTIONS
+from ...audit.queries import EventRow
+from ...core.display import Display
+from ...core.words import counted
+from ...failures.queries import DeployMark, list_marks
+from ...jobs.search.filter import Condition, JobFilter
+from ...jobs.search.ranges import read_moments
+from ...operations.queries import page_of_operations
+from ...overview.pace_queries import Pace
+from . import access
+from .charts import Chart, ChartMark, FindJobs, Series, find_stops, make_flags, make_lines
+from .host import host
+
+_MINUTE = timedelta(minutes=1)
+# What lasts until it is undone.
+_LASTING = ("pause", "drain")
+
+
+def find_jobs(wanted: JobFilter, qualifier: str) -> FindJobs | None:
+    """Makes the address of a search of these jobs from one full minute until before another.
+
+    `qualifier` is the time that is searched, `created` or `ended`. None for an actor who may not see jobs.
+    """
+    if not access.may("jobs.view"):
+        return None
+
+    def find(start: datetime, end: datetime) -> str:
+        query: dict[str, Any] = search_between(wanted, qualifier, start, end).to_query()
+        return url_for("opsjobs.jobs", **query)
+
+    return find
+
+
+def without_plain(wanted: JobFilter) -> JobFilter:
+    """These jobs without those that RQ enqueued itself, which some numbers leave out."""
+    return wanted.but(origin="opsjobs") if host().settings.adopt else wanted
+
+
+def search_between(wanted: JobFilter, qualifier: str, start: datetime, end: datetime) -> JobFilter:
+    """These jobs from one full minute until before another. In UTC, so that no clock that changes matters."""
+    first, last = _write(start), _write(end - _MINUTE)  # the range includes its last minute
+    moments = read_moments(qualifier, first if first == last else f"{first}..{last}")
+    if qualifier == "created":
+        return wanted.but(created=moments)
+    return wanted.but(further=(*wanted.further, (Condition(qualifier, moments),)))
+
+
+def _write(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%MZ}"
+
+
+def list_shown_deploys(session: Session, since: datetime) -> Sequence[DeployMark]:
+    """The deploys since then, the newest first, as the display policy lets them be seen."""
+    display = Display(host().display, may_see=True)
+    return [
+        replace(mark, version=display.clean(mark.version)) for mark in list_marks(session, since)
+    ]
+
+
+def make_numbers(
+    session: Session,
+    pace: Pace,
+    charts: Sequence[Chart],
+    wanted: JobFilter,
+    events: Sequence[EventRow] | None = None,
+    *,
+    is_short: bool = False,
+) -> Mapping[str, Any]:
+    """What `_numbers.html` shows: the charts with their marks, a list of these, and the rows of the table.
+
+    `wanted` are the jobs that the charts count, `events` the newest decisions about their queue or task. When
+    `is_short`, only the highest step of each twelfth is a link and has a row, else each step that has jobs.
+    """
+    if is_short:
+        charts = [replace(chart, series=_shorten(chart.series)) for chart in charts]
+    start, window = pace.steps[0].start, pace.step * len(pace.steps)
+    end = start + window
+    deploys = list_shown_deploys(session, start)
+    operations = _list_operations(session, wanted) if access.may(access.OPERATIONS) else []
+    marks = [
+        mark
+        for mark in (*operations, *_list_decisions(events or (), end))
+        if mark.at < end and (mark.until or mark.at) >= start
+    ]
+    flags, lines = (
+        make_flags(deploys, start, window, _find_deploy),
+        make_lines(marks, start, window),
+    )
+    of_deploys = [
+        ChartMark(mark.at, f"deploy {mark.version}", _find_deploy(mark.version)) for mark in deploys
+    ]
+    columns = [series for chart in charts for series in chart.series]
+    if is_short:
+        rows = {*find_stops(columns[0].values), *(at for each in columns for at in each.links)}
+    else:
+        rows = {at for each in columns for at, value in enumerate(each.values) if value}
+    return {
+        "pace": pace,
+        "columns": columns,
+        "rows": sorted(rows, reverse=True),
+        "charts": [
+            replace(chart, flags=flags, lines=lines, has_stops=chart is charts[0])
+            for chart in charts
+        ],
+        "marks": sorted((*of_deploys, *marks), key=lambda mark: mark.at, reverse=True),
+    }
+
+
+def _shorten(columns: Sequence[Series]) -> Sequence[Series]:
+    return [
+        replace(series, links={at: link for at, link in series.links.items() if link.is_stop})
+        for series in columns
+    ]
+
+
+def _find_deploy(version: str) -> str | None:
+    return url_for("opsjobs.jobs", deploy=version) if access.may("jobs.view") else None
+
+
+def _list_operations(session: Session, wanted: JobFilter) -> list[ChartMark]:
+    """The newest operations that were started, but for those that are about another queue or task."""
+    own = wanted.to_query()
+    return [
+        ChartMark(
+            one.started_at,
+            f"operation {one.id}: {ACTIONS[one.action].title} {counted(one.targets, 'job')}, by {one.actor}",
+            url_for("opsjobs.operation", operation_id=one.id),
+            one.ended_at or one.handled_at,
+        )
+        for one in page_of_operations(session)
+        if one.started_at is not None
+        and all((one.query or {}).get(name, value) == value for name, value in own.items())
+    ]
+
+
+def _list_decisions(events: Sequence[EventRow], end: datetime) -> list[ChartMark]:
+    """The decisions that were done. A pause or a drain lasts until the queue or task is resumed, or `end`."""
+    marks: list[ChartMark] = []
+    resumed_at = end
+    for event in events:  # the newest first
+        if event.outcome != "done":
+            continue
+        _, _, verb = event.action.partition(".")
+        says = f"{event.action} by {event.actor}" + (f": {event.reason}" if event.reason else "")
+        url = url_for("opsjobs.audit_event", sequence=event.sequence)
+        marks.append(ChartMark(event.at, says, url, resumed_at if verb in _LASTING else None))
+        if verb in (*_LASTING, "resume"):
+            resumed_at = event.at
+    return marks
