@@ -1,8 +1,8 @@
 """Keeps the sessions of Postgres that a test leaves for the next test.
 
 For a new session Postgres forks a process, which reads the catalogs anew. So a session that a fixture closes
-at the end of a test is kept, after `DISCARD ALL` made it as new. A session that the test itself closes is
-closed.
+at the end of a test is kept, as new but for its prepared statements: to plan these costs Postgres more than
+to run them. A session that the test itself closes is closed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,13 @@ _connect = psycopg.Connection._connect_gen.__func__  # type: ignore[attr-defined
 _close = psycopg.Connection.close
 # Sessions of one address. Only tests of connections open more.
 _MOST = 8
+# `DISCARD ALL`, but for prepared statements and their plans.
+_DISCARD = b"""
+    SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all();
+    DISCARD TEMP; DISCARD SEQUENCES
+"""
+# A session, and what psycopg knows of its prepared statements.
+_Kept = tuple[pq.abc.PGconn, Any]
 
 
 class KeptSessions:
@@ -31,7 +38,7 @@ class KeptSessions:
     def __init__(self) -> None:
         # Whose sessions are kept. Who drops one of these databases calls `forget` first.
         self.databases: set[str | None] = set()
-        self._idle: dict[str, list[pq.abc.PGconn]] = defaultdict(list)
+        self._idle: dict[str, list[_Kept]] = defaultdict(list)
         self._is_ending = False
         self._process = os.getpid()
         # A closed session: what a connection holds after its own one was taken from it.
@@ -43,8 +50,12 @@ class KeptSessions:
         kept = self
 
         def connect(cls: type[psycopg.Connection[Any]], /, conninfo: str = "", **more: Any) -> Any:
-            session = kept._take(conninfo)
-            made = cls(session) if session else (yield from _connect(cls, conninfo, **more))
+            if (taken := kept._take(conninfo)) is None:
+                made = yield from _connect(cls, conninfo, **more)
+            else:
+                session, prepared = taken
+                made = cls(session)
+                made._prepared = prepared
             made.address_of_test = conninfo
             return made
 
@@ -57,14 +68,15 @@ class KeptSessions:
 
     def pids(self) -> list[int]:
         """The process ids of the kept sessions, in Postgres."""
-        return [session.backend_pid for kept in self._idle.values() for session in kept]
+        return [session.backend_pid for kept in self._idle.values() for session, _ in kept]
 
     def forget(self, database: str | None = None) -> None:
         """Close the kept sessions of one database, or all."""
         for kept in self._idle.values():
-            for session in kept[:]:
+            for each in kept[:]:
+                session, _ = each
                 if database is None or session.db == database.encode():
-                    kept.remove(session)
+                    kept.remove(each)
                     session.finish()
 
     @pytest.hookimpl(wrapper=True)
@@ -81,13 +93,13 @@ class KeptSessions:
         finally:
             self._is_ending = False
 
-    def _take(self, address: str) -> pq.abc.PGconn | None:
+    def _take(self, address: str) -> _Kept | None:
         kept = self._idle[address] if os.getpid() == self._process else []
         while kept:
-            session = kept.pop()
+            session, prepared = kept.pop()
             # One that Postgres has ended meanwhile does not answer.
             if session.exec_(b"").status == pq.ExecStatus.EMPTY_QUERY:
-                return session
+                return session, prepared
             session.finish()
         return None
 
@@ -100,12 +112,12 @@ class KeptSessions:
             session.db.decode() not in self.databases
             or len(kept) == _MOST
             or session.transaction_status != pq.TransactionStatus.IDLE
-            or session.exec_(b"DISCARD ALL").status != pq.ExecStatus.COMMAND_OK
+            or session.exec_(_DISCARD).status != pq.ExecStatus.COMMAND_OK
         ):
             return False
         connection.pgconn = self._none
         connection._closed = True
-        kept.append(session)
+        kept.append((session, connection._prepared))
         return True
 
 

@@ -157,6 +157,24 @@ def _import_app() -> None:
     for name in ("rq.cli", "rq.scheduler", "tests.support.host"):
         importlib.import_module(name)
     _import_package()
+    _make_app()
+
+
+def _make_app() -> None:
+    """Make an app as the forks do, whose apps then need not compile the rules of all pages again."""
+    from flask import Flask
+    from flask_sqlalchemy import SQLAlchemy
+
+    from flask_opsjobs import OpsJobs
+
+    from .compiled import compile_once
+    from .policies import AllowAll, ShowAll
+
+    compile_once()
+    app = Flask("warm")
+    app.config.update(SECRET_KEY="only for tests", SQLALCHEMY_DATABASE_URI="postgresql+psycopg://")
+    SQLAlchemy(app)
+    OpsJobs(app, access=AllowAll(), display=ShowAll())
 
 
 def _import_package() -> types.ModuleType:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from flask import Flask
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from tests.support.plans import Plans
+from tests.support.database import Databases
+from tests.support.plans import Plans, app_on
 
 # By one INSERT each: only plans are asked of these rows. One in 200 incidents is active.
 _FILL = """
@@ -42,16 +45,20 @@ class _LoopPlans(Plans):
     about = "opsjobs.loop_runs"
 
 
-@pytest.fixture
-def filled(session: Session) -> None:
+def _fill(session: Session) -> None:
     for statement in _FILL.split(";"):
         session.execute(text(statement))
     session.commit()
     session.execute(text("ANALYZE opsjobs.incidents, opsjobs.evidence, opsjobs.loop_runs"))
-    session.commit()
 
 
-@pytest.mark.usefixtures("filled")
+@pytest.fixture(scope="module")
+def filled(databases: Databases) -> Iterator[Flask]:
+    """A host with 30,000 incidents and 20,000 stretches of loops."""
+    with app_on(databases, _fill) as app:
+        yield app
+
+
 @pytest.mark.parametrize(
     ("path", "indexes"),
     [
@@ -62,9 +69,9 @@ def filled(session: Session) -> None:
         ("/incidents/200", {"incidents_pkey", "incidents_active"}),
     ],
 )
-def test_a_page_walks_the_indexes_of_incidents(app: Flask, path: str, indexes: set[str]) -> None:
-    host = app.extensions["opsjobs"]
-    client = app.test_client()
+def test_a_page_walks_the_indexes_of_incidents(filled: Flask, path: str, indexes: set[str]) -> None:
+    host = filled.extensions["opsjobs"]
+    client = filled.test_client()
     with _IncidentPlans(host.pages) as plans:
         assert client.get(f"/ops/jobs/lifeline{path}").status_code == 200
     assert indexes <= plans.indexes, plans
@@ -79,18 +86,16 @@ def test_a_page_walks_the_indexes_of_incidents(app: Flask, path: str, indexes: s
     assert plans.most_rows <= 1_001, plans
 
 
-@pytest.mark.usefixtures("filled")
-def test_evidence_is_read_by_its_incident(app: Flask) -> None:
-    with _EvidencePlans(app.extensions["opsjobs"].pages) as plans:
-        app.test_client().get("/ops/jobs/lifeline/incidents/200")
+def test_evidence_is_read_by_its_incident(filled: Flask) -> None:
+    with _EvidencePlans(filled.extensions["opsjobs"].pages) as plans:
+        filled.test_client().get("/ops/jobs/lifeline/incidents/200")
     assert plans.indexes == {"evidence_of_incident"}, plans
     assert plans.most_rows <= 2, plans
 
 
-@pytest.mark.usefixtures("filled")
-def test_the_stretches_of_a_day_are_read_by_loop(app: Flask) -> None:
-    with _LoopPlans(app.extensions["opsjobs"].pages) as plans:
-        app.test_client().get("/ops/jobs/lifeline/live")
+def test_the_stretches_of_a_day_are_read_by_loop(filled: Flask) -> None:
+    with _LoopPlans(filled.extensions["opsjobs"].pages) as plans:
+        filled.test_client().get("/ops/jobs/lifeline/live")
     assert plans.indexes == {"loop_runs_latest"}, plans
     assert "Seq Scan" not in plans.kinds, plans
     # A stretch each 10 minutes in a day.

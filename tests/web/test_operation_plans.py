@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from flask import Flask
@@ -18,7 +18,8 @@ from flask_opsjobs.web.app import shell
 from tests.operations.conftest import Operations
 from tests.operations.conftest import operations as operations
 from tests.operations.test_killed import SCHEDULED
-from tests.support.plans import Plans
+from tests.support.database import Databases
+from tests.support.plans import Plans, app_on
 from tests.web.every import soup
 
 # By one INSERT each: only plans are asked of these rows. Operation 2 runs, and has 20,000 rows: every fifth
@@ -38,7 +39,9 @@ SELECT o, n, n, 'q', 'opsjobs', 'failed', 1, 1,
     CASE WHEN n <= 18000 AND n % 5 = 0 THEN CASE WHEN n % 5000 = 0 THEN 'rare' ELSE 'changed' END END,
     CASE WHEN n <= 18000 THEN now() - (18000 - n) * interval '10 ms' END,
     CASE WHEN n <= 17975 AND n % 5 <> 0 THEN now() END
-FROM unnest(ARRAY[1, 2, 3]) AS o, generate_series(1, 20000) AS n
+FROM unnest(ARRAY[1, 2, 3]) AS o, generate_series(1, 20000) AS n;
+INSERT INTO opsjobs.jobs (id, task, queue, lane, state, args, max_attempts, created_at, due_at)
+VALUES (7, 'note', 'q', 'q', 'available', '{}', 5, now(), now())
 """
 
 
@@ -46,15 +49,25 @@ class _OperationPlans(Plans):
     about = "opsjobs.operation"
 
 
-@pytest.fixture
-def filled(app: Flask, session: Session) -> None:
+def _fill(session: Session) -> None:
     for statement in _FILL.split(";"):
         session.execute(text(statement))
     session.commit()
     session.execute(text("ANALYZE opsjobs.operations, opsjobs.operation_rows"))
-    session.commit()
-    with app.app_context():
+
+
+@pytest.fixture(scope="module")
+def _app(databases: Databases) -> Iterator[Flask]:
+    with app_on(databases, _fill) as app:
+        yield app
+
+
+@pytest.fixture
+def filled(_app: Flask) -> Flask:
+    """A host with 5,000 operations, which reads anew what each page shows."""
+    with _app.app_context():
         shell.forget_sources()
+    return _app
 
 
 def test_the_page_of_a_draft_reads_only_its_samples(
@@ -91,7 +104,6 @@ def test_the_page_of_a_draft_reads_only_its_samples(
 ONE = {"operations_pkey", "operation_rows_pkey"}
 
 
-@pytest.mark.usefixtures("filled")
 @pytest.mark.parametrize(
     ("path", "indexes", "most"),
     [
@@ -110,19 +122,17 @@ ONE = {"operations_pkey", "operation_rows_pkey"}
     ],
 )
 def test_a_page_walks_the_indexes_of_operations(
-    app: Flask, path: str, indexes: set[str], most: int
+    filled: Flask, path: str, indexes: set[str], most: int
 ) -> None:
-    with _OperationPlans(app.extensions["opsjobs"].pages) as plans:
-        assert app.test_client().get(f"/ops/jobs{path}").status_code == 200
+    with _OperationPlans(filled.extensions["opsjobs"].pages) as plans:
+        assert filled.test_client().get(f"/ops/jobs{path}").status_code == 200
     assert indexes <= plans.indexes, plans
     assert plans.read_whole == set(), plans
     assert plans.most_rows <= most, plans
 
 
-@pytest.mark.usefixtures("filled")
-def test_a_job_finds_its_operations_by_index(app: Flask, record_job: Any) -> None:
-    job = record_job()
-    with _OperationPlans(app.extensions["opsjobs"].pages) as plans:
-        assert app.test_client().get(f"/ops/jobs/jobs/{job}").status_code == 200
+def test_a_job_finds_its_operations_by_index(filled: Flask) -> None:
+    with _OperationPlans(filled.extensions["opsjobs"].pages) as plans:
+        assert filled.test_client().get("/ops/jobs/jobs/7").status_code == 200
     assert "operation_rows_of_job" in plans.indexes, plans
     assert plans.read_whole == set(), plans
