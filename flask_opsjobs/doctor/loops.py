@@ -10,7 +10,7 @@ from sqlalchemy import select
 from ..core.words import agree, counted, span
 from ..cron.queries import list_entries
 from ..lifeline.loop_runs import LoopRow, list_loops
-from ..overview.headline import NO_LOOP_MEANS, NOBODY_LOOKS, OTHER_LOOPS_RUN, say_silent
+from ..overview.headline import NO_LOOP_MEANS, NOBODY_LOOKS, WHY_SILENT, say_silent
 from ..overview.models import RollupPosition
 from .check import ERROR, WARNING, CheckAnswer, CheckContext, DoctorCheck, error, ok, warning
 from .incidents import look_for, state_of_class
@@ -33,7 +33,7 @@ def _awake(context: CheckContext) -> CheckAnswer:
     if not any(loop.is_running for loop in loops):
         return error(say_silent(loops), NO_LOOP_MEANS, _RUN)
     if said := say_silent(loops):
-        return error(said, OTHER_LOOPS_RUN, _RUN)
+        return error(said, WHY_SILENT, _RUN)
     if not any(loop.loop == "detect" for loop in loops):
         return error(*NOBODY_LOOKS, run=_RUN)
     return ok(f"{counted(len(loops), 'loop')} run.")

@@ -40,7 +40,9 @@ NO_LOOP_MEANS = (
     "are not rescued."
 )
 NOT_COUNTED = "Whether a job is lost is not known: no integrity check is made."
-OTHER_LOOPS_RUN = "Other loops still run: the log of their process says why."
+WHY_SILENT = (
+    "The log of their process, `flask opsjobs run`, says why. If it has ended, start it again."
+)
 _RUN_LOOPS = "Start `flask opsjobs run`."
 NOBODY_LOOKS = (
     "Nobody looks for incidents.",
@@ -154,7 +156,7 @@ def _loops(loops: Sequence[LoopRow] | None, due: Mapping[str, Count] | None) -> 
         effects = [_STANDS_STILL[name] for name in names if name in _STANDS_STILL][:2]
         means = "; ".join(effects)
         rest = f"{means[:1].upper()}{means[1:]}. " if means else ""
-        rest += OTHER_LOOPS_RUN
+        rest += WHY_SILENT
         yield Wrong("critical", fact, rest, min(loop.last_at for loop in silent), _LIFELINE)
 
 
