@@ -178,6 +178,8 @@
   function beforeRequest(event) {
     const request = event.detail;
     request.headers["If-None-Match"] = live.dataset.etag;
+    // The server then looks at everything anew.
+    if (isForceWanted) request.headers["Cache-Control"] = "no-cache";
     request.isForced = isForceWanted;
     isForceWanted = false;
   }
@@ -223,6 +225,8 @@
       writeTitle();
       return;
     }
+    // The tag of an unchanged fragment says until when it holds.
+    if (xhr.status === 304) live.dataset.etag = xhr.getResponseHeader("ETag") ?? "";
     tune(xhr.getResponseHeader("Date"));
     find("fresh").querySelector("time").dateTime = now().toISOString();
     lack = "";

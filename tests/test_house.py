@@ -33,6 +33,7 @@ SENDS_SQL = (
     "flask_opsjobs/endings/*.py",
     "flask_opsjobs/failures/*.py",
     "flask_opsjobs/overview/badges.py",
+    "flask_opsjobs/overview/changes.py",
     "flask_opsjobs/engine/**/*.py",
     # Pipelines of Redis.
     "flask_opsjobs/bridge/*.py",

@@ -261,14 +261,12 @@ def test_the_first_page_s_cost_does_not_grow(plans: tuple[Plans, Reading]) -> No
         (lambda session, _: job_queries.list_task_names(session), "jobs_by_task"),
         (lambda session, _: job_queries.find_qualifier(session, "task_3"), "jobs_by_task"),
         (lambda session, _: queue_queries.list_queue_names(session), "jobs_by_queue"),
-        (lambda session, _: job_queries.find_next_due(session), "jobs_to_stage"),
     ],
     ids=[
         "find_job",
         "list_task_names",
         "find_qualifier",
         "list_queue_names",
-        "find_next_due",
     ],
 )
 def test_small_reads_touch_few_rows(

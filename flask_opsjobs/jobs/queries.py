@@ -63,13 +63,6 @@ _ROW: tuple[Any, ...] = (
     Job.reserved_by,
     Job.origin,
 )
-# The overview sends many statements. To build one takes longer than to send it, so these are built once.
-_NEXT_DUE = (
-    select(Job.due_at)
-    .where(Job.state.in_(("scheduled", "retryable")), Job.origin == "opsjobs")
-    .order_by(Job.due_at)
-    .limit(1)
-)
 
 
 def page_of_jobs(
@@ -173,11 +166,6 @@ def find_oldest_of_task(session: Session, task: str) -> datetime | None:
 def _find_oldest(session: Session, wanted: JobFilter) -> datetime | None:
     oldest = scan_index(select(Job.created_at), wanted, Range(), newest_first=False)
     return session.scalars(oldest.limit(1)).first()
-
-
-def find_next_due(session: Session) -> datetime | None:
-    """When the next scheduled or retryable managed job is due; None when there is none."""
-    return session.scalars(_NEXT_DUE).first()
 
 
 def range_of(session: Session, wanted: JobFilter, now: datetime) -> Range:

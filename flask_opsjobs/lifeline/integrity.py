@@ -227,7 +227,7 @@ class IntegrityRow:
         )
 
 
-# Built once, as in jobs/queries.py.
+# Built once, as in overview/pace_queries.py.
 _CHECKS = (
     select(*(getattr(IntegrityCheck, name) for name in IntegrityRow.__annotations__))
     .order_by(IntegrityCheck.queue)

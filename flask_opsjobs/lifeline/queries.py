@@ -497,21 +497,6 @@ def count_ended(session: Session) -> Count:
     )
 
 
-def count_cleared(session: Session, since: datetime) -> Count:
-    """How many incidents ended by themselves since then, of all severities, counted up to a limit."""
-    return _count_up_to(
-        session,
-        select(IncidentRecord.id).where(
-            IncidentRecord.resolved_at >= since, IncidentRecord.resolved_by == "cleared"
-        ),
-    )
-
-
-def find_last_end(session: Session) -> datetime | None:
-    """When the last incident ended; None when none has, or none is stored any more."""
-    return session.execute(select(func.max(IncidentRecord.resolved_at))).scalar_one()
-
-
 def count_adopted(session: Session) -> AdoptedCount:
     """How many plain RQ jobs have rows of ours, each number up to a limit."""
     mine = select(Job.id).where(Job.origin == "rq")
@@ -524,6 +509,11 @@ def _count_up_to(session: Session, chosen: Select[Any]) -> Count:
     number = session.execute(
         select(func.count()).select_from(chosen.limit(MOST_COUNTED + 1).subquery())
     ).scalar_one()
+    return count_up_to(number)
+
+
+def count_up_to(number: int) -> Count:
+    """What was counted up to one above the limit."""
     return Count(min(number, MOST_COUNTED), "at_least" if number > MOST_COUNTED else "exact")
 
 

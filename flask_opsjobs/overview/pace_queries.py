@@ -30,7 +30,7 @@ ENQUEUED_PER_MINUTE = timedelta(days=2)
 _MOST_LAG = timedelta(minutes=4)
 # What is sampled of jobs that have not ended.
 DEPTHS = ("waiting", "due", "started")
-# Built once, as in jobs/queries.py.
+# The overview sends many statements. To build one takes longer than to send it, so these are built once.
 _POSITION = select(RollupPosition.counted_from, RollupPosition.counted_until)
 _ROLLUPS = (
     select(

@@ -8,17 +8,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, bindparam, select
+from sqlalchemy import Select, bindparam, literal, select, union_all
 from sqlalchemy.orm import Session
 
 from ..core import sql
-from ..jobs import queries as job_queries
 from ..jobs.lifecycle import FINAL, STATES
 from ..jobs.rows import Count
 from ..lifeline import queries as incident_queries
 from ..lifeline.integrity import IntegrityRow, list_integrity_checks
 from ..lifeline.loop_runs import LoopRow, list_loops
-from ..lifeline.queries import IncidentFilter, IncidentRow
+from ..lifeline.queries import MOST_COUNTED, IncidentFilter, IncidentRow, count_up_to
 from ..limits import bucket, stored_buckets
 from ..limits.models import Bucket, Limiter
 from ..queues import queries as queue_queries
@@ -145,21 +144,22 @@ def find_overview(
         session, IncidentFilter(), limit=_MOST_INCIDENTS
     )
     held, is_all_held = find_held(session, now)
+    facts = find_single_facts(session, now)
     return Overview(
         queues=_queues(session, sample, workers, queue_queries.list_decisions(session)),
         live={state: _sum(state, sample) for state in LIVE},
-        next_due=job_queries.find_next_due(session),
+        next_due=facts.next_due,
         incidents=incidents,
         has_more_incidents=has_more,
-        incident_ended_at=incident_queries.find_last_end(session),
-        cleared=incident_queries.count_cleared(session, now - timedelta(days=1)),
+        incident_ended_at=facts.incident_ended_at,
+        cleared=facts.cleared,
         failures=find_failures(session, now),
-        failed=_count_failed(session),
+        failed=facts.failed,
         held=held,
         is_all_held=is_all_held,
         cooling=list_cooldowns(session, now),
         paused=list_paused_jobs(session),
-        abandoned=count_abandoned(session),
+        abandoned=facts.abandoned,
         workers=workers,
         loops=list_loops(session, now, loops_off),
         integrity=list_integrity_checks(session),
@@ -267,11 +267,37 @@ class Resolved:
     actions: Sequence[RecentAction]
 
 
-def _count_failed(session: Session) -> Count:
-    """The failed jobs that wait for a decision. With 1,000 failed jobs or more it is a lower bound."""
-    params = {"most": MOST_FAILED}
-    found = session.connection().exec_driver_sql(sql.load("count_failed_jobs"), params).one()
-    return Count(found.failed, "at_least" if found.examined >= MOST_FAILED else "exact")
+@dataclass(frozen=True)
+class SingleFacts:
+    """What the overview says once.
+
+    `failed` are failed jobs without a decision. `abandoned` are started jobs that have lost their worker and
+    are not rescued yet. `next_due` is when the next scheduled or retryable managed job is due. `cleared`
+    incidents ended by themselves within a day; the last incident ended at `incident_ended_at`.
+    """
+
+    failed: Count
+    abandoned: int
+    next_due: datetime | None
+    incident_ended_at: datetime | None
+    cleared: Count
+
+
+def find_single_facts(session: Session, now: datetime) -> SingleFacts:
+    """Read them as of `now`. With 1,000 failed jobs or more their number is a lower bound."""
+    params = {
+        "most": MOST_FAILED,
+        "since": now - timedelta(days=1),
+        "most_cleared": MOST_COUNTED + 1,
+    }
+    found = session.connection().exec_driver_sql(sql.load("read_single_facts"), params).one()
+    return SingleFacts(
+        Count(found.failed, "at_least" if found.examined >= MOST_FAILED else "exact"),
+        found.abandoned,
+        found.next_due,
+        found.incident_ended_at,
+        count_up_to(found.cleared),
+    )
 
 
 def find_resolved(session: Session, since: datetime) -> Resolved:
@@ -362,31 +388,28 @@ def find_held(session: Session, now: datetime) -> tuple[Sequence[Held], bool]:
     return list(found.values()), is_all and sum(row.number for row in rows) == rows[0].total
 
 
-def _cooling(table: type[Limiter] | type[Bucket], name: Any) -> Select[Any]:
+def _cooling(table: type[Limiter] | type[Bucket], name: Any, *, is_partition: bool) -> Select[Any]:
     decided = table.cooldown_until, table.cooldown_at, table.cooldown_by, table.cooldown_reason
-    return (
-        select(name, *decided)
+    longest = (
+        select(literal(is_partition), name, *decided)
         .where(table.cooldown_until > bindparam("now"))
         .order_by(table.cooldown_until.desc())
         .limit(_MOST_COOLING)
     )
+    return select(longest.subquery())
 
 
-# Built once, as in jobs/queries.py.
-_COOLING_LIMITERS = _cooling(Limiter, Limiter.name)
-_COOLING_BUCKETS = _cooling(Bucket, Bucket.limiter)
+# Built once, as in overview/pace_queries.py.
+_COOLING = union_all(
+    _cooling(Limiter, Limiter.name, is_partition=False),
+    _cooling(Bucket, Bucket.limiter, is_partition=True),
+)
 
 
 def list_cooldowns(session: Session, now: datetime) -> Sequence[CooldownSummary]:
     """The current cooldowns: of limiters, then of partitions, longest first; at most 50 of each kind."""
-    found = [CooldownSummary(*row) for row in session.execute(_COOLING_LIMITERS, {"now": now})]
-    partitions = Counter(
-        CooldownSummary(*row) for row in session.execute(_COOLING_BUCKETS, {"now": now})
-    )
+    rows = session.execute(_COOLING, {"now": now}).all()
+    longest = sorted(rows, key=lambda row: row[2], reverse=True)
+    found = [CooldownSummary(*row[1:]) for row in longest if not row[0]]
+    partitions = Counter(CooldownSummary(*row[1:]) for row in longest if row[0])
     return [*found, *(replace(one, partitions=number) for one, number in partitions.items())]
-
-
-def count_abandoned(session: Session) -> int:
-    """How many started jobs have lost their worker and are not rescued yet (stuck jobs)."""
-    rows = session.connection().exec_driver_sql(sql.load("list_abandoned_jobs")).all()
-    return sum(row.jobs for row in rows)

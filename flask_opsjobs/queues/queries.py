@@ -58,7 +58,7 @@ def list_queue_names(session: Session, most: int = _MOST_NAMES) -> list[str]:
     return list(rows.scalars())
 
 
-# Built once, as in jobs/queries.py.
+# Built once, as in overview/pace_queries.py.
 _DECISIONS = (
     select(
         Queue.name,

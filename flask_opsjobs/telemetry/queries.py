@@ -96,7 +96,7 @@ def find_values(session: Session, now: datetime, settings: Settings) -> Values:
     return found.values
 
 
-# Built once, as in jobs/queries.py.
+# Built once, as in overview/pace_queries.py.
 _TOTALS = select(
     QueueTotal.queue,
     QueueTotal.enqueued,

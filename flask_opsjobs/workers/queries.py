@@ -164,7 +164,7 @@ _WORKER: tuple[Any, ...] = (
 )
 # The process of the loops is a worker too, of escalations only. Pages show it among the loops.
 _IS_SHOWN = Worker.kind != "loops"
-# Built once, as in jobs/queries.py.
+# Built once, as in overview/pace_queries.py.
 _MISSING = (
     select(*_WORKER)
     .where(Worker.state == "missing", Worker.forgotten_at.is_(None), _IS_SHOWN)

@@ -145,7 +145,7 @@ def page_of_runs(
     return RunPage(rows[::-1], True, True)
 
 
-# Built once, as in jobs/queries.py.
+# Built once, as in overview/pace_queries.py.
 _RUNS = select(*(getattr(WorkflowRecord, name) for name in RunRow.__annotations__)).where(
     WorkflowRecord.id.in_(bindparam("ids", expanding=True))
 )

@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from tests.browser.conftest import Site
 from tests.support import host as site
+from tests.support.polling import OpenPage
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.browser
@@ -38,6 +39,8 @@ def test_moments_become_words_that_run_on_also_after_an_answer_that_nothing_chan
     with page.expect_response("**/live") as found:
         page.clock.run_for(6_000)
     assert found.value.status == 304
+    # The tag of that answer is sent from now on: it says what was looked at, and when.
+    page.wait_for_function("document.querySelector('#live').dataset.etag.split('.').length === 5")
     page.clock.fast_forward("05:00")
     assert re.fullmatch(r"[56] min ago", page.inner_text(ENDED))
 
@@ -54,6 +57,9 @@ def test_while_loops_and_workers_only_live_on_every_poll_is_answered_304(own: Si
             return client.get(path, headers={"If-None-Match": tag}).status_code == 304
 
         wait_until(is_unchanged, 60, what=f"{path} to answer 304")
+        polling = OpenPage(client, own.app.extensions["opsjobs"], f"/ops/jobs{path}")
+        what = f"a poll of {path} to cost one statement"
+        wait_until(lambda polling=polling: polling.is_cheap, 60, what=what)
 
 
 def _signs_of_life() -> list[datetime]:

@@ -15,7 +15,7 @@ from flask_opsjobs.core.db import Connection, connect_apart
 from flask_opsjobs.core.reading import Reading
 from flask_opsjobs.jobs.lifecycle import FINAL, STATES
 from flask_opsjobs.lifeline import integrity, queries
-from flask_opsjobs.overview import badges, failure_queries, pace_queries
+from flask_opsjobs.overview import badges, changes, failure_queries, pace_queries
 from flask_opsjobs.overview import queries as overview_queries
 from flask_opsjobs.overview.pace_queries import BOUNDS
 from tests.support.database import Databases
@@ -93,12 +93,27 @@ def plans(module_app: Flask) -> Iterator[tuple[EveryPlan, Reading]]:
         yield found
 
 
-def test_failed_jobs_are_counted_from_the_newest(plans: tuple[EveryPlan, Reading]) -> None:
+def test_single_facts_read_a_bounded_part(plans: tuple[EveryPlan, Reading]) -> None:
     seen, read = plans
-    found = overview_queries._count_failed(read.session)
-    assert (found.number, found.kind) == (1_000, "at_least")
-    assert seen.indexes == {"jobs_to_retain"}
-    assert seen.most_rows <= 1_000
+    found = overview_queries.find_single_facts(read.session, read.now)
+    assert (found.failed.number, found.failed.kind) == (1_000, "at_least")
+    assert found.incident_ended_at is not None
+    assert seen.indexes >= {
+        "jobs_to_retain",
+        "jobs_to_stage",
+        "jobs_started",
+        "incidents_to_retain",
+    }
+    assert seen.indexes <= {
+        "jobs_to_retain",
+        "jobs_to_stage",
+        "jobs_started",
+        "jobs_queued",
+        "jobs_by_state",
+        "workers_pkey",
+        "incidents_to_retain",
+    }
+    assert seen.most_rows <= 1_001
 
 
 def test_the_worst_failures_are_ranked_among_the_newest(plans: tuple[EveryPlan, Reading]) -> None:
@@ -112,12 +127,10 @@ def test_the_worst_failures_are_ranked_among_the_newest(plans: tuple[EveryPlan, 
     assert seen.most_rows <= 400
 
 
-def test_open_incidents_and_the_last_end_walk_indexes(plans: tuple[EveryPlan, Reading]) -> None:
+def test_open_incidents_walk_an_index(plans: tuple[EveryPlan, Reading]) -> None:
     seen, read = plans
     queries.page_of_open_incidents(read.session, queries.IncidentFilter(), limit=200)
-    queries.find_last_end(read.session)
-    queries.count_cleared(read.session, read.now - timedelta(days=1))
-    assert seen.indexes <= {"incidents_active", "incidents_pkey", "incidents_to_retain"}
+    assert seen.indexes <= {"incidents_active", "incidents_pkey"}
     assert "Seq Scan" not in seen.kinds
     assert seen.most_rows <= 1_001
 
@@ -139,6 +152,15 @@ def test_decisions_are_read_from_the_newest(plans: tuple[EveryPlan, Reading]) ->
     assert found.count.kind == "at_least"
     assert seen.indexes == {"audit_events_pkey", "audit_head_pkey"}
     assert seen.most_rows <= 500
+
+
+def test_the_look_of_a_poll_reads_nothing_that_grows(plans: tuple[EveryPlan, Reading]) -> None:
+    seen, read = plans
+    changes.find_changes(read.session.connection(), 45)
+    assert seen.indexes >= {"workers_alive", "loop_runs_latest", "incidents_active"}
+    # Of 2,000 workers, 20,000 incidents and 50,000 jobs: the live workers, and the incidents that are active.
+    assert seen.read_whole == set()
+    assert seen.most_rows <= 200
 
 
 @pytest.mark.parametrize(("window", "minutes"), [("hour", 60), ("day", 1440)])

@@ -18,7 +18,9 @@ from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.core.reading import Reading
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import Job
+from flask_opsjobs.overview.changes import find_changes
 from flask_opsjobs.web.app import host as page_reads
+from flask_opsjobs.web.app import polls
 from flask_opsjobs.web.app.access import PERMISSIONS
 from flask_opsjobs.web.app.references import make_reference
 from flask_opsjobs.web.app.urls import Url
@@ -80,6 +82,22 @@ def jobs(session: Session, host: Host) -> dict[str, Job]:
     shown = Operator(host).preview("job.retry", targets, actor=AllowAll.actor, via="page")
     assert shown.id == 1  # as tests/web/every.py asks for
     return made
+
+
+@pytest.fixture
+def page_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time as of which pages are read, and as of which polls look for changes."""
+    clock = Clock()
+    transaction = page_reads._transaction
+
+    @contextmanager
+    def as_of_the_clock(seconds: float) -> Iterator[Reading]:
+        with transaction(seconds) as read:
+            yield Reading(read.session, clock.now)
+
+    monkeypatch.setattr(page_reads, "_transaction", as_of_the_clock)
+    monkeypatch.setattr(polls, "find_changes", lambda *asked: find_changes(*asked, now=clock.now))
+    return clock
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 from flask import Blueprint, g, request
 from werkzeug import exceptions
 
-from . import access, headers, pages, problems, references
+from . import access, headers, pages, polls, problems, references
 from .problems import Problem
 from .urls import BRIDGE_URLS, URLS, Url
 
@@ -78,6 +78,8 @@ def _guarded(url: Url) -> Callable[..., Any]:
         if url.kind == "action":
             access.require_same_origin()
             request.max_content_length = _LARGEST_FORM
+        if url.kind == "fragment":
+            return polls.answer_poll(url.view, **arguments)
         return url.view(**arguments)
 
     return view

@@ -66,14 +66,13 @@ def part(
 
 
 def fragment(made: Markup, *, says_sources: bool = False) -> Response:
-    """The answer to a poll: the fragment, or 304 when the browser has it already.
+    """A fragment with the ETag of its text, for `polls.py`.
 
     The list of sources that do not answer is added, unless the fragment shows it itself (`says_sources`).
     """
     text = made + _beside(says_sources)
     response = Response(text, mimetype="text/html")
     response.set_etag(_etag(text))
-    response.make_conditional(request)
     return response
 
 
