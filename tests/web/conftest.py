@@ -151,16 +151,7 @@ def drifted(host: Host, jobs: dict[str, Job]) -> str:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The time as of which pages are read, in the middle of a minute: charts begin a step with each."""
-    clock = Clock()
-    clock.now = clock.now.replace(second=20, microsecond=0)
-    transaction = page_reads._transaction
-
-    @contextmanager
-    def as_of_the_clock(seconds: float) -> Iterator[Reading]:
-        with transaction(seconds) as read:
-            yield Reading(read.session, clock.now)
-
-    monkeypatch.setattr(page_reads, "_transaction", as_of_the_clock)
-    return clock
+def clock(page_clock: Clock) -> Clock:
+    """It stands in the middle of a minute: charts begin a step with each."""
+    page_clock.now = page_clock.now.replace(second=20, microsecond=0)
+    return page_clock
