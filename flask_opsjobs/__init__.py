@@ -128,21 +128,14 @@ _PLACES = (
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        import gc
         from importlib import import_module
 
-        if name not in __all__:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        # Nothing that is imported is garbage. To look for some takes a tenth of a second.
-        is_collecting = gc.isenabled()
-        gc.disable()
-        try:
-            modules = (import_module(place, __name__) for place in _PLACES)
-            found = next(getattr(module, name) for module in modules if hasattr(module, name))
-        finally:
-            if is_collecting:
-                gc.enable()
-        return globals().setdefault(name, found)
+        if name in __all__:
+            for place in _PLACES:
+                module = import_module(place, __name__)
+                if hasattr(module, name):
+                    return globals().setdefault(name, getattr(module, name))
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})
