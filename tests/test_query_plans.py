@@ -246,6 +246,7 @@ def test_the_first_page_s_cost_does_not_grow(plans: tuple[Plans, Reading]) -> No
         "jobs_to_stage",  # the next due
         "jobs_by_queue",  # names of queues
         "jobs_started",  # those that nobody runs any more
+        "incidents_to_retain",  # when the last incident ended
         "workers_pkey",
         "task_pauses_pkey",
     }

@@ -157,26 +157,6 @@ def test_of_a_common_value_the_newest_hits_are_shown(
     assert [row.id for row in older.page.rows] == [row.id for row in found.page.rows[5:]]
 
 
-def test_of_a_common_value_only_newest_jobs_are_read(
-    work: Task, db: SQLAlchemy, search: Callable[..., JobList], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(search_queries, "MOST_HITS", 10)
-    monkeypatch.setattr(search_queries, "SAMPLED_JOBS", 20)
-    monkeypatch.setattr(search_queries, "NEWEST_JOBS", 1)
-    monkeypatch.setattr(search_queries, "MOST_READ", 60)
-    work.options(tags=["all"]).enqueue_many({"value": n} for n in range(60))
-    db.session.commit()
-    found = search("tag:all")
-    assert _values(found, db) == list(range(59, 49, -1))
-    assert found.searched.stopped_at_hits
-    # After a burst of others the index finds what the newest jobs do not have: the oldest first.
-    work.enqueue_many({"value": n} for n in range(60, 115))
-    db.session.commit()
-    found = search("tag:all")
-    assert _values(found, db) == list(range(10, 0, -1))
-    assert found.searched.stopped_at_hits
-
-
 def _fail(session: Session, errors: dict[int, str]) -> None:
     """Ends jobs as failed with an error, in one statement, as the recorder's is not what is tried here."""
     sql = (

@@ -179,15 +179,14 @@ def _find_by_index(session: Session, wanted: JobFilter, found: Range, is_shown: 
         is_cut = members.is_cut or len(listed) > MOST_HITS
         return _show(wanted, listed, is_shown, Searched(stopped_at_groups=is_cut))
     everyone, found = found, replace(found, conditions=(*found.conditions, *members.conditions))
-    rows = _list_newest_of_common(session, wanted, found, everyone)
-    if not (stopped := len(rows) > MOST_HITS):
-        # These GIN indexes need bitmap scans. No other index may be scanned instead.
-        _allow(session, bitmapscan="on", indexscan="off")
-        rows = session.execute(hits(wanted, found)).all()
-        _allow(session, bitmapscan="off", indexscan="on")
-        if stopped := len(rows) > MOST_HITS:
-            rows = _with_the_newest(session, wanted, found, everyone, rows)
+    # These GIN indexes need bitmap scans. No other index may be scanned instead.
+    _allow(session, bitmapscan="on", indexscan="off")
+    rows = session.execute(hits(wanted, found)).all()
+    _allow(session, bitmapscan="off", indexscan="on")
     # The text of the error did not choose these rows, so their number reveals nothing about hidden text.
+    stopped = len(rows) > MOST_HITS
+    if stopped:
+        rows = _with_the_newest(session, wanted, found, everyone, rows)
     searched = Searched(stopped_at_hits=stopped, stopped_at_groups=members.is_cut)
     return _show(wanted, rows, is_shown, searched)
 
@@ -239,19 +238,6 @@ def _find_by_attempts(
     return Hits(jobs[:MOST_HITS], Searched(stopped_at_attempts=attempts.is_cut))
 
 
-def _list_newest_of_common(
-    session: Session, wanted: JobFilter, found: Range, everyone: Range
-) -> Sequence[Any]:
-    """The newest hits, when many of the newest jobs are hits; else none.
-
-    An index would read all hits of a common value. `everyone` is as in `_with_the_newest`.
-    """
-    newest = session.scalars(first_unsearched_job(everyone, 0)).first() or 0
-    if len(session.execute(sampled_hits(wanted, found, newest)).all()) * COMMON < SAMPLED_JOBS:
-        return ()
-    return session.execute(newest_hits(wanted, found.narrowed(None, newest - MOST_READ))).all()
-
-
 def _with_the_newest(
     session: Session, wanted: JobFilter, found: Range, everyone: Range, rows: Sequence[Any]
 ) -> Sequence[Any]:
@@ -259,7 +245,7 @@ def _with_the_newest(
 
     `everyone` is the range without the conditions on workflows and batches.
     """
-    beyond = session.scalars(first_unsearched_job(everyone, NEWEST_JOBS)).first()
+    beyond = session.scalars(first_unsearched_job(everyone)).first()
     near = session.execute(newest_hits(wanted, found.narrowed(None, beyond)))
     merged = {row[0]: row for row in (*rows, *near)}
     return [merged[job_id] for job_id in sorted(merged, reverse=True)]
@@ -294,8 +280,6 @@ _ANY_TIME = datetime.min.replace(tzinfo=UTC)
 MOST_HITS = 5_000
 # When there are more hits, an arbitrary part is found. Then all hits among this many newest jobs are added.
 NEWEST_JOBS = 20_000
-# A value is common when one in so many of some jobs among the newest has it. Then these newest are read.
-COMMON, SAMPLED_JOBS, MOST_READ = 20, 500, 100_000
 # A text in an error is searched in this many of the newest jobs that have an error.
 NEWEST_ERRORS = 20_000
 
@@ -337,21 +321,15 @@ def first_unsearched_error(found: Range) -> Select[int]:
     return with_error.order_by(Job.id.desc()).offset(NEWEST_ERRORS).limit(1)
 
 
-def first_unsearched_job(found: Range, number: int) -> Select[int]:
-    """The id of the newest job beyond the newest `number`; no row when there are fewer."""
-    return select(Job.id).where(*within(found)).order_by(Job.id.desc()).offset(number).limit(1)
-
-
-def sampled_hits(wanted: JobFilter, found: Range, newest: int) -> Select[int, str, str | None]:
-    """Like `hits`, but looks at `SAMPLED_JOBS` alone, at even distances among the newest."""
-    ids = [newest - number * MOST_READ // SAMPLED_JOBS for number in range(SAMPLED_JOBS)]
-    return _hits(wanted, [*within(found, Job.id + 0), is_one_of(Job.id, ids)])
+def first_unsearched_job(found: Range) -> Select[int]:
+    """The id of the newest job beyond `NEWEST_JOBS`; no row when there are fewer."""
+    return select(Job.id).where(*within(found)).order_by(Job.id.desc()).offset(NEWEST_JOBS).limit(1)
 
 
 def newest_hits(wanted: JobFilter, found: Range) -> Select[int, str, str | None]:
     """Like `hits`, but scans the ids of a small range, the newest first."""
     some = _hits(wanted, within(found)).order_by(Job.id.desc())
-    return some.limit(MOST_HITS + 1)
+    return some.limit(MOST_HITS)
 
 
 def hits(wanted: JobFilter, found: Range) -> Select[int, str, str | None]:
