@@ -8,8 +8,7 @@ commands and exports pass them through the display policy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Result,
     Select,
     Text,
     and_,
@@ -29,6 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session, aliased
 
 from ..core import sql
+from ..core.reading import execute_with
 from .filter import AuditFilter
 from .models import AuditEvent, AuditHead, AuditPending
 
@@ -103,6 +104,7 @@ class Link:
 
 WINDOW = 2_000
 _LAST = 2**63 - 2
+_LAST_OF_CHAIN = select(AuditHead.sequence).where(AuditHead.id == 1)
 _NAMES = 100
 # With this many decisions on one target, reading all of them to find the newest is too slow.
 _MANY = 200
@@ -168,24 +170,23 @@ def list_events_of(session: Session, target: str, limit: int = 20) -> Sequence[E
     For a target with very many decisions, the newest `WINDOW` decisions of the audit are read first. If they
     do not fill the list, all decisions on the target are read and sorted.
     """
-    last = _last_of_chain(session)
+    if "\0" in target:  # Postgres stores none
+        return ()
+    last = func.coalesce(_LAST_OF_CHAIN.scalar_subquery(), _LAST)
     is_listed = and_(_UNORDERED.between(1, last), AuditEvent.action != "note.add")
     of_target = and_(AuditEvent.targets.contains([target]), is_listed)
     some = select(AuditEvent.sequence).where(of_target).limit(_MANY)
-    with _bitmaps(session):
-        is_common = len(session.scalars(some).all()) == _MANY
-        if is_common:
-            newest_first = select(*_ROW).where(is_listed).order_by(AuditEvent.sequence.desc())
-            recent = newest_first.limit(WINDOW).subquery()
-            conditions = recent.c.targets.contains([target])
-            newest = (
-                select(recent).where(conditions).order_by(recent.c.sequence.desc()).limit(limit)
-            )
-            found = session.execute(newest).all()
-            if len(found) == limit:
-                return [EventRow(*row) for row in found]
-        every = select(*_ROW).where(of_target).order_by(_UNORDERED.desc()).limit(limit)
-        return [EventRow(*row) for row in session.execute(every)]
+    is_common = len(_execute_with_bitmaps(session, some).all()) == _MANY
+    if is_common:
+        newest_first = select(*_ROW).where(is_listed).order_by(AuditEvent.sequence.desc())
+        recent = newest_first.limit(WINDOW).subquery()
+        conditions = recent.c.targets.contains([target])
+        newest = select(recent).where(conditions).order_by(recent.c.sequence.desc()).limit(limit)
+        found = _execute_with_bitmaps(session, newest).all()
+        if len(found) == limit:
+            return [EventRow(*row) for row in found]
+    every = select(*_ROW).where(of_target).order_by(_UNORDERED.desc()).limit(limit)
+    return [EventRow(*row) for row in _execute_with_bitmaps(session, every)]
 
 
 def list_actors(session: Session) -> list[str]:
@@ -223,7 +224,7 @@ def _last_of_chain(session: Session) -> int:
 
     Without a head every row may belong to the chain, and pages show a warning.
     """
-    found = session.scalar(select(AuditHead.sequence).where(AuditHead.id == 1))
+    found = session.scalar(_LAST_OF_CHAIN)
     return _LAST if found is None else found
 
 
@@ -273,8 +274,8 @@ def _scan(
     else:
         below = last + 1 if before is None else min(before, last + 1)
         statement = _walk(statement, lead, wanted, below, after)
-    with _bitmaps(session, when=lead == "targets"):
-        found = session.execute(statement.limit(most)).all()
+    execute = _execute_with_bitmaps if lead == "targets" else Session.execute
+    found = execute(session, statement.limit(most)).all()
     return [sequence for sequence, _ in found], [sequence for sequence, is_fit in found if is_fit]
 
 
@@ -361,14 +362,8 @@ def _says(row: EventRow, text: str, shown: Callable[[str], str]) -> bool:
     return any(text.lower() in shown(one).lower() for one in texts)
 
 
-@contextmanager
-def _bitmaps(session: Session, *, when: bool = True) -> Iterator[None]:
+def _execute_with_bitmaps(
+    session: Session, statement: Select[*tuple[Any, ...]]
+) -> Result[*tuple[Any, ...]]:
     """Let the planner use the GIN index of the targets: pages forbid it otherwise (`enable_bitmapscan`)."""
-    if not when:
-        yield
-        return
-    name = "enable_bitmapscan"
-    was = session.scalar(select(func.current_setting(name)))
-    session.execute(select(func.set_config(name, "on", True)))
-    yield
-    session.execute(select(func.set_config(name, was, True)))
+    return execute_with(session, statement, enable_bitmapscan="on")

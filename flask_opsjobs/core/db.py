@@ -23,6 +23,7 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import Pool, QueuePool
 
 from . import sql
+from .round_trips import BatchingConnection, BatchingCursor
 
 SCHEMA = "opsjobs"
 SCHEMA_VERSION = 27
@@ -406,6 +407,10 @@ class PatientConnection(psycopg.Connection[Any]):
             return end.value
 
 
+class PageConnection(BatchingConnection, PatientConnection):
+    """A connection of our pages."""
+
+
 class PageEngine:
     """Makes the engine of our pages: a copy of the host's engine with a pool of `most` patient connections.
 
@@ -458,7 +463,7 @@ def _make_patient_engine(engine: Engine, most: int) -> Engine:
         dialect=other._dialect,
         _dispatch=other.dispatch,
     )
-    event.listen(pool, "connect", lambda made, _: _let_be(PatientConnection, made), insert=True)
+    event.listen(pool, "connect", lambda made, _: _let_be_of_pages(made), insert=True)
     event.listen(engine, "do_connect", _connect_soon)
     return _EngineOfPages(engine, pool)
 
@@ -490,6 +495,11 @@ def _let_be(kind: Any, connection: Any) -> None:
     """Make a connection of the host's class one of ours too."""
     of_host: Any = type(connection)
     connection.__class__ = _both(kind, of_host)
+
+
+def _let_be_of_pages(connection: Any) -> None:
+    _let_be(PageConnection, connection)
+    connection.cursor_factory = _both(BatchingCursor, connection.cursor_factory)
 
 
 @cache

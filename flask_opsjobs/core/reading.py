@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from psycopg.rows import scalar_row
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Result, Select, func, select
 from sqlalchemy.orm import Session
 
 from . import db
+from .round_trips import StartedRead, snapshot_of, start_reading
 
 # Every query of a page or a scrape walks an index and stops early. So a sequential scan, or a bitmap scan
 # that first collects all jobs of a state, is always wrong, even when outdated statistics suggest it. So is
@@ -27,10 +29,15 @@ PAGE_PLANS = {
 
 @dataclass(frozen=True)
 class Reading:
-    """A session that can only read, and Postgres' time at its start."""
+    """A session that can only read."""
 
     session: Session
-    now: datetime
+    began: StartedRead[datetime]
+
+    @property
+    def now(self) -> datetime:
+        """Postgres' time at its start. The first to ask waits for it, together with what was started."""
+        return self.began.value
 
 
 @contextmanager
@@ -40,17 +47,55 @@ def read_snapshot(
     """Yield the snapshot, and close the connection at the end. No statement may take longer than `seconds`.
 
     Its times are in UTC, whatever zone the database has. `settings` are further settings of Postgres, which
-    last as long as the transaction.
+    last as long as the transaction. What is started by `start_reading` has ended when the snapshot ends.
     """
-    options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-    with connection.execution_options(**options):
-        # `set_config(…, true)` is SET LOCAL: all settings in one round trip, until the transaction ends.
-        limit = f"{int(seconds * 1000)}"
-        chosen = {"statement_timeout": limit, "TimeZone": "UTC", **(settings or {})}
-        wanted = [func.set_config(name, value, True) for name, value in chosen.items()]
-        now = connection.execute(select(func.clock_timestamp(), *wanted)).one()[0]
-        with Session(connection, autoflush=False) as session:
-            yield Reading(session, now)
+    # `set_config(…, true)` is SET LOCAL: all settings in one statement, until the transaction ends.
+    limit = f"{int(seconds * 1000)}"
+    chosen = {"statement_timeout": limit, "TimeZone": "UTC", **(settings or {})}
+    wanted = [func.set_config(name, value, True) for name, value in chosen.items()]
+    with connection, Session(connection, autoflush=False) as session, snapshot_of(connection):
+        opening = select(func.clock_timestamp(), *wanted)
+        read = Reading(session, start_reading(session, _begin, opening))
+        yield read
+        assert read.now  # pages name it after the snapshot too
+
+
+def _begin(session: Session, statement: Select[Any]) -> datetime:
+    now: datetime = session.execute(statement).one()[0]
+    return now
+
+
+def execute_with(
+    session: Session, statement: Select[*tuple[Any, ...]], **settings: str
+) -> Result[*tuple[Any, ...]]:
+    """Execute a statement with other settings of Postgres, and set them back, in one round trip.
+
+    No statement of another function comes between, whatever was started.
+    """
+    chosen = [
+        function
+        for name, value in settings.items()
+        for function in (
+            func.set_config(f"opsjobs.{name}", func.current_setting(name), True),
+            func.set_config(name, value, True),
+        )
+    ]
+    # Where each statement is a transaction of its own, nothing was set.
+    back = [
+        func.set_config(
+            name,
+            func.coalesce(
+                func.nullif(func.current_setting(f"opsjobs.{name}", True), ""),
+                func.current_setting(name),
+            ),
+            True,
+        )
+        for name in settings
+    ]
+    start_reading(session, Session.execute, select(*chosen))
+    found = start_reading(session, Session.execute, statement)
+    start_reading(session, Session.execute, select(*back))
+    return found.value
 
 
 def forbid_writes(connection: Connection, seconds: float) -> None:

@@ -18,7 +18,7 @@ from ..core.reading import PAGE_PLANS, read_snapshot
 from ..core.redis_facts import RedisFacts
 from ..core.words import show_value
 from ..errors import ConfigError, OpsJobsError, UnknownBatch, UnknownJob, UnknownWorkflow
-from ..explain.evidence import Evidence, FrontierStep
+from ..explain.evidence import Evidence, FrontierStep, JobEvidence
 from ..explain.explain import (
     explain_batch_evidence,
     explain_evidence,
@@ -26,7 +26,12 @@ from ..explain.explain import (
     explain_schema,
 )
 from ..explain.kind_queries import list_job_evidence, list_kinds
-from ..explain.queries import find_batch_evidence, find_evidence, find_run_evidence
+from ..explain.queries import (
+    find_batch_evidence,
+    find_evidence_of,
+    find_job_evidence,
+    find_run_evidence,
+)
 from ..explain.reason_kinds import (
     AnyExplanation,
     BatchExplanation,
@@ -54,9 +59,17 @@ def explain(
     `names_partition` the text leaves out the partition of the limiter, which is a value of the job's
     arguments.
     """
-    evidence = find_evidence(session, job_id, now, host.settings)
-    if evidence is None:
+    job = find_job_evidence(session, job_id)
+    if job is None:
         return None
+    return explain_job(host, session, job, now, names_partition=names_partition)
+
+
+def explain_job(
+    host: Host, session: Session, job: JobEvidence, now: datetime, *, names_partition: bool
+) -> Explanation:
+    """Do what `explain` does, for a job whose columns are read."""
+    evidence = find_evidence_of(session, job, now, host.settings)
     evidence = _with_redis(host, evidence, names_partition=names_partition)
     if evidence.step is not None and evidence.step.frontier:
         frontier = _frontier_with_redis(host, evidence.step.frontier)

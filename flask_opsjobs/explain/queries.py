@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from ..batches import queries as batch_queries
 from ..core import sql
 from ..core.db import Connection
+from ..core.round_trips import StartedRead, start_reading, values_of
 from ..jobs.adopted.chain_queries import list_parents
 from ..jobs.adopted.models import RqFacts
 from ..jobs.lifecycle import FINAL
@@ -52,15 +53,28 @@ def find_evidence(
     session: Session, job_id: int, now: datetime, settings: Settings
 ) -> Evidence | None:
     """All evidence that is in Postgres; None when there is no such job."""
+    job = find_job_evidence(session, job_id)
+    return None if job is None else find_evidence_of(session, job, now, settings)
+
+
+def find_job_evidence(session: Session, job_id: int) -> JobEvidence | None:
+    """The columns of the job that decide; None when there is no such job."""
     columns = [getattr(Job, name) for name in JobEvidence.__annotations__]
     row = session.execute(select(*columns).where(Job.id == job_id)).one_or_none()
-    if row is None:
-        return None
-    (evidence,) = list_evidence_of_jobs(session, [JobEvidence(*row)], now, settings)
-    if evidence.prefetch is not None and evidence.job.state != "queued":
-        lanes = {evidence.job.lane: (evidence.heaviest, MOST_AHEAD)}
-        evidence = with_ahead(evidence, *count_ahead(session, lanes, [job_id])[job_id])
-    return _with_words(session, evidence)
+    return None if row is None else JobEvidence(*row)
+
+
+def find_evidence_of(
+    session: Session, job: JobEvidence, now: datetime, settings: Settings
+) -> Evidence:
+    """All evidence that is in Postgres about a job whose columns are read."""
+    (evidence,) = list_evidence_of_jobs(session, [job], now, settings)
+    in_words = start_reading(session, _with_words, evidence)
+    if evidence.prefetch is None or job.state == "queued":
+        return in_words.value
+    lanes = {job.lane: (evidence.heaviest, MOST_AHEAD)}
+    ahead = count_ahead(session, lanes, [job.id])[job.id]
+    return with_ahead(in_words.value, *ahead)
 
 
 def list_evidence_of_jobs(
@@ -71,27 +85,58 @@ def list_evidence_of_jobs(
     However many jobs there are, it sends the same few statements.
     """
     found = [Evidence(now, settings, job) for job in jobs]
-    found = _with_holders(session, _with_steps(session, _with_parents(session, found)))
-    waiting = [each for each in found if _waits_for_us(each)]
-    if waiting or any(each.is_abandoned for each in found if not each.job.is_adopted):
-        loops = _loops(session, now)
-        found = [replace(one, loops=loops) if _needs_loops(one) else one for one in found]
-    queues = _queues(session, {each.job.queue for each in waiting})
-    pauses = _pauses(session, {each.job.task for each in waiting})
-    deferred = [each.job for each in waiting if each.job.state == "deferred"]
-    before = _waits_for(session, {job.cron_entry for job in deferred})
+    # Each adds other fields, and needs the job alone.
+    added = [
+        start_reading(session, _with_parents, found),
+        start_reading(session, _with_steps, found),
+        start_reading(session, _with_holders, found),
+        start_reading(session, _with_start_conditions, found, settings),
+        start_reading(session, _with_limits, found),
+        start_reading(session, _with_decisions, found),
+    ]
+    waiting = any(_waits_for_us(each) for each in found)
+    loops = start_reading(session, _loops, now) if waiting else None
     found = [
+        _merge(found[place], [each.value[place] for each in added]) for place in range(len(found))
+    ]
+    if loops is None and any(map(_needs_loops, found)):
+        loops = start_reading(session, _loops, now)
+    return [
+        replace(one, loops=loops.value) if loops and _needs_loops(one) else one for one in found
+    ]
+
+
+def _merge(evidence: Evidence, others: Sequence[Evidence]) -> Evidence:
+    """The evidence with what the others have in its stead."""
+    changes = {
+        name: value
+        for other in others
+        for name, value in vars(other).items()
+        if value is not getattr(evidence, name)
+    }
+    return replace(evidence, **changes)
+
+
+def _with_decisions(session: Session, found: list[Evidence]) -> list[Evidence]:
+    """Add what operators decided about queues and tasks of waiting jobs, and what deferred ones wait for."""
+    waiting = [each.job for each in found if _waits_for_us(each)]
+    deferred = [job for job in waiting if job.state == "deferred"]
+    pauses = start_reading(session, _pauses, {job.task for job in waiting})
+    before = start_reading(session, _waits_for, {job.cron_entry for job in deferred})
+    queues = _queues(session, {job.queue for job in waiting})
+    return [
         replace(
             each,
             queue=queues.get(each.job.queue, QueueEvidence()),
-            pause=pauses.get(each.job.task),
-            waits_for=before.get(each.job.cron_entry, ()) if each.job.state == "deferred" else (),
+            pause=pauses.value.get(each.job.task),
+            waits_for=before.value.get(each.job.cron_entry, ())
+            if each.job.state == "deferred"
+            else (),
         )
         if _waits_for_us(each)
         else each
         for each in found
     ]
-    return _with_limits(session, _with_start_conditions(session, found, settings))
 
 
 def _waits_for_us(evidence: Evidence) -> bool:
@@ -112,8 +157,9 @@ def _with_parents(session: Session, found: list[Evidence]) -> list[Evidence]:
     if not ids:
         return found
     facts = select(RqFacts.job_id).where(RqFacts.job_id.in_(ids), RqFacts.allows_failure)
-    allowing = set(session.scalars(facts))
+    found_facts = start_reading(session, Session.scalars, facts)
     parents = list_parents(session, ids)
+    allowing = set(found_facts.value)
     return [
         replace(one, parents=parents.get(one.job.id, ()), allows_failure=one.job.id in allowing)
         for one in found
@@ -128,13 +174,14 @@ def _with_start_conditions(
     if not due:
         return found
     clock = _clock(due[0])
+    keys = {_prefetch_key(one.job) for one in due}
+    prefetches = start_reading(session, _prefetches, keys, settings, clock)
     listeners = _listeners(session, {one.job.queue for one in due}, clock)
-    prefetches = _prefetches(session, {_prefetch_key(one.job) for one in due}, settings, clock)
     return [
         replace(
             one,
             listeners=listeners.get(one.job.queue, []),
-            prefetch=prefetches[_prefetch_key(one.job)],
+            prefetch=prefetches.value[_prefetch_key(one.job)],
         )
         if one.is_due and not one.job.is_adopted
         else one
@@ -197,19 +244,24 @@ def _with_words(session: Session, evidence: Evidence) -> Evidence:
     job = evidence.job
     if job.state in FINAL or job.is_adopted:
         return evidence
+    words: dict[str, StartedRead[Any]] = {}
     if evidence.step is not None:
-        evidence = replace(evidence, step=_step_in_words(session, evidence, evidence.step))
-    if job.is_with_worker:
-        return evidence
-    evidence = replace(evidence, last_attempt=_last_attempt(session, job))
-    if evidence.is_due and not evidence.alive:
-        evidence = replace(evidence, last_listener=_last_listener(session, evidence))
-    limit = evidence.limit
-    if limit is not None and limit.shape is not None and limit.shape.concurrency is not None:
-        mine = (Lease.limiter == limit.name, Lease.partition == limit.partition)
-        oldest = select(Lease.job_id).where(*mine).order_by(Lease.taken_at).limit(MOST_HOLDERS)
-        evidence = replace(evidence, limit=replace(limit, holders=session.scalars(oldest).all()))
-    return evidence
+        words["step"] = start_reading(session, _step_in_words, evidence, evidence.step)
+    if not job.is_with_worker:
+        words["last_attempt"] = start_reading(session, _last_attempt, job)
+        words["limit"] = start_reading(session, _limit_in_words, evidence.limit)
+        if evidence.is_due and not evidence.alive:
+            words["last_listener"] = start_reading(session, _last_listener, evidence)
+    return replace(evidence, **values_of(words))
+
+
+def _limit_in_words(session: Session, limit: LimitEvidence | None) -> LimitEvidence | None:
+    """The limit with the jobs that have held a place longest."""
+    if limit is None or limit.shape is None or limit.shape.concurrency is None:
+        return limit
+    mine = (Lease.limiter == limit.name, Lease.partition == limit.partition)
+    oldest = select(Lease.job_id).where(*mine).order_by(Lease.taken_at).limit(MOST_HOLDERS)
+    return replace(limit, holders=session.scalars(oldest).all())
 
 
 def _last_attempt(session: Session, job: JobEvidence) -> AttemptEvidence | None:
@@ -238,34 +290,49 @@ def find_run_evidence(
     if found.is_final:
         return found
     params = {"run": run, "most": MOST_STEPS, "states": list(HOLDS_UP)}
-    removed = session.connection().exec_driver_sql(sql.load("list_removed_steps"), params)
+    removed = start_reading(session, _list_removed, params)
     first = session.connection().exec_driver_sql(sql.load("list_frontier_of_run"), params)
     return replace(
         found,
-        removed=[name for (name,) in removed],
+        removed=removed.value,
         frontier=_frontier(session, list(first), now, settings),
     )
+
+
+def _list_removed(session: Session, params: Mapping[str, Any]) -> list[str]:
+    rows = session.connection().exec_driver_sql(sql.load("list_removed_steps"), params)
+    return [name for (name,) in rows]
 
 
 def find_batch_evidence(
     session: Session, id: int, now: datetime, settings: Settings
 ) -> BatchEvidence | None:
     """What is in Postgres about a batch and its oldest open members; None when there is no such batch."""
+    callbacks = start_reading(session, batch_queries.list_callbacks_of_batch, id)
+    members = start_reading(session, batch_queries.list_oldest_open_members, id)
     batch = batch_queries.find_batch(session, id)
     if batch is None:
         return None
-    callbacks = batch_queries.list_callbacks_of_batch(session, id)
-    found = BatchEvidence(now, batch, callbacks=[each for each in callbacks if each.has_failed])
+    failed = [each for each in callbacks.value if each.has_failed]
+    found = BatchEvidence(now, batch, callbacks=failed)
     if batch.is_final:
         return found
-    members = batch_queries.list_oldest_open_members(session, id)
-    evidence = [find_evidence(session, member, now, settings) for member in members]
+    fold = start_reading(session, find_loop, now, "fold")
+    added_at = start_reading(session, batch_queries.find_last_added, id)
+    evidence = _find_each(session, members.value, now, settings)
     return replace(
         found,
-        fold=find_loop(session, now, "fold"),
-        last_added_at=batch_queries.find_last_added(session, id),
+        fold=fold.value,
+        last_added_at=added_at.value,
         members=[each for each in evidence if each is not None],
     )
+
+
+def _find_each(
+    session: Session, ids: Sequence[int], now: datetime, settings: Settings
+) -> list[Evidence | None]:
+    started = [start_reading(session, find_evidence, id, now, settings) for id in ids]
+    return [each.value for each in started]
 
 
 def _with_steps(session: Session, found: list[Evidence]) -> list[Evidence]:
@@ -321,7 +388,7 @@ def _frontier(
     session: Session, rows: Sequence[Any], now: datetime, settings: Settings
 ) -> list[FrontierStep]:
     """The evidence of steps that wait for no other step. None of them reads the evidence of another."""
-    found = [(row, find_evidence(session, row.id, now, settings)) for row in rows]
+    found = zip(rows, _find_each(session, [row.id for row in rows], now, settings), strict=True)
     return [
         FrontierStep(row.name, each, waiting=row.waiting) for row, each in found if each is not None
     ]
@@ -446,8 +513,9 @@ def _cooldowns(
     of_one = select(
         Bucket.limiter, Bucket.partition, *(getattr(Bucket, name) for name in columns)
     ).where(tuple_(Bucket.limiter, Bucket.partition).in_(keys), Bucket.cooldown_until.is_not(None))
-    whole = {name: (True, *rest) for name, *rest in session.execute(of_all)}
+    of_limiters = start_reading(session, Session.execute, of_all)
     parts = {(name, part): (False, *rest) for name, part, *rest in session.execute(of_one)}
+    whole = {name: (True, *rest) for name, *rest in of_limiters.value}
     found = {}
     for key in keys:
         rows = [row for row in (whole.get(key[0]), parts.get(key)) if row is not None]

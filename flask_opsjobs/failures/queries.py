@@ -28,6 +28,7 @@ from sqlalchemy.orm import Session
 
 from ..core import sql
 from ..core.db import LARGEST_ID
+from ..core.round_trips import start_reading, values_of
 from ..jobs.models import Attempt, Job
 from ..jobs.rows import Count
 from ..jobs.search.filter import JobFilter
@@ -259,9 +260,11 @@ def _newest_of(
 
 def count_failures_by_state(session: Session) -> Mapping[str, Count]:
     """How many failures each state has, each number up to a limit."""
-    return {
-        state: _count(session, select(Failure.id).where(Failure.state == state)) for state in STATES
+    counts = {
+        state: start_reading(session, _count, select(Failure.id).where(Failure.state == state))
+        for state in STATES
     }
+    return values_of(counts)
 
 
 def _count(session: Session, chosen: Select[Any]) -> Count:

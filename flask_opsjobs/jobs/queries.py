@@ -8,7 +8,7 @@ and commands apply the display policy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,6 +18,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from ..core import sql
+from ..core.round_trips import start_reading
 from ..workers.models import Worker
 from .lifecycle import FINAL, STATES
 from .models import Attempt, Job, Output, UniqueLock
@@ -199,16 +200,14 @@ def _find_id_at(session: Session, moment: datetime) -> tuple[int, bool]:
 
 def _with_details(session: Session, rows: list[JobRow]) -> list[JobRow]:
     """The rows; a reserved job gets the name of its worker, a started one the progress of its attempt."""
-    return _with_worker(session, _with_progress(session, rows))
+    names = start_reading(session, _list_takers, {row.reserved_by for row in rows} - {None})
+    rows = _with_progress(session, rows)
+    return [replace(row, taken_by=names.value.get(row.reserved_by)) for row in rows]
 
 
-def _with_worker(session: Session, rows: list[JobRow]) -> list[JobRow]:
-    takers = {row.reserved_by for row in rows} - {None}
-    if not takers:
-        return rows
+def _list_takers(session: Session, takers: Collection[int | None]) -> Mapping[int | None, str]:
     named = select(Worker.id, Worker.name).where(Worker.id.in_(takers))
-    names = {worker.id: worker.name for worker in session.execute(named)}
-    return [replace(row, taken_by=names.get(row.reserved_by)) for row in rows]
+    return {worker.id: worker.name for worker in session.execute(named)} if takers else {}
 
 
 def _with_progress(session: Session, rows: list[JobRow]) -> list[JobRow]:
@@ -299,11 +298,13 @@ def find_relations(session: Session, job: JobInFull) -> Relations:
     origin = select(Job.state).where(Job.id == job.run_again_from)
     # Sorted below: with an ORDER BY the planner might scan all jobs in that order. There are few copies.
     again = select(Job.id, Job.state).where(Job.run_again_from == job.id).limit(_MOST)
+    before = start_reading(session, Session.scalars, origin) if job.run_again_from else None
+    lock = start_reading(session, _find_unique_lock, job.id) if job.is_unique else None
     copies: list[tuple[int, str]] = [(row[0], row[1]) for row in session.execute(again)]
     return Relations(
-        session.scalars(origin).one_or_none() if job.run_again_from else None,
+        before.value.one_or_none() if before else None,
         sorted(copies, reverse=True),
-        _find_unique_lock(session, job.id) if job.is_unique else None,
+        lock.value if lock else None,
     )
 
 

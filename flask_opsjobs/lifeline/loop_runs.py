@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from ..core import sql
 from ..core.db import Connection
+from ..core.round_trips import start_reading
 
 # A loop is silent when it has missed this many passes, plus some seconds for the duration of a pass.
 _PASSES_MISSED = 3
@@ -118,12 +119,14 @@ def list_watches(
 
     A gap that is no longer than a silent loop's is none. Of each loop the last 200 stretches are read.
     """
-    loops = list_loops(session, now, loops_off)
+    listing = start_reading(session, list_loops, now, loops_off)
     rows = session.connection().exec_driver_sql(sql.load("list_loop_stretches"), {"since": since})
     stretches: dict[str, list[tuple[datetime, datetime]]] = {}
     for loop, started_at, last_at in rows:
         stretches.setdefault(loop, []).append((started_at, last_at))
-    return [Watch(loop, _windows(loop, stretches.get(loop.loop, []), since)) for loop in loops]
+    return [
+        Watch(loop, _windows(loop, stretches.get(loop.loop, []), since)) for loop in listing.value
+    ]
 
 
 def _windows(

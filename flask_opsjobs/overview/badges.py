@@ -10,6 +10,7 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from ..core import sql
+from ..core.round_trips import start_reading
 from ..core.words import agree, counted
 from ..lifeline.queries import count_active_incidents
 from ..workflows.held_up import say_needs
@@ -49,6 +50,7 @@ def find_badges(session: Session, now: datetime, late_seconds: float) -> Mapping
         "examined": EXAMINED_WAITS,
         "late_seconds": late_seconds,
     }
+    counted_incidents = start_reading(session, count_active_incidents)
     found = session.connection().exec_driver_sql(sql.load("count_badges"), params).one()
     badges = {}
     if found.failed:
@@ -72,7 +74,7 @@ def find_badges(session: Session, now: datetime, late_seconds: float) -> Mapping
     if found.cooling:
         text = f"{agree(found.cooling, 'limiter', 'limiters')} in cooldown"
         badges["limiters"] = Badge(found.cooling, "blocked", text)
-    incidents = count_active_incidents(session)
+    incidents = counted_incidents.value
     if incidents.unattended:
         badges["lifeline"] = _of_incidents(incidents.unattended, incidents.open["critical"])
     # `failed` counts jobs.

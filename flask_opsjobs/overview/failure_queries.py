@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ..core import sql
+from ..core.round_trips import start_reading
 from ..failures.models import FailureHour
 from ..failures.queries import DeployMark, floor, list_marks
 from ..jobs.rows import Count
@@ -90,10 +91,11 @@ def find_failures(session: Session, now: datetime) -> Failures:
         return Failures([], Count(0), since)
     many = rows[0].many
     found = [FailureSummary(*row[:-1]) for row in rows]
+    marks = start_reading(session, list_marks, since)
     hours = list_hours_of_failures(session, [each.id for each in found], since)
     worst = [replace(each, hours=hours[each.id]) for each in found]
     number = Count(many, "at_least" if many >= _EXAMINED else "exact")
-    return Failures(worst, number, since, list_marks(session, since))
+    return Failures(worst, number, since, marks.value)
 
 
 def list_hours_of_failures(

@@ -13,6 +13,7 @@ from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from ..core import sql
+from ..core.round_trips import start_reading
 from .models import Depth, Rollup, RollupPosition
 
 # In seconds: 1, 2, 4 ms … The first bucket is below 1 ms; the last begins at 2^30 ms (twelve days) and has no
@@ -136,12 +137,27 @@ class Pace:
         return sum(known) / len(known) if known else None
 
 
-def find_pace(session: Session, window: str, now: datetime) -> Pace:
-    """The pace of `window`, one of `WINDOWS`, up to the last counted minute, and of the window before."""
-    counted, start, end = _place(session, window, now)
+# From which minute on, and up to which one, minutes are counted.
+Counted = tuple[datetime | None, datetime | None]
+
+
+def find_counted(session: Session) -> Counted:
+    """The minutes that are counted."""
+    position = session.execute(_POSITION).one_or_none()
+    return (None, None) if position is None else (position[0], position[1])
+
+
+def find_pace(session: Session, window: str, now: datetime, counted: Counted | None = None) -> Pace:
+    """The pace of `window`, one of `WINDOWS`, up to the last counted minute, and of the window before.
+
+    `counted` is what `find_counted` found, if it was asked already.
+    """
+    counted = counted or find_counted(session)
+    start, end = _place(counted, window, now)
     span, step = WINDOWS[window]
+    of_depths = start_reading(session, _depths, start - span, end, step)
     ends = _ends(session, start - span, end, step)
-    depths = _depths(session, start - span, end, step)
+    depths = of_depths.value
     steps = []
     for number in range(2 * span // step):
         at = start - span + number * step
@@ -154,9 +170,12 @@ def find_pace(session: Session, window: str, now: datetime) -> Pace:
     return Pace(window, step, steps[few:], counted[1], steps[:few], step / _MINUTE)
 
 
-def find_queue_pace(session: Session, queue: str, window: str, now: datetime) -> Pace:
-    """The pace of a queue in the same window, and in the one before."""
-    counted, start, end = _place(session, window, now)
+def find_queue_pace(
+    session: Session, queue: str, window: str, now: datetime, counted: Counted | None = None
+) -> Pace:
+    """The pace of a queue in the same window, and in the one before. `counted` is as in `find_pace`."""
+    counted = counted or find_counted(session)
+    start, end = _place(counted, window, now)
     span, step = WINDOWS[window]
     found = defaultdict(list)
     params = {"queue": queue, "start": start - span, "end": end}
@@ -171,23 +190,18 @@ def find_queue_pace(session: Session, queue: str, window: str, now: datetime) ->
     return Pace(window, step, steps[span // step :], counted[1], steps[: span // step])
 
 
-# From which minute on, and up to which one, minutes are counted.
-_Counted = tuple[datetime | None, datetime | None]
-
-
-def _place(session: Session, window: str, now: datetime) -> tuple[_Counted, datetime, datetime]:
-    """What is counted, and where a window begins and ends: at the last counted minute."""
+def _place(counted: Counted, window: str, now: datetime) -> tuple[datetime, datetime]:
+    """Where a window begins and ends: at the last counted minute."""
     span, step = WINDOWS[window]
-    position = session.execute(_POSITION).one_or_none()
-    counted_from, counted_until = position if position is not None else (None, None)
+    counted_until = counted[1]
     end = _floor(now, _MINUTE) - _MINUTE
     if counted_until is not None and timedelta() < end - counted_until < _MOST_LAG:
         end = counted_until
     end = _floor(end, step)
-    return (counted_from, counted_until), end - span, end
+    return end - span, end
 
 
-def _is_counted(counted: _Counted, at: datetime, step: timedelta) -> bool:
+def _is_counted(counted: Counted, at: datetime, step: timedelta) -> bool:
     first, end = counted
     return first is not None and end is not None and first <= at and at + step <= end
 

@@ -12,6 +12,7 @@ from sqlalchemy import Select, bindparam, literal, select, union_all
 from sqlalchemy.orm import Session
 
 from ..core import sql
+from ..core.round_trips import start_reading
 from ..jobs.lifecycle import FINAL, STATES
 from ..jobs.rows import Count
 from ..lifeline import queries as incident_queries
@@ -138,32 +139,43 @@ def find_overview(
 
     `loops_off` are the loops that the settings turn off.
     """
-    workers = worker_queries.list_workers(session, now, late_seconds)
-    sample = _sample(session)
-    incidents, has_more = incident_queries.page_of_open_incidents(
-        session, IncidentFilter(), limit=_MOST_INCIDENTS
+    workers = start_reading(session, worker_queries.list_workers, now, late_seconds)
+    sample = start_reading(session, _sample)
+    names = start_reading(session, queue_queries.list_queue_names, queue_queries.MOST_QUEUES)
+    decided = start_reading(session, queue_queries.list_decisions)
+    open_ones = start_reading(
+        session,
+        incident_queries.page_of_open_incidents,
+        IncidentFilter(),
+        limit=_MOST_INCIDENTS,
     )
-    held, is_all_held = find_held(session, now)
+    failures = start_reading(session, find_failures, now)
+    held = start_reading(session, find_held, now)
+    cooling = start_reading(session, list_cooldowns, now)
+    paused = start_reading(session, list_paused_jobs)
+    loops = start_reading(session, list_loops, now, loops_off)
+    integrity = start_reading(session, list_integrity_checks)
+    stuck = start_reading(session, _list_stuck, now)
     facts = find_single_facts(session, now)
     return Overview(
-        queues=_queues(session, sample, workers, queue_queries.list_decisions(session)),
-        live={state: _sum(state, sample) for state in LIVE},
+        queues=_queues(names.value, sample.value, workers.value, decided.value),
+        live={state: _sum(state, sample.value) for state in LIVE},
         next_due=facts.next_due,
-        incidents=incidents,
-        has_more_incidents=has_more,
+        incidents=open_ones.value[0],
+        has_more_incidents=open_ones.value[1],
         incident_ended_at=facts.incident_ended_at,
         cleared=facts.cleared,
-        failures=find_failures(session, now),
+        failures=failures.value,
         failed=facts.failed,
-        held=held,
-        is_all_held=is_all_held,
-        cooling=list_cooldowns(session, now),
-        paused=list_paused_jobs(session),
+        held=held.value[0],
+        is_all_held=held.value[1],
+        cooling=cooling.value,
+        paused=paused.value,
         abandoned=facts.abandoned,
-        workers=workers,
-        loops=list_loops(session, now, loops_off),
-        integrity=list_integrity_checks(session),
-        stuck=_list_stuck(session, now),
+        workers=workers.value,
+        loops=loops.value,
+        integrity=integrity.value,
+        stuck=stuck.value,
     )
 
 
@@ -181,7 +193,9 @@ def find_queues(
 
     Of queues that only ended jobs name, the first 5,000.
     """
-    return _queues(session, _sample(session), workers, decided)
+    names = start_reading(session, queue_queries.list_queue_names, queue_queries.MOST_QUEUES)
+    sample = _sample(session)
+    return _queues(names.value, sample, workers, decided)
 
 
 def count_due(session: Session) -> Mapping[str, Count]:
@@ -223,14 +237,13 @@ def _sum(state: str, sample: Sample) -> StateDepth:
 
 
 def _queues(
-    session: Session,
+    named: Sequence[str],
     sample: Sample,
     workers: Sequence[WorkerRow],
     decided: Mapping[str, QueueRow],
 ) -> Sequence[QueueDepth]:
     known = {name for one in workers if one.state != "missing" for name in one.queues}
     listened = Counter(name for one in workers if one.is_listening for name in one.queues)
-    named = queue_queries.list_queue_names(session, queue_queries.MOST_QUEUES)
     names = {*named, *(queue for _, queue in sample), *decided, *known}
     capped = {state for (state, _), depth in sample.items() if depth.count.kind == "at_least"}
     nothing = {

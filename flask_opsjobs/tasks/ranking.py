@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from ..core.round_trips import start_reading
 from ..failures.queries import floor
 from .change import TaskChange, find_change
 from .queries import DAY, HOUR, MOST_TASKS, TaskNumbers, find_numbers, list_numbers
@@ -79,9 +80,11 @@ def rank_tasks(
     The columns are those of `KEYS`. At most `MOST_TASKS`. Equal ones are ordered by jobs, then by name. What
     is not known comes last.
     """
+    shifted = hours.start - hours.shift, hours.end - hours.shift
+    of_before = start_reading(session, list_numbers, *shifted)
+    of_recent = start_reading(session, list_numbers, hours.end - _RECENT, hours.end)
     now = list_numbers(session, hours.start, hours.end)
-    before = list_numbers(session, hours.start - hours.shift, hours.end - hours.shift)
-    recent = list_numbers(session, hours.end - _RECENT, hours.end)
+    before, recent = of_before.value, of_recent.value
     rows = [
         _row(now.get(task, TaskNumbers(task)), before.get(task), recent.get(task), hours)
         for task in sorted({*now, *before})[:MOST_TASKS]
@@ -96,9 +99,11 @@ def rank_tasks(
 
 def find_row(session: Session, task: str, hours: Hours) -> TaskRow:
     """One task with its numbers in these hours."""
+    shifted = hours.start - hours.shift, hours.end - hours.shift
+    of_before = start_reading(session, find_numbers, task, *shifted)
+    of_recent = start_reading(session, find_numbers, task, hours.end - _RECENT, hours.end)
     now = find_numbers(session, task, hours.start, hours.end)
-    before = find_numbers(session, task, hours.start - hours.shift, hours.end - hours.shift)
-    recent = find_numbers(session, task, hours.end - _RECENT, hours.end)
+    before, recent = of_before.value, of_recent.value
     return _row(now, before if before.enqueued or before.ended else None, recent, hours)
 
 

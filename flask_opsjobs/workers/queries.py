@@ -11,6 +11,7 @@ from sqlalchemy import any_, bindparam, literal, or_, select
 from sqlalchemy.orm import Session
 
 from ..core import sql
+from ..core.round_trips import start_reading
 from .models import Worker
 from .pool_report import FAILED_STARTS, ChildReport, LeaveCount, PoolReport
 
@@ -183,10 +184,12 @@ _LIVE = (
 def list_workers(session: Session, now: datetime, late_seconds: float) -> Sequence[WorkerRow]:
     """Return at most 500 workers that went missing within a day, then at most 200 that have not ended."""
     since = {"ended": now - timedelta(days=1)}
+    missing = start_reading(session, Session.execute, _MISSING, since)
+    live = start_reading(session, Session.execute, _LIVE)
     parameters = {"now": now, "late_seconds": late_seconds}
     rows_alive = session.connection().exec_driver_sql(sql.load("alive_workers"), parameters)
     alive = {row.id for row in rows_alive}
-    rows = [*session.execute(_MISSING, since), *session.execute(_LIVE)]
+    rows = [*missing.value, *live.value]
     return [_as_it_lives(_worker(*row), alive) for row in rows]
 
 

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.core.reading import Reading
+from flask_opsjobs.core.round_trips import StartedRead
 from flask_opsjobs.doctor.check import CheckAnswer, CheckContext
 from flask_opsjobs.doctor.examination import examine
 from flask_opsjobs.doctor.registry import CHECKS
@@ -84,7 +85,8 @@ class Agreement:
     def at_its_time(self, reading: Any, context: CheckContext) -> Iterator[Reading]:
         """A transaction of the doctor's with another clock."""
         with reading(context) as read:
-            yield replace(read, now=max(read.now, self.scene.now + self.later))
+            now = max(read.now, self.scene.now + self.later)
+            yield replace(read, began=StartedRead(None, lambda: now))
 
     def ask(self, check: str) -> CheckAnswer:
         """What a check of the doctor answers."""

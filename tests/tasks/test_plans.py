@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from flask import Flask
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from flask_opsjobs.web.app import shell
 from tests.support.plans import Plans, app_on
 
 # Of 2,000 tasks 50 are busy in each hour of 30 days, the others once a day. By one INSERT each.
@@ -59,8 +61,13 @@ CASES: dict[tuple[str, str], tuple[set[str], int]] = {
 
 
 @pytest.mark.parametrize(("path", "table"), CASES)
-def test_a_page_walks_its_indexes(filled: Flask, path: str, table: str) -> None:
+def test_a_page_walks_its_indexes(
+    filled: Flask, path: str, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     indexes, most = CASES[path, table]
+    # What surrounds the page is read before, and kept.
+    monkeypatch.setattr(shell, "_KEPT", timedelta(hours=1))
+    assert filled.test_client().get("/ops/jobs/help").status_code == 200
 
     class Seen(Plans):
         about = f"opsjobs.{table}"

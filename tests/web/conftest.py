@@ -16,6 +16,7 @@ from werkzeug.test import TestResponse
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.core.reading import Reading
+from flask_opsjobs.core.round_trips import StartedRead
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.overview.changes import find_changes
@@ -93,7 +94,7 @@ def page_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     @contextmanager
     def as_of_the_clock(seconds: float) -> Iterator[Reading]:
         with transaction(seconds) as read:
-            yield Reading(read.session, clock.now)
+            yield Reading(read.session, StartedRead(None, lambda: clock.now))
 
     monkeypatch.setattr(page_reads, "_transaction", as_of_the_clock)
     monkeypatch.setattr(polls, "find_changes", lambda *asked: find_changes(*asked, now=clock.now))

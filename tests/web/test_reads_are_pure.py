@@ -57,18 +57,14 @@ def test_every_statement_of_a_page_runs_in_a_read_only_transaction_with_a_timeou
     client.get("/ops/jobs")  # the schema's version is asked for once
     seen: list[tuple[str, str]] = []
 
-    @event.listens_for(host.pages, "before_cursor_execute")
-    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        driver = cursor.connection
-        is_first = "set_config" in statement
-        assert driver.read_only, statement
-        if not is_first:
-            with driver.cursor() as other:
-                shown = (
-                    "SELECT current_setting('transaction_read_only'), "
-                    "current_setting('statement_timeout')"
-                )
-                seen.append(other.execute(shown).fetchone())
+    @event.listens_for(host.pages, "after_cursor_execute")
+    def note(connection: Any, cursor: Any, *_: Any) -> None:
+        with cursor.connection.cursor() as other:
+            shown = (
+                "SELECT current_setting('transaction_read_only'), "
+                "current_setting('statement_timeout')"
+            )
+            seen.append(other.execute(shown).fetchone())
 
     _read_everything(client, jobs)
     # What surrounds a page has half a second, and is asked for again when it was read some seconds ago. A

@@ -17,7 +17,6 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     case,
-    func,
     null,
     select,
 )
@@ -26,6 +25,8 @@ from sqlalchemy.orm import Session
 from ...core.db import LARGEST_ID
 from ...core.display import Display
 from ...core.paging import cut_page
+from ...core.reading import execute_with
+from ...core.round_trips import start_reading
 from ...policy import DisplayPolicy
 from .. import queries
 from ..lifecycle import STATES
@@ -89,8 +90,9 @@ def list_jobs(
         newest = list_jobs(session, wanted.but(sort=None), now, is_shown=is_shown)
         return replace(newest, is_in_order=False)
     if not wanted.is_search:
+        counting = start_reading(session, queries.count_jobs_by_state, wanted, now)
         page = queries.page_of_jobs(session, wanted, now, before=before, after=after)
-        return JobList(page, queries.count_jobs_by_state(session, wanted, now), Searched())
+        return JobList(page, counting.value, Searched())
     everything = find_hits(session, wanted.but(state=None), now, is_shown)
     counts = _count(everything)
     found = everything
@@ -180,9 +182,9 @@ def _find_by_index(session: Session, wanted: JobFilter, found: Range, is_shown: 
         return _show(wanted, listed, is_shown, Searched(stopped_at_groups=is_cut))
     everyone, found = found, replace(found, conditions=(*found.conditions, *members.conditions))
     # These GIN indexes need bitmap scans. No other index may be scanned instead.
-    _allow(session, bitmapscan="on", indexscan="off")
-    rows = session.execute(hits(wanted, found)).all()
-    _allow(session, bitmapscan="off", indexscan="on")
+    rows = execute_with(
+        session, hits(wanted, found), enable_bitmapscan="on", enable_indexscan="off"
+    ).all()
     # The text of the error did not choose these rows, so their number reveals nothing about hidden text.
     stopped = len(rows) > MOST_HITS
     if stopped:
@@ -220,8 +222,9 @@ def _find_by_errors(session: Session, wanted: JobFilter, found: Range, is_shown:
     """
     assert wanted.error is not None
     text = wanted.error
-    has_older = session.scalars(first_unsearched_error(found)).first() is not None
+    older = start_reading(session, Session.scalars, first_unsearched_error(found))
     rows = session.execute(newest_errors(wanted, found))
+    has_older = older.value.first() is not None
     fitting = ((job_id, state) for job_id, state, error in rows if is_shown(error or "", text))
     shown = list(islice(fitting, MOST_HITS + 1))
     stopped = len(shown) > MOST_HITS
@@ -249,11 +252,6 @@ def _with_the_newest(
     near = session.execute(newest_hits(wanted, found.narrowed(None, beyond)))
     merged = {row[0]: row for row in (*rows, *near)}
     return [merged[job_id] for job_id in sorted(merged, reverse=True)]
-
-
-def _allow(session: Session, **scans: str) -> None:
-    settings = (func.set_config(f"enable_{scan}", value, True) for scan, value in scans.items())
-    session.execute(select(*settings))
 
 
 def _count(found: Hits) -> dict[str, Count]:

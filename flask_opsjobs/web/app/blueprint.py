@@ -10,7 +10,9 @@ from flask import Blueprint, g, request
 from werkzeug import exceptions
 
 from . import access, headers, pages, polls, problems, references
+from .host import bring
 from .problems import Problem
+from .shell import read_sources_beside
 from .urls import BRIDGE_URLS, URLS, Url
 
 _LONGEST_QUERY = 4_000
@@ -78,6 +80,8 @@ def _guarded(url: Url) -> Callable[..., Any]:
         if url.kind == "action":
             access.require_same_origin()
             request.max_content_length = _LARGEST_FORM
+        if url.kind in ("page", "fragment"):
+            bring(read_sources_beside)
         if url.kind == "fragment":
             return polls.answer_poll(url.view, **arguments)
         return url.view(**arguments)

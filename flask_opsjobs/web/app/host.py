@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import inf
 
 import psycopg
-from flask import Response, current_app
+from flask import Response, current_app, g
 from sqlalchemy import exc
 
 from ...core.db import connect_soon, forget_values, is_away, patience
@@ -29,9 +29,18 @@ def reading(most_seconds: float = inf) -> Iterator[Reading]:
     """One read-only transaction on one snapshot, so that the numbers of a page agree.
 
     A statement may take `page_timeout_seconds`, at most `most_seconds`. Raises `Problem` as `asking` does.
+    The first one of a request brings along what surrounds the page: see `bring`.
     """
-    with asking(), _transaction(min(most_seconds, host().settings.page_timeout_seconds)) as found:
+    # Redis may be asked here, before the connection is taken.
+    beside = g.pop("opsjobs_beside", lambda: None)() or nullcontext
+    seconds = min(most_seconds, host().settings.page_timeout_seconds)
+    with asking(), _transaction(seconds) as found, beside(found):
         yield found
+
+
+def bring(beside: Callable[[], Callable[[Reading], AbstractContextManager[None]] | None]) -> None:
+    """Let the request's first reading be read inside of what `beside` returns, unless that is None."""
+    g.opsjobs_beside = beside
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from ...actions.registry import ACTIONS
 from ...audit.queries import EventRow
 from ...core.display import Display
+from ...core.round_trips import start_reading
 from ...core.words import counted
 from ...failures.queries import DeployMark, list_marks
 from ...jobs.search.filter import Condition, JobFilter
@@ -87,8 +88,9 @@ def make_numbers(
         charts = [replace(chart, series=_shorten(chart.series)) for chart in charts]
     start, window = pace.steps[0].start, pace.step * len(pace.steps)
     end = start + window
-    deploys = list_shown_deploys(session, start)
+    deploying = start_reading(session, list_shown_deploys, start)
     operations = _list_operations(session, wanted) if access.may(access.OPERATIONS) else []
+    deploys = deploying.value
     marks = [
         mark
         for mark in (*operations, *_list_decisions(events or (), end))

@@ -16,6 +16,7 @@ from werkzeug.urls import iri_to_uri
 
 from ..._folders import folder
 from ...actions.registry import ACTIONS
+from ...core.round_trips import values_of
 from ...operations.queries import OpenOperations
 from . import access, links
 from .commands import find_command
@@ -59,10 +60,11 @@ def part(
 ) -> Markup:
     """The HTML of a fragment: `opsjobs/<template>` as of `now`.
 
-    Payload passes `display`; the default follows the actor's permission on the current URL's subject.
+    Payload passes `display`; the default follows the actor's permission on the current URL's subject. What
+    was started by `start_reading` is waited for, here and in `page` and `document`.
     """
     made = _environment().get_template(f"opsjobs/{template}")
-    return Markup(made.render(now=now, display=display or _display(), **context))
+    return Markup(made.render(now=now, display=display or _display(), **values_of(context)))
 
 
 def fragment(made: Markup, *, says_sources: bool = False) -> Response:
@@ -183,7 +185,7 @@ def _document(template: str, **context: Any) -> str:
             preferences=read_preferences(),
             choices=PREFERENCES,
             app_root=(request.script_root or "") + "/",
-            **context,
+            **values_of(context),
         )
     )
 

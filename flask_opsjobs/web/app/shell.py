@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from weakref import WeakKeyDictionary
 
 from flask import request
 from sqlalchemy import Engine
 from werkzeug import Response
 
+from ...core.reading import Reading
 from ...core.redis_facts import UnreachableRedis
+from ...core.round_trips import start_guest, start_reading
 from ...core.words import counted
 from ...engine.redis.broker import broker_of
 from ...engine.redis.connections import find_unreachable
@@ -154,13 +158,18 @@ _cache: WeakKeyDictionary[Engine, tuple[datetime, Sources]] = WeakKeyDictionary(
 
 def read_sources() -> Sources:
     """The sources and badges, at most one second old. Never raises: no page fails because of them."""
-    now = datetime.now(UTC)
-    at, found = _cache.get(host().engine, (now - _KEPT, Sources()))
-    if now - at < _KEPT:
+    found = _find_kept()
+    if found is not None:
         return found
-    found = _read()
-    _cache[host().engine] = now, found
-    return found
+    unreachable = find_unreachable_redis()
+    with _keeping(unreachable), reading(_MOST_SECONDS) as read:
+        _keep(_find_sources(read, unreachable))
+    return _cache[host().engine][1]
+
+
+def read_sources_beside() -> Callable[[Reading], AbstractContextManager[None]] | None:
+    """What reads them in the round trips of a page that is read in its block. None when they are kept."""
+    return None if _find_kept() else partial(_read_beside, find_unreachable_redis())
 
 
 def forget_sources() -> None:
@@ -168,26 +177,47 @@ def forget_sources() -> None:
     _cache.pop(host().engine, None)
 
 
-def _read() -> Sources:
-    unreachable = find_unreachable_redis()
+@contextmanager
+def _read_beside(unreachable: Sequence[UnreachableRedis], read: Reading) -> Iterator[None]:
+    started = start_guest(read, _MOST_SECONDS, _find_sources, unreachable)
+    yield
+    with _keeping(unreachable):
+        _keep(started.value)
+
+
+@contextmanager
+def _keeping(unreachable: Sequence[UnreachableRedis]) -> Iterator[None]:
+    """A block that keeps the sources. When they cannot be read, this is kept."""
     try:
-        with reading(_MOST_SECONDS) as read:
-            badges = find_badges(read.session, read.now, host().settings.late_seconds)
-            operations = find_open_operations(read.session)
-            loops = list_loops(read.session, read.now, host().settings.loops_off)
-            is_wrong = unreachable or not all(loop.is_running for loop in loops)
-            due = count_due(read.session) if is_wrong else {}
-            late_seconds = host().settings.late_seconds
-            workers = list_workers(read.session, read.now, late_seconds) if unreachable else ()
+        yield
     except Problem as problem:
         # The page itself reads from Postgres too, and says why that failed.
         _log.warning("what surrounds a page could not be read: %s", problem.says)
-        return Sources(wrong=find_wrong_sources(unreachable, None, None))
+        _keep(Sources(wrong=find_wrong_sources(unreachable, None, None)))
     except Exception:
         _log.warning("what surrounds a page could not be read", exc_info=True)
-        return Sources(wrong=find_wrong_sources(unreachable, None, None))
-    wrong = find_wrong_sources(unreachable, loops, due, served_by(workers))
-    return Sources(badges, wrong, operations)
+        _keep(Sources(wrong=find_wrong_sources(unreachable, None, None)))
+
+
+def _find_kept() -> Sources | None:
+    at, found = _cache.get(host().engine, (None, None))
+    return found if at is not None and datetime.now(UTC) - at < _KEPT else None
+
+
+def _keep(found: Sources) -> None:
+    _cache[host().engine] = datetime.now(UTC), found
+
+
+def _find_sources(read: Reading, unreachable: Sequence[UnreachableRedis]) -> Sources:
+    settings = host().settings
+    operations = start_reading(read.session, find_open_operations)
+    badges = start_reading(read.session, find_badges, read.now, settings.late_seconds)
+    loops = list_loops(read.session, read.now, settings.loops_off)
+    is_wrong = unreachable or not all(loop.is_running for loop in loops)
+    due = start_reading(read.session, count_due) if is_wrong else None
+    workers = list_workers(read.session, read.now, settings.late_seconds) if unreachable else ()
+    wrong = find_wrong_sources(unreachable, loops, due.value if due else {}, served_by(workers))
+    return Sources(badges.value, wrong, operations.value)
 
 
 def find_unreachable_redis() -> Sequence[UnreachableRedis]:

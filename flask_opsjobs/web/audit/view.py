@@ -17,6 +17,7 @@ from ...audit.models import OUTCOMES
 from ...audit.queries import EventPage, EventRow, Head
 from ...audit.verify import ChainCheck, find_chain_fault, verify
 from ...core.reading import Reading
+from ...core.round_trips import start_reading
 from ..app import export, pages, problems
 from ..app.commands import find_command
 from ..app.display import PageDisplay
@@ -56,10 +57,11 @@ def page() -> Response:
     """The document: the filter, the rows, and the details of one row."""
     asked, display = read_request(), make_display()
     with heavy(asked.wanted.text is not None), reading() as read:
-        made = _list(read, asked, display)
-        views = list_own_views(read, "audit", asked.wanted.to_query())
-        actors = [name for name in queries.list_actors(read.session) if display.clean(name) == name]
-        actions = queries.list_actions(read.session)
+        viewing = start_reading(read, list_own_views, "audit", asked.wanted.to_query())
+        acting = start_reading(read.session, queries.list_actors)
+        actions = start_reading(read.session, queries.list_actions)
+        made, views = _list(read, asked, display), viewing.value
+        actors = [name for name in acting.value if display.clean(name) == name]
     return pages.page(
         "audit/page.html",
         "audit",
@@ -117,6 +119,9 @@ def ndjson() -> Response:
 
 def _list(read: Reading, asked: AuditRequest, display: PageDisplay) -> Markup:
     wanted = asked.wanted
+    pending = start_reading(read.session, queries.count_pending)
+    checking = start_reading(read.session, _read_chain)
+    detailing = None if asked.row is None else start_reading(read.session, _find, asked.row)
     found = queries.page_of_events(
         read.session,
         wanted,
@@ -125,8 +130,8 @@ def _list(read: Reading, asked: AuditRequest, display: PageDisplay) -> Markup:
         after=asked.after,
         shown=display.clean,
     )
-    head = queries.find_head(read.session)
-    event = None if asked.row is None else _find(read.session, asked.row)
+    head, chain = checking.value
+    event = detailing.value if detailing else None
     return pages.part(
         "audit/_live.html",
         read.now,
@@ -137,17 +142,21 @@ def _list(read: Reading, asked: AuditRequest, display: PageDisplay) -> Markup:
         older=asked.cursor("before", found.older),
         newer=asked.cursor("after", found.newer),
         total=head.sequence if head and not wanted.is_given else None,
-        chain=_verify(read.session, head),
-        pending=queries.count_pending(read.session),
+        chain=chain,
+        pending=pending,
         limits=LIMITS,
         **detail_of(event, display),
     )
 
 
-def _verify(session: Session, head: Head | None) -> ChainCheck:
-    """The check of the newest rows and the head. Checking all rows takes minutes; the command does that."""
+def _read_chain(session: Session) -> tuple[Head | None, ChainCheck]:
+    """The head, and the check of the newest rows and of it.
+
+    Checking all rows takes minutes; the command does that.
+    """
+    head = queries.find_head(session)
     first = max(1, (head.sequence if head else 0) - _VERIFIED + 1)
-    return verify(session, host().secrets, first=first)
+    return head, verify(session, host().secrets, first=first)
 
 
 def _find(session: Session, sequence: int) -> EventRow:

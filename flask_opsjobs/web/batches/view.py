@@ -23,6 +23,7 @@ from ...batches.queries import MEMBER_STATES, BatchRow, FailureKind, MemberRow
 from ...core.display import Display
 from ...core.paging import cut_page
 from ...core.reading import Reading
+from ...core.round_trips import start_reading
 from ...core.words import without_variables
 from ...engine.explain_with_redis import explain_batch
 from ...jobs.lifecycle import ENDED_BY
@@ -210,8 +211,9 @@ def _list(read: Reading, query: Mapping[str, str]) -> Markup:
 
 def _views(read: Reading, rows: Sequence[BatchRow]) -> Sequence[BatchView]:
     ids = [row.id for row in rows]
-    failed = queries.find_batches_with_failed_callback(read.session, ids)
+    failing = start_reading(read.session, queries.find_batches_with_failed_callback, ids)
     running = queries.find_batches_with_running_member(read.session, ids)
+    failed = failing.value
     return [BatchView(row, read.now, row.id in failed, row.id in running) for row in rows]
 
 
@@ -227,15 +229,23 @@ def _find(read: Reading, batch_id: str) -> BatchView:
 
 def _one(read: Reading, batch: BatchView, query: Mapping[str, str]) -> Markup:
     state, id, row = query.get("state"), batch.row.id, batch.row
-    members, has_older = queries.list_members(read.session, id, state=state, before=_before(query))
-    why, running = None, Count(0)
+    why, running, events, fault = None, Count(0), None, None
+    if access.may("audit.view"):
+        events = start_reading(read.session, list_events_of, f"batch/{id}")
+        fault = start_reading(read.session, find_chain_fault)
+    callbacks = start_reading(read.session, queries.list_callbacks_of_batch, id)
+    failures = (
+        start_reading(read.session, queries.group_failures, id) if row.ends["failed"] else None
+    )
+    others = start_reading(read, _list_others, id)
+    counting = start_reading(read.session, queries.count_running_members, id)
+    listing = start_reading(
+        read.session, queries.list_members, id, state=state, before=_before(query)
+    )
     if not row.is_final:
         why = explain_batch(host(), read.session, id, read.now)
-        running = queries.count_running_members(read.session, id)
-    events = fault = None
-    if access.may("audit.view"):
-        events = list_events_of(read.session, f"batch/{id}")
-        fault = find_chain_fault(read.session)
+        running = counting.value
+    members, has_older = listing.value
     return pages.part(
         "batch/_live.html",
         read.now,
@@ -247,20 +257,24 @@ def _one(read: Reading, batch: BatchView, query: Mapping[str, str]) -> Markup:
         state=state,
         states=MEMBER_STATES,
         is_first="before" not in query,
-        callbacks=queries.list_callbacks_of_batch(read.session, id),
+        callbacks=callbacks,
         why=why,
         running=running,
         # They were counted a second later than those that have ended.
         waiting=max(0, row.left - running.number),
-        failures=queries.group_failures(read.session, id) if row.ends["failed"] else None,
+        failures=failures,
         ended_by=ENDED_BY,
         search_of=partial(_search_of, id),
         display_of=partial(_display_of, id),
         redacted_of=_redacted_of,
-        others=_views(read, queries.list_other_batches(read.session, id)),
+        others=others,
         events=events,
         chain_fault=fault,
     )
+
+
+def _list_others(read: Reading, id: int) -> Sequence[BatchView]:
+    return _views(read, queries.list_other_batches(read.session, id))
 
 
 def _search_of(id: int, group: FailureKind) -> JobFilter:

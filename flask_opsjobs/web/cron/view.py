@@ -19,6 +19,7 @@ from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.display import Display
 from ...core.reading import Reading
+from ...core.round_trips import start_reading
 from ...cron import queries
 from ...cron.actions import ENTRY_PARAMS, actions_of_entry, read_entry
 from ...cron.decide_slots import LATE
@@ -145,9 +146,8 @@ def live() -> Response:
 def entry_page(name: str) -> Response:
     """The document of one entry."""
     with reading() as read:
-        is_retired = _find(read, name).state == "retired"
-        made = _one(read, name)
-    catch_up = None if is_retired else ACTIONS["cron.catch_up"]
+        entry, made = _one(read, name)
+    catch_up = None if entry.state == "retired" else ACTIONS["cron.catch_up"]
     return pages.page(
         "cron_entry/page.html", "cron", name, read.now, live=made, name=name, catch_up=catch_up
     )
@@ -156,7 +156,7 @@ def entry_page(name: str) -> Response:
 def entry_live(name: str) -> Response:
     """The fragment of it that refreshes."""
     with reading() as read:
-        made = _one(read, name)
+        _, made = _one(read, name)
     return pages.fragment(made)
 
 
@@ -261,11 +261,12 @@ def _form(
 def _all() -> tuple[Markup, datetime, Mapping[str, str]]:
     asked = order.read_order(KEYS, texts=("name", "schedule", "next", "overlap"))
     with reading() as read:
+        missing = start_reading(read.session, queries.list_missed_lately, read.now)
+        looking = start_reading(read.session, find_loop, read.now, "cron")
         entries = queries.list_entries(read.session)
+        pausing = start_reading(read.session, find_pauses, {entry.task for entry in entries})
         strips = queries.list_strips(read.session, [entry.name for entry in entries])
-        missed = queries.list_missed_lately(read.session, read.now)
-        cron_loop = find_loop(read.session, read.now, "cron")
-        pauses = find_pauses(read.session, {entry.task for entry in entries})
+        missed, cron_loop, pauses = missing.value, looking.value, pausing.value
         rows = [
             EntryView(
                 entry,
@@ -290,18 +291,21 @@ def _all() -> tuple[Markup, datetime, Mapping[str, str]]:
     return made, read.now, asked.all_query
 
 
-def _one(read: Reading, name: str) -> Markup:
+def _one(read: Reading, name: str) -> tuple[CronEntryRow, Markup]:
     entry = _find(read, name)
-    slots = queries.list_slots(read.session, name, read.now)
-    missed = queries.list_missed_lately(read.session, read.now).get(name)
-    cron_loop = find_loop(read.session, read.now, "cron")
-    pause = find_pauses(read.session, [entry.task]).get(entry.task)
-    row = EntryView(entry, slots[: queries.STRIP_ROWS], missed, read.now, cron_loop, pause)
-    zone = row.zone_info or ZoneInfo("UTC")
     events = fault = None
     if access.may("audit.view"):
-        events, fault = list_events_of(read.session, f"cron/{name}"), find_chain_fault(read.session)
-    return pages.part(
+        events = start_reading(read.session, list_events_of, f"cron/{name}")
+        fault = start_reading(read.session, find_chain_fault)
+    missing = start_reading(read.session, queries.list_missed_lately, read.now)
+    looking = start_reading(read.session, find_loop, read.now, "cron")
+    pausing = start_reading(read.session, find_pauses, [entry.task])
+    slots = queries.list_slots(read.session, name, read.now)
+    missed, pause = missing.value.get(name), pausing.value.get(entry.task)
+    cron_loop = looking.value
+    row = EntryView(entry, slots[: queries.STRIP_ROWS], missed, read.now, cron_loop, pause)
+    zone = row.zone_info or ZoneInfo("UTC")
+    return entry, pages.part(
         "cron_entry/_live.html",
         read.now,
         row=row,

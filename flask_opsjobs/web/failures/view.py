@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from flask import Response, request, url_for
 from markupsafe import Markup
@@ -14,6 +15,7 @@ from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.display import Display
 from ...core.reading import Reading
+from ...core.round_trips import start_reading
 from ...failures import actions as failure_actions
 from ...failures import queries
 from ...failures.count import HELD_FOR, find_package
@@ -64,8 +66,8 @@ def failure_page(failure_id: str) -> Response:
     query = _read_sample_query()
     with reading() as read:
         failure = _find(read, failure_id)
-        made = _one(read, failure, query)
-        notes = look_at_notes(read, f"failure/{failure.id}")
+        noting = start_reading(read, look_at_notes, f"failure/{failure.id}")
+        made, notes = _one(read, failure, query), noting.value
     return pages.page(
         "failure/page.html",
         "lifeline",
@@ -101,6 +103,8 @@ def _read_query() -> Mapping[str, str]:
 
 def _list(read: Reading, query: Mapping[str, str]) -> Markup:
     state, task = query.get("state", "open"), query.get("task")
+    counts = start_reading(read.session, queries.count_failures_by_state)
+    counter = start_reading(read.session, find_loop, read.now, _COUNTER)
     found = queries.page_of_failures(
         read.session, state, task=task, older_than=references.read_place(query.get("after", ""))
     )
@@ -114,11 +118,11 @@ def _list(read: Reading, query: Mapping[str, str]) -> Markup:
         states=STATES,
         meanings=MEANINGS,
         task=task,
-        counts=queries.count_failures_by_state(read.session),
+        counts=counts,
         versions=queries.find_versions(read.session, named),
         older=older,
         is_first="after" not in query,
-        counter=find_loop(read.session, read.now, _COUNTER),
+        counter=counter,
     )
 
 
@@ -165,18 +169,30 @@ def _find(read: Reading, failure_id: str) -> FailureRow:
 
 def _one(read: Reading, failure: FailureRow, query: Mapping[str, str]) -> Markup:
     session, target = read.session, f"failure/{failure.id}"
-    sample = queries.find_sample(session, failure, int(query["sample"]) if query else None)
-    deploys = queries.list_deploys(session, failure, begin_of_days(read.now))
-    versions = queries.find_versions(session, failure.deploys)
+    job = int(query["sample"]) if query else None
+    sampling = start_reading(session, queries.find_sample, failure, job)
+    deploying = start_reading(session, queries.list_deploys, failure, begin_of_days(read.now))
+    naming = start_reading(session, queries.find_versions, failure.deploys)
+    about = start_reading(session, list_incidents_about, target)
+    charts = start_reading(read, _charts, failure)
+    may_audit = access.may("audit.view")
+    more: dict[str, Any] = {
+        "counter": start_reading(session, find_loop, read.now, _COUNTER),
+        "deaths": start_reading(
+            session, queries.list_deaths, failure.task, begin_of_days(read.now)
+        ),
+        "others": start_reading(session, queries.list_other_failures, failure),
+        "events": start_reading(session, list_events_of, target) if may_audit else None,
+        "chain_fault": start_reading(session, find_chain_fault) if may_audit else None,
+    }
     jobs = queries.list_failed_jobs(session, failure) if access.may("jobs.view") else ()
     compared = _compare(read, failure, jobs)
-    incidents = list_incidents_about(session, target)
-    may_audit = access.may("audit.view")
+    sample, deploys, versions = sampling.value, deploying.value, naming.value
+    incidents = about.value
     return pages.part(
         "failure/_live.html",
         read.now,
         failure=failure,
-        counter=find_loop(session, read.now, _COUNTER),
         say=_say(failure, versions),
         is_new=bool(deploys) and failure.first_deploy == deploys[0].id,
         newest=deploys[0] if deploys else None,
@@ -188,15 +204,13 @@ def _one(read: Reading, failure: FailureRow, query: Mapping[str, str]) -> Markup
         say_death=say_death,
         say_facts=say_facts,
         say_memory=say_memory,
-        charts=_charts(read, failure),
+        charts=charts,
         deploys=deploys,
-        deaths=queries.list_deaths(session, failure.task, begin_of_days(read.now)),
         jobs=jobs[:_MOST_SHOWN],
         display_of=partial(_display_of, target),
         redacted=_redacted_of(failure.task),
         compared=compared,
         most_looked_at=queries.MOST_LOOKED_AT,
-        others=queries.list_other_failures(session, failure),
         incidents=incidents,
         runbook=links.runbook_of(target, [incident.class_ for incident in incidents]),
         search=_search(failure) if access.may("jobs.view") else None,
@@ -206,24 +220,24 @@ def _one(read: Reading, failure: FailureRow, query: Mapping[str, str]) -> Markup
         to_action=links.to_action,
         target=target,
         held_days=HELD_FOR.days,
-        events=list_events_of(session, target) if may_audit else None,
-        chain_fault=find_chain_fault(session) if may_audit else None,
+        **more,
     )
 
 
 def _charts(read: Reading, failure: FailureRow) -> Sequence[Chart]:
     session, month, day = read.session, begin_of_days(read.now), begin_of_quarters(read.now)
     display = Display(host().display, may_see=True)
+    quarters = start_reading(session, queries.count_quarters, failure, day)
+    ends = start_reading(session, queries.list_ends, failure.task, day)
+    counted_until = start_reading(session, find_counted_until)
+    days = start_reading(session, queries.count_days, failure, month)
     marks = [
         replace(mark, version=display.clean(mark.version))
         for mark in queries.list_marks(session, month)
     ]
-    quarters = queries.count_quarters(session, failure, day)
-    ends = queries.list_ends(session, failure.task, day)
-    counted_until = find_counted_until(session)
     return (
-        draw_day(quarters, ends, marks, counted_until, read.now),
-        draw_month(queries.count_days(session, failure, month), marks, read.now),
+        draw_day(quarters.value, ends.value, marks, counted_until.value, read.now),
+        draw_month(days.value, marks, read.now),
     )
 
 

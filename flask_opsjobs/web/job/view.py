@@ -18,11 +18,14 @@ from ...audit.verify import find_chain_fault
 from ...core.display import NO_PAYLOAD
 from ...core.history import newest_first
 from ...core.reading import Reading
+from ...core.round_trips import StartedRead, start_reading
 from ...cron.lifecycle import RESULTS
 from ...cron.queries import find_slot_of
 from ...engine.adopted.places import name_place
-from ...engine.explain_with_redis import explain
+from ...engine.explain_with_redis import explain_job
 from ...engine.redis.broker import rq_id as make_rq_id
+from ...explain.evidence import JobEvidence
+from ...explain.queries import find_job_evidence
 from ...explain.reason_kinds import Explanation, Reason
 from ...jobs import queries
 from ...jobs.actions import actions_of_job
@@ -53,10 +56,11 @@ _RESCHEDULE = ACTIONS["job.reschedule"]
 def page(job_id: str) -> Response:
     """The document of one job."""
     with reading() as read:
-        job = find(read, job_id)
-        made = _full(read, job)
-        notes = look_at_notes(read, f"job/{job.id}")
-        step = find_step_of(read.session, job.id) if job.workflow_id else None
+        job, evidence = _find_with_evidence(read, job_id)
+        notes = start_reading(read, look_at_notes, f"job/{job.id}")
+        step = start_reading(read.session, find_step_of, job.id) if job.workflow_id else None
+        made = _full(read, job, evidence)
+        around = notes.value
     attempt = request.args.get("attempt")
     return pages.page(
         "job/page.html",
@@ -68,14 +72,14 @@ def page(job_id: str) -> Response:
         job=job,
         step=step,
         step_actions=STEP_ACTIONS,
-        **notes,
+        **around,
     )
 
 
 def live(job_id: str) -> Response:
     """The fragment that refreshes."""
     with reading() as read:
-        made = _full(read, find(read, job_id))
+        made = _full(read, *_find_with_evidence(read, job_id))
     return pages.fragment(made)
 
 
@@ -105,16 +109,51 @@ def find(read: Reading, job_id: str) -> JobInFull:
     return job
 
 
-def _full(read: Reading, job: JobInFull) -> Markup:
-    attempts = queries.list_attempts(read.session, job.id)
-    events = list_events_of(read.session, f"job/{job.id}") if _may_audit() else ()
-    enqueued_by = next((one.actor for one in events if one.action == "task.enqueue"), None)
+def _find_with_evidence(
+    read: Reading, job_id: str
+) -> tuple[JobInFull, StartedRead[JobEvidence | None]]:
+    evidence = start_reading(read.session, find_job_evidence, terms.read_own(job_id) or 0)
+    return find(read, job_id), evidence
+
+
+def _full(read: Reading, job: JobInFull, evidence: StartedRead[JobEvidence | None]) -> Markup:
+    names_partition = access.may_see_partition(job.limiter, job.partition)
+    explaining = start_reading(read, _explain, evidence.value, names_partition=names_partition)
+    listed = start_reading(read.session, queries.list_attempts, job.id)
+    may_audit, is_adopted = _may_audit(), job.origin == "rq"
+    decisions = start_reading(read.session, list_events_of, f"job/{job.id}") if may_audit else None
+    adopted = start_reading(read.session, find_adopted, job.id) if is_adopted else None
+    refusals = start_reading(read, _actions, job)
+    can_be_made_due = start_reading(read, _can_be_made_due, job)
+    more: dict[str, Any] = {
+        "output": start_reading(read.session, queries.find_output, job.id),
+        "worker": start_reading(read, _worker, job),
+        "relations": start_reading(read.session, queries.find_relations, job),
+        "slot": start_reading(read.session, find_slot_of, job.id),
+        "reported": start_reading(read.session, find_run_of_callback, job.id),
+        "parents": start_reading(read.session, find_parents, job.id) if is_adopted else (),
+        "dependents": start_reading(read.session, find_dependents, job.id) if is_adopted else (),
+        "step": start_reading(read.session, find_step_of, job.id) if job.workflow_id else None,
+        "incidents": start_reading(read.session, list_incidents_about, f"job/{job.id}")
+        if access.may("lifeline.view")
+        else (),
+        "receipts": start_reading(read.session, list_receipts_of_job, job.id)
+        if access.may(access.OPERATIONS)
+        else (),
+        "chain_fault": start_reading(read.session, find_chain_fault) if may_audit else None,
+    }
+    long = start_reading(read.session, find_long, [job], read.now)
+    attempts = listed.value
     shown = _chosen(attempts)
     broken = next((attempt for attempt in attempts if attempt.error), None)
+    log = shown and start_reading(read.session, queries.find_log, job.id, shown.dispatch_no)
+    trace = broken and start_reading(
+        read.session, queries.find_traceback, job.id, broken.dispatch_no
+    )
+    events = decisions.value if decisions else ()
+    enqueued_by = next((one.actor for one in events if one.action == "task.enqueue"), None)
     declared = host().tasks.get(job.task)
-    names_partition = access.may_see_partition(job.limiter, job.partition)
-    rq = find_adopted(read.session, job.id) if job.origin == "rq" else None
-    why = explain(host(), read.session, job.id, read.now, names_partition=names_partition)
+    rq, why = adopted.value if adopted else None, explaining.value
     return pages.part(
         "job/_live.html",
         read.now,
@@ -129,40 +168,22 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         source=source_of,
         line=draw_timeline(attempts, job, read.now),
         shown=shown,
-        log=shown and queries.find_log(read.session, job.id, shown.dispatch_no),
+        log=log,
         broken=broken,
-        trace=broken and queries.find_traceback(read.session, job.id, broken.dispatch_no),
+        trace=trace,
         condense=condense,
-        output=queries.find_output(read.session, job.id),
-        worker=_worker(read, job),
-        is_long=bool(find_long(read.session, [job], read.now)),
+        is_long=bool(long.value),
         history=newest_first(
             [*list_history(job, attempts, rq, enqueued_by), *map(tell_decision, events)]
         ),
-        relations=queries.find_relations(read.session, job),
-        parents=find_parents(read.session, job.id) if job.origin == "rq" else (),
-        dependents=find_dependents(read.session, job.id) if job.origin == "rq" else (),
-        slot=find_slot_of(read.session, job.id),
-        step=find_step_of(read.session, job.id) if job.workflow_id else None,
         step_actions=STEP_ACTIONS,
-        reported=find_run_of_callback(read.session, job.id),
-        incidents=list_incidents_about(read.session, f"job/{job.id}")
-        if access.may("lifeline.view")
-        else (),
-        receipts=list_receipts_of_job(read.session, job.id)
-        if access.may(access.OPERATIONS)
-        else (),
         results=RESULTS,
         shape_of=shape_of,
         events=events,
-        chain_fault=find_chain_fault(read.session) if _may_audit() else None,
-        actions=_actions(read, job),
+        actions=refusals,
         reschedule=_RESCHEDULE,
         edit=ACTIONS["job.edit"],
-        can_be_made_due=(
-            job.state in _RESCHEDULE.sources
-            and _find_refusal(read, job, _RESCHEDULE, {"due_at": "now"}) is None
-        ),
+        can_be_made_due=can_be_made_due,
         why=why,
         reasons=_show_reasons(why, job, names_partition=names_partition),
         names_partition=names_partition,
@@ -172,7 +193,21 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         ended_by=ENDED_BY.get(job.ended_by or ""),
         is_declared=declared is not None,
         redacted=declared.redact if declared else (),
+        **more,
     )
+
+
+def _explain(
+    read: Reading, job: JobEvidence | None, *, names_partition: bool
+) -> Explanation | None:
+    if job is None:
+        return None
+    return explain_job(host(), read.session, job, read.now, names_partition=names_partition)
+
+
+def _can_be_made_due(read: Reading, job: JobInFull) -> bool:
+    is_legal = job.state in _RESCHEDULE.sources
+    return is_legal and _find_refusal(read, job, _RESCHEDULE, {"due_at": "now"}) is None
 
 
 # How the page's first sentence says that somebody holds its job back.
@@ -201,8 +236,10 @@ def _actions(read: Reading, job: JobInFull) -> dict[Action[Any], str | None]:
     is_step = job.workflow_id is not None
     legal = actions_of_job(job.origin, job.state, is_step=is_step)
     actions = [action for action in legal if not action.params]
-    found = {action: _find_refusal(read, job, action) for action in actions}
-    return {action: why for action, why in found.items() if not (action.is_repair and why)}
+    found = {action: start_reading(read, _find_refusal, job, action) for action in actions}
+    return {
+        action: why.value for action, why in found.items() if not (action.is_repair and why.value)
+    }
 
 
 def _find_refusal(

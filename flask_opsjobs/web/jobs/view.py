@@ -12,6 +12,7 @@ from werkzeug import Response as AnyResponse
 
 from ...actions.registry import actions_of
 from ...core.reading import Reading
+from ...core.round_trips import start_reading
 from ...jobs import queries
 from ...jobs.lifecycle import DEATHS, MEANINGS, STATES
 from ...jobs.rows import Count
@@ -67,8 +68,8 @@ def page() -> AnyResponse:
             raise
         return _search_again(fault)
     with heavy(_is_heavy(asked)), reading() as read:
-        made = _list(read, asked)
-        around = _around(read, asked.wanted)
+        surrounding = start_reading(read, _around, asked.wanted)
+        made, around = _list(read, asked), surrounding.value
     return pages.page(
         "jobs/page.html",
         "jobs",
@@ -94,11 +95,14 @@ def _search_again(fault: Problem) -> Response:
 
 def _around(read: Reading, wanted: JobFilter) -> dict[str, Any]:
     """The template variables around the list: the search box, its fields, and the actor's saved views."""
+    queues = start_reading(read.session, list_queue_names)
+    tasks = start_reading(read.session, queries.list_task_names)
+    views = list_own_views(read, "jobs", wanted.to_query())
     return {
         "wanted": wanted,
-        **list_own_views(read, "jobs", wanted.to_query()),
-        "queues": list_queue_names(read.session),
-        "tasks": queries.list_task_names(read.session),
+        **views,
+        "queues": queues.value,
+        "tasks": tasks.value,
         "states": STATES,
         "origins": ORIGINS,
         "deaths": tuple(DEATHS),

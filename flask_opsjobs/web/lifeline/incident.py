@@ -14,6 +14,7 @@ from ...actions.registry import ACTIONS
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.reading import Reading
+from ...core.round_trips import start_reading
 from ...escalations.queries import list_escalations
 from ...jobs.queries import list_rows
 from ...lifeline import actions as incident_actions
@@ -34,8 +35,8 @@ def incident_page(incident_id: str) -> Response:
     """The document."""
     with reading() as read:
         row = _find(read, incident_id)
-        made = _part(read, row)
-        notes = look_at_notes(read, f"incident/{row.id}")
+        noting = start_reading(read, look_at_notes, f"incident/{row.id}")
+        made, notes = _part(read, row), noting.value
     return pages.page(
         "incident/page.html",
         "lifeline",
@@ -75,21 +76,33 @@ def _find(read: Reading, incident_id: str) -> IncidentRow:
 
 
 def _part(read: Reading, row: IncidentRow) -> Markup:
-    episodes = queries.list_episodes(read.session, row)
-    may_audit = access.may("audit.view")
+    may_audit, may_jobs = access.may("audit.view"), access.may("jobs.view")
+    known = [int(job) for job in row.facts.get("jobs") or ()]
+    more: dict[str, Any] = {
+        "escalations": start_reading(read.session, list_escalations, row.id),
+        "evidence": start_reading(read.session, queries.list_evidence, row.id, row.episode),
+        "jobs": start_reading(read.session, list_rows, known[:_MOST_SHOWN])
+        if known and may_jobs
+        else (),
+        "cause": start_reading(read.session, queries.find_incident, row.because_of)
+        if row.because_of
+        else None,
+        "followers": start_reading(read.session, queries.list_followers, row.id),
+        "chain_fault": start_reading(read.session, find_chain_fault) if may_audit else None,
+    }
+    listing = start_reading(read.session, queries.list_episodes, row)
+    deciding = (
+        start_reading(read.session, list_events_of, f"incident/{row.id}") if may_audit else None
+    )
     changes = [
         change
         for change in queries.list_changes_before(read.session, row)
         if may_audit or change.kind != "decision"
     ]
-    events = list_events_of(read.session, f"incident/{row.id}") if may_audit else None
+    events, episodes = deciding.value if deciding else None, listing.value
     decided = [change.at for change in changes if change.kind == "decision"]
     decided += [event.at for event in events or ()]
-    known = [int(job) for job in row.facts.get("jobs") or ()]
-    may_jobs = access.may("jobs.view")
-    jobs = list_rows(read.session, known[:_MOST_SHOWN]) if known and may_jobs else ()
     is_whole = max(1, row.affected, len(known)) == len(known) <= _MOST_SHOWN
-    cause = queries.find_incident(read.session, row.because_of) if row.because_of else None
     return pages.part(
         "incident/_live.html",
         read.now,
@@ -102,19 +115,14 @@ def _part(read: Reading, row: IncidentRow) -> Markup:
         resolve=ACTIONS["incident.resolve"],
         to_action=links.to_action,
         target=f"incident/{row.id}",
-        escalations=list_escalations(read.session, row.id),
         episodes=episodes,
         drawn=draw_episodes(episodes, decided, read.now) if episodes else "",
         changes=changes,
-        evidence=queries.list_evidence(read.session, row.id, row.episode),
-        jobs=jobs,
         many_jobs=None if is_whole else max(row.affected, len(known)),
         search=_search(row.facts) if may_jobs and not is_whole else None,
         places=list(_places(row.facts)),
-        cause=cause,
-        followers=queries.list_followers(read.session, row.id),
         events=events,
-        chain_fault=find_chain_fault(read.session) if may_audit else None,
+        **more,
     )
 
 

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from ...actions.registry import ACTIONS
 from ...core.reading import Reading
+from ...core.round_trips import start_reading
 from ...core.words import agree, counted
 from ...escalations.queries import find_last_escalations
 from ...lifeline import queries
@@ -75,23 +76,33 @@ def _place_after(row: IncidentRow) -> str:
 def _part(read: Reading, query: Mapping[str, str]) -> Markup:
     tab = query.get("state", "open")
     is_first = "after" not in query
-    rows, has_more = _rows(read, query)
-    tally = queries.count_active_incidents(read.session)
-    loops_off = host().settings.loops_off
-    watches = list_watches(read.session, begin_of_day(read.now), read.now, loops_off)
-    checks = list_integrity_checks(read.session)
-    midnight = read.now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    repaired = queries.count_repaired(read.session, midnight)
     is_whole = tab == "open" and is_first and not (query.keys() & {"class", "severity"})
+    session, midnight = read.session, read.now.astimezone(UTC)
+    midnight = midnight.replace(hour=0, minute=0, second=0, microsecond=0)
+    tallying = start_reading(session, queries.count_active_incidents)
+    watching = start_reading(
+        session, list_watches, begin_of_day(read.now), read.now, host().settings.loops_off
+    )
+    checking = start_reading(session, list_integrity_checks)
+    repairing = start_reading(session, queries.count_repaired, midnight)
+    more: dict[str, Any] = {
+        "ended": start_reading(session, queries.count_ended),
+        "adopted": start_reading(session, queries.count_adopted),
+        "following": start_reading(session, queries.list_following) if is_whole else (),
+        "operations": start_reading(session, page_of_open_operations, limit=_MOST_OPERATIONS)
+        if is_whole and access.may(access.OPERATIONS)
+        else (),
+    }
+    workers, listing = start_reading(read, _workers), start_reading(read, _rows, query)
     notices: Sequence[IncidentRow] = ()
-    if is_whole and tally.open["notice"]:
-        only = IncidentFilter(severity="notice")
-        notices, _ = queries.page_of_open_incidents(read.session, only, limit=10)
-    known = IncidentFilter(state="acknowledged")
     acknowledged: Sequence[IncidentRow] = ()
     if is_whole:
-        found = queries.page_of_incidents(read.session, known, limit=_MOST_ACKNOWLEDGED)
-        acknowledged = found.rows
+        only, known = IncidentFilter(severity="notice"), IncidentFilter(state="acknowledged")
+        noticing = start_reading(session, queries.page_of_open_incidents, only, limit=10)
+        knowing = start_reading(session, queries.page_of_incidents, known, limit=_MOST_ACKNOWLEDGED)
+        notices, acknowledged = noticing.value[0], knowing.value.rows
+    tally, watches, checks = tallying.value, watching.value, checking.value
+    repaired, (rows, has_more) = repairing.value, listing.value
     episodes = {row.id: row.episode for row in (*rows, *acknowledged)}
     return pages.part(
         "lifeline/_live.html",
@@ -106,7 +117,6 @@ def _part(read: Reading, query: Mapping[str, str]) -> Markup:
         groups=_groups(rows) if tab == "open" else [(tab, rows)],
         acknowledged=acknowledged,
         escalations=find_last_escalations(read.session, episodes),
-        following=queries.list_following(read.session) if is_whole else (),
         notices=notices,
         repaired=repaired,
         repaired_words=_say_repaired(repaired),
@@ -114,18 +124,14 @@ def _part(read: Reading, query: Mapping[str, str]) -> Markup:
         older=_place_after(rows[-1]) if has_more else None,
         first_step=first_step,
         tally=tally,
-        ended=queries.count_ended(read.session),
         say=_say(tally, watches, checks),
         watches=watches,
         drawn=draw_loops(watches, read.now),
         integrity=checks,
         is_checked_now=_runs(watches, "check_integrity"),
-        adopted=queries.count_adopted(read.session),
-        operations=page_of_open_operations(read.session, limit=_MOST_OPERATIONS)
-        if is_whole and access.may(access.OPERATIONS)
-        else (),
         actions=ACTIONS,
-        **_workers(read),
+        **more,
+        **workers.value,
     )
 
 
@@ -147,11 +153,12 @@ def _groups(rows: Sequence[IncidentRow]) -> list[tuple[str, Sequence[IncidentRow
 
 def _workers(read: Reading) -> dict[str, Any]:
     """The workers that are missing, late and alive, in this order, and how many jobs each left."""
+    driver: Any = read.session.connection().connection.driver_connection
+    leaving = start_reading(read.session, lambda _: list_abandoned(driver))
     found = list_workers(read.session, read.now, host().settings.late_seconds)
     order = {"missing": 0, "late": 1}
     workers = sorted(found, key=lambda worker: order.get(worker.state, 2))
-    driver: Any = read.session.connection().connection.driver_connection
-    left = Counter({each.worker_id: each.jobs + each.reserved for each in list_abandoned(driver)})
+    left = Counter({each.worker_id: each.jobs + each.reserved for each in leaving.value})
     return {
         "workers": workers[:_MOST_WORKERS],
         "many_workers": Counter(worker.state for worker in workers),

@@ -16,6 +16,7 @@ from ...actions.registry import ACTIONS, actions_of
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.reading import Reading
+from ...core.round_trips import start_reading
 from ...jobs.rows import Count
 from ...limits import queries as limits
 from ...limits.actions import make_target, state_of
@@ -136,10 +137,11 @@ def open_partition(limiter: str) -> AnyResponse:
 def _all() -> tuple[Markup, datetime, Mapping[str, str]]:
     asked = order.read_order(KEYS, texts=("name", "allows"))
     with reading() as read:
+        counting = start_reading(read.session, find_counted_until)
         rows = limits.list_limiters(read.session, read.now)
         buckets = limits.list_whole_buckets(read.session, rows)
         shown = [LimiterView(row, buckets.get(row.name)) for row in rows]
-        counted_until = find_counted_until(read.session)
+        counted_until = counting.value
     made = pages.part(
         "limiters/_live.html",
         read.now,
@@ -168,13 +170,28 @@ def find_asked(read: Reading, name: str) -> LimiterRequest:
 
 def _one(read: Reading, asked: LimiterRequest) -> Markup:
     row, session = asked.row, read.session
-    bucket = None if asked.bucket is None else limits.find_bucket(session, row, asked.bucket)
-    hot, is_cut = list_hot_partitions(session, row, asked.partition)
-    cooldown = row.cooldown if asked.partition is None else bucket and bucket.cooldown
-    events = fault = None
+    events = fault = waiters = waiting = None
     if access.may("audit.view"):
-        events, fault = list_events_of(session, asked.target), find_chain_fault(session)
-    pace = replace(find_pace(session, "hour", read.now), before=())
+        events = start_reading(session, list_events_of, asked.target)
+        fault = start_reading(session, find_chain_fault)
+    if asked.bucket is not None:
+        waiters = start_reading(session, limits.list_waiters, row.name, asked.bucket)
+        waiting = start_reading(session, limits.count_waiters, row.name, asked.bucket)
+    pacing = start_reading(session, find_pace, "hour", read.now)
+    heating = start_reading(session, list_hot_partitions, row, asked.partition)
+    more: dict[str, Any] = {
+        "holders": start_reading(session, limits.list_holders, row.name, asked.partition),
+        "cooling": start_reading(session, limits.list_cooling_partitions, row.name, read.now)
+        if asked.partition is None
+        else (),
+        "rejections": start_reading(session, limits.list_rejections, row.name)
+        if asked.partition is None
+        else (),
+    }
+    bucket = None if asked.bucket is None else limits.find_bucket(session, row, asked.bucket)
+    hot, is_cut = heating.value
+    cooldown = row.cooldown if asked.partition is None else bucket and bucket.cooldown
+    pace = replace(pacing.value, before=())
     minutes = limits.find_minutes(session, row.name, pace.steps[0].start)
     charts = _make_charts(pace, minutes, rejects=row.when_full == "reject")
     return pages.part(
@@ -185,24 +202,16 @@ def _one(read: Reading, asked: LimiterRequest) -> Markup:
         bucket=bucket,
         cooldown=cooldown,
         actions=_plain(cooldown is not None),
-        waiters=()
-        if asked.bucket is None
-        else limits.list_waiters(session, row.name, asked.bucket),
-        waiting=row.waiting
-        if asked.bucket is None
-        else limits.count_waiters(session, row.name, asked.bucket),
-        holders=limits.list_holders(session, row.name, asked.partition),
+        waiters=waiters or (),
+        waiting=waiting or row.waiting,
         hot=hot,
         is_cut=is_cut,
-        cooling=limits.list_cooling_partitions(session, row.name, read.now)
-        if asked.partition is None
-        else (),
-        rejections=limits.list_rejections(session, row.name) if asked.partition is None else (),
         release=ACTIONS["lease.release"],
         events=events,
         chain_fault=fault,
         charts=charts,
         has_uncounted=any(chart.uncounted for chart in charts),
+        **more,
         **_words(),
     )
 

@@ -17,6 +17,7 @@ from ...actions.shapes import Item, Receipt, Skip
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.reading import Reading
+from ...core.round_trips import start_reading
 from ...jobs.queries import list_rows
 from ...jobs.search.filter import JobFilter
 from ...jobs.search.terms import BadFilter
@@ -242,9 +243,19 @@ def _part(
             typed=typed,
             **shared,
         )
-    found = progress.look_at_progress(read, operation)
     may_audit = access.may("audit.view")
     target = f"operation/{operation.id}"
+    more: dict[str, Any] = {
+        "undone_by": start_reading(read.session, queries.find_undo_of, operation.id),
+        "skipped": start_reading(read.session, queries.count_skipped_by_code, operation.id),
+        "incidents": start_reading(read.session, list_incidents_about, target)
+        if access.may("lifeline.view")
+        else (),
+        "events": start_reading(read.session, list_events_of, target) if may_audit else None,
+        "chain_fault": start_reading(read.session, find_chain_fault) if may_audit else None,
+    }
+    receipts = start_reading(read, _receipts, operation, query)
+    found = progress.look_at_progress(read, operation)
     return pages.part(
         "operation/_live.html",
         read.now,
@@ -252,13 +263,9 @@ def _part(
         stop_rule=progress.say_stop_rule(operation, found.recent),
         is_lasting=operation.code in LASTING,
         meaning=MEANINGS[operation.state],
-        undone_by=queries.find_undo_of(read.session, operation.id),
-        skipped=queries.count_skipped_by_code(read.session, operation.id),
         most_skipped=queries.MOST_SKIPPED,
-        incidents=list_incidents_about(read.session, target) if access.may("lifeline.view") else (),
-        events=list_events_of(read.session, target) if may_audit else None,
-        chain_fault=find_chain_fault(read.session) if may_audit else None,
-        **_receipts(read, operation, query),
+        **more,
+        **receipts.value,
         **shared,
     )
 

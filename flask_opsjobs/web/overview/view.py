@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 from flask import Response, request
 from markupsafe import Markup
 
+from ...core.reading import Reading
+from ...core.round_trips import StartedRead, start_reading
 from ...engine.plain_jobs import find_plain_jobs
 from ...engine.redis.broker import broker_of
 from ...engine.redis.connections import find_unreachable
@@ -15,7 +18,7 @@ from ...jobs.lifecycle import MANAGED_FINAL
 from ...jobs.search.filter import JobFilter
 from ...overview.blocks import split_blocks
 from ...overview.headline import find_wrong, say_whole
-from ...overview.pace_queries import WINDOWS, find_pace
+from ...overview.pace_queries import WINDOWS, Counted, Pace, find_counted, find_pace
 from ...overview.queries import find_overview, find_resolved
 from ..app import access, links, pages
 from ..app.charts import make_charts
@@ -60,13 +63,11 @@ def _window() -> str:
 def _part() -> tuple[Markup, datetime]:
     with reading() as read:
         settings = host().settings
+        counted = start_reading(read.session, find_counted)
+        resolving = start_reading(read.session, find_resolved, read.now - _RESOLVED)
+        numbering = start_reading(read, _find_numbers, counted)
         overview = find_overview(read.session, read.now, settings.late_seconds, settings.loops_off)
-        resolved = find_resolved(read.session, read.now - _RESOLVED)
-        pace = find_pace(read.session, _window(), read.now)
-        searches = {state: find_jobs(JobFilter(state=state), "ended") for state in MANAGED_FINAL}
-        numbers = make_numbers(
-            read.session, pace, make_charts(pace, searches), JobFilter(), is_short=True
-        )
+        resolved, (pace, numbers) = resolving.value, numbering.value
     # After the transaction, so that no database connection waits for Redis.
     declared = {task.declared.queue for task in host().tasks.values()}
     names = {"default", *declared, *(queue.name for queue in overview.queues)}
@@ -107,6 +108,13 @@ def _part() -> tuple[Markup, datetime]:
         allowed=set(_allowed()),
     )
     return made, read.now
+
+
+def _find_numbers(read: Reading, counted: StartedRead[Counted]) -> tuple[Pace, Mapping[str, Any]]:
+    pace = find_pace(read.session, _window(), read.now, counted.value)
+    searches = {state: find_jobs(JobFilter(state=state), "ended") for state in MANAGED_FINAL}
+    charts = make_charts(pace, searches)
+    return pace, make_numbers(read.session, pace, charts, JobFilter(), is_short=True)
 
 
 def _allowed() -> Iterator[str]:

@@ -17,9 +17,10 @@ from ...actions.registry import ACTIONS, actions_of
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.reading import Reading
+from ...core.round_trips import start_reading
 from ...jobs.search.filter import JobFilter
 from ...operations.operator import waiting_in
-from ...overview.pace_queries import WINDOWS, find_queue_pace
+from ...overview.pace_queries import WINDOWS, find_counted, find_queue_pace
 from ...overview.queries import QueueDepth, find_queues
 from ...queues.lifecycle import MEANINGS
 from ...queues.queries import QueueRow, Rate, Rates, find_rates, list_decisions
@@ -104,8 +105,7 @@ def live() -> Response:
 def queue_page(name: str) -> Response:
     """The document of one queue, with the form that sets its prefetch."""
     with reading() as read:
-        row, rates = _find(read, name)
-        made = _one(read, row, rates)
+        row, made = _one(read, name)
     prefetch = row.decided.prefetch if row.decided else None
     return pages.page(
         "queue/page.html",
@@ -126,7 +126,7 @@ def queue_page(name: str) -> Response:
 def queue_live(name: str) -> Response:
     """The fragment of it that refreshes."""
     with reading() as read:
-        made = _one(read, *_find(read, name))
+        _, made = _one(read, name)
     return pages.fragment(made)
 
 
@@ -152,16 +152,20 @@ def _all() -> tuple[Markup, datetime, Mapping[str, str]]:
     return made, read.now, {**asked.all_query, **place.query}
 
 
-def _one(read: Reading, row: QueueView, rates: Rates) -> Markup:
-    events = fault = None
+def _one(read: Reading, name: str) -> tuple[QueueView, Markup]:
+    if "\0" in name:  # Postgres stores none
+        raise problems.no_such_queue(name)
+    counted = start_reading(read.session, find_counted)
+    deciding = fault = None
     if access.may("audit.view"):
-        events, fault = (
-            list_events_of(read.session, f"queue/{row.name}"),
-            find_chain_fault(read.session),
-        )
-    wanted, window = JobFilter(queue=row.name), _read_window().get("window", "hour")
-    pace = find_queue_pace(read.session, row.name, window, read.now)
-    return pages.part(
+        deciding = start_reading(read.session, list_events_of, f"queue/{name}")
+        fault = start_reading(read.session, find_chain_fault)
+    finding = start_reading(read, _find, name)
+    wanted, window = JobFilter(queue=name), _read_window().get("window", "hour")
+    pace = find_queue_pace(read.session, name, window, read.now, counted.value)
+    row, rates = finding.value
+    events = deciding.value if deciding else None
+    return row, pages.part(
         "queue/_live.html",
         read.now,
         **make_numbers(read.session, pace, draw_queue_pace(pace, wanted), wanted, events),
@@ -199,8 +203,10 @@ def _find(read: Reading, name: str) -> tuple[QueueView, Rates]:
 
 
 def _rows(read: Reading) -> tuple[Sequence[QueueView], Rates]:
+    deciding = start_reading(read.session, list_decisions)
+    rating = start_reading(read.session, find_rates, read.now)
     workers = list_workers(read.session, read.now, host().settings.late_seconds)
-    decided, rates = list_decisions(read.session), find_rates(read.session, read.now)
+    decided, rates = deciding.value, rating.value
     rows = [
         QueueView(
             depth,

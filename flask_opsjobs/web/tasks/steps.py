@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
+from ...core.round_trips import start_reading
 from ...failures.queries import DAY, MONTH, QUARTER, floor
 from ...jobs.search.filter import JobFilter
 from ...overview.pace_queries import Pace, PaceStep
@@ -30,8 +31,9 @@ def find_task_pace(session: Session, task: str, window: str, now: datetime) -> P
     """
     span, step, _ = WINDOWS[window]
     start = floor(now, step) + step - 2 * span
-    begin = find_begin(session)
+    beginning = start_reading(session, find_begin)
     found = list_task_steps(session, task, start, start + 2 * span, step)
+    begin = beginning.value
     steps = [_pace_step(start + at * step, found, begin) for at in range(2 * span // step)]
     number = span // step
     return Pace(window, step, steps[number:], now, steps[:number])

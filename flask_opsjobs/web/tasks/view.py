@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from operator import attrgetter
+from typing import Any
 
 from flask import Response, request, url_for
 from markupsafe import Markup
@@ -16,6 +17,7 @@ from ...actions.registry import ACTIONS, actions_of
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.reading import Reading
+from ...core.round_trips import start_reading, values_of
 from ...cron.queries import list_entries
 from ...failures.queries import DeployMark, floor, list_deaths, page_of_failures
 from ...jobs.lifecycle import DEATHS
@@ -119,20 +121,20 @@ def _all(asked: order.ListOrder, place: PlaceInList) -> tuple[Markup, datetime]:
     against = query.get("against", "yesterday")
     with reading() as read:
         hours = Hours.until(read.now, DAY, against)
+        counter = start_reading(read.session, find_loop, read.now, _COUNTER)
+        paused = start_reading(read.session, list_paused)
         rows = _rank(read.session, hours, asked)
         shown = cut_list(rows, attrgetter("task"), place, _ROWS, query)
-        marks = list_shown_deploys(read.session, hours.start) if shown.rows else ()
         names = [row.task for row in shown.rows]
+        marking = start_reading(read.session, list_shown_deploys, hours.start)
+        pauses = start_reading(read.session, find_pauses, names)
         trends = list_task_hours(read.session, names, hours.start, hours.end) if names else {}
-        counter = find_loop(read.session, read.now, _COUNTER)
-        paused = list_paused(read.session)
-        pauses = find_pauses(read.session, names)
+        marks = marking.value
+        around = values_of({"counter": counter, "paused": paused, "pauses": pauses})
     return pages.part(
         "tasks/_live.html",
         read.now,
         shown=shown,
-        paused=paused,
-        pauses=pauses,
         worse=[row for row in rows if row.change.is_worse],
         number=len(rows),
         order=asked,
@@ -140,10 +142,10 @@ def _all(asked: order.ListOrder, place: PlaceInList) -> tuple[Markup, datetime]:
         query=query,
         trend_of=partial(_trend_of, trends, hours, marks),
         queue_of=_queue_of,
-        counter=counter,
         seconds=seconds,
         say_share=say_share,
         say_kb=say_kb,
+        **around,
     ), read.now
 
 
@@ -181,28 +183,40 @@ def _read_window() -> Mapping[str, str]:
 
 def _one(read: Reading, task: str, window: str) -> Markup:
     session, declared = read.session, host().performable.get(task)
+    deciding = fault = None
+    if access.may("audit.view"):
+        deciding = start_reading(session, list_events_of, f"task/{task}")
+        fault = start_reading(session, find_chain_fault)
     hours = Hours.until(read.now, DAY, "yesterday")
+    since = floor(read.now, HOUR) - (HOURS - 1) * HOUR
+    pausing = start_reading(session, find_pauses, [task])
+    living = start_reading(session, count_live, task)
+    pacing = start_reading(session, find_task_pace, task, window, read.now)
+    entries = start_reading(session, list_entries)
+    failing = [
+        start_reading(session, page_of_failures, state, task=task) for state in ("open", "ignored")
+    ]
+    more: dict[str, Any] = {
+        "deploys": start_reading(session, list_shown_deploys, since),
+        "deaths": start_reading(session, list_deaths, task, read.now - timedelta(days=30)),
+        "counter": start_reading(session, find_loop, read.now, _COUNTER),
+        "workflows": start_reading(session, list_workflows, task),
+    }
     row = find_row(session, task, hours)
-    live = count_live(session, task)
-    pause = find_pauses(session, [task]).get(task)
+    pause, live = pausing.value.get(task), living.value
     if not (declared or live or pause or row.now.enqueued or row.now.ended or row.before):
         raise problems.no_such_task(task)
-    since = floor(read.now, HOUR) - (HOURS - 1) * HOUR
     failures = [
-        failure
-        for state in ("open", "ignored")
-        for failure in page_of_failures(session, state, task=task).rows
-        if failure.last_at >= since
+        failure for page in failing for failure in page.value.rows if failure.last_at >= since
     ][:_MOST_FAILURES]
-    events = fault = None
-    if access.may("audit.view"):
-        events, fault = list_events_of(session, f"task/{task}"), find_chain_fault(session)
-    wanted = without_plain(JobFilter(task=task))
-    pace = find_task_pace(session, task, window, read.now)
+    of_hours = start_reading(session, list_hours_of_failures, [one.id for one in failures], since)
+    events = deciding.value if deciding else None
+    wanted, pace = without_plain(JobFilter(task=task)), pacing.value
     return pages.part(
         "task/_live.html",
         read.now,
         **make_numbers(session, pace, draw_task_pace(pace, wanted), wanted, events),
+        **more,
         task=task,
         pause=pause,
         cancel=ACTIONS["job.cancel"],
@@ -217,20 +231,16 @@ def _one(read: Reading, task: str, window: str) -> Markup:
         windows=WINDOWS,
         of_window=partial(_of_window, task),
         failures=failures,
-        failure_hours=list_hours_of_failures(session, [one.id for one in failures], since),
+        failure_hours=of_hours,
         since=since,
-        deploys=list_shown_deploys(session, since),
         draw_trend=draw_trend,
         declared=declared,
         about=_declared_lines(declared) if declared else (),
-        entries=[one.name for one in list_entries(session) if one.task == task],
-        deaths=list_deaths(session, task, read.now - timedelta(days=30)),
+        entries=[one.name for one in entries.value if one.task == task],
         meanings_of_deaths=DEATHS,
         say_death=say_death,
         say_memory=say_memory,
-        counter=find_loop(session, read.now, _COUNTER),
         searches=_list_searches(row) if access.may("jobs.view") else (),
-        workflows=list_workflows(session, task),
         seconds=seconds,
         say_share=say_share,
         say_kb=say_kb,

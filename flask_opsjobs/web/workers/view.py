@@ -18,6 +18,7 @@ from ...actions.domain import Action
 from ...actions.operator import Operator
 from ...actions.planning import MOST_TARGETS
 from ...actions.registry import ACTIONS
+from ...core.round_trips import start_reading
 from ...engine.redis.broker import broker_of
 from ...engine.redis.connections import find_unreachable
 from ...errors import ActionRefused
@@ -92,20 +93,22 @@ def on_many(action: Action[Any]) -> Callable[[], WerkzeugResponse]:
 def _part() -> tuple[Markup, datetime, Mapping[str, str]]:
     asked = order.read_order(KEYS, texts=("name", "state", "queues"))
     with reading() as read:
+        driver: Any = read.session.connection().connection.driver_connection
+        leaving = start_reading(read.session, lambda _: list_abandoned(driver))
+        newest = start_reading(read.session, lambda _: find_newest(driver))
+        stopped = start_reading(read.session, queries.list_stopped, read.now)
+        watch = start_reading(read.session, find_loop, read.now, "watch")
+        deciding = start_reading(read.session, list_decisions)
         workers = queries.list_workers(read.session, read.now, host().settings.late_seconds)
+        decided = deciding.value
+        finding = start_reading(read.session, find_queues, workers, decided)
         missing = [one for one in workers if one.state == "missing"]
         shown = missing[:_MISSING_SHOWN]
         late = [one for one in workers if one.state == "late"]
         current = [*late, *(one for one in workers if one.state == "alive")]
         reserved = queries.list_reserved(read.session, [*shown, *current])
-        stopped = queries.list_stopped(read.session, read.now)
-        driver: Any = read.session.connection().connection.driver_connection
-        left = Counter(
-            {each.worker_id: each.jobs + each.reserved for each in list_abandoned(driver)}
-        )
-        newest = find_newest(driver)
-        queues = find_queues(read.session, workers, list_decisions(read.session))
-        watch = find_loop(read.session, read.now, "watch")
+        queues = finding.value
+        left = Counter({each.worker_id: each.jobs + each.reserved for each in leaving.value})
     plain = [one for one in current if one.kind == "plain"]
     made = pages.part(
         "workers/_live.html",
@@ -124,7 +127,7 @@ def _part() -> tuple[Markup, datetime, Mapping[str, str]]:
             worker.id: queries.list_children(worker, reserved[worker.id]) for worker in current
         },
         stopped=stopped,
-        older={worker.id for worker in workers if _is_older(worker, newest)},
+        older={worker.id for worker in workers if _is_older(worker, newest.value)},
         left=left,
         cancel=ACTIONS["job.cancel"],
         rescue=ACTIONS["job.rescue"],

@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 
 from ...actions.registry import ACTIONS
 from ...core.reading import Reading
+from ...core.round_trips import start_reading
 from ...jobs.lifecycle import STATES
 from ...jobs.search import terms
 from ...workflows import queries
@@ -266,14 +267,16 @@ def read_run(read: Reading, run: RunInFull) -> RunView:
     asked = _read_request(steps)
     view = RunView(run, steps, asked, None, None, (), read.now)
     step = steps.by_id[asked.step] if asked.step is not None else _most_telling(view)
+    finding = start_reading(read.session, queries.find_step, step.id) if step else None
     waits = [each for each in (*view.waits[:_NEIGHBOURS], step) if each and each.kind == "wait"]
+    signals = queries.list_signals_for(read.session, waits)
     return RunView(
         run,
         steps,
         asked,
         step,
-        None if step is None else queries.find_step(read.session, step.id),
-        queries.list_signals_for(read.session, waits),
+        finding.value if finding else None,
+        signals,
         read.now,
     )
 
@@ -323,6 +326,6 @@ def _read_steps(read: Reading, run: RunInFull) -> Steps:
 
 
 def _read_steps_now(read: Reading, id: int) -> Steps:
-    return Steps(
-        queries.list_steps(read.session, id), queries.list_edges(read.session, id), read.now
-    )
+    edges = start_reading(read.session, queries.list_edges, id)
+    steps = queries.list_steps(read.session, id)
+    return Steps(steps, edges.value, read.now)

@@ -15,6 +15,7 @@ from ...actions.registry import actions_of
 from ...core.display import Display
 from ...core.paging import cut_page
 from ...core.reading import Reading
+from ...core.round_trips import start_reading
 from ...engine.explain_with_redis import explain
 from ...explain.reason_kinds import Reason
 from ...jobs.rows import Count
@@ -138,9 +139,9 @@ def workflow_page(workflow_id: str) -> Response:
     """The document of one run."""
     with reading() as read:
         view = _find(read, workflow_id)
-        made = _one(read, view)
         run = view.run.row
-        notes = look_at_notes(read, f"workflow/{run.id}")
+        noting = start_reading(read, look_at_notes, f"workflow/{run.id}")
+        made, notes = _one(read, view), noting.value
     return pages.page(
         "workflow/page.html",
         "workflows",
@@ -202,11 +203,14 @@ def _purpose(side: str, query: Mapping[str, str]) -> str:
 
 def _list(read: Reading, asked: RunsRequest) -> Markup:
     session = read.session
-    found, is_cut = _find_page(read, asked)
+    counting = start_reading(session, queries.count_runs_by_state)
+    finding = start_reading(read, _find_page, asked)
     needs = queries.list_runs_that_need_help(session, read.now)
+    found, is_cut = finding.value
+    lines = start_reading(read, _lines, found.rows, needs)
     in_need = queries.list_runs(session, needs) if asked.is_front else {}
     troubled = [in_need[id] for id in needs if id in in_need]
-    counts = queries.count_runs_by_state(session)
+    counts = counting.value
     return pages.part(
         "workflows/_live.html",
         read.now,
@@ -214,7 +218,7 @@ def _list(read: Reading, asked: RunsRequest) -> Markup:
         counts=counts,
         everything=Count.sum(counts.values()),
         in_need=_lines(read, troubled, needs),
-        lines=_lines(read, found.rows, needs),
+        lines=lines,
         meanings=MEANINGS,
         needs=NEEDS,
         say_needs=say_needs,
@@ -242,8 +246,9 @@ def _find_page(read: Reading, asked: RunsRequest) -> tuple[RunPage, bool]:
 
 
 def _lines(read: Reading, runs: Sequence[RunRow], needs: Mapping[int, str]) -> Sequence[RunLine]:
-    steps = queries.find_what_holds_up(read.session, runs)
+    holding = start_reading(read.session, queries.find_what_holds_up, runs)
     usual = queries.find_usual_seconds(read.session, {run.name for run in runs})
+    steps = holding.value
     return [
         RunLine(run, steps.get(run.id), usual.get(run.name), needs.get(run.id), read.now)
         for run in runs
@@ -265,6 +270,11 @@ def _one(read: Reading, view: RunView) -> Markup:
     run = view.run.row
     # One for all that is drawn, so that a name is cleaned once.
     display = PageDisplay(host().display, may_see=access.may_see_payload())
+    good = start_reading(read, compare_with_last_good, run, view.steps.rows)
+    held_by = start_reading(read, _find_reason, view)
+    callbacks = start_reading(read.session, queries.list_callbacks, run.id)
+    timing = start_reading(read.session, queries.find_usual_seconds, [run.name])
+    timeline = draw_timeline_of(read, view, display)
     return pages.part(
         "workflow/_live.html",
         read.now,
@@ -273,12 +283,12 @@ def _one(read: Reading, view: RunView) -> Markup:
         run=run,
         step_url=view.step_url,
         job_url=view.job_url,
-        good=compare_with_last_good(read, run, view.steps.rows),
-        held_by=_find_reason(read, view),
+        good=good,
+        held_by=held_by,
         graph=draw_run(view, display),
-        timeline=draw_timeline_of(read, view, display),
-        usual=queries.find_usual_seconds(read.session, [run.name]).get(run.name),
-        callbacks=queries.list_callbacks(read.session, run.id),
+        timeline=timeline,
+        usual=timing.value.get(run.name),
+        callbacks=callbacks,
         meaning=MEANINGS[run.state],
         how_it_ended=how_it_ended,
         of_step=view.display_of_step(),

@@ -1,0 +1,279 @@
+"""Each page waits for three answers of Postgres at most, and what fails in a batch fails as it did alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+from flask import Flask, g
+from sqlalchemy import select, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from flask_opsjobs.core.guards import Answering
+from flask_opsjobs.core.reading import Reading, execute_with
+from flask_opsjobs.core.round_trips import StartedRead, start_guest, start_reading
+from flask_opsjobs.host import Host
+from flask_opsjobs.jobs.models import Job
+from flask_opsjobs.web.app.host import reading
+from flask_opsjobs.web.app.problems import Problem
+from flask_opsjobs.web.app.shell import forget_sources
+from tests.web.every import good, reads, soup
+from tools.distance import Distance
+
+MOST = 3
+# Pages that wait more often. They only become fewer.
+MORE = {
+    **dict.fromkeys(("jobs", "jobs_live"), 4),
+    **dict.fromkeys(("jobs_why", "jobs_why_live"), 7),
+    **dict.fromkeys(("job", "job_live"), 5),
+    **dict.fromkeys(("queue", "queue_live"), 4),
+    **dict.fromkeys(("workflows", "workflows_live"), 4),
+    **dict.fromkeys(("workflow", "workflow_live"), 4),
+    **dict.fromkeys(("batch", "batch_live"), 11),
+    **dict.fromkeys(("limiter", "limiter_live"), 5),
+    **dict.fromkeys(("incident", "incident_live"), 5),
+    **dict.fromkeys(("failure", "failure_live"), 4),
+    **dict.fromkeys(("operation", "operation_live"), 7),
+    **dict.fromkeys(("forensics_subject", "forensics_subject_live"), 21),
+    **dict.fromkeys(("audit", "audit_live", "audit_event"), 5),
+    "doctor": 60,
+}
+
+
+@pytest.fixture
+def distance(database_url: str) -> Iterator[Distance]:
+    """Stands between the app and Postgres."""
+    with Distance(make_url(database_url)) as made:
+        yield made
+
+
+@pytest.fixture
+def far(distance: Distance, make_app: Callable[..., Flask]) -> Flask:
+    """An app that asks Postgres through it."""
+    return make_app(SQLALCHEMY_DATABASE_URI=distance.url.render_as_string(hide_password=False))
+
+
+@pytest.fixture
+def requested(app: Flask) -> Iterator[None]:
+    """A request of the app, as the readings of pages have one."""
+    with app.test_request_context():
+        yield
+
+
+def _read(session: Session, what: str) -> Any:
+    return session.execute(text(f"SELECT {what}")).scalar_one()
+
+
+def _start(read: Reading, *what: str) -> list[StartedRead[Any]]:
+    return [start_reading(read.session, _read, each) for each in what]
+
+
+def _raised(one: StartedRead[Any]) -> BaseException | None:
+    """The error of Postgres with which it ended."""
+    with pytest.raises(DBAPIError) as raised:
+        assert one.value
+    return raised.value.orig
+
+
+def _read_all(*what: str, seconds: float = 5) -> None:
+    with reading(seconds) as read:
+        for one in _start(read, *what):
+            assert one.value is not None
+
+
+def test_each_page_waits_for_three_answers_at_most(
+    distance: Distance, far: Flask, jobs: dict[str, Job]
+) -> None:
+    client = far.test_client()
+    trips: dict[str, int] = {}
+    for url, path in reads(jobs):
+        for _ in range(2):  # the first one connects
+            with far.app_context():
+                forget_sources()
+            distance.trips = 0
+            assert client.get(path).status_code == good(url), path
+        trips[url.endpoint] = max(distance.trips, trips.get(url.endpoint, 0))
+    more = {name: number for name, number in trips.items() if number > MORE.get(name, MOST)}
+    assert not more, "\n".join(f"{name}: {number}" for name, number in more.items())
+    assert not [name for name in MORE if trips[name] <= MOST]
+
+
+def test_what_is_started_is_sent_together(distance: Distance, far: Flask) -> None:
+    with far.test_request_context():
+        with reading() as read:
+            assert read.now
+        distance.trips = 0
+        with reading() as read:
+            g.word = "of the request"
+            twice = start_reading(
+                read.session,
+                lambda session: (_read(session, "1"), g.word, _read(session, "2")),
+            )
+            others = _start(read, "3", "4")
+            assert distance.trips == 0
+            assert [one.value for one in others] == [3, 4]
+            assert distance.trips == 1  # with BEGIN, the settings and the clock
+            assert (twice.value, read.now.tzinfo) == ((1, "of the request", 2), read.now.tzinfo)
+            assert distance.trips == 2
+        assert distance.trips == 2
+
+
+def test_a_function_waits_for_the_value_of_another(distance: Distance, far: Flask) -> None:
+    def add(session: Session, to: StartedRead[int]) -> int:
+        mine = start_reading(session, _read, "40")
+        return int(_read(session, f"{to.value} + {mine.value}"))
+
+    with far.test_request_context(), reading() as read:
+        assert read.now
+        distance.trips = 0
+        (two,) = _start(read, "2")
+        assert start_reading(read.session, add, two).value == 42
+        assert distance.trips == 2
+
+
+@pytest.mark.usefixtures("requested")
+def test_a_statement_that_fails_ends_all_with_its_error(host: Host) -> None:
+    with reading() as read:
+        before, bad, after = _start(read, "1", "1 / (random() * 0)::int", "3")
+        assert isinstance(_raised(after), psycopg.errors.DivisionByZero)
+        assert isinstance(_raised(bad), psycopg.errors.DivisionByZero)
+        assert before.value == 1
+        (later,) = _start(read, "4")
+        assert isinstance(_raised(later), psycopg.errors.DivisionByZero)
+    _is_clean(host)
+
+
+@pytest.mark.usefixtures("requested")
+def test_a_statement_that_is_too_slow_in_the_middle_is_said(host: Host) -> None:
+    with pytest.raises(Problem) as raised:
+        _read_all("1", "pg_sleep(30)", "3", seconds=0.2)
+    assert raised.value.title == "Took too long"
+    _is_clean(host)
+
+
+@pytest.mark.usefixtures("requested")
+def test_a_connection_that_dies_in_the_middle_is_said_and_not_used_again(host: Host) -> None:
+    with pytest.raises(Problem) as raised:
+        _read_all("1", "pg_terminate_backend(pg_backend_pid())", "3")
+    assert raised.value.title == "Postgres does not answer"
+    host.postgres = Answering()  # pages would not ask again at once
+    _is_clean(host)
+
+
+def test_a_network_that_fails_while_an_answer_is_awaited_is_said(
+    distance: Distance, far: Flask
+) -> None:
+    client = far.test_client()
+    assert client.get("/ops/jobs/queues").status_code == 200
+    distance.cut()
+    answer = client.get("/ops/jobs/queues")
+    assert (answer.status_code, "Postgres does not answer" in answer.text) == (503, True)
+    far.extensions["opsjobs"].postgres = Answering()
+    assert client.get("/ops/jobs/queues").status_code == 200
+
+
+@pytest.mark.usefixtures("requested")
+@pytest.mark.parametrize("how", ["1 / (random() * 0)::int", "pg_sleep(30)"])
+def test_a_guest_fails_alone(how: str, host: Host) -> None:
+    def ask(session: Session) -> list[Any]:
+        return [_read(session, "current_setting('statement_timeout')"), _read(session, how)]
+
+    with reading() as read:
+        guest = start_guest(read.session, 0.2, ask)
+        assert [one.value for one in _start(read, "1", "2")] == [1, 2]
+        limit = "current_setting('statement_timeout')"
+        assert [one.value for one in _start(read, "3", limit)] == [3, "5s"]
+        assert _raised(guest) is not None
+        assert [one.value for one in _start(read, "5", limit)] == [5, "5s"]
+    _is_clean(host)
+
+
+@pytest.mark.usefixtures("requested")
+def test_a_guest_has_its_own_limit() -> None:
+    with reading() as read:
+        limit = "current_setting('statement_timeout')"
+        guest = start_guest(read.session, 0.2, _read, limit)
+        (mine,) = _start(read, limit)
+        assert (mine.value, guest.value) == ("5s", "200ms")
+
+
+@pytest.mark.usefixtures("requested")
+def test_settings_hold_for_one_statement_only() -> None:
+    asked = select(text("current_setting('enable_bitmapscan')"))
+
+    def with_bitmaps(session: Session) -> str:
+        return str(execute_with(session, asked, enable_bitmapscan="on").scalar_one())
+
+    with reading() as read:
+        setting = "current_setting('enable_bitmapscan')"
+        before = _start(read, setting)[0]
+        within = start_reading(read.session, with_bitmaps)
+        after = _start(read, setting)[0]
+        assert (before.value, within.value, after.value) == ("off", "on", "off")
+
+
+@pytest.mark.usefixtures("requested")
+def test_a_page_that_ends_early_ends_what_it_started(host: Host) -> None:
+    ended = []
+
+    def ask(session: Session) -> None:
+        try:
+            _read(session, "1")
+        finally:
+            ended.append(session)
+
+    def end_early() -> None:
+        with reading() as read:
+            start_reading(read.session, ask)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        end_early()
+    assert len(ended) == 1
+    _is_clean(host)
+
+
+def test_pages_are_the_same_without_pipelines(
+    monkeypatch: pytest.MonkeyPatch, app: Flask, jobs: dict[str, Job]
+) -> None:
+    monkeypatch.setattr(psycopg.Pipeline, "is_supported", lambda: False)
+    for url, path in reads(jobs):
+        assert app.test_client().get(path).status_code == good(url), path
+
+
+def test_threads_share_the_few_connections(
+    make_app: Callable[..., Flask], jobs: dict[str, Job]
+) -> None:
+    app = make_app(OPSJOBS_PAGE_CONNECTIONS=3)
+    paths = ["", "/queues", f"/jobs/{jobs['failed'].id}", f"/jobs/{jobs['available'].id}"]
+
+    def ask(number: int) -> tuple[int, str]:
+        answer = app.test_client().get(f"/ops/jobs{paths[number % len(paths)]}")
+        return answer.status_code, str(soup(answer.text).h1)
+
+    alone = [ask(number) for number in range(len(paths))]
+    with ThreadPoolExecutor(3) as threads:
+        for number, answer in enumerate(threads.map(ask, range(40))):
+            assert answer == alone[number % len(paths)]
+    with app.test_request_context():
+        _is_clean(app.extensions["opsjobs"])
+
+
+def _is_clean(host: Host) -> None:
+    """The next users of the pool find a connection that is in no transaction and in no pipeline."""
+    assert host.pages.pool.checkedout() == 0  # type: ignore[attr-defined]
+    with host.pages.connect() as connection:
+        driver: Any = connection.connection.driver_connection
+        assert not driver.autocommit
+        (backend,) = connection.exec_driver_sql("SELECT pg_backend_pid()").one()
+        assert backend
+        assert driver.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
+        assert driver.info.pipeline_status == psycopg.pq.PipelineStatus.OFF
+        assert driver.statements is None
+    with reading() as read:
+        assert _read(read.session, "7") == 7
