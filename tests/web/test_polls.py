@@ -58,14 +58,19 @@ def commit(session: Session) -> None:
 
 @pytest.fixture
 def open_page(client: FlaskClient, host: Host, quiet: Clock) -> Callable[..., OpenPage]:
-    """Opens a page, and polls until a poll costs one statement."""
+    """Opens a page, and polls until a poll costs one statement.
+
+    A session that emptied or filled the tables may tell Postgres its numbers in the middle.
+    """
 
     def open_page(path: str = OVERVIEW) -> OpenPage:
         page = OpenPage(client, host, path)
         page.poll()
-        quiet.forward(**QUIET)
-        assert page.is_cheap, path
-        return page
+        for _ in range(4):
+            quiet.forward(**QUIET)
+            if page.is_cheap:
+                return page
+        pytest.fail(f"each poll of {path} makes it anew")
 
     return open_page
 
