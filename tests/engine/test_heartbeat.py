@@ -195,13 +195,13 @@ def test_a_worker_whose_row_was_removed_is_asked_to_stop(bench: Bench, stops: li
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("is_away", [True, False])
+@pytest.mark.parametrize("is_missing", [True, False])
 def test_heartbeats_go_on_while_outcomes_cannot_be_written(
     bench: Bench,
     record_job: RecordJob,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
-    is_away: bool,
+    is_missing: bool,
 ) -> None:
     """The error is about one step alone: its table is gone, or the file of its statement cannot be read."""
     job_id = record_job()
@@ -218,7 +218,7 @@ def test_heartbeats_go_on_while_outcomes_cannot_be_written(
         return number
 
     with monkeypatch.context() as patch:
-        if is_away:
+        if is_missing:
             bench.connection.execute("ALTER TABLE opsjobs.attempts RENAME TO attempts_of_before")
         else:
             patch.setattr("flask_opsjobs.endings.write_outcomes", _cannot_be_read)
@@ -228,12 +228,13 @@ def test_heartbeats_go_on_while_outcomes_cannot_be_written(
             recorder.collect(EndedAttempt(job_id, 1, bench.worker_id, bench.name, outcome))
             recorder.submit()
             recorder.start()
-            says = "Postgres is away" if is_away else "the recorder failed and tries again"
+            missing = "the tables of opsjobs are missing"
+            says = missing if is_missing else "the recorder failed and tries again"
             wait_until(lambda: says in caplog.text, what="the failure")
             before = beats()
             wait_until(lambda: beats() >= before + 3, what="heartbeats")
         finally:
-            if is_away:
+            if is_missing:
                 bench.connection.execute(
                     "ALTER TABLE opsjobs.attempts_of_before RENAME TO attempts"
                 )
