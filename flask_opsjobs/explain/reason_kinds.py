@@ -275,7 +275,7 @@ REASON_KINDS = (
         "step_behind",
         holds="it is a step of a workflow, and a step before it has not ended",
         many="a step before them has not ended",
-        helps="what helps the steps that wait for no other step",
+        helps="wait until it ends: the workflow's page shows what holds it up",
         passes=True,
     ),
     ReasonKind(
@@ -317,7 +317,7 @@ REASON_KINDS = (
         "deferred",
         holds="it waits for another job or a signal",
         many="they wait for another job or a signal",
-        helps="that job or signal",
+        helps="wait for that job or signal",
         passes=True,
     ),
     ReasonKind(
