@@ -10,6 +10,7 @@ import pytest
 from tests.browser.conftest import Site
 from tests.browser.test_keyboard import go_to
 from tests.support.browser import faults
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -18,13 +19,23 @@ _LOOKS = """(link) => [getComputedStyle(link.querySelector("text")).opacity,
     getComputedStyle(link.querySelector("path")).stroke !== "none"]"""
 
 
+def _open(page: Any) -> None:
+    """Open the page of a task once the minute in which its job failed is counted."""
+
+    def is_counted() -> bool:
+        page.goto("/ops/jobs/tasks/fail")
+        return page.locator(".chart:has(#c-failed) .bar-link").count() > 0
+
+    wait_until(is_counted, 120, what="the failed job to be counted")
+
+
 @pytest.mark.parametrize("has_script", [True, False])
 def test_a_step_says_its_number_and_opens_its_jobs_by_keyboard(
     page: Any, live_url: str, running: Site, has_script: bool
 ) -> None:
     context = page.context.browser.new_context(base_url=live_url, java_script_enabled=has_script)
     page = context.new_page()
-    page.goto("/ops/jobs/tasks/fail")
+    _open(page)
     link = page.locator(".chart:has(#c-failed) .bar-link").first
     assert link.evaluate(_LOOKS) == ["0", False]
     link.locator("path").hover()
@@ -42,7 +53,7 @@ def test_a_step_says_its_number_and_opens_its_jobs_by_keyboard(
 
 
 def test_the_table_leads_to_the_same_jobs_and_bars_nobody(page: Any, running: Site) -> None:
-    page.goto("/ops/jobs/tasks/fail")
+    _open(page)
     page.click("#numbers-table summary")
     link = page.locator("#numbers-table td a").first
     number = int(link.text_content())
@@ -55,7 +66,7 @@ def test_the_table_leads_to_the_same_jobs_and_bars_nobody(page: Any, running: Si
 def test_a_step_is_named_in_the_zone_that_is_shown(page: Any, live_url: str, running: Site) -> None:
     context = page.context.browser.new_context(base_url=live_url, timezone_id="Asia/Kolkata")
     page = context.new_page()
-    page.goto("/ops/jobs/tasks/fail")
+    _open(page)
     link = page.locator(".chart .bar-link").first
     utc, address = link.text_content(), link.get_attribute("href")
     page.select_option("#zone", "local")
