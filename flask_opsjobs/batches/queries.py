@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, Text, case, cast, func, select, tuple_, union_all
+from sqlalchemy import Select, Text, case, cast, func, literal, select, tuple_, union_all
 from sqlalchemy.orm import Session
 
 from ..core import sql
 from ..core.db import LARGEST_ID
+from ..core.round_trips import start_reading
 from ..core.words import without_variables
 from ..jobs.lifecycle import FINAL as FINAL_OF_JOB
 from ..jobs.lifecycle import UNSUCCESSFUL
@@ -193,20 +194,30 @@ def list_other_batches(session: Session, id: int) -> Sequence[BatchRow]:
 
 def find_batch(session: Session, id: int) -> BatchRow | None:
     """One batch; None when there is none with this id."""
+    ends = start_reading(session, _count_ends, [id])
     record = session.get(BatchRecord, id)
-    return None if record is None else _rows(session, [record])[0]
+    return None if record is None else _row(record, ends.value)
 
 
 def list_members(
     session: Session, id: int, *, state: str | None = None, before: int | None = None
 ) -> tuple[Sequence[MemberRow], bool]:
     """The newest members in a state, and whether there are older ones. Without a state, the failed first."""
-    found: list[MemberRow] = []
-    for one in MEMBER_STATES if state is None else (state,):
-        wanted = _in_state(_MEMBER, id, one, before).limit(MOST_MEMBERS + 1 - len(found))
-        found += [MemberRow(*row) for row in session.execute(wanted)]
-        if len(found) > MOST_MEMBERS:
-            break
+    most = MOST_MEMBERS + 1
+    of_states = (
+        select(
+            _in_state((Job.id, literal(place).label("place")), id, one, before)
+            .limit(most)
+            .subquery()
+        )
+        for place, one in enumerate(MEMBER_STATES if state is None else (state,))
+    )
+    every = union_all(*of_states).subquery()
+    # Only so many rows of jobs are read: the ids are in the index.
+    newest = select(every).order_by(every.c.place, every.c.id.desc()).limit(most).subquery()
+    wanted = select(*_MEMBER).join(newest, newest.c.id == Job.id)
+    rows = session.execute(wanted.order_by(newest.c.place, newest.c.id.desc()))
+    found = [MemberRow(*row) for row in rows]
     return found[:MOST_MEMBERS], len(found) > MOST_MEMBERS
 
 
@@ -223,11 +234,11 @@ def count_running_members(session: Session, id: int) -> Count:
     return Count(MOST_RUNNING, "at_least") if number > MOST_RUNNING else Count(number)
 
 
-def list_oldest_open_members(session: Session, id: int) -> Sequence[int]:
-    """The id of the oldest member in each state that is not final."""
+def list_oldest_open_members(session: Session, id: int, columns: Sequence[Any]) -> Sequence[Any]:
+    """These columns of the oldest member in each state that is not final."""
     states = [state for state in MEMBER_STATES if state not in FINAL_OF_JOB]
-    firsts = (_in_state((Job.id,), id, one, is_oldest_first=True).limit(1) for one in states)
-    return session.scalars(union_all(*(select(first.subquery()) for first in firsts))).all()
+    firsts = (_in_state(columns, id, one, is_oldest_first=True).limit(1) for one in states)
+    return session.execute(union_all(*(select(first.subquery()) for first in firsts))).all()
 
 
 def find_last_added(session: Session, id: int) -> datetime | None:
@@ -286,7 +297,7 @@ def find_batches_with_running_member(session: Session, ids: Collection[int]) -> 
 
 
 def _in_state(
-    columns: tuple[Any, ...],
+    columns: Sequence[Any],
     id: int,
     state: str,
     before: int | None = None,
@@ -309,21 +320,27 @@ def _in_state(
     )
 
 
-def _rows(session: Session, records: Sequence[BatchRecord]) -> Sequence[BatchRow]:
+def _count_ends(session: Session, ids: Sequence[int]) -> Mapping[tuple[int, str], int]:
+    """How many members of these batches have ended, by the batch and the state."""
     wanted = (
         select(BatchEnds.batch_id, BatchEnds.state, func.sum(BatchEnds.number))
-        .where(BatchEnds.batch_id.in_([record.id for record in records]))
+        .where(BatchEnds.batch_id.in_(ids))
         .group_by(BatchEnds.batch_id, BatchEnds.state)
     )
-    counted = {(id, state): int(number) for id, state, number in session.execute(wanted)}
+    return {(id, state): int(number) for id, state, number in session.execute(wanted)}
+
+
+def _rows(session: Session, records: Sequence[BatchRecord]) -> Sequence[BatchRow]:
+    ends = _count_ends(session, [record.id for record in records])
+    return [_row(record, ends) for record in records]
+
+
+def _row(record: BatchRecord, ends: Mapping[tuple[int, str], int]) -> BatchRow:
     columns = [name for name in BatchRow.__dataclass_fields__ if name != "ends"]
-    return [
-        BatchRow(
-            **{name: getattr(record, name) for name in columns},
-            ends={state: counted.get((record.id, state), 0) for state in FINAL_OF_JOB},
-        )
-        for record in records
-    ]
+    return BatchRow(
+        **{name: getattr(record, name) for name in columns},
+        ends={state: ends.get((record.id, state), 0) for state in FINAL_OF_JOB},
+    )
 
 
 def list_recent_batches(session: Session) -> set[str]:

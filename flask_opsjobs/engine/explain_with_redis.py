@@ -18,7 +18,7 @@ from ..core.reading import PAGE_PLANS, read_snapshot
 from ..core.redis_facts import RedisFacts
 from ..core.words import show_value
 from ..errors import ConfigError, OpsJobsError, UnknownBatch, UnknownJob, UnknownWorkflow
-from ..explain.evidence import Evidence, FrontierStep, JobEvidence
+from ..explain.evidence import Evidence, FrontierStep, JobEvidence, StoredBatch
 from ..explain.explain import (
     explain_batch_evidence,
     explain_evidence,
@@ -31,6 +31,7 @@ from ..explain.queries import (
     find_evidence_of,
     find_job_evidence,
     find_run_evidence,
+    find_stored_batch,
 )
 from ..explain.reason_kinds import (
     AnyExplanation,
@@ -95,9 +96,15 @@ def explain_batch(host: Host, session: Session, id: int, now: datetime) -> Batch
 
     The caller has checked the schema. Reads as `explain` does. No text names a partition.
     """
-    found = find_batch_evidence(session, id, now, host.settings)
-    if found is None:
-        return None
+    stored = find_stored_batch(session, id)
+    return None if stored is None else explain_stored_batch(host, session, stored, now)
+
+
+def explain_stored_batch(
+    host: Host, session: Session, stored: StoredBatch, now: datetime
+) -> BatchExplanation:
+    """Do what `explain_batch` does, for a batch whose rows are read."""
+    found = find_batch_evidence(session, stored, now, host.settings)
     members = [_with_redis(host, each, names_partition=False) for each in found.members]
     return explain_batch_evidence(replace(found, members=members))
 

@@ -417,8 +417,17 @@ class RunEvidence:
 
 
 @dataclass(frozen=True)
+class StoredBatch:
+    """The rows of a batch that decide. `members` are its oldest member of each state that is not final."""
+
+    batch: BatchRow
+    callbacks: Sequence[CallbackOfBatch]
+    members: Sequence[JobEvidence]
+
+
+@dataclass(frozen=True)
 class BatchEvidence:
-    """What was read of a batch at `now`. `members` are its oldest member of each state that is not final.
+    """What was read of a batch at `now`. `members` are those of `StoredBatch`.
 
     `callbacks` are those of its callbacks that failed or were canceled. `fold` is the loop that counts
     members; None when it has never run.

@@ -41,12 +41,15 @@ from .evidence import (
     QueueEvidence,
     RunEvidence,
     StepEvidence,
+    StoredBatch,
 )
 
 # Counts and lists stop at these numbers and show "1,000+".
 MOST_AHEAD = 1_000
 MOST_LISTENERS = 200
 MOST_HOLDERS = 5
+
+_JOB = [getattr(Job, name) for name in JobEvidence.__annotations__]
 
 
 def find_evidence(
@@ -59,8 +62,7 @@ def find_evidence(
 
 def find_job_evidence(session: Session, job_id: int) -> JobEvidence | None:
     """The columns of the job that decide; None when there is no such job."""
-    columns = [getattr(Job, name) for name in JobEvidence.__annotations__]
-    row = session.execute(select(*columns).where(Job.id == job_id)).one_or_none()
+    row = session.execute(select(*_JOB).where(Job.id == job_id)).one_or_none()
     return None if row is None else JobEvidence(*row)
 
 
@@ -304,35 +306,36 @@ def _list_removed(session: Session, params: Mapping[str, Any]) -> list[str]:
     return [name for (name,) in rows]
 
 
-def find_batch_evidence(
-    session: Session, id: int, now: datetime, settings: Settings
-) -> BatchEvidence | None:
-    """What is in Postgres about a batch and its oldest open members; None when there is no such batch."""
+def find_stored_batch(session: Session, id: int) -> StoredBatch | None:
+    """The rows of a batch that decide; None when there is no such batch."""
     callbacks = start_reading(session, batch_queries.list_callbacks_of_batch, id)
-    members = start_reading(session, batch_queries.list_oldest_open_members, id)
+    members = start_reading(session, batch_queries.list_oldest_open_members, id, _JOB)
     batch = batch_queries.find_batch(session, id)
     if batch is None:
         return None
-    failed = [each for each in callbacks.value if each.has_failed]
+    return StoredBatch(batch, callbacks.value, [JobEvidence(*row) for row in members.value])
+
+
+def find_batch_evidence(
+    session: Session, stored: StoredBatch, now: datetime, settings: Settings
+) -> BatchEvidence:
+    """What is in Postgres about a batch whose rows are read, and about its oldest open members."""
+    batch = stored.batch
+    failed = [each for each in stored.callbacks if each.has_failed]
     found = BatchEvidence(now, batch, callbacks=failed)
     if batch.is_final:
         return found
     fold = start_reading(session, find_loop, now, "fold")
-    added_at = start_reading(session, batch_queries.find_last_added, id)
-    evidence = _find_each(session, members.value, now, settings)
+    added_at = start_reading(session, batch_queries.find_last_added, batch.id)
+    members = [
+        start_reading(session, find_evidence_of, job, now, settings) for job in stored.members
+    ]
     return replace(
         found,
         fold=fold.value,
         last_added_at=added_at.value,
-        members=[each for each in evidence if each is not None],
+        members=[each.value for each in members],
     )
-
-
-def _find_each(
-    session: Session, ids: Sequence[int], now: datetime, settings: Settings
-) -> list[Evidence | None]:
-    started = [start_reading(session, find_evidence, id, now, settings) for id in ids]
-    return [each.value for each in started]
 
 
 def _with_steps(session: Session, found: list[Evidence]) -> list[Evidence]:
@@ -388,7 +391,8 @@ def _frontier(
     session: Session, rows: Sequence[Any], now: datetime, settings: Settings
 ) -> list[FrontierStep]:
     """The evidence of steps that wait for no other step. None of them reads the evidence of another."""
-    found = zip(rows, _find_each(session, [row.id for row in rows], now, settings), strict=True)
+    started = [start_reading(session, find_evidence, row.id, now, settings) for row in rows]
+    found = [(row, each.value) for row, each in zip(rows, started, strict=True)]
     return [
         FrontierStep(row.name, each, waiting=row.waiting) for row, each in found if each is not None
     ]

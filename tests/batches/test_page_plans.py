@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs.batches import queries
 from flask_opsjobs.host import Host
+from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.jobs.rows import Count
 from flask_opsjobs.web.app.host import reading
 from tests.support.plans import Plans
@@ -90,7 +91,7 @@ def test_what_holds_a_batch_is_found_by_one_row_of_each_state(
     app: Flask, host: Host, filled: Session
 ) -> None:
     with app.app_context(), reading() as read, PlansOfAll(host.pages) as plans:
-        queries.list_oldest_open_members(read.session, 1)
+        queries.list_oldest_open_members(read.session, 1, [Job.id])
         assert queries.find_last_added(read.session, 1) is not None
         queries.list_other_batches(read.session, 1)
         assert list(queries.find_batches_with_failed_callback(read.session, range(1, 51))) == []

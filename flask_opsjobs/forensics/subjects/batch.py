@@ -12,8 +12,9 @@ from ...batches.models import BatchRecord
 from ...batches.queries import BatchRow, CallbackOfBatch, MemberRow
 from ...core.history import Event
 from ...core.words import counted
+from ...explain.evidence import StoredBatch
 from ...explain.explain import explain_batch_evidence
-from ...explain.queries import find_batch_evidence
+from ...explain.queries import find_batch_evidence, find_stored_batch
 from ...jobs.lifecycle import ENDED_BY
 from ..backlog import expect_earlier_ends, watch_backlog
 from ..bundle import (
@@ -40,44 +41,53 @@ _ENDED = ("failed", "canceled", "finished")
 class _Found:
     """What is stored of a batch. `ended` are its newest members that have ended, as far as they are read."""
 
-    batch: BatchRow
+    stored: StoredBatch
     ended: Sequence[MemberRow]
-    callbacks: Sequence[CallbackOfBatch]
+
+    @property
+    def batch(self) -> BatchRow:
+        """The batch itself."""
+        return self.stored.batch
+
+    @property
+    def callbacks(self) -> Sequence[CallbackOfBatch]:
+        """The jobs that report about it."""
+        return self.stored.callbacks
 
 
 def _tell(inquiry: Inquiry) -> Told | None:
     session = inquiry.session
-    batch = queries.find_batch(session, int(inquiry.key))
-    if batch is None:
+    stored = find_stored_batch(session, int(inquiry.key))
+    if stored is None:
         return None
+    batch = stored.batch
     ended = [
         member
         for state in _ENDED
         for member in queries.list_newest_members(session, batch.id, state, MOST_MEMBERS)
     ]
-    found = _Found(batch, ended, queries.list_callbacks_of_batch(session, batch.id))
+    found = _Found(stored, ended)
     calls = [each.created_at for each in found.callbacks if each.created_at is not None]
     return Told(
         title=f"Batch {batch.id}: {batch.name}",
         state=batch.state,
-        diagnosis=_diagnose(inquiry, batch),
+        diagnosis=_diagnose(inquiry, stored),
         since=batch.created_at,
         until=inquiry.now if batch.ended_at is None else max([batch.ended_at, *calls]),
         events=[*_of_batch(found), *_of_members(inquiry, found)],
         pieces=[*_list_expected(found)],
         watches=[*_list_watches(inquiry, batch)],
         evidence=[*_make_tables(inquiry, found)],
-        related=[*_relate(inquiry, found)],
+        related=[*_relate(found)],
         left_out=[*_leave_out(inquiry, found)],
         offered={inquiry.subject: [each.name for each in actions_of_batch(batch)]},
     )
 
 
-def _diagnose(inquiry: Inquiry, batch: BatchRow) -> str:
+def _diagnose(inquiry: Inquiry, stored: StoredBatch) -> str:
     """What its page says, as far as Postgres alone tells it."""
-    evidence = find_batch_evidence(inquiry.session, batch.id, inquiry.now, inquiry.host.settings)
-    if evidence is None:
-        return f"It is {batch.state}: {MEANINGS[batch.state]}."
+    settings = inquiry.host.settings
+    evidence = find_batch_evidence(inquiry.session, stored, inquiry.now, settings)
     return explain_batch_evidence(evidence).says
 
 
@@ -230,14 +240,14 @@ def _make_tables(inquiry: Inquiry, found: _Found) -> Iterator[EvidenceTable]:
     )
 
 
-def _relate(inquiry: Inquiry, found: _Found) -> Iterator[Related]:
+def _relate(found: _Found) -> Iterator[Related]:
     batch = found.batch
     for callback in found.callbacks:
         says = f"{callback.event}, end {callback.end_no}: {callback.state or 'deleted'}"
         yield Related("Callback", f"job {callback.job_id}", f"job/{callback.job_id}", says)
     if not batch.is_final:
-        for member in queries.list_oldest_open_members(inquiry.session, batch.id):
-            yield Related("Oldest member of its state", f"job {member}", f"job/{member}")
+        for job in found.stored.members:
+            yield Related("Oldest member of its state", f"job {job.id}", f"job/{job.id}")
     for task in list(dict.fromkeys(member.task for member in found.ended))[:10]:
         yield Related("Task", task, f"task/{task}")
     if batch.cancel_requested_by is not None:

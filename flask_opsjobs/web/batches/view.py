@@ -25,7 +25,8 @@ from ...core.paging import cut_page
 from ...core.reading import Reading
 from ...core.round_trips import start_reading
 from ...core.words import without_variables
-from ...engine.explain_with_redis import explain_batch
+from ...engine.explain_with_redis import explain_stored_batch
+from ...explain.queries import find_stored_batch
 from ...jobs.lifecycle import ENDED_BY
 from ...jobs.rows import Count
 from ...jobs.search.filter import JobFilter
@@ -147,8 +148,7 @@ def batch_page(batch_id: str) -> Response:
     """The document of one batch."""
     query = _read_query(MEMBER_STATES)
     with reading() as read:
-        batch = _find(read, batch_id)
-        made = _one(read, batch, query)
+        batch, made = _one(read, batch_id, query)
     title = f"Batch {batch.row.id}"
     return pages.page(
         "batch/page.html", "batches", title, read.now, live=made, query=query, batch=batch
@@ -159,7 +159,7 @@ def batch_live(batch_id: str) -> Response:
     """The fragment of it that refreshes."""
     query = _read_query(MEMBER_STATES)
     with reading() as read:
-        made = _one(read, _find(read, batch_id), query)
+        _, made = _one(read, batch_id, query)
     return pages.fragment(made)
 
 
@@ -217,36 +217,33 @@ def _views(read: Reading, rows: Sequence[BatchRow]) -> Sequence[BatchView]:
     return [BatchView(row, read.now, row.id in failed, row.id in running) for row in rows]
 
 
-def _find(read: Reading, batch_id: str) -> BatchView:
+def _one(read: Reading, batch_id: str, query: Mapping[str, str]) -> tuple[BatchView, Markup]:
     target = batch_actions.read_target(f"batch/{batch_id}")
-    row = None
-    if target is not None:
-        row = queries.find_batch(read.session, int(target.removeprefix("batch/")))
-    if row is None:
+    if target is None:
         raise problems.no_such_row("batch", batch_id)
-    return BatchView(row, read.now)
-
-
-def _one(read: Reading, batch: BatchView, query: Mapping[str, str]) -> Markup:
-    state, id, row = query.get("state"), batch.row.id, batch.row
+    state, id = query.get("state"), int(target.removeprefix("batch/"))
+    # They need more than one answer, so they do not wait for the batch.
+    others = start_reading(read, _list_others, id)
+    stored = find_stored_batch(read.session, id)
+    if stored is None:
+        raise problems.no_such_row("batch", batch_id)
+    batch, row = BatchView(stored.batch, read.now), stored.batch
     why, running, events, fault = None, Count(0), None, None
     if access.may("audit.view"):
         events = start_reading(read.session, list_events_of, f"batch/{id}")
         fault = start_reading(read.session, find_chain_fault)
-    callbacks = start_reading(read.session, queries.list_callbacks_of_batch, id)
     failures = (
         start_reading(read.session, queries.group_failures, id) if row.ends["failed"] else None
     )
-    others = start_reading(read, _list_others, id)
     counting = start_reading(read.session, queries.count_running_members, id)
     listing = start_reading(
         read.session, queries.list_members, id, state=state, before=_before(query)
     )
     if not row.is_final:
-        why = explain_batch(host(), read.session, id, read.now)
+        why = explain_stored_batch(host(), read.session, stored, read.now)
         running = counting.value
     members, has_older = listing.value
-    return pages.part(
+    return batch, pages.part(
         "batch/_live.html",
         read.now,
         batch=batch,
@@ -257,7 +254,7 @@ def _one(read: Reading, batch: BatchView, query: Mapping[str, str]) -> Markup:
         state=state,
         states=MEMBER_STATES,
         is_first="before" not in query,
-        callbacks=callbacks,
+        callbacks=stored.callbacks,
         why=why,
         running=running,
         # They were counted a second later than those that have ended.
