@@ -352,7 +352,7 @@
       button.textContent = "Not copied: open the link instead";
       return;
     }
-    await navigator.clipboard.writeText(id ? text : `${location.href}\n\n${text}`);
+    await navigator.clipboard.writeText(text);
     button.textContent = "Copied";
   }
 

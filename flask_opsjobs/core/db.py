@@ -10,11 +10,9 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
-from psycopg.rows import tuple_row
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import Engine, MetaData, event
 from sqlalchemy.engine.base import OptionEngine
@@ -22,7 +20,6 @@ from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import Pool, QueuePool
 
-from . import sql
 from .round_trips import BatchingConnection, BatchingCursor
 
 SCHEMA = "opsjobs"
@@ -204,26 +201,6 @@ def _is_about_prepared_statement(cause: psycopg.Error) -> bool:
     # _pg3_<number>.
     is_another_ones = cause.sqlstate == "08P01" and "_pg3_" in str(cause)
     return cause.sqlstate in _PREPARED or is_another_ones
-
-
-# The schema that a connection's database had when it was asked.
-_schemas: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
-
-
-def has_schema(connection: Connection | SqlConnection, version: int) -> bool:
-    """Whether the database of this connection has this schema, or a newer one.
-
-    Code that uses what the newest step adds asks this, since it runs on the schema before too. The database
-    is asked until it has: the schema only grows while we run.
-    """
-    driver: Any = connection
-    if isinstance(connection, SqlConnection):
-        driver = connection.connection.driver_connection
-    if _schemas.get(driver, 0) < version:
-        with driver.cursor(row_factory=tuple_row) as cursor:
-            found = cursor.execute(sql.load("find_schema_version")).fetchone()
-        _schemas[driver] = found[0] or 0
-    return _schemas[driver] >= version
 
 
 def connect_apart(engine: Engine, patience: float | None = None) -> Connection:

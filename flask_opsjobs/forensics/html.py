@@ -80,14 +80,16 @@ def _write(block: Block) -> Iterator[Markup]:
 
 
 def _write_table(table: Table) -> Iterator[Markup]:
-    yield Markup("<table>\n<caption>{}</caption>\n<thead><tr>").format(on_one_line(table.title))
+    title = on_one_line(table.title)
+    yield Markup('<div class="scroll" tabindex="0" role="group" aria-label="{}">').format(title)
+    yield Markup("<table>\n<caption>{}</caption>\n<thead><tr>").format(title)
     for place, column in enumerate(table.columns):
         number = Markup(' class="n"') if place in table.numeric else ""
         yield Markup('<th scope="col"{}>{}</th>').format(number, on_one_line(column))
     yield Markup("</tr></thead>\n<tbody>")
     for row in table.rows:
         yield _row(row, table.numeric)
-    yield Markup("</tbody>\n</table>")
+    yield Markup("</tbody>\n</table></div>")
 
 
 def _row(row: Row, numeric: Sequence[int]) -> Markup:

@@ -17,10 +17,16 @@ _AT_BEGIN = re.compile(r"^(?:[#+=:-]|(\d+)(?=[.)]))")
 _LINKED = re.compile(r"(?i)\b(https?|ftp|mailto|xmpp|www)([:.])|@")
 
 
-def write_bundle_markdown(bundle: Bundle, reader: str, environment: str) -> bytes:
-    """The report of a bundle as a file. Its last line names its hash, see `report.seal`."""
+def write_bundle_markdown(
+    bundle: Bundle, reader: str, environment: str, address: str = ""
+) -> bytes:
+    """The report of a bundle as a file. Its last line names its hash, see `report.seal`.
+
+    It begins with the address of a page, if one is given.
+    """
     report = make_post_mortem(bundle, reader, environment)
-    lines = [f"# {escape(report.title)}", "", escape(report.says)]
+    lines = [address, ""] if address else []
+    lines += [f"# {escape(report.title)}", "", escape(report.says)]
     for section in report.sections:
         lines += ["", f"## {section.title}"]
         for block in section.blocks:

@@ -292,6 +292,14 @@ def test_a_sign_in_page_is_never_swapped_in(page: Any, running: Site) -> None:
     assert page.locator("table.jobs tbody tr").count() > 3
 
 
+def test_an_error_has_room_beside_the_other_columns(page: Any, running: Site) -> None:
+    _open(page, running, "/jobs/{failed}")
+    for width in (1440, 1280, 1160, 800, 360):
+        page.set_viewport_size({"width": width, "height": 700})
+        cell = page.locator("[aria-labelledby=attempts] tbody .wide").first
+        assert cell.bounding_box()["width"] >= 180, width
+
+
 def test_a_job_is_handed_over_as_a_command_and_as_a_ticket(page: Any, running: Site) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     _open(page, running, "/jobs/{failed}")

@@ -8,8 +8,8 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from typing import Any
 
 import psycopg
@@ -155,19 +155,13 @@ def test_without_a_schema_it_says_so(make_app: Any, empty_database_url: str) -> 
 def test_a_broken_connection_is_made_anew(
     host: Host, bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    counting = Counting()
-    thread = _thread(host, counting, stop := threading.Event())
-    thread.start()
-    wait_until(lambda: counting.passes > 2)
-    bench.rows(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    )
-    seen = counting.passes
-    with caplog.at_level(logging.WARNING):
-        wait_until(lambda: counting.passes > seen + 3)
-    stop.set()
-    thread.join(10)
+    with running(host) as loops:
+        bench.rows(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        with caplog.at_level(logging.WARNING):
+            wait_for_passes(loops)
     assert caplog.text.count("Postgres is away") == 1
     assert caplog.text.count("Postgres is back") == 1
 
@@ -176,21 +170,12 @@ def test_a_broken_connection_is_made_anew(
 def test_a_database_that_turns_read_only_is_waited_for_and_said_once(
     host: Host, administrator: Administrator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    one, two = Counting(), Counting()
-    stop, outage = threading.Event(), new_outage()
-    threads = [_thread(host, each, stop, outage) for each in (one, two)]
-    for thread in threads:
-        thread.start()
-    wait_until(lambda: one.passes > 2 and two.passes > 2)
-    administrator.fail_over()
-    wait_until(lambda: "(ReadOnlySqlTransaction: cannot execute" in caplog.text)
-    administrator.fail_back()
-    wait_until(lambda: "Postgres is back" in caplog.text, 30)
-    seen = one.passes, two.passes
-    wait_until(lambda: one.passes > seen[0] + 2 and two.passes > seen[1] + 2, 30)
-    stop.set()
-    for thread in threads:
-        thread.join(10)
+    with running(host, 2) as loops:
+        administrator.fail_over()
+        wait_until(lambda: "(ReadOnlySqlTransaction: cannot execute" in caplog.text)
+        administrator.fail_back()
+        wait_until(lambda: "Postgres is back" in caplog.text, 30)
+        wait_for_passes(loops)
     assert caplog.text.count("Postgres is away") == caplog.text.count("Postgres is back") == 1
     assert caplog.text.count("ReadOnlySqlTransaction") == 1
 
@@ -199,16 +184,11 @@ def test_tables_that_are_missing_are_said_so(
     host: Host, bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As after the schema was dropped: Postgres answers."""
-    counting = Counting()
-    thread = _thread(host, counting, stop := threading.Event())
-    thread.start()
-    wait_until(lambda: counting.passes > 2)
-    bench.connection.execute("ALTER SCHEMA opsjobs RENAME TO away")
-    wait_until(lambda: "the tables of opsjobs are missing (UndefinedTable: " in caplog.text)
-    bench.connection.execute("ALTER SCHEMA away RENAME TO opsjobs")
-    wait_until(lambda: "the tables of opsjobs are back after" in caplog.text, 30)
-    stop.set()
-    thread.join(10)
+    with running(host):
+        bench.connection.execute("ALTER SCHEMA opsjobs RENAME TO away")
+        wait_until(lambda: "the tables of opsjobs are missing (UndefinedTable: " in caplog.text)
+        bench.connection.execute("ALTER SCHEMA away RENAME TO opsjobs")
+        wait_until(lambda: "the tables of opsjobs are back after" in caplog.text, 30)
     assert "Postgres is" not in caplog.text
 
 
@@ -217,20 +197,11 @@ def test_postgres_away_is_waited_for_and_said_once(
     make_app: Any, own_postgres: Any, own_database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     host = make_app(SQLALCHEMY_DATABASE_URI=own_database_url).extensions["opsjobs"]
-    one, two = Counting(), Counting()
-    stop, outage = threading.Event(), new_outage()
-    threads = [_thread(host, each, stop, outage) for each in (one, two)]
-    for thread in threads:
-        thread.start()
-    wait_until(lambda: one.passes > 2 and two.passes > 2)
-    own_postgres.kill()
-    wait_until(lambda: "Postgres is away" in caplog.text)
-    own_postgres.start()
-    seen = one.passes, two.passes
-    wait_until(lambda: one.passes > seen[0] + 2 and two.passes > seen[1] + 2, 30)
-    stop.set()
-    for thread in threads:
-        thread.join(10)
+    with running(host, 2) as loops:
+        own_postgres.kill()
+        wait_until(lambda: "Postgres is away" in caplog.text)
+        own_postgres.start()
+        wait_for_passes(loops)
     assert caplog.text.count("Postgres is away") == 1
     assert caplog.text.count("Postgres is back") == 1
 
@@ -241,19 +212,13 @@ def test_postgres_that_was_stopped_for_longer_is_an_incident_when_it_is_back(
     make_app: Any, own_postgres: Any, own_database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     host = make_app(SQLALCHEMY_DATABASE_URI=own_database_url).extensions["opsjobs"]
-    counting, stop = Counting(), threading.Event()
-    thread = _thread(host, counting, stop, new_outage())
-    thread.start()
-    wait_until(lambda: counting.passes > 2)
-    own_postgres.stop()
-    wait_until(lambda: "Postgres is away" in caplog.text, 30)
-    since = time.monotonic()
-    wait_until(lambda: time.monotonic() - since > postgres_away.SHORTEST.total_seconds(), 30)
-    own_postgres.start()
-    seen = counting.passes
-    wait_until(lambda: counting.passes > seen + 2, 60)
-    stop.set()
-    thread.join(10)
+    with running(host) as loops:
+        own_postgres.stop()
+        wait_until(lambda: "Postgres is away" in caplog.text, 30)
+        since = time.monotonic()
+        wait_until(lambda: time.monotonic() - since > postgres_away.SHORTEST.total_seconds(), 30)
+        own_postgres.start()
+        wait_for_passes(loops, 60)
     with closing(connect_apart(host.engine)) as connection:
         found = connection.execute(
             "SELECT state, severity, seen_at - opened_at FROM opsjobs.incidents"
@@ -268,19 +233,13 @@ def test_an_outage_that_cannot_be_written_yet_is_written_later(
     host: Host, bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Postgres has answered, and cannot write incidents yet."""
-    outage, stop, counting = new_outage(), threading.Event(), Counting()
+    outage = new_outage()
     now = time.monotonic()
     outage.give_back(EndedOutage(now - 60, now, "OperationalError: gone"))
-    thread = _thread(host, counting, stop, outage)
     bench.connection.execute("ALTER TABLE opsjobs.incidents RENAME TO incidents_of_before")
-    try:
-        thread.start()
-        wait_until(lambda: counting.passes > 2)
-    finally:
+    with running(host, outage=outage):
         bench.connection.execute("ALTER TABLE opsjobs.incidents_of_before RENAME TO incidents")
-    wait_until(lambda: bench.rows("SELECT id FROM opsjobs.incidents"), what="the incident")
-    stop.set()
-    thread.join(10)
+        wait_until(lambda: bench.rows("SELECT id FROM opsjobs.incidents"), what="the incident")
     (found,) = bench.rows("SELECT class, seen_at - opened_at AS lasted FROM opsjobs.incidents")
     assert (found["class"], round(found["lasted"].total_seconds())) == ("postgres_away", 60)
     assert "could not be made an incident" not in caplog.text
@@ -386,14 +345,33 @@ def test_two_processes_of_the_command_live_side_by_side(
     assert not any(re.search("ERROR|Traceback", each.log) for each in both)
 
 
-def _thread(
-    host: Host, counting: Counting, stop: threading.Event, outage: Outage | None = None
-) -> LoopThread:
-    from contextlib import nullcontext
+@contextmanager
+def running(host: Host, number: int = 1, outage: Outage | None = None) -> Iterator[list[Counting]]:
+    """So many loops, which have made some passes. They end with the block."""
+    stop, outage = threading.Event(), outage or new_outage()
+    loops = [Counting() for _ in range(number)]
+    runners = [
+        Runner(Loop(f"counting-{at}", every(0.01), each.loop.run, True), host)
+        for at, each in enumerate(loops)
+    ]
+    threads = [LoopThread(runner, stop, outage, nullcontext) for runner in runners]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_until(lambda: all(each.passes > 2 for each in loops))
+        yield loops
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(10)
 
-    name = f"counting-{id(counting)}"
-    runner = Runner(Loop(name, every(0.01), counting.loop.run, True), host)
-    return LoopThread(runner, stop, outage or new_outage(), nullcontext)
+
+def wait_for_passes(loops: list[Counting], timeout: float = 30) -> None:
+    """Wait until each of them has made some passes more."""
+    seen = [each.passes for each in loops]
+    wait_until(
+        lambda: all(each.passes > old + 2 for each, old in zip(loops, seen, strict=True)), timeout
+    )
 
 
 def new_outage(quiet_seconds: float = 0) -> Outage:

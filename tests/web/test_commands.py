@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from typing import Any
 
@@ -85,12 +86,18 @@ def test_a_job_and_an_incident_have_markdown_for_a_ticket_for_who_may_see_forens
         (f"/jobs/{jobs['failed'].id}", f"job/{jobs['failed'].id}"),
         (f"/lifeline/incidents/{incident.id}", f"incident/{incident.id}"),
     ):
-        link = soup(get(path).text).select_one("#fresh a[download]")
         button = soup(get(path).text).select_one("#fresh [data-copy-from]")
-        assert link["href"] == button["data-copy-from"]
-        assert get(str(link["href"]).removeprefix("/ops/jobs")).mimetype == "text/markdown"
-        assert subject in str(link["href"])
+        url = str(button["data-copy-from"])
+        assert subject in url
+        assert soup(get(path).text).select_one(f"#fresh a[href='{url}']").text
+        shown = get(url.removeprefix("/ops/jobs"))
+        assert shown.mimetype == "text/plain"
+        assert "Content-Disposition" not in shown.headers
+        address, empty, title, *_ = shown.text.splitlines()
+        assert (address, empty, title[:2]) == (f"http://localhost/ops/jobs{path}", "", "# ")
+        *above, last = shown.text.splitlines(keepends=True)
+        assert hashlib.sha256("".join(above).encode()).hexdigest() in last
         access.held.remove("forensics.view")
-        assert not soup(get(path).text).select("#fresh a[download], [data-copy-from]")
+        assert not soup(get(path).text).select(f"#fresh a[href='{url}'], [data-copy-from]")
         access.held.add("forensics.view")
     assert not soup(get("/jobs").text).select("[data-copy-from]")

@@ -182,7 +182,7 @@ def test_an_attempt_names_its_process(get: Get, session: Session) -> None:
     make_attempt(session, job, dispatch_no=1, worker="rq-legacy-1")
     make_attempt(session, job, worker="wk-eu-1", pid=4711)
     session.commit()
-    cells = [row.select("td")[2] for row in _section(get, job, "attempts").select("tbody tr")]
+    cells = _section(get, job, "attempts").select("tbody .wide div")
     assert [" ".join(cell.text.split()) for cell in cells] == [
         "wk-eu-1, process 4711",
         "rq-legacy-1",

@@ -92,6 +92,11 @@ def test_each_of_hundreds_of_paused_queues_says_so(get: Get, session: Session) -
     tree = soup(get("/queues").text)
     assert len(tree.select(".say")) == 10
     assert "200 more queues start no jobs: see the list." in " ".join(tree.text.split())
+    found = soup(get("/queues?find=customer-20").text)
+    assert found.select(".say") == []
+    assert found.select_one("p.mute a")["href"] == "/ops/jobs/queues"
+    assert "210 queues start no jobs: see all queues." in " ".join(found.text.split())
+    assert len(found.select("tbody tr .chip")) >= 10
     assert REASON in get(f"/queues/{names[-1]}").text
     assert "Its queue is paused" in " ".join(soup(get(f"/jobs/{job.id}").text).text.split())
 

@@ -127,8 +127,12 @@ def runbook_of(subject: str, classes: Sequence[str]) -> tuple[str, str | None] |
     return None if declared is None else (declared.title, of_the_host(declared.url))
 
 
+# The format of an export that stands in a page's *Hand over*.
+TICKET = "ticket"
+
+
 def to_export(subject: str, format: str) -> str:
-    """The address of the same as a file."""
+    """The address of the same as a file, or as a text for a ticket."""
     kind, _, key = subject.partition("/")
     return url_for("opsjobs.forensics_export", kind=kind, key=key, format=format)
 

@@ -212,9 +212,9 @@ def _beside(says_sources: bool) -> Markup:
 
 
 def _find_ticket(subject: str | None) -> str | None:
-    """The address of the Markdown for a ticket, of a job and of an incident."""
+    """The address of the text for a ticket, of a job and of an incident."""
     is_one = subject is not None and subject.startswith(("job/", "incident/"))
-    return links.to_export(subject, "md") if subject and is_one else None
+    return links.to_export(subject, links.TICKET) if subject and is_one else None
 
 
 def _open_operations(sources: Sources) -> OpenOperations | None:

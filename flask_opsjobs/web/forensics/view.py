@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urljoin
 
 from flask import Response, redirect, request, url_for
 from markupsafe import Markup
@@ -20,6 +20,7 @@ from ...errors import UnknownSubject
 from ...forensics.bundle import Bundle, Kind, Path
 from ...forensics.export import FORMATS, make_file_name
 from ...forensics.find import find_bundle
+from ...forensics.markdown import write_bundle_markdown
 from ...forensics.names import find_subjects
 from ...forensics.registry import KINDS, read_kind
 from ...forensics.report import describe_left_out, say_lack, say_no_path, write_cell
@@ -97,13 +98,22 @@ def bundle_live(kind: str, key: str) -> Response:
 
 
 def export(kind: str, key: str) -> Response:
-    """The bundle as a file: `?format=md`, `html` or `json`. It names its reader, its time and its hash."""
+    """The bundle as a file: `?format=md`, `html` or `json`. It names its reader, its time and its hash.
+
+    With `ticket` it is the Markdown below the address of the subject's page, as a text that a browser shows.
+    """
     chosen = request.args.get("format", "md")
-    if chosen not in FORMATS:
-        raise problems.unreadable(f"format: {chosen[:40]!r} is not one of {', '.join(FORMATS)}")
+    known = (*FORMATS, links.TICKET)
+    if chosen not in known:
+        raise problems.unreadable(f"format: {chosen[:40]!r} is not one of {', '.join(known)}")
     with heavy(), reading() as read:
         bundle = _read(read, kind, key)
-    written = FORMATS[chosen].write(bundle, access.actor() or "", host().settings.environment)
+    reader = access.actor() or "", host().settings.environment
+    if chosen == links.TICKET:
+        page_url = links.to_page(bundle.subject) or links.to_forensics(bundle.subject)
+        address = urljoin(request.host_url, page_url)
+        return Response(write_bundle_markdown(bundle, *reader, address), mimetype="text/plain")
+    written = FORMATS[chosen].write(bundle, *reader)
     response = Response(written, mimetype=FORMATS[chosen].mimetype)
     name = make_file_name(bundle, chosen)
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'

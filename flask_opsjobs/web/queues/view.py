@@ -31,7 +31,7 @@ from ..app.list_page import cut_list, read_list_place
 from ..app.numbers import make_numbers
 from .steps import draw_queue_pace
 
-# So many rows a page, and so many of the queues that start no jobs above them.
+# So many rows a page, and so many of the queues that start no jobs above them: none above what was searched.
 _ROWS = 100
 _MOST_STOPPED = 10
 WAITS = ("scheduled", "deferred", "retryable")
@@ -137,13 +137,14 @@ def _all() -> tuple[Markup, datetime, Mapping[str, str]]:
         rows, rates = _rows(read)
     ordered = asked.apply(rows, KEYS)
     stopped = [row for row in ordered if row.state != "open" or row.depth.is_unserved]
+    most = 0 if place.find else _MOST_STOPPED
     made = pages.part(
         "queues/_live.html",
         read.now,
         rows=rows,
         shown=cut_list(ordered, attrgetter("name"), place, _ROWS, asked.all_query),
-        stopped=stopped[:_MOST_STOPPED],
-        more_stopped=len(stopped[_MOST_STOPPED:]),
+        stopped=stopped[:most],
+        more_stopped=len(stopped[most:]),
         order=asked,
         rates=rates,
         waits=WAITS,
