@@ -20,10 +20,13 @@ _LOOKS = """(link) => [getComputedStyle(link.querySelector("text")).opacity,
 
 
 def _open(page: Any) -> None:
-    """Open the page of a task once the minute in which its job failed is counted."""
+    """Open the page of a task once the minute in which its job failed is counted.
+
+    No test retries this job, so that it has ended only once.
+    """
 
     def is_counted() -> bool:
-        page.goto("/ops/jobs/tasks/fail")
+        page.goto("/ops/jobs/tasks/die")
         return page.locator(".chart:has(#c-failed) .bar-link").count() > 0
 
     wait_until(is_counted, 120, what="the failed job to be counted")

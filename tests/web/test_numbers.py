@@ -112,6 +112,25 @@ def test_a_step_has_as_many_jobs_as_its_search_finds(
 
 
 @pytest.mark.usefixtures("counted")
+def test_a_retried_job_counts_at_each_end_and_is_found_at_its_last(
+    get: Get, client: FlaskClient, session: Session, clock: Clock
+) -> None:
+    """The page says so, since a step then has more ends than its search finds jobs."""
+    retried = text("UPDATE opsjobs.jobs SET ended_at = :now WHERE task = 'send' AND ended_at = :at")
+    session.execute(retried, {"now": clock.now, "at": BACK})
+    session.commit()
+    (link,) = (
+        link
+        for link in _links(get, "/tasks/send")
+        if f"ended:{BACK:%Y-%m-%dT%H:%MZ}" in link["href"]
+    )
+    assert len(soup(client.get(link["href"]).text).select("tr[data-row]")) == _number(link) - 1
+    assert (
+        "a retried job is at its last end" in soup(get("/tasks/send").text).select_one(".push").text
+    )
+
+
+@pytest.mark.usefixtures("counted")
 def test_a_minute_is_a_step_of_an_hour(get: Get, client: FlaskClient, clock: Clock) -> None:
     clock.now = BACK + timedelta(minutes=40)
     for path, number in (

@@ -48,7 +48,7 @@ from .heartbeat import CANCELED, LOST, Heartbeat, Progress
 from .left_children import JOBS_DONE, LeaveReason
 from .listening import Listening
 from .mailbox import Mailbox
-from .places import ALONE, MOST_AHEAD, Place, Sent, outcome_of_death
+from .places import ALONE, MOST_AHEAD, SHORT_SECONDS, Place, Sent, outcome_of_death
 from .recorder import Recorder
 from .reserved import (
     FRESH_SECONDS,
@@ -70,8 +70,6 @@ _log = logging.getLogger("flask_opsjobs.worker")
 
 # How often children are looked at: starts are written, and overdue jobs are killed.
 _LOOK_SECONDS = 0.02
-# The start of a job that runs for less than this is never written: its end says when it began.
-_SHORT_SECONDS = 0.05
 # The child ends an overdue function itself. If it cannot (a loop in C), it is killed so much later. So is a
 # child that does not begin what it was given, or whose host's teardown does not end.
 _GRACE_SECONDS = 5.0
@@ -800,7 +798,7 @@ class Parent:
     def _look_at_job(self, place: Place, child: ChildProcess, sent: Sent, began: float) -> None:
         assert sent.job is not None
         seconds = self._looked_at - began
-        if seconds > _SHORT_SECONDS:
+        if seconds > SHORT_SECONDS:
             self._write_start(sent, child, began)
         limit = sent.job.order.timeout_seconds
         if limit is not None and seconds > limit + _GRACE_SECONDS:
@@ -986,9 +984,9 @@ class Parent:
             return False
         now = steady_seconds()
         for place in self._places:
-            sent, began = place.current()
+            _, began = place.current()
             if place.is_busy and (
-                sent is None or len(place.sent) > 1 or now - (began or sent.at) <= _SHORT_SECONDS
+                began is None or len(place.sent) > 1 or now - began <= SHORT_SECONDS
             ):
                 return False
         return True
@@ -996,11 +994,11 @@ class Parent:
     def _feed_special(self, place: Place, what: Special) -> None:
         match what:
             case LimitedLane():
-                place.promised, place.alone_until = what, 0.0
+                place.promised, place.is_promised_alone = what, False
                 self._taker.claim_next(what)
             case ReservedJob() | LimitedDelivery():
                 place.promised = what.key
-                place.alone_until = math.inf if isinstance(what, ReservedJob) else 0.0
+                place.is_promised_alone = isinstance(what, ReservedJob)
                 self._taker.claim(what)
             case PlainRun():
                 self._given += 1
@@ -1018,7 +1016,6 @@ class Parent:
             return False
         self._given += 1
         self._heartbeat.run(job.key)
-        place.alone_until = sent.at + _SHORT_SECONDS if job.must_be_alone else 0.0
         return True
 
     def _send_rq_work(self, place: Place, work: RQWork, limit: float = math.inf) -> None:

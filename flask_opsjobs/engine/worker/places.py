@@ -24,6 +24,8 @@ from .rq_link import ShownPlace
 MOST_AHEAD = round(SOON_SECONDS * 1e6)
 # What an order costs that must be alone, or of which nothing is known.
 ALONE = 10**9
+# A job that runs for less than this is short: its start is never written, since its end says when it began.
+SHORT_SECONDS = 0.05
 
 
 @dataclass(slots=True)
@@ -76,8 +78,8 @@ class Place:
     something; 0 when it has nothing to do. `is_silent`: it needs too long, so it is sent nothing more.
 
     `promised` is a job that is claimed for the child and not sent yet, or the lane of which it gets the next
-    job. `leaving` are the reasons why the child takes no more jobs. `ended_at` is when it ended its last job;
-    the host's teardown may still run.
+    job; `is_promised_alone`: no other child may get a job meanwhile. `leaving` are the reasons why the child
+    takes no more jobs. `ended_at` is when it ended its last job; the host's teardown may still run.
     `fork_at` is when the next child is forked, after one that did not become ready; else 0.
     `finished` and `failed` are the managed jobs that ended here.
     """
@@ -92,7 +94,7 @@ class Place:
     promised: Key | LimitedLane | None = None
     leaving: list[LeaveReason] | None = None
     leaving_at: float = 0.0
-    alone_until: float = 0.0
+    is_promised_alone: bool = False
     ended_at: float = 0.0
     fork_at: float = 0.0
     finished: int = 0
@@ -183,7 +185,13 @@ class Place:
     @property
     def is_alone(self) -> bool:
         """Return whether no other child may get a job now: this one may kill the worker."""
-        return self.is_busy and steady_seconds() < self.alone_until
+        if not self.sent:
+            return self.promised is not None and self.is_promised_alone
+        first = next(iter(self.sent.values()))
+        if first.job is None or not first.job.must_be_alone:
+            return False
+        began = self.began(first.key)
+        return began is None or steady_seconds() - began <= SHORT_SECONDS
 
     def in_teardown_since(self) -> float | None:
         """Return since when the host's teardown after the last job has been running; None when it is not."""
