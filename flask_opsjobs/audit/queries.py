@@ -175,18 +175,17 @@ def list_events_of(session: Session, target: str, limit: int = 20) -> Sequence[E
     last = func.coalesce(_LAST_OF_CHAIN.scalar_subquery(), _LAST)
     is_listed = and_(_UNORDERED.between(1, last), AuditEvent.action != "note.add")
     of_target = and_(AuditEvent.targets.contains([target]), is_listed)
-    some = select(AuditEvent.sequence).where(of_target).limit(_MANY)
-    is_common = len(_execute_with_bitmaps(session, some).all()) == _MANY
-    if is_common:
-        newest_first = select(*_ROW).where(is_listed).order_by(AuditEvent.sequence.desc())
-        recent = newest_first.limit(WINDOW).subquery()
-        conditions = recent.c.targets.contains([target])
-        newest = select(recent).where(conditions).order_by(recent.c.sequence.desc()).limit(limit)
-        found = _execute_with_bitmaps(session, newest).all()
-        if len(found) == limit:
-            return [EventRow(*row) for row in found]
-    every = select(*_ROW).where(of_target).order_by(_UNORDERED.desc()).limit(limit)
-    return [EventRow(*row) for row in _execute_with_bitmaps(session, every)]
+    some = select(AuditEvent.sequence).where(of_target).limit(_MANY).subquery()
+    is_common = select(func.count()).select_from(some).scalar_subquery() == _MANY
+    newest_first = select(*_ROW).where(is_listed, is_common).order_by(AuditEvent.sequence.desc())
+    recent = newest_first.limit(WINDOW).subquery()
+    conditions = recent.c.targets.contains([target])
+    newest = select(recent).where(conditions).order_by(recent.c.sequence.desc()).limit(limit)
+    found = _execute_with_bitmaps(session, newest).all()
+    if len(found) < limit:
+        every = select(*_ROW).where(of_target).order_by(_UNORDERED.desc()).limit(limit)
+        found = _execute_with_bitmaps(session, every).all()
+    return [EventRow(*row) for row in found]
 
 
 def list_actors(session: Session) -> list[str]:

@@ -11,6 +11,7 @@ from ..actions.domain import Action
 from ..actions.registry import ACTIONS
 from ..core.display import Display
 from ..core.reading import read_snapshot
+from ..core.round_trips import start_reading
 from ..core.words import counted
 from ..jobs.search.filter import JobFilter
 from ..operations.operator import waiting_in
@@ -36,8 +37,9 @@ def list_(as_json: bool) -> None:
     host.require_schema()
     clean = Display(host.display, may_see=True).clean
     with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
-        workers = list_workers(read.session, read.now, host.settings.late_seconds)
-        queues = find_queues(read.session, workers, list_decisions(read.session))
+        workers = start_reading(read.session, list_workers, read.now, host.settings.late_seconds)
+        decided = start_reading(read.session, list_decisions)
+        queues = find_queues(read.session, workers, decided)
     shown = [_as_object(one, clean(one.name)) for one in queues]
     if as_json:
         click.echo(to_json({"queues": shown}))

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Select, and_, case, func, not_, or_, selec
 from sqlalchemy.orm import Session, aliased
 
 from ..audit.models import AuditEvent
+from ..core.round_trips import start_reading
 from ..core.words import counted
 from ..failures.models import Deploy
 from ..jobs.models import Job
@@ -402,12 +403,13 @@ def list_changes_before(session: Session, incident: IncidentRow) -> Sequence[Cha
     the incident itself are left out.
     """
     since, until = incident.first_at - BEFORE, incident.opened_at
-    found = [
-        *_started_workers(session, since, until),
-        *_ended_workers(session, since, until),
-        *list_deploys_between(session, since, until),
-        *_decisions(session, since, until, f"incident/{incident.id}"),
+    kinds = [
+        start_reading(session, _started_workers, since, until),
+        start_reading(session, _ended_workers, since, until),
+        start_reading(session, list_deploys_between, since, until),
+        start_reading(session, _decisions, since, until, f"incident/{incident.id}"),
     ]
+    found = [change for kind in kinds for change in kind.value]
     return sorted(found, key=lambda change: change.at, reverse=True)[:MOST_CHANGES]
 
 

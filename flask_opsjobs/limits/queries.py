@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ..core import sql
+from ..core.round_trips import start_reading
 from . import stored_buckets as queries
 from .bucket import BucketBlock, Shape, admit, next_room, settle, tokens_at
 from .models import Bucket, LimitMinute, LimitRejection
@@ -168,22 +169,28 @@ def find_limiter(session: Session, name: str, now: datetime) -> LimiterRow | Non
     return next(iter(_limiters(session, name, now)), None)
 
 
-def find_bucket(
-    session: Session, limiter: LimiterRow, partition: str, weight: int | None = None
-) -> BucketState:
-    """The state of a bucket, judged for a job of this weight; None takes the weight of the next job."""
-    seen = queries.get_bucket(session.connection(), limiter.name, partition)
-    if weight is None:
-        # Skip jobs that can never start, unless no other job waits: then explain these.
-        first = list_waiters(
-            session, limiter.name, partition, most=1, heaviest=limiter.shape.most
-        ) or list_waiters(session, limiter.name, partition, most=1)
-        weight = first[0].weight if first else 1
+def find_bucket(session: Session, limiter: LimiterRow, partition: str) -> BucketState:
+    """The state of a bucket, judged for a job of the weight of the next one."""
     chosen = select(
         Bucket.cooldown_until, Bucket.cooldown_at, Bucket.cooldown_by, Bucket.cooldown_reason
     ).where(Bucket.limiter == limiter.name, Bucket.partition == partition)
-    row = session.execute(chosen).one_or_none()
-    return _judge(limiter, seen, None if row is None else _cooling(*row, seen.now), weight)
+    cooling = start_reading(session, Session.execute, chosen)
+    weighing = start_reading(session, _find_weight, limiter, partition)
+    seen = queries.get_bucket(session.connection(), limiter.name, partition)
+    row = cooling.value.one_or_none()
+    cooldown = None if row is None else _cooling(*row, seen.now)
+    return _judge(limiter, seen, cooldown, weighing.value)
+
+
+def _find_weight(session: Session, limiter: LimiterRow, partition: str) -> int:
+    """The weight of the next job; 1 when none waits."""
+    # Skip jobs that can never start, unless no other job waits: then explain these.
+    starting = start_reading(
+        session, list_waiters, limiter.name, partition, most=1, heaviest=limiter.shape.most
+    )
+    waiting = list_waiters(session, limiter.name, partition, most=1)
+    first = starting.value or waiting
+    return first[0].weight if first else 1
 
 
 def list_whole_buckets(
@@ -344,10 +351,11 @@ def has_partition(session: Session, limiter: LimiterRow, partition: str) -> bool
     """
     if not partition or limiter.partition_by is not None:
         return True
+    counting = start_reading(session, count_waiters, limiter.name, partition)
     bucket = find_bucket(session, limiter, partition)
     level = bucket.seen.level
     is_used = level.in_use > 0 or level.queued > 0 or bucket.cooldown is not None
-    return is_used or count_waiters(session, limiter.name, partition) > 0
+    return is_used or counting.value > 0
 
 
 def list_hot_partitions(

@@ -12,7 +12,7 @@ from sqlalchemy import Select, bindparam, literal, select, union_all
 from sqlalchemy.orm import Session
 
 from ..core import sql
-from ..core.round_trips import start_reading
+from ..core.round_trips import StartedRead, start_reading
 from ..jobs.lifecycle import FINAL, STATES
 from ..jobs.rows import Count
 from ..lifeline import queries as incident_queries
@@ -180,14 +180,15 @@ def find_overview(
 
 
 def _list_stuck(session: Session, now: datetime) -> Sequence[tuple[RunRow, str]]:
-    needs = workflow_queries.list_runs_that_need_help(session, now)
-    runs = workflow_queries.list_runs(session, needs)
+    in_need = workflow_queries.list_runs_that_need_help(session, now)
     # A run that failed is not stuck; its jobs are among the failed ones.
-    return [(runs[id], why) for id, why in needs.items() if why != "failed" and id in runs]
+    return [(run, why) for run, why in in_need if why != "failed"]
 
 
 def find_queues(
-    session: Session, workers: Sequence[WorkerRow], decided: Mapping[str, QueueRow]
+    session: Session,
+    workers: StartedRead[Sequence[WorkerRow]],
+    decided: StartedRead[Mapping[str, QueueRow]],
 ) -> Sequence[QueueDepth]:
     """Every queue named by a job, by one of `workers` or in `decided`, with its depth.
 
@@ -195,7 +196,7 @@ def find_queues(
     """
     names = start_reading(session, queue_queries.list_queue_names, queue_queries.MOST_QUEUES)
     sample = _sample(session)
-    return _queues(names.value, sample, workers, decided)
+    return _queues(names.value, sample, workers.value, decided.value)
 
 
 def count_due(session: Session) -> Mapping[str, Count]:

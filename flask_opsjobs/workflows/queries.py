@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, Text, bindparam, cast, literal, select, tuple_
+from sqlalchemy import BigInteger, Text, cast, literal, select, tuple_
 from sqlalchemy.orm import Session
 
 from ..core import sql
@@ -145,32 +145,22 @@ def page_of_runs(
     return RunPage(rows[::-1], True, True)
 
 
-# Built once, as in overview/pace_queries.py.
-_RUNS = select(*(getattr(WorkflowRecord, name) for name in RunRow.__annotations__)).where(
-    WorkflowRecord.id.in_(bindparam("ids", expanding=True))
-)
+def find_run_row(session: Session, run_id: int) -> RunRow | None:
+    """The run with this id as lists show it, or None."""
+    chosen = select(*_columns(WorkflowRecord, RunRow)).where(WorkflowRecord.id == run_id)
+    row = session.execute(chosen).one_or_none()
+    return None if row is None else RunRow(*row)
 
 
-def list_runs(session: Session, ids: Iterable[int]) -> Mapping[int, RunRow]:
-    """Those of these runs that exist, by id."""
-    wanted = list(ids)
-    if not wanted:
-        return {}
-    return {row[0]: RunRow(*row) for row in session.execute(_RUNS, {"ids": wanted})}
-
-
-def list_runs_that_need_help(session: Session, now: datetime) -> Mapping[int, str]:
-    """Why runs need an operator, by id, the gravest first, at most 25.
+def list_runs_that_need_help(session: Session, now: datetime) -> Sequence[tuple[RunRow, str]]:
+    """The runs that need an operator, and why, the gravest first, at most 25.
 
     `trouble`: it cannot be advanced. `ambiguous`: a signal is for several waits. `overdue`: a wait has been
     open for more than a day. `failed`: it failed within a day.
     """
     params = {"most_runs": MOST_IN_NEED, "examined": EXAMINED_WAITS, "since": now - OVERDUE}
-    rows = session.connection().exec_driver_sql(sql.load("list_runs_that_need_help"), params)
-    found: dict[int, str] = {}
-    for run, why in rows:
-        found.setdefault(run, why)
-    return dict(list(found.items())[:MOST_IN_NEED])
+    rows = session.connection().exec_driver_sql(sql.load("read_runs_that_need_help"), params)
+    return [(RunRow(*row[:-1]), row[-1]) for row in rows]
 
 
 def find_what_holds_up(session: Session, runs: Iterable[RunRow]) -> Mapping[int, HeldUpBy]:

@@ -19,11 +19,28 @@ from flask_opsjobs.core.reading import Reading, execute_with
 from flask_opsjobs.core.round_trips import StartedRead, start_guest, start_reading
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import Job
+from flask_opsjobs.queues.models import Queue
 from flask_opsjobs.web.app.host import reading
 from flask_opsjobs.web.app.problems import Problem
+from flask_opsjobs.web.app.references import make_reference
 from flask_opsjobs.web.app.shell import forget_sources
 from tests.web.every import good, reads, soup
-from tests.web.rows import make_batch
+from tests.web.rows import (
+    ago,
+    make_attempt,
+    make_batch,
+    make_deploy,
+    make_escalation,
+    make_event,
+    make_incident,
+    make_job,
+    make_limited,
+    make_limiter,
+    make_operation,
+    make_run,
+    make_worker,
+    paused,
+)
 from tools.distance import Distance
 
 MOST = 3
@@ -32,11 +49,7 @@ MORE = {
     **dict.fromkeys(("jobs", "jobs_live"), 4),
     **dict.fromkeys(("jobs_why", "jobs_why_live"), 7),
     **dict.fromkeys(("job", "job_live"), 5),
-    **dict.fromkeys(("queue", "queue_live"), 4),
-    **dict.fromkeys(("workflows", "workflows_live"), 4),
     **dict.fromkeys(("workflow", "workflow_live"), 4),
-    **dict.fromkeys(("limiter", "limiter_live"), 5),
-    **dict.fromkeys(("incident", "incident_live"), 5),
     **dict.fromkeys(("failure", "failure_live"), 4),
     **dict.fromkeys(("operation", "operation_live"), 7),
     **dict.fromkeys(("forensics_subject", "forensics_subject_live"), 21),
@@ -87,6 +100,7 @@ def _read_all(*what: str, seconds: float = 5) -> None:
 
 
 def _count_trips(distance: Distance, far: Flask, path: str, status: int = 200) -> int:
+    """How often the page at this path waits."""
     for _ in range(2):  # the first one connects
         with far.app_context():
             forget_sources()
@@ -117,6 +131,70 @@ def test_a_batch_that_runs_waits_for_three_answers_at_most(
     session.commit()
     for path in (f"/ops/jobs/batches/{batch}", f"/ops/jobs/batches/{batch}/live"):
         assert _count_trips(distance, far, path) <= MOST, path
+
+
+def _make_queue(session: Session) -> Iterator[str]:
+    """A queue that is paused, with jobs that wait, an operation and a deploy in its charts."""
+    session.add(Queue(name="mail", created_at=ago(days=1), **paused()))
+    make_job(session, queue="mail")
+    make_event(session)
+    make_deploy(session)
+    make_operation(session, query={"queue": "mail"})
+    make_worker(session, queues=["mail"])
+    yield from ("queues/mail", "queues/mail?window=day", "live/queues/mail")
+
+
+def _make_runs(session: Session) -> Iterator[str]:
+    """Runs that need help, of which one waits for a signal; and usual times."""
+    ended = {"settled": 1, "ended_at": ago(minutes=1)}
+    for number in range(3):
+        good = {"state": "finished", "finished": 1, "ended_by": "finished"}
+        make_run(session, {"a": 900_010 + number}, **ended, **good)
+    wait = make_job(session, "deferred", task="opsjobs.wait")
+    make_run(session, {"wait": wait.id})
+    make_run(session, {"a": 900_020}, trouble="a step is gone")
+    bad = {"state": "failed", "failed": 1, "ended_by": "step", "ended_by_step": "a"}
+    newest = make_run(session, {"a": 900_021}, **ended, **bad)
+    yield from ("workflows", "workflows?order=usual", "workflows?state=failed", "workflows/live")
+    yield f"workflows/{newest.id}/compare"
+
+
+def _make_limiters(session: Session) -> Iterator[str]:
+    """A limiter with one bucket, in which only a job waits that is too heavy; one with a lane of old."""
+    make_limiter(session, "one", partition_by=None)
+    make_limited(session, "", limiter="one", weight=99)
+    make_limited(session, "", "started", limiter="one")
+    make_limiter(session, "now without", partition_by=None)
+    make_limited(session, "42", limiter="now without")
+    partition = make_reference(b"only for tests", "now without", "42")
+    yield from ("limiters/one", "live/limiters/one", f"limiters/now without?partition={partition}")
+
+
+def _make_incidents(session: Session) -> Iterator[str]:
+    """An incident that follows from another one, with jobs that run."""
+    cause = make_incident(session, "redis_away")
+    started = make_job(session, "started", worker_id=make_worker(session).id)
+    make_attempt(session, started, None, progress_done=3)
+    facts = {"jobs": [started.id]}
+    incident = make_incident(session, "queue_unserved", facts=facts, because_of=cause.id)
+    make_event(session, targets=(f"incident/{incident.id}",))
+    make_escalation(session, incident)
+    make_worker(session, "stopped", started_at=ago(minutes=30))
+    make_deploy(session)
+    yield from (
+        f"lifeline/incidents/{incident.id}",
+        f"lifeline/incidents/{incident.id}/live",
+    )
+
+
+@pytest.mark.parametrize("make", [_make_queue, _make_runs, _make_limiters, _make_incidents])
+def test_long_chains_of_answers_are_short(
+    make: Callable[[Session], Iterator[str]], distance: Distance, far: Flask, session: Session
+) -> None:
+    paths = [f"/ops/jobs/{path}" for path in make(session)]
+    session.commit()
+    trips = {path: _count_trips(distance, far, path) for path in paths}
+    assert max(trips.values()) <= MOST, trips
 
 
 def test_what_is_started_is_sent_together(distance: Distance, far: Flask) -> None:

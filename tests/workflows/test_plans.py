@@ -288,7 +288,7 @@ ONLY_INSERT = {
 # Shown by tests/workflows/test_start_races.py.
 ELSEWHERE = {"take_locks_of_steps", "list_steps_without_lock"}
 # Shown by tests/workflows/test_query_plans.py.
-OF_PAGES = {"count_runs", "list_frontiers", "list_runs_that_need_help", "list_usual_seconds"}
+OF_PAGES = {"count_runs", "list_frontiers", "list_usual_seconds", "read_runs_that_need_help"}
 # They end or move jobs of any kind: tests/lifeline, tests/actions and tests/engine show their plans.
 OLDER = {
     "count_failed_deliveries",
@@ -300,7 +300,13 @@ OLDER = {
     "retry_or_end_jobs",
 }
 # Parts of other statements.
-PARTS = {"append_task_ends", "append_workflow_end_events", "is_signal_late", "limit_turn"}
+PARTS = {
+    "append_task_ends",
+    "append_workflow_end_events",
+    "is_signal_late",
+    "limit_turn",
+    "list_runs_that_need_help",
+}
 
 
 @pytest.fixture(scope="module")

@@ -117,6 +117,7 @@ def test_what_needs_a_person(plans: tuple[Plans, Reading]) -> None:
         "steps_waits_left",
         "steps_open_waits_of_run",
         "workflows_to_retain",
+        "workflows_pkey",
     }
     check(seen, indexes, 1_000)
 

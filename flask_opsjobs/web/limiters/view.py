@@ -28,7 +28,7 @@ from ...limits.queries import (
     list_hot_partitions,
 )
 from ...limits.words import BLOCKS, in_words
-from ...overview.pace_queries import Pace, find_counted_until, find_pace
+from ...overview.pace_queries import Pace, find_counted, find_counted_until, find_pace
 from ..app import access, order, pages, problems, references
 from ..app.charts import Chart, rate_chart
 from ..app.host import host, reading
@@ -103,8 +103,7 @@ def live() -> Response:
 def limiter_page(limiter: str) -> Response:
     """The document of one limiter or partition, with the form that cools it down."""
     with reading() as read:
-        asked = find_asked(read, limiter)
-        made = _one(read, asked)
+        asked, made = _one(read, limiter)
     return pages.page(
         "limiter/page.html",
         "limiters",
@@ -120,7 +119,7 @@ def limiter_page(limiter: str) -> Response:
 def limiter_live(limiter: str) -> Response:
     """The fragment of it that refreshes."""
     with reading() as read:
-        made = _one(read, find_asked(read, limiter))
+        _, made = _one(read, limiter)
     return pages.fragment(made)
 
 
@@ -156,45 +155,62 @@ def _all() -> tuple[Markup, datetime, Mapping[str, str]]:
 
 def find_asked(read: Reading, name: str) -> LimiterRequest:
     """The limiter and the partition in the current address. Raises `Problem` when they do not exist."""
+    asked = _find(read, name)
+    if not has_partition(read.session, asked.row, asked.partition or ""):
+        raise _no_partition(name)
+    return asked
+
+
+def _find(read: Reading, name: str) -> LimiterRequest:
     partition = references.asked_partition()
     # Postgres stores no NUL, so no limiter has such a name.
     row = None if "\0" in name else limits.find_limiter(read.session, name, read.now)
     if row is None:
         raise problems.no_such_limiter(name)
-    if not has_partition(read.session, row, partition or ""):
-        raise problems.unreadable(
-            f"partition: the limiter {name} has none, and no job waits or runs in this one."
-        )
     return LimiterRequest(row, partition)
 
 
-def _one(read: Reading, asked: LimiterRequest) -> Markup:
-    row, session = asked.row, read.session
+def _no_partition(limiter: str) -> problems.Problem:
+    return problems.unreadable(
+        f"partition: the limiter {limiter} has none, and no job waits or runs in this one."
+    )
+
+
+def _one(read: Reading, name: str) -> tuple[LimiterRequest, Markup]:
+    session, partition = read.session, references.asked_partition()
+    # The decisions and the charts need more than one answer, so they do not wait for the limiter.
     events = fault = waiters = waiting = None
     if access.may("audit.view"):
-        events = start_reading(session, list_events_of, asked.target)
+        events = start_reading(session, list_events_of, make_target(name, partition))
         fault = start_reading(session, find_chain_fault)
+    counted = start_reading(session, find_counted)
+    pacing = start_reading(session, find_pace, "hour", read.now, counted.value)
+    asked = _find(read, name)
+    row = asked.row
+    existing = start_reading(session, has_partition, row, partition or "")
     if asked.bucket is not None:
         waiters = start_reading(session, limits.list_waiters, row.name, asked.bucket)
         waiting = start_reading(session, limits.count_waiters, row.name, asked.bucket)
-    pacing = start_reading(session, find_pace, "hour", read.now)
-    heating = start_reading(session, list_hot_partitions, row, asked.partition)
+    heating = start_reading(session, list_hot_partitions, row, partition)
     more: dict[str, Any] = {
-        "holders": start_reading(session, limits.list_holders, row.name, asked.partition),
+        "holders": start_reading(session, limits.list_holders, row.name, partition),
         "cooling": start_reading(session, limits.list_cooling_partitions, row.name, read.now)
-        if asked.partition is None
+        if partition is None
         else (),
         "rejections": start_reading(session, limits.list_rejections, row.name)
-        if asked.partition is None
+        if partition is None
         else (),
     }
-    bucket = None if asked.bucket is None else limits.find_bucket(session, row, asked.bucket)
-    hot, is_cut = heating.value
-    cooldown = row.cooldown if asked.partition is None else bucket and bucket.cooldown
     pace = replace(pacing.value, before=())
-    minutes = limits.find_minutes(session, row.name, pace.steps[0].start)
+    counting = start_reading(session, limits.find_minutes, row.name, pace.steps[0].start)
+    bucket = None if asked.bucket is None else limits.find_bucket(session, row, asked.bucket)
+    if not existing.value:
+        raise _no_partition(name)
+    hot, is_cut = heating.value
+    cooldown = row.cooldown if partition is None else bucket and bucket.cooldown
+    minutes = counting.value
     charts = _make_charts(pace, minutes, rejects=row.when_full == "reject")
-    return pages.part(
+    return asked, pages.part(
         "limiter/_live.html",
         read.now,
         asked=asked,

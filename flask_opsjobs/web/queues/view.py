@@ -206,8 +206,9 @@ def _find(read: Reading, name: str) -> tuple[QueueView, Rates]:
 def _rows(read: Reading) -> tuple[Sequence[QueueView], Rates]:
     deciding = start_reading(read.session, list_decisions)
     rating = start_reading(read.session, find_rates, read.now)
-    workers = list_workers(read.session, read.now, host().settings.late_seconds)
-    decided, rates = deciding.value, rating.value
+    listing = start_reading(read.session, list_workers, read.now, host().settings.late_seconds)
+    depths = find_queues(read.session, listing, deciding)
+    workers, decided, rates = listing.value, deciding.value, rating.value
     rows = [
         QueueView(
             depth,
@@ -215,6 +216,6 @@ def _rows(read: Reading) -> tuple[Sequence[QueueView], Rates]:
             rates.by_queue.get(depth.name, Rate(0, 0, 0)) if rates.counted_until else None,
             [one for one in workers if one.is_listening and depth.name in one.queues],
         )
-        for depth in find_queues(read.session, workers, decided)
+        for depth in depths
     ]
     return rows, rates

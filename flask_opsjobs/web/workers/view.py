@@ -99,9 +99,10 @@ def _part() -> tuple[Markup, datetime, Mapping[str, str]]:
         stopped = start_reading(read.session, queries.list_stopped, read.now)
         watch = start_reading(read.session, find_loop, read.now, "watch")
         deciding = start_reading(read.session, list_decisions)
-        workers = queries.list_workers(read.session, read.now, host().settings.late_seconds)
-        decided = deciding.value
-        finding = start_reading(read.session, find_queues, workers, decided)
+        late_seconds = host().settings.late_seconds
+        listing = start_reading(read.session, queries.list_workers, read.now, late_seconds)
+        finding = start_reading(read.session, find_queues, listing, deciding)
+        workers = listing.value
         missing = [one for one in workers if one.state == "missing"]
         shown = missing[:_MISSING_SHOWN]
         late = [one for one in workers if one.state == "late"]

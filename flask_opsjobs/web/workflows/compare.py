@@ -8,6 +8,7 @@ from flask import Response, request
 
 from ...core.display import Display
 from ...core.reading import Reading
+from ...core.round_trips import start_reading
 from ...jobs.search import terms
 from ...workflows import queries
 from ...workflows.compare_runs import Comparison, compare
@@ -30,11 +31,9 @@ def compare_with_last_good(
     if good is None:
         return None
     is_large = max(run.steps, good.steps) > LARGE
-    return Comparison(run, good, ()) if is_large else _compare(read, run, good, steps)
-
-
-def _compare(read: Reading, one: RunRow, other: RunRow, steps: Sequence[StepRow]) -> Comparison:
-    return compare(one, other, steps, queries.list_steps(read.session, other.id), read.now)
+    if is_large:
+        return Comparison(run, good, ())
+    return compare(run, good, steps, queries.list_steps(read.session, good.id), read.now)
 
 
 def comparison_page(workflow_id: str) -> Response:
@@ -48,11 +47,7 @@ def comparison_page(workflow_id: str) -> Response:
         access.require("workflows.view", None if other is None else f"workflow/{other.id}")
         is_large = max(one.steps, other.steps if other else 0) > LARGE
         with heavy(is_large):
-            found = (
-                _compare(read, one, other, queries.list_steps(read.session, one.id))
-                if other
-                else None
-            )
+            found = _compare(read, one, other) if other else None
     shown = [] if found is None else found.differing if show else found.steps
     pages_of = max(1, -(-len(shown) // _ROWS))
     number = _page_number(pages_of)
@@ -72,9 +67,15 @@ def comparison_page(workflow_id: str) -> Response:
     )
 
 
+def _compare(read: Reading, one: RunRow, other: RunRow) -> Comparison:
+    steps = start_reading(read.session, queries.list_steps, one.id)
+    others = queries.list_steps(read.session, other.id)
+    return compare(one, other, steps.value, others, read.now)
+
+
 def _find(read: Reading, workflow_id: str) -> RunRow:
     number = terms.read_own(workflow_id.strip().removeprefix("workflow/"))
-    run = None if number is None else queries.list_runs(read.session, [number]).get(number)
+    run = None if number is None else queries.find_run_row(read.session, number)
     if run is None:
         raise problems.no_such_row("workflow", workflow_id)
     return run

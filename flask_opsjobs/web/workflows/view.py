@@ -205,11 +205,11 @@ def _list(read: Reading, asked: RunsRequest) -> Markup:
     session = read.session
     counting = start_reading(session, queries.count_runs_by_state)
     finding = start_reading(read, _find_page, asked)
-    needs = queries.list_runs_that_need_help(session, read.now)
+    in_need = queries.list_runs_that_need_help(session, read.now)
+    needs = {run.id: why for run, why in in_need}
     found, is_cut = finding.value
     lines = start_reading(read, _lines, found.rows, needs)
-    in_need = queries.list_runs(session, needs) if asked.is_front else {}
-    troubled = [in_need[id] for id in needs if id in in_need]
+    troubled = [run for run, _ in in_need] if asked.is_front else []
     counts = counting.value
     return pages.part(
         "workflows/_live.html",

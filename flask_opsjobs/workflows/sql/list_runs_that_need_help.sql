@@ -2,7 +2,7 @@
 -- open waits for which a signal is ambiguous, waits that have been open since before %(since)s (among the
 -- %(examined)s open waits of the oldest runs), and runs that failed since then. OFFSET 0 keeps the waits of a
 -- signal from being sought among all open waits. Locks nothing.
--- Run by the page of workflows and the overview, and by the badges. Indexes: workflows_with_trouble,
+-- Part of the statement that reads these runs, and of the badges. Indexes: workflows_with_trouble,
 -- signals_by_outcome, steps_waits_left, steps_open_waits_of_run, workflows_to_retain.
 (SELECT id AS run, 'trouble' AS why FROM opsjobs.workflows
  WHERE trouble IS NOT NULL ORDER BY id LIMIT %(most_runs)s)
