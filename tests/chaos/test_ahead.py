@@ -134,15 +134,15 @@ def test_a_child_that_has_received_its_order_stands_still(
     flag.touch()
     told = Path(f"{flag}.pid")
     pid = int(wait_until(lambda: told.exists() and told.read_text()))
-    wait_until(lambda: site.states().get("finished", 0) == count - 1, 4)
-    assert reserved(site) == 1
     if way == "begins late":
-        # A quarter of OPSJOBS_MISSING_SECONDS.
+        # A quarter of OPSJOBS_MISSING_SECONDS. On a busy machine the others may need longer than the 5 s.
         until = time.monotonic() + 0.7
         wait_until(lambda: time.monotonic() > until, every=0.01)
         psutil.Process(pid).resume()
         worker.wait_for("does not run here: its reservation had ended", 10)
     else:
+        wait_until(lambda: site.states().get("finished", 0) == count - 1, 4)
+        assert reserved(site) == 1
         wait_until(lambda: not psutil.pid_exists(pid), 10)
     site.wait_until_all("finished", count)
     assert all_ran_once(site, path, count)
