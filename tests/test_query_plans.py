@@ -420,6 +420,24 @@ def test_a_search_by_attempts_reads_bounded_rows(
     assert seen.most_rows <= most + 30
 
 
+@pytest.mark.parametrize("box", ["failure:1", "failure:1 state:failed", "deploy:v6"])
+def test_the_index_of_a_failure_or_a_deploy_has_all_that_is_read(
+    box: str, app_with_groups: Flask
+) -> None:
+    with reading_with(app_with_groups, Plans) as (seen, read):
+        seen.about = "opsjobs.attempts"
+        wanted = JobFilter.from_query([("q", box)])
+        list_jobs(read.session, wanted, read.now, is_shown=lambda error, text: True)
+    walked = re.compile("attempts_by_(failure|deploy)")
+    nodes = [
+        node
+        for _, nodes in seen.seen
+        for node in nodes
+        if walked.fullmatch(node.get("Index Name", ""))
+    ]
+    assert {node["Node Type"] for node in nodes} == {"Index Only Scan"}, seen
+
+
 @pytest.mark.parametrize(
     ("box", "indexes"),
     [

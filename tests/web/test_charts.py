@@ -48,7 +48,7 @@ def test_a_steady_hour_is_one_line_and_no_hatching() -> None:
     found = charts(pace(*[KNOWN] * 60))
     chart = found["finished"]
     assert chart.trace.count("M") == 1
-    assert chart.trace.startswith("M2.1 8L6.4 8")
+    assert chart.trace.startswith("M2.1 8l4.3 0")
     assert (chart.uncounted, chart.value, chart.says) == (
         [],
         "10",

@@ -22,7 +22,7 @@ _MOST_DEPLOYS = 10
 _ALL_TIMES = (datetime(MINYEAR, 1, 2, tzinfo=UTC), datetime(MAXYEAR, 12, 30, tzinfo=UTC))
 
 
-_Attempts = Select[int, str | None, int | None]
+_Attempts = Select[int]
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,16 @@ def find_jobs_of_attempts(session: Session, wanted: JobFilter, found: Range) -> 
         deploys = list(rows.scalars())
         if not deploys:
             return JobsOfAttempts(())
+    # Of a failure or a deploy alone, its index has all that is read.
+    asked = {Attempt.death: [wanted.death], Attempt.deploy_id: deploys}
+    asked = {column: values for column, values in asked.items() if any(values)}
     seen = 0
     ids: dict[int, None] = {}
     for newest in _scans(wanted, found, key, deploys):
-        left = MOST_ATTEMPTS + 1 - seen
-        for job_id, death, deploy in session.execute(newest.limit(left)):
+        some = newest.add_columns(*asked)
+        for job_id, *has in session.execute(some.limit(MOST_ATTEMPTS + 1 - seen)):
             seen += 1
-            is_fitting = wanted.death in (None, death) and (not deploys or deploy in deploys)
+            is_fitting = all(one in values for one, values in zip(has, asked.values(), strict=True))
             if is_fitting and found.low <= job_id < found.high and seen <= MOST_ATTEMPTS:
                 ids[job_id] = None
     return JobsOfAttempts(list(ids), seen > MOST_ATTEMPTS)
@@ -88,6 +91,5 @@ def _scans(
 def _scan(lead: Any, value: Any, second: Any, bounds: Sequence[Any]) -> _Attempts:
     columns = tuple_(lead, second)
     low, high = (tuple_(value, bound) for bound in bounds)
-    chosen = select(Attempt.job_id, Attempt.death, Attempt.deploy_id)
-    chosen = chosen.where(lead.is_not(None), columns >= low, columns < high)
+    chosen = select(Attempt.job_id).where(lead.is_not(None), columns >= low, columns < high)
     return chosen.order_by(lead.desc(), second.desc())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from ...failures.queries import DeployMark
 from ...overview.pace_queries import Pace, PaceStep
@@ -397,15 +397,13 @@ class Scale:
     def trace(self, values: Values) -> str:
         """A line through the known values, with a gap where values are None."""
         return "".join(
-            "M" + "L".join(self._points(part)) + ("h1" if len(part) == 1 else "")
-            for part in _parts(values)
+            f"M{self._line(part)}" + ("h1" if len(part) == 1 else "") for part in _parts(values)
         )
 
     def area(self, values: Values) -> str:
         """The area below that line."""
         return "".join(
-            f"M{_n(self._x(part[0][0]))} {_n(_BOTTOM)}L{'L'.join(self._points(part))}"
-            f"L{_n(self._x(part[-1][0]))} {_n(_BOTTOM)}Z"
+            f"M{_n(self._x(part[0][0]))} {_n(_BOTTOM)}L{self._line(part)}V{_n(_BOTTOM)}Z"
             for part in _parts(values)
         )
 
@@ -426,8 +424,11 @@ class Scale:
             None if last is None else (round(self._x(len(values) - 1), 1), round(self._y(last), 1))
         )
 
-    def _points(self, part: Sequence[tuple[int, float]]) -> list[str]:
-        return [f"{_n(self._x(at))} {_n(self._y(value))}" for at, value in part]
+    def _line(self, part: Sequence[tuple[int, float]]) -> str:
+        """The first point, and the way from each to the next, which takes fewer characters."""
+        points = [(round(self._x(at), 1), round(self._y(value), 1)) for at, value in part]
+        steps = (f"l{_n(x - a)} {_n(y - b)}" for (a, b), (x, y) in pairwise(points))
+        return f"{_n(points[0][0])} {_n(points[0][1])}{''.join(steps)}"
 
     def _x(self, at: int) -> float:
         return (at + 0.5) * WIDTH / self.number
@@ -613,4 +614,4 @@ def seconds(value: float) -> str:
 
 
 def _n(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")
+    return f"{value:z.1f}".removesuffix(".0")
