@@ -151,6 +151,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="Serve a host by gunicorn behind nginx, which must be installed.",
     )
+    parser.addoption(
+        "--variants",
+        action="store_true",
+        help="Make also the variants of a test whose code path another one of its variants shows.",
+    )
     parser.addoption("--rq-suite", action="store_true", help="Make RQ's own tests on our worker.")
     parser.addoption(
         "--pgbouncer",
@@ -192,7 +197,7 @@ def pytest_collection() -> Generator[None, Any, Any]:
 
 
 # Tests with one of these marks are made only when the option of that name is given.
-_ASKED_FOR = ("rq_suite", "prometheus", "faketime", "web_servers")
+_ASKED_FOR = ("rq_suite", "prometheus", "faketime", "web_servers", "variants")
 
 
 def _is_unasked(item: pytest.Item, mark: str) -> bool:

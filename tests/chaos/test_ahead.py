@@ -184,7 +184,7 @@ def test_jobs_behind_one_that_is_unexpectedly_long_do_not_wait_for_it(
     assert worker.terminate() == 0
 
 
-@pytest.mark.parametrize("domain", ["queue", "task"])
+@pytest.mark.parametrize("domain", ["queue", pytest.param("task", marks=pytest.mark.variants)])
 def test_a_pause_takes_back_what_was_sent_ahead(
     new_site: Site, tmp_path: Path, domain: str
 ) -> None:

@@ -26,6 +26,8 @@ from tests.support.waiting import wait_until
 from .conftest import Site
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
+# The kinds of a worker under load: to fork for each of some hundred jobs takes most of the time.
+LOADED = [(), pytest.param(("--jobs-per-process", "1"), marks=pytest.mark.variants)]
 
 
 def enqueue(site: Site, task: Any, **args: Any) -> int:
@@ -127,7 +129,7 @@ def test_redis_restarted_empty_while_jobs_are_queued(new_site: Site, tmp_path: P
     assert ran(path) == list(range(30))
 
 
-@pytest.mark.parametrize("kind", [(), ("--jobs-per-process", "1")])
+@pytest.mark.parametrize("kind", LOADED)
 def test_redis_killed_and_restarted_empty_under_load(
     new_site: Site, tmp_path: Path, kind: tuple[str, ...]
 ) -> None:
@@ -143,7 +145,7 @@ def test_redis_killed_and_restarted_empty_under_load(
     assert worker.exit_code is None
 
 
-@pytest.mark.parametrize("kind", [(), ("--jobs-per-process", "1")])
+@pytest.mark.parametrize("kind", LOADED)
 def test_redis_frozen_under_load(new_site: Site, tmp_path: Path, kind: tuple[str, ...]) -> None:
     """Pitfall: RQ's command channel dies on a time-out, and its worker waits for minutes."""
     path = tmp_path / "ran"
@@ -190,7 +192,7 @@ def test_redis_away_leaves_host_requests_unharmed(new_site: Site) -> None:
     new_site.wait_until_all("finished", 1)
 
 
-@pytest.mark.parametrize("kind", [(), ("--jobs-per-process", "1")])
+@pytest.mark.parametrize("kind", LOADED)
 def test_postgres_killed_under_load(site: Site, tmp_path: Path, kind: tuple[str, ...]) -> None:
     path = tmp_path / "ran"
     count = 300
@@ -555,7 +557,7 @@ def cut_the_recorders_off(site: Site, administrator: Administrator, workers: lis
     administrator.let_recorders_in()
 
 
-@pytest.mark.parametrize("kind", [(), ("--jobs-per-process", "1")])
+@pytest.mark.parametrize("kind", LOADED)
 @pytest.mark.parametrize("fault", [make_the_database_read_only, cut_the_recorders_off])
 def test_postgres_refuses_what_workers_write(
     site: Site, administrator: Administrator, kind: tuple[str, ...], fault: Any

@@ -51,7 +51,13 @@ STRETCH_SECONDS = 6
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("task", "share"), [(tick, 0.8), (tock, 0.95)], ids=["tight", "loose"])
+@pytest.mark.parametrize(
+    ("task", "share"),
+    [
+        pytest.param(tick, 0.8, id="tight"),
+        pytest.param(tock, 0.95, id="loose", marks=pytest.mark.variants),
+    ],
+)
 def test_eight_workers_keep_to_a_rate_and_reach_it(new_site: Site, task: Any, share: float) -> None:
     """A burst of a second makes up for a busy machine; with a burst of 1, what starts late is lost.
 

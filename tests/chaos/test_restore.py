@@ -164,7 +164,7 @@ with app.app_context():
 """
 
 
-@pytest.mark.parametrize("how", ["flushed", "rewound"])
+@pytest.mark.parametrize("how", ["flushed", pytest.param("rewound", marks=pytest.mark.variants)])
 def test_a_restore_that_is_killed_half_way_is_repeated(shop: Shop, how: str) -> None:
     """Killed before its first statement, then before its second, and so on, until one comes to its end."""
     count = shop.share * 4

@@ -18,7 +18,9 @@ from tests.support.processes import Children
 from tests.support.waiting import wait_until
 
 
-@pytest.mark.parametrize("kind", [(), ("--processes", "2")])
+@pytest.mark.parametrize(
+    "kind", [pytest.param((), marks=pytest.mark.variants), ("--processes", "2")]
+)
 def test_jobs_run_and_ctrl_c_ends_everything(
     children: Children, database_url: str, redis_url: str, kind: tuple[str, ...]
 ) -> None:

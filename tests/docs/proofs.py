@@ -46,6 +46,7 @@ def find_unproven(
     """The promises of which a test is not among those that `passed`, by their ids.
 
     A test with several cases has passed when none of them was skipped; a row may name one of its cases.
+    What is left to `--variants` does not count as skipped.
     """
     ran = {test.partition("[")[0] for test in passed}
     ran = (ran - {test.partition("[")[0] for test in skipped}) | set(passed)
@@ -70,7 +71,7 @@ class Proofs:
         """Note what passed and what was skipped; with xdist the reports of all processes come here."""
         if report.when == "call" and report.passed:
             self.passed.add(report.nodeid)
-        if report.skipped:
+        if report.skipped and "variants" not in report.keywords:
             self.skipped.add(report.nodeid)
 
     @pytest.hookimpl(trylast=True)

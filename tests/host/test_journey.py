@@ -25,7 +25,12 @@ REASON = "The invoice is there now, SHOP-2291"
 OpenPage = Callable[..., Any]
 
 
-@pytest.fixture(params=[True, False], ids=["with JavaScript", "without JavaScript"])
+@pytest.fixture(
+    params=[
+        pytest.param(True, id="with JavaScript"),
+        pytest.param(False, id="without JavaScript", marks=pytest.mark.variants),
+    ]
+)
 def javascript(request: pytest.FixtureRequest) -> bool:
     """Whether the browser runs scripts."""
     return bool(request.param)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Generator
@@ -70,6 +71,8 @@ def slow_first(items: list[pytest.Item]) -> None:
 
 def _seconds(item: pytest.Item) -> float:
     """About how long a test takes among others: what its mark `slow` says, or what such tests mostly take."""
+    if item.get_closest_marker("skip"):
+        return 0
     if slow := item.get_closest_marker("slow"):
         return slow.args[0] if slow.args else 10
     return 1 if item.get_closest_marker("processes") else 0.1
@@ -103,12 +106,20 @@ class Lanes:
         self._stalled = 0.0
         self._slow: list[tuple[float, str]] = []
         self._starting: list[str] = []
-        sys.addaudithook(self._audit)
+        self._watch_starts()
 
-    def _audit(self, event: str, details: tuple[Any, ...]) -> None:
-        # A new Python, or what is installed beside it; `platform` asks `file` once.
-        if event == "subprocess.Popen" and str(details[0]).startswith(sys.prefix):
-            self._started.append(str(details[0]))
+    def _watch_starts(self) -> None:
+        """Note each program that is started. An audit hook would be asked at all other events too."""
+        execute = subprocess.Popen._execute_child  # type: ignore[attr-defined]
+
+        def note_and_execute(popen: Any, words: Any, *more: Any) -> None:
+            program = words if isinstance(words, str | bytes | os.PathLike) else words[0]
+            # A new Python, or what is installed beside it; `platform` asks `file` once.
+            if os.fsdecode(program).startswith(sys.prefix):
+                self._started.append(os.fsdecode(program))
+            execute(popen, words, *more)
+
+        subprocess.Popen._execute_child = note_and_execute  # type: ignore[attr-defined]
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self) -> Generator[None, Any, Any]:

@@ -69,6 +69,7 @@ LANES = {
             "newest",
             "the newest of everything, with the embedded servers",
             {"postgresql": "18", "valkey": "9", "rq": "3."},
+            options=("--variants",),
         ),
         Lane(
             "lowest",
