@@ -147,17 +147,23 @@
 
   function poll() {
     if (!live || document.hidden) return;
-    say(whyNot());
-    if (!whyNot()) window.htmx.trigger(live, "refresh");
+    const why = whyNot();
+    if (why) say(why);
+    else window.htmx.trigger(live, "refresh");
   }
 
   // The title begins with the worst of what is wrong. A hidden tab does not refresh: it says as of when.
   let lack = ""; // what keeps the page from being refreshed
 
+  // When everything that the page shows was read.
+  function readTime() {
+    return find("fresh").querySelector("time");
+  }
+
   function writeTitle() {
     const icon = find("icon");
     icon.href = lack ? page.dataset.unknownIcon : icon.dataset.icon;
-    const asOf = live && document.hidden ? stamp(now()).slice(11, 16) : "";
+    const asOf = live && document.hidden ? stamp(new Date(readTime().dateTime)).slice(11, 16) : "";
     document.title = [asOf, lack || icon.dataset.says, page.dataset.title].filter(Boolean).join(" · ");
   }
 
@@ -212,8 +218,15 @@
     // Jobs that moved up to replace the done ones are on this page, and begin the next one too.
     const next = live.querySelector("a[rel=next]");
     if (older && next) next.setAttribute("href", older);
-    live.dataset.etag = event.detail.xhr.getResponseHeader("ETag") ?? "";
+    keepTag(event.detail.xhr);
     enhance(live);
+  }
+
+  // The page is as this answer says: everything was read for it.
+  function keepTag(xhr) {
+    live.dataset.etag = xhr.getResponseHeader("ETag") ?? "";
+    readTime().dateTime = now().toISOString();
+    say("");
   }
 
   function afterRequest(event) {
@@ -225,10 +238,12 @@
       writeTitle();
       return;
     }
-    // The tag of an unchanged fragment says until when it holds.
-    if (xhr.status === 304) live.dataset.etag = xhr.getResponseHeader("ETag") ?? "";
     tune(xhr.getResponseHeader("Date"));
-    find("fresh").querySelector("time").dateTime = now().toISOString();
+    if (xhr.status === 304) {
+      // The same tag means that the server only looked for changes in Postgres.
+      if (xhr.getResponseHeader("ETag") === live.dataset.etag) say("no change in Postgres since");
+      else keepTag(xhr);
+    }
     lack = "";
     writeTitle();
     writeZone(find("fresh"));

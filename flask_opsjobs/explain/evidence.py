@@ -385,6 +385,10 @@ class Evidence:
         found = (self.loops or {}).get(loop)
         return found is not None and found.is_running
 
+    def say_start_of(self, loop: str) -> str:
+        """What somebody must do before this loop does anything: empty while it runs."""
+        return "" if self.is_loop_running(loop) else "Start the loops: `flask opsjobs run`. "
+
 
 @dataclass(frozen=True)
 class RunEvidence:

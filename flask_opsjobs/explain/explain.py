@@ -238,13 +238,9 @@ def _summary(evidence: Evidence, reasons: tuple[Reason, ...]) -> str:
 def _running(evidence: Evidence) -> str:
     who, since = evidence.worker, as_text(evidence.job.started_at)
     if who is None:
-        return (
-            f"It started at {since}, but its worker is no longer known; the watch loop rescues it."
-        )
+        return f"It started at {since}, but its worker is no longer known."
     if not who.is_alive:
-        return (
-            f"It started at {since}, but {who.name} sends no heartbeat; the watch loop rescues it."
-        )
+        return f"It started at {since}, but {who.name} sends no heartbeat."
     return f"It has been running on {who.name} since {since}."
 
 

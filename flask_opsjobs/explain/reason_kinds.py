@@ -254,7 +254,7 @@ REASON_KINDS = (
         "worker_silent",
         holds="a worker has it, and this worker sends no heartbeat",
         many="the worker that took them sends no heartbeat",
-        helps='the watch loop rescues it; with `OPSJOBS_RESCUE = "manual"` an operator does',
+        helps='a watch loop that runs rescues it; with `OPSJOBS_RESCUE = "manual"` an operator does',
         passes=True,
     ),
     ReasonKind(
@@ -404,7 +404,7 @@ REASON_KINDS = (
         "delivery_lost",
         holds="it was dispatched, but Redis lost its delivery, or its worker died before it claimed the job",
         many="their deliveries are lost",
-        helps="the recall loop recalls it, or an operator does",
+        helps="a recall loop that runs recalls it, or an operator does",
         action="job.recall",
         passes=True,
     ),

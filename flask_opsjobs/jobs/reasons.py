@@ -80,17 +80,18 @@ def _needs_a_rescue(evidence: Evidence) -> bool:
 def _how_it_is_rescued(evidence: Evidence) -> str:
     who = evidence.worker
     has_ended = who is None or who.has_ended
+    start = evidence.say_start_of("watch")
     if evidence.settings.rescue == "automatic":
         marks = "" if has_ended else "mark that worker as missing, and "
-        return f"The watch loop will {marks}rescue the job."
+        return f"{start}The watch loop will {marks}rescue the job."
     if has_ended:
         return (
             "Rescue is manual here (OPSJOBS_RESCUE). Make sure that its worker does not run any more, then "
             "rescue the job: another worker runs it."
         )
     return (
-        "The watch loop will mark that worker as missing. Rescue is manual here (OPSJOBS_RESCUE): somebody "
-        "must rescue the job then."
+        f"{start}The watch loop will mark that worker as missing. Rescue is manual here (OPSJOBS_RESCUE): "
+        "somebody must rescue the job then."
     )
 
 

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from ..explain.evidence import Evidence
 from ..explain.reason_kinds import Reason, ReasonDetails, as_text, make_reason
 
-_STARTS_LOOPS = "Start the loops: `flask opsjobs run`."
-
 
 def redis_away(evidence: Evidence) -> Iterator[Reason]:
     """Redis was asked and did not answer, and no worker takes the job straight from Postgres."""
@@ -24,7 +22,7 @@ def redis_away(evidence: Evidence) -> Iterator[Reason]:
         if not is_queued:
             return  # nothing keeps it from running
         todo = (
-            "The recall loop recalls it when Redis has been silent for "
+            f"{evidence.say_start_of('recall')}The recall loop recalls it when Redis has been silent for "
             f"{evidence.settings.recall_seconds:g} s; then a worker takes it from Postgres."
         )
     yield make_reason(
@@ -68,7 +66,8 @@ def delivery_lost(evidence: Evidence) -> Iterator[Reason]:
         evidence,
         "delivery_lost",
         f"The job is queued, but {where}.",
-        f"The recall loop recalls it once its delivery has been missing for {evidence.lost_seconds:g} s.",
+        f"{evidence.say_start_of('recall')}The recall loop recalls it once its delivery has been missing for "
+        f"{evidence.lost_seconds:g} s.",
         source="observer",
         read={
             "delivery": f"opsjobs-{job.reserved_as}",
@@ -91,7 +90,7 @@ def loop_silent(evidence: Evidence) -> Iterator[Reason]:
             evidence,
             "loop_silent",
             f"The {loop} loop {last}, and only this loop {why}.",
-            _STARTS_LOOPS,
+            evidence.say_start_of(loop).strip(),
             source="inferred",
             read={
                 "loop": loop,

@@ -249,6 +249,36 @@ def test_nothing_refreshes_under_a_person_s_hands(page: Any, running: Site) -> N
         page.clock.run_for(6_000)
 
 
+def test_the_head_says_when_the_facts_were_read(page: Any, running: Site) -> None:
+    """A poll that looks for changes only does not move the time, nor one whose answer is not shown."""
+    answers = {"status": 304, "headers": {"ETag": '"same"'}}
+    page.clock.install()
+    _open(page, running, "/jobs")
+    page.route("**/jobs/live", lambda route: route.fulfill(**answers))
+    head = page.locator("#fresh > time")
+
+    def poll() -> str:
+        with page.expect_response("**/jobs/live"):
+            page.clock.run_for(6_000)
+        page.clock.run_for(100)
+        return str(head.get_attribute("datetime"))
+
+    looked = poll()
+    assert "since" not in page.inner_text("#fresh-why")
+    assert poll() == looked
+    assert "no change in Postgres since" in page.inner_text("#fresh")
+    answers["headers"] = {"ETag": '"made anew"'}
+    made = poll()
+    assert made > looked
+    assert "since" not in page.inner_text("#fresh-why")
+    assert poll() == made
+    page.route("**/jobs/live", lambda route: (page.focus("table.jobs tbody a"), route.continue_()))
+    assert poll() == made
+    page.evaluate("document.activeElement.blur()")
+    page.unroute("**/jobs/live")
+    assert poll() != made
+
+
 def test_a_refresh_that_is_asked_for_waits_for_a_poll_on_its_way(page: Any, running: Site) -> None:
     """It still replaces the region where a person works, which the poll before it must not."""
     held: list[Any] = []

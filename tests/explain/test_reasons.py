@@ -428,7 +428,9 @@ def test_redis_away_is_said_and_costs_little(
 
         in_redis, due = map(look, ids)
         assert codes(in_redis)[0] == "redis_away"
-        assert "recall loop recalls it when Redis has been silent" in in_redis.reasons[0].todo
+        todo = in_redis.reasons[0].todo  # nobody has started them
+        assert todo.startswith("Start the loops: `flask opsjobs run`. The recall loop recalls it")
+        assert "when Redis has been silent" in todo
         assert codes(due) == []  # its worker takes it from Postgres
         assert "Redis does not answer, but its workers take jobs from Postgres" in due.ruled_out, (
             due.ruled_out
@@ -487,9 +489,11 @@ class TestNoReasons:
         assert codes(scene.look(job_id, "recall", seconds=6)) == []
         silent = scene.look(job_id, "recall", seconds=31)
         assert codes(silent) == ["delivery_lost", "loop_silent"]
+        assert silent.reasons[0].todo.startswith("Start the loops: `flask opsjobs run`. The recall")
         found = scene.look(job_id, seconds=31)
         assert codes(found) == ["delivery_lost"], "nobody takes half a minute for that"
         assert "the worker that took its delivery vanished" in found.reasons[0].says
+        assert found.reasons[0].todo.startswith("The recall loop recalls it")
         assert found.reasons[0].todo.endswith("has been missing for 30 s.")
         assert "delivery seen" not in found.ruled_out
 
@@ -563,6 +567,7 @@ class TestSeveral:
         scene.bench.claim(job_id)
         found = scene.look(job_id, "watch", minutes=3, heartbeats=False)
         assert codes(found) == ["worker_silent", "loop_silent"]
+        assert found.reasons[0].todo.startswith("Start the loops: `flask opsjobs run`. The watch")
         assert found.reasons[1].read["loop"] == "watch"
         assert "but worker-1 sends no heartbeat" in found.says
         scene.operator.cancel(job_id, **WHY)
