@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     ColumnElement,
     Result,
@@ -186,6 +187,25 @@ def list_events_of(session: Session, target: str, limit: int = 20) -> Sequence[E
         every = select(*_ROW).where(of_target).order_by(_UNORDERED.desc()).limit(limit)
         found = _execute_with_bitmaps(session, every).all()
     return [EventRow(*row) for row in found]
+
+
+def list_newest_of(session: Session, actions: Sequence[str], limit: int = 10) -> Sequence[EventRow]:
+    """The last `limit` decisions by these actions, newest first, also those that were refused."""
+    asked = func.unnest(literal(actions, ARRAY(Text))).table_valued("action", name="asked")
+    names = asked.render_derived()
+    last = func.coalesce(_LAST_OF_CHAIN.scalar_subquery(), _LAST)
+    # In the order of the index of the actions, which alone tells when there is none of an action.
+    place = tuple_(AuditEvent.action, AuditEvent.sequence)
+    of_action = place.between(tuple_(names.c.action, 1), tuple_(names.c.action, last))
+    in_order = (
+        select(*_ROW)
+        .where(of_action)
+        .order_by(AuditEvent.action.desc(), AuditEvent.sequence.desc())
+    )
+    newest = in_order.limit(limit).lateral()
+    of_all = select(newest).select_from(names).join(newest, true())
+    rows = session.execute(of_all.order_by(newest.c.sequence.desc()).limit(limit))
+    return [EventRow(*row) for row in rows]
 
 
 def list_actors(session: Session) -> list[str]:

@@ -165,6 +165,17 @@ def test_the_decisions_on_a_job_are_found_by_the_index_of_targets(
     assert setting == "off"  # as it was
 
 
+def test_the_newest_decisions_by_some_actions_are_found_by_the_index_of_actions(
+    plans: tuple[AuditPlans, Reading],
+) -> None:
+    seen, read = plans
+    found = queries.list_newest_of(read.session, ["action_1", "action_4", "unheard_of"], limit=4)
+    newest = [sequence for sequence in range(50_000, 0, -1) if sequence % 7 in (1, 4)]
+    assert [row.sequence for row in found] == newest[:4]
+    assert seen.indexes == {"audit_by_action", "audit_head_pkey"}
+    assert seen.most_fetched <= 2 * 4
+
+
 def test_a_target_of_very_many_is_read_in_time(plans: tuple[AuditPlans, Reading]) -> None:
     seen, read = plans
     found = queries.list_events_of(read.session, "queue/1", limit=3)

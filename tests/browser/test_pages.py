@@ -272,11 +272,15 @@ def test_the_head_says_when_the_facts_were_read(page: Any, running: Site) -> Non
     assert made > looked
     assert "since" not in page.inner_text("#fresh-why")
     assert poll() == made
-    page.route("**/jobs/live", lambda route: (page.focus("table.jobs tbody a"), route.continue_()))
-    assert poll() == made
-    page.evaluate("document.activeElement.blur()")
-    page.unroute("**/jobs/live")
-    assert poll() != made
+    held: list[Any] = []
+    page.route("**/jobs/live", lambda route: held.append(route))
+    with page.expect_request("**/jobs/live"):
+        page.clock.run_for(6_000)
+    page.focus("table.jobs tbody a")
+    with page.expect_response("**/jobs/live"):
+        held[0].fulfill(status=200, headers={"ETag": '"not shown"'}, body='<div id="part"></div>')
+    page.clock.run_for(100)
+    assert head.get_attribute("datetime") == made
 
 
 def test_a_refresh_that_is_asked_for_waits_for_a_poll_on_its_way(page: Any, running: Site) -> None:

@@ -17,6 +17,7 @@ from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.host import Host
 from flask_opsjobs.loops import roll_up
 from flask_opsjobs.loops.loop import Runner
+from flask_opsjobs.overview.models import RollupPosition
 from tests.support.clock import Clock
 from tests.web.conftest import Access
 from tests.web.every import soup
@@ -212,8 +213,7 @@ def test_deploys_operations_and_pauses_are_marked(
     titles = [act.title.text for act in first.select(".act")]
     assert titles[0] == f"operation {own.id}: Retry 640 jobs, by l.brandt"
     assert titles[2] == "queue.pause by ops-demo: <vendor> is away"
-    feet = [str(act.select_one(".foot")["d"]) for act in first.select(".act")]
-    lengths = [float(foot.partition("h")[2].partition("v")[0]) for foot in feet]
+    lengths = [_length(act) for act in first.select(".act")]
     assert lengths == [pytest.approx(256 / 6, abs=0.2), 4, pytest.approx(256 / 6, abs=0.2)]
     assert [link["href"] for link in first.select(".to-deploy")] == [
         "/ops/jobs/jobs?deploy=2026.11.3"
@@ -226,3 +226,46 @@ def test_deploys_operations_and_pauses_are_marked(
     assert marks == [titles[1], titles[0], titles[2], "deploy 2026.11.3"]
     access.held -= {"audit.view", "operations.view"}
     assert soup(get("/queues/mail").text).select(".act") == []
+
+
+def test_the_overview_marks_decisions_about_any_queue_task_or_worker(
+    get: Get, session: Session, access: Access
+) -> None:
+    make_loops(session)
+    position = session.get_one(RollupPosition, 1)
+    position.counted_from, position.counted_until = ago(hours=2), ago(seconds=0)
+    paused = {
+        "action": "queue.pause",
+        "subject": "queue/mail",
+        "targets": ("queue/mail", "queue/b"),
+    }
+    make_event(session, **paused, at=ago(minutes=30), reason="<vendor> is away")
+    for name, minutes in (("mail", 20), ("b", 10)):
+        target = f"queue/{name}"
+        resumed = {"action": "queue.resume", "subject": target, "targets": (target,)}
+        make_event(session, **resumed, at=ago(minutes=minutes))
+    for action, target in (("task.pause", "task/send"), ("worker.drain", "worker/web-1")):
+        about = {"action": action, "subject": target, "targets": (target,)}
+        make_event(session, **about, at=ago(minutes=5))
+    make_event(session, action="job.retry", subject="job/1", targets=("job/1",))
+    session.commit()
+    first = soup(get("").text).select_one(".chart")
+    acts = {act.title.text.partition(" by ")[0]: act for act in first.select(".act")}
+    assert list(acts) == [
+        "worker.drain worker/web-1",
+        "task.pause task/send",
+        "queue.resume queue/b",
+        "queue.resume queue/mail",
+        "queue.pause queue/mail",
+    ]
+    assert acts["queue.pause queue/mail"]["href"] == "/ops/jobs/audit/1"
+    # Until the last of its queues is resumed.
+    assert _length(acts["queue.pause queue/mail"]) == pytest.approx(256 / 3, abs=0.2)
+    assert _length(acts["worker.drain worker/web-1"]) == 4
+    access.held.remove("audit.view")
+    assert soup(get("").text).select(".act") == []
+
+
+def _length(act: Any) -> float:
+    """The length of the bar below the line."""
+    return float(str(act.select_one(".foot")["d"]).partition("h")[2].partition("v")[0])

@@ -25,8 +25,8 @@ from .charts import Chart, ChartMark, FindJobs, Series, find_stops, make_flags, 
 from .host import host
 
 _MINUTE = timedelta(minutes=1)
-# What lasts until it is undone.
-_LASTING = ("pause", "drain")
+# What lasts until its target is resumed.
+_LASTING = ("queue.pause", "queue.drain", "task.pause", "cron.pause")
 
 
 def find_jobs(wanted: JobFilter, qualifier: str) -> FindJobs | None:
@@ -81,11 +81,13 @@ def make_numbers(
 ) -> Mapping[str, Any]:
     """What `_numbers.html` shows: the charts with their marks, a list of these, and the rows of the table.
 
-    `wanted` are the jobs that the charts count, `events` the newest decisions about their queue or task. When
-    `is_short`, only the highest step of each twelfth is a link and has a row, else each step that has jobs.
+    `wanted` are the jobs that the charts count, `events` the newest decisions about their queue or task, or
+    about all. When `is_short`, only the highest step of each twelfth is a link and has a row, else each step
+    that has jobs.
     """
     if is_short:
         charts = [replace(chart, series=_shorten(chart.series)) for chart in charts]
+    about = next((f"{kind}/{name}" for kind, name in wanted.to_query().items()), None)
     start, window = pace.steps[0].start, pace.step * len(pace.steps)
     end = start + window
     deploying = start_reading(session, list_shown_deploys, start)
@@ -93,7 +95,7 @@ def make_numbers(
     deploys = deploying.value
     marks = [
         mark
-        for mark in (*operations, *_list_decisions(events or (), end))
+        for mark in (*operations, *_list_decisions(events or (), about, end))
         if mark.at < end and (mark.until or mark.at) >= start
     ]
     flags, lines = (
@@ -147,17 +149,25 @@ def _list_operations(session: Session, wanted: JobFilter) -> list[ChartMark]:
     ]
 
 
-def _list_decisions(events: Sequence[EventRow], end: datetime) -> list[ChartMark]:
-    """The decisions that were done. A pause or a drain lasts until the queue or task is resumed, or `end`."""
+def _list_decisions(
+    events: Sequence[EventRow], about: str | None, end: datetime
+) -> list[ChartMark]:
+    """The decisions that were done, `about` one queue or task or about all.
+
+    A pause or a drain lasts until its targets are resumed, or `end`.
+    """
     marks: list[ChartMark] = []
-    resumed_at = end
+    resumed_at: dict[str, datetime] = {}
     for event in events:  # the newest first
         if event.outcome != "done":
             continue
-        _, _, verb = event.action.partition(".")
-        says = f"{event.action} by {event.actor}" + (f": {event.reason}" if event.reason else "")
+        targets = [about] if about else event.targets
+        is_lasting = event.action in _LASTING
+        until = max(resumed_at.get(target, end) for target in targets) if is_lasting else None
+        what = event.action if about else f"{event.action} {event.subject}"
+        says = f"{what} by {event.actor}" + (f": {event.reason}" if event.reason else "")
         url = url_for("opsjobs.audit_event", sequence=event.sequence)
-        marks.append(ChartMark(event.at, says, url, resumed_at if verb in _LASTING else None))
-        if verb in (*_LASTING, "resume"):
-            resumed_at = event.at
+        marks.append(ChartMark(event.at, says, url, until))
+        if is_lasting or event.action.endswith(".resume"):
+            resumed_at |= dict.fromkeys(targets, event.at)
     return marks

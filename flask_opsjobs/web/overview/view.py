@@ -9,6 +9,7 @@ from typing import Any
 from flask import Response, request
 from markupsafe import Markup
 
+from ...audit.queries import list_newest_of
 from ...core.reading import Reading
 from ...core.round_trips import StartedRead, start_reading
 from ...engine.plain_jobs import find_plain_jobs
@@ -29,6 +30,12 @@ from .needs_attention import AttentionFacts, make_cards
 from .trend_svg import draw_trend
 
 _RESOLVED = timedelta(days=1)
+# The decisions that the charts mark: what lets many jobs wait, or go on.
+_MARKED = (
+    *("queue.pause", "queue.drain", "queue.resume", "task.pause", "task.resume"),
+    *("worker.drain", "worker.stop", "limiter.cooldown", "limiter.clear"),
+    *("cron.pause", "cron.resume"),
+)
 # The endpoints that cards link to, by the navigation entry whose permission they need.
 _BELOW = {
     "jobs": ("job",),
@@ -111,10 +118,13 @@ def _part() -> tuple[Markup, datetime]:
 
 
 def _find_numbers(read: Reading, counted: StartedRead[Counted]) -> tuple[Pace, Mapping[str, Any]]:
+    may_audit = access.may("audit.view")
+    deciding = start_reading(read.session, list_newest_of, _MARKED) if may_audit else None
     pace = find_pace(read.session, _window(), read.now, counted.value)
     searches = {state: find_jobs(JobFilter(state=state), "ended") for state in MANAGED_FINAL}
     charts = make_charts(pace, searches)
-    return pace, make_numbers(read.session, pace, charts, JobFilter(), is_short=True)
+    events = deciding.value if deciding else None
+    return pace, make_numbers(read.session, pace, charts, JobFilter(), events, is_short=True)
 
 
 def _allowed() -> Iterator[str]:
