@@ -124,7 +124,7 @@ def drawn(request: pytest.FixtureRequest) -> Drawn:
     if not _drawn:
         client, jobs = (request.getfixturevalue(name) for name in ("client", "jobs"))
         answers = [(url, path, client.get(path)) for url, path in reads(jobs)]
-        _drawn.extend([(*answer, soup(answer[2].text)) for answer in answers])
+        _drawn.extend([(*answer, soup(answer[2].text, with_sprite=True)) for answer in answers])
     return _drawn
 
 
