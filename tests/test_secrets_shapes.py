@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from flask_opsjobs.core import secret_patterns
 from flask_opsjobs.core.secret_patterns import clean_secrets, is_secret_key, mask_emails
 from flask_opsjobs.jobs.perform.describe_error import one_line, traceback_of
 from flask_opsjobs.jobs.perform.log_tail import Ring
@@ -175,6 +176,31 @@ def test_no_traceback_keeps_a_secret_that_its_gap_has_broken(room: int) -> None:
     assert "bytes left out" in shown
     assert "Sup3r" not in shown
     assert "s3cret" not in shown
+
+
+# With words in other letters, which are equal without regard to case.
+_OTHERS = (
+    "\u017f",
+    "AUTHOR\u0131ZATION: x ",
+    "ba\u017fic abcdefgh ",
+    "Coo\u212aie: a",
+    "\n",
+    " ",
+    "…",
+    "é",
+)
+_PIECES = [*(text for text, _ in CLEANED), *map("".join, CUT_OFF), *_OTHERS]
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=4))
+@example(["AUTHOR\u0131ZATION: x "])
+def test_no_shape_is_missed_for_want_of_its_words(pieces: list[str]) -> None:
+    text = "".join(pieces)
+    shown = clean_secrets(text)
+    with pytest.MonkeyPatch.context() as patch:
+        every = [(shape, instead, ("",)) for shape, instead, _ in secret_patterns._SHAPES]
+        patch.setattr(secret_patterns, "_SHAPES", every)
+        assert clean_secrets(text) == shown
 
 
 @given(st.text())

@@ -32,7 +32,6 @@ from ...tasks.outlier_queries import count_long
 from ...tasks.queries import (
     DAY,
     HOUR,
-    TaskStep,
     count_live,
     find_pauses,
     list_paused,
@@ -155,15 +154,14 @@ def _rank(session: Session, hours: Hours, asked: order.ListOrder) -> Sequence[Ta
 
 
 def _trend_of(
-    trends: Mapping[str, Mapping[datetime, TaskStep]],
+    trends: Mapping[str, Mapping[datetime, tuple[int, int]]],
     hours: Hours,
     marks: Sequence[DeployMark],
     row: TaskRow,
 ) -> Markup:
-    steps = trends.get(row.task, {})
+    numbers = trends.get(row.task, {})
     moments = [hours.start + at * HOUR for at in range((hours.end - hours.start) // HOUR)]
-    ended = [steps[at].ended if at in steps else 0 for at in moments]
-    failed = [steps[at].failed if at in steps else 0 for at in moments]
+    ended, failed = zip(*(numbers.get(at, (0, 0)) for at in moments), strict=True)
     return draw_trend(ended, "job", hours.start, marks, failed)
 
 
