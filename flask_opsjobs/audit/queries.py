@@ -104,8 +104,11 @@ class Link:
 
 
 WINDOW = 2_000
-_LAST = 2**63 - 2
-_LAST_OF_CHAIN = select(AuditHead.sequence).where(AuditHead.id == 1)
+# The sequence of the head. Without a head every row may belong to the chain, and pages show a warning.
+_LAST_OF_CHAIN = func.coalesce(
+    select(AuditHead.sequence).where(AuditHead.id == 1).scalar_subquery(),
+    literal(2**63 - 2, BigInteger),
+)
 _NAMES = 100
 # With this many decisions on one target, reading all of them to find the newest is too slow.
 _MANY = 200
@@ -159,7 +162,7 @@ def page_of_events(
 
 def find_event(session: Session, sequence: int) -> EventRow | None:
     """The event with this sequence, or None when the chain has none."""
-    within = AuditEvent.sequence.between(1, _last_of_chain(session))
+    within = AuditEvent.sequence.between(1, _LAST_OF_CHAIN)
     wanted = select(*_ROW).where(AuditEvent.sequence == sequence, within)
     row = session.execute(wanted).one_or_none()
     return None if row is None else EventRow(*row)
@@ -173,8 +176,7 @@ def list_events_of(session: Session, target: str, limit: int = 20) -> Sequence[E
     """
     if "\0" in target:  # Postgres stores none
         return ()
-    last = func.coalesce(_LAST_OF_CHAIN.scalar_subquery(), _LAST)
-    is_listed = and_(_UNORDERED.between(1, last), AuditEvent.action != "note.add")
+    is_listed = and_(_UNORDERED.between(1, _LAST_OF_CHAIN), AuditEvent.action != "note.add")
     of_target = and_(AuditEvent.targets.contains([target]), is_listed)
     some = select(AuditEvent.sequence).where(of_target).limit(_MANY).subquery()
     is_common = select(func.count()).select_from(some).scalar_subquery() == _MANY
@@ -193,10 +195,9 @@ def list_newest_of(session: Session, actions: Sequence[str], limit: int = 10) ->
     """The last `limit` decisions by these actions, newest first, also those that were refused."""
     asked = func.unnest(literal(actions, ARRAY(Text))).table_valued("action", name="asked")
     names = asked.render_derived()
-    last = func.coalesce(_LAST_OF_CHAIN.scalar_subquery(), _LAST)
     # In the order of the index of the actions, which alone tells when there is none of an action.
     place = tuple_(AuditEvent.action, AuditEvent.sequence)
-    of_action = place.between(tuple_(names.c.action, 1), tuple_(names.c.action, last))
+    of_action = place.between(tuple_(names.c.action, 1), tuple_(names.c.action, _LAST_OF_CHAIN))
     in_order = (
         select(*_ROW)
         .where(of_action)
@@ -236,15 +237,6 @@ def list_links(session: Session, after: int, limit: int) -> list[Link]:
     params = {"after": after, "limit": limit}
     rows = session.connection().exec_driver_sql(sql.load("list_audit_links"), params)
     return [Link(*row) for row in rows]
-
-
-def _last_of_chain(session: Session) -> int:
-    """The sequence of the head.
-
-    Without a head every row may belong to the chain, and pages show a warning.
-    """
-    found = session.scalar(_LAST_OF_CHAIN)
-    return _LAST if found is None else found
 
 
 def _lead(wanted: AuditFilter) -> str | None:
@@ -287,11 +279,12 @@ def _scan(
     if wanted.text:
         conditions.append(func.strpos(func.lower(_searched()), wanted.text.lower()) > 0)
     statement = select(AuditEvent.sequence, and_(true(), *conditions))
-    lead, last = _lead(wanted), _last_of_chain(session)
+    lead = _lead(wanted)
     if lead == "at":
-        statement = _walk_times(statement, since, until, last, before, after)
+        statement = _walk_times(statement, since, until, before, after)
     else:
-        below = last + 1 if before is None else min(before, last + 1)
+        below = _LAST_OF_CHAIN + 1
+        below = below if before is None else func.least(literal(before, BigInteger), below)
         statement = _walk(statement, lead, wanted, below, after)
     execute = _execute_with_bitmaps if lead == "targets" else Session.execute
     found = execute(session, statement.limit(most)).all()
@@ -302,12 +295,13 @@ def _walk(
     statement: Select[*tuple[Any, ...]],
     lead: str | None,
     wanted: AuditFilter,
-    below: int,
+    below: ColumnElement[int],
     after: int | None,
 ) -> Select[*tuple[Any, ...]]:
     """The statement along the index of the lead, in the order of sequences."""
     keys: list[ColumnElement[Any]] = [AuditEvent.sequence.expression]
-    low, high = ([literal(bound, BigInteger)] for bound in ((after or 0) + 1, below))
+    low: list[ColumnElement[Any]] = [literal((after or 0) + 1, BigInteger)]
+    high: list[ColumnElement[Any]] = [below]
     if lead == "targets":
         statement = statement.where(AuditEvent.targets.contains(wanted.targets))
         keys = [_UNORDERED]
@@ -327,13 +321,12 @@ def _walk_times(
     statement: Select[*tuple[Any, ...]],
     since: datetime | None,
     until: datetime | None,
-    last: int,
     before: int | None,
     after: int | None,
 ) -> Select[*tuple[Any, ...]]:
     """The statement along the index of the times. `before` and `after` are events, whose times are read."""
     keys = (AuditEvent.at.expression, AuditEvent.sequence.expression)
-    statement = statement.where(_UNORDERED.between(1, last))
+    statement = statement.where(_UNORDERED.between(1, _LAST_OF_CHAIN))
     if since is not None:
         statement = statement.where(AuditEvent.at >= since)
     if until is not None:

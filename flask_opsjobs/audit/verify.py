@@ -16,6 +16,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from ..core.round_trips import start_reading
 from . import chain, queries
 from .queries import Head, Link
 
@@ -79,15 +80,15 @@ def verify(
     these hashes. `after_batch` is called with the last verified sequence. The head is read at the start: rows
     that are appended meanwhile are not verified.
     """
+    before = start_reading(session, queries.list_links, first - 2, 1) if first > 1 else None
     head = queries.find_head(session)
     if head is None:
         return ChainCheck(first, first - 1, broken=find_head_break(head))
     expected = expected or {}
     check = ChainCheck(first, first - 1, outside=head.outside)
     walk = _Walk(chain.keys_by_name(secrets), expected, check)
-    if first > 1:
-        for link in queries.list_links(session, first - 2, 1):
-            walk.begin_after(link)
+    for link in before.value if before else ():
+        walk.begin_after(link)
     end = head.sequence if last is None else last
     while check.last < end and check.broken is None:
         links = queries.list_links(session, check.last, min(BATCH, end - check.last))

@@ -362,15 +362,18 @@ def list_failed_jobs(session: Session, failure: FailureRow) -> Sequence[FailedJo
     """The newest jobs of which an attempt failed so, at most 100."""
     within, order = _attempts_of(failure.key, LARGEST_ID)
     newest = select(Attempt.job_id, Attempt.attempt, Attempt.ended_at).where(*within)
-    attempts: dict[int, tuple[int, datetime | None]] = {}
-    for job_id, number, ended_at in session.execute(newest.order_by(*order).limit(MOST_ATTEMPTS)):
-        if job_id not in attempts or attempts[job_id][0] < number:
-            attempts[job_id] = (number, ended_at)
-    ids = list(attempts)[:MOST_JOBS]
-    columns = (Job.id, Job.state, Job.origin, Job.max_attempts, _args())
-    found = session.execute(select(*columns).where(Job.id.in_(ids))) if ids else ()
-    jobs = [FailedJob(*row[:3], *attempts[row[0]], *row[3:]) for row in found]
-    return sorted(jobs, key=lambda job: -job.id)
+    attempts = newest.order_by(*order).limit(MOST_ATTEMPTS).subquery().c
+    last = (
+        select(attempts.job_id, func.max(attempts.attempt), func.max(attempts.ended_at))
+        .group_by(attempts.job_id)
+        .order_by(attempts.job_id.desc())
+        .limit(MOST_JOBS)
+        .subquery()
+    )
+    job_id, number, ended_at = last.c
+    columns = (Job.id, Job.state, Job.origin, number, ended_at, Job.max_attempts, _args())
+    chosen = select(*columns).join(Job, Job.id == job_id).order_by(Job.id.desc())
+    return [FailedJob(*row) for row in session.execute(chosen)]
 
 
 def _args() -> ColumnElement[str | None]:

@@ -81,22 +81,22 @@ def page_of_jobs(
     has_more = len(rows) > wanted.limit
     rows = rows[: wanted.limit]
     if after is None:
-        return JobPage(_with_details(session, rows), before is not None, has_more)
+        return JobPage(rows, before is not None, has_more)
     if not has_more:  # fewer newer jobs than a page holds: show the full first page
         return page_of_jobs(session, wanted, now)
-    return JobPage(_with_details(session, rows[::-1]), True, True)
+    return JobPage(rows[::-1], True, True)
 
 
 def list_rows(session: Session, ids: Sequence[int]) -> Sequence[JobRow]:
     """The jobs with these ids, in their order; an id without a job is left out."""
     found = session.execute(select(*_ROW).where(Job.id.in_(ids))) if ids else ()
     rows = {row[0]: JobRow(*row) for row in found}
-    return _with_details(session, [rows[job_id] for job_id in ids if job_id in rows])
+    return [rows[job_id] for job_id in ids if job_id in rows]
 
 
-def list_states(session: Session, ids: Sequence[int]) -> dict[int, str]:
+def list_states(session: Session, ids: Sequence[int]) -> Mapping[int, str]:
     """The states of those of these jobs that are stored, by id."""
-    found = session.execute(select(Job.id, Job.state).where(Job.id.in_(ids)))
+    found = session.execute(select(Job.id, Job.state).where(Job.id.in_(ids))) if ids else ()
     return {row.id: row.state for row in found}
 
 
@@ -198,7 +198,7 @@ def _find_id_at(session: Session, moment: datetime) -> tuple[int, bool]:
     return int(id_), bool(has_adopted)
 
 
-def _with_details(session: Session, rows: list[JobRow]) -> list[JobRow]:
+def with_details(session: Session, rows: Sequence[JobRow]) -> Sequence[JobRow]:
     """The rows; a reserved job gets the name of its worker, a started one the progress of its attempt."""
     names = start_reading(session, _list_takers, {row.reserved_by for row in rows} - {None})
     rows = _with_progress(session, rows)
@@ -210,7 +210,7 @@ def _list_takers(session: Session, takers: Collection[int | None]) -> Mapping[in
     return {worker.id: worker.name for worker in session.execute(named)} if takers else {}
 
 
-def _with_progress(session: Session, rows: list[JobRow]) -> list[JobRow]:
+def _with_progress(session: Session, rows: Sequence[JobRow]) -> Sequence[JobRow]:
     started = [(row.id, row.dispatch_no) for row in rows if row.state == "started"]
     if not started:
         return rows

@@ -34,9 +34,9 @@ class Count:
 
 @dataclass(frozen=True)
 class JobRow:
-    """A job in a list. `progress` is (done, total, note) while the job is started.
+    """A job in a list. `reserved_by` is the worker that has taken it and not begun it.
 
-    `reserved_by` is the worker that has taken it and not begun it, `taken_by` its name.
+    `with_details` adds its name as `taken_by`, and (done, total, note) as `progress` of a started job.
     """
 
     id: int

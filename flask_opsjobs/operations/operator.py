@@ -336,7 +336,7 @@ def _freeze(
         action=action.name,
         targets=targets,
         counts=judge_frozen(action, frozen),
-        samples=plan_samples(connection, request, operation, targets),
+        samples=plan_samples(connection, request, list_samples(connection, operation, targets)),
         risk=action.risk,
         expires_at=now + transitions.DRAFT_SPAN,
         rate=rate,
@@ -378,16 +378,16 @@ def judge_frozen(
     )
 
 
-def plan_samples(connection: Connection, request: Request, operation: int, targets: int) -> Plan:
-    """The plan of some jobs of an operation, chosen at random, as of now: each time of the same ones.
-
-    The targets of the request are not used. Locks and writes nothing.
-    """
+def list_samples(connection: Connection, operation: int, targets: int) -> Sequence[int]:
+    """Some jobs of an operation, chosen at random: each time the same ones."""
     chosen = random.Random(operation).sample(range(1, targets + 1), min(targets, MOST_SAMPLES))
-    ids = transitions.list_frozen_jobs(connection, operation, chosen)
-    return planning.make_plan(
-        connection, replace(request, targets=tuple(f"job/{id}" for id in ids))
-    )
+    return transitions.list_frozen_jobs(connection, operation, chosen)
+
+
+def plan_samples(connection: Connection, request: Request, jobs: Sequence[int]) -> Plan:
+    """The plan of these jobs as of now. The targets of the request are not used. Locks and writes nothing."""
+    targets = tuple(f"job/{id}" for id in jobs)
+    return planning.make_plan(connection, replace(request, targets=targets))
 
 
 def say_draft(draft: OperationDraft) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
+from ..jobs.models import Job
 from . import stages
 from .lifecycle import OPEN, RESULTS, WITHOUT_PROOF
 from .models import Operation, OperationRow
@@ -360,13 +361,17 @@ def find_recent_failures(session: Session, operation: ListedOperation) -> tuple[
     return found[0], found[1]
 
 
-def list_handled_jobs(session: Session, operation: int, low: int, high: int) -> Sequence[int]:
+def list_handled_jobs(
+    session: Session, operation: int, low: int, high: int
+) -> Mapping[int, str | None]:
     """The jobs that an operation changed in its rows `low` to `high`; where it made a new job, that one.
 
-    The caller bounds the number of rows.
+    By id, with the state of each, None when it is deleted. The caller bounds the number of rows.
     """
+    changed = func.coalesce(OperationRow.new_job_id, OperationRow.job_id)
     wanted = (
-        select(func.coalesce(OperationRow.new_job_id, OperationRow.job_id))
+        select(changed, Job.state)
+        .outerjoin(Job, Job.id == changed)
         .where(
             OperationRow.operation_id == operation,
             OperationRow.number.between(low, high),
@@ -375,7 +380,7 @@ def list_handled_jobs(session: Session, operation: int, low: int, high: int) -> 
         .order_by(OperationRow.number)
         .limit(high - low + 1)
     )
-    return list(session.scalars(wanted))
+    return dict(iter(session.execute(wanted).all()))
 
 
 def list_receipts_of_job(session: Session, job: int) -> Sequence[ReceiptOfJob]:

@@ -14,6 +14,7 @@ from ...actions.domain import name_in, read_id_target
 from ...actions.planning import find_preview
 from ...actions.registry import ACTIONS, DOMAINS
 from ...audit.queries import EventRow
+from ...core.round_trips import StartedRead, start_reading
 from ...jobs.lifecycle import STATES
 from ...jobs.queries import list_states
 from ...lifeline.queries import IncidentRow, find_incident
@@ -103,18 +104,21 @@ def make_sees() -> Callable[[str], bool]:
 
 def read_around(session: Session, event: EventRow) -> Around:
     """Read what belongs to a decision, as far as it is stored and the actor may see it."""
-    planned = _show_preview(session, event)
-    operations = [find_operation(session, id_) for id_ in _ids("operation", event)]
-    stored = [operation for operation in operations if operation]
+    planning = start_reading(session, _show_preview, event)
     is_about_incident = event.action.startswith("incident.")
     answered = () if is_about_incident else _ids("incident", event)
-    incidents = [found for id_ in answered if (found := find_incident(session, id_))]
+    answering = [start_reading(session, find_incident, id_) for id_ in answered]
+    own = start_reading(session, list_states, _ids("job", event))
+    finding = [start_reading(session, find_operation, id_) for id_ in _ids("operation", event)]
+    operations = [found.value for found in finding if found.value]
+    jobs = _read_jobs(session, event, own, operations) if access.may("jobs.view") else None
+    planned, incidents = planning.value, [found.value for found in answering if found.value]
     return Around(
         planned,
         event.preview_id is not None and planned is None,
-        stored if access.may("operations.view") else (),
+        operations if access.may("operations.view") else (),
         incidents if access.may("lifeline.view") else (),
-        _read_jobs(session, event, stored) if access.may("jobs.view") else None,
+        jobs,
     )
 
 
@@ -138,28 +142,34 @@ def _show_preview(session: Session, event: EventRow) -> Markup | None:
 
 
 def _read_jobs(
-    session: Session, event: EventRow, operations: Sequence[ListedOperation]
+    session: Session,
+    event: EventRow,
+    own: StartedRead[Mapping[int, str]],
+    operations: Sequence[ListedOperation],
 ) -> JobsSince | None:
     """The jobs that a decision changed or made, as they are now; None without any."""
     if event.outcome != "done":
         return None
-    ids, left_out = _ids("job", event), False
+    listing, left_out = [], False
     for operation in operations:
         low, high = _rows_of(event, operation)
-        ids += list_handled_jobs(session, operation.id, low, min(high, low + MOST_JOBS - 1))
+        most = min(high, low + MOST_JOBS - 1)
+        listing.append(start_reading(session, list_handled_jobs, operation.id, low, most))
         left_out = left_out or high - low >= MOST_JOBS
-    if not ids:
+    states: dict[int, str | None] = {**dict.fromkeys(_ids("job", event)), **own.value}
+    for handled in listing:
+        states |= handled.value
+    if not states:
         return None
-    found = list_states(session, ids)
     named: dict[str, list[int]] = {}
-    for id_ in ids:
-        if id_ in found:
-            named.setdefault(found[id_], []).append(id_)
+    for id_, state in states.items():
+        if state is not None:
+            named.setdefault(state, []).append(id_)
     ordered = {state: named[state] for state in STATES if state in named}
     return JobsSince(
         {state: len(each) for state, each in ordered.items()},
         {state: each[:MOST_NAMED] for state, each in ordered.items()},
-        len(ids) - len(found),
+        sum(state is None for state in states.values()),
         left_out,
         MOST_JOBS,
     )

@@ -44,7 +44,7 @@ def read_request() -> AuditRequest:
     if before is not None and after is not None:
         raise problems.unreadable("before and after: a page begins at one of them.")
     row = request.args.get("row", "")
-    if row and not (row.isascii() and row.isdecimal()):
+    if row and not (row.isascii() and row.isdecimal() and int(row) < 2**63):
         raise problems.no_such_event(row)
     return AuditRequest(wanted, before, after, int(row) if row else None)
 

@@ -90,10 +90,15 @@ def event_page(sequence: int) -> Response:
     said with its time.
     """
     display = make_display()
+    if sequence >= 2**63:  # no such number is stored
+        raise problems.no_such_event(str(sequence))
     with reading() as read:
+        checking = start_reading(
+            read.session, verify, host().secrets, first=sequence, last=sequence
+        )
         event = _find(read.session, sequence)
-        chain = verify(read.session, host().secrets, first=sequence, last=sequence)
         around = read_around(read.session, event)
+        chain = checking.value
     return pages.document(
         "audit/event.html",
         "audit",
@@ -160,7 +165,7 @@ def _read_chain(session: Session) -> tuple[Head | None, ChainCheck]:
 
 
 def _find(session: Session, sequence: int) -> EventRow:
-    found = queries.find_event(session, sequence) if sequence < 2**63 else None
+    found = queries.find_event(session, sequence)
     if found is None:
         raise problems.no_such_event(str(sequence))
     return found

@@ -142,6 +142,8 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
         after=asked.after,
         is_shown=list_request.is_shown(),
     )
+    detailing = start_reading(read.session, queries.with_details, found.page.rows)
+    long = find_long(read.session, found.page.rows, read.now)
     everything = Count.sum(found.counts.values())
     total = found.counts[wanted.state] if wanted.state else everything
     # Above that, no index has the jobs of any filter in another order.
@@ -157,8 +159,8 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
         is_in_order=found.is_in_order,
         order=JobListOrder(wanted, found.is_in_order, may_sort=may_sort),
         too_many=say_too_many(),
-        rows=found.page.rows,
-        long=find_long(read.session, found.page.rows, read.now),
+        rows=detailing.value,
+        long=long,
         searched=found.searched,
         most=search_queries,
         group_queries=group_queries,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from ...actions.domain import Request, name_in
 from ...actions.registry import ACTIONS
 from ...actions.shapes import Change, Plan
 from ...core.reading import Reading
+from ...core.round_trips import start_reading
 from ...core.words import span
 from ...errors import ActionRefused
 from ...jobs.queries import list_rows
@@ -21,7 +22,13 @@ from ...jobs.rows import JobRow
 from ...jobs.search.filter import LIMITS
 from ...operations import queries, stages
 from ...operations.actions import read_rate
-from ...operations.operator import BulkOperator, FrozenCount, judge_frozen, plan_samples
+from ...operations.operator import (
+    BulkOperator,
+    FrozenCount,
+    judge_frozen,
+    list_samples,
+    plan_samples,
+)
 from ...operations.queries import ListedOperation
 from ..app import access, problems
 from ..app.display import PageDisplay
@@ -180,26 +187,25 @@ def look_at_draft(read: Reading, operation: ListedOperation) -> DraftView:
     action = ACTIONS[operation.action]
     reader = access.actor() if access.may(action.permission) else None
     asked = Request(host(), action, (), {}, reader or operation.actor, "page", now=read.now)
-    samples = plan_samples(connection, asked, operation.id, operation.targets)
+    finding = start_reading(read.session, queries.find_last_finished, operation.action)
+    ids = sorted(list_samples(connection, operation.id, operation.targets))
+    listing = start_reading(read.session, list_rows, ids) if access.may("jobs.view") else None
+    samples = plan_samples(connection, asked, ids)
     return DraftView(
         operation,
         judge_frozen(action, operation.frozen or ()),
         samples,
-        _list_samples(read, samples),
-        queries.find_last_finished(read.session, operation.action),
+        list(_list_samples(ids, listing.value if listing else (), samples)),
+        finding.value,
     )
 
 
-def _list_samples(read: Reading, samples: Plan) -> Sequence[Sample]:
-    ids = sorted(int(name_in(target)) for target in samples.targets)
-    rows = list_rows(read.session, ids) if access.may("jobs.view") else ()
+def _list_samples(ids: Sequence[int], rows: Sequence[JobRow], samples: Plan) -> Iterator[Sample]:
     row_of = {row.id: row for row in rows}
     changes = {item.target: item.changes for item in samples.items}
     skips = {skip.target: skip.says.partition(": ")[2] or skip.says for skip in samples.skipped}
-    found = []
     for id in ids:
         target, row = f"job/{id}", row_of.get(id)
         display = PageDisplay(host().display, may_see=access.may_see_payload(target))
         error = display.line(row.error if row else None)
-        found.append(Sample(target, row, changes.get(target, ()), skips.get(target), error))
-    return found
+        yield Sample(target, row, changes.get(target, ()), skips.get(target), error)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from ...core.reading import Reading
+from ...core.round_trips import start_reading
 from ...core.words import span
 from ...lifeline.loop_runs import LoopRow, find_loop
 from ...operations import queries, stages
@@ -145,13 +146,23 @@ def _round(number: float) -> int:
 
 def look_at_progress(read: Reading, operation: ListedOperation) -> ProgressView:
     """Read how far an operation is."""
-    handled_at = operation.handled_at
+    session, handled_at = read.session, operation.handled_at
+    staging = start_reading(session, queries.list_stages, operation)
+    pacing = (
+        start_reading(session, queries.find_recent_pace, operation) if operation.is_open else None
+    )
+    failing = (
+        start_reading(session, queries.find_recent_failures, operation)
+        if operation.makes_due
+        else None
+    )
+    loop = find_loop(session, read.now, "operate")
     return ProgressView(
         operation,
-        queries.list_stages(read.session, operation),
-        queries.find_recent_pace(read.session, operation) if operation.is_open else None,
-        queries.find_recent_failures(read.session, operation) if operation.makes_due else (0, 0),
-        find_loop(read.session, read.now, "operate"),
+        staging.value,
+        pacing.value if pacing else None,
+        failing.value if failing else (0, 0),
+        loop,
         handled_at is not None and read.now - handled_at <= _LATELY,
     )
 

@@ -10,10 +10,10 @@ from markupsafe import Markup
 from werkzeug import Response as AnyResponse
 
 from ...actions import planning
-from ...actions.domain import Request
+from ...actions.domain import Action, Request
 from ...actions.operator import Operator
 from ...actions.registry import ACTIONS, actions_of
-from ...actions.shapes import Item, Receipt, Skip
+from ...actions.shapes import Receipt
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.reading import Reading
@@ -227,20 +227,22 @@ def _part(
     refused: str | None = None,
     typed: Mapping[str, str] | None = None,
 ) -> Markup:
+    deciding = start_reading(read, _plan_actions, operation)
     shared: dict[str, Any] = {
         "operation": operation,
         "action": ACTIONS[operation.action],
         "refused": refused,
         "wanted": _read_search(operation),
         "undo": operation_actions.say_undo(operation.action),
-        **_plan_actions(read, operation),
     }
     if operation.state == "draft":
+        looked_at = draft.look_at_draft(read, operation)
         return pages.part(
             "operation_draft/_draft.html",
             read.now,
-            draft=draft.look_at_draft(read, operation),
+            draft=looked_at,
             typed=typed,
+            **deciding.value,
             **shared,
         )
     may_audit = access.may("audit.view")
@@ -266,6 +268,7 @@ def _part(
         most_skipped=queries.MOST_SKIPPED,
         **more,
         **receipts.value,
+        **deciding.value,
         **shared,
     )
 
@@ -310,31 +313,31 @@ def _read_search(operation: ListedOperation) -> JobFilter | None:
 
 
 def _plan_actions(read: Reading, operation: ListedOperation) -> Mapping[str, Any]:
-    """What the reader may do with it now: the buttons, the decision about each, and about the start."""
-    connection: Any = read.session.connection().connection.driver_connection
-    who, target = access.actor() or "", f"operation/{operation.id}"
-    decisions: dict[str, Item | Skip] = {}
-    for action in actions_of("operation"):
-        if operation.state in action.sources:
-            params = dict.fromkeys(action.params)
-            asked = Request(host(), action, (target,), params, who, "page", now=read.now)
-            plan = planning.make_plan(connection, asked)
-            (decisions[action.short_name],) = plan.items or plan.skipped
+    """What the reader may do with it now: the buttons, why each is refused, and the start."""
+    target = f"operation/{operation.id}"
+    refusals = {
+        action.short_name: start_reading(read, _find_refusal, target, action)
+        for action in actions_of("operation")
+        if operation.state in action.sources
+    }
     buttons = [
-        (ACTIONS[f"operation.{name}"], _say_refusal(decided))
-        for name, decided in decisions.items()
+        (ACTIONS[f"operation.{name}"], refusal.value)
+        for name, refusal in refusals.items()
         if name != "start"
     ]
     return {
         "buttons": buttons,
-        "cannot_start": _say_refusal(decisions.get("start")),
+        "cannot_start": refusals["start"].value if "start" in refusals else None,
         "to_action": links.to_action,
         "target": target,
     }
 
 
-def _say_refusal(decided: Item | Skip | None) -> str | None:
+def _find_refusal(read: Reading, target: str, action: Action[Any]) -> str | None:
     """Why an action is refused now; None when it is not."""
-    if not isinstance(decided, Skip):
-        return None
-    return decided.says.partition(": ")[2] or decided.says
+    connection: Any = read.session.connection().connection.driver_connection
+    params, who = dict.fromkeys(action.params), access.actor() or ""
+    asked = Request(host(), action, (target,), params, who, "page", now=read.now)
+    for skip in planning.make_plan(connection, asked).skipped:
+        return skip.says.partition(": ")[2] or skip.says
+    return None
