@@ -200,6 +200,16 @@ def pytest_collection() -> Generator[None, Any, Any]:
 _ASKED_FOR = ("rq_suite", "prometheus", "faketime", "web_servers", "variants")
 
 
+# What a test calls its number when it is made again and again, with other chances each time, and how often
+# `make check` makes it.
+_AGAIN, _OFTEN = ("time", "turn", "seed"), 3
+
+
+def _is_again(item: pytest.Item) -> bool:
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    return any(isinstance(params.get(name), int) and params[name] >= _OFTEN for name in _AGAIN)
+
+
 def _is_unasked(item: pytest.Item, mark: str) -> bool:
     return mark in item.keywords and not item.config.getoption(mark)
 
@@ -213,6 +223,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     lane = config.getoption("pgbouncer")
     for item in items:
         mark_processes(item)
+        if _is_again(item):
+            item.add_marker(pytest.mark.variants)
         fixtures = getattr(item, "fixturenames", ())
         if name := next((each for each in _ASKED_FOR if _is_unasked(item, each)), None):
             item.add_marker(pytest.mark.skip(reason=f"asked for by --{name.replace('_', '-')}"))

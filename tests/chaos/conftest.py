@@ -169,8 +169,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """`--times 2` makes each of these tests twice."""
     times = metafunc.config.getoption("times")
     if times > 1:
-        metafunc.fixturenames.append("time")
-        metafunc.parametrize("time", range(1, times + 1))
+        metafunc.fixturenames.append("repetition")
+        metafunc.parametrize("repetition", range(1, times + 1))
 
 
 @pytest.fixture
