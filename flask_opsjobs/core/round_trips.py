@@ -170,11 +170,14 @@ class StartedRead(Generic[T]):
         return self._value
 
 
+def value_of(each: T | StartedRead[T]) -> T:
+    """The value, or that of the function that was started to read it."""
+    return each.value if isinstance(each, StartedRead) else each
+
+
 def values_of(named: Mapping[str, Any]) -> dict[str, Any]:
     """The same, with the value of each function that was started."""
-    return {
-        name: each.value if isinstance(each, StartedRead) else each for name, each in named.items()
-    }
+    return {name: value_of(each) for name, each in named.items()}
 
 
 class BatchingCursor(psycopg.Cursor[Any]):

@@ -17,6 +17,7 @@ from sqlalchemy import (
     LargeBinary,
     Select,
     Text,
+    and_,
     case,
     cast,
     func,
@@ -491,23 +492,18 @@ def list_failures_in(
     They are looked for among so many failures that happened last, since the deploy; the second value says
     whether there are more of these.
     """
+    counted = (FailureDeploy.number, FailureDeploy.first_at, FailureDeploy.last_at)
+    in_it = and_(FailureDeploy.failure_id == Failure.id, FailureDeploy.deploy_id == deploy.id)
     newest = (
-        select(*_ROW)
+        select(*counted, *_ROW)
+        .outerjoin(FailureDeploy, in_it)
         .where(Failure.last_at >= deploy.at)
         .order_by(Failure.last_at.desc())
         .limit(examined + 1)
     )
-    rows = {row[0]: FailureRow(*row) for row in session.execute(newest)}
-    is_cut = len(rows) > examined
-    counted = select(
-        FailureDeploy.failure_id,
-        FailureDeploy.number,
-        FailureDeploy.first_at,
-        FailureDeploy.last_at,
-    ).where(FailureDeploy.failure_id.in_(list(rows)), FailureDeploy.deploy_id == deploy.id)
-    found = session.execute(counted).all() if rows else ()
-    by_id = {row[0]: FailureInDeploy(rows[row[0]], *row[1:]) for row in found}
-    return [by_id[id_] for id_ in rows if id_ in by_id], is_cut
+    rows = session.execute(newest).all()
+    found = [FailureInDeploy(FailureRow(*row[3:]), *row[:3]) for row in rows if row[0] is not None]
+    return found, len(rows) > examined
 
 
 def list_deaths(session: Session, task: str, since: datetime) -> Sequence[DeathRow]:

@@ -15,6 +15,7 @@ A kind is added in three steps:
      have run. A worker that records a change in its transaction needs no watch;
    - `evidence`, `related`, `left_out` and `paths`: bridge and follow-ups. `paths.py` finds the legal
      actions, but for those on a part of the subject, such as a wait of a workflow.
+   What is read after the row of the subject is started, with `inquiry.start`, and not waited for: see `Late`.
    It returns None when nothing of it is stored: then audit, operations and incidents are asked, and
    `was_there` may tell that it was removed.
 2. `registry.py` gets one line.
@@ -27,13 +28,16 @@ commands and exports print only what it returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TypeAlias, TypeVar
 
 from sqlalchemy.orm import Session
 
 from ..core.history import Event
+from ..core.reading import Reading
+from ..core.round_trips import StartedRead, start_reading
 from ..host import Host
 from ..lifeline.repairs import Repair
 
@@ -47,6 +51,10 @@ OWNERS = {
 }
 # What is known of a follow-up of the host: nothing was called, the host's callback returned, or it failed.
 STATUSES = ("unconfigured", "invoked", "failed")
+
+T = TypeVar("T")
+# A value, or the read of it that was started.
+Late: TypeAlias = T | StartedRead[T]
 
 Cell = str | int | float | datetime | None
 
@@ -198,18 +206,31 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Inquiry:
-    """What is asked: the subject and its `key` after the first slash, read through `session` as of `now`.
+    """What is asked: the subject and its `key` after the first slash, in what is read of Postgres.
 
     `may(permission)` says whether the reader has a page permission, such as `audit.view`, on this subject:
     leave out what the reader may not see.
     """
 
     host: Host = field(repr=False)
-    session: Session = field(repr=False)
+    read: Reading = field(repr=False)
     subject: str
     key: str
-    now: datetime
     may: Callable[[str], bool] = field(repr=False)
+
+    @property
+    def session(self) -> Session:
+        """What everything is read through."""
+        return self.read.session
+
+    @property
+    def now(self) -> datetime:
+        """Postgres' time. It is waited for, so rows that need it not are asked for before."""
+        return self.read.now
+
+    def start(self, read: Callable[..., Iterable[T]], *args: object) -> StartedRead[Sequence[T]]:
+        """Start to collect what `read(*args)` yields, so that its statements go together with others."""
+        return start_reading(self.session, lambda _: list(read(*args)))
 
     # Both move once an hour, so that equal facts give equal bundles in between.
 
@@ -268,17 +289,17 @@ class Told:
 
     title: str
     state: str | None
-    diagnosis: str
+    diagnosis: Late[str]
     since: datetime
     until: datetime
     quote: str | None = None
-    events: Sequence[Event] = ()
-    pieces: Sequence[Expected] = ()
-    watches: Sequence[WatchedSpan] = ()
-    evidence: Sequence[EvidenceTable] = ()
-    related: Sequence[Related] = ()
-    paths: Sequence[Path] = ()
-    left_out: Sequence[LeftOut] = ()
+    events: Late[Sequence[Event]] = ()
+    pieces: Late[Sequence[Expected]] = ()
+    watches: Late[Sequence[WatchedSpan]] = ()
+    evidence: Late[Sequence[EvidenceTable]] = ()
+    related: Late[Sequence[Related]] = ()
+    paths: Late[Sequence[Path]] = ()
+    left_out: Late[Sequence[LeftOut]] = ()
     targets: Sequence[str] = ()
     repairs: Sequence[Repair] = ()
     offered: Mapping[str, Sequence[str]] = field(default_factory=dict)

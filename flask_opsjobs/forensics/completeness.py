@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ..core.history import INFERRED, Event
+from ..core.round_trips import StartedRead, value_of
 from ..lifeline.loop_runs import list_watches
 from ..lifeline.outages import ServerOutage, list_outages
 from ..lifeline.retention import LOOP_RUN_DAYS
-from .bundle import Inquiry, Lack, Told, WatchedSpan
+from .bundle import Inquiry, Lack, Late, Told, WatchedSpan
 
 # So much is said to be not known; the rest is counted.
 MOST_LACKING = 50
@@ -36,11 +37,21 @@ class BlindWindow:
         )
 
 
-def find_blind_windows(inquiry: Inquiry, watches: Sequence[WatchedSpan]) -> Sequence[BlindWindow]:
+def find_outages(inquiry: Inquiry) -> Sequence[ServerOutage]:
+    """The outages in the time of which the runs of loops are kept."""
+    return list_outages(inquiry.session, inquiry.kept_since(LOOP_RUN_DAYS))
+
+
+def find_blind_windows(
+    inquiry: Inquiry,
+    late_watches: Late[Sequence[WatchedSpan]],
+    listing: StartedRead[Sequence[ServerOutage]],
+) -> Sequence[BlindWindow]:
     """The times in which nobody could see what these watches were for, the oldest first.
 
     The runs of loops are kept for 30 days: what was before is not among them, see `find_lacking`.
     """
+    watches = value_of(late_watches)
     if not watches:
         return ()
     since = max(min(watch.since for watch in watches), inquiry.kept_since(LOOP_RUN_DAYS))
@@ -49,7 +60,7 @@ def find_blind_windows(inquiry: Inquiry, watches: Sequence[WatchedSpan]) -> Sequ
         watch.loop.loop: watch.windows
         for watch in list_watches(inquiry.session, since, inquiry.now, off)
     }
-    outages = list_outages(inquiry.session, since)
+    outages = listing.value
     found = [
         window
         for watch in watches
@@ -103,13 +114,13 @@ def find_lacking(inquiry: Inquiry, told: Told, windows: Sequence[BlindWindow]) -
     kept_since = inquiry.kept_since(LOOP_RUN_DAYS)
     found = [
         Lack(piece.lacks, piece.since, piece.until, piece.is_removed)
-        for piece in told.pieces
+        for piece in value_of(told.pieces)
         if not piece.is_found
     ]
     found += [Lack(window.lacks, window.since, window.until) for window in windows]
     found += [
         Lack(watch.lacks, watch.since, min(watch.until, kept_since), is_removed=True)
-        for watch in told.watches
+        for watch in value_of(told.watches)
         if watch.since < kept_since
     ]
     if len(found) > MOST_LACKING:

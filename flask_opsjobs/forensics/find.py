@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
-
-from sqlalchemy.orm import Session
 
 from ..core.history import Event, newest_first
-from ..core.reading import read_snapshot
+from ..core.reading import Reading, read_snapshot
+from ..core.round_trips import start_reading, value_of
 from ..host import Host
 from ..lifeline.queries import IncidentRow, list_incidents_about
 from . import lines
-from .bundle import Bundle, History, Inquiry, Kind, Lack, LeftOut, Related
-from .completeness import find_blind_windows, find_lacking, judge
+from .bundle import Bundle, History, Inquiry, Kind, Lack, LeftOut, Path, Related
+from .completeness import find_blind_windows, find_lacking, find_outages, judge
 from .paths import list_paths
 from .registry import read_kind
 from .runbooks import find_runbook
@@ -28,32 +26,43 @@ def may_all(_permission: str) -> bool:
 
 def find_bundle(
     host: Host,
-    session: Session,
+    read: Reading,
     subject: str,
-    now: datetime,
     may: Callable[[str], bool] = may_all,
 ) -> Bundle:
-    """What is known of a subject as of `now`, and what is not. Reads only; the caller has checked the schema.
+    """What is known of a subject now, and what is not. Reads only; the caller has checked the schema.
 
     The bundle of a subject that nobody knows says `unknown`. `may` says which page permissions its reader has
     on it. Raises `UnknownSubject` for a text that can name nothing. No text has passed the display policy:
     see `shown.show_bundle`.
     """
     kind, key = read_kind(subject)
-    inquiry = Inquiry(host, session, f"{kind.name}/{key}", key, now, may)
+    inquiry = Inquiry(host, read, f"{kind.name}/{key}", key, may)
+    # What needs no more than its name goes together with its rows.
+    own_decisions = start_reading(inquiry, lines.list_decisions_about, inquiry.subject)
+    listing_notes = start_reading(inquiry, lines.list_note_lines)
+    finding_incidents = start_reading(inquiry, _incidents)
+    outages = start_reading(inquiry, find_outages)
     told = kind.tell(inquiry)
-    decisions, left_out = lines.list_decision_lines(inquiry, told)
-    notes, older_notes = lines.list_note_lines(inquiry)
+    # What needs its rows is started at once too.
+    deciding = start_reading(inquiry, lines.list_decision_lines, told, own_decisions)
+    following = start_reading(inquiry, list_paths, told, finding_incidents)
+    if told is not None:
+        finding_windows = start_reading(inquiry, find_blind_windows, told.watches, outages)
+        deploys = start_reading(inquiry, lines.list_deploy_lines, told.since, told.until)
+        operations = start_reading(inquiry, lines.list_operation_lines, told.since, told.until)
+    decisions, left_out = deciding.value
+    notes, older_notes = listing_notes.value
     left_out += older_notes
-    incidents = _incidents(inquiry)
+    incidents = finding_incidents.value
     events = [*decisions, *notes, *lines.tell_incidents(incidents)]
     if told is None:
-        return _of_nothing(kind, inquiry, events, left_out, incidents)
-    windows = find_blind_windows(inquiry, told.watches)
+        return _of_nothing(kind, inquiry, events, left_out, incidents, following.value)
+    windows = finding_windows.value
     for found, cut in (
-        lines.list_deploy_lines(inquiry, told.since, told.until),
-        lines.list_operation_lines(inquiry, told.since, told.until),
-        (list(told.events), list(told.left_out)),
+        deploys.value,
+        operations.value,
+        (value_of(told.events), value_of(told.left_out)),
         ([window.to_event() for window in windows], []),
     ):
         events += found
@@ -63,18 +72,18 @@ def find_bundle(
         subject=inquiry.subject,
         title=told.title,
         state=told.state,
-        diagnosis=told.diagnosis,
+        diagnosis=value_of(told.diagnosis),
         quote=told.quote,
         completeness=judge(told, lacking, was_there=True),
         lacking=lacking,
         since=told.since,
         until=told.until,
         timeline=make_timeline(events, left_out),
-        evidence=told.evidence,
-        related=(*told.related, *map(_relate, incidents)),
-        paths=list_paths(inquiry, told, incidents),
+        evidence=value_of(told.evidence),
+        related=(*value_of(told.related), *map(_relate, incidents)),
+        paths=following.value,
         runbook=find_runbook(inquiry, incidents),
-        read_at=now,
+        read_at=inquiry.now,
     )
 
 
@@ -87,7 +96,7 @@ def find_bundle_apart(host: Host, subject: str) -> Bundle:
     read_kind(subject)
     host.require_schema()
     with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
-        return find_bundle(host, read.session, subject, read.now)
+        return find_bundle(host, read, subject)
 
 
 def make_timeline(events: Iterable[Event], left_out: Sequence[LeftOut] = ()) -> History:
@@ -119,6 +128,7 @@ def _of_nothing(
     events: Sequence[Event],
     left_out: Sequence[LeftOut],
     incidents: Sequence[IncidentRow],
+    paths: Sequence[Path],
 ) -> Bundle:
     """The bundle of a subject whose rows are gone, or never were."""
     name, other = f"{kind.name} {inquiry.key}", None
@@ -145,7 +155,7 @@ def _of_nothing(
         timeline=make_timeline(events, left_out),
         evidence=(),
         related=(*([other] if other else []), *map(_relate, incidents)),
-        paths=list_paths(inquiry, None, incidents),
+        paths=paths,
         runbook=find_runbook(inquiry, incidents),
         read_at=inquiry.now,
     )

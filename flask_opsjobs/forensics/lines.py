@@ -8,6 +8,7 @@ from datetime import datetime
 from ..audit.history import tell_decision
 from ..audit.queries import EventRow, list_events_of
 from ..core.history import Event
+from ..core.round_trips import StartedRead, start_reading
 from ..core.words import counted
 from ..lifeline.queries import MOST_CHANGES, IncidentRow, list_deploys_between
 from ..notes.queries import MOST_NOTES, list_notes
@@ -19,15 +20,27 @@ MOST_DECISIONS = 100
 Lines = tuple[list[Event], list[LeftOut]]
 
 
-def list_decision_lines(inquiry: Inquiry, told: Told | None) -> Lines:
-    """The last decisions on the subject, and those on its `targets` within its span."""
+def list_decisions_about(inquiry: Inquiry, target: str) -> Sequence[EventRow]:
+    """The last decisions on a target, for a reader who may see them."""
+    may_see = inquiry.may("audit.view")
+    return list_events_of(inquiry.session, target, MOST_DECISIONS) if may_see else ()
+
+
+def list_decision_lines(
+    inquiry: Inquiry, told: Told | None, own: StartedRead[Sequence[EventRow]]
+) -> Lines:
+    """The last decisions on the subject, which are its `own`, and those on its `targets` within its span."""
     if not inquiry.may("audit.view"):
         return [], [LeftOut("decisions of the audit, which need audit.view")]
-    found = list_events_of(inquiry.session, inquiry.subject, MOST_DECISIONS)
+    listed = {
+        target: start_reading(inquiry, list_decisions_about, target)
+        for target in (told.targets if told else ())
+    }
+    found = own.value
     left_out = _older(found, "decisions")
     rows = {row.sequence: row for row in found}
-    for target in told.targets if told else ():
-        found = list_events_of(inquiry.session, target, MOST_DECISIONS)
+    for target, listing in listed.items():
+        found = listing.value
         if found and told and found[-1].at >= told.since:
             left_out += _older(found, f"decisions on {target}")
         rows |= {row.sequence: row for row in found if told and _is_in(row.at, told)}
@@ -85,11 +98,16 @@ def list_deploy_lines(inquiry: Inquiry, since: datetime, until: datetime) -> Lin
     return events, [LeftOut("deploys", before=rows[-1].at)] if is_cut else []
 
 
+def list_operations(inquiry: Inquiry) -> Sequence[ListedOperation]:
+    """The newest operations, for a reader who may see them."""
+    return page_of_operations(inquiry.session) if inquiry.may("operations.view") else ()
+
+
 def list_operation_lines(inquiry: Inquiry, since: datetime, until: datetime) -> Lines:
     """The other operations that ran within a span, among the newest ones."""
     if not inquiry.may("operations.view"):
         return [], [LeftOut("operations, which need operations.view")]
-    rows = page_of_operations(inquiry.session)
+    rows = list_operations(inquiry)
     events = [
         event
         for row in rows

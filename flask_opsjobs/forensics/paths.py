@@ -9,30 +9,32 @@ from urllib.parse import quote
 from ..actions.domain import Action, Request, say_target
 from ..actions.planning import make_plan
 from ..actions.registry import ACTIONS, DOMAINS, actions_of
+from ..core.round_trips import StartedRead, start_reading, value_of
 from ..core.words import moment
 from ..escalations.queries import EscalationRow, find_last_escalations
 from ..lifeline.queries import IncidentRow
-from .bundle import OWNERS, Inquiry, Path, Told
+from .bundle import OWNERS, Inquiry, Late, Path, Told
 
 # Actions are listed for so many targets of one subject, and of one repair.
 _MOST_TARGETS = 3
 
 
 def list_paths(
-    inquiry: Inquiry, told: Told | None, incidents: Sequence[IncidentRow]
+    inquiry: Inquiry, told: Told | None, incidents: StartedRead[Sequence[IncidentRow]]
 ) -> Sequence[Path]:
     """The paths of a subject, those of one owner together, in the order of `OWNERS`."""
-    found: list[Path] = []
+    lists: list[Late[Sequence[Path]]] = []
     if told is not None and not told.is_gone:
         targets = (inquiry.subject, *told.targets)[:_MOST_TARGETS]
-        found += _list_repairs(inquiry, told)
+        lists += [inquiry.start(_list_repairs, inquiry, told)]
         for target in targets:
             if (offered := told.offered.get(target)) is None:
-                found += list_legal_actions(inquiry, target)
+                lists += [inquiry.start(list_legal_actions, inquiry, target)]
             else:
-                found += [_path(ACTIONS[name], target, inquiry) for name in offered]
-        found += told.paths
-    found += list_follow_ups(inquiry, incidents)
+                lists += [[_path(ACTIONS[name], target, inquiry) for name in offered]]
+        lists += [told.paths]
+    lists += [list(list_follow_ups(inquiry, incidents.value))]
+    found = [path for each in lists for path in value_of(each)]
     order = list(OWNERS)
     return sorted(found, key=lambda path: order.index(path.kind))
 
@@ -45,19 +47,26 @@ def list_legal_actions(inquiry: Inquiry, target: str) -> Iterator[Path]:
     domain = target.partition("/")[0]
     if domain not in DOMAINS or DOMAINS[domain].read_target(target) is None:
         return
-    for action in actions_of(domain):
-        refusal = _find_refusal(inquiry, action, target)
-        if refusal is None:
+    refusals = [
+        (action, start_reading(inquiry, _find_refusal, action, target))
+        for action in actions_of(domain)
+    ]
+    for action, refusal in refusals:
+        if refusal.value is None:
             yield _path(action, target, inquiry)
 
 
 def _list_repairs(inquiry: Inquiry, told: Told) -> Iterator[Path]:
     """The repairs of an incident that can be done now, for its first targets."""
-    for repair in told.repairs:
-        action = ACTIONS.get(repair.action)
-        for target in repair.targets[:_MOST_TARGETS] if action else ():
-            if action is not None and _find_refusal(inquiry, action, target) is None:
-                yield _path(action, target, inquiry)
+    refusals = [
+        (action, target, start_reading(inquiry, _find_refusal, action, target))
+        for repair in told.repairs
+        if (action := ACTIONS.get(repair.action)) is not None
+        for target in repair.targets[:_MOST_TARGETS]
+    ]
+    for action, target, refusal in refusals:
+        if refusal.value is None:
+            yield _path(action, target, inquiry)
 
 
 def list_legal_action(

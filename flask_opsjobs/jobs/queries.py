@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Text, cast, func, select, tuple_
+from sqlalchemy import ScalarSelect, Text, case, cast, func, select, tuple_
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
@@ -234,6 +234,12 @@ def find_job(session: Session, job_id: int) -> JobInFull | None:
     wanted: Any = select(*columns, *texts).where(Job.id == job_id)
     row = session.execute(wanted).one_or_none()
     return None if row is None else JobInFull(*row)
+
+
+def holder_of(job_id: int) -> ScalarSelect[int | None]:
+    """What finds the id of the worker that runs the job, or has taken it."""
+    holder = case((Job.state == "started", Job.worker_id), else_=Job.reserved_by)
+    return select(holder).where(Job.id == job_id).scalar_subquery()
 
 
 def has_newer_job(session: Session, job_id: int) -> bool:

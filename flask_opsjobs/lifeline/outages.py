@@ -9,8 +9,9 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from .models import EvidenceRecord, IncidentRecord
-from .queries import IncidentRow, find_incident, list_episodes
+from ..core.round_trips import start_reading
+from .models import EvidenceRecord
+from .queries import IncidentRow, list_episodes, list_newest_of_class
 
 OUTAGES = ("postgres_away", "redis_away")
 # Of each class the incidents that opened last; each is about one server.
@@ -37,20 +38,24 @@ class ServerOutage:
 
 def list_outages(session: Session, since: datetime) -> Sequence[ServerOutage]:
     """The outages that lasted into the time since then, the oldest first."""
-    found: list[ServerOutage] = []
-    for class_ in OUTAGES:
-        newest = (
-            select(IncidentRecord.id)
-            .where(IncidentRecord.class_ == class_)
-            .order_by(IncidentRecord.opened_at.desc(), IncidentRecord.id.desc())
-            .limit(_MOST_SERVERS)
-        )
-        for id_ in session.scalars(newest).all():
-            incident = find_incident(session, id_)
-            if incident is not None and incident.seen_at >= since:
-                tell = _of_postgres if class_ == "postgres_away" else _of_redis
-                found += tell(session, incident, since)
+    of_classes = [
+        start_reading(session, list_newest_of_class, class_, _MOST_SERVERS) for class_ in OUTAGES
+    ]
+    of_incidents = [
+        start_reading(session, _list_outages_of, incident, since)
+        for listed in of_classes
+        for incident in listed.value
+        if incident.seen_at >= since
+    ]
+    found = [outage for listed in of_incidents for outage in listed.value]
     return sorted(found, key=lambda outage: outage.since)
+
+
+def _list_outages_of(
+    session: Session, incident: IncidentRow, since: datetime
+) -> Sequence[ServerOutage]:
+    tell = _of_postgres if incident.class_ == "postgres_away" else _of_redis
+    return list(tell(session, incident, since))
 
 
 def _of_postgres(

@@ -351,6 +351,17 @@ def list_incidents_about(session: Session, subject: str) -> Sequence[IncidentRow
     return sorted(rows, key=lambda row: row.opened_at, reverse=True)
 
 
+def list_newest_of_class(session: Session, class_: str, limit: int) -> Sequence[IncidentRow]:
+    """The incidents of a class, those that opened last first."""
+    chosen = (
+        select(*_ROW)
+        .where(IncidentRecord.class_ == class_)
+        .order_by(IncidentRecord.opened_at.desc(), IncidentRecord.id.desc())
+        .limit(limit)
+    )
+    return [IncidentRow(*row) for row in session.execute(chosen)]
+
+
 def list_followers(session: Session, incident_id: int) -> Sequence[IncidentRow]:
     """The active incidents that follow from this one, the newest first."""
     chosen = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import any_, bindparam, literal, or_, select
+from sqlalchemy import ScalarSelect, any_, bindparam, literal, or_, select
 from sqlalchemy.orm import Session
 
 from ..core import sql
@@ -272,8 +272,8 @@ def list_listeners_since(
     return [_worker(*row) for row in session.execute(chosen)]
 
 
-def find_worker(session: Session, worker_id: int) -> WorkerRow | None:
-    """Return the worker with this id, or None."""
+def find_worker(session: Session, worker_id: int | ScalarSelect[int | None]) -> WorkerRow | None:
+    """Return the worker with this id, or with the id that a statement finds; else None."""
     row = session.execute(select(*_WORKER).where(Worker.id == worker_id)).one_or_none()
     return None if row is None else _worker(*row)
 
@@ -292,17 +292,15 @@ def list_workers_of_deploy(
     They are looked for among so many that started since then; the second value says whether there are more.
     """
     # A worker that marks its deploy itself has started just before.
+    columns = [getattr(Worker, name) for name in WorkerSpan.__annotations__]
     started = (
-        select(Worker.id, Worker.deploy_id)
+        select(Worker.deploy_id, *columns)
         .where(Worker.started_at >= since - _CLOCKS_DIFFER)
         .order_by(Worker.started_at)
         .limit(examined + 1)
     )
     rows = session.execute(started).all()
-    ids = [id for id, deploy in rows[:examined] if deploy == deploy_id]
-    columns = [getattr(Worker, name) for name in WorkerSpan.__annotations__]
-    found = session.execute(select(*columns).where(Worker.id.in_(ids))) if ids else ()
-    workers = sorted((WorkerSpan(*row) for row in found), key=lambda worker: worker.started_at)
+    workers = [WorkerSpan(*row[1:]) for row in rows[:examined] if row[0] == deploy_id]
     return workers, len(rows) > examined
 
 

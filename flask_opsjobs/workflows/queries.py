@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, Text, cast, literal, select, tuple_
+from sqlalchemy import BigInteger, ScalarSelect, Text, cast, literal, select, tuple_
 from sqlalchemy.orm import Session
 
 from ..core import sql
 from ..core.db import LARGEST_ID
+from ..core.round_trips import start_reading
 from ..jobs.models import Callback, Job, Output
 from ..jobs.rows import CAP, Count, OutputRow
 from .lifecycle import HOLDS_UP, MOST_LATE_SIGNALS, OPEN, STATES
@@ -341,8 +342,8 @@ class CallbackRow:
     created_at: datetime | None
 
 
-def find_run(session: Session, run_id: int) -> RunInFull | None:
-    """The run with this id, or None."""
+def find_run(session: Session, run_id: int | ScalarSelect[int]) -> RunInFull | None:
+    """The run with this id, or with the id that a statement finds; else None."""
     extra = (
         cast(WorkflowRecord.context, Text),
         WorkflowRecord.on_end["task"].astext,
@@ -389,15 +390,20 @@ def list_telling_steps(session: Session, run_id: int, limit: int) -> Sequence[St
     return found
 
 
-def find_step_row(session: Session, job_id: int) -> tuple[int, StepRow] | None:
-    """The run of the step that is this job, and the step; None when there is no such step."""
+def run_of(job_id: int) -> ScalarSelect[int]:
+    """What finds the id of the run of the step that is this job."""
+    return select(StepRecord.workflow_id).where(StepRecord.job_id == job_id).scalar_subquery()
+
+
+def find_step_row(session: Session, job_id: int) -> StepRow | None:
+    """The step that is this job; None when there is no such step."""
     chosen = (
-        select(StepRecord.workflow_id, *_STEP)
+        select(*_STEP)
         .outerjoin(Job, Job.id == StepRecord.job_id)
         .where(StepRecord.job_id == job_id)
     )
     row = session.execute(chosen).one_or_none()
-    return None if row is None else (row[0], StepRow(*row[1:]))
+    return None if row is None else StepRow(*row)
 
 
 def find_step_named(session: Session, run_id: int, name: str) -> StepRow | None:
@@ -419,14 +425,16 @@ def list_neighbours(
     after = select(EdgeRecord.to_id).where(EdgeRecord.from_id == job_id)
     before = before.order_by(EdgeRecord.to_id, EdgeRecord.from_id).limit(limit)
     after = after.order_by(EdgeRecord.from_id, EdgeRecord.to_id).limit(limit)
-    return _list_by_id(session, before), _list_by_id(session, after)
+    listing = start_reading(session, _list_by_id, before)
+    following = _list_by_id(session, after)
+    return listing.value, following
 
 
 def _list_by_id(session: Session, wanted: Any) -> Sequence[StepRow]:
     chosen = (
         select(*_STEP)
         .outerjoin(Job, Job.id == StepRecord.job_id)
-        .where(StepRecord.job_id.in_(session.scalars(wanted).all()))
+        .where(StepRecord.job_id.in_(wanted))
         .order_by(StepRecord.job_id)
     )
     return [StepRow(*row) for row in session.execute(chosen)]

@@ -19,6 +19,7 @@ from flask_opsjobs.loops import LOOPS
 from flask_opsjobs.loops.loop import Loop, Runner
 from flask_opsjobs.workers import transitions as workers
 from tests.support.engine import Bench
+from tests.support.readings import reading_at
 
 WHY: dict[str, Any] = {"actor": "ops-demo", "reason": "because it is a test"}
 
@@ -97,7 +98,8 @@ class Story:
     def ask(self, subject: str, may: Any = may_all, *, after: timedelta = timedelta()) -> Bundle:
         """The bundle of the subject now, or after so much time in which nothing happened."""
         with Session(self.bench.host.engine) as session:
-            return find_bundle(self.bench.host, session, subject, self.now + after, may)
+            read = reading_at(session, self.now + after)
+            return find_bundle(self.bench.host, read, subject, may)
 
 
 def texts(bundle: Bundle) -> list[str]:

@@ -9,6 +9,7 @@ from flask_opsjobs.failures.models import Deploy
 from flask_opsjobs.forensics.bundle import Inquiry
 from flask_opsjobs.forensics.find import may_all
 from flask_opsjobs.forensics.subjects.by_id import was_numbered
+from tests.support.readings import reading_at
 
 from .conftest import Story
 
@@ -21,7 +22,7 @@ def test_an_id_that_was_given_is_told_from_one_that_was_not(story: Story) -> Non
     story.bench.connection.execute("DELETE FROM opsjobs.deploys WHERE version <> '1.1'")
 
     def was(key: str, session: Session) -> bool:
-        inquiry = Inquiry(host, session, f"deploy/{key}", key, story.now, may_all)
+        inquiry = Inquiry(host, reading_at(session, story.now), f"deploy/{key}", key, may_all)
         return was_numbered(inquiry, Deploy.id)
 
     with Session(host.engine) as session:

@@ -141,7 +141,7 @@ def test_a_large_subject_is_told_within_bounds(
     busy_app: Flask, subject: str, indexes: set[str], most: int, left_out: str
 ) -> None:
     with reading_with(busy_app, _EveryPlan) as (plans, read):
-        found = find_bundle(busy_app.extensions["opsjobs"], read.session, subject, read.now)
+        found = find_bundle(busy_app.extensions["opsjobs"], read, subject)
     assert indexes <= plans.indexes, plans
     assert plans.read_whole == set(), plans
     assert plans.most_rows <= most, plans

@@ -165,7 +165,7 @@ def test_a_bundle_walks_its_indexes(
     subject: str, indexes: set[str], most: int, busy_app: Flask
 ) -> None:
     with reading_with(busy_app, _EveryPlan) as (plans, read):
-        found = find_bundle(busy_app.extensions["opsjobs"], read.session, subject, read.now)
+        found = find_bundle(busy_app.extensions["opsjobs"], read, subject)
     assert found.title
     assert indexes <= plans.indexes, plans
     assert plans.read_whole <= _SMALL, plans

@@ -21,6 +21,7 @@ from flask_opsjobs.notes.queries import list_notes
 from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
 from tests.support.policies import AllowAll
+from tests.support.readings import reading_at
 from tests.web.rows import make_failure, make_incident, make_run, make_worker
 
 TEXT = "the vendor confirms it tomorrow"
@@ -84,7 +85,8 @@ def test_it_is_told_in_forensics_also_to_who_may_not_see_the_audit(
     for subject in subjects:
         operator.note(subject, TEXT, actor="anna")
         for may in (lambda _name: True, lambda name: name != "audit.view"):
-            bundle = find_bundle(host, db.session(), subject, read_clock(bench.connection), may)
+            read = reading_at(db.session(), read_clock(bench.connection))
+            bundle = find_bundle(host, read, subject, may)
             db.session.rollback()
             told = [event.text for event in bundle.timeline.events if event.label == TEXT]
             assert told == ["anna: note"]
@@ -212,7 +214,7 @@ def test_it_stays_when_retention_removes_its_subject(
     later = read_clock(bench.connection) + timedelta(days=400)
     assert retention.retain(bench.connection, host.settings, later)["canceled jobs"] == 1
     assert texts(db, f"job/{job_id}") == [("anna", TEXT)]
-    bundle = find_bundle(host, db.session(), f"job/{job_id}", later)
+    bundle = find_bundle(host, reading_at(db.session(), later), f"job/{job_id}")
     assert ("anna: note", TEXT) in [(event.text, event.label) for event in bundle.timeline.events]
     with pytest.raises(ActionRefused, match=f"there is no job {job_id}"):
         operator.note(f"job/{job_id}", "one more, too late", actor="anna")

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from flask_opsjobs.core.guards import Answering
 from flask_opsjobs.core.reading import Reading, execute_with
 from flask_opsjobs.core.round_trips import StartedRead, start_guest, start_reading
+from flask_opsjobs.forensics.registry import KINDS
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.operations.lifecycle import RESULTS
@@ -53,7 +54,6 @@ MORE = {
     **dict.fromkeys(("jobs_why", "jobs_why_live"), 7),
     **dict.fromkeys(("job", "job_live"), 5),
     **dict.fromkeys(("workflow", "workflow_live"), 4),
-    **dict.fromkeys(("forensics_subject", "forensics_subject_live"), 21),
     "doctor": 60,
 }
 
@@ -259,6 +259,34 @@ def test_long_chains_of_answers_are_short(
     assert max(trips.values()) <= MOST, trips
 
 
+def test_forensics_of_each_kind_wait_for_three_answers_at_most(
+    distance: Distance, far: Flask, jobs: dict[str, Job]
+) -> None:
+    failed = jobs["failed"]
+    keys: dict[str, Any] = {
+        "job": [job.id for job in jobs.values()],
+        "attempt": [f"{jobs[state].id}-1" for state in ("failed", "started")],
+        "task": [failed.task, "nothing"],
+        "queue": [failed.queue, "nothing"],
+        "worker": ["web-1:2202"],
+        "cron": ["default"],
+        "limiter": ["customer-api"],
+        "actor": ["ops-demo"],
+        "step": [900_001, 900_002],
+        **{name: [1, 99_999] for name in ("incident", "failure", "deploy", "operation")},
+        **{name: [1, 99_999] for name in ("workflow", "batch")},
+    }
+    assert keys.keys() == KINDS.keys()
+    subjects = [f"{kind}/{key}" for kind in keys for key in keys[kind]]
+    trips = {one: _count_trips(distance, far, f"/ops/jobs/forensics/{one}") for one in subjects}
+    assert {one: number for one, number in trips.items() if number > MOST} == {
+        # A delivery that is in no Redis is asked for once more, after the snapshot.
+        f"job/{jobs['queued'].id}": 4,
+        # The audit is looked through in turns, and the span begins at the oldest decision that is found.
+        "actor/ops-demo": 5,
+    }
+
+
 def test_what_is_started_is_sent_together(distance: Distance, far: Flask) -> None:
     with far.test_request_context():
         with reading() as read:
@@ -277,6 +305,33 @@ def test_what_is_started_is_sent_together(distance: Distance, far: Flask) -> Non
             assert (twice.value, read.now.tzinfo) == ((1, "of the request", 2), read.now.tzinfo)
             assert distance.trips == 2
         assert distance.trips == 2
+
+
+@pytest.mark.usefixtures("requested")
+def test_a_page_reads_one_snapshot_and_cannot_write(session: Session) -> None:
+    count = "count(*) FROM opsjobs.deploys"
+    with reading() as read:
+        assert _read(read.session, count) == 0
+        make_deploy(session)
+        session.commit()
+        assert _read(read.session, count) == 0
+        settings = ("transaction_isolation", "transaction_read_only")
+        shown = _start(read, *(f"current_setting('{name}')" for name in settings))
+        assert [one.value for one in shown] == ["repeatable read", "on"]
+        (writing,) = _start(read, "nextval('opsjobs.deploys_id_seq')")
+        assert isinstance(_raised(writing), psycopg.errors.ReadOnlySqlTransaction)
+    assert _read(session, count) == 1
+
+
+@pytest.mark.usefixtures("requested")
+def test_a_page_begins_its_transaction_once() -> None:
+    warnings: list[str | None] = []
+    with reading() as read:
+        driver: Any = read.session.connection().connection.driver_connection
+        # Postgres warns of the second BEGIN, when psycopg sends one too.
+        driver.add_notice_handler(lambda notice: warnings.append(notice.message_primary))
+        assert read.now
+    assert warnings == []
 
 
 def test_a_function_waits_for_the_value_of_another(distance: Distance, far: Flask) -> None:

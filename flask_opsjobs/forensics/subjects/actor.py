@@ -9,12 +9,12 @@ from ...audit.filter import LIMITS, AuditFilter, BadAuditFilter
 from ...audit.history import tell_decision
 from ...audit.queries import EventRow, count_pending, page_of_events
 from ...core.history import Event
+from ...core.round_trips import start_reading
 from ...core.words import counted
 from ...operations.queries import (
     MOST_OPERATIONS,
     ListedOperation,
     find_operation,
-    page_of_operations,
 )
 from ..backlog import watch_backlog
 from ..bundle import (
@@ -29,6 +29,7 @@ from ..bundle import (
     Told,
     WatchedSpan,
 )
+from ..lines import list_operations
 
 MOST_DECISIONS = LIMITS[-1]
 _SYSTEM = "system"
@@ -44,8 +45,10 @@ def _read_key(key: str) -> str | None:
 
 def _tell(inquiry: Inquiry) -> Told | None:
     wanted = AuditFilter(actor=inquiry.key, limit=MOST_DECISIONS)
+    listing = start_reading(inquiry, list_operations)
     page = page_of_events(inquiry.session, wanted, inquiry.now)
-    operations = _list_operations(inquiry)
+    newest = listing.value
+    operations = [row for row in newest if row.actor == inquiry.key]
     if not page.rows and not operations:
         return None
     times = [row.at for row in page.rows] + [row.created_at for row in operations]
@@ -56,19 +59,12 @@ def _tell(inquiry: Inquiry) -> Told | None:
         since=min(times),
         until=inquiry.now,
         events=[*_of_decisions(page.rows), *_of_drafts(operations)],
-        pieces=[*_list_expected(inquiry, page.rows)],
-        watches=[*_list_watches(inquiry, operations)],
+        pieces=inquiry.start(_list_expected, inquiry, page.rows),
+        watches=inquiry.start(_list_watches, inquiry, operations),
         evidence=[_make_table(page.rows)],
         related=[*_relate(page.rows, operations)],
-        left_out=[*_leave_out(inquiry, page.rows, has_more=page.older is not None)],
+        left_out=[*_leave_out(inquiry, page.rows, newest, has_more=page.older is not None)],
     )
-
-
-def _list_operations(inquiry: Inquiry) -> Sequence[ListedOperation]:
-    """Theirs among the newest operations."""
-    if not inquiry.may("operations.view"):
-        return ()
-    return [row for row in page_of_operations(inquiry.session) if row.actor == inquiry.key]
 
 
 def _diagnose(
@@ -110,12 +106,18 @@ def _of_drafts(operations: Sequence[ListedOperation]) -> Iterator[Event]:
         yield Event(row.created_at, "waiting", text, "operator", subject=f"operation/{row.id}")
 
 
-def _leave_out(inquiry: Inquiry, rows: Sequence[EventRow], *, has_more: bool) -> Iterator[LeftOut]:
+def _leave_out(
+    inquiry: Inquiry,
+    rows: Sequence[EventRow],
+    newest: Sequence[ListedOperation],
+    *,
+    has_more: bool,
+) -> Iterator[LeftOut]:
     if has_more:
         yield LeftOut("decisions", before=rows[-1].at)
     if not inquiry.may("operations.view"):
         yield LeftOut("operations, which need operations.view")
-    elif len(page_of_operations(inquiry.session)) == MOST_OPERATIONS:
+    elif len(newest) == MOST_OPERATIONS:
         yield LeftOut(f"operations before the newest {MOST_OPERATIONS} of all actors")
 
 
@@ -130,11 +132,12 @@ def _list_expected(inquiry: Inquiry, rows: Sequence[EventRow]) -> Iterator[Expec
             is_found=not waiting,
         )
     if inquiry.may("operations.view"):
-        for target in _operations_in(rows):
-            key = target.partition("/")[2]
+        keys = [target.partition("/")[2] for target in _operations_in(rows)]
+        finding = {key: start_reading(inquiry.session, find_operation, int(key)) for key in keys}
+        for key, operation in finding.items():
             yield Expected(
                 f"what operation {key} did: it was removed",
-                is_found=find_operation(inquiry.session, int(key)) is not None,
+                is_found=operation.value is not None,
                 is_removed=True,
             )
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+
+from sqlalchemy.orm import Session
 
 from ...core.db import LARGEST_ID
 from ...core.history import Event
+from ...core.round_trips import start_reading
 from ...core.words import moment, took
 from ...jobs.history import outcome_of, source_of, tell_attempts
 from ...jobs.lifecycle import DEATHS
@@ -44,6 +47,7 @@ def _split(key: str) -> tuple[int, int]:
 
 def _tell(inquiry: Inquiry) -> Told | None:
     job_id, dispatch_no = _split(inquiry.key)
+    texts = start_reading(inquiry.session, _read_texts, job_id, dispatch_no)
     stored = read_stored_job(inquiry.session, job_id, may_see_operations=False)
     attempts = (
         [each for each in stored.attempts if each.dispatch_no == dispatch_no] if stored else ()
@@ -68,7 +72,7 @@ def _tell(inquiry: Inquiry) -> Told | None:
         events=events,
         pieces=list(_list_pieces(attempt)),
         watches=list(_list_watches(attempt, worker, inquiry.now)),
-        evidence=[_make_facts(attempt), _make_texts(inquiry, attempt, job_id)],
+        evidence=[_make_facts(attempt), _make_texts(attempt, texts.value)],
         related=[
             Related("Job", str(job_id), f"job/{job_id}", job.state),
             Related("Task", job.task, f"task/{job.task}"),
@@ -144,15 +148,15 @@ def _say_progress(attempt: AttemptRow) -> str | None:
     return f"{attempt.progress_done:,}{total}"
 
 
-def _make_texts(inquiry: Inquiry, attempt: AttemptRow, job_id: int) -> EvidenceTable:
+def _read_texts(session: Session, job_id: int, number: int) -> dict[str, str | None]:
+    """The long texts of an attempt, which lists of attempts leave out."""
+    log = start_reading(session, find_log, job_id, number)
+    return {"traceback": find_traceback(session, job_id, number), "log": log.value}
+
+
+def _make_texts(attempt: AttemptRow, long: Mapping[str, str | None]) -> EvidenceTable:
     """What it said itself: all of it is payload."""
-    session, number = inquiry.session, attempt.dispatch_no
-    texts = {
-        "progress note": attempt.progress_note,
-        "error": attempt.error,
-        "traceback": find_traceback(session, job_id, number),
-        "log": find_log(session, job_id, number) if attempt.has_log else None,
-    }
+    texts = {"progress note": attempt.progress_note, "error": attempt.error, **long}
     rows = [TableRow((name, text)) for name, text in texts.items() if text]
     columns = (Column("what"), Column("text", "payload", shows_end=True))
     return EvidenceTable("What it said", columns, rows)
@@ -161,8 +165,9 @@ def _make_texts(inquiry: Inquiry, attempt: AttemptRow, job_id: int) -> EvidenceT
 def _was_there(inquiry: Inquiry) -> bool:
     """Whether the job's id was given out once, and the job is gone: then its attempts are gone with it."""
     job_id, _ = _split(inquiry.key)
+    numbering = start_reading(inquiry.session, has_newer_job, job_id)
     is_stored = find_job(inquiry.session, job_id) is not None
-    return not is_stored and has_newer_job(inquiry.session, job_id)
+    return not is_stored and numbering.value
 
 
 KIND = Kind("attempt", "jobs.view", _read_key, _tell, _was_there)

@@ -11,6 +11,7 @@ from ...batches.lifecycle import MEANINGS
 from ...batches.models import BatchRecord
 from ...batches.queries import BatchRow, CallbackOfBatch, MemberRow
 from ...core.history import Event
+from ...core.round_trips import start_reading
 from ...core.words import counted
 from ...explain.evidence import StoredBatch
 from ...explain.explain import explain_batch_evidence
@@ -57,27 +58,27 @@ class _Found:
 
 def _tell(inquiry: Inquiry) -> Told | None:
     session = inquiry.session
-    stored = find_stored_batch(session, int(inquiry.key))
+    id = int(inquiry.key)
+    listing = [
+        start_reading(session, queries.list_newest_members, id, state, MOST_MEMBERS)
+        for state in _ENDED
+    ]
+    stored = find_stored_batch(session, id)
     if stored is None:
         return None
     batch = stored.batch
-    ended = [
-        member
-        for state in _ENDED
-        for member in queries.list_newest_members(session, batch.id, state, MOST_MEMBERS)
-    ]
-    found = _Found(stored, ended)
+    found = _Found(stored, [member for members in listing for member in members.value])
     calls = [each.created_at for each in found.callbacks if each.created_at is not None]
     return Told(
         title=f"Batch {batch.id}: {batch.name}",
         state=batch.state,
-        diagnosis=_diagnose(inquiry, stored),
+        diagnosis=start_reading(inquiry, _diagnose, stored),
         since=batch.created_at,
         until=inquiry.now if batch.ended_at is None else max([batch.ended_at, *calls]),
         events=[*_of_batch(found), *_of_members(inquiry, found)],
         pieces=[*_list_expected(found)],
-        watches=[*_list_watches(inquiry, batch)],
-        evidence=[*_make_tables(inquiry, found)],
+        watches=inquiry.start(_list_watches, inquiry, batch),
+        evidence=inquiry.start(_make_tables, inquiry, found),
         related=[*_relate(found)],
         left_out=[*_leave_out(inquiry, found)],
         offered={inquiry.subject: [each.name for each in actions_of_batch(batch)]},

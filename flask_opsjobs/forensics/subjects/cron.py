@@ -7,6 +7,7 @@ from datetime import datetime
 
 from ...actions.domain import name_in
 from ...core.history import Event
+from ...core.round_trips import start_reading
 from ...core.words import counted, moment
 from ...cron import actions as cron_actions
 from ...cron.lifecycle import RESULTS
@@ -33,8 +34,9 @@ def _read_key(key: str) -> str | None:
 
 
 def _tell(inquiry: Inquiry) -> Told | None:
-    entry = find_entry(inquiry.session, inquiry.key)
+    finding = start_reading(inquiry.session, find_entry, inquiry.key)
     slots = list_newest_slots(inquiry.session, inquiry.key, _MOST_SLOTS)
+    entry = finding.value
     if entry is None:
         return _tell_gone(inquiry, slots) if slots else None
     is_cut = len(slots) == _MOST_SLOTS

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ...core.history import Event
+from ...core.round_trips import start_reading
 from ...core.words import agree, counted
 from ...failures import queries
 from ...failures.deploys import Marker
@@ -59,6 +60,7 @@ def _tell(inquiry: Inquiry) -> Told | None:
     deploy = queries.find_deploy(inquiry.session, int(inquiry.key))
     if deploy is None:
         return None
+    watching = start_reading(inquiry, _watch_counting, deploy)
     found = _read(inquiry, deploy)
     # Workers of an earlier deploy may go on after the next one, but new ones do not start.
     until = inquiry.now if found.after is None else max(deploy.at, found.after.at)
@@ -73,7 +75,7 @@ def _tell(inquiry: Inquiry) -> Told | None:
         until=last,
         events=[*_of_workers(found), *_of_failures(found)],
         pieces=[*_list_expected(inquiry, deploy)],
-        watches=[*_list_watches(inquiry, found, last)],
+        watches=[*_list_watches(found, last), *([watching.value] if last == inquiry.now else [])],
         evidence=[*_make_tables(found)],
         related=[*_relate(found)],
         left_out=[*_leave_out(found)],
@@ -82,17 +84,20 @@ def _tell(inquiry: Inquiry) -> Told | None:
 
 def _read(inquiry: Inquiry, deploy: Marker) -> _Found:
     session = inquiry.session
-    workers, has_more_workers = list_workers_of_deploy(session, deploy.id, deploy.at, _EXAMINED)
-    failures, has_more_failures = queries.list_failures_in(session, deploy, _EXAMINED)
-    newest = page_of_failures(session, "resolved").rows
+    listing = start_reading(session, list_workers_of_deploy, deploy.id, deploy.at, _EXAMINED)
+    finding_failures = start_reading(session, queries.list_failures_in, deploy, _EXAMINED)
+    resolving = start_reading(session, page_of_failures, "resolved")
+    after = queries.find_deploy_after(session, deploy.id)
+    workers, has_more_workers = listing.value
+    failures, has_more_failures = finding_failures.value
     return _Found(
         deploy,
-        queries.find_deploy_after(session, deploy.id),
+        after,
         workers,
         has_more_workers,
         failures,
         has_more_failures,
-        [failure for failure in newest if failure.resolved_in == deploy.id],
+        [failure for failure in resolving.value.rows if failure.resolved_in == deploy.id],
     )
 
 
@@ -159,13 +164,15 @@ def _list_expected(inquiry: Inquiry, deploy: Marker) -> Iterator[Expected]:
         )
 
 
-def _list_watches(inquiry: Inquiry, found: _Found, until: datetime) -> Iterator[WatchedSpan]:
-    since = found.deploy.at
+def _list_watches(found: _Found, until: datetime) -> Iterator[WatchedSpan]:
     if found.workers:
-        yield WatchedSpan("watch", "When one of its workers vanished is not known.", since, until)
-    if until == inquiry.now:
-        lacks = "Attempts that failed since are not counted, so a new failure would not be seen."
-        yield watch_backlog(inquiry, "roll_up", lacks, since)
+        lacks = "When one of its workers vanished is not known."
+        yield WatchedSpan("watch", lacks, found.deploy.at, until)
+
+
+def _watch_counting(inquiry: Inquiry, deploy: Marker) -> WatchedSpan:
+    lacks = "Attempts that failed since are not counted, so a new failure would not be seen."
+    return watch_backlog(inquiry, "roll_up", lacks, deploy.at)
 
 
 # --- evidence, and what is related

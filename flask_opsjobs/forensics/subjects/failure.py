@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from ...core.history import INFERRED, Event
+from ...core.round_trips import StartedRead, start_reading
 from ...core.words import counted
 from ...failures import queries
 from ...failures.models import Failure
-from ...failures.queries import AttemptThatFailed, DeployRow, FailureRow
+from ...failures.queries import AttemptThatFailed, DeployRow, FailedJob, FailureRow
 from ...failures.sentences import say_failure
 from ...lifeline.retention import NUMBER_DAYS
-from ...operations.queries import page_of_operations
 from ..backlog import watch_backlog
 from ..bundle import (
     Column,
@@ -26,6 +26,7 @@ from ..bundle import (
     Told,
     WatchedSpan,
 )
+from ..lines import list_operations
 from .by_id import read_id, was_numbered
 
 MOST_ATTEMPTS = 100
@@ -39,9 +40,15 @@ def _tell(inquiry: Inquiry) -> Told | None:
     failure = queries.find_failure(session, int(inquiry.key))
     if failure is None:
         return None
-    versions = queries.find_versions(session, failure.deploys)
+    kept_since = inquiry.kept_since(NUMBER_DAYS)
+    deploying = start_reading(session, queries.list_deploys, failure, kept_since)
+    naming = start_reading(session, queries.find_versions, failure.deploys)
+    pieces = inquiry.start(_list_expected, inquiry, failure)
+    watches = inquiry.start(_watch_counting, inquiry, failure)
+    evidence = inquiry.start(_make_tables, inquiry, failure, deploying)
+    relating = inquiry.start(_relate_others, inquiry, failure)
     attempts = queries.list_failed_attempts(session, failure, MOST_ATTEMPTS)
-    deploys = queries.list_deploys(session, failure, inquiry.kept_since(NUMBER_DAYS))
+    versions = naming.value
     fact, rest = say_failure(failure, versions)
     return Told(
         title=f"Failure {failure.id}: {failure.title}",
@@ -50,10 +57,10 @@ def _tell(inquiry: Inquiry) -> Told | None:
         since=failure.first_at,
         until=inquiry.now,
         events=[*_of_attempts(attempts), *_of_failure(failure, attempts, versions)],
-        pieces=[*_list_expected(inquiry, failure)],
-        watches=[_watch_counting(inquiry, failure)],
-        evidence=[*_make_tables(inquiry, failure, deploys)],
-        related=[*_relate(inquiry, failure, attempts, versions)],
+        pieces=pieces,
+        watches=watches,
+        evidence=evidence,
+        related=[*_relate(failure, attempts, versions), *relating.value],
         paths=[*_list_paths(failure)],
         left_out=[*_leave_out(failure, attempts)],
     )
@@ -122,17 +129,21 @@ def _list_expected(inquiry: Inquiry, failure: FailureRow) -> Iterator[Expected]:
         )
 
 
-def _watch_counting(inquiry: Inquiry, failure: FailureRow) -> WatchedSpan:
+def _watch_counting(inquiry: Inquiry, failure: FailureRow) -> Iterator[WatchedSpan]:
     lacks = "Attempts that failed since are not counted, so a regression would not be seen."
-    return watch_backlog(inquiry, "roll_up", lacks, failure.first_at)
+    yield watch_backlog(inquiry, "roll_up", lacks, failure.first_at)
 
 
 # --- evidence
 
 
 def _make_tables(
-    inquiry: Inquiry, failure: FailureRow, deploys: Sequence[DeployRow]
+    inquiry: Inquiry, failure: FailureRow, deploys: StartedRead[Sequence[DeployRow]]
 ) -> Iterator[EvidenceTable]:
+    counting = start_reading(
+        inquiry.session, queries.count_days, failure, inquiry.kept_since(NUMBER_DAYS)
+    )
+    listing = start_reading(inquiry.session, queries.list_failed_jobs, failure)
     yield EvidenceTable(
         "By deploy",
         [
@@ -143,21 +154,20 @@ def _make_tables(
         ],
         [
             TableRow([row.version, row.at, row.failed, row.finished], f"deploy/{row.id}")
-            for row in deploys
+            for row in deploys.value
         ],
     )
-    days = queries.count_days(inquiry.session, failure, inquiry.kept_since(NUMBER_DAYS))
+    days = counting.value
     yield EvidenceTable(
         "By day, in UTC",
         [Column("day", "moment"), Column("attempts that failed so", "number")],
         [TableRow([day, number]) for day, number in sorted(days.items(), reverse=True)],
     )
     if inquiry.may("jobs.view"):
-        yield _make_table_of_jobs(inquiry, failure)
+        yield _make_table_of_jobs(listing.value)
 
 
-def _make_table_of_jobs(inquiry: Inquiry, failure: FailureRow) -> EvidenceTable:
-    jobs = queries.list_failed_jobs(inquiry.session, failure)
+def _make_table_of_jobs(jobs: Sequence[FailedJob]) -> EvidenceTable:
     rows = [
         TableRow(
             [job.id, job.state, f"{job.number} of {job.max_attempts}", job.failed_at],
@@ -179,10 +189,7 @@ def _make_table_of_jobs(inquiry: Inquiry, failure: FailureRow) -> EvidenceTable:
 
 
 def _relate(
-    inquiry: Inquiry,
-    failure: FailureRow,
-    attempts: Sequence[AttemptThatFailed],
-    versions: Mapping[int, str],
+    failure: FailureRow, attempts: Sequence[AttemptThatFailed], versions: Mapping[int, str]
 ) -> Iterator[Related]:
     yield Related("Task", failure.task, f"task/{failure.task}")
     named = (
@@ -197,14 +204,17 @@ def _relate(
     if attempts:
         newest = attempts[0].job_id
         yield Related("Newest job", str(newest), f"job/{newest}")
+
+
+def _relate_others(inquiry: Inquiry, failure: FailureRow) -> Iterator[Related]:
+    listing = start_reading(inquiry, list_operations)
     for other in queries.list_other_failures(inquiry.session, failure):
         says = f"{other.state}, {counted(other.number, 'attempt')}: {other.title}"
         yield Related("Other failure of the task", str(other.id), f"failure/{other.id}", says)
-    if inquiry.may("operations.view"):
-        for operation in page_of_operations(inquiry.session):
-            if (operation.query or {}).get("failure") == str(failure.id):
-                says = f"{operation.action}, {operation.state}"
-                yield Related("Operation", str(operation.id), f"operation/{operation.id}", says)
+    for operation in listing.value:
+        if (operation.query or {}).get("failure") == str(failure.id):
+            says = f"{operation.action}, {operation.state}"
+            yield Related("Operation", str(operation.id), f"operation/{operation.id}", says)
 
 
 def _list_paths(failure: FailureRow) -> Iterator[Path]:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from ...actions.domain import name_in
 from ...core.history import Event
+from ...core.round_trips import StartedRead, start_reading
 from ...core.words import counted, moment
 from ...escalations.queries import EscalationRow, list_escalations
 from ...lifeline import actions as incident_actions
@@ -57,12 +58,18 @@ def _read_key(key: str) -> str | None:
 
 
 def _tell(inquiry: Inquiry) -> Told | None:
-    incident = find_incident(inquiry.session, int(inquiry.key))
+    session, incident_id = inquiry.session, int(inquiry.key)
+    escalating = start_reading(session, list_escalations, incident_id)
+    following = start_reading(session, list_followers, incident_id)
+    incident = find_incident(session, incident_id)
     if incident is None:
         return None
-    episodes = list_episodes(inquiry.session, incident)
-    evidence = list_evidence(inquiry.session, incident.id, incident.episode)
-    changes = list_changes_before(inquiry.session, incident)
+    related = inquiry.start(_list_related, inquiry, incident, following)
+    paths = inquiry.start(list_follow_ups, inquiry, [incident])
+    listing = start_reading(session, list_episodes, incident)
+    seeing = start_reading(session, list_evidence, incident.id, incident.episode)
+    changes = list_changes_before(session, incident)
+    episodes, evidence = listing.value, seeing.value
     may_audit = inquiry.may("audit.view")
     return Told(
         title=f"Incident {incident.id}: {incident.title}",
@@ -73,14 +80,14 @@ def _tell(inquiry: Inquiry) -> Told | None:
         events=[
             *_of_episodes(episodes),
             *_of_evidence(evidence, may_audit),
-            *_of_escalations(list_escalations(inquiry.session, incident.id)),
+            *_of_escalations(escalating.value),
             *_of_changes(changes, may_audit),
         ],
         pieces=list(_list_pieces(incident, episodes, evidence)),
         watches=list(_list_watches(incident, inquiry.now)),
         evidence=[_make_evidence(evidence)],
-        related=list(_list_related(inquiry, incident)),
-        paths=list(list_follow_ups(inquiry, [incident])),
+        related=related,
+        paths=paths,
         repairs=repairs_of(incident.class_, incident.facts) if incident.is_active else (),
         left_out=_list_left_out(evidence, changes),
     )
@@ -228,7 +235,9 @@ def _write_facts(row: EvidenceRow) -> Iterator[str]:
         yield f"{name.replace('_', ' ')} {says}"
 
 
-def _list_related(inquiry: Inquiry, incident: IncidentRow) -> Iterator[Related]:
+def _list_related(
+    inquiry: Inquiry, incident: IncidentRow, followers: StartedRead[Sequence[IncidentRow]]
+) -> Iterator[Related]:
     facts = incident.facts
     yield Related("Class", detector_of(incident.class_).title, None, incident.severity)
     for name in _PLACES:
@@ -242,7 +251,7 @@ def _list_related(inquiry: Inquiry, incident: IncidentRow) -> Iterator[Related]:
     cause = find_incident(inquiry.session, incident.because_of) if incident.because_of else None
     if cause is not None:
         yield Related("Follows from", str(cause.id), f"incident/{cause.id}", cause.title)
-    for follower in list_followers(inquiry.session, incident.id):
+    for follower in followers.value:
         yield Related("Is followed by", str(follower.id), f"incident/{follower.id}", follower.title)
 
 

@@ -10,16 +10,19 @@ from sqlalchemy.orm import Session
 
 from ...actions.domain import name_in
 from ...core.history import Event
+from ...core.round_trips import StartedRead, start_reading
 from ...cron.queries import find_slot_of
 from ...engine.adopted.places import name_place
-from ...engine.explain_with_redis import explain
+from ...engine.explain_with_redis import explain_job
 from ...engine.redis.broker import rq_id
-from ...failures.queries import list_failures_of_job
+from ...explain.evidence import JobEvidence
+from ...explain.queries import find_job_evidence
+from ...failures.queries import FailureRow, list_failures_of_job
 from ...jobs import actions as job_actions
 from ...jobs.adopted.queries import AdoptedRow, find_adopted
 from ...jobs.history import list_history, outcome_of, source_of
 from ...jobs.lifecycle import ENDED_BY, FINAL
-from ...jobs.queries import find_job, find_relations, has_newer_job, list_attempts
+from ...jobs.queries import find_job, find_relations, has_newer_job, holder_of, list_attempts
 from ...jobs.rows import AttemptRow, JobInFull
 from ...operations.queries import ReceiptOfJob, list_receipts_of_job
 from ...workers.queries import WorkerRow, find_worker
@@ -45,13 +48,17 @@ _MOST_ATTEMPTS = 50
 
 @dataclass(frozen=True)
 class JobWithAttempts:
-    """A job with what is stored of it. `attempts` are the last ones, the newest first."""
+    """A job with what is stored of it. `attempts` are the last ones, the newest first.
+
+    `deciding` are the columns that decide why it waits.
+    """
 
     job: JobInFull
     attempts: Sequence[AttemptRow]
     rq: AdoptedRow | None
     worker: WorkerRow | None
     receipts: Sequence[ReceiptOfJob]
+    deciding: JobEvidence | None
 
     @property
     def is_with_worker(self) -> bool:
@@ -68,16 +75,21 @@ def read_stored_job(
     session: Session, job_id: int, may_see_operations: bool
 ) -> JobWithAttempts | None:
     """The job with its attempts; None when it has no row."""
+    attempts = start_reading(session, list_attempts, job_id)
+    adopted = start_reading(session, find_adopted, job_id)
+    receipts = start_reading(session, list_receipts_of_job, job_id) if may_see_operations else None
+    deciding = start_reading(session, find_job_evidence, job_id)
+    holding = start_reading(session, find_worker, holder_of(job_id))
     job = find_job(session, job_id)
     if job is None:
         return None
-    holder = job.worker_id if job.state == "started" else job.reserved_by
     return JobWithAttempts(
         job,
-        list_attempts(session, job.id),
-        find_adopted(session, job.id) if job.origin == "rq" else None,
-        find_worker(session, holder) if holder is not None else None,
-        list_receipts_of_job(session, job.id) if may_see_operations else (),
+        attempts.value,
+        adopted.value if job.origin == "rq" else None,
+        holding.value,
+        receipts.value if receipts else (),
+        deciding.value,
     )
 
 
@@ -87,16 +99,18 @@ def _read_key(key: str) -> str | None:
 
 
 def _tell(inquiry: Inquiry) -> Told | None:
-    stored = read_stored_job(inquiry.session, int(inquiry.key), inquiry.may("operations.view"))
+    session, job_id = inquiry.session, int(inquiry.key)
+    failures = start_reading(session, list_failures_of_job, job_id)
+    origins = inquiry.start(_list_origins, session, job_id)
+    stored = read_stored_job(session, job_id, inquiry.may("operations.view"))
     if stored is None:
         return _tell_gone(inquiry)
     job = stored.job
-    diagnosis, quote = diagnose_job(inquiry, stored)
     return Told(
         title=f"Job {job.id}",
         state=job.state,
-        diagnosis=diagnosis,
-        quote=quote,
+        diagnosis=start_reading(inquiry, diagnose_job, stored),
+        quote=job.error,
         since=_find_begin(stored),
         until=job.ended_at or inquiry.now,
         events=[
@@ -107,7 +121,7 @@ def _tell(inquiry: Inquiry) -> Told | None:
         pieces=list(list_pieces_of_job(stored)),
         watches=list(list_watches_of_job(stored, inquiry.now)),
         evidence=[make_table_of_attempts(stored)] if stored.attempts else [],
-        related=list(_list_related(inquiry, stored)),
+        related=inquiry.start(_list_related, inquiry, stored, failures, origins),
         paths=list(list_bridges_of_job(inquiry, stored)),
         left_out=[LeftOut("attempts", before=stored.attempts[-1].started_at)]
         if stored.is_cut
@@ -123,26 +137,24 @@ def _find_begin(stored: JobWithAttempts) -> datetime:
 # --- in one sentence
 
 
-def diagnose_job(inquiry: Inquiry, stored: JobWithAttempts) -> tuple[str, str | None]:
-    """What is the matter with it, and the text of its own that belongs to that."""
+def diagnose_job(inquiry: Inquiry, stored: JobWithAttempts) -> str:
+    """What is the matter with it."""
     job = stored.job
-    if job.state not in FINAL:
-        return _say_why(inquiry, job), job.error
+    if job.state not in FINAL and stored.deciding is not None:
+        return _say_why(inquiry, stored.deciding)
     how = ENDED_BY[job.ended_by or ""]
     word = "Nobody saw its end" if job.state == "unknown" else f"It {_ENDS[job.state]}"
     tries = f" after {len(stored.attempts)} attempts" if len(stored.attempts) > 1 else ""
     if stored.is_cut:
         tries = f" after more than {_MOST_ATTEMPTS} attempts"
-    return f"{word}{tries}: {how}.", job.error
+    return f"{word}{tries}: {how}."
 
 
 _ENDS = {"finished": "finished", "failed": "failed", "canceled": "was canceled"}
 
 
-def _say_why(inquiry: Inquiry, job: JobInFull) -> str:
-    why = explain(inquiry.host, inquiry.session, job.id, inquiry.now, names_partition=False)
-    if why is None:
-        return f"It is {job.state}."
+def _say_why(inquiry: Inquiry, job: JobEvidence) -> str:
+    why = explain_job(inquiry.host, inquiry.session, job, inquiry.now, names_partition=False)
     if not why.reasons:
         return why.says
     first = why.reasons[0]
@@ -323,8 +335,14 @@ def _row_of(job: JobInFull, attempt: AttemptRow) -> TableRow:
 # --- what belongs to it
 
 
-def _list_related(inquiry: Inquiry, stored: JobWithAttempts) -> Iterator[Related]:
-    job, session = stored.job, inquiry.session
+def _list_related(
+    inquiry: Inquiry,
+    stored: JobWithAttempts,
+    failures: StartedRead[Sequence[FailureRow]],
+    origins: StartedRead[Sequence[Related]],
+) -> Iterator[Related]:
+    job = stored.job
+    relations = find_relations(inquiry.session, job)
     yield Related("Task", job.task, f"task/{job.task}")
     yield Related("Queue", job.queue, f"queue/{job.queue}")
     if stored.worker is not None:
@@ -332,13 +350,12 @@ def _list_related(inquiry: Inquiry, stored: JobWithAttempts) -> Iterator[Related
         yield Related("Worker", name, f"worker/{name}", stored.worker.state)
     if job.limiter is not None:
         yield Related("Limiter", job.limiter, f"limiter/{job.limiter}")
-    for failure in list_failures_of_job(session, job.id):
+    for failure in failures.value:
         says = f"{failure.state}: {failure.number:,} attempts of {failure.task}"
         yield Related("Failure", str(failure.id), f"failure/{failure.id}", says)
-    yield from _list_origins(session, job.id)
+    yield from origins.value
     if job.batch_id is not None:
         yield Related("Batch", str(job.batch_id), f"batch/{job.batch_id}")
-    relations = find_relations(session, job)
     if job.run_again_from is not None:
         says = relations.run_again_from or "deleted"
         yield Related("Run again from", str(job.run_again_from), f"job/{job.run_again_from}", says)
@@ -348,12 +365,13 @@ def _list_related(inquiry: Inquiry, stored: JobWithAttempts) -> Iterator[Related
 
 def _list_origins(session: Session, job_id: int) -> Iterator[Related]:
     """The step and the cron slot that it is for, which are stored also when the job is deleted."""
+    finding_slot = start_reading(session, find_slot_of, job_id)
     step = find_step_of(session, job_id)
     if step is not None:
         run = f"workflow/{step.workflow_id}"
         yield Related("Step", step.name, f"step/{job_id}", f"of {step.workflow}")
         yield Related("Workflow", str(step.workflow_id), run, step.workflow_state)
-    slot = find_slot_of(session, job_id)
+    slot = finding_slot.value
     if slot is not None:
         yield Related("Cron entry", slot.entry, f"cron/{slot.entry}")
 
@@ -376,9 +394,12 @@ def list_bridges_of_job(inquiry: Inquiry, stored: JobWithAttempts) -> Iterator[P
 def _tell_gone(inquiry: Inquiry) -> Told | None:
     """What others tell of a job without a row; None when nobody does, and the id was never given out."""
     session, job_id = inquiry.session, int(inquiry.key)
-    receipts = list_receipts_of_job(session, job_id) if inquiry.may("operations.view") else ()
-    related = list(_list_origins(session, job_id))
+    may_see_operations = inquiry.may("operations.view")
+    listing = start_reading(session, list_receipts_of_job, job_id) if may_see_operations else None
+    numbering = start_reading(session, has_newer_job, job_id)
+    finding_origins = inquiry.start(_list_origins, session, job_id)
     slot = find_slot_of(session, job_id)
+    receipts, related = listing.value if listing else (), finding_origins.value
     events = list(tell_receipts_of_job(receipts))
     if slot is not None:
         entry = f"cron/{slot.entry}"
@@ -389,7 +410,7 @@ def _tell_gone(inquiry: Inquiry) -> Told | None:
             events.append(
                 Event(slot.ended_at, slot.job_state, text, "run history of cron", subject=entry)
             )
-    if not (receipts or related or has_newer_job(session, job_id)):
+    if not (receipts or related or numbering.value):
         return None
     times = [event.at for event in events]
     return Told(

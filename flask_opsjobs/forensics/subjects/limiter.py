@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from ...core.history import Event
+from ...core.round_trips import start_reading
 from ...core.words import counted, moment
 from ...limits import actions as limit_actions
 from ...limits.queries import (
     CurrentCooldown,
+    HolderRow,
     LimiterRow,
     RejectionRow,
     find_limiter,
@@ -43,12 +45,15 @@ def _read_key(key: str) -> str | None:
 
 
 def _tell(inquiry: Inquiry) -> Told | None:
-    limiter = find_limiter(inquiry.session, inquiry.key, inquiry.now)
+    session, name = inquiry.session, inquiry.key
+    listing = start_reading(session, list_rejections, name)
+    holding = start_reading(session, list_holders, name, None)
+    counting = start_reading(session, find_minutes, name, inquiry.day_ago)
+    finding_cooling = start_reading(session, list_cooling_partitions, name, inquiry.now)
+    limiter = find_limiter(session, name, inquiry.now)
     if limiter is None:
         return None
-    minutes = find_minutes(inquiry.session, limiter.name, inquiry.day_ago)
-    rejections = list_rejections(inquiry.session, limiter.name)
-    cooling = list_cooling_partitions(inquiry.session, limiter.name, inquiry.now)
+    minutes, rejections, cooling = counting.value, listing.value, finding_cooling.value
     since = _find_begin(inquiry, limiter, minutes, rejections)
     return Told(
         title=f"Limiter {limiter.name}",
@@ -69,7 +74,7 @@ def _tell(inquiry: Inquiry) -> Told | None:
                 inquiry.now,
             )
         ],
-        evidence=[_by_hour(minutes), _make_holders(inquiry, limiter)],
+        evidence=[_by_hour(minutes), _make_holders(holding.value)],
         related=[
             Related("Cools down", "a partition", None, moment(each.until)) for _, each in cooling
         ],
@@ -155,8 +160,7 @@ def _by_hour(minutes: Minutes) -> EvidenceTable:
     return EvidenceTable("Jobs by hour", columns, rows)
 
 
-def _make_holders(inquiry: Inquiry, limiter: LimiterRow) -> EvidenceTable:
-    holders = list_holders(inquiry.session, limiter.name, None)
+def _make_holders(holders: Sequence[HolderRow]) -> EvidenceTable:
     columns = (
         Column("job"),
         Column("partition", "payload"),

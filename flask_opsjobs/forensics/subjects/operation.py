@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from ...core.history import Event
+from ...core.round_trips import start_reading
 from ...core.words import agree, counted
 from ...operations import queries
 from ...operations.lifecycle import RESULTS
@@ -40,9 +41,14 @@ _LOOKS = {
 
 def _tell(inquiry: Inquiry) -> Told | None:
     session = inquiry.session
-    operation = queries.find_operation(session, int(inquiry.key))
+    id = int(inquiry.key)
+    skipping = start_reading(session, queries.count_skipped_by_code, id)
+    has_first = start_reading(session, queries.has_first_row, id)
+    newest = start_reading(session, queries.page_of_operations)
+    operation = queries.find_operation(session, id)
     if operation is None:
         return None
+    watches = inquiry.start(_list_watches, inquiry, operation)
     receipts = queries.page_of_receipts(session, operation)
     return Told(
         title=f"Operation {operation.id}",
@@ -52,10 +58,10 @@ def _tell(inquiry: Inquiry) -> Told | None:
         since=operation.created_at,
         until=_find_end(operation, receipts, inquiry.now),
         events=[*_of_operation(operation), *_of_receipts(operation, receipts)],
-        pieces=[*_list_expected(inquiry, operation)],
-        watches=[*_list_watches(inquiry, operation)],
-        evidence=[*_make_tables(inquiry, operation, receipts)],
-        related=[*_relate(inquiry, operation)],
+        pieces=[*_list_expected(operation, has_first.value)],
+        watches=watches,
+        evidence=[*_make_tables(operation, receipts, skipping.value)],
+        related=[*_relate(operation, receipts, newest.value)],
         paths=[*_list_paths(operation)],
         left_out=[*_leave_out(operation, receipts)],
     )
@@ -137,10 +143,10 @@ def _leave_out(operation: ListedOperation, receipts: Sequence[ReceiptRow]) -> It
 # --- what should be there
 
 
-def _list_expected(inquiry: Inquiry, operation: ListedOperation) -> Iterator[Expected]:
+def _list_expected(operation: ListedOperation, has_first: bool) -> Iterator[Expected]:
     yield Expected(
         "receipts of its first jobs: they were removed",
-        is_found=not operation.targets or queries.has_first_row(inquiry.session, operation.id),
+        is_found=not operation.targets or has_first,
         is_removed=True,
         since=operation.created_at,
         until=operation.ended_at,
@@ -166,7 +172,7 @@ def _list_watches(inquiry: Inquiry, operation: ListedOperation) -> Iterator[Watc
 
 
 def _make_tables(
-    inquiry: Inquiry, operation: ListedOperation, receipts: Sequence[ReceiptRow]
+    operation: ListedOperation, receipts: Sequence[ReceiptRow], skipped: Mapping[str, int]
 ) -> Iterator[EvidenceTable]:
     yield EvidenceTable(
         "Jobs by result",
@@ -177,7 +183,6 @@ def _make_tables(
             if number
         ],
     )
-    skipped = queries.count_skipped_by_code(inquiry.session, operation.id)
     older = operation.skipped - queries.MOST_SKIPPED
     if skipped:
         yield EvidenceTable(
@@ -220,13 +225,15 @@ def _make_tables(
 # --- what is related, and what may be done
 
 
-def _relate(inquiry: Inquiry, operation: ListedOperation) -> Iterator[Related]:
+def _relate(
+    operation: ListedOperation, receipts: Sequence[ReceiptRow], newest: Sequence[ListedOperation]
+) -> Iterator[Related]:
     yield Related("Started by", operation.actor, f"actor/{operation.actor}")
     if operation.undo_of is not None:
         yield Related(
             "It undoes", f"operation {operation.undo_of}", f"operation/{operation.undo_of}"
         )
-    for other in queries.page_of_operations(inquiry.session):
+    for other in newest:
         if other.undo_of == operation.id:
             name, says = f"operation {other.id}", other.state
             yield Related("Undone by", name, f"operation/{other.id}", says)
@@ -237,12 +244,12 @@ def _relate(inquiry: Inquiry, operation: ListedOperation) -> Iterator[Related]:
         if value and (kind in ("queue", "task") or value.isdecimal()):
             yield Related(f"Its jobs are of {kind}", value, f"{kind}/{value}")
     if operation.code == "same_failure":
-        yield from _relate_same(inquiry, operation)
+        yield from _relate_same(receipts)
 
 
-def _relate_same(inquiry: Inquiry, operation: ListedOperation) -> Iterator[Related]:
+def _relate_same(receipts: Sequence[ReceiptRow]) -> Iterator[Related]:
     """The jobs because of which it stopped, those that came last."""
-    for receipt in queries.page_of_receipts(inquiry.session, operation)[:_MOST_ROWS]:
+    for receipt in receipts[:_MOST_ROWS]:
         if receipt.result == "failed_same_error":
             says = RESULTS[receipt.result]
             yield Related(

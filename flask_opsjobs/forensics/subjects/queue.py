@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from ...core.history import Event
+from ...core.round_trips import start_reading
 from ...core.words import agree, counted, moment
 from ...jobs.queries import find_oldest_of_queue
 from ...lifeline.integrity import has_integrity_check
@@ -38,16 +39,19 @@ def _read_key(key: str) -> str | None:
 
 
 def _tell(inquiry: Inquiry) -> Told | None:
+    beginning = start_reading(inquiry, _find_begin)
+    pausing = start_reading(inquiry.session, find_paused_reason, inquiry.key)
     queue = _find(inquiry)
     if queue is None:
         return None
-    since, until = _find_begin(inquiry), inquiry.now
+    since, until = beginning.value, inquiry.now
+    by_hour = inquiry.start(_by_hour, inquiry, since)
     workers = list_listeners_since(inquiry.session, queue.name, since, _MOST_WORKERS)
     listeners = [worker for worker in workers if worker.ended_at is None]
     return Told(
         title=f"Queue {queue.name}",
         state=queue.state,
-        diagnosis=_diagnose(queue, len(listeners), find_paused_reason(inquiry.session, queue.name)),
+        diagnosis=_diagnose(queue, len(listeners), pausing.value),
         since=since,
         until=until,
         events=list(_tell_workers(workers, since)),
@@ -55,7 +59,7 @@ def _tell(inquiry: Inquiry) -> Told | None:
             WatchedSpan("roll_up", "How many of its jobs were due is not known.", since, until),
             WatchedSpan("watch", "Whether one of its workers vanished is not known.", since, until),
         ],
-        evidence=[_by_hour(inquiry, since)],
+        evidence=by_hour,
         related=[
             Related("Worker", worker.name, f"worker/{worker.name}", "listens to it")
             for worker in listeners
@@ -75,8 +79,9 @@ def _find(inquiry: Inquiry) -> QueueForDecision | None:
 def _find_begin(inquiry: Inquiry) -> datetime:
     """A day ago, or when the oldest thing that is stored of the queue was made."""
     session, name = inquiry.session, inquiry.key
-    made = (find_oldest_of_queue(session, name), find_created_at(session, name))
-    return max(min(filter(None, made), default=inquiry.now), inquiry.day_ago)
+    oldest = start_reading(session, find_oldest_of_queue, name)
+    made = find_created_at(session, name)
+    return max(min(filter(None, (oldest.value, made)), default=inquiry.now), inquiry.day_ago)
 
 
 def _diagnose(queue: QueueForDecision, listeners: int, reason: str | None) -> str:
@@ -104,10 +109,10 @@ def _tell_workers(workers: Sequence[WorkerRow], since: datetime) -> Iterator[Eve
             yield Event(worker.ended_at, worker.state, text, source, subject=subject)
 
 
-def _by_hour(inquiry: Inquiry, since: datetime) -> EvidenceTable:
+def _by_hour(inquiry: Inquiry, since: datetime) -> Iterator[EvidenceTable]:
     hours = list_queue_hours(inquiry.session, inquiry.key, since, inquiry.now)
     numbers = ("enqueued", "finished", "failed", "canceled", "most due")
-    return EvidenceTable(
+    yield EvidenceTable(
         "Jobs by hour",
         [Column("hour", "moment"), *(Column(name, "number") for name in numbers)],
         [TableRow(astuple(hour)) for hour in hours],

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ...core.history import Event
+from ...core.round_trips import StartedRead, start_reading
 from ...core.words import counted
 from ...jobs.history import list_history
 from ...jobs.models import Job
@@ -50,7 +51,7 @@ class _Found:
     step: StepRow
     more: StepInFull
     stored: JobWithAttempts | None
-    signals: Sequence[SignalRow]
+    signals: StartedRead[Sequence[SignalRow]]
     before: Sequence[StepRow]
     after: Sequence[StepRow]
 
@@ -60,20 +61,19 @@ def _tell(inquiry: Inquiry) -> Told | None:
     if found is None:
         return None
     run, step = found.run.row, found.step
-    diagnosis, quote = _diagnose(inquiry, found)
     return Told(
         title=f"Step {step.name} of workflow {run.id}",
         state=step.state,
-        diagnosis=diagnosis,
-        quote=quote,
+        diagnosis=start_reading(inquiry, _diagnose, found),
+        quote=found.stored.job.error if found.stored is not None else None,
         since=run.created_at,
         until=step.ended_at or inquiry.now,
-        events=[*_of_step(found), *_of_job(found), *map(tell_signal, found.signals)],
-        pieces=[*_list_expected(inquiry, found)],
-        watches=[*_list_watches(inquiry, found)],
+        events=inquiry.start(_list_events, found),
+        pieces=inquiry.start(_list_expected, inquiry, found),
+        watches=inquiry.start(_list_watches, inquiry, found),
         evidence=[*_make_tables(found)],
         related=[*_relate(found)],
-        paths=[*_list_paths(inquiry, found)],
+        paths=inquiry.start(_list_paths, inquiry, found),
         left_out=[LeftOut("attempts", before=found.stored.attempts[-1].started_at)]
         if found.stored is not None and found.stored.is_cut
         else [],
@@ -84,31 +84,35 @@ def _tell(inquiry: Inquiry) -> Told | None:
 
 def _read(inquiry: Inquiry) -> _Found | None:
     session, job_id = inquiry.session, int(inquiry.key)
-    row = queries.find_step_row(session, job_id)
-    more = None if row is None else queries.find_step(session, job_id)
-    run = None if row is None else queries.find_run(session, row[0])
-    if row is None or more is None or run is None:
+    may_see_operations = inquiry.may("operations.view")
+    storing = start_reading(session, read_stored_job, job_id, may_see_operations)
+    finding = start_reading(session, queries.find_step, job_id)
+    beside = start_reading(session, queries.list_neighbours, job_id, _MOST_NEIGHBOURS)
+    finding_run = start_reading(session, queries.find_run, queries.run_of(job_id))
+    step = queries.find_step_row(session, job_id)
+    more, run = finding.value, finding_run.value
+    if step is None or more is None or run is None:
         return None
-    step = row[1]
-    return _Found(
-        run,
-        step,
-        more,
-        read_stored_job(session, job_id, inquiry.may("operations.view")),
-        queries.list_signals_for(session, [step] if step.kind == "wait" else []),
-        *queries.list_neighbours(session, job_id, _MOST_NEIGHBOURS),
-    )
+    waits = [step] if step.kind == "wait" else []
+    signals = start_reading(session, queries.list_signals_for, waits)
+    return _Found(run, step, more, storing.value, signals, *beside.value)
 
 
-def _diagnose(inquiry: Inquiry, found: _Found) -> tuple[str, str | None]:
-    """What its job's bundle says, and the error that belongs to that."""
+def _diagnose(inquiry: Inquiry, found: _Found) -> str:
+    """What its job's bundle says."""
     if found.stored is not None:
         return diagnose_job(inquiry, found.stored)
     settled = found.step.settled
-    return f"Its job was deleted{f'; the step was {settled}' if settled else ''}.", None
+    return f"Its job was deleted{f'; the step was {settled}' if settled else ''}."
 
 
 # --- what happened
+
+
+def _list_events(found: _Found) -> Iterator[Event]:
+    yield from _of_step(found)
+    yield from _of_job(found)
+    yield from map(tell_signal, found.signals.value)
 
 
 def _of_step(found: _Found) -> Iterator[Event]:
@@ -150,7 +154,7 @@ def _list_expected(inquiry: Inquiry, found: _Found) -> Iterator[Expected]:
     yield Expected(
         "the signal that ended it: it was removed",
         is_found=step.ended_by != "signaled"
-        or any(each.taken_by == step.id for each in found.signals),
+        or any(each.taken_by == step.id for each in found.signals.value),
         is_removed=True,
         since=step.opened_at,
         until=step.ended_at,
@@ -237,15 +241,16 @@ def _relate(found: _Found) -> Iterator[Related]:
 def _list_paths(inquiry: Inquiry, found: _Found) -> Iterator[Path]:
     step, target = found.step, f"workflow/{found.run.row.id}"
     if step.is_open_wait:
-        yield from list_signals_to_give(inquiry, target, step, found.signals)
+        yield from list_signals_to_give(inquiry, target, step, found.signals.value)
     if found.stored is not None:
         yield from list_bridges_of_job(inquiry, found.stored)
 
 
 def _was_there(inquiry: Inquiry) -> bool:
     """Whether a job with its id was there and is gone: nobody can say that it was no step."""
+    numbering = start_reading(inquiry, was_numbered, Job.id)
     is_there = find_job(inquiry.session, int(inquiry.key)) is not None
-    return not is_there and was_numbered(inquiry, Job.id)
+    return not is_there and numbering.value
 
 
 def _find_other(inquiry: Inquiry) -> tuple[str, Related] | None:

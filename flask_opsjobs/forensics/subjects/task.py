@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from ...core.history import Event
+from ...core.round_trips import start_reading
 from ...core.words import agree, counted, moment
 from ...failures.queries import (
     QUARTER,
@@ -47,25 +48,28 @@ def _read_key(key: str) -> str | None:
 
 def _tell(inquiry: Inquiry) -> Told | None:
     task, session = inquiry.key, inquiry.session
+    finding_failures = start_reading(session, page_of_failures, "open", task=task)
+    pausing = start_reading(inquiry, _say_pause)
     oldest = find_oldest_of_task(session, task)
     declared = inquiry.host.tasks.get(task)
     if oldest is None and declared is None:
         return None
     since = max(oldest or inquiry.now, inquiry.day_ago)
-    ends = list_ends(session, task, floor(since, QUARTER))
-    failures = page_of_failures(session, "open", task=task).rows
+    ending = start_reading(session, list_ends, task, floor(since, QUARTER))
+    dying = start_reading(session, list_deaths, task, inquiry.now - _KEPT)
     ended = _list_unsuccessful(inquiry, since)
+    ends, failures = ending.value, finding_failures.value.rows
     return Told(
         title=f"Task {task}",
         state="declared" if declared else "not declared",
-        diagnosis=_say_pause(inquiry) + _diagnose(ends, failures, is_declared=declared is not None),
+        diagnosis=pausing.value + _diagnose(ends, failures, is_declared=declared is not None),
         since=since,
         until=inquiry.now,
         events=list(_list_events(ended)),
         watches=[
             WatchedSpan("roll_up", "How many of its jobs ended is not counted.", since, inquiry.now)
         ],
-        evidence=[_by_hour(ends), _make_deaths(list_deaths(session, task, inquiry.now - _KEPT))],
+        evidence=[_by_hour(ends), _make_deaths(dying.value)],
         related=list(
             _list_related(inquiry, failures, declared.declared.queue if declared else None)
         ),
@@ -75,10 +79,9 @@ def _tell(inquiry: Inquiry) -> Told | None:
 
 def _list_unsuccessful(inquiry: Inquiry, since: datetime) -> Sequence[JobRow]:
     """Its newest jobs that failed or were canceled since then: of each as many as a page has."""
-    found: list[JobRow] = []
-    for state in UNSUCCESSFUL:
-        wanted = JobFilter().but(state=state, task=inquiry.key)
-        found += page_of_jobs(inquiry.session, wanted, inquiry.now).rows
+    wanted = [JobFilter().but(state=state, task=inquiry.key) for state in UNSUCCESSFUL]
+    pages = [start_reading(inquiry.session, page_of_jobs, one, inquiry.now) for one in wanted]
+    found = [job for page in pages for job in page.value.rows]
     return [job for job in found if job.ended_at is not None and job.ended_at >= since]
 
 
@@ -170,11 +173,13 @@ def _list_left_out(jobs: Sequence[JobRow], failures: Sequence[FailureRow]) -> Se
 
 def _was_there(inquiry: Inquiry) -> bool:
     """Whether its jobs were counted, or it has a failure that is still stored."""
-    is_counted = bool(list_ends(inquiry.session, inquiry.key, inquiry.now - _KEPT))
     states = ("open", "resolved", "ignored")
-    return is_counted or any(
-        page_of_failures(inquiry.session, state, task=inquiry.key).rows for state in states
-    )
+    pages = [
+        start_reading(inquiry.session, page_of_failures, state, task=inquiry.key)
+        for state in states
+    ]
+    is_counted = bool(list_ends(inquiry.session, inquiry.key, inquiry.now - _KEPT))
+    return is_counted or any(page.value.rows for page in pages)
 
 
 KIND = Kind("task", "jobs.view", _read_key, _tell, _was_there)

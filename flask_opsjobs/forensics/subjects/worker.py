@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ...actions.domain import name_in
 from ...core.history import Event
+from ...core.round_trips import start_reading
 from ...core.words import agree, counted, moment
 from ...workers import actions as worker_actions
 from ...workers.queries import WorkerRow, find_worker_named, list_jobs_of
@@ -31,10 +32,11 @@ def _read_key(key: str) -> str | None:
 
 
 def _tell(inquiry: Inquiry) -> Told | None:
+    listing = start_reading(inquiry.session, list_jobs_of, inquiry.key, _MOST_JOBS + 1)
     worker = find_worker_named(inquiry.session, inquiry.key)
     if worker is None:
         return None
-    jobs = list_jobs_of(inquiry.session, worker.name, _MOST_JOBS + 1)
+    jobs = listing.value
     return Told(
         title=f"Worker {worker.name}",
         state=worker.state,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...core.history import Event
+from ...core.round_trips import StartedRead, start_reading
 from ...core.words import counted
 from ...explain.explain import explain_run
 from ...explain.queries import find_run_evidence
@@ -58,8 +59,8 @@ class _Found:
 
     run: RunInFull
     steps: Sequence[StepRow]
-    attempts: Mapping[int, Sequence[Attempt]]
-    signals: Sequence[SignalRow]
+    attempts: StartedRead[Mapping[int, Sequence[Attempt]]]
+    signals: StartedRead[Sequence[SignalRow]]
     callbacks: Sequence[CallbackRow]
     cause: StepRow | None
     held: HeldUpBy | None
@@ -71,10 +72,13 @@ class _Found:
 
 
 def _tell(inquiry: Inquiry) -> Told | None:
+    calling = start_reading(inquiry.session, queries.list_callbacks, int(inquiry.key))
     run = queries.find_run(inquiry.session, int(inquiry.key))
     if run is None:
         return None
-    found = _read(inquiry, run)
+    diagnosis = start_reading(inquiry, _diagnose, run.row)
+    watches = inquiry.start(_list_watches, inquiry, run.row)
+    found = _read(inquiry, run, calling.value)
     row = run.row
     helped = [step.id for step in (found.cause,) if step is not None and not step.is_removed]
     helped += [found.held.id] if found.held else []
@@ -82,23 +86,25 @@ def _tell(inquiry: Inquiry) -> Told | None:
     return Told(
         title=f"Workflow {row.id}: {row.name}",
         state=row.state,
-        diagnosis=_diagnose(inquiry, row),
+        diagnosis=diagnosis,
         since=row.created_at,
         until=inquiry.now if row.ended_at is None else max([row.ended_at, *calls]),
-        events=[*_of_steps(found), *map(tell_signal, found.signals), *_of_run(found)],
-        pieces=[*_list_expected(found)],
-        watches=[*_list_watches(inquiry, row)],
+        events=inquiry.start(_list_events, found),
+        pieces=inquiry.start(_list_expected, found),
+        watches=watches,
         evidence=[*_make_tables(found)],
-        related=[*_relate(inquiry, found)],
-        paths=[*_list_paths(inquiry, found)],
+        related=inquiry.start(_relate, inquiry, found),
+        paths=inquiry.start(_list_paths, inquiry, found),
         left_out=[*_leave_out(found)],
         targets=[f"job/{id}" for id in dict.fromkeys(helped)],
         offered=list_offered(row, found.steps),
     )
 
 
-def _read(inquiry: Inquiry, run: RunInFull) -> _Found:
-    session, row = inquiry.session, run.row
+def _read(inquiry: Inquiry, run: RunInFull, callbacks: Sequence[CallbackRow]) -> _Found:
+    session, row, name = inquiry.session, run.row, run.row.ended_by_step
+    cause = start_reading(session, queries.find_step_named, row.id, name) if name else None
+    held = start_reading(session, queries.find_what_holds_up, [row])
     is_small = row.steps <= MOST_STEPS
     steps = (
         queries.list_steps(session, row.id)
@@ -106,15 +112,14 @@ def _read(inquiry: Inquiry, run: RunInFull) -> _Found:
         else queries.list_telling_steps(session, row.id, MOST_STEPS)
     )
     waits = [step for step in steps if step.kind == "wait"]
-    name = row.ended_by_step
     return _Found(
         run,
         steps,
-        queries.list_attempts_of_steps(session, [step.id for step in steps]),
-        queries.list_signals_for(session, waits),
-        queries.list_callbacks(session, row.id),
-        queries.find_step_named(session, row.id, name) if name else None,
-        queries.find_what_holds_up(session, [row]).get(row.id),
+        start_reading(session, queries.list_attempts_of_steps, [step.id for step in steps]),
+        start_reading(session, queries.list_signals_for, waits),
+        callbacks,
+        cause.value if cause else None,
+        held.value.get(row.id),
     )
 
 
@@ -126,6 +131,12 @@ def _diagnose(inquiry: Inquiry, row: RunRow) -> str:
 
 
 # --- what happened
+
+
+def _list_events(found: _Found) -> Iterator[Event]:
+    yield from _of_steps(found)
+    yield from map(tell_signal, found.signals.value)
+    yield from _of_run(found)
 
 
 def _of_run(found: _Found) -> Iterator[Event]:
@@ -150,7 +161,7 @@ def _of_run(found: _Found) -> Iterator[Event]:
 def _of_steps(found: _Found) -> Iterator[Event]:
     for step in found.steps:
         subject = f"step/{step.id}"
-        attempts = found.attempts.get(step.id, ())
+        attempts = found.attempts.value.get(step.id, ())
         if step.ended_at is not None:
             how = ENDED_BY_OF_JOB[step.ended_by or ""]
             text = f"Step {step.name} " + (
@@ -208,7 +219,7 @@ def _list_expected(found: _Found) -> Iterator[Expected]:
             yield Expected(
                 f"the job of step {step.name}: it was deleted", is_found=False, is_removed=True
             )
-    taken = {signal.taken_by for signal in found.signals}
+    taken = {signal.taken_by for signal in found.signals.value}
     for step in found.steps:
         if step.ended_by == "signaled" and step.id not in taken:
             yield Expected(
@@ -307,7 +318,8 @@ def _list_paths(inquiry: Inquiry, found: _Found) -> Iterator[Path]:
     """The signals that may be given to the wait that is open longest."""
     waits = [step for step in found.steps if step.is_open_wait]
     for wait in sorted(waits, key=lambda wait: wait.opened_at or inquiry.now)[:1]:
-        yield from list_signals_to_give(inquiry, inquiry.subject, wait, found.signals)
+        signals = found.signals.value
+        yield from list_signals_to_give(inquiry, inquiry.subject, wait, signals)
 
 
 def list_offered(run: RunRow, steps: Sequence[StepRow]) -> Mapping[str, Sequence[str]]:

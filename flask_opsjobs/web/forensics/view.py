@@ -16,6 +16,7 @@ from ...actions.domain import Action
 from ...actions.registry import ACTIONS
 from ...core.display import Display
 from ...core.reading import Reading
+from ...core.round_trips import start_reading
 from ...errors import UnknownSubject
 from ...forensics.bundle import Bundle, Kind, Path
 from ...forensics.export import FORMATS, make_file_name
@@ -76,9 +77,9 @@ def _recent_incidents(read: Reading) -> Sequence[IncidentRow]:
 def bundle_page(kind: str, key: str) -> Response:
     """The document about one subject."""
     with reading() as read:
-        bundle = _read(read, kind, key)
         # A worker has no other page of its own.
-        notes = look_at_notes(read, bundle.subject) if bundle.kind == "worker" else {}
+        notes = start_reading(read, look_at_notes, f"worker/{key}") if kind == "worker" else None
+        bundle = _read(read, kind, key)
     return pages.page(
         "forensics_subject/page.html",
         "forensics",
@@ -86,7 +87,7 @@ def bundle_page(kind: str, key: str) -> Response:
         read.now,
         live=_part(read, bundle),
         bundle=bundle,
-        **notes,
+        **(notes.value if notes else {}),
     )
 
 
@@ -124,9 +125,7 @@ def _read(read: Reading, kind: str, key: str) -> Bundle:
     """The bundle as the reader may see it."""
     found, subject = _require(kind, key)
     access.require(found.permission, subject)
-    bundle = find_bundle(
-        host(), read.session, subject, read.now, lambda permission: access.may(permission, subject)
-    )
+    bundle = find_bundle(host(), read, subject, lambda permission: access.may(permission, subject))
     display = Display(host().display, may_see=access.may_see_payload(subject))
     return show_bundle(bundle, display)
 
