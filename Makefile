@@ -44,8 +44,9 @@ quick: $(READY) ## Run the pure tests and database tests in two minutes; those o
 test: $(READY) ## Run all tests, also those with a browser, with kills and with the wheel; print the slowest.
 	$(PYTEST) --durations 25 $(ARGS)
 
-THROUGH_PGBOUNCER := tests/engine tests/loops tests/endings tests/workflows tests/batches
-test-pgbouncer: $(READY) ## Run tests of workers, loops and runs through PgBouncer, which must be installed.
+THROUGH_PGBOUNCER := tests/engine tests/loops tests/endings tests/workflows tests/batches \
+	tests/web/test_round_trips.py
+test-pgbouncer: $(READY) ## Run tests of workers, loops, runs and pages through PgBouncer, which must be installed.
 	$(BIN)/python -m pytest --pgbouncer prepared $(THROUGH_PGBOUNCER) $(ARGS)
 	$(BIN)/python -m pytest --pgbouncer unprepared $(THROUGH_PGBOUNCER) $(ARGS)
 

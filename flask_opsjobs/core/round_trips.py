@@ -87,8 +87,6 @@ class StatementQueue:
     def close(self) -> None:
         """Let functions that still wait end with an error."""
         self._error = self._error or psycopg.errors.PipelineAborted("the page has ended")
-        self._queued.clear()
-        self._of_guests.clear()
         while self._waiting:
             self._go_on()
 

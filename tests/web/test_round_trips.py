@@ -283,7 +283,7 @@ def test_forensics_of_each_kind_wait_for_three_answers_at_most(
         # A delivery that is in no Redis is asked for once more, after the snapshot.
         f"job/{jobs['queued'].id}": 4,
         # The audit is looked through in turns, and the span begins at the oldest decision that is found.
-        "actor/ops-demo": 5,
+        "actor/ops-demo": 4,
     }
 
 
@@ -343,8 +343,20 @@ def test_a_function_waits_for_the_value_of_another(distance: Distance, far: Flas
         assert read.now
         distance.trips = 0
         (two,) = _start(read, "2")
-        assert start_reading(read.session, add, two).value == 42
+        added = start_reading(read.session, add, two)
+        twice = start_reading(
+            read.session, lambda session: [_read(session, "1"), _read(session, "2")]
+        )
+        assert (added.value, twice.value) == (42, [1, 2])
         assert distance.trips == 2
+
+
+@pytest.mark.usefixtures("requested")
+def test_no_statement_of_a_page_is_prepared() -> None:
+    with reading() as read:
+        for _ in range(20):  # psycopg prepares what it has seen five times
+            assert _read(read.session, "1") == 1
+        assert _read(read.session, "count(*) FROM pg_prepared_statements") == 0
 
 
 @pytest.mark.usefixtures("requested")
@@ -405,6 +417,18 @@ def test_a_guest_fails_alone(how: str, host: Host) -> None:
 
 
 @pytest.mark.usefixtures("requested")
+def test_what_a_guest_starts_is_a_guest(host: Host) -> None:
+    def ask(session: Session) -> Any:
+        return start_reading(session, _read, "1 / (random() * 0)::int").value
+
+    with reading() as read:
+        guest = start_guest(read.session, 0.2, ask)
+        assert [one.value for one in _start(read, "1", "2")] == [1, 2]
+        assert isinstance(_raised(guest), psycopg.errors.DivisionByZero)
+    _is_clean(host)
+
+
+@pytest.mark.usefixtures("requested")
 def test_a_guest_has_its_own_limit() -> None:
     with reading() as read:
         limit = "current_setting('statement_timeout')"
@@ -430,13 +454,13 @@ def test_settings_hold_for_one_statement_only() -> None:
 
 @pytest.mark.usefixtures("requested")
 def test_a_page_that_ends_early_ends_what_it_started(host: Host) -> None:
-    ended = []
+    ended: list[BaseException | None] = []
 
     def ask(session: Session) -> None:
         try:
             _read(session, "1")
-        finally:
-            ended.append(session)
+        except DBAPIError as error:
+            ended.append(error.orig)
 
     def end_early() -> None:
         with reading() as read:
@@ -445,7 +469,8 @@ def test_a_page_that_ends_early_ends_what_it_started(host: Host) -> None:
 
     with pytest.raises(ZeroDivisionError):
         end_early()
-    assert len(ended) == 1
+    (error,) = ended
+    assert isinstance(error, psycopg.errors.PipelineAborted)
     _is_clean(host)
 
 
