@@ -113,6 +113,20 @@ def test_a_step_has_as_many_jobs_as_its_search_finds(
 
 
 @pytest.mark.usefixtures("counted")
+def test_a_plain_job_is_not_counted_as_enqueued_and_not_found(
+    get: Get, client: FlaskClient, session: Session
+) -> None:
+    make_job(session, "finished", queue="mail", origin="rq", **_at(BACK))
+    session.commit()
+    (link,) = (
+        link
+        for link in _links(get, "/queues/mail?window=day")
+        if f"created={BACK:%Y-%m-%dT%H:%MZ}" in link["href"]
+    )
+    assert len(soup(client.get(link["href"]).text).select("tr[data-row]")) == _number(link)
+
+
+@pytest.mark.usefixtures("counted")
 def test_a_retried_job_counts_at_each_end_and_is_found_at_its_last(
     get: Get, client: FlaskClient, session: Session, clock: Clock
 ) -> None:
@@ -269,3 +283,12 @@ def test_the_overview_marks_decisions_about_any_queue_task_or_worker(
 def _length(act: Any) -> float:
     """The length of the bar below the line."""
     return float(str(act.select_one(".foot")["d"]).partition("h")[2].partition("v")[0])
+
+
+def test_a_pause_that_began_before_the_window_lasts_all_of_it(get: Get, session: Session) -> None:
+    make_loops(session)
+    make_job(session, queue="mail", task="send")
+    make_event(session, action="queue.pause", at=ago(hours=3))
+    session.commit()
+    (act,) = soup(get("/queues/mail").text).select_one(".chart").select(".act")
+    assert "h256" in act.select_one(".foot")["d"]

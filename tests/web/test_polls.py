@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -18,13 +19,15 @@ from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.loops import LOOPS
 from flask_opsjobs.loops.loop import Runner
 from flask_opsjobs.overview.changes import Changes, find_changes
+from flask_opsjobs.testing.valkey import Valkey
 from flask_opsjobs.web.app import polls
 from flask_opsjobs.web.app.shell import forget_sources
 from tests.support.clock import Clock
 from tests.support.polling import OpenPage
+from tests.support.waiting import wait_until
 from tests.web.conftest import Access
 from tests.web.every import reads, soup
-from tests.web.rows import make_worker
+from tests.web.rows import make_incident, make_worker
 
 OVERVIEW = "/ops/jobs/live"
 # Longer than Postgres holds numbers back, and shorter than a fragment holds.
@@ -57,14 +60,14 @@ def commit(session: Session) -> None:
 
 
 @pytest.fixture
-def open_page(client: FlaskClient, host: Host, quiet: Clock) -> Callable[..., OpenPage]:
+def open_page(app: Flask, quiet: Clock) -> Callable[..., OpenPage]:
     """Opens a page, and polls until a poll costs one statement.
 
     A session that emptied or filled the tables may tell Postgres its numbers in the middle.
     """
 
-    def open_page(path: str = OVERVIEW) -> OpenPage:
-        page = OpenPage(client, host, path)
+    def open_page(path: str = OVERVIEW, app: Flask = app) -> OpenPage:
+        page = OpenPage(app.test_client(), app.extensions["opsjobs"], path)
         page.poll()
         for _ in range(4):
             quiet.forward(**QUIET)
@@ -105,6 +108,27 @@ def test_what_follows_a_change_is_shown_although_postgres_has_not_counted_it(
     session.commit()
     quiet.forward(seconds=5)
     assert "8 of 9" in page.poll().text
+
+
+def test_a_change_is_in_the_badges_although_another_page_has_just_read_them(
+    session: Session, client: FlaskClient, open_page: Callable[..., OpenPage]
+) -> None:
+    page = open_page()
+    client.get("/ops/jobs/queues")
+    make_incident(session, subject="loop/fold", severity="critical")
+    commit(session)
+    assert "1 critical" in page.poll().text
+
+
+@pytest.mark.processes
+def test_a_redis_that_goes_away_is_shown_by_the_next_poll(
+    make_app: Callable[..., Flask], open_page: Callable[..., OpenPage]
+) -> None:
+    with Valkey() as server:
+        page = open_page(app=make_app(OPSJOBS_REDIS_URL=server.url))
+        server.kill()
+        # That it answered is kept for two seconds.
+        wait_until(lambda: "Redis does not answer" in page.poll().text, 10)
 
 
 def test_what_is_not_counted_is_shown_when_the_fragment_no_longer_holds(
