@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from flask_opsjobs.core.reading import Reading
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs import queries as job_queries
+from flask_opsjobs.jobs.search import queries as search_queries
 from flask_opsjobs.jobs.search.export_queries import batch_of_jobs, list_jobs_in_full
 from flask_opsjobs.jobs.search.filter import JobFilter
 from flask_opsjobs.jobs.search.queries import list_jobs
@@ -186,6 +187,31 @@ def test_a_search_reads_its_hits_and_no_more(
     by_id = {"jobs_pkey", "attempts_pkey", "jobs_adopted"}
     assert seen.indexes - by_id <= indexes
     assert seen.indexes & indexes or not indexes
+    assert "Seq Scan" not in seen.kinds
+    assert seen.most_rows <= most + 30
+
+
+@pytest.mark.parametrize(
+    ("box", "indexes", "most"),
+    [
+        ("args.is_big:true", set(), 10_003),  # half of all: until there are 5,001
+        ("args.is_big:true created:>1m", set(), 10_500),  # ids are not in the order of times here
+        ("args.account_id:42", {"jobs_args"}, 25),
+        ("tag:tag_300", {"jobs_tags"}, 50),
+    ],
+)
+def test_of_a_value_that_many_have_the_newest_jobs_are_read(
+    box: str,
+    indexes: set[str],
+    most: int,
+    plans: tuple[Plans, Reading],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(search_queries, "MANY_JOBS", 5_000)
+    seen, read = plans
+    wanted = JobFilter.from_query([("q", box)])
+    list_jobs(read.session, wanted, read.now, is_shown=lambda error, text: True)
+    assert seen.indexes - {"jobs_pkey", "attempts_pkey", "jobs_adopted"} == indexes
     assert "Seq Scan" not in seen.kinds
     assert seen.most_rows <= most + 30
 

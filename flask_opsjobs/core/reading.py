@@ -98,6 +98,17 @@ def execute_with(
     return found.value
 
 
+def estimate_rows(session: Session, statement: Select[*tuple[Any, ...]]) -> int:
+    """How many rows Postgres expects of a statement, from its statistics. It reads none."""
+    connection = session.connection()
+    made = statement.compile(
+        dialect=connection.dialect, compile_kwargs={"render_postcompile": True}
+    )
+    explain = f"EXPLAIN (FORMAT JSON) {made}"
+    plan = connection.exec_driver_sql(explain, made.construct_params()).scalar_one()
+    return int(plan[0]["Plan"]["Plan Rows"])
+
+
 def forbid_writes(connection: Connection, seconds: float) -> None:
     """Let the transaction that has just begun only read, and each statement take at most `seconds`."""
     limits = {"transaction_read_only": "on", "statement_timeout": f"{int(seconds * 1000)}"}

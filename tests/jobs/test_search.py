@@ -18,7 +18,7 @@ from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.jobs.search import attempt_queries, group_queries
 from flask_opsjobs.jobs.search import queries as search_queries
 from flask_opsjobs.jobs.search.filter import JobFilter
-from flask_opsjobs.jobs.search.queries import JobList, list_jobs
+from flask_opsjobs.jobs.search.queries import JobList, Searched, list_jobs
 
 
 @pytest.fixture
@@ -155,6 +155,30 @@ def test_of_a_common_value_the_newest_hits_are_shown(
     assert found.searched.stopped_at_hits
     older = search("tag:all", before=found.page.rows[4].id)
     assert [row.id for row in older.page.rows] == [row.id for row in found.page.rows[5:]]
+
+
+def test_of_a_value_that_many_have_the_newest_jobs_are_read(
+    work: Task, db: SQLAlchemy, search: Callable[..., JobList], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_queries, "MOST_HITS", 10)
+    monkeypatch.setattr(search_queries, "MANY_JOBS", 50)
+    monkeypatch.setattr(search_queries, "MOST_READ", 20)
+    work.options(tags=["all"]).enqueue_many({"value": n} for n in range(60))
+    db.session.commit()
+    db.session.execute(text("ANALYZE opsjobs.jobs"))
+    db.session.commit()
+    for box in ("tag:all", "tag:all OR tag:none", "tag:all state:available"):
+        found = search(box)
+        assert _values(found, db) == list(range(59, 49, -1)), box
+        assert found.searched == Searched(stopped_at_newest_hits=True), box
+        assert found.counts["available"].kind == "at_least", box
+    assert search("tag:all args.value:3").searched.is_all
+    # After a burst of others the index finds what the newest jobs do not have.
+    work.enqueue_many({"value": n} for n in range(60, 75))
+    db.session.commit()
+    found = search("tag:all")
+    assert len(_values(found, db)) == 10
+    assert found.searched == Searched(stopped_at_hits=True)
 
 
 def _fail(session: Session, errors: dict[int, str]) -> None:

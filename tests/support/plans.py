@@ -74,7 +74,7 @@ class Plans:
     def _explain(
         self, _connection: Any, cursor: Any, statement: str, parameters: Any, *_rest: Any
     ) -> None:
-        if self.about in statement:
+        if self.about in statement and not statement.startswith("EXPLAIN"):
             with cursor.connection.cursor() as other:
                 self.seen.append((statement, _explain(other, statement, parameters)))
 

@@ -15,7 +15,9 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Row,
     Select,
+    and_,
     case,
     null,
     select,
@@ -25,7 +27,7 @@ from sqlalchemy.orm import Session
 from ...core.db import LARGEST_ID
 from ...core.display import Display
 from ...core.paging import cut_page
-from ...core.reading import execute_with
+from ...core.reading import estimate_rows, execute_with
 from ...core.round_trips import start_reading
 from ...policy import DisplayPolicy
 from .. import queries
@@ -181,6 +183,10 @@ def _find_by_index(session: Session, wanted: JobFilter, found: Range, is_shown: 
         is_cut = members.is_cut or len(listed) > MOST_HITS
         return _show(wanted, listed, is_shown, Searched(stopped_at_groups=is_cut))
     everyone, found = found, replace(found, conditions=(*found.conditions, *members.conditions))
+    rows = _list_newest_of_common(session, wanted, found)
+    if rows:
+        searched = Searched(stopped_at_newest_hits=True, stopped_at_groups=members.is_cut)
+        return _show(wanted, rows, is_shown, searched)
     # These GIN indexes need bitmap scans. No other index may be scanned instead.
     rows = execute_with(
         session, hits(wanted, found), enable_bitmapscan="on", enable_indexscan="off"
@@ -241,6 +247,21 @@ def _find_by_attempts(
     return Hits(jobs[:MOST_HITS], Searched(stopped_at_attempts=attempts.is_cut))
 
 
+def _list_newest_of_common(
+    session: Session, wanted: JobFilter, found: Range
+) -> Sequence[Row[int, str, str | None]]:
+    """The newest hits, when there are more than `MOST_HITS` in the newest jobs of a common value; else none.
+
+    The statistics tell what is common. An index would read all jobs of the value before it gives the first.
+    """
+    in_all = start_reading(session, estimate_rows, select(Job.id).where(*within(found)))
+    of_value = estimate_rows(session, _hits(wanted, within(found)))
+    if of_value < MANY_JOBS or of_value * COMMON < in_all.value:
+        return ()
+    rows = session.execute(newest_of_common(wanted, found)).all()
+    return rows if len(rows) > MOST_HITS else ()
+
+
 def _with_the_newest(
     session: Session, wanted: JobFilter, found: Range, everyone: Range, rows: Sequence[Any]
 ) -> Sequence[Any]:
@@ -278,6 +299,8 @@ _ANY_TIME = datetime.min.replace(tzinfo=UTC)
 MOST_HITS = 5_000
 # When there are more hits, an arbitrary part is found. Then all hits among this many newest jobs are added.
 NEWEST_JOBS = 20_000
+# A value is common when it has so many jobs, and one in `COMMON` of all. Then so many of the newest are read.
+MANY_JOBS, COMMON, MOST_READ = 100_000, 20, 150_000
 # A text in an error is searched in this many of the newest jobs that have an error.
 NEWEST_ERRORS = 20_000
 
@@ -286,8 +309,8 @@ NEWEST_ERRORS = 20_000
 class Searched:
     """Whether a search examined all jobs, or stopped at one of its limits.
 
-    Groups are workflows and batches. The newest are those jobs of which each is examined, since no index has
-    the conditions.
+    The newest hits are those of a common value. Groups are workflows and batches. The newest are those jobs
+    of which each is examined, since no index has the conditions.
     """
 
     stopped_at_hits: bool = False
@@ -295,11 +318,13 @@ class Searched:
     stopped_at_groups: bool = False
     stopped_at_attempts: bool = False
     stopped_at_newest: bool = False
+    stopped_at_newest_hits: bool = False
 
     @property
     def may_find_more_of_a_state(self) -> bool:
         """Whether a search for one state alone may find more jobs of it."""
-        return self.stopped_at_hits or self.stopped_at_groups or self.stopped_at_newest
+        hits = self.stopped_at_hits or self.stopped_at_newest_hits
+        return hits or self.stopped_at_groups or self.stopped_at_newest
 
     @property
     def is_all(self) -> bool:
@@ -341,15 +366,33 @@ def hits(wanted: JobFilter, found: Range) -> Select[int, str, str | None]:
     return select(found_some).order_by(found_some.c.id.desc())
 
 
+def newest_of_common(wanted: JobFilter, found: Range) -> Select[int, str, str | None]:
+    """Like `hits`, but reads at most `MOST_READ` jobs, the newest first, and stops at the last hit."""
+    fits = and_(*_conditions_of_hits(wanted), *found.conditions).is_(True)
+    read = select(Job.id, Job.state, _error_of_hits(wanted), fits.label("fits"))
+    read = read.where(*within(replace(found, conditions=()))).order_by(Job.id.desc())
+    seen = read.limit(MOST_READ).subquery().c
+    some = select(seen.id, seen.state, seen.error).where(seen.fits)
+    return some.order_by(seen.id.desc()).limit(MOST_HITS + 1)
+
+
 def _hits(wanted: JobFilter, bounds: list[ColumnElement[bool]]) -> Select[int, str, str | None]:
-    conditions = [*conditions_of(wanted), *bounds, *Terms(wanted, _ANY_TIME).list_indexed()]
-    error: ColumnElement[Any] = null()
+    conditions = [*_conditions_of_hits(wanted), *bounds]
+    return select(Job.id, Job.state, _error_of_hits(wanted)).where(*conditions)
+
+
+def _conditions_of_hits(wanted: JobFilter) -> list[ColumnElement[bool]]:
+    conditions = [*conditions_of(wanted), *Terms(wanted, _ANY_TIME).list_indexed()]
     if wanted.error:
         # The caller checks which of these errors fit. Checked here, a frequent argument with a rare text in
         # the error would read the whole table.
-        error = Job.error.expression
-        conditions.append(error.is_not(None))
-    return select(Job.id, Job.state, error.label("error")).where(*conditions)
+        conditions.append(Job.error.is_not(None))
+    return conditions
+
+
+def _error_of_hits(wanted: JobFilter) -> ColumnElement[Any]:
+    error: ColumnElement[Any] = Job.error.expression if wanted.error else null()
+    return error.label("error")
 
 
 def newest_errors(wanted: JobFilter, found: Range) -> Select[int, str, str | None]:

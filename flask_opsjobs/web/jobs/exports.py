@@ -84,6 +84,8 @@ def _tell(found: Hits) -> str:
             f"More jobs match: here are those among the newest {search_queries.NEWEST_JOBS} jobs, "
             f"and others, {search_queries.MOST_HITS} in all."
         )
+    if found.searched.stopped_at_newest_hits:
+        return f"More jobs match: here are the newest {search_queries.MOST_HITS}."
     if found.searched.stopped_at_groups:
         return (
             f"Searched the newest {group_queries.MOST_GROUPS} workflows or batches, and of each the "
