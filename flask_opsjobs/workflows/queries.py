@@ -498,7 +498,7 @@ def list_signals_for(session: Session, waits: Sequence[StepRow]) -> Sequence[Sig
     if not waits:
         return []
     taken = select(*_SIGNAL).where(SignalRecord.taken_by.in_([wait.id for wait in waits]))
-    rows = list(session.execute(taken.limit(_MOST_SIGNALS)))
+    reads = [start_reading(session, Session.execute, taken.limit(_MOST_SIGNALS))]
     wanted = {
         (name, wait.key) for wait in waits if wait.is_open_wait for name in wait.signals or ()
     }
@@ -507,7 +507,7 @@ def list_signals_for(session: Session, waits: Sequence[StepRow]) -> Sequence[Sig
         several = SignalRecord.outcome.in_(("early", "ambiguous"))
         keys = tuple_(SignalRecord.name, SignalRecord.key).in_(sorted(wanted))
         left = select(*_SIGNAL).where(keys, several).order_by(SignalRecord.id)
-        rows += session.execute(left.limit(_MOST_SIGNALS))
+        reads.append(start_reading(session, Session.execute, left.limit(_MOST_SIGNALS)))
         newest = (
             select(SignalRecord.id, SignalRecord.name, SignalRecord.key)
             .where(SignalRecord.outcome.between("late", "late"))
@@ -517,8 +517,9 @@ def list_signals_for(session: Session, waits: Sequence[StepRow]) -> Sequence[Sig
         )
         of_waits = tuple_(newest.c.name, newest.c.key).in_(sorted(wanted))
         late = select(*_SIGNAL).where(SignalRecord.id.in_(select(newest.c.id).where(of_waits)))
-        rows += session.execute(late.order_by(SignalRecord.id).limit(_MOST_SIGNALS))
-    return [SignalRow(*row) for row in rows]
+        late = late.order_by(SignalRecord.id).limit(_MOST_SIGNALS)
+        reads.append(start_reading(session, Session.execute, late))
+    return [SignalRow(*row) for read in reads for row in read.value]
 
 
 def page_of_signals(

@@ -42,6 +42,7 @@ from tests.web.rows import (
     make_limiter,
     make_operation,
     make_run,
+    make_signal,
     make_task_hour,
     make_worker,
     paused,
@@ -53,7 +54,6 @@ MOST = 3
 MORE = {
     **dict.fromkeys(("jobs_why", "jobs_why_live"), 7),
     **dict.fromkeys(("job", "job_live"), 5),
-    **dict.fromkeys(("workflow", "workflow_live"), 4),
     "doctor": 60,
 }
 
@@ -151,12 +151,14 @@ def _make_runs(session: Session) -> Iterator[str]:
         good = {"state": "finished", "finished": 1, "ended_by": "finished"}
         make_run(session, {"a": 900_010 + number}, **ended, **good)
     wait = make_job(session, "deferred", task="opsjobs.wait")
-    make_run(session, {"wait": wait.id})
+    waiting = make_run(session, {"wait": wait.id})
+    make_signal(session)
     make_run(session, {"a": 900_020}, trouble="a step is gone")
     bad = {"state": "failed", "failed": 1, "ended_by": "step", "ended_by_step": "a"}
     newest = make_run(session, {"a": 900_021}, **ended, **bad)
     yield from ("workflows", "workflows?order=usual", "workflows?state=failed", "workflows/live")
     yield f"workflows/{newest.id}/compare"
+    yield from (f"workflows/{run.id}" for run in (waiting, newest))
 
 
 def _make_limiters(session: Session) -> Iterator[str]:

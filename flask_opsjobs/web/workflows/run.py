@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from ...actions.registry import ACTIONS
 from ...core.reading import Reading
-from ...core.round_trips import start_reading
+from ...core.round_trips import StartedRead, start_reading
 from ...jobs.lifecycle import STATES
 from ...jobs.search import terms
 from ...workflows import queries
@@ -140,6 +140,11 @@ class Steps:
         """The released steps that have not ended, the one that most likely holds the run up first."""
         return in_order_of_need(step for step in self.rows if step.holds_up)
 
+    @property
+    def waits(self) -> Sequence[StepRow]:
+        """The open waits, the one that is open longest first."""
+        return [step for step in self.holding if step.is_open_wait]
+
     @cached_property
     def own(self) -> Sequence[StepRow]:
         """The steps with a row of their own in a timeline: the members of a map share its row."""
@@ -153,15 +158,25 @@ class Steps:
 
 @dataclass(frozen=True)
 class RunView:
-    """One run with its steps, as of `now`. `step` is the chosen step, with more about it in `detail`."""
+    """One run with its steps, as of `now`. `step` is the chosen step."""
 
     run: RunInFull
     steps: Steps
     asked: StepsRequest
     step: StepRow | None
-    detail: StepInFull | None
-    signals: Sequence[SignalRow]
+    detailing: StartedRead[StepInFull | None] | None
+    telling: StartedRead[Sequence[SignalRow]]
     now: datetime
+
+    @property
+    def detail(self) -> StepInFull | None:
+        """More about the chosen step."""
+        return self.detailing.value if self.detailing else None
+
+    @property
+    def signals(self) -> Sequence[SignalRow]:
+        """The signals for the first open waits, and for the chosen step if it is a wait."""
+        return self.telling.value
 
     @cached_property
     def shown(self) -> Sequence[StepRow]:
@@ -184,7 +199,7 @@ class RunView:
     @property
     def waits(self) -> Sequence[StepRow]:
         """The open waits, the one that is open longest first."""
-        return [step for step in self.steps.holding if step.is_open_wait]
+        return self.steps.waits
 
     @property
     def overdue(self) -> Sequence[StepRow]:
@@ -261,33 +276,29 @@ class RunView:
         return PageDisplay(host().display, may_see=access.may_see_payload(*targets))
 
 
-def read_run(read: Reading, run: RunInFull) -> RunView:
-    """The run with its steps. Raises `Problem` when the address asks for a step that it does not have."""
-    steps = _read_steps(read, run)
+def read_run(read: Reading, run_id: int) -> RunView | None:
+    """The run with its steps; None when there is no such run.
+
+    Raises `Problem` when the address asks for a step that it does not have.
+    """
+    stepping = start_reading(read, _read_steps, run_id)
+    run = queries.find_run(read.session, run_id)
+    if run is None:
+        return None
+    steps = stepping.value
     asked = _read_request(steps)
-    view = RunView(run, steps, asked, None, None, (), read.now)
-    step = steps.by_id[asked.step] if asked.step is not None else _most_telling(view)
-    finding = start_reading(read.session, queries.find_step, step.id) if step else None
-    waits = [each for each in (*view.waits[:_NEIGHBOURS], step) if each and each.kind == "wait"]
-    signals = queries.list_signals_for(read.session, waits)
-    return RunView(
-        run,
-        steps,
-        asked,
-        step,
-        finding.value if finding else None,
-        signals,
-        read.now,
-    )
+    step = steps.by_id[asked.step] if asked.step is not None else _most_telling(run, steps)
+    detailing = start_reading(read.session, queries.find_step, step.id) if step else None
+    waits = [each for each in (*steps.waits[:_NEIGHBOURS], step) if each and each.kind == "wait"]
+    telling = start_reading(read.session, queries.list_signals_for, waits)
+    return RunView(run, steps, asked, step, detailing, telling, read.now)
 
 
-def _most_telling(view: RunView) -> StepRow | None:
+def _most_telling(run: RunInFull, steps: Steps) -> StepRow | None:
     """The step that ended the run, else one that failed, the one that holds it up, or the first."""
-    culprit = view.named(view.run.row.ended_by_step)
-    first = view.steps.rows[:1]
-    return next(
-        (step for step in (culprit, *view.steps.failed, *view.steps.holding, *first) if step), None
-    )
+    culprit = steps.by_name.get(run.row.ended_by_step or "")
+    first = steps.rows[:1]
+    return next((step for step in (culprit, *steps.failed, *steps.holding, *first) if step), None)
 
 
 def _read_request(steps: Steps) -> StepsRequest:
@@ -310,16 +321,15 @@ def _read_request(steps: Steps) -> StepsRequest:
 _cache: WeakKeyDictionary[Engine, OrderedDict[int, Steps]] = WeakKeyDictionary()
 
 
-def _read_steps(read: Reading, run: RunInFull) -> Steps:
+def _read_steps(read: Reading, id: int) -> Steps:
     """The steps of a run; of a large one at most five seconds old, of a huge one half a minute."""
-    id = run.row.id
-    if run.row.steps <= LARGE:
-        return _read_steps_now(read, id)
     kept = _cache.setdefault(host().engine, OrderedDict())
     steps = kept.get(id)
-    limit = _LONG_KEPT if run.row.steps > _HUGE else _KEPT
+    limit = _LONG_KEPT if steps and len(steps.rows) > _HUGE else _KEPT
     if steps is None or not timedelta() <= read.now - steps.at < limit:
-        steps = kept[id] = _read_steps_now(read, id)
+        steps = _read_steps_now(read, id)
+        if len(steps.rows) > LARGE:
+            kept[id] = steps
         while len(kept) > _MOST_KEPT:
             kept.popitem(last=False)
     return steps

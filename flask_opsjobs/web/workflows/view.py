@@ -260,10 +260,10 @@ def _lines(read: Reading, runs: Sequence[RunRow], needs: Mapping[int, str]) -> S
 
 def _find(read: Reading, workflow_id: str) -> RunView:
     number = terms.read_own(workflow_id)
-    run = None if number is None else queries.find_run(read.session, number)
-    if run is None:
+    view = None if number is None else read_run(read, number)
+    if view is None:
         raise problems.no_such_row("workflow", workflow_id)
-    return read_run(read, run)
+    return view
 
 
 def _one(read: Reading, view: RunView) -> Markup:
