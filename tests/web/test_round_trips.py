@@ -480,6 +480,7 @@ def test_pages_are_the_same_without_pipelines(
     monkeypatch: pytest.MonkeyPatch, app: Flask, jobs: dict[str, Job]
 ) -> None:
     monkeypatch.setattr(psycopg.Pipeline, "is_supported", lambda: False)
+    monkeypatch.delattr(psycopg.Pipeline, "__enter__")  # none is begun
     for url, path in reads(jobs):
         assert app.test_client().get(path).status_code == good(url), path
 
