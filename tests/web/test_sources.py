@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
+from flask_opsjobs import OpsJobs
 from flask_opsjobs.host import Host
+from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.lifeline.models import LoopRun
 from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.testing.valkey import Valkey
@@ -23,7 +25,7 @@ from flask_opsjobs.workers.models import Worker
 from tests.support.database import Databases
 from tests.support.waiting import wait_until
 from tests.web.every import soup
-from tests.web.rows import ago, make_loops, make_one_of_each
+from tests.web.rows import ago, make_job, make_loops, make_one_of_each, make_worker
 
 PAGES = (
     "",
@@ -154,6 +156,60 @@ def test_redis_away_is_said_first_on_every_page(
         assert main.find(["h1", "section", "div"])["id"] in ("sources", "part"), path
     # Each Redis is waited for once in two seconds, 0.2 s, not by each page.
     assert time.monotonic() - began < 6
+
+
+def _carry_out(client: FlaskClient, path: str, **form: str) -> str:
+    """Fill in a form, execute what its preview shows, and read the receipt: all without a Redis."""
+
+    def send(path: str, form: dict[str, str]) -> str:
+        answer = client.post(path, data=form, headers={"Sec-Fetch-Site": "same-origin"})
+        assert answer.status_code == 303, answer.text
+        return answer.location
+
+    page = soup(client.get(send(f"/ops/jobs{path}", form)).text)
+    assert "Redis does not answer" in page.select_one("#sources").text
+    (execute,) = page.select("form[action$='/execute']")
+    fields = {field["name"]: field.get("value", "") for field in execute.select("input")}
+    done = send(execute["action"], fields | {"reason": "the customer waits for it"})
+    return _words(soup(client.get(done).text).main)
+
+
+@pytest.mark.parametrize("how", ["freeze", "kill"])
+def test_a_job_is_enqueued_and_edited_and_workers_are_stopped_while_redis_is_away(
+    how: str, make_app: Callable[..., Flask], opsjobs: OpsJobs, valkey: Valkey
+) -> None:
+    @opsjobs.task(queue="mail", enqueue_from_page=True)
+    def send(account_id: int) -> None: ...
+
+    app = make_app(opsjobs=opsjobs, OPSJOBS_REDIS_URL=valkey.url)
+    client = app.test_client()
+    with Session(app.extensions["opsjobs"].engine) as session:
+        queued = make_job(session, "queued", task="send", queue="mail", args={"account_id": 1}).id
+        workers = [make_worker(session, queues=["mail"]).name for _ in range(2)]
+        session.commit()
+        getattr(valkey, how)()
+        began = time.monotonic()
+        said = [_carry_out(client, "/tasks/send/enqueue", **{"arg.account_id": "42"})]
+        waiting = session.scalars(select(Job.id).where(Job.id != queued)).one()
+        changes = {"queue": "slow", "priority": "1", "args": '{"account_id": 7}'}
+        said += [_carry_out(client, f"/jobs/{job}/edit", **changes) for job in (waiting, queued)]
+        said.append(_carry_out(client, f"/workers/{workers[0]}/drain"))
+        said.append(_carry_out(client, f"/workers/{workers[1]}/stop", grace="5"))
+        assert time.monotonic() - began < 15
+        session.expire_all()
+        for job in (session.get_one(Job, waiting), session.get_one(Job, queued)):
+            assert (job.state, job.queue, job.priority) == ("available", "slow", 1)
+            assert job.args == {"account_id": 7}
+        asked = session.scalars(select(Worker.drain_requested_at).order_by(Worker.id)).all()
+        assert None not in asked
+    # Of what was in Redis before, and of what a worker should hear by it, it says how that goes on.
+    assert ["done; Redis was not told: " in each for each in said] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
 
 
 def test_a_redis_that_is_back_is_not_said_for_long(
