@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,9 +13,13 @@ from flask.testing import FlaskClient
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from flask_opsjobs import OpsJobs
+from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import Job
+from flask_opsjobs.jobs.perform.current import Claimed
+from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.loops import LOOPS
 from flask_opsjobs.loops.loop import Runner
 from flask_opsjobs.overview.changes import Changes, find_changes
@@ -23,6 +27,7 @@ from flask_opsjobs.testing.valkey import Valkey
 from flask_opsjobs.web.app import polls
 from flask_opsjobs.web.app.shell import forget_sources
 from tests.support.clock import Clock
+from tests.support.engine import Bench
 from tests.support.polling import OpenPage
 from tests.support.waiting import wait_until
 from tests.web.conftest import Access
@@ -30,6 +35,8 @@ from tests.web.every import reads, soup
 from tests.web.rows import make_incident, make_worker
 
 OVERVIEW = "/ops/jobs/live"
+LIMITER = "limiter/customer-api"
+RAISED = Outcome("raised", error="ValueError: it does not work")
 # Longer than Postgres holds numbers back, and shorter than a fragment holds.
 QUIET = {"seconds": 12}
 
@@ -226,6 +233,123 @@ def test_a_tag_that_is_none_of_ours_gets_the_fragment(client: FlaskClient, tag: 
     answer = client.get(OVERVIEW, headers={"If-None-Match": tag})
     assert answer.status_code == 200
     assert 'id="part"' in answer.text
+
+
+@pytest.mark.slow
+def test_each_transition_changes_what_the_next_poll_of_an_open_page_answers(
+    client: FlaskClient,
+    host: Host,
+    session: Session,
+    bench: Bench,
+    make_bench: Callable[[], Bench],
+    record_job: Callable[..., int],
+    opsjobs: OpsJobs,
+    quiet: Clock,
+) -> None:
+    """The clock of pages stands still meanwhile, so no page is made anew because of its age."""
+    operator, job, other = Operator(host), record_job(), record_job(max_attempts=1)
+    about_job = [f"job/{job}"]
+    why: dict[str, Any] = {"actor": "tester", "reason": "because it is a test"}
+    new: list[Bench] = []
+    paths = {
+        "overview": "",
+        "jobs": "/jobs",
+        "job": f"/jobs/{job}",
+        "other": f"/jobs/{other}",
+        "queues": "/queues",
+        "queue": "/queues/default",
+        "tasks": "/tasks",
+        "task": "/tasks/note",
+        "workers": "/workers",
+        "limiters": "/limiters",
+        "limiter": "/limiters/customer-api",
+        "forensics": f"/forensics/job/{job}",
+        "lifeline": "/lifeline",
+        "audit": "/audit",
+    }
+    live = {
+        name: soup(client.get(f"/ops/jobs{path}").text).select_one("#live")["hx-get"]
+        for name, path in paths.items()
+    }
+    pages = {name: OpenPage(client, host, str(path)) for name, path in live.items()}
+
+    def act(action: str, targets: list[str], **params: Any) -> Callable[[], object]:
+        return lambda: operator.run(action, targets, params=params, **why)
+
+    def end(job_id: int, dispatch_no: int, outcome: Outcome) -> Callable[[], object]:
+        return lambda: bench.record(job_id, dispatch_no, outcome)
+
+    def start(job_id: int, dispatch_no: int) -> None:
+        bench.dispatch_all()
+        assert isinstance(bench.claim(job_id, dispatch_no), Claimed)
+
+    def begin() -> None:
+        new.append(make_bench())
+        beat(session, quiet.now + timedelta(hours=1))
+        commit(session)
+
+    def die() -> None:
+        """Its heartbeats stop, and are late."""
+        late = "UPDATE opsjobs.workers SET heartbeat_at = heartbeat_at - interval '1 day' WHERE id = %s"
+        bench.connection.execute(late, [new[0].worker_id])
+
+    steps: list[tuple[str, Callable[[], object], str]] = [
+        ("enqueue", record_job, "overview jobs queues queue"),
+        (
+            "edit",
+            act("job.edit", about_job, priority=1, queue="default", args={}),
+            "job forensics audit",
+        ),
+        ("note", act("note.add", about_job), "forensics audit"),
+        ("start", lambda: start(job, 1), "job jobs queues queue workers forensics"),
+        ("fail", end(job, 1, RAISED), "overview job jobs queues queue workers forensics"),
+        ("retry", act("job.retry", about_job), "job jobs queues queue forensics audit"),
+        ("start again", lambda: start(job, 2), "job jobs queues queue workers forensics"),
+        ("finish", end(job, 2, Outcome("returned")), "job jobs queues queue workers forensics"),
+        ("fail for good", end(other, 1, RAISED), "overview other jobs queues queue"),
+        (
+            "retry what failed",
+            act("job.retry", [f"job/{other}"]),
+            "overview other jobs queue audit",
+        ),
+        ("cancel", act("job.cancel", [f"job/{other}"]), "overview other jobs queue audit"),
+        ("pause a queue", act("queue.pause", ["queue/default"]), "overview queues queue audit"),
+        ("pause a task", act("task.pause", ["task/note"]), "overview tasks task audit"),
+        ("cool down", act("limiter.cooldown", [LIMITER], minutes=9), "limiters limiter audit"),
+        ("a worker starts", begin, "workers queues queue lifeline"),
+        ("a worker dies", die, "workers queues queue lifeline overview"),
+    ]
+    for step, transition, shown_on in steps:
+        shown = {name: pages[name] for name in shown_on.split()}
+        settle(shown, quiet)
+        transition()
+        # Their sessions tell Postgres at once what they changed, instead of within ten seconds.
+        bench.connection.execute("SELECT pg_stat_force_next_flush()")
+        host.spare.close()
+        wait_until_shown(shown, step)
+
+
+def settle(pages: Mapping[str, OpenPage], clock: Clock) -> None:
+    """Let time pass until each poll costs one statement."""
+    costly: list[str] = []
+    for _ in range(9):
+        clock.forward(**QUIET)
+        costly = [name for name, page in pages.items() if not page.is_cheap]
+        if not costly:
+            return
+    pytest.fail(f"although nothing changes, each poll makes {', '.join(costly)}")
+
+
+def wait_until_shown(pages: Mapping[str, OpenPage], step: str) -> None:
+    """Poll until each page has had an answer that differs."""
+    left = dict(pages)
+
+    def is_shown() -> bool:
+        for name in [name for name, page in left.items() if page.poll().status_code == 200]:
+            del left[name]
+        return not left
+
+    wait_until(is_shown, 15, what=lambda: f"{', '.join(left)} to show: {step}")
 
 
 @pytest.mark.slow

@@ -169,8 +169,8 @@ def _carry_out(client: FlaskClient, path: str, **form: str) -> str:
     page = soup(client.get(send(f"/ops/jobs{path}", form)).text)
     assert "Redis does not answer" in page.select_one("#sources").text
     (execute,) = page.select("form[action$='/execute']")
-    fields = {field["name"]: field.get("value", "") for field in execute.select("input")}
-    done = send(execute["action"], fields | {"reason": "the customer waits for it"})
+    fields = {str(field["name"]): str(field.get("value", "")) for field in execute.select("input")}
+    done = send(str(execute["action"]), fields | {"reason": "the customer waits for it"})
     return _words(soup(client.get(done).text).main)
 
 
