@@ -262,6 +262,10 @@ def test_the_overview_marks_decisions_about_any_queue_task_or_worker(
         about = {"action": action, "subject": target, "targets": (target,)}
         make_event(session, **about, at=ago(minutes=5))
     make_event(session, action="job.retry", subject="job/1", targets=("job/1",))
+    # It still lasts, and nothing in the charts changed with it.
+    make_event(
+        session, action="queue.pause", subject="queue/c", targets=("queue/c",), at=ago(hours=1.5)
+    )
     session.commit()
     first = soup(get("").text).select_one(".chart")
     acts = {act.title.text.partition(" by ")[0]: act for act in first.select(".act")}

@@ -378,5 +378,6 @@ def test_an_open_overview_costs_little_while_workers_and_loops_only_live(
         for _ in range(12):
             poll()
         made = [poll() for _ in range(21)]  # three times as long as a fragment holds
+    print("MADE", made)
     assert sum(statements for statements, _ in made) * 12 / 21 <= 60
     assert sum(sent for _, sent in made) * 12 / 21 <= 30_000

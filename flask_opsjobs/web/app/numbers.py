@@ -82,8 +82,8 @@ def make_numbers(
     """What `_numbers.html` shows: the charts with their marks, a list of these, and the rows of the table.
 
     `wanted` are the jobs that the charts count, `events` the newest decisions about their queue or task, or
-    about all. When `is_short`, only the highest step of each twelfth is a link and has a row, else each step
-    that has jobs.
+    about all. Of these, a pause from before the window until now is no mark: nothing changes with it. When
+    `is_short`, only the highest step of each twelfth is a link and has a row, else each step that has jobs.
     """
     if is_short:
         charts = [replace(chart, series=_shorten(chart.series)) for chart in charts]
@@ -96,7 +96,9 @@ def make_numbers(
     marks = [
         mark
         for mark in (*operations, *_list_decisions(events or (), about, end))
-        if mark.at < end and (mark.until or mark.at) >= start
+        if mark.at < end
+        and (mark.until or mark.at) >= start
+        and not (about is None and mark.at < start and mark.until == end)
     ]
     flags, lines = (
         make_flags(deploys, start, window, _find_deploy),
