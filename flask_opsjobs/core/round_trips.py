@@ -253,7 +253,7 @@ class _HasSession(Protocol):
     def session(self) -> Session: ...
 
 
-S = TypeVar("S", bound=Session | _HasSession)
+S = TypeVar("S", bound=Session | _HasSession | psycopg.Connection[Any])
 
 
 def start_reading(
@@ -261,7 +261,7 @@ def start_reading(
 ) -> StartedRead[T]:
     """Start `read(where, …)`, so that its statements are sent together with those of others.
 
-    `where` is a session, or a `Reading`. On a connection that is not one of pages, it runs at once.
+    `where` is a session, a `Reading` or a connection. On one that is not of pages, it runs at once.
     """
     return StartedRead(_queue_of(where), partial(read, where, *args, **kwargs))
 
@@ -277,7 +277,9 @@ def start_guest(
     return StartedRead(_queue_of(where), partial(read, where, *args, **kwargs), seconds)
 
 
-def _queue_of(where: Session | _HasSession) -> StatementQueue | None:
-    session = where if isinstance(where, Session) else where.session
-    driver = session.connection().connection.driver_connection
+def _queue_of(where: Session | _HasSession | psycopg.Connection[Any]) -> StatementQueue | None:
+    driver: object = where
+    if not isinstance(where, psycopg.Connection):
+        session = where if isinstance(where, Session) else where.session
+        driver = session.connection().connection.driver_connection
     return driver.statements if isinstance(driver, BatchingConnection) else None

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from psycopg.rows import class_row
 from redis import RedisError
 from rq.job import Job as RQJob
 from rq.registry import StartedJobRegistry
 from rq.suspension import WORKERS_SUSPENDED
 from sqlalchemy.orm import Session
 
+from ..core import sql
 from ..core.db import OLDEST_SCHEMA, is_id
 from ..core.reading import PAGE_PLANS, read_snapshot
 from ..core.redis_facts import RedisFacts
+from ..core.round_trips import StartedRead, value_of
 from ..core.words import show_value
 from ..errors import ConfigError, OpsJobsError, UnknownBatch, UnknownJob, UnknownWorkflow
 from ..explain.evidence import Evidence, FrontierStep, JobEvidence, StoredBatch
@@ -25,7 +28,7 @@ from ..explain.explain import (
     explain_run,
     explain_schema,
 )
-from ..explain.kind_queries import list_job_evidence, list_kinds
+from ..explain.kind_queries import list_kinds
 from ..explain.queries import (
     find_batch_evidence,
     find_evidence_of,
@@ -71,7 +74,7 @@ def explain_job(
 ) -> Explanation:
     """Do what `explain` does, for a job whose columns are read."""
     evidence = find_evidence_of(session, job, now, host.settings)
-    evidence = _with_redis(host, evidence, names_partition=names_partition)
+    (evidence,) = _with_redis(host, [evidence], names_partition=names_partition)
     if evidence.step is not None and evidence.step.frontier:
         frontier = _frontier_with_redis(host, evidence.step.frontier)
         evidence = replace(evidence, step=replace(evidence.step, frontier=frontier))
@@ -105,61 +108,66 @@ def explain_stored_batch(
 ) -> BatchExplanation:
     """Do what `explain_batch` does, for a batch whose rows are read."""
     found = find_batch_evidence(session, stored, now, host.settings)
-    members = [_with_redis(host, each, names_partition=False) for each in found.members]
+    members = _with_redis(host, found.members, names_partition=False)
     return explain_batch_evidence(replace(found, members=members))
 
 
 def _frontier_with_redis(host: Host, frontier: Sequence[FrontierStep]) -> list[FrontierStep]:
     """The steps with what Redis says about them. Their partitions are never named."""
-    return [
-        replace(step, evidence=_with_redis(host, step.evidence, names_partition=False))
-        for step in frontier
-    ]
+    found = _with_redis(host, [step.evidence for step in frontier], names_partition=False)
+    return [replace(step, evidence=each) for step, each in zip(frontier, found, strict=True)]
 
 
-def _with_redis(host: Host, evidence: Evidence, *, names_partition: bool) -> Evidence:
-    if evidence.limit is not None:
-        evidence = replace(evidence, limit=replace(evidence.limit, is_named=names_partition))
-    if _depends_on_redis(evidence):
-        job = evidence.job
-        delivery = name_of(job.id, job.dispatch_no) if job.state == "queued" else None
-        evidence = replace(
-            evidence, redis=read_redis_facts(host, job.queue, delivery, evidence.now)
-        )
-        (evidence,) = _without_moved(host, [evidence])
-    return evidence
+def _with_redis(
+    host: Host, found: Sequence[Evidence], *, names_partition: bool
+) -> Sequence[Evidence]:
+    asked = []
+    for evidence in found:
+        if evidence.limit is not None:
+            evidence = replace(evidence, limit=replace(evidence.limit, is_named=names_partition))
+        if _depends_on_redis(evidence):
+            job = evidence.job
+            delivery = name_of(job.id, job.dispatch_no) if job.state == "queued" else None
+            facts = read_redis_facts(host, job.queue, delivery, evidence.now)
+            evidence = replace(evidence, redis=facts)
+        asked.append(evidence)
+    return _without_moved(host, asked)
 
 
 def _depends_on_redis(evidence: Evidence) -> bool:
     return evidence.is_due and not evidence.job.is_adopted
 
 
-def _without_moved(host: Host, found: Sequence[Evidence]) -> list[Evidence]:
-    """The same, but no delivery is lost whose job a worker claimed between the two looks.
-
-    Redis was asked after the session's snapshot. The jobs are read again outside of it.
-    """
+def _without_moved(host: Host, found: Sequence[Evidence]) -> Sequence[Evidence]:
+    """The same, but no delivery is lost whose job a worker claimed between the two looks."""
     lost = {each.job.id: each.job.dispatch_no for each in found if each.is_lost}
-    if not lost:
-        return list(found)
-    query = """
-        SELECT id, dispatch_no FROM opsjobs.jobs
-        WHERE id = ANY (%s::bigint[]) AND state = 'queued'
-        """
-    with host.spare.one() as connection:
-        still = set(connection.execute(query, [list(lost)]).fetchall())
+    still = _read_still_queued(host, lost)
     return [
         replace(each, redis=replace(each.redis, is_running=True))
-        if each.redis is not None
-        and each.job.id in lost
-        and (each.job.id, each.job.dispatch_no) not in still
+        if each.redis is not None and each.job.id in lost.keys() - still.keys()
         else each
         for each in found
     ]
 
 
+def _read_still_queued(host: Host, deliveries: Mapping[int, int]) -> Mapping[int, JobEvidence]:
+    """The jobs that no worker has taken, of these with their dispatch numbers.
+
+    Redis was asked after the session's snapshot. The jobs are read again outside of it.
+    """
+    if not deliveries:
+        return {}
+    columns = sql.load("job_evidence")
+    query = f"{columns} WHERE id = ANY (%s::bigint[]) AND state = 'queued' AND reserved_by IS NULL"
+    with host.spare.one() as connection:
+        cursor = connection.cursor(row_factory=class_row(JobEvidence))
+        # To prepare it would take a round trip more.
+        jobs = cursor.execute(query, [list(deliveries)], prepare=False).fetchall()
+    return {job.id: job for job in jobs if job.dispatch_no == deliveries[job.id]}
+
+
 def explain_waiting(
-    host: Host, session: Session, wanted: JobFilter, now: datetime
+    host: Host, session: Session, wanted: JobFilter, now: datetime | StartedRead[datetime]
 ) -> WaitingExplanation:
     """Return why the jobs of a filter wait, up to 10,000, grouped by the first reason of each.
 
@@ -167,14 +175,13 @@ def explain_waiting(
     statements, and asks each Redis in two round trips. No text names a partition.
     """
     found = find_waiting(session, wanted, now, shows(host.display))
+    now = value_of(now)
     kinds = list_kinds(session, found.ids, now, host.settings)
-    kinds = _kinds_with_redis(host, session, kinds, now)
+    kinds = _kinds_with_redis(host, kinds, now)
     return explain_kinds(kinds, wanted, now, is_cut=found.is_cut)
 
 
-def _kinds_with_redis(
-    host: Host, session: Session, kinds: Sequence[WaitingKind], now: datetime
-) -> list[WaitingKind]:
+def _kinds_with_redis(host: Host, kinds: Sequence[WaitingKind], now: datetime) -> list[WaitingKind]:
     asked: list[WaitingKind] = []
     seen: list[WaitingKind] = []
     for kind in kinds:
@@ -185,49 +192,43 @@ def _kinds_with_redis(
         if kind.evidence.job.state == "queued":
             ids += map(name_of, kind.ids, kind.dispatch_nos)
     facts, places = _read_queues(host, wanted, now)
-    alone: list[tuple[WaitingKind, int]] = []
+    dispatched: list[WaitingKind] = []
+    missing: dict[int, int] = {}
     for kind in asked:
         queue = kind.evidence.job.queue
         kind = replace(kind, evidence=replace(kind.evidence, redis=facts[queue]))
         if kind.evidence.job.state != "queued" or queue not in places:
             seen.append(kind)
             continue
-        # A delivery that a worker finds decides nothing. Of any other one, its own time does.
-        at = places[queue]
-        there = [
-            job_id
+        dispatched.append(kind)
+        missing |= {
+            job_id: number
             for job_id, number in zip(kind.ids, kind.dispatch_nos, strict=True)
-            if at.place_of(name_of(job_id, number)) in ("listed", "running")
-        ]
-        if there:
-            listed = replace(facts[queue], position=0)
-            seen.append(kind.only(there, replace(kind.evidence, redis=listed)))
-        alone += [(kind, job_id) for job_id in set(kind.ids) - set(there)]
-    return [*seen, *_kinds_alone(host, session, alone, places)]
+            if places[queue].place_of(name_of(job_id, number)) not in ("listed", "running")
+        }
+    alone = _read_still_queued(host, missing)
+    parts = (part for kind in dispatched for part in _parts_by_place(kind, alone, places))
+    return [*seen, *parts]
 
 
-def _kinds_alone(
-    host: Host,
-    session: Session,
-    alone: Sequence[tuple[WaitingKind, int]],
-    places: Mapping[str, FoundDeliveries],
-) -> list[WaitingKind]:
-    """A kind for each of these jobs, whose deliveries no worker finds."""
-    if not alone:
-        return []
-    jobs = list_job_evidence(session, [job_id for _, job_id in alone])
-    kinds = [kind.just(jobs[job_id]) for kind, job_id in alone]
-    found = []
-    for kind in kinds:
-        job, redis = kind.evidence.job, kind.evidence.redis
-        place = places[job.queue].place_of(name_of(job.id, job.dispatch_no))
-        assert redis is not None
-        redis = replace(redis, is_intermediate=place == "parked")
-        found.append(replace(kind.evidence, redis=redis))
-    return [
-        replace(kind, evidence=evidence)
-        for kind, evidence in zip(kinds, _without_moved(host, found), strict=True)
-    ]
+def _parts_by_place(
+    kind: WaitingKind, alone: Mapping[int, JobEvidence], places: Mapping[str, FoundDeliveries]
+) -> Iterator[WaitingKind]:
+    """The jobs whose deliveries a worker finds, or has taken; and each of the others alone.
+
+    The delivery of the former decides nothing. Of any other one, its own time does.
+    """
+    redis = kind.evidence.redis
+    assert redis is not None
+    there = [job_id for job_id in kind.ids if job_id not in alone]
+    if there:
+        yield kind.only(there, replace(kind.evidence, redis=replace(redis, position=0)))
+    for job_id in kind.ids:
+        if job_id in alone:
+            job = alone[job_id]
+            place = places[job.queue].place_of(name_of(job_id, job.dispatch_no))
+            facts = replace(redis, is_intermediate=place == "parked")
+            yield replace(kind, evidence=replace(kind.evidence, redis=facts)).just(job)
 
 
 def _read_queues(

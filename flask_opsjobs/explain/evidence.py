@@ -274,15 +274,6 @@ class Evidence:
         return self.last_attempt.outcome if self.last_attempt else None
 
     @property
-    def heaviest(self) -> int | None:
-        """The most that a job may weigh to start at its limiter; None when there is no limit to that.
-
-        Heavier jobs are skipped, so they do not count as ahead.
-        """
-        shape = self.limit.shape if self.limit else None
-        return None if shape is None else shape.most
-
-    @property
     def is_overdue(self) -> bool:
         """Whether it is still waiting after its deadline. No worker claims it any more."""
         deadline = self.job.deadline_at

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ..core import sql
-from ..jobs.models import Job
 from ..limits import bucket
 from ..settings import Settings
-from .evidence import Evidence, JobEvidence
-from .queries import MOST_AHEAD, count_ahead, list_evidence_of_jobs, with_ahead
+from .evidence import Evidence
+from .queries import MOST_AHEAD, count_ahead, job_of, list_evidence_of_jobs, with_ahead
 from .waiting import WaitingKind
 
 
@@ -25,8 +23,7 @@ def list_kinds(
         return []
     params = {"ids": list(ids), "now": now}
     rows = list(session.connection().exec_driver_sql(sql.load("group_waiting_jobs"), params))
-    jobs = list_job_evidence(session, [row.id for row in rows])
-    found = list_evidence_of_jobs(session, [jobs[row.id] for row in rows], now, settings)
+    found = list_evidence_of_jobs(session, [job_of(row) for row in rows], now, settings)
     kinds = [
         WaitingKind(
             evidence,
@@ -37,13 +34,6 @@ def list_kinds(
         for row, evidence in zip(rows, found, strict=True)
     ]
     return _split_by_ahead(session, kinds)
-
-
-def list_job_evidence(session: Session, ids: Sequence[int]) -> Mapping[int, JobEvidence]:
-    """What decides of these jobs whether they can run, by id."""
-    columns = [getattr(Job, name) for name in JobEvidence.__annotations__]
-    rows = session.execute(select(*columns).where(Job.id.in_(ids)))
-    return {row[0]: JobEvidence(*row) for row in rows}
 
 
 def _split_by_ahead(session: Session, kinds: Sequence[WaitingKind]) -> list[WaitingKind]:
@@ -65,12 +55,12 @@ def _has_turn(evidence: Evidence) -> bool:
     return is_due and evidence.limit is not None and evidence.limit.shape is not None
 
 
-def _front(evidence: Evidence) -> tuple[int | None, int]:
+def _front(evidence: Evidence) -> tuple[str | None, int]:
     limit = evidence.limit
     assert limit is not None
     assert limit.shape is not None
     room = bucket.room(limit.shape, limit.level, evidence.now) or 0
-    return evidence.heaviest, min(max(int(room), 0) + 1, MOST_AHEAD)
+    return limit.name, min(max(int(room), 0) + 1, MOST_AHEAD)
 
 
 def _parts_by_ahead(

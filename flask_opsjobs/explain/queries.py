@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from psycopg.rows import dict_row
-from sqlalchemy import select, tuple_
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ..batches import queries as batch_queries
@@ -22,7 +22,7 @@ from ..jobs.models import Attempt, Job
 from ..jobs.rows import Count
 from ..lifeline.loop_runs import LoopRow, find_loop, list_loops
 from ..limits import stored_buckets
-from ..limits.models import Bucket, Lease, Limiter
+from ..limits.models import Lease
 from ..queues.models import Queue
 from ..settings import Settings
 from ..workflows.lifecycle import HOLDS_UP, MOST_LATE_SIGNALS
@@ -52,14 +52,6 @@ MOST_HOLDERS = 5
 _JOB = [getattr(Job, name) for name in JobEvidence.__annotations__]
 
 
-def find_evidence(
-    session: Session, job_id: int, now: datetime, settings: Settings
-) -> Evidence | None:
-    """All evidence that is in Postgres; None when there is no such job."""
-    job = find_job_evidence(session, job_id)
-    return None if job is None else find_evidence_of(session, job, now, settings)
-
-
 def find_job_evidence(session: Session, job_id: int) -> JobEvidence | None:
     """The columns of the job that decide; None when there is no such job."""
     row = session.execute(select(*_JOB).where(Job.id == job_id)).one_or_none()
@@ -70,13 +62,17 @@ def find_evidence_of(
     session: Session, job: JobEvidence, now: datetime, settings: Settings
 ) -> Evidence:
     """All evidence that is in Postgres about a job whose columns are read."""
-    (evidence,) = list_evidence_of_jobs(session, [job], now, settings)
-    in_words = start_reading(session, _with_words, evidence)
-    if evidence.prefetch is None or job.state == "queued":
-        return in_words.value
-    lanes = {job.lane: (evidence.heaviest, MOST_AHEAD)}
-    ahead = count_ahead(session, lanes, [job.id])[job.id]
-    return with_ahead(in_words.value, *ahead)
+    (evidence,) = _list_evidence(session, [job], now, settings)
+    return evidence
+
+
+def _list_evidence(
+    session: Session, jobs: Sequence[JobEvidence], now: datetime, settings: Settings
+) -> list[Evidence]:
+    """The same of several jobs, in their order."""
+    words = [_start_words(session, Evidence(now, settings, job)) for job in jobs]
+    found = list_evidence_of_jobs(session, jobs, now, settings)
+    return [_with_words(one, values_of(of_one)) for one, of_one in zip(found, words, strict=True)]
 
 
 def list_evidence_of_jobs(
@@ -96,13 +92,10 @@ def list_evidence_of_jobs(
         start_reading(session, _with_limits, found),
         start_reading(session, _with_decisions, found),
     ]
-    waiting = any(_waits_for_us(each) for each in found)
-    loops = start_reading(session, _loops, now) if waiting else None
+    loops = start_reading(session, _loops, now) if any(map(_is_ours, jobs)) else None
     found = [
         _merge(found[place], [each.value[place] for each in added]) for place in range(len(found))
     ]
-    if loops is None and any(map(_needs_loops, found)):
-        loops = start_reading(session, _loops, now)
     return [
         replace(one, loops=loops.value) if loops and _needs_loops(one) else one for one in found
     ]
@@ -143,14 +136,16 @@ def _with_decisions(session: Session, found: list[Evidence]) -> list[Evidence]:
 
 def _waits_for_us(evidence: Evidence) -> bool:
     """Whether it is a managed job that has not ended, and that no worker has."""
-    job = evidence.job
-    return not (job.state in FINAL or job.is_adopted or job.is_with_worker)
+    return _is_ours(evidence.job) and not evidence.job.is_with_worker
+
+
+def _is_ours(job: JobEvidence) -> bool:
+    """Whether it is a managed job that has not ended."""
+    return job.state not in FINAL and not job.is_adopted
 
 
 def _needs_loops(evidence: Evidence) -> bool:
-    if _waits_for_us(evidence):
-        return True
-    return not evidence.job.is_adopted and evidence.is_abandoned
+    return _waits_for_us(evidence) or (_is_ours(evidence.job) and evidence.is_abandoned)
 
 
 def _with_parents(session: Session, found: list[Evidence]) -> list[Evidence]:
@@ -241,29 +236,61 @@ def _waits_for(
     return found
 
 
-def _with_words(session: Session, evidence: Evidence) -> Evidence:
-    """Add what only sentences need: names and numbers that decide nothing."""
+def _start_words(session: Session, evidence: Evidence) -> dict[str, StartedRead[Any]]:
+    """Start to read what only sentences need: names and numbers that decide nothing.
+
+    `evidence` is that of the job alone. Who waited for the rest of it would know that some is not needed, but
+    a page would wait once more.
+    """
     job = evidence.job
-    if job.state in FINAL or job.is_adopted:
-        return evidence
+    if not _is_ours(job):
+        return {}
     words: dict[str, StartedRead[Any]] = {}
-    if evidence.step is not None:
-        words["step"] = start_reading(session, _step_in_words, evidence, evidence.step)
+    if job.state == "deferred" and job.workflow_id is not None:
+        words["frontier"] = start_reading(session, _frontier_of_step, evidence)
+        words["signals_seen"] = start_reading(session, _count_signals, job)
+    if job.limiter is not None:
+        words["holders"] = start_reading(session, _list_holders, job)
     if not job.is_with_worker:
         words["last_attempt"] = start_reading(session, _last_attempt, job)
-        words["limit"] = start_reading(session, _limit_in_words, evidence.limit)
-        if evidence.is_due and not evidence.alive:
-            words["last_listener"] = start_reading(session, _last_listener, evidence)
-    return replace(evidence, **values_of(words))
+    if evidence.is_due:
+        words["last_listener"] = start_reading(session, _last_listener, job)
+    if evidence.is_due and job.state != "queued":
+        lanes = {job.lane: (job.limiter, MOST_AHEAD)}
+        words["ahead"] = start_reading(session, count_ahead, lanes, [job.id])
+    return words
 
 
-def _limit_in_words(session: Session, limit: LimitEvidence | None) -> LimitEvidence | None:
-    """The limit with the jobs that have held a place longest."""
-    if limit is None or limit.shape is None or limit.shape.concurrency is None:
-        return limit
-    mine = (Lease.limiter == limit.name, Lease.partition == limit.partition)
+def _with_words(evidence: Evidence, words: Mapping[str, Any]) -> Evidence:
+    """The evidence with those of its words that its sentences need."""
+    if not words:
+        return evidence
+    step, limit = evidence.step, evidence.limit
+    if step is not None and step.is_open_wait:
+        step = replace(step, signals_seen=words.get("signals_seen", {}))
+    elif step is not None and step.has_steps_before:
+        step = replace(step, frontier=words["frontier"])
+    if limit is not None and limit.shape is not None and limit.shape.concurrency is not None:
+        limit = replace(limit, holders=words["holders"])
+    evidence = replace(evidence, step=step, limit=limit, last_attempt=words.get("last_attempt"))
+    if evidence.is_due and not evidence.alive:
+        # One without heartbeats now, else one that has ended.
+        last = max(
+            evidence.listeners,
+            key=lambda listener: listener.heartbeat_at,
+            default=words["last_listener"],
+        )
+        evidence = replace(evidence, last_listener=last)
+    if "ahead" in words:
+        return with_ahead(evidence, *words["ahead"][evidence.job.id])
+    return evidence
+
+
+def _list_holders(session: Session, job: JobEvidence) -> Sequence[int]:
+    """The jobs that have held a place of its limiter longest."""
+    mine = (Lease.limiter == job.limiter, Lease.partition == (job.partition or ""))
     oldest = select(Lease.job_id).where(*mine).order_by(Lease.taken_at).limit(MOST_HOLDERS)
-    return replace(limit, holders=session.scalars(oldest).all())
+    return session.scalars(oldest).all()
 
 
 def _last_attempt(session: Session, job: JobEvidence) -> AttemptEvidence | None:
@@ -327,38 +354,30 @@ def find_batch_evidence(
         return found
     fold = start_reading(session, find_loop, now, "fold")
     added_at = start_reading(session, batch_queries.find_last_added, batch.id)
-    members = [
-        start_reading(session, find_evidence_of, job, now, settings) for job in stored.members
-    ]
+    members = start_reading(session, _list_evidence, stored.members, now, settings)
     return replace(
         found,
         fold=fold.value,
         last_added_at=added_at.value,
-        members=[each.value for each in members],
+        members=members.value,
     )
 
 
 def _with_steps(session: Session, found: list[Evidence]) -> list[Evidence]:
     """Add to jobs of workflows what they are there; nothing when the run was removed."""
-    ids = [one.job.id for one in found if one.job.workflow_id and one.job.state not in FINAL]
-    if not ids:
+    jobs = [one.job for one in found if one.job.workflow_id and one.job.state not in FINAL]
+    if not jobs:
         return found
-    read = session.connection().exec_driver_sql
-    steps = {row[0]: StepEvidence(*row[1:]) for row in read(sql.load("find_steps"), {"ids": ids})}
-    behind = [
-        one.job.id
-        for one in found
-        if one.job.state == "deferred"
-        and (step := steps.get(one.job.id)) is not None
-        and not step.is_open_wait
-    ]
-    names: dict[tuple[int, bool], list[str]] = {}
-    if behind:
-        params = {"ids": behind, "most": MOST_STEPS + 1}
-        for job_id, name, is_removed in read(sql.load("list_steps_before"), params):
-            names.setdefault((job_id, is_removed), []).append(name)
+    deferred = [job.id for job in jobs if job.state == "deferred"]
+    before = start_reading(session, _steps_before, deferred)
+    params = {"ids": [job.id for job in jobs]}
+    rows = session.connection().exec_driver_sql(sql.load("find_steps"), params)
+    steps = {job_id: StepEvidence(*values) for job_id, *values in rows}
+    names = before.value
     steps = {
-        job_id: replace(
+        job_id: step
+        if step.is_open_wait
+        else replace(
             step,
             before=names.get((job_id, False), ()),
             removed=names.get((job_id, True), ()),
@@ -368,34 +387,45 @@ def _with_steps(session: Session, found: list[Evidence]) -> list[Evidence]:
     return [replace(one, step=steps.get(one.job.id)) for one in found]
 
 
-def _step_in_words(session: Session, evidence: Evidence, step: StepEvidence) -> StepEvidence:
-    """The step with the signals that came for it, or with the steps that it waits for in the end."""
-    read = session.connection().exec_driver_sql
-    if step.is_open_wait:
-        seen = {
-            "signals": list(step.signals or ()),
-            "key": step.key,
-            "run": step.run,
-            "most": MOST_LATE_SIGNALS,
-        }
-        outcomes = read(sql.load("count_signals_of_wait"), seen)
-        return replace(step, signals_seen={row.outcome: row.number for row in outcomes})
-    if not step.has_steps_before:
-        return step
+def _steps_before(session: Session, ids: Sequence[int]) -> Mapping[tuple[int, bool], Sequence[str]]:
+    """The names of steps directly before each of these, by its id and whether their jobs were deleted."""
+    if not ids:
+        return {}
+    params = {"ids": ids, "most": MOST_STEPS + 1}
+    names: dict[tuple[int, bool], list[str]] = {}
+    rows = session.connection().exec_driver_sql(sql.load("list_steps_before"), params)
+    for job_id, name, is_removed in rows:
+        names.setdefault((job_id, is_removed), []).append(name)
+    return names
+
+
+def _count_signals(session: Session, job: JobEvidence) -> Mapping[str, int]:
+    """The signals that came for the job as an open wait, by outcome; none when it is not one."""
+    params = {"id": job.id, "most": MOST_LATE_SIGNALS}
+    rows = session.connection().exec_driver_sql(sql.load("count_signals_of_wait"), params)
+    return {row.outcome: row.number for row in rows}
+
+
+def _frontier_of_step(session: Session, evidence: Evidence) -> list[FrontierStep]:
     params = {"id": evidence.job.id, "most": MOST_STEPS}
-    first = list(read(sql.load("list_frontier_of_step"), params))
-    return replace(step, frontier=_frontier(session, first, evidence.now, evidence.settings))
+    rows = session.connection().exec_driver_sql(sql.load("list_frontier_of_step"), params)
+    return _frontier(session, list(rows), evidence.now, evidence.settings)
 
 
 def _frontier(
     session: Session, rows: Sequence[Any], now: datetime, settings: Settings
 ) -> list[FrontierStep]:
     """The evidence of steps that wait for no other step. None of them reads the evidence of another."""
-    started = [start_reading(session, find_evidence, row.id, now, settings) for row in rows]
-    found = [(row, each.value) for row, each in zip(rows, started, strict=True)]
+    found = _list_evidence(session, [job_of(row) for row in rows], now, settings)
     return [
-        FrontierStep(row.name, each, waiting=row.waiting) for row, each in found if each is not None
+        FrontierStep(row.name, each, waiting=row.waiting)
+        for row, each in zip(rows, found, strict=True)
     ]
+
+
+def job_of(row: Any) -> JobEvidence:
+    """What decides of a job, from a row with the columns of `job_evidence.sql`."""
+    return JobEvidence(*(getattr(row, name) for name in JobEvidence.__annotations__))
 
 
 def _listeners(
@@ -428,11 +458,9 @@ def _clock(evidence: Evidence) -> dict[str, Any]:
     return {"now": evidence.now, "late_seconds": evidence.settings.late_seconds}
 
 
-def _last_listener(session: Session, evidence: Evidence) -> Listener | None:
-    """The worker that listened to the queue last: one without heartbeats now, else one that has ended."""
-    if evidence.listeners:
-        return max(evidence.listeners, key=lambda listener: listener.heartbeat_at)
-    params = {"queue": evidence.job.queue}
+def _last_listener(session: Session, job: JobEvidence) -> Listener | None:
+    """The last worker that listened to the queue and has ended."""
+    params = {"queue": job.queue}
     row = session.connection().exec_driver_sql(sql.load("find_last_listener"), params).one_or_none()
     return None if row is None else Listener(**row._mapping)
 
@@ -459,16 +487,16 @@ def _prefetches(
 
 
 def count_ahead(
-    session: Session, lanes: Mapping[str, tuple[int | None, int]], ids: Sequence[int]
+    session: Session, lanes: Mapping[str, tuple[str | None, int]], ids: Sequence[int]
 ) -> Mapping[int, tuple[int, int]]:
     """How many jobs are before each of these in its lane, and their weight.
 
-    `lanes` says of each lane how heavy a job may be, since heavier ones never start and are skipped, and at
+    `lanes` says of each lane its limiter, since jobs too heavy for that never start and are skipped, and at
     which number counting stops.
     """
     params = {
         "lanes": list(lanes),
-        "heaviest": [heaviest for heaviest, _ in lanes.values()],
+        "limiters": [limiter for limiter, _ in lanes.values()],
         "most": [most for _, most in lanes.values()],
         "ids": list(ids),
     }
@@ -489,18 +517,17 @@ def _limits(session: Session, jobs: Sequence[JobEvidence]) -> Mapping[int, Limit
     if not jobs:
         return {}
     wanted = {(job.limiter or "", job.partition or "", job.queue): None for job in jobs}
+    decisions = start_reading(session, _cooldowns, {key[:2] for key in wanted})
     buckets = stored_buckets.list_buckets(
         session.connection(), [key[:2] for key in wanted], [key[2] for key in wanted]
     )
     found = dict(zip(wanted, buckets, strict=True))
-    cooling = {key[:2] for key, each in found.items() if each.level.cooldown_until is not None}
-    decisions = _cooldowns(session, cooling)
     limits = {}
     for job in jobs:
         name, partition = job.limiter or "", job.partition or ""
         seen = found[name, partition, job.queue]
         limit = LimitEvidence(name, partition, job.weight or 0, seen.shape, seen.level)
-        limits[job.id] = replace(limit, **decisions.get((name, partition), {}))
+        limits[job.id] = replace(limit, **decisions.value.get((name, partition), {}))
     return limits
 
 
@@ -508,26 +535,15 @@ def _cooldowns(
     session: Session, keys: Collection[tuple[str, str]]
 ) -> Mapping[tuple[str, str], dict[str, Any]]:
     """Who decided the cooldown that lasts longest, and why, of each bucket that is in one."""
-    if not keys:
-        return {}
-    columns = ("cooldown_until", "cooldown_at", "cooldown_by", "cooldown_reason")
-    of_all = select(Limiter.name, *(getattr(Limiter, name) for name in columns)).where(
-        Limiter.name.in_({name for name, _ in keys}), Limiter.cooldown_until.is_not(None)
-    )
-    of_one = select(
-        Bucket.limiter, Bucket.partition, *(getattr(Bucket, name) for name in columns)
-    ).where(tuple_(Bucket.limiter, Bucket.partition).in_(keys), Bucket.cooldown_until.is_not(None))
-    of_limiters = start_reading(session, Session.execute, of_all)
-    parts = {(name, part): (False, *rest) for name, part, *rest in session.execute(of_one)}
-    whole = {name: (True, *rest) for name, *rest in of_limiters.value}
-    found = {}
-    for key in keys:
-        rows = [row for row in (whole.get(key[0]), parts.get(key)) if row is not None]
-        if rows:
-            is_of_all, _, at, by, reason = max(rows, key=lambda row: row[1])
-            decided = {"cooldown_at": at, "cooldown_by": by, "cooldown_reason": reason}
-            found[key] = {**decided, "is_cooldown_of_all": is_of_all}
-    return found
+    params = {"limiters": [name for name, _ in keys], "partitions": [part for _, part in keys]}
+    rows = session.connection().exec_driver_sql(sql.load("find_cooldowns"), params).mappings()
+    return {
+        (row["limiter"], row["partition"]): {
+            name: row[name]
+            for name in ("cooldown_at", "cooldown_by", "cooldown_reason", "is_cooldown_of_all")
+        }
+        for row in rows
+    }
 
 
 def _with_holders(session: Session, found: list[Evidence]) -> list[Evidence]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import combinations
 from typing import Any
 
@@ -90,7 +90,7 @@ class WaitingGroup:
         """A dict for `json.dumps`; `clean` as in `Explanation.to_json`."""
 
         def iso(value: datetime | None) -> str | None:
-            return None if value is None else value.isoformat()
+            return None if value is None else value.astimezone(UTC).isoformat()
 
         return {
             "code": self.code,

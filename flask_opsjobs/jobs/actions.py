@@ -28,6 +28,7 @@ from ..actions.shapes import Change, Item, Skip
 from ..batches import lifecycle as batch_lifecycle
 from ..core.db import Connection
 from ..core.redis_facts import DeliveryPlace
+from ..core.round_trips import start_reading
 from ..core.words import show_value
 from ..cron import transitions as cron_transitions
 from ..engine.dispatch import dispatch
@@ -184,9 +185,9 @@ def _with_doomed(
     connection: Connection, request: Request, job: JobForDecision, takers: unique_locks.Takers
 ) -> JobForDecision:
     """The step with what it doomed, and why that cannot be reopened."""
+    runs = start_reading(connection, workflow_transitions.look, [job.workflow_id or 0])
     doomed = workflow_transitions.find_doomed_by(connection, [job.id])
-    runs = workflow_transitions.look(connection, [job.workflow_id or 0])
-    why = workflow_actions.find_obstacle(connection, runs[0], doomed, request.now, takers)
+    why = workflow_actions.find_obstacle(connection, runs.value[0], doomed, request.now, takers)
     return replace(job, obstacle=("duplicate", why) if why else None, doomed=len(doomed))
 
 

@@ -130,6 +130,8 @@ def find_lock_rivals(
     connection: Connection, steps: Collection[int], now: datetime, takers: Takers
 ) -> list[LockRival]:
     """Those of these steps, in id order, that do not get their unique locks. Locks nothing."""
+    if not steps:
+        return []
     values = {"ids": list(steps), "now": now}
     rows = connection.execute(sql.load("list_unique_locks_of_steps"), values)
     rivals = ((id, name, takers.find_rival(id, key, holder)) for id, name, key, holder in rows)

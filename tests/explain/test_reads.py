@@ -110,8 +110,9 @@ def test_counting_what_goes_before_is_broken_off(crowd: Flask) -> None:
             (_last(read.session, "available"), Count(queries.MOST_AHEAD, "at_least")),
             (_last(read.session, "available") - 7_990, Count(9)),
         ):
-            seen = queries.find_evidence(read.session, job_id, read.now, host.settings)
-            assert seen is not None
+            job = queries.find_job_evidence(read.session, job_id)
+            assert job is not None
+            seen = queries.find_evidence_of(read.session, job, read.now, host.settings)
             assert seen.ahead == count
 
 

@@ -32,7 +32,7 @@ from flask_opsjobs.engine.worker.left_children import LeaveReason, LeftChildren
 from flask_opsjobs.engine.worker.runtime import declare_limiters
 from flask_opsjobs.errors import UnknownJob
 from flask_opsjobs.explain.explain import FINDERS, explain_evidence, explain_schema
-from flask_opsjobs.explain.queries import find_evidence
+from flask_opsjobs.explain.queries import find_evidence_of, find_job_evidence
 from flask_opsjobs.explain.reason_kinds import CODES, REASON_KINDS, Explanation
 from flask_opsjobs.explain.waiting import WaitingExplanation, WaitingGroup
 from flask_opsjobs.jobs.perform.current import Claimed
@@ -660,8 +660,9 @@ class TestSeveral:
         with Session(scene.bench.host.engine) as session:
             now = read_clock(scene.bench.connection)
             away = RedisFacts(now, problem="no answer (TimeoutError)")
-            evidence = find_evidence(session, job_id, now, scene.bench.host.settings)
-        assert evidence is not None
+            job = find_job_evidence(session, job_id)
+            assert job is not None
+            evidence = find_evidence_of(session, job, now, scene.bench.host.settings)
         plain = [replace(worker, kind="plain") for worker in evidence.listeners]
         found = explain_evidence(replace(evidence, redis=away, listeners=plain))
         unasked = explain_evidence(evidence)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.core.reading import read_clock
@@ -181,6 +182,25 @@ def test_nothing_waits(box: str, scene: Scene) -> None:
     scene.record(delay=60)
     found = explain_search_apart(scene.bench.host, JobFilter.from_query([("q", box)]))
     assert (found.number, found.groups, found.says) == (0, (), "No job waits.")
+
+
+def test_a_job_that_a_worker_takes_meanwhile_is_not_lost(scene: Scene) -> None:
+    bench, (taken, lost) = scene.bench, (scene.record(), scene.record())
+    bench.dispatch(prefetch=5)
+    scene.redis.flushdb()
+    bench.connection.execute(
+        "UPDATE opsjobs.jobs SET dispatched_at = dispatched_at - interval '6 s'"
+    )
+    scene.look(lost)
+    with Session(bench.host.engine) as session:
+        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        now = session.scalars(select(func.now())).one()  # its snapshot begins
+        bench.claim(taken)
+        found = explain_waiting(bench.host, session, JobFilter(), now)
+    assert {group.code: group.example for group in found.groups} == {
+        "delivery_lost": lost,
+        None: taken,
+    }
 
 
 def test_no_partition_is_named(scene: Scene) -> None:

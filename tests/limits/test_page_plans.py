@@ -43,6 +43,18 @@ CASES: dict[str, tuple[str, set[str], dict[str, Any], int]] = {
         15,
     ),
     "count": ("count_waiters", {"jobs_limited"}, {**_LIMITER, "partition": "7", "most": 20}, 20),
+    "decisions of cooldowns": (
+        "find_cooldowns",
+        {"limiters_pkey", "buckets_cooling"},
+        {"limiters": ["api", "api"], "partitions": ["7", "8"]},
+        0,
+    ),
+    "ahead": (
+        "count_ahead",
+        {"limiters_pkey", "jobs_due"},
+        {"lanes": ["default|api|7"], "limiters": ["api"], "most": [5], "ids": [1]},
+        5 + 1,
+    ),
     "cooldowns": (
         "read_cooldowns",
         {"limiters_pkey", "buckets_pkey"},

@@ -109,6 +109,23 @@ def test_a_quotation_mark_is_doubled_between_quotes() -> None:
         JobFilter.from_query([("q", 'queue:"a""')])
 
 
+@pytest.mark.parametrize(
+    ("box", "depends"),
+    [
+        ("created:<1h", True),
+        ("-started:2026-11-27 queue:mail", True),
+        ("tag:eu OR ended:>3d", True),
+        ("due:<2h", True),
+        ("duration:>5s", True),
+        ("wait:>5s", True),
+        ("attempts:>=3 memory:>5MB priority:<2", False),
+        ("queue:mail -tag:eu refused id:7", False),
+    ],
+)
+def test_a_search_for_times_depends_on_the_time(box: str, depends: bool) -> None:
+    assert JobFilter.from_query([("q", box)]).depends_on_time is depends
+
+
 def test_the_same_said_twice_is_the_same() -> None:
     assert JobFilter.from_query([("q", "queue:a"), ("queue", "a")]) == JobFilter(queue="a")
 

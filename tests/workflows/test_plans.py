@@ -101,6 +101,12 @@ CASES: dict[str, tuple[str, str, int, dict[str, Any]]] = {
         0,
         {"id": WIDE, "now": NOW, "limit": 1_000},
     ),
+    "signals of a wait": (
+        "count_signals_of_wait",
+        "steps_pkey signals_to_match signals_by_outcome",
+        1_000,
+        {"id": FIRST + 9, "most": 1_000},
+    ),
     "take": (
         "take_signal",
         "signals_pkey jobs_pkey",

@@ -1,13 +1,18 @@
 -- Counts, for each of the jobs %(ids)s, the due jobs of its lane that are dispatched before it, by priority,
 -- due time and id, and adds up their weights. Reads only the front of each of %(lanes)s, as many jobs as
--- %(most)s says of it, without jobs heavier than %(heaviest)s says, which can never start. Locks nothing.
+-- %(most)s says of it, without jobs that are too heavy for its limiter in %(limiters)s ever to start. Locks
+-- nothing.
 -- Rows: opsjobs, since no other is available.
--- Run by explain/queries.py. Indexes: jobs_due, jobs_pkey.
+-- Run by explain/queries.py. Indexes: jobs_due, jobs_pkey, limiters_pkey.
 WITH front AS MATERIALIZED (
-    SELECT f.* FROM unnest(%(lanes)s::text[], %(heaviest)s::int[], %(most)s::int[]) AS l(lane, heaviest, most)
+    SELECT f.* FROM unnest(%(lanes)s::text[], %(limiters)s::text[], %(most)s::int[]) AS l(lane, limiter, most)
+    LEFT JOIN LATERAL (
+        SELECT least(burst, concurrency) AS weight FROM opsjobs.limiters WHERE name = l.limiter
+    ) AS heaviest ON true
     CROSS JOIN LATERAL (
-        SELECT lane, priority, due_at, id, weight FROM opsjobs.jobs
-        WHERE lane = l.lane AND state = 'available' AND (l.heaviest IS NULL OR weight <= l.heaviest)
+        SELECT lane, priority, due_at, id, j.weight FROM opsjobs.jobs j
+        WHERE lane = l.lane AND state = 'available'
+          AND (heaviest.weight IS NULL OR j.weight <= heaviest.weight)
         ORDER BY priority, due_at, id
         LIMIT l.most) AS f
 ), merged AS (

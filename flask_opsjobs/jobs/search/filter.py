@@ -262,6 +262,12 @@ class JobFilter:
         return any(one.needs_payload for one in self.every_condition)
 
     @property
+    def depends_on_time(self) -> bool:
+        """Whether the time at which it is searched decides which jobs fit."""
+        names = (*TIMES, "duration", "wait")
+        return any(one.name in names for one in self.every_condition)
+
+    @property
     def plain(self) -> Iterator[Condition]:
         """The conditions that are fields of it. All must be met."""
         return (Condition(name, value) for name, value in self._named if value is not None)

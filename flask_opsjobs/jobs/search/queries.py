@@ -293,8 +293,8 @@ def _page(
     return JobPage(rows, before is not None, len(older) > limit)
 
 
-# None of the conditions that have an index depends on the time.
-_ANY_TIME = datetime.min.replace(tzinfo=UTC)
+# Of a search that does not depend on the time. None of the conditions that have an index does.
+ANY_TIME = datetime.min.replace(tzinfo=UTC)
 # The number of hits that are examined: enough for any list, and fast to sort.
 MOST_HITS = 5_000
 # When there are more hits, an arbitrary part is found. Then all hits among this many newest jobs are added.
@@ -382,7 +382,7 @@ def _hits(wanted: JobFilter, bounds: list[ColumnElement[bool]]) -> Select[int, s
 
 
 def _conditions_of_hits(wanted: JobFilter) -> list[ColumnElement[bool]]:
-    conditions = [*conditions_of(wanted), *Terms(wanted, _ANY_TIME).list_indexed()]
+    conditions = [*conditions_of(wanted), *Terms(wanted, ANY_TIME).list_indexed()]
     if wanted.error:
         # The caller checks which of these errors fit. Checked here, a frequent argument with a rare text in
         # the error would read the whole table.

@@ -8,11 +8,12 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
+from ...core.round_trips import StartedRead, value_of
 from .. import queries
 from ..lifecycle import WAITING
 from .filter import LIMITS, Condition, JobFilter
 from .further_queries import IsShown, Jobs, find_in_states
-from .queries import find_hits
+from .queries import ANY_TIME, find_hits
 
 MOST_WAITING = 10_000
 _WAITS = tuple(Condition("state", state) for state in WAITING)
@@ -32,15 +33,19 @@ def may_wait(wanted: JobFilter) -> bool:
 
 
 def find_waiting(
-    session: Session, wanted: JobFilter, now: datetime, is_shown: IsShown
+    session: Session,
+    wanted: JobFilter,
+    now: datetime | StartedRead[datetime],
+    is_shown: IsShown,
 ) -> WaitingHits:
     """The jobs of a filter that wait, at most `MOST_WAITING`.
 
     The newest jobs of each state that waits are examined. When there are older ones, or an index has the jobs
-    that a search names, it looks as far as the list of jobs does.
+    that a search names, it looks as far as the list of jobs does. Only a search for a time waits for `now`.
     """
     if not may_wait(wanted):
         return WaitingHits()
+    now = value_of(now) if wanted.depends_on_time else ANY_TIME
     wanted = wanted.but(sort=None, limit=LIMITS[0])
     jobs: Jobs = []
     is_cut = True

@@ -38,5 +38,5 @@ def _read_wanted() -> JobFilter:
 
 
 def _explain(read: Reading, wanted: JobFilter) -> Markup:
-    found = explain_waiting(host(), read.session, wanted, read.now)
+    found = explain_waiting(host(), read.session, wanted, read.began)
     return pages.part("jobs/_waiting.html", read.now, found=found, wanted=wanted)
