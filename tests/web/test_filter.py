@@ -126,6 +126,12 @@ def test_a_search_for_times_depends_on_the_time(box: str, depends: bool) -> None
     assert JobFilter.from_query([("q", box)]).depends_on_time is depends
 
 
+@pytest.mark.parametrize("clause", ["args.a:1 OR error:timeout", "args.a:1 OR args.b:2"])
+def test_terms_joined_by_or_are_removed_together(clause: str) -> None:
+    wanted = JobFilter.from_query([("q", f"{clause} args.a:3 queue:mail")])
+    assert wanted.without(clause).text == "queue:mail args.a:3"
+
+
 def test_the_same_said_twice_is_the_same() -> None:
     assert JobFilter.from_query([("q", "queue:a"), ("queue", "a")]) == JobFilter(queue="a")
 

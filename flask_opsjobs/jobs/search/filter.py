@@ -198,12 +198,13 @@ class JobFilter:
 
     def without(self, name: str) -> JobFilter:
         """A copy of this filter without one of its `terms`."""
+        further = tuple(one for one in self.further if write_clause(one) != name)
+        if further != self.further:
+            return self.but(further=further)
         if search_terms.is_argument(name):
             return self.but(args=tuple(one for one in self.args if one.name != name))
         if name == "workflow":  # a step is one of a workflow
             return self.but(workflow=None, step=None)
-        if name not in PLAIN and name != "zone":
-            return self.but(further=tuple(one for one in self.further if write_clause(one) != name))
         return self.but(**{name: None})
 
     @property
