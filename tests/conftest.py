@@ -34,7 +34,7 @@ from tests.docs.proofs import Proofs
 from tests.support.browser import launched
 from tests.support.clock import Clock
 from tests.support.compiled import App, compile_once
-from tests.support.database import Administrator, Databases
+from tests.support.database import Administrator, Databases, MigratedPostgres
 from tests.support.engine import Bench
 from tests.support.lanes import Lanes, mark_processes, slow_first
 from tests.support.open_connections import name_the_opener
@@ -64,7 +64,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--times", type=int, default=1, help="Make each test of tests/chaos so many times."
     )
     parser.addoption(
-        "--graphs", type=int, default=60, help="Make so many random workflows in tests/chaos."
+        "--graphs", type=int, default=40, help="Make so many random workflows in tests/chaos."
     )
     parser.addoption(
         "--pool-jobs", type=int, default=1500, help="Run so many jobs in tests/chaos/test_pool.py."
@@ -120,7 +120,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--chaos-jobs",
         type=int,
-        default=1300,
+        default=640,
         help="Run so many jobs of all kinds in tests/chaos/test_chaos_run.py: each fault strikes once.",
     )
     parser.addoption(
@@ -540,17 +540,16 @@ def live_url(app: Flask) -> Iterator[str]:
 
 
 @pytest.fixture
-def own_postgres() -> Iterator[TemporaryPostgres]:
+def own_postgres() -> Iterator[MigratedPostgres]:
     """A durable Postgres for one test: `.kill()`, `.start()`, `.stop()`, `.freeze()`, `.thaw()`."""
-    with TemporaryPostgres(durable=True) as server:
+    with MigratedPostgres() as server:
         yield server
 
 
 @pytest.fixture
-def own_database_url(own_postgres: TemporaryPostgres) -> str:
+def own_database_url(own_postgres: MigratedPostgres) -> str:
     """SQLAlchemy's URL of a database with our schema on `own_postgres`."""
-    databases = Databases(own_postgres.url())
-    return databases.migrated().render_as_string(hide_password=False)
+    return own_postgres.migrated
 
 
 @pytest.fixture

@@ -37,6 +37,17 @@ HASTE = {
     "OPSJOBS_RECALL_SECONDS": 1.0,
 }
 
+MOVING_LOOPS = """
+import sys
+from flask_opsjobs.loops import LOOPS
+from flask_opsjobs.loops.process import LoopsProcess
+from tests.support.host import create_app
+app = create_app()
+moving = ("dispatch", "stage", "advance", "fold", "expire", "watch", "recall", "observe")
+loops = [loop for loop in LOOPS if loop.name in moving]
+sys.exit(LoopsProcess(app.extensions["opsjobs"], loops, surround=app.app_context).run())
+"""
+
 
 class Site:
     """What an operator would have, with everything in reach of a kill."""
@@ -89,6 +100,10 @@ class Site:
     def loops(self, **config: Any) -> Child:
         """Start the loops."""
         return self._children.flask("opsjobs", "run", **{**self._config, **config})
+
+    def moving_loops(self) -> Child:
+        """Start the loops that move jobs. The others look, count and clean up, which costs more."""
+        return self.python(MOVING_LOOPS)
 
     def rows(self, statement: str, *values: Any) -> list[Any]:
         """The rows of a query, on a connection beside the host's; none while Postgres is away."""

@@ -21,7 +21,7 @@ from flask_opsjobs.errors import ActionRefused
 from flask_opsjobs.jobs.record.task import Call, Task
 from tests.support.deadly import WAYS
 from tests.support.host import db as host_db
-from tests.support.host import die_of, hold, measure, misbehave, note_and_wait, note_run
+from tests.support.host import die_of, hold, measure, misbehave, note_run
 from tests.support.processes import Child
 from tests.support.waiting import wait_until
 
@@ -46,7 +46,7 @@ ENDS = {
 @pytest.fixture(scope="module")
 def worker(shared_site: Site) -> Iterator[Child]:
     """The one worker of these tests, beside the loops."""
-    shared_site.loops()
+    shared_site.moving_loops()
     worker = shared_site.worker("--processes", "2", "default", LOG_LEVEL="INFO")
     yield worker
     assert worker.terminate() == 0
@@ -190,7 +190,7 @@ def test_a_time_limit_ends_its_own_job_only(
 ) -> None:
     """Of jobs that end at about their limit."""
     path, dice = tmp_path / "ran", random.Random(7)
-    limited, count = note_and_wait.options(timeout=1), 1000 if is_long else 6
+    limited, count = note_run.options(timeout=1, max_attempts=1), 1000 if is_long else 6
     other = shared_site.worker("--processes", "8" if is_long else "4", "default", "--no-scheduler")
     calls = [
         (limited, {"path": str(path), "seconds": 0.97 + dice.random() * 0.04}) for _ in range(count)

@@ -273,7 +273,7 @@ def test_no_child_can_be_started(
     shared_site: Site, tmp_path: Path, how: str, sentence: str
 ) -> None:
     path, fault = tmp_path / "ran", tmp_path / "fault"
-    loops = shared_site.loops()  # it makes the job due again whose child is killed
+    loops = shared_site.moving_loops()  # it makes the job due again whose child is killed
     worker = shared_site.python(WITHOUT_CHILDREN, str(fault), how)
     worker.wait_for("listens to", 30)
     jobs = enqueue_notes(shared_site, path, 300, seconds=0.01)

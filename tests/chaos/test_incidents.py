@@ -17,8 +17,8 @@ import pytest
 
 from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.loops import detect
-from flask_opsjobs.testing.postgres import TemporaryPostgres
 from tests.support import host as host_module
+from tests.support.database import MigratedPostgres
 from tests.support.host import hold, hold_one, note_start, witness_alone
 from tests.support.processes import Child
 from tests.support.waiting import wait_until
@@ -29,9 +29,9 @@ pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
 
 @pytest.fixture
-def own_postgres() -> Iterator[TemporaryPostgres]:
+def own_postgres() -> Iterator[MigratedPostgres]:
     """It answers a commit before it has written it, as many hosts have set theirs."""
-    with TemporaryPostgres(durable=True, settings={"synchronous_commit": "off"}) as server:
+    with MigratedPostgres(synchronous_commit="off") as server:
         yield server
 
 

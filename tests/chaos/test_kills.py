@@ -49,7 +49,7 @@ def ran(path: Path) -> list[int]:
 
 def test_the_child_by_sigkill(new_site: Site) -> None:
     new_site.worker()
-    new_site.loops()
+    new_site.moving_loops()
     job_id = enqueue(new_site, die, attempts=1)
     new_site.wait_until_all("finished", 1)
     attempts = new_site.rows(
@@ -63,7 +63,7 @@ def test_the_child_by_sigkill(new_site: Site) -> None:
 def test_worker_and_child_together(new_site: Site, tmp_path: Path) -> None:
     gate = str(tmp_path / "gate")
     first = new_site.worker("default")
-    new_site.loops()
+    new_site.moving_loops()
     job_id = enqueue(new_site, hold, gate=gate)
     wait_until(Path(gate + ".begun").exists, 20)
     # A job that runs for a moment only is not written as started: its end says when it began.
@@ -113,7 +113,7 @@ def test_the_dispatcher_between_commit_and_push(site: Site, children: Any) -> No
     assert dispatcher.wait() == -signal.SIGKILL
     site.worker()
     assert site.states() == {"queued": 1}
-    site.loops()
+    site.moving_loops()
     site.wait_until_all("finished", 1)
 
 
@@ -124,7 +124,7 @@ def test_redis_restarted_empty_while_jobs_are_queued(new_site: Site, tmp_path: P
     new_site.valkey.kill()
     new_site.valkey.start()
     new_site.worker()
-    new_site.loops()
+    new_site.moving_loops()
     new_site.wait_until_all("finished", 30)
     assert ran(path) == list(range(30))
 
@@ -136,7 +136,7 @@ def test_redis_killed_and_restarted_empty_under_load(
     path = tmp_path / "ran"
     enqueue_notes(new_site, path, 200)
     worker = new_site.worker(*kind)
-    new_site.loops()
+    new_site.moving_loops()
     wait_until(lambda: len(ran(path)) >= 40, 30)
     new_site.valkey.kill()
     new_site.valkey.start()
@@ -151,7 +151,7 @@ def test_redis_frozen_under_load(new_site: Site, tmp_path: Path, kind: tuple[str
     path = tmp_path / "ran"
     enqueue_notes(new_site, path, 100)
     worker = new_site.worker(*kind)
-    new_site.loops()
+    new_site.moving_loops()
     wait_until(lambda: len(ran(path)) >= 20, 30)
     new_site.valkey.freeze()
     try:
@@ -177,7 +177,7 @@ def test_redis_frozen_leaves_host_requests_unharmed(new_site: Site) -> None:
     # One request pays 0.2 s twice at most; the others find the hook silent.
     assert took < 2
     new_site.worker()
-    new_site.loops()
+    new_site.moving_loops()
     new_site.wait_until_all("finished", 21)
 
 
@@ -188,7 +188,7 @@ def test_redis_away_leaves_host_requests_unharmed(new_site: Site) -> None:
     assert time.monotonic() - began < 1
     new_site.valkey.start()
     new_site.worker()
-    new_site.loops()
+    new_site.moving_loops()
     new_site.wait_until_all("finished", 1)
 
 
@@ -199,7 +199,7 @@ def test_postgres_killed_under_load(site: Site, tmp_path: Path, kind: tuple[str,
     enqueue_notes(site, path, count)
     site.worker(*kind)
     site.worker(*kind)
-    site.loops()
+    site.moving_loops()
     for share in (0.2, 0.5):
         wait_until(
             lambda share=share: len(ran(path)) >= count * share, 60, what="some jobs have run"
@@ -220,7 +220,7 @@ def test_postgres_killed_under_load(site: Site, tmp_path: Path, kind: tuple[str,
 def test_flushall_while_a_job_runs(new_site: Site, tmp_path: Path) -> None:
     gate = str(tmp_path / "gate")
     new_site.worker("default")
-    new_site.loops()
+    new_site.moving_loops()
     job_id = enqueue(new_site, hold, gate=gate)
     wait_until(Path(gate + ".begun").exists, 20)
     new_site.valkey.flushall()
@@ -244,7 +244,7 @@ def test_a_worker_stops_in_order_and_loses_nothing(new_site: Site, tmp_path: Pat
     assert states.get("started", 0) == 0
     assert sum(states.values()) == 60
     new_site.worker()
-    new_site.loops()
+    new_site.moving_loops()
     new_site.wait_until_all("finished", 60)
     assert ran(path) == list(range(60)), "none ran twice"
 
@@ -405,7 +405,7 @@ def freeze_between_reservation_and_function(site: Site, kind: tuple[str, ...]) -
 def test_a_worker_frozen_between_reservation_and_function(
     new_site: Site, kind: tuple[str, ...]
 ) -> None:
-    new_site.loops()
+    new_site.moving_loops()
     freeze_between_reservation_and_function(new_site, kind)
 
 
@@ -449,7 +449,7 @@ def test_a_plain_rq_worker_frozen_between_claim_and_function(
         later = read_clock(connection) + timedelta(minutes=10)
         _, vanished = observe(connection, host.broker, ["default"], later)
     assert len(vanished) == 1
-    new_site.loops()
+    new_site.moving_loops()
     other = new_site.worker("default")
     wait_until_ended(new_site, jobs)
     assert other.terminate() == 0
@@ -503,7 +503,7 @@ def freeze_while_it_runs(site: Site, kind: tuple[str, ...], gate: Path) -> None:
 def test_a_worker_frozen_while_it_runs_a_job_that_is_rescued(
     new_site: Site, tmp_path: Path, kind: tuple[str, ...]
 ) -> None:
-    new_site.loops()
+    new_site.moving_loops()
     freeze_while_it_runs(new_site, kind, tmp_path / "gate")
 
 
@@ -563,10 +563,10 @@ def test_postgres_refuses_what_workers_write(
     site: Site, administrator: Administrator, kind: tuple[str, ...], fault: Any
 ) -> None:
     # More than run before the fault: with a process for each job they take far longer.
-    jobs = enqueue_many_witnesses(site, 150 if kind else 300, administrator.dsn)
+    jobs = enqueue_many_witnesses(site, 150 if kind else 200, administrator.dsn)
     url = administrator.url_of_role()
     workers = [site.worker(*kind, SQLALCHEMY_DATABASE_URI=url) for _ in range(2)]
-    loops = site.loops()
+    loops = site.moving_loops()
     wait_until(lambda: count_begun(site) >= 20, 40, what="some jobs have begun")
     fault(site, administrator, workers)
     wait_until_ended(site, jobs, 120)

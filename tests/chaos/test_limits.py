@@ -71,7 +71,7 @@ def test_eight_workers_keep_to_a_rate_and_reach_it(new_site: Site, task: Any, sh
     enqueue(new_site, task, 1400)
     for _ in range(8):
         new_site.worker("--processes", "2", "limited")
-    new_site.loops()
+    new_site.moving_loops()
     seen: list[tuple[float, float]] = []
 
     def reaches() -> bool:
@@ -99,7 +99,7 @@ def test_plain_workers_take_turns_and_give_their_places_back(
     enqueue(new_site, hold_one, 2, gate=gate)
     new_site.plain_worker("limited")
     new_site.plain_worker("limited")
-    new_site.loops()
+    new_site.moving_loops()
     wait_until(Path(gate + ".begun").exists, 40, what="the first has begun")
     wait_until(lambda: new_site.rows("SELECT count(*) FROM opsjobs.attempts") == [(1,)])
     assert new_site.rows("SELECT job_id, weight FROM opsjobs.leases") == new_site.rows(
@@ -120,7 +120,7 @@ def test_a_killed_worker_s_place_is_given_back_by_its_rescue(
 ) -> None:
     gate = str(tmp_path / "gate")
     first = new_site.worker("limited")
-    new_site.loops()
+    new_site.moving_loops()
     enqueue(new_site, hold_one, 1, gate=gate)
     wait_until(Path(gate + ".begun").exists, 20)
     enqueue(new_site, hold_one, 1, gate=gate)
@@ -159,7 +159,7 @@ def test_a_limiter_gets_room_while_a_job_waits_that_must_be_alone(
     """A worker died with that job before, so it waits until no other one could die with it."""
     gate, flag = tmp_path / "gate", tmp_path / "flag"
     flag.touch()
-    new_site.loops()
+    new_site.moving_loops()
     worker = new_site.python(WAITS_TO_BE_ALONE, str(flag))
     worker.wait_for("listens to", 30)
     enqueue(new_site, hold_one, 1, gate=str(gate))

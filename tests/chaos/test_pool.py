@@ -59,11 +59,11 @@ def test_a_child_is_killed_again_and_again(
     new_site: Site, tmp_path: Path, jobs_of_pool: int, is_long: bool
 ) -> None:
     """Every 20 ms in the long form, else after every ten jobs."""
-    site, count = new_site, jobs_of_pool if is_long else jobs_of_pool // 4
+    site, count = new_site, jobs_of_pool if is_long else jobs_of_pool // 8
     path, dice = tmp_path / "ran", random.Random(12)
     # The few jobs of the short form last until ten of them have ended several times.
     enqueue_runs(site, path, count, seconds=0.001 if is_long else 0.01)
-    site.loops()
+    site.moving_loops()
     worker = site.worker("--processes", "2", "default")
 
     before = 0
@@ -166,7 +166,7 @@ def test_a_worker_that_stood_still_runs_little_twice(
     site, path = new_site, tmp_path / "ran"
     count = jobs_of_pool // 4
     enqueue_runs(site, path, count, seconds=0.001)
-    site.loops()
+    site.moving_loops()
     worker = site.worker("--processes", "2", "default")
     wait_until_at_work(site, path)
     family = [psutil.Process(worker.pid), *worker.children()]
@@ -277,7 +277,7 @@ def test_a_job_that_kills_its_worker_ends_alone(
         killer = kill_worker.enqueue().id
         host_db.session.commit()
     enqueue_runs(site, path, 400, seconds=0.01 if begins == "late" else 0.001)
-    site.loops()
+    site.moving_loops()
 
     def is_over() -> bool:
         if not workers or workers[-1].exit_code is not None:

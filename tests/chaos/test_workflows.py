@@ -23,9 +23,9 @@ from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.batches.checks import check_batches
 from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.errors import EngineUnavailable
-from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.workflows.checks import checks
 from tests.support import host as host_module
+from tests.support.database import MigratedPostgres
 from tests.support.history import TRIGGERS, History, read_histories
 from tests.support.processes import Child
 from tests.support.waiting import wait_until
@@ -39,7 +39,7 @@ WHY: dict[str, Any] = {"actor": "anna", "reason": "because it is a test"}
 # What happens when Postgres was killed under a statement.
 AWAY = (psycopg.Error, DBAPIError, EngineUnavailable)
 # Each test has so many runs at once, and beside them a batch with so many members.
-AT_ONCE, MEMBERS = 60, 40
+AT_ONCE, MEMBERS = 40, 30
 # What a turn does, and how long it waits then.
 STARTS_A_TURN, SENDS_A_TURN, DECISIONS_A_TURN = 3, 4, 2
 TURN_SECONDS = 0.1
@@ -65,7 +65,7 @@ HURRY = "UPDATE opsjobs.jobs SET due_at = clock_timestamp() WHERE state = 'retry
 @pytest.fixture
 def own_postgres() -> Any:
     """It tracks the time of commits."""
-    with TemporaryPostgres(durable=True, settings={"track_commit_timestamp": "on"}) as server:
+    with MigratedPostgres(track_commit_timestamp="on") as server:
         yield server
 
 
@@ -274,7 +274,7 @@ class Storm:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`--graphs 500` makes nine tests of at most 60 runs."""
+    """`--graphs 500` makes thirteen tests of at most 40 runs."""
     count = metafunc.config.getoption("graphs")
     counts = [min(AT_ONCE, count - first) for first in range(0, count, AT_ONCE)]
     metafunc.parametrize(("part", "count"), list(enumerate(counts)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -84,11 +83,11 @@ def test_a_worker_starts_anew_and_loses_nothing(
 
     app.write_text("from tests.support.host import create_app\nprint('the old code')\n")
     words = ("-m", "flask", "--app", str(app), "opsjobs", "worker", "--processes", "2")
-    env = {"NOTIFY_SOCKET": str(systemd.path), "PYTHONDONTWRITEBYTECODE": "1"}
-    worker = children.start(sys.executable, *words, env=env)
+    worker = children.python(*words, env={"NOTIFY_SOCKET": str(systemd.path)})
     systemd.wait_for("READY=1")
     wait_until(is_at_work, 20)
-    app.write_text("from tests.support.host import create_app\nprint('the new code')\n")
+    # Of another length: Python may have kept what it compiled in the same second.
+    app.write_text("from tests.support.host import create_app\nprint('the newer code')\n")
     pid = worker.pid
     worker.signal(signal.SIGHUP)
     asked_at = time.monotonic()
@@ -98,7 +97,7 @@ def test_a_worker_starts_anew_and_loses_nothing(
     assert took < (0.1 if is_long else 1.0)
     systemd.wait_for("RELOADING=1\nMONOTONIC_USEC=")
     systemd.wait_for("READY=1")
-    assert worker.log.count("the new code") == worker.log.count("the old code") == 1
+    assert worker.log.count("the newer code") == worker.log.count("the old code") == 1
     wait_until(lambda: rows("SELECT DISTINCT state FROM opsjobs.jobs") == [("finished",)], 30)
     lines = ran.read_text().splitlines()
     assert len(lines) == len(set(lines)) == number
@@ -125,32 +124,44 @@ def test_sigterm_after_sighup_stops_for_good_and_kills_no_job(
     assert "starts anew" not in worker.log
 
 
-@pytest.mark.slow
+WITHOUT_STDOUT = """
+import os, sys
+from flask.cli import main
+
+os.close(1)
+sys.stdout = None
+words = ["--app", "tests.support.host", "opsjobs", "worker"]
+sys.argv[1:], sys.orig_argv[1:] = words, ["-m", "flask", *words]
+main()
+"""
+
+
 def test_a_worker_without_stdout_starts_anew(site: object, children: Children) -> None:
     """As under a supervisor that closes it."""
-    worker = children.start(
-        "sh", "-c", 'exec "$0" -m flask --app tests.support.host opsjobs worker >&-', sys.executable
-    )
+    worker = children.python("-c", WITHOUT_STDOUT)
     worker.wait_for("listens to", 20)
     worker.signal(signal.SIGHUP)
     wait_until(lambda: worker.log.count("listens to") == 2, 20)
     assert worker.terminate() == 0
 
 
-@pytest.mark.slow
+IN_A_FOLDER = """
+import os, sys
+from flask.cli import main
+
+os.environ["PWD"] = sys.argv.pop()
+os.chdir(os.environ["PWD"])
+main()
+"""
+
+
 def test_a_worker_whose_folder_is_gone_says_so_and_ends(
     site: object, children: Children, tmp_path: Path
 ) -> None:
     folder = tmp_path / "release"
     folder.mkdir()
-    worker = children.start(
-        "sh",
-        "-c",
-        'cd "$1" && exec "$0" -m flask --app tests.support.host opsjobs worker',
-        sys.executable,
-        str(folder),
-        env={"PYTHONPATH": str(Path.cwd())},
-    )
+    words = ("--app", "tests.support.host", "opsjobs", "worker", str(folder))
+    worker = children.python("-c", IN_A_FOLDER, *words)
     worker.wait_for("listens to", 20)
     folder.rmdir()
     worker.signal(signal.SIGHUP)

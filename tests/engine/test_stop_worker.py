@@ -71,7 +71,7 @@ def test_a_plain_rq_worker_ends_its_job_and_stops(
 ) -> None:
     rq = str(Path(sys.executable).with_name("rq"))
     words = ("worker", "default", "--url", redis_url, "--name", "plain-1")
-    worker = children.start(rq, *words, env={"FLASK_APP": "tests.support.host"})
+    worker = children.python(rq, *words, env={"FLASK_APP": "tests.support.host"})
     children.flask("opsjobs", "run")
     known = "SELECT 1 FROM opsjobs.workers WHERE name = 'plain-1' AND queues = '{default}'"
     wait_until(lambda: rows(known), 30, what="the loops to see the plain worker")

@@ -350,7 +350,7 @@ def test_a_step_asks_for_its_run(site: Any, children: Children, redis_url: str, 
     if kind == "plain":
         rq = str(Path(sys.executable).with_name("rq"))
         app = {"FLASK_APP": "tests.support.host"}
-        children.start(rq, "worker", "--url", redis_url, "default", env=app)
+        children.python(rq, "worker", "--url", redis_url, "default", env=app)
     else:
         children.flask("opsjobs", "worker", *(KINDS[1] if kind == "fresh" else ()))
     told = "SELECT value FROM opsjobs.outputs ORDER BY job_id = :alone"
@@ -393,12 +393,12 @@ def test_another_key_prefix_is_used_throughout(
     host = site.extensions["opsjobs"]
     host.dispatcher = None
     job_id = enqueue(add, a=1, b=2)
-    command = [sys.executable, "-m", "flask", "--app", "tests.support.host", "opsjobs"]
+    command = ("-m", "flask", "--app", "tests.support.host", "opsjobs")
     for word in ("worker", "run"):
-        children.start(*command, word, env={"RQ_KEY_PREFIX": "shop"})
+        children.python(*command, word, env={"RQ_KEY_PREFIX": "shop.{a}"})
     wait_until(lambda: state_of(job_id) == "finished", 20)
     keys: Any = redis_client.keys("*")
-    assert {key.split(b":")[0] for key in keys} == {b"shop"}
+    assert {key.split(b":")[0] for key in keys} == {b"shop.{a}"}
 
 
 ENDS_BY_ITSELF = """

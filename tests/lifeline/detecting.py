@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
+
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.lifeline.detectors import DETECTORS
 from flask_opsjobs.lifeline.loop_runs import GRACE_SECONDS
-from flask_opsjobs.loops import LOOPS
+from flask_opsjobs.loops import LOOPS, detect
 from flask_opsjobs.loops.loop import Runner
 from tests.support.engine import Bench
 
@@ -40,12 +42,14 @@ class Scene:
         self.now += timedelta(seconds=seconds)
 
     def run(self, loop: str, process: str = "one") -> None:
-        """Make a pass of a loop now."""
+        """Make a pass of a loop now. Of all detectors only that of the class looks."""
         runner = self.runners.get((loop, process))
         if runner is None:
             runner = Runner(LOOPS_BY_NAME[loop], self.bench.host, process)
             self.runners[loop, process] = runner
-        runner.run_once(self.bench.connection, self.now)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(detect, "DETECTORS", {self.class_: DETECTORS[self.class_]})
+            runner.run_once(self.bench.connection, self.now)
 
     def look(self, times: int = 1, after: float = 5) -> None:
         """Let the loop that finds the class look, as often as said, each time after some seconds."""

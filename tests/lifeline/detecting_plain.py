@@ -96,7 +96,7 @@ def _start_and_kill(scene: Scene, *options: str) -> RQJob:
         scene.memory["job"] = queue.enqueue(hold_plain, str(gate))
     rq = str(Path(sys.executable).with_name("rq"))
     url = scene.get("redis_url")
-    worker = scene.get("children").start(rq, "worker", "--url", url, *options, "default")
+    worker = scene.get("children").python(rq, "worker", "--url", url, *options, "default")
     wait_until(begun.exists, 60)
     worker.kill_all()
     scene.run("adopt")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -39,13 +38,14 @@ from flask_opsjobs.jobs.adopted.seen import STATES_OF_WORDS
 from tests.support.plain import fail_plain, hold_plain, take_plain
 from tests.support.policies import AllowAll, ShowAll
 from tests.support.waiting import wait_until
+from tests.support.warm import WarmProcess
 
 SERIALIZERS: dict[str, Any] = {"pickle": DefaultSerializer, "json": JSONSerializer}
 # It imports what runs before it forks, as a host's worker does: else each child would do it anew.
 _START = "import tests.support.plain; from rq.cli import main; main()"
-_RQ = [sys.executable, "-c", _START, "worker", "--burst", "--logging_level", "CRITICAL"]
-_FLASK = [sys.executable, "-m", "flask", "--app", "tests.support.adoption_matrix", "opsjobs"]
-# The command of each kind of worker.
+_RQ = ["-c", _START, "worker", "--burst", "--logging_level", "CRITICAL"]
+_FLASK = ["-m", "flask", "--app", "tests.support.adoption_matrix", "opsjobs"]
+# What follows `python` in the command of each kind of worker.
 WORKERS = {
     "rq": _RQ,
     "simple": [*_RQ, "--worker-class", "rq.SimpleWorker"],
@@ -220,12 +220,14 @@ class Matrix:
     def _combinations(self) -> list[Combination]:
         return [Combination(self.worker, serializer) for serializer in SERIALIZERS]
 
-    def _start(self, each: Combination) -> subprocess.Popen[bytes]:
+    def _start(self, each: Combination) -> WarmProcess:
         words = list(WORKERS[each.worker])
         if each.worker != "ours":
             words += ["--url", os.environ["TEST_REDIS_URL"]]
             words += ["--serializer", f"rq.serializers.{SERIALIZERS[each.serializer].__name__}"]
-        return subprocess.Popen([*words, *each.queues])
+        log = self.folder / f"{each.queues[1]}.log"
+        log.touch()
+        return WarmProcess([*words, *each.queues], log, os.environ, imported="app")
 
     def compare(self, when: str) -> None:
         """Make two passes, and as many as a walk needs; then compare each row with RQ's own words.

@@ -9,10 +9,13 @@ another name: whoever still writes to the old name is refused.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
+import subprocess
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -23,6 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from flask_opsjobs.install import steps
+from flask_opsjobs.testing.postgres import TemporaryPostgres
 
 from .sessions import KeptSessions
 from .waiting import wait_until
@@ -98,15 +102,19 @@ class Databases:
         """A new database without our schema."""
         return self._create("TEMPLATE template1")
 
+    def make(self) -> URL:
+        """A new database with our schema, made step by step."""
+        url = self.empty()
+        with create_engine(url, poolclass=NullPool).begin() as connection:
+            migrate(connection)
+        return url
+
     def migrated(self) -> URL:
         """A new database with our schema at its newest version, or one that is as new."""
         if self._as_new:
             return self._as_new.pop()
         if self._template is None:
-            url = self.empty()
-            engine = create_engine(url, poolclass=NullPool)
-            with engine.begin() as connection:
-                migrate(connection)
+            url = self.make()
             self._template = url.database
             with _connect(url) as session:
                 self._catalogs = _read_catalogs(session)
@@ -235,6 +243,31 @@ class Databases:
     def _run(self, statement: str) -> None:
         with self._admin.connect() as connection:
             connection.execute(text(statement))
+
+
+class MigratedPostgres(TemporaryPostgres):
+    """A durable server with a database that has our schema, as a copy of one that was made once."""
+
+    def __init__(self, **settings: str) -> None:
+        super().__init__(durable=True, settings=settings)
+
+    @property
+    def migrated(self) -> str:
+        """SQLAlchemy's URL of that database."""
+        return self.url(_migrated_data()[1]).render_as_string(hide_password=False)
+
+    def _make(self) -> None:
+        subprocess.run(["cp", "-a", _migrated_data()[0], self._data], check=True)
+
+
+@functools.cache
+def _migrated_data() -> tuple[Path, str]:
+    """The data of a server that was stopped, which are removed when Python ends, and its database's name."""
+    server = TemporaryPostgres(durable=True)
+    server.start()
+    url = Databases(server.url()).make()
+    server.stop()
+    return server._data, str(url.database)
 
 
 def _connect(url: URL) -> psycopg.Connection:

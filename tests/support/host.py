@@ -176,11 +176,15 @@ def note_run(path: str, seconds: float = 0.0, gate: str | None = None) -> None:
     job = current_job()
     with open(path, "ab", buffering=0) as file:
         file.write(f"{job.id} {job.attempt}\n".encode())
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        pass
+    _let_pass(seconds)
     if gate is not None:
         wait_until(Path(gate).exists, 60, what=gate)
+
+
+def _let_pass(seconds: float) -> None:
+    """Return so many seconds later, and leave the processor to others meanwhile."""
+    end = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() >= end, seconds + 60, every=seconds)
 
 
 @opsjobs.task(max_attempts=1000, backoff=0)
@@ -192,8 +196,7 @@ def note_start(path: str, seconds: float = 0.0, fails: int = 0) -> None:
     line = f"{job.id} {job.attempt} {os.getpid()} {os.getppid()} {time.time():.6f}\n"
     with open(path, "ab", buffering=0) as file:
         file.write(line.encode())
-    end = time.monotonic() + seconds
-    wait_until(lambda: time.monotonic() >= end, every=0.005)
+    _let_pass(seconds)
     if job.attempt <= fails:
         raise RuntimeError("on purpose")
 
@@ -202,14 +205,6 @@ def note_start(path: str, seconds: float = 0.0, fails: int = 0) -> None:
 def note_start_of_three(path: str, seconds: float = 0.0) -> None:
     """As `note_start`, and at most three at a time."""
     note_start.function(path, seconds)
-
-
-@opsjobs.task(max_attempts=1)
-def note_and_wait(path: str, seconds: float) -> None:
-    """As `note_run`, and leaves the processor to others."""
-    note_run.function(path)
-    end = time.monotonic() + seconds
-    wait_until(lambda: time.monotonic() >= end, every=0.002)
 
 
 @opsjobs.task(queue="limited", max_attempts=20, backoff=0, limit=Limit("four", concurrency=4))
@@ -237,8 +232,7 @@ def note_slot(folder: str) -> None:
 def _hold_alone(path: Path) -> None:
     if not lock_if_free(path):
         note.function(str(path.with_name("over")), str(current_job().id))
-    end = time.monotonic() + 0.02
-    wait_until(lambda: time.monotonic() >= end)
+    _let_pass(0.02)
     locks.clear()
 
 

@@ -2,8 +2,9 @@
 
 Starting `flask opsjobs worker` from nothing costs a second of imports, a fork of this process next to
 nothing. What a command gets is the same as from a new Python, except for its command line in the process
-table, and for what a module reads from the environment when it is imported. At its end nobody frees each
-object, which would take longer than most commands. Its parent is the warm process.
+table, and for what a module reads from the environment when it is imported. RQ reads `RQ_KEY_PREFIX` then, so
+there is a warm process for each prefix. At its end nobody frees each object, which would take longer than
+most commands. Its parent is the warm process.
 
 Another one has imported all of `flask_opsjobs` from a folder where its wheel is installed, and no app: its
 forks find their app in their own folder.
@@ -35,6 +36,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+_PREFIX = "RQ_KEY_PREFIX"
+# Where a fork finds the socket of its warm process.
+_ADDRESS = "OPSJOBS_TEST_WARM"
 
 
 class WarmProcess:
@@ -57,7 +61,7 @@ class WarmProcess:
         The warm process has `imported` the `app`, or the wheel that is installed in the folder of this name.
         """
         self._connection = socket.socket(socket.AF_UNIX)
-        self._connection.connect(_server(imported))
+        self._connection.connect(_server(imported, env.get(_PREFIX, "")))
         self._answers = self._connection.makefile("rb")
         request = {"words": words, "log": str(log), "env": dict(env), "folder": str(folder)}
         self._connection.sendall(json.dumps(request).encode() + b"\n")
@@ -91,13 +95,19 @@ class WarmProcess:
 
 
 @functools.cache
-def _server(imported: str) -> str:
-    """The socket of a warm process of this process, which it starts, and which ends with it."""
+def _server(imported: str, prefix: str) -> str:
+    """The socket of a warm process of this process, which it starts, and which ends with it.
+
+    A fork takes the warm process that has forked it.
+    """
+    if _ADDRESS in os.environ:
+        return os.environ[_ADDRESS]
     folder = tempfile.mkdtemp(prefix="opw-")
     address = f"{folder}/socket"
     server = subprocess.Popen(
         [sys.executable, "-u", "-m", "tests.support.warm", imported, address],
         cwd=ROOT,
+        env={**os.environ, **({_PREFIX: prefix} if prefix else {})},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,
@@ -229,6 +239,8 @@ def _become(words: list[str], log: str, env: dict[str, str], folder: str) -> Non
     os.dup2(1, 2)
     os.environ.clear()
     os.environ.update(env)
+    os.environ[_ADDRESS] = sys.argv[2]
+    sys.orig_argv[1:] = words
     # Python puts these first: the folder in which it starts, then what PYTHONPATH says.
     sys.path[:1] = [folder, *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
     time.tzset()

@@ -24,10 +24,10 @@ from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.loops.advance import LOOP
 from flask_opsjobs.loops.loop import Runner
 from flask_opsjobs.testing import perform_due
-from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.workflows import transitions
 from tests.conftest import MakeApp
 from tests.support import host as host_module
+from tests.support.database import MigratedPostgres
 from tests.support.engine import Bench
 from tests.support.graphs import CALLBACK, Graph, begin, settle_all
 from tests.support.processes import Children
@@ -286,14 +286,14 @@ def test_a_process_that_is_killed_while_it_expands_a_map(
 
 
 @pytest.fixture
-def own_postgres() -> Iterator[TemporaryPostgres]:
+def own_postgres() -> Iterator[MigratedPostgres]:
     """It writes the commits that nobody waits for as late as it can."""
-    with TemporaryPostgres(durable=True, settings={"wal_writer_delay": "10s"}) as server:
+    with MigratedPostgres(wal_writer_delay="10s") as server:
         yield server
 
 
 def test_a_postgres_that_is_killed_right_after_runs_were_advanced(
-    own_postgres: TemporaryPostgres, own_database_url: str, make_app: MakeApp
+    own_postgres: MigratedPostgres, own_database_url: str, make_app: MakeApp
 ) -> None:
     """`advance` does not wait for the disk. What is lost is done again, from what was committed before."""
     host = make_app(SQLALCHEMY_DATABASE_URI=own_database_url).extensions["opsjobs"]

@@ -274,7 +274,7 @@ def test_jobs_under_a_rate_limit_take_the_place_of_a_canceled_one(queue: Queue) 
 
 def _start_rq_worker(children: Children, redis_url: str, *options: str) -> Child:
     rq = str(Path(sys.executable).with_name("rq"))
-    return children.start(rq, "worker", "--url", redis_url, *options, "default")
+    return children.python(rq, "worker", "--url", redis_url, *options, "default")
 
 
 def _hold(queue: Queue, gate: Path, **options: Any) -> RQJob:
