@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -35,8 +34,7 @@ def work(children: Children, database_url: str, redis_url: str) -> Work:
     options = ["--path", str(ROOT / "examples"), "-c", "flask_host.rq_settings", "--burst"]
 
     def work() -> None:
-        command = (sys.executable, "-m", "rq.cli", "worker", *options)
-        worker: Child = children.start(*command, env=env)
+        worker: Child = children.python("-m", "rq.cli", "worker", *options, env=env)
         assert worker.wait(timeout=60) == 0, worker.log
 
     return work

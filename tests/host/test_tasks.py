@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from types import ModuleType
 from typing import Any
 
@@ -73,8 +72,8 @@ def test_they_end_as_their_stories_say(
     shop: ModuleType, db: Any, database_url: str, redis_url: str, children: Children
 ) -> None:
     env = {"FLASK_SQLALCHEMY_DATABASE_URI": database_url, "FLASK_OPSJOBS_REDIS_URL": redis_url}
-    flask = (sys.executable, "-m", "flask", "--app", "examples/flask_host")
-    up = children.start(*flask, "opsjobs", "up", "--workers", "2", env=env)
+    flask = ("-m", "flask", "--app", "examples/flask_host")
+    up = children.python(*flask, "opsjobs", "up", "--workers", "2", env=env)
     # Some stories end differently when nobody works in their first seconds.
     for words in ("runs the loops", "worker.1 | ", "worker.2 | "):
         up.wait_for(words, 60)

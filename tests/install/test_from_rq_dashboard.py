@@ -114,8 +114,9 @@ def run_loops(reader: Reader, tmp_path: Path) -> Iterator[Callable[[], None]]:
     def run() -> None:
         ((language, block),) = reader.reads("See your jobs")
         assert (language, block) == ("console", "$ flask opsjobs run\n")
-        words = [sys.executable, "-m", "flask", "opsjobs", "run"]
-        started.append(Child(words, tmp_path / "loops", reader.env, folder=reader.folder))
+        words, site = [sys.executable, "-m", "flask", "opsjobs", "run"], reader.env["PYTHONPATH"]
+        log = tmp_path / "loops"
+        started.append(Child(words, log, reader.env, warm=site, folder=reader.folder))
 
     yield run
     for child in started:

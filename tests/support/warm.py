@@ -6,6 +6,8 @@ table, and for what a module reads from the environment when it is imported. RQ 
 there is a warm process for each prefix. At its end nobody frees each object, which would take longer than
 most commands. Its parent is the warm process.
 
+A supervisor that is such a command starts its children of Python as forks of itself, which takes as little.
+
 Another one has imported all of `flask_opsjobs` from a folder where its wheel is installed, and no app: its
 forks find their app in their own folder.
 """
@@ -31,9 +33,9 @@ import tempfile
 import threading
 import time
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).parents[2]
 _PREFIX = "RQ_KEY_PREFIX"
@@ -127,6 +129,8 @@ def _server(imported: str, prefix: str) -> str:
 
 # --- in the warm process
 
+# Where Python looks for modules, without the folder in which it started.
+_PATH = sys.path[1:]
 
 # What `flask_opsjobs` and its host take from others for the commands of an installation.
 _LIBRARIES = (
@@ -164,10 +168,14 @@ def _import_wheel(folder: str) -> None:
 
 
 def _import_app() -> None:
-    for name in ("rq.cli", "rq.scheduler", "tests.support.host"):
+    # The last one is imported by whoever connects first: in a fork, a thread that is not there could hold it.
+    for name in ("rq.cli", "rq.scheduler", "tests.support.host", "encodings.idna"):
         importlib.import_module(name)
     _import_package()
     _make_app()
+    child = importlib.import_module("flask_opsjobs.processes.child")
+    forking = types.SimpleNamespace(**vars(subprocess) | {"Popen": _start})
+    setattr(child, "subprocess", forking)  # noqa: B010
 
 
 def _make_app() -> None:
@@ -228,21 +236,85 @@ def _serve(address: str) -> dict[str, Any]:
             connection.sendall(f"{pid}\n".encode())
 
 
-def _become(words: list[str], log: str, env: dict[str, str], folder: str) -> None:
+class Fork:
+    """A child of a warm supervisor, with the part of `subprocess.Popen` that one needs.
+
+    Unlike a program, it keeps what its parent has open.
+    """
+
+    def __init__(
+        self,
+        argv: list[str],
+        *,
+        env: dict[str, str],
+        preexec_fn: Callable[[], None],
+        **_options: object,
+    ) -> None:
+        read, written = os.pipe()
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            preexec_fn()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            # These are its parent's, which would stop the servers of a demo.
+            atexit._clear()
+            _run(argv[1:], written, env, os.getcwd())
+        os.close(written)
+        self.stdout = os.fdopen(read, "rb", buffering=0)
+
+    def poll(self) -> int | None:
+        """Its exit code; None while it runs; minus the signal's number when one ended it."""
+        return self.wait(os.WNOHANG)
+
+    def wait(self, options: int = 0) -> int | None:
+        """Its exit code, once it ended."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, options)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to itself alone."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+def _start(argv: list[str], **options: Any) -> Fork | subprocess.Popen[bytes]:
+    """What a supervisor starts: a module of Python by a fork, another program as ever."""
+    is_module = argv[:2] == [sys.executable, "-m"]
+    return Fork(argv, **options) if is_module else subprocess.Popen(argv, **options)
+
+
+def _run(words: list[str], output: int, env: dict[str, str], folder: str) -> NoReturn:
+    try:
+        _become(words, output, env, folder)
+    except SystemExit as end:
+        _end(end.code)
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        _end(1)
+    _end(0)
+
+
+def _become(words: list[str], output: int, env: dict[str, str], folder: str) -> None:
     """Make a fork look as if `python words…` had just been started in `folder`."""
     os.setsid()
     os.chdir(folder)
-    for source, target in ((os.devnull, 0), (log, 1)):
-        handle = os.open(source, os.O_RDWR)
-        os.dup2(handle, target)
-        os.close(handle)
-    os.dup2(1, 2)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for source, target in ((nothing, 0), (output, 1), (output, 2)):
+        os.dup2(source, target)
+    os.close(nothing)
+    os.close(output)
     os.environ.clear()
     os.environ.update(env)
     os.environ[_ADDRESS] = sys.argv[2]
     sys.orig_argv[1:] = words
     # Python puts these first: the folder in which it starts, then what PYTHONPATH says.
-    sys.path[:1] = [folder, *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
+    sys.path[:] = [folder, *filter(None, env.get("PYTHONPATH", "").split(os.pathsep)), *_PATH]
+    tempfile.tempdir = None
     time.tzset()
     random.seed()
     first, *rest = words
@@ -259,7 +331,7 @@ def _become(words: list[str], log: str, env: dict[str, str], folder: str) -> Non
         runpy.run_path(first, run_name="__main__")
 
 
-def _end(code: object) -> None:
+def _end(code: object) -> NoReturn:
     """End as Python does: join threads, call what is registered, flush. Memory goes with the process."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
@@ -274,8 +346,4 @@ def _end(code: object) -> None:
 if __name__ == "__main__":
     _import(sys.argv[1])
     request = _serve(sys.argv[2])
-    try:
-        _become(**request)
-    except SystemExit as end:
-        _end(end.code)
-    _end(0)
+    _run(output=os.open(request.pop("log"), os.O_RDWR), **request)
