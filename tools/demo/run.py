@@ -72,13 +72,7 @@ def show(folder: Path, port: int, supervisor: Supervisor, output: Path) -> int:
     steps = data_folder.hash_steps(MIGRATIONS)
     with running_servers(folder, steps, supervisor.check) as servers:
         env = {**SETTINGS, **servers.env}
-        if data_folder.noted_steps(folder) != steps:
-            _flask_step(supervisor, env, "db", "upgrade")
-            data_folder.note_steps(folder, steps)
-        people = _flask_step(supervisor, env, "seed")
-        if not data_folder.has_history(folder):
-            _write_history(supervisor, env)
-            data_folder.note_history(folder)
+        people = prepare(folder, steps, env, supervisor)
         write_env(folder / ENV, servers.env)
         _add_children(supervisor, env, port)
         supervisor.add("feeder", flask("feed"), env)
@@ -90,6 +84,23 @@ def show(folder: Path, port: int, supervisor: Supervisor, output: Path) -> int:
 
         with _beside(_watch(servers, supervisor, over), welcome, over=over):
             return supervisor.run()
+
+
+def prepare(
+    folder: Path, steps: Mapping[str, str], env: Mapping[str, str], supervisor: Supervisor
+) -> str:
+    """Do what the database in `folder` lacks: its migrations, people and history.
+
+    Returns who may sign in.
+    """
+    if data_folder.noted_steps(folder) != steps:
+        _flask_step(supervisor, env, "db", "upgrade")
+        data_folder.note_steps(folder, steps)
+    people = _flask_step(supervisor, env, "seed")
+    if not data_folder.has_history(folder):
+        _write_history(supervisor, env)
+        data_folder.note_history(folder)
+    return people
 
 
 def flask(*words: str) -> list[str]:

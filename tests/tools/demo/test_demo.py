@@ -6,11 +6,11 @@ import faulthandler
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -36,22 +36,20 @@ FIRST_SESSION = (ROOT / "docs/first-session.md").read_text()
 
 
 @pytest.fixture
-def place() -> Iterator[Path]:
-    """Where a demo may keep things: not below pytest's own folder, which each run closes to others."""
-    with tempfile.TemporaryDirectory(prefix="opd-") as place:
-        yield Path(place)
-
-
-@pytest.fixture
 def start(place: Path) -> Iterator[Start]:
-    """Starts the demo with its data in the test's folder; kills what is left of it at the end."""
+    """Starts the demo with its data in the test's folder; kills what is left of it at the end.
+
+    It and its processes are forks of one that has imported the package, unless that is not wanted.
+    """
     started: list[Child] = []
 
-    def start(*words: str, **env: str) -> Child:
+    def start(*words: str, is_warm: bool = True, **env: str) -> Child:
         child = Child(
             [sys.executable, "-m", "tools.demo", *words],
             place / f"demo-{len(started)}.log",
-            {"TMPDIR": str(place), **env},
+            {"TMPDIR": str(place), "PYTHONPATH": str(ROOT), **env},
+            warm="app" if is_warm else None,
+            folder=place,
         )
         started.append(child)
         return child
@@ -76,15 +74,6 @@ def left_over(place: Path) -> dict[str, psutil.Process]:
     return found
 
 
-def runs_the_feeder(child: Child) -> bool:
-    """Whether a demo has started the last of its processes."""
-    for process in child.children():
-        with suppress(psutil.Error):
-            if "feed" in process.cmdline():
-                return True
-    return False
-
-
 def root_of(child: Child) -> Site:
     """The site of a demo that has said where it is."""
     said = child.wait_for("Ctrl-C stops everything", timeout=240)
@@ -99,10 +88,11 @@ def sign_in(site: Site) -> None:
 
 @pytest.mark.chaos
 @pytest.mark.slow(50)
+@pytest.mark.parametrize("is_warm", [True, pytest.param(False, marks=pytest.mark.variants)])
 def test_check_sees_a_run_a_retry_a_workflow_with_a_signal_and_a_rescue(
-    start: Start, place: Path
+    start: Start, place: Path, is_warm: bool
 ) -> None:
-    child = start("--check")
+    child = start("--check", is_warm=is_warm)
     assert child.wait(timeout=240) == 0, child.log
     for sentence in (
         "signed in as ops-demo",
@@ -158,8 +148,8 @@ def see_what_is_wrong(site: Site) -> None:
         )
 
 
-def follow_the_first_session(site: Site, environment: Path) -> None:
-    """Let a report die, find it, ask why, retry it with a reason and verify the audit, as the page says."""
+def let_a_report_die(site: Site) -> str:
+    """Do what the page *First session* begins with, and return the number of the job."""
     overview, front = text_of(site.get("/ops/jobs/")), site.get("/")
     cards = re.findall(r"^\| ([A-Z][\w -]+) \|", FIRST_SESSION, re.MULTILINE)
     assert len(cards) == 6
@@ -169,29 +159,30 @@ def follow_the_first_session(site: Site, environment: Path) -> None:
         rf'{named}[^<]*</th>.*?<form method="post" action="(.+?)"', front, re.S
     )[:1]
     (job,) = re.findall(r"job=(\d+)", site.post(address))
+    return job
+
+
+def follow_the_first_session(site: Site, job: str, data: Path) -> None:
+    """Find the dead report, ask why, retry it with a reason and verify the audit, as the page says."""
     (search,) = re.findall(r"^```text\n(.+)\n```", FIRST_SESSION, re.MULTILINE)
     found = "/ops/jobs/jobs?" + urlencode({"q": search})
     wait_until(lambda: f"/jobs/jobs/{job}" in site.get(found), 120, what="it to fail", every=LOOK)
     commands = re.findall(r"^\$ (flask .+)$", FIRST_SESSION, re.MULTILINE)
     assert [command.split()[2] for command in commands] == ["why", "job", "job", "audit"]
-    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    exported = subprocess.check_output(f". {data / 'env'} && env -0", shell=True, text=True)
+    env = dict(each.split("=", 1) for each in exported.split("\0") if each)
     for command in commands:
-        done = subprocess.run(
-            f". {environment} && {command.replace(' 42', f' {job}')}",
-            shell=True,
-            env={**os.environ, "PATH": programs},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        words = shlex.split(command.replace(" 42", f" {job}"))
+        child = Child([sys.executable, "-m", *words], data / "command.log", env, warm="app")
+        assert child.wait(60) == 0, (command, child.log)
     (reason,) = re.findall(r'--reason "(.+?)"', FIRST_SESSION)
     assert reason in text_of(site.get("/ops/jobs/audit"))
 
 
 @pytest.mark.chaos
-@pytest.mark.slow(150)
+@pytest.mark.slow(110)
 def test_it_begins_healthy_comes_to_show_what_is_wrong_ends_and_comes_back_on_its_data(
-    start: Start, place: Path
+    start: Start, place: Path, lived: Path
 ) -> None:
     """The feeder is told to wait until the first page was read, and not to wait between two troubles.
 
@@ -199,24 +190,29 @@ def test_it_begins_healthy_comes_to_show_what_is_wrong_ends_and_comes_back_on_it
     """
     # It would end the test after five minutes; every wait here has a limit of its own.
     faulthandler.cancel_dump_traceback_later()
-    words = ("--data-dir", str(place / "data"), "--port", str(free_port()))
-    first = start(*words, FLASK_FEED_INCIDENT_AFTER="20", FLASK_FEED_APART="0.5")
+    words = ("--data-dir", str(lived), "--port", str(free_port()))
+    first = start(*words, FLASK_FEED_INCIDENT_AFTER="15", FLASK_FEED_APART="0.5")
     site = root_of(first)
     for line in ("ops-demo / operate", "viewer / look", "admin / rule", "/ops/jobs"):
         assert line in first.log
+    # Nothing is left to do on its data: they are migrated, and have their history.
+    assert "flask seed" in first.log
+    assert "flask db upgrade" not in first.log
+    assert "history" not in first.log
     sign_in(site)
     healthy = text_of(site.get("/ops/jobs/lifeline"))
     assert "No incident needs a person. 1 is acknowledged." in healthy
     assert "The supplier sends the second half next week" in healthy
     assert "cleared by itself" in text_of(site.get("/ops/jobs/lifeline?state=ended"))
     (job,) = re.findall(r"job=(\d+)", site.post("/happen/order"))
+    report = let_a_report_die(site)
     wait_until(lambda: "finished" in text_of(site.get(f"/ops/jobs/jobs/{job}")), 30, every=LOOK)
-    output = place / "data/processes.log"
+    output = lived / "processes.log"
     wait_until(lambda: "feeder" in output.read_text(), 15, what="the feeder to print")
     assert "worker.1 | " in output.read_text()
     assert " | " not in first.log
     see_what_is_wrong(site)
-    follow_the_first_session(site, place / "data/env")
+    follow_the_first_session(site, report, lived)
     assert first.terminate() == 0
     assert "stopping web, worker.1, worker.2, loops, rq, feeder\nstopping Valkey\n" in first.log
     wait_until(lambda: left_over(place) == {}, 10, what="nothing of it to be left")
@@ -226,18 +222,14 @@ def test_it_begins_healthy_comes_to_show_what_is_wrong_ends_and_comes_back_on_it
     sign_in(site)
     assert "R-0" in text_of(site.get(f"/ops/jobs/jobs/{job}"))
     assert "other migrations" not in second.log
-    # Nothing is left to do on its data: they are migrated, and have their history.
-    assert "flask seed" in second.log
-    assert "flask db upgrade" not in second.log
-    assert "history" not in second.log
     # Killed, it takes its children with it; only PostgreSQL stays, and the next one takes it over.
     second.kill()
     wait_until(lambda: left_over(place).keys() == {"postgres"}, 15)
 
     third = start(*words)
     third.wait_for("PostgreSQL still ran from before: taken over", timeout=60)
-    # It looks after Valkey as soon as it has started its processes, whose imports nobody has to wait for.
-    wait_until(lambda: runs_the_feeder(third), 60, what="its processes to be started")
+    # It looks after Valkey as soon as it has started its processes.
+    wait_until(output.read_text, 60, what="its processes to be started")
     (valkey,) = [name for name in left_over(place) if "valkey" in name]
     left_over(place)[valkey].kill()
     assert third.wait(timeout=30) == 1
@@ -256,19 +248,20 @@ STEPS = (
 
 @pytest.mark.chaos
 @pytest.mark.parametrize(
-    ("number", "step"),
+    ("number", "step", "is_warm"),
     [
-        (signal.SIGINT, STEPS[0]),
-        (signal.SIGTERM, STEPS[1]),
-        pytest.param(signal.SIGINT, STEPS[2], marks=pytest.mark.variants),
-        (signal.SIGINT, STEPS[3]),
+        (signal.SIGINT, STEPS[0], True),
+        (signal.SIGTERM, STEPS[1], True),
+        pytest.param(signal.SIGINT, STEPS[2], True, marks=pytest.mark.variants),
+        (signal.SIGINT, STEPS[3], False),
     ],
 )
 def test_it_ends_in_the_middle_of_its_start(
-    start: Start, place: Path, number: signal.Signals, step: str
+    start: Start, place: Path, number: signal.Signals, step: str, is_warm: bool
 ) -> None:
     """The signal goes to all that the terminal started, as Ctrl-C does."""
-    child = start("--data-dir", str(place / "data"), "--port", str(free_port()))
+    words = ("--data-dir", str(place / "data"), "--port", str(free_port()))
+    child = start(*words, is_warm=is_warm)
     child.wait_for(step, timeout=60)
     os.killpg(child.pid, number)
     assert child.wait(timeout=30) == 128 + number

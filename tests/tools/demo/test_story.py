@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,36 +16,22 @@ from sqlalchemy import text
 from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.workflows.checks import checks
 from tests.host.conftest import sign_in
+from tools.demo.servers import running_servers
 
 HOUR = timedelta(hours=1)
 
 
-def tell(app: Flask) -> None:
-    """Write the history."""
-    # The shop is on the path only while its fixture says so.
-    from tools.demo import story
-
-    with app.app_context():
-        story.write_history(app)
-
-
 @pytest.fixture
-def lived(app: Flask, db: Any, shop: ModuleType, monkeypatch: pytest.MonkeyPatch) -> datetime:
-    """A shop that has had its history; the moment when that ended.
-
-    It was less busy than that of the demo, whose whole history `test_demo.py` writes.
-    """
-    from tools.demo import story
-
-    monkeypatch.setattr(story, "BUSIEST", 0.3)
-    tell(app)
-    return datetime.now(UTC)
+def database_url(lived: Path) -> Iterator[str]:
+    """The database of a demo."""
+    with running_servers(lived) as servers:
+        yield servers.env["FLASK_SQLALCHEMY_DATABASE_URI"]
 
 
 @pytest.mark.slow(40)
-def test_a_day_is_lived_once_and_ends_well(
-    lived: datetime, app: Flask, db: Any, visitor: FlaskClient
-) -> None:
+def test_a_day_is_lived_once_and_ends_well(app: Flask, db: Any, visitor: FlaskClient) -> None:
+    lived = datetime.now(UTC)
+
     def rows(statement: str) -> list[Any]:
         db.session.rollback()
         return list(db.session.execute(text(statement)).all())
@@ -110,7 +98,6 @@ def test_a_day_is_lived_once_and_ends_well(
     ]
     mended = "SELECT state, decided_by FROM opsjobs.failures WHERE type = 'UnknownFormat'"
     assert rows(mended) == [("resolved", "ops-demo")]
-    assert app.config.get("OPSJOBS_VERSION") is None
     undecided = "SELECT title FROM opsjobs.failures WHERE state = 'open' AND jobs > 0"
     assert rows(undecided) == []
     # Nothing needs a person: what was wrong is over, and what is wrong is acknowledged.
@@ -124,7 +111,10 @@ def test_a_day_is_lived_once_and_ends_well(
     assert "Prices are being changed" in queue
     assert "the cron loop did not run" in visitor.get("/ops/jobs/cron/nightly_sync").text
 
-    tell(app)
+    # The shop is on the path only while its fixture says so.
+    from tools.demo import story
+
+    story.write_history(app)
     assert rows("SELECT count(*) FROM opsjobs.jobs") == [(count,)]
     verified = app.test_cli_runner().invoke(args=["opsjobs", "audit", "verify"])
     assert verified.exit_code == 0, verified.output
