@@ -21,6 +21,8 @@ from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
+# Seconds between two looks at a page.
+LOOK = 1.0
 REASON = "The invoice is there now, SHOP-2291"
 OpenPage = Callable[..., Any]
 
@@ -126,7 +128,7 @@ def test_a_failed_job_is_found_retried_and_seen_in_the_audit(
         page.reload()
         return "process_invoice fails" in page.inner_text("main")
 
-    wait_until(is_said, 40, what="the overview to say that the task fails")
+    wait_until(is_said, 40, what="the overview to say that the task fails", every=LOOK)
     page.click("nav.side >> text=Jobs")
     page.fill("#q", "state:failed task:process_invoice args.invoice_id:771")
     page.press("#q", "Enter")
