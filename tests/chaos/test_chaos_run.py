@@ -37,7 +37,7 @@ from tests.telemetry.reading import parse, values
 from .conftest import Passes, Site
 from .storm import EVERYBODY, WHY, Storm
 
-pytestmark = [pytest.mark.chaos, pytest.mark.slow(70)]
+pytestmark = [pytest.mark.chaos, pytest.mark.slow(30)]
 
 # The queue of plain jobs.
 PLAIN = "mail"

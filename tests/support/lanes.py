@@ -50,18 +50,25 @@ def slow_first(items: list[pytest.Item]) -> None:
     """
     number = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     folders: dict[Path, list[pytest.Item]] = defaultdict(list)
-    long = {item.path for item in items if _seconds(item) >= 1}
+    seconds = {item: _seconds(item) for item in items}
+    long = {item.path for item, each in seconds.items() if each >= 1}
     for item in items:
         if item.path in long:
             folders[item.path.parent].append(item)
 
+    def total(items: list[pytest.Item]) -> float:
+        return sum(seconds[item] for item in items)
+
+    def longest(items: list[pytest.Item]) -> float:
+        return max(seconds[item] for item in items)
+
     runs: list[list[pytest.Item]] = [[] for _ in range(number)]
-    for folder in sorted(folders.values(), key=_total, reverse=True):
+    for folder in sorted(folders.values(), key=total, reverse=True):
         modules = defaultdict(list)
         for item in folder:
             modules[item.path].append(item)
-        least = min(runs[: max(number - 1, 1)], key=_total)
-        for module in sorted(modules.values(), key=_longest, reverse=True):
+        least = min(runs[: max(number - 1, 1)], key=total)
+        for module in sorted(modules.values(), key=longest, reverse=True):
             least += module
     short = iter([item for item in items if item.path not in long])
     for run in runs:
@@ -76,14 +83,6 @@ def _seconds(item: pytest.Item) -> float:
     if slow := item.get_closest_marker("slow"):
         return slow.args[0] if slow.args else 10
     return 1 if item.get_closest_marker("processes") else 0.1
-
-
-def _total(items: list[pytest.Item]) -> float:
-    return sum(map(_seconds, items))
-
-
-def _longest(items: list[pytest.Item]) -> float:
-    return max(map(_seconds, items))
 
 
 def mark_processes(item: pytest.Item) -> None:

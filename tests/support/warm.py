@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import gc
+import hashlib
 import importlib
 import json
 import os
@@ -98,33 +100,51 @@ class WarmProcess:
 
 @functools.cache
 def _server(imported: str, prefix: str) -> str:
-    """The socket of a warm process of this process, which it starts, and which ends with it.
+    """The socket of a warm process, which all test processes of a run share, and which ends with the last.
 
-    A fork takes the warm process that has forked it.
+    Who needs it first starts it. A fork takes the warm process that has forked it.
     """
     if _ADDRESS in os.environ:
         return os.environ[_ADDRESS]
-    folder = tempfile.mkdtemp(prefix="opw-")
-    address = f"{folder}/socket"
-    server = subprocess.Popen(
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    name = hashlib.sha256(f"{run} {ROOT} {imported} {prefix}".encode()).hexdigest()[:16]
+    address = f"{tempfile.gettempdir()}/opw-{name}"
+    # One after the other asks whether it is there.
+    with Path(__file__).open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        stay = _stay(address)
+        if stay is None:
+            _start_server(imported, prefix, address)
+            stay = _stay(address)
+            assert stay is not None
+    atexit.register(stay.close)
+    return address
+
+
+def _stay(address: str) -> socket.socket | None:
+    """A connection during which the warm process at this address does not end; None when it is not there."""
+    connection = socket.socket(socket.AF_UNIX)
+    with contextlib.suppress(OSError):
+        connection.connect(address)
+        connection.sendall(b"{}\n")
+        if connection.recv(1):
+            return connection
+    connection.close()
+    return None
+
+
+def _start_server(imported: str, prefix: str, address: str) -> None:
+    """Return when it is warm. It is nobody's child, since whoever starts it may end before the others."""
+    with subprocess.Popen(
         [sys.executable, "-u", "-m", "tests.support.warm", imported, address],
         cwd=ROOT,
         env={**os.environ, **({_PREFIX: prefix} if prefix else {})},
-        stdin=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         start_new_session=True,
-    )
-    assert server.stdin is not None
-    assert server.stdout is not None
-
-    def close() -> None:
-        server.communicate()
-        Path(address).unlink()
-        Path(folder).rmdir()
-
-    atexit.register(close)
-    assert server.stdout.readline() == b"warm\n"
-    return address
+    ) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"warm\n"
 
 
 # --- in the warm process
@@ -204,36 +224,56 @@ def _import_package() -> types.ModuleType:
 
 
 def _serve(address: str) -> dict[str, Any]:
-    """Fork for each request until standard input ends. Returns in the forks only: what each is to run."""
+    """Fork for each request until nobody stays. Returns in the forks only: what each is to run."""
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(address)
     listening.listen(64)
+    if os.fork():
+        os._exit(0)
     print("warm", flush=True)
+    staying: set[socket.socket] = set()
     running: dict[int, tuple[int, socket.socket]] = {}
     while True:
-        watched: list[Any] = [0, listening, *running]
-        ready, _, _ = select.select(watched, [], [])
-        if 0 in ready:
+        watched: list[Any] = [listening, *staying, *running]
+        ready = set(select.select(watched, [], [])[0])
+        for leaving in staying & ready:
+            leaving.close()
+        staying -= ready
+        if not staying and listening not in ready:
+            Path(address).unlink()
             os._exit(0)
-        for handle in running.keys() & set(ready):
-            pid, connection = running.pop(handle)
-            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            with contextlib.suppress(OSError):
-                connection.sendall(f"{code}\n".encode())
-            connection.close()
+        for handle in running.keys() & ready:
+            _tell_end(*running.pop(handle))
             os.close(handle)
         if listening in ready:
             connection, _ = listening.accept()
             request: dict[str, Any] = json.loads(connection.makefile("rb").readline())
+            if not request:
+                staying.add(connection)
+                connection.sendall(b"\n")
+                continue
             pid = os.fork()
             if pid == 0:
-                for each in (listening, connection, *(other for _, other in running.values())):
-                    each.close()
-                for handle in running:
-                    os.close(handle)
+                _let_go(running, listening, connection, *staying)
                 return request
             running[os.pidfd_open(pid)] = (pid, connection)
             connection.sendall(f"{pid}\n".encode())
+
+
+def _let_go(running: Mapping[int, tuple[int, socket.socket]], *more: socket.socket) -> None:
+    """Close in a fork what the warm process has open."""
+    for handle, (_, connection) in running.items():
+        os.close(handle)
+        connection.close()
+    for each in more:
+        each.close()
+
+
+def _tell_end(pid: int, connection: socket.socket) -> None:
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with contextlib.suppress(OSError):
+        connection.sendall(f"{code}\n".encode())
+    connection.close()
 
 
 class Fork:
@@ -308,9 +348,9 @@ def _become(words: list[str], output: int, env: dict[str, str], folder: str) -> 
         os.dup2(source, target)
     os.close(nothing)
     os.close(output)
+    environ = {**env, _ADDRESS: os.environ[_ADDRESS]}
     os.environ.clear()
-    os.environ.update(env)
-    os.environ[_ADDRESS] = sys.argv[2]
+    os.environ.update(environ)
     sys.orig_argv[1:] = words
     # Python puts these first: the folder in which it starts, then what PYTHONPATH says.
     sys.path[:] = [folder, *filter(None, env.get("PYTHONPATH", "").split(os.pathsep)), *_PATH]
@@ -344,6 +384,7 @@ def _end(code: object) -> NoReturn:
 
 
 if __name__ == "__main__":
-    _import(sys.argv[1])
-    request = _serve(sys.argv[2])
+    imported, os.environ[_ADDRESS] = sys.argv[1:]
+    _import(imported)
+    request = _serve(os.environ[_ADDRESS])
     _run(output=os.open(request.pop("log"), os.O_RDWR), **request)
