@@ -64,6 +64,8 @@ _OTHERS = """SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> ALL(%s)"""
 # Seconds that Postgres may take to end a session whose client has left.
 _LEAVING = 0.1
+# Else Postgres may count the deleted rows up to ten seconds later, and a page of the next test sees a change.
+_COUNTED = "SELECT pg_stat_force_next_flush()"
 _RESTART = """SELECT setval(seqrelid, seqstart, false) FROM pg_sequence
     WHERE pg_sequence_last_value(seqrelid) IS NOT NULL"""
 
@@ -222,7 +224,8 @@ class Databases:
             used = {table: size for table, size in _used(session) if table not in self._seeds}
             if large := [table for table, size in used.items() if size > _FEW_BYTES]:
                 session.execute(f"TRUNCATE {', '.join(large)} CASCADE")
-            session.execute("; ".join([_RESTART, *(f"DELETE FROM {table}" for table in used)]))
+            deletes = [f"DELETE FROM {table}" for table in used]
+            session.execute("; ".join([_RESTART, _COUNTED, *deletes]))
             for table, rows in self._seeds.items():
                 if _copied(session, table) != rows:
                     session.execute(f"DELETE FROM {table}")

@@ -140,9 +140,8 @@ def test_a_retried_job_counts_at_each_end_and_is_found_at_its_last(
         if f"ended:{BACK:%Y-%m-%dT%H:%MZ}" in link["href"]
     )
     assert len(soup(client.get(link["href"]).text).select("tr[data-row]")) == _number(link) - 1
-    assert (
-        "a retried job is at its last end" in soup(get("/tasks/send").text).select_one(".push").text
-    )
+    legend = soup(get("/tasks/send").text).select_one(".push").text
+    assert "a retried job is found at its last end" in legend
 
 
 @pytest.mark.usefixtures("counted")

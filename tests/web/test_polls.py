@@ -70,7 +70,7 @@ def commit(session: Session) -> None:
 def open_page(app: Flask, quiet: Clock) -> Callable[..., OpenPage]:
     """Opens a page, and polls until a poll costs one statement.
 
-    A session that emptied or filled the tables may tell Postgres its numbers in the middle.
+    A session that filled the tables may tell Postgres its numbers in the middle.
     """
 
     def open_page(path: str = OVERVIEW, app: Flask = app) -> OpenPage:
@@ -378,6 +378,5 @@ def test_an_open_overview_costs_little_while_workers_and_loops_only_live(
         for _ in range(12):
             poll()
         made = [poll() for _ in range(21)]  # three times as long as a fragment holds
-    print("MADE", made)
     assert sum(statements for statements, _ in made) * 12 / 21 <= 60
     assert sum(sent for _, sent in made) * 12 / 21 <= 30_000
