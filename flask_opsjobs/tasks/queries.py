@@ -24,8 +24,8 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 MOST_TASKS = 5_000
 # Hours are kept one by one for so long.
 MOST_HOURS = timedelta(days=60)
-# Jobs that have not ended are looked for among so many of the newest ones of a task.
-MOST_LOOKED_AT = 5_000
+# So many of the newest jobs of a task tell what has not ended, and in which workflows they are.
+MOST_LOOKED_AT = 1_000
 MOST_PAUSED = 50
 MOST_WORKFLOWS = 10
 
@@ -87,6 +87,18 @@ class TaskNumbers:
         value = quantile(self.runs, share)
         # It is never above the longest run, which is known exactly.
         return value if value is None or self.longest_run is None else min(value, self.longest_run)
+
+
+@dataclass(frozen=True)
+class NewestJobs:
+    """How many of the newest jobs of a task have not ended, and of which workflows they are steps, by name.
+
+    `stopped_at` is how many were looked at, when it may have older ones.
+    """
+
+    live: int
+    workflows: Sequence[str]
+    stopped_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -188,22 +200,17 @@ def _list_paused(session: Session, chosen: Select[Any]) -> Sequence[PausedTask]:
     return [PausedTask(*row) for row in session.execute(chosen)]
 
 
-def count_live(session: Session, task: str) -> int:
-    """How many jobs of a task have not ended, among its newest `MOST_LOOKED_AT`."""
-    newest = scan_index(select(Job.ended_at), JobFilter(task=task), Range())
-    seen = newest.limit(MOST_LOOKED_AT).subquery().c
-    return session.scalar(select(func.count()).where(seen.ended_at.is_(None))) or 0
-
-
-def list_workflows(session: Session, task: str) -> Sequence[str]:
-    """The names of workflows that the newest `MOST_LOOKED_AT` jobs of a task are steps of, by name."""
-    newest = scan_index(select(Job.workflow_id), JobFilter(task=task), Range())
-    seen = newest.limit(MOST_LOOKED_AT).subquery().c
+def look_at_newest(session: Session, task: str) -> NewestJobs:
+    """What the newest jobs of a task tell."""
+    newest = scan_index(select(Job.ended_at, Job.workflow_id), JobFilter(task=task), Range())
+    some = newest.limit(MOST_LOOKED_AT).cte("newest")
+    seen = some.prefix_with("MATERIALIZED", dialect="postgresql").c
     ids = select(seen.workflow_id).where(seen.workflow_id.is_not(None))
-    named = select(WorkflowRecord.name).where(WorkflowRecord.id.in_(ids))
-    return session.scalars(
-        named.distinct().order_by(WorkflowRecord.name).limit(MOST_WORKFLOWS)
-    ).all()
+    named = select(WorkflowRecord.name).where(WorkflowRecord.id.in_(ids)).distinct()
+    names = func.array(named.order_by(WorkflowRecord.name).limit(MOST_WORKFLOWS).scalar_subquery())
+    not_ended = func.count().filter(seen.ended_at.is_(None))
+    number, live, workflows = session.execute(select(func.count(), not_ended, names)).one()
+    return NewestJobs(live, workflows, number if number == MOST_LOOKED_AT else None)
 
 
 def _sum_steps(model: Any, at: Any) -> Select[*tuple[Any, ...]]:

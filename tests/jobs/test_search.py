@@ -15,10 +15,11 @@ from flask_opsjobs import OpsJobs
 from flask_opsjobs.failures.models import Deploy, Failure
 from flask_opsjobs.jobs.models import Attempt
 from flask_opsjobs.jobs.record.task import Task
-from flask_opsjobs.jobs.search import attempt_queries, group_queries
+from flask_opsjobs.jobs.rows import Count
+from flask_opsjobs.jobs.search import attempt_queries, further_queries, group_queries
 from flask_opsjobs.jobs.search import queries as search_queries
 from flask_opsjobs.jobs.search.filter import JobFilter
-from flask_opsjobs.jobs.search.queries import JobList, Searched, list_jobs
+from flask_opsjobs.jobs.search.queries import JobList, Searched, find_hits, list_jobs
 
 
 @pytest.fixture
@@ -168,10 +169,21 @@ def test_of_a_value_that_many_have_the_newest_jobs_are_read(
     db.session.execute(text("ANALYZE opsjobs.jobs"))
     db.session.commit()
     for box in ("tag:all", "tag:all OR tag:none", "tag:all state:available"):
-        found = search(box)
-        assert _values(found, db) == list(range(59, 49, -1)), box
-        assert found.searched == Searched(stopped_at_newest_hits=True), box
-        assert found.counts["available"].kind == "at_least", box
+        for listed, number in ((1_000, 10), (4, 4)):
+            monkeypatch.setattr(search_queries, "MOST_LISTED", listed)
+            found = search(box)
+            assert _values(found, db) == list(range(59, 59 - number, -1)), box
+            assert found.searched == Searched(stopped_at_newest_hits=True), box
+            assert found.counts["available"] == Count(number, "at_least"), box
+    # When few of these fit, as many as ever are examined, and so are those beside an error.
+    found = search("tag:all OR tag:none -args.value:59 -args.value:58 -args.value:57")
+    assert _values(found, db) == list(range(56, 49, -1))
+    ids = db.session.scalars(text("SELECT id FROM opsjobs.jobs ORDER BY id")).all()
+    _fail(db.session(), {id: "gateway" if id < ids[55] else "other" for id in ids})
+    db.session.execute(text("ANALYZE opsjobs.jobs"))
+    db.session.commit()
+    assert _values(search("tag:all error:gateway"), db) == list(range(54, 49, -1))
+    monkeypatch.setattr(search_queries, "MOST_LISTED", 1_000)
     assert search("tag:all args.value:3").searched.is_all
     # After a burst of others the index finds what the newest jobs do not have.
     work.enqueue_many({"value": n} for n in range(60, 75))
@@ -179,6 +191,46 @@ def test_of_a_value_that_many_have_the_newest_jobs_are_read(
     found = search("tag:all")
     assert len(_values(found, db)) == 10
     assert found.searched == Searched(stopped_at_hits=True)
+
+
+@pytest.mark.parametrize(
+    "box", ["-queue:none", "state:available -queue:none", "gateway OR refused"]
+)
+def test_of_more_than_are_examined_a_list_shows_enough_of_the_newest(
+    box: str,
+    work: Task,
+    db: SQLAlchemy,
+    search: Callable[..., JobList],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def enqueue(number: int, queue: str = "default") -> None:
+        calls = ({"value": n} for n in range(number))
+        work.options(queue=queue).enqueue_many(calls)
+        error = "error = CASE queue WHEN 'none' THEN 'other' ELSE 'gateway' END"
+        db.session.execute(text(f"UPDATE opsjobs.jobs SET {error}"))
+        db.session.commit()
+
+    monkeypatch.setattr(search_queries, "MOST_LISTED", 3)
+    monkeypatch.setattr(further_queries, "MOST_NEWEST", 10)
+    enqueue(10)
+    found = search(box)
+    assert len(found.page.rows) == 10
+    assert found.searched.is_all
+    enqueue(10)
+    found = search(box)
+    assert _values(found, db) == [9, 8, 7]
+    assert found.searched == Searched(stopped_at_newest_hits=True)
+    assert found.counts["available"] == Count(3, "at_least")
+    # When few of the newest fit, all that may be examined are.
+    enqueue(6, queue="none")
+    found = search(box)
+    assert _values(found, db) == [9, 8, 7, 6, 5]
+    assert found.searched == Searched(stopped_at_newest=True)
+    # As an export.
+    wanted = JobFilter.from_query([("q", box)])
+    hits = find_hits(db.session(), wanted, datetime.now(UTC), lambda *_: True)
+    assert len(hits.jobs) == 5
+    assert hits.searched == Searched(stopped_at_newest=True)
 
 
 def _fail(session: Session, errors: dict[int, str]) -> None:
@@ -507,3 +559,15 @@ def test_a_search_for_many_attempts_stops_and_says_so(
         assert not found.searched.is_all
         assert _values(found, db) == values, box
     assert search("death:signal").searched.is_all
+    monkeypatch.setattr(search_queries, "MOST_LISTED", 1)
+    for box, values in (
+        ("failure:1", [4]),
+        ("deploy:v1", [3]),
+        ("failure:1 args.value:2", [2]),
+        ("failure:1 state:available", [4]),
+    ):
+        found = search(box)
+        assert _values(found, db) == values, box
+        assert found.searched == Searched(stopped_at_newest_hits=True), box
+    assert search("failure:1 deploy:v2").searched == Searched(stopped_at_attempts=True)
+    assert len(search("death:signal").page.rows) == 2

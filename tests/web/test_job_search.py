@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.core.secret_patterns import clean_secrets, is_secret_key
 from flask_opsjobs.jobs.models import Job
+from flask_opsjobs.jobs.search import further_queries
 from flask_opsjobs.jobs.search import queries as search_queries
 from tests.support.policies import ShowAll
 from tests.web.conftest import Access
@@ -268,6 +269,11 @@ def test_what_was_looked_at_is_said(
     text = get("/jobs?q=tag:eu").text
     assert "Searched the newest 20,000 jobs, and 3 hits among the others" in text
     assert soup(text).select_one("nav.tabs b").text == "3+"
+    monkeypatch.setattr(search_queries, "MOST_LISTED", 1)
+    monkeypatch.setattr(further_queries, "MOST_NEWEST", 4)
+    text = get("/jobs?q=-queue:none").text
+    assert "Searched until 1 hits were found, the newest first" in text
+    assert len(_ids(text)) == 1
     text = get("/jobs?q=error:gateway").text
     assert "Searched the newest 3 jobs with an error" in text
     assert len(_ids(text)) == 3

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import Limit, OpsJobs, Unique
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.host import Host
+from flask_opsjobs.tasks import queries
 from tests.web.conftest import Access
 from tests.web.every import draft_form, soup
 from tests.web.rows import (
@@ -127,7 +129,11 @@ def test_a_list_of_many_tasks_goes_on(get: Get, session: Session) -> None:
 
 
 def test_the_page_of_a_task_says_what_it_does(
-    get: Get, client: FlaskClient, session: Session, opsjobs: OpsJobs
+    get: Get,
+    client: FlaskClient,
+    session: Session,
+    opsjobs: OpsJobs,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     @opsjobs.task(
         queue="mail",
@@ -194,6 +200,11 @@ def test_the_page_of_a_task_says_what_it_does(
         assert words in declared
     for window in ("hour", "month"):
         assert get(f"/tasks/send?window={window}").status_code == 200
+    # Of more jobs than are looked at, it says how many were.
+    monkeypatch.setattr(queries, "MOST_LOOKED_AT", 3)
+    page = soup(get("/tasks/send").text)
+    assert "3 not ended of its newest 3 jobs" in _words(page.select_one(".lead"))
+    assert "Workflows of its newest 3 jobs none" in _words(page)
 
 
 def test_tags_made_by_a_function_are_said_so(get: Get, opsjobs: OpsJobs) -> None:

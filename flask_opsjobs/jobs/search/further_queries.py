@@ -6,7 +6,7 @@ Other conditions choose what is examined, so that how far a search looked says n
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from sqlalchemy import BigInteger, ColumnElement, Select, Text, func, literal, o
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
+from ...core.round_trips import start_reading
 from ...queues.queries import list_queue_names
 from .. import queries
 from ..lifecycle import FINAL
@@ -29,6 +30,8 @@ IsShown = Callable[[str, str], bool]
 # Of so many of the newest jobs each is examined, when no index has the conditions.
 MOST_NEWEST = 10_000
 _FEWEST = 200
+# Twice as many as are enough are examined first, before it is known how many of them fit.
+_EACH_OF_ENOUGH = 2
 # With more tasks or queues than are listed, a pattern chooses no index.
 _MOST_NAMES = 200
 _EVER = (datetime(MINYEAR, 1, 2, tzinfo=UTC), datetime(MAXYEAR, 12, 30, tzinfo=UTC))
@@ -39,12 +42,33 @@ Jobs = list[tuple[int, str]]
 
 
 @dataclass(frozen=True)
-class _Scan:
-    """What is examined: makes the select of some columns of these jobs, at most `most` for each `key`."""
+class NewestFound:
+    """The jobs that fit among the newest, as id and state, the newest first.
 
-    select: Callable[..., Select[*tuple[Any, ...]]]
+    `is_enough`: so many of the newest were found that the others were not examined. `is_cut`: no more than a
+    number of the newest were examined.
+    """
+
+    jobs: Jobs
+    is_enough: bool = False
+    is_cut: bool = False
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """What is examined: makes the select of some columns of these jobs, one more than `most` for each `key`.
+
+    `is_newest_first`: those with the highest ids are examined, whatever their key is.
+    """
+
+    make: Callable[..., Select[*tuple[Any, ...]]]
     most: int
     key: ColumnElement[Any] = _ONE_KEY
+    is_newest_first: bool = False
+
+    def select(self, *columns: Any) -> Select[*tuple[Any, ...]]:
+        """The select of these columns."""
+        return self.make(self.most + 1, *columns)
 
 
 def keep_fitting(
@@ -52,23 +76,35 @@ def keep_fitting(
 ) -> Jobs:
     """Id and state of those of these jobs that meet all conditions of the filter, the newest first."""
 
-    def scan(*columns: Any) -> Select[*tuple[Any, ...]]:
+    def scan(_: int, *columns: Any) -> Select[*tuple[Any, ...]]:
         return select(*columns).where(is_one_of(Job.id, ids))
 
     return _examine(session, wanted, now, _Scan(scan, len(ids)), is_shown)[0] if ids else []
 
 
 def find_among_newest(
-    session: Session, wanted: JobFilter, now: datetime, found: Range, is_shown: IsShown
-) -> tuple[Jobs, bool]:
-    """Id and state of the jobs that fit among the newest, and whether there are older ones.
+    session: Session,
+    wanted: JobFilter,
+    now: datetime,
+    found: Range,
+    is_shown: IsShown,
+    enough: int,
+) -> NewestFound:
+    """The jobs that fit among the newest. Of more than can be examined, a little more than `enough` will do.
 
     The newest of a task, a queue or a state when the filter names some, those that ended last when it asks
     for a time of their end, and those with an error when it asks for a text.
     """
     scan = _choose_scan(session, wanted, now, found)
+    few = replace(scan, most=_EACH_OF_ENOUGH * enough)
+    if scan.is_newest_first and few.most < scan.most and not found.conditions:
+        beyond = scan.make(1, Job.id).offset(scan.most)
+        older = start_reading(session, Session.scalars, beyond)
+        jobs, _ = _examine(session, wanted, now, few, is_shown)
+        if older.value.first() is not None and len(jobs) > enough:
+            return NewestFound(jobs, is_enough=True)
     jobs, number = _examine(session, wanted, now, scan, is_shown)
-    return jobs, number > scan.most
+    return NewestFound(jobs, is_cut=number > scan.most)
 
 
 def find_in_states(
@@ -144,11 +180,11 @@ def _choose_scan(session: Session, wanted: JobFilter, now: datetime, found: Rang
     if states is not None:
         return _scan_each(Job.state, states, found)
 
-    def scan(*columns: Any) -> Select[*tuple[Any, ...]]:
+    def scan(limit: int, *columns: Any) -> Select[*tuple[Any, ...]]:
         # One condition chooses the index; the others are examined, so that the scan is bounded.
-        return scan_index(select(*columns), indexed_part(wanted), found).limit(MOST_NEWEST + 1)
+        return scan_index(select(*columns), indexed_part(wanted), found).limit(limit)
 
-    return _Scan(scan, MOST_NEWEST)
+    return _Scan(scan, MOST_NEWEST, is_newest_first=True)
 
 
 def _find_names(session: Session, name: str, clauses: Sequence[Clause]) -> Sequence[str] | None:
@@ -171,12 +207,12 @@ def _find_names(session: Session, name: str, clauses: Sequence[Clause]) -> Seque
 
 
 def _scan_errors(found: Range) -> _Scan:
-    def scan(*columns: Any) -> Select[*tuple[Any, ...]]:
+    def scan(limit: int, *columns: Any) -> Select[*tuple[Any, ...]]:
         bounds = (Job.id >= found.low, Job.id < found.high, *found.conditions)
         newest = select(*columns).where(Job.error.is_not(None), *bounds)
-        return newest.order_by(Job.id.desc()).limit(MOST_NEWEST + 1)
+        return newest.order_by(Job.id.desc()).limit(limit)
 
-    return _Scan(scan, MOST_NEWEST)
+    return _Scan(scan, MOST_NEWEST, is_newest_first=True)
 
 
 def _scan_each(key: Any, values: Sequence[str], found: Range, most: int | None = None) -> _Scan:
@@ -214,8 +250,8 @@ def _scan_values(
 ) -> _Scan:
     """At most so many jobs for each value, those first that `order` says."""
 
-    def scan(*columns: Any) -> Select[*tuple[Any, ...]]:
-        first = select(*columns).where(*conditions).order_by(*order).limit(most + 1).lateral()
+    def scan(limit: int, *columns: Any) -> Select[*tuple[Any, ...]]:
+        first = select(*columns).where(*conditions).order_by(*order).limit(limit).lateral()
         return select(first).select_from(value.table.join(first, literal(True)))
 
     return _Scan(scan, most, key)

@@ -37,7 +37,7 @@ from ..rows import Count, JobPage
 from .attempt_queries import find_jobs_of_attempts
 from .conditions import Terms, contains, is_one_of, make_duration, make_wait
 from .filter import JobFilter
-from .further_queries import IsShown, find_among_newest, keep_fitting
+from .further_queries import IsShown, Jobs, find_among_newest, keep_fitting
 from .group_queries import find_members, has_other_terms
 from .index_scan import PLAIN, Range, conditions_of, is_match
 
@@ -95,13 +95,13 @@ def list_jobs(
         counting = start_reading(session, queries.count_jobs_by_state, wanted, now)
         page = queries.page_of_jobs(session, wanted, now, before=before, after=after)
         return JobList(page, counting.value, Searched())
-    everything = find_hits(session, wanted.but(state=None), now, is_shown)
+    everything = find_hits(session, wanted.but(state=None), now, is_shown, MOST_LISTED)
     counts = _count(everything)
     found = everything
     searched = everything.searched
     if wanted.state and searched.may_find_more_of_a_state:
         # Look for more of this state.
-        found = find_hits(session, wanted, now, is_shown)
+        found = find_hits(session, wanted, now, is_shown, MOST_LISTED)
         counts |= {wanted.state: _count(found)[wanted.state]}
     elif wanted.state:
         found = everything.in_state(wanted.state)
@@ -154,27 +154,45 @@ def shows(policy: DisplayPolicy) -> IsShown:
     return lambda error, text: text.lower() in clean(error)
 
 
-def find_hits(session: Session, wanted: JobFilter, now: datetime, is_shown: IsShown) -> Hits:
+def find_hits(
+    session: Session,
+    wanted: JobFilter,
+    now: datetime,
+    is_shown: IsShown,
+    enough: int | None = None,
+) -> Hits:
     """The jobs that a search finds within its limits.
 
     An index finds candidates for the conditions that have one; the further conditions are then examined of
-    each. Without such a condition the candidates are the newest jobs.
+    each. Without such a condition the candidates are the newest jobs. Of more than can be found, the newest
+    `enough` will do where they are found first, by default `MOST_HITS`.
     """
+    # Beside another index, the text of an error is examined of all that this finds.
+    enough = MOST_HITS if enough is None or wanted.error else min(enough, MOST_HITS)
     found = queries.range_of(session, wanted, now)
     if wanted.is_by_attempts:
-        return _find_by_attempts(session, wanted, now, found, is_shown)
+        return _find_by_attempts(session, wanted, now, found, is_shown, enough)
     indexed = wanted.but(further=wanted.indexed_clauses)
     if not indexed.is_search:
-        jobs, is_cut = find_among_newest(session, wanted, now, found, is_shown)
-        return Hits(jobs[:MOST_HITS], Searched(stopped_at_newest=is_cut or len(jobs) > MOST_HITS))
-    hits = _find_by_index(session, indexed, found, is_shown)
+        newest = find_among_newest(session, wanted, now, found, is_shown, enough)
+        if newest.is_enough:
+            return Hits(newest.jobs[:enough], Searched(stopped_at_newest_hits=True))
+        is_cut = newest.is_cut or len(newest.jobs) > MOST_HITS
+        return Hits(newest.jobs[:MOST_HITS], Searched(stopped_at_newest=is_cut))
+    hits = _find_by_index(session, indexed, found, is_shown, enough)
     if not wanted.further:
         return hits
     further = JobFilter(further=wanted.further, zone=wanted.zone)
-    return Hits(keep_fitting(session, further, now, hits.ids, is_shown), hits.searched)
+    fitting = Hits(keep_fitting(session, further, now, hits.ids, is_shown), hits.searched)
+    if hits.searched.stopped_at_newest_hits and len(fitting.jobs) < len(hits.jobs) / 2:
+        # Too few of them fit: look at as many as ever.
+        return fitting if enough == MOST_HITS else find_hits(session, wanted, now, is_shown)
+    return fitting
 
 
-def _find_by_index(session: Session, wanted: JobFilter, found: Range, is_shown: IsShown) -> Hits:
+def _find_by_index(
+    session: Session, wanted: JobFilter, found: Range, is_shown: IsShown, enough: int
+) -> Hits:
     if is_by_errors(wanted):
         return _find_by_errors(session, wanted, found, is_shown)
     members = find_members(session, wanted, found)
@@ -183,10 +201,10 @@ def _find_by_index(session: Session, wanted: JobFilter, found: Range, is_shown: 
         is_cut = members.is_cut or len(listed) > MOST_HITS
         return _show(wanted, listed, is_shown, Searched(stopped_at_groups=is_cut))
     everyone, found = found, replace(found, conditions=(*found.conditions, *members.conditions))
-    rows = _list_newest_of_common(session, wanted, found)
+    rows = _list_newest_of_common(session, wanted, found, enough)
     if rows:
         searched = Searched(stopped_at_newest_hits=True, stopped_at_groups=members.is_cut)
-        return _show(wanted, rows, is_shown, searched)
+        return _show(wanted, rows[:enough], is_shown, searched)
     # These GIN indexes need bitmap scans. No other index may be scanned instead.
     rows = execute_with(
         session, hits(wanted, found), enable_bitmapscan="on", enable_indexscan="off"
@@ -238,19 +256,30 @@ def _find_by_errors(session: Session, wanted: JobFilter, found: Range, is_shown:
 
 
 def _find_by_attempts(
-    session: Session, wanted: JobFilter, now: datetime, found: Range, is_shown: IsShown
+    session: Session,
+    wanted: JobFilter,
+    now: datetime,
+    found: Range,
+    is_shown: IsShown,
+    enough: int,
 ) -> Hits:
     """The jobs of the newest attempts that fit. All other conditions are examined of each of these jobs."""
     attempts = find_jobs_of_attempts(session, wanted, found)
     others = wanted.but(failure=None, death=None, deploy=None)
-    jobs = keep_fitting(session, others, now, attempts.ids, is_shown)
-    return Hits(jobs[:MOST_HITS], Searched(stopped_at_attempts=attempts.is_cut))
+    jobs: Jobs = []
+    step = enough if attempts.is_cut else MOST_HITS
+    for at in range(0, len(attempts.ids), step):
+        jobs += keep_fitting(session, others, now, attempts.ids[at : at + step], is_shown)
+        if attempts.is_cut and len(jobs) >= enough:
+            newest = sorted(jobs, reverse=True)[:enough]
+            return Hits(newest, Searched(stopped_at_newest_hits=True))
+    return Hits(sorted(jobs, reverse=True), Searched(stopped_at_attempts=attempts.is_cut))
 
 
 def _list_newest_of_common(
-    session: Session, wanted: JobFilter, found: Range
+    session: Session, wanted: JobFilter, found: Range, enough: int
 ) -> Sequence[Row[int, str, str | None]]:
-    """The newest hits, when there are more than `MOST_HITS` in the newest jobs of a common value; else none.
+    """The newest hits, when there are more than `enough` in the newest jobs of a common value; else none.
 
     The statistics tell what is common. An index would read all jobs of the value before it gives the first.
     """
@@ -258,8 +287,8 @@ def _list_newest_of_common(
     of_value = estimate_rows(session, _hits(wanted, within(found)))
     if of_value < MANY_JOBS or of_value * COMMON < in_all.value:
         return ()
-    rows = session.execute(newest_of_common(wanted, found)).all()
-    return rows if len(rows) > MOST_HITS else ()
+    rows = session.execute(newest_of_common(wanted, found, enough)).all()
+    return rows if len(rows) > enough else ()
 
 
 def _with_the_newest(
@@ -297,6 +326,8 @@ def _page(
 ANY_TIME = datetime.min.replace(tzinfo=UTC)
 # The number of hits that are examined: enough for any list, and fast to sort.
 MOST_HITS = 5_000
+# Of more than can be found, so many are enough for a list, where the newest are found first.
+MOST_LISTED = 1_000
 # When there are more hits, an arbitrary part is found. Then all hits among this many newest jobs are added.
 NEWEST_JOBS = 20_000
 # A value is common when it has so many jobs, and one in `COMMON` of all. Then so many of the newest are read.
@@ -366,14 +397,14 @@ def hits(wanted: JobFilter, found: Range) -> Select[int, str, str | None]:
     return select(found_some).order_by(found_some.c.id.desc())
 
 
-def newest_of_common(wanted: JobFilter, found: Range) -> Select[int, str, str | None]:
-    """Like `hits`, but reads at most `MOST_READ` jobs, the newest first, and stops at the last hit."""
+def newest_of_common(wanted: JobFilter, found: Range, enough: int) -> Select[int, str, str | None]:
+    """Like `hits`, but reads at most `MOST_READ` jobs, the newest first, and stops above `enough` hits."""
     fits = and_(*_conditions_of_hits(wanted), *found.conditions).is_(True)
     read = select(Job.id, Job.state, _error_of_hits(wanted), fits.label("fits"))
     read = read.where(*within(replace(found, conditions=()))).order_by(Job.id.desc())
     seen = read.limit(MOST_READ).subquery().c
     some = select(seen.id, seen.state, seen.error).where(seen.fits)
-    return some.order_by(seen.id.desc()).limit(MOST_HITS + 1)
+    return some.order_by(seen.id.desc()).limit(enough + 1)
 
 
 def _hits(wanted: JobFilter, bounds: list[ColumnElement[bool]]) -> Select[int, str, str | None]:

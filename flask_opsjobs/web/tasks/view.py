@@ -32,11 +32,10 @@ from ...tasks.outlier_queries import count_long
 from ...tasks.queries import (
     DAY,
     HOUR,
-    count_live,
     find_pauses,
     list_paused,
     list_task_hours,
-    list_workflows,
+    look_at_newest,
 )
 from ...tasks.ranking import AGAINST, KEYS, Hours, TaskRow, find_row, rank_tasks
 from ..app import access, order, pages, problems
@@ -188,7 +187,7 @@ def _one(read: Reading, task: str, window: str) -> Markup:
     hours = Hours.until(read.now, DAY, "yesterday")
     since = floor(read.now, HOUR) - (HOURS - 1) * HOUR
     pausing = start_reading(session, find_pauses, [task])
-    living = start_reading(session, count_live, task)
+    looking = start_reading(session, look_at_newest, task)
     pacing = start_reading(session, find_task_pace, task, window, read.now)
     entries = start_reading(session, list_entries)
     failing = [
@@ -198,11 +197,10 @@ def _one(read: Reading, task: str, window: str) -> Markup:
         "deploys": start_reading(session, list_shown_deploys, since),
         "deaths": start_reading(session, list_deaths, task, read.now - timedelta(days=30)),
         "counter": start_reading(session, find_loop, read.now, _COUNTER),
-        "workflows": start_reading(session, list_workflows, task),
     }
     row = find_row(session, task, hours)
-    pause, live = pausing.value.get(task), living.value
-    if not (declared or live or pause or row.now.enqueued or row.now.ended or row.before):
+    pause, newest = pausing.value.get(task), looking.value
+    if not (declared or newest.live or pause or row.now.enqueued or row.now.ended or row.before):
         raise problems.no_such_task(task)
     failures = [
         failure for page in failing for failure in page.value.rows if failure.last_at >= since
@@ -223,7 +221,7 @@ def _one(read: Reading, task: str, window: str) -> Markup:
         chain_fault=fault,
         row=row,
         hours=hours,
-        live=live,
+        newest=newest,
         long=count_long(row.now.runs),
         window=window,
         windows=WINDOWS,
