@@ -79,7 +79,7 @@ def test_what_a_frozen_child_has_not_received_runs_elsewhere(
 ) -> None:
     site, path, count = new_site, tmp_path / "ran", 300
     worker = site.worker("--processes", "2", "default")
-    enqueue_runs(site, path, count, seconds=0.001)
+    enqueue_runs(site, path, count, seconds=0.003)
     wait_until_at_work(site, path)
     child = worker.job_children()[0]
     child.suspend()
@@ -129,7 +129,7 @@ def test_a_child_that_has_received_its_order_stands_still(
     site, path, flag, count = new_site, tmp_path / "ran", tmp_path / "flag", 400
     worker = site.python(STANDS_STILL_WITH_ITS_ORDER, str(flag))
     worker.wait_for("listens to", 30)
-    enqueue_runs(site, path, count, seconds=0.001)
+    enqueue_runs(site, path, count, seconds=0.002)
     wait_until_at_work(site, path)
     flag.touch()
     told = Path(f"{flag}.pid")
@@ -190,7 +190,7 @@ def test_a_pause_takes_back_what_was_sent_ahead(
 ) -> None:
     site, path = new_site, tmp_path / "ran"
     target = {"queue": "queue/default", "task": f"task/{note_run.name}"}[domain]
-    enqueue_runs(site, path, 1000, seconds=0.001)
+    enqueue_runs(site, path, 1000, seconds=0.003)
     worker = site.worker("--processes", "2", "default")
     wait_until_at_work(site, path)
     operator = Operator(site.app.extensions["opsjobs"])
@@ -209,7 +209,7 @@ def test_a_pause_takes_back_what_was_sent_ahead(
 def test_a_cancel_of_what_begins_next_ends_that_job_only(new_site: Site, tmp_path: Path) -> None:
     """Of the first reserved jobs: in the parent, sent ahead, received, or begun."""
     site, path, dice, count = new_site, tmp_path / "ran", random.Random(14), 600
-    enqueue_runs(site, path, count, seconds=0.002)
+    enqueue_runs(site, path, count, seconds=0.003)
     worker = site.worker("--processes", "2", "default")
     wait_until_at_work(site, path)
     operator = Operator(site.app.extensions["opsjobs"])

@@ -26,8 +26,9 @@ from tests.support.waiting import wait_until
 from .conftest import Site
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
-# The kinds of a worker under load: to fork for each of some hundred jobs takes most of the time.
-LOADED = [(), pytest.param(("--jobs-per-process", "1"), marks=pytest.mark.variants)]
+# The kinds of a worker. To fork for each of some hundred jobs takes most of the time, and the parent is the
+# same, which is killed or stands still.
+KINDS = [(), pytest.param(("--jobs-per-process", "1"), marks=pytest.mark.variants)]
 
 
 def enqueue(site: Site, task: Any, **args: Any) -> int:
@@ -129,7 +130,7 @@ def test_redis_restarted_empty_while_jobs_are_queued(new_site: Site, tmp_path: P
     assert ran(path) == list(range(30))
 
 
-@pytest.mark.parametrize("kind", LOADED)
+@pytest.mark.parametrize("kind", KINDS)
 def test_redis_killed_and_restarted_empty_under_load(
     new_site: Site, tmp_path: Path, kind: tuple[str, ...]
 ) -> None:
@@ -145,7 +146,7 @@ def test_redis_killed_and_restarted_empty_under_load(
     assert worker.exit_code is None
 
 
-@pytest.mark.parametrize("kind", LOADED)
+@pytest.mark.parametrize("kind", KINDS)
 def test_redis_frozen_under_load(new_site: Site, tmp_path: Path, kind: tuple[str, ...]) -> None:
     """Pitfall: RQ's command channel dies on a time-out, and its worker waits for minutes."""
     path = tmp_path / "ran"
@@ -192,7 +193,7 @@ def test_redis_away_leaves_host_requests_unharmed(new_site: Site) -> None:
     new_site.wait_until_all("finished", 1)
 
 
-@pytest.mark.parametrize("kind", LOADED)
+@pytest.mark.parametrize("kind", KINDS)
 def test_postgres_killed_under_load(site: Site, tmp_path: Path, kind: tuple[str, ...]) -> None:
     path = tmp_path / "ran"
     count = 300
@@ -401,7 +402,7 @@ def freeze_between_reservation_and_function(site: Site, kind: tuple[str, ...]) -
     frozen.wait_for(f"job {job_id} does not run here: its reservation had ended")
 
 
-@pytest.mark.parametrize("kind", [(), ("--jobs-per-process", "1")])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_worker_frozen_between_reservation_and_function(
     new_site: Site, kind: tuple[str, ...]
 ) -> None:
@@ -499,7 +500,7 @@ def freeze_while_it_runs(site: Site, kind: tuple[str, ...], gate: Path) -> None:
     site.assert_unharmed(jobs)
 
 
-@pytest.mark.parametrize("kind", [(), ("--jobs-per-process", "1")])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_worker_frozen_while_it_runs_a_job_that_is_rescued(
     new_site: Site, tmp_path: Path, kind: tuple[str, ...]
 ) -> None:
@@ -557,13 +558,13 @@ def cut_the_recorders_off(site: Site, administrator: Administrator, workers: lis
     administrator.let_recorders_in()
 
 
-@pytest.mark.parametrize("kind", LOADED)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("fault", [make_the_database_read_only, cut_the_recorders_off])
 def test_postgres_refuses_what_workers_write(
     site: Site, administrator: Administrator, kind: tuple[str, ...], fault: Any
 ) -> None:
     # More than run before the fault: with a process for each job they take far longer.
-    jobs = enqueue_many_witnesses(site, 150 if kind else 200, administrator.dsn)
+    jobs = enqueue_many_witnesses(site, 150 if kind else 300, administrator.dsn)
     url = administrator.url_of_role()
     workers = [site.worker(*kind, SQLALCHEMY_DATABASE_URI=url) for _ in range(2)]
     loops = site.moving_loops()

@@ -70,7 +70,7 @@ def test_eight_workers_keep_to_a_rate_and_reach_it(new_site: Site, task: Any, sh
         connection.execute(TOKENS)
     enqueue(new_site, task, 1400)
     for _ in range(8):
-        new_site.worker("--processes", "2", "limited")
+        new_site.worker("limited")
     new_site.moving_loops()
     seen: list[tuple[float, float]] = []
 

@@ -165,7 +165,7 @@ def test_a_worker_that_stood_still_runs_little_twice(
     """All of it stands still, until its jobs were rescued and have run elsewhere; then it goes on."""
     site, path = new_site, tmp_path / "ran"
     count = jobs_of_pool // 4
-    enqueue_runs(site, path, count, seconds=0.001)
+    enqueue_runs(site, path, count, seconds=0.003)
     site.moving_loops()
     worker = site.worker("--processes", "2", "default")
     wait_until_at_work(site, path)

@@ -1,4 +1,7 @@
-"""Everything is killed at random while jobs run, and what jobs did is compared with what the rows say."""
+"""Everything is killed at random while jobs run, and what jobs did is compared with what the rows say.
+
+The kills are some of those of tests/chaos/test_chaos_run.py, which compares more.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from tests.support.waiting import wait_until
 from .conftest import Site
 from .storm import Storm
 
-pytestmark = [pytest.mark.chaos, pytest.mark.slow]
+pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.variants]
 
 
 def test_everything_is_killed_while_jobs_run(site: Site, jobs_of_pool: int) -> None:

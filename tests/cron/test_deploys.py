@@ -69,12 +69,13 @@ def test_of_two_versions_the_one_that_started_last_counts(
 
 
 @pytest.mark.parametrize("change", ["expression", "redact", "retire"])
-def test_after_months_a_change_waits_until_the_slots_before_it_are_decided_in_parts(
+def test_after_weeks_a_change_waits_until_the_slots_before_it_are_decided_in_parts(
     opsjobs: OpsJobs, sync: Task, scheduler: Scheduler, change: str
 ) -> None:
     opsjobs.cron("* * * * *")(sync)
     scheduler.look(START)
-    bench, months = scheduler.bench, 60 * 24 * 60
+    # Three parts of slots.
+    bench, weeks = scheduler.bench, 3 * 7 * 24 * 60
     opsjobs.cron_entries.clear()
     if change == "expression":
         opsjobs.cron("0 * * * *", name="sync")(sync)
@@ -82,9 +83,9 @@ def test_after_months_a_change_waits_until_the_slots_before_it_are_decided_in_pa
         bench.connection.execute(
             """UPDATE opsjobs.cron_entries SET origin = 'runtime', args = '{"secret": "x"}'"""
         )
-    Scheduler(bench, "new").look(START + months * MINUTE)
+    Scheduler(bench, "new").look(START + weeks * MINUTE)
     parts = bench.rows("SELECT sum(slots) FROM opsjobs.cron_slots GROUP BY xmin")
-    assert sum(part["sum"] for part in parts) == months
+    assert sum(part["sum"] for part in parts) == weeks
     assert max(part["sum"] for part in parts) <= MOST_SLOTS
     entry = scheduler.entry()
     assert {

@@ -55,9 +55,10 @@ class Operations:
     def enqueue(self, number: int, **options: Any) -> list[int]:
         """Enqueue so many jobs; their ids."""
         task = self._note.options(**{"max_attempts": 1, **options})
-        ids = [task.enqueue(text=str(n)).id for n in range(number)]
+        task.enqueue_many({"text": str(n)} for n in range(number))
         self._db.session.commit()
-        return ids
+        newest = "SELECT id FROM opsjobs.jobs ORDER BY id DESC LIMIT %s"
+        return [row["id"] for row in reversed(self.bench.rows(newest, number))]
 
     def fail(self, number: int, key: bytes = SAME, **options: Any) -> list[int]:
         """Enqueue so many jobs and let their only attempt fail; their ids."""
@@ -71,10 +72,11 @@ class Operations:
         queued = self.bench.rows(
             "SELECT id, dispatch_no FROM opsjobs.jobs WHERE state = 'queued' ORDER BY id"
         )
-        for row in queued:
-            self.bench.claim(row["id"], row["dispatch_no"])
-            self.bench.record(row["id"], row["dispatch_no"], outcome)
-        return [row["id"] for row in queued]
+        deliveries = [(row["id"], row["dispatch_no"]) for row in queued]
+        for delivery in deliveries:
+            self.bench.claim(*delivery)
+        self.bench.record_all(deliveries, outcome)
+        return [job_id for job_id, _ in deliveries]
 
     def pass_once(self, now: datetime | None = None) -> bool:
         """Make a pass of the loop, after a heartbeat of each worker; whether the next follows at once."""

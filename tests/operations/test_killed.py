@@ -89,10 +89,10 @@ def test_killed_at_random_moments_and_run_by_two_each_row_is_changed_once(
     def handled() -> int:
         return sum(counts_of(operations.operation()).values())
 
-    while operations.operation()["state"] == "running" and kills < 20:
+    while operations.operation()["state"] == "running" and kills < 10:
         before = handled()
         # From here on any moment of a turn may be the one.
-        aim = before + chance.randrange(1, max(2, number // 40))
+        aim = before + chance.randrange(1, max(2, number // 20))
         wait_until(lambda aim=aim: handled() >= min(aim, number) or settle(operations), 60)
         victim = loops.pop(0)
         victim.kill()

@@ -60,8 +60,12 @@ class Bench:
 
     def record(self, job_id: int, dispatch_no: int, outcome: Outcome) -> list[MovedJob]:
         """Record how an attempt ended."""
-        ending = EndedAttempt(job_id, dispatch_no, self.worker_id, self.name, outcome)
-        return endings.write_outcomes(self.connection, [ending], read_clock(self.connection))
+        return self.record_all([(job_id, dispatch_no)], outcome)
+
+    def record_all(self, deliveries: list[tuple[int, int]], outcome: Outcome) -> list[MovedJob]:
+        """Record that the attempts of all these deliveries ended so."""
+        found = [EndedAttempt(*each, self.worker_id, self.name, outcome) for each in deliveries]
+        return endings.write_outcomes(self.connection, found, read_clock(self.connection))
 
     def job(self, job_id: int) -> dict[str, Any]:
         """The row as it is."""
