@@ -12,6 +12,7 @@ import statistics
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -30,16 +31,23 @@ from tests.web.every import reads
 from tests.web.rows import make_one_of_each
 
 
+@dataclass
+class _Waits:
+    """The number of the round trip for which a connection waits; None while it waits for none."""
+
+    number: int | None = None
+
+
 class Distance:
     """A proxy in front of Postgres. Connect to `url`.
 
-    A round trip ends when Postgres waits for the client again. Each takes `seconds` longer.
+    A round trip ends when Postgres waits for the client again. Each takes `seconds` longer. `trips` counts
+    those that come one after the other: one that begins while others are under way counts with them.
     """
 
     def __init__(self, postgres: URL, seconds: float = 0) -> None:
         self.seconds = seconds
         self.trips = 0
-        self._is_answered = True
         self._postgres = postgres
         self._listener = socket.create_server(("127.0.0.1", 0))
         port = self._listener.getsockname()[1]
@@ -83,8 +91,9 @@ class Distance:
             server = self._connect()
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._open += [client, server]
+            waits = _Waits()
             for target, ends in ((self._ask, (client, server)), (self._answer, (server, client))):
-                self._threads.append(threading.Thread(target=target, args=ends))
+                self._threads.append(threading.Thread(target=target, args=(waits, *ends)))
                 self._threads[-1].start()
 
     def _connect(self) -> socket.socket:
@@ -99,15 +108,15 @@ class Distance:
         )
         return made
 
-    def _ask(self, client: socket.socket, server: socket.socket) -> None:
+    def _ask(self, waits: _Waits, client: socket.socket, server: socket.socket) -> None:
         while sent := _receive(client):
-            if self._is_answered:
-                self._is_answered = False
+            if waits.number is None:
+                waits.number = self.trips + 1
                 time.sleep(self.seconds)
             _send(server, sent)
         _end(server)
 
-    def _answer(self, server: socket.socket, client: socket.socket) -> None:
+    def _answer(self, waits: _Waits, server: socket.socket, client: socket.socket) -> None:
         unread, ended = b"", []
         while sent := _receive(server):
             unread += sent
@@ -117,8 +126,10 @@ class Distance:
                 if message[:1] == b"C":  # a statement has ended
                     ended.append(message[5:-1])
                 if message[:1] == b"Z":  # Postgres waits for the client
-                    self._is_answered = True
-                    self.trips += ended != [b"ROLLBACK"]  # whose answer no page waits for
+                    number, waits.number = waits.number, None
+                    # No page waits for the answer to a ROLLBACK.
+                    if number is not None and ended != [b"ROLLBACK"]:
+                        self.trips = max(self.trips, number)
                     ended = []
             _send(client, sent)
         _end(client)

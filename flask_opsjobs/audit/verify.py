@@ -20,7 +20,7 @@ from ..core.round_trips import start_reading
 from . import chain, queries
 from .queries import Head, Link
 
-BATCH = 500
+BATCH = 1_000
 # How long an older key may still sign after the first row of a newer key: a rolling deploy uses both.
 OLD_KEY_SPAN = timedelta(hours=1)
 
@@ -80,18 +80,45 @@ def verify(
     these hashes. `after_batch` is called with the last verified sequence. The head is read at the start: rows
     that are appended meanwhile are not verified.
     """
-    before = start_reading(session, queries.list_links, first - 2, 1) if first > 1 else None
     head = queries.find_head(session)
+    return _verify(session, secrets, head, first, last, expected or {}, after_batch)
+
+
+def verify_newest(
+    session: Session, secrets: Sequence[bytes], number: int
+) -> tuple[Head | None, ChainCheck]:
+    """The head, and what `verify` finds in so many rows before it."""
+    head = queries.find_head(session)
+    first = max(1, (head.sequence if head else 0) - number + 1)
+    return head, _verify(session, secrets, head, first)
+
+
+def _verify(
+    session: Session,
+    secrets: Sequence[bytes],
+    head: Head | None,
+    first: int,
+    last: int | None = None,
+    expected: Mapping[int, bytes] = {},
+    after_batch: Callable[[int], object] | None = None,
+) -> ChainCheck:
     if head is None:
         return ChainCheck(first, first - 1, broken=find_head_break(head))
-    expected = expected or {}
     check = ChainCheck(first, first - 1, outside=head.outside)
     walk = _Walk(chain.keys_by_name(secrets), expected, check)
+    end = head.sequence if last is None else last
+    before = start_reading(session, queries.list_links, first - 2, 1) if first > 1 else None
+    batch = start_reading(
+        session, queries.list_links, first - 1, max(0, min(BATCH, end - first + 1))
+    )
     for link in before.value if before else ():
         walk.begin_after(link)
-    end = head.sequence if last is None else last
     while check.last < end and check.broken is None:
-        links = queries.list_links(session, check.last, min(BATCH, end - check.last))
+        links = (
+            batch.value
+            if check.last < first
+            else queries.list_links(session, check.last, min(BATCH, end - check.last))
+        )
         if not links:
             check.broken = _missing(check.last + 1, f"the head says that there are {head.sequence}")
         walk.follow(links)

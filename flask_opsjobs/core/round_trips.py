@@ -9,6 +9,7 @@ Only the connections of pages do this. On any other connection, each statement i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
 from functools import partial
@@ -275,6 +276,15 @@ def start_guest(
 ) -> StartedRead[T]:
     """Start a function that fails alone, and each of whose statements may take at most `seconds`."""
     return StartedRead(_queue_of(where), partial(read, where, *args, **kwargs), seconds)
+
+
+def start_beside(read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    """Start a function in a thread: it asks on another connection, and a page waits for both at once."""
+    thread = ThreadPoolExecutor(1, "opsjobs-beside")
+    try:
+        return thread.submit(read, *args, **kwargs)
+    finally:
+        thread.shutdown(wait=False)
 
 
 def _queue_of(where: Session | _HasSession | psycopg.Connection[Any]) -> StatementQueue | None:

@@ -11,12 +11,15 @@ from flask import Flask
 
 from ..core.db import connect_soon, patience
 from ..core.reading import Reading, read_snapshot
+from ..core.round_trips import StartedRead, start_reading
 from ..host import Host
 
 T = TypeVar("T")
 
 # So long a check may take.
 MOST_SECONDS = 2.0
+# So long the one snapshot may take that answers all checks which ask only Postgres.
+MOST_SECONDS_TOGETHER = 5.0
 # A statement of a check is ended a moment before, so that its connection is free again.
 _STATEMENT_SECONDS = 1.8
 
@@ -69,7 +72,9 @@ class CheckContext:
     app: Flask | None
     why_not: str = ""
     # What one check has read and others need too.
-    memory: dict[str, Any] = field(default_factory=dict)
+    memory: dict[str, StartedRead[Any]] = field(default_factory=dict)
+    # The snapshot that answers this check together with others.
+    shared: Reading | None = None
 
     @property
     def host(self) -> Host:
@@ -86,13 +91,26 @@ class CheckContext:
     def once(self, what: str, read: Callable[[], T]) -> T:
         """What `read` returns; it is called for the first check only that asks for it by this name."""
         if what not in self.memory:
-            self.memory[what] = read()
-        found: T = self.memory[what]
+            self.memory[what] = (
+                start_reading(self.shared, lambda _: read())
+                if self.shared
+                else StartedRead(None, read)
+            )
+        found: T = self.memory[what].value
         return found
 
     @contextmanager
     def reading(self) -> Iterator[Reading]:
-        """A transaction of Postgres that can only read, on a connection of the pages.
+        """The shared snapshot, else one of its own, as `reading_apart` makes it."""
+        if self.shared is not None:
+            yield self.shared
+            return
+        with self.reading_apart() as read:
+            yield read
+
+    @contextmanager
+    def reading_apart(self, seconds: float = MOST_SECONDS) -> Iterator[Reading]:
+        """A new snapshot on a connection of the pages, which waits at most `seconds` for an answer.
 
         Its `search_path` is empty, so Postgres writes each name with its schema. Raises what SQLAlchemy
         raises when Postgres does not answer in time.
@@ -100,7 +118,7 @@ class CheckContext:
         connection, settings = connect_soon(self.host.pages), {"search_path": ""}
         with (
             read_snapshot(connection, _STATEMENT_SECONDS, settings) as read,
-            patience(read.session.connection(), MOST_SECONDS),
+            patience(read.session.connection(), seconds),
         ):
             yield read
 

@@ -91,7 +91,7 @@ def _look_twice(
     if not found:
         return _Examined(len(ids), [])
     time.sleep(_AGAIN_SECONDS)
-    with context.reading() as read:
+    with context.reading_apart() as read:
         again = look(driver_connection(read), sorted({getattr(each, key) for each in found}))
     return _Examined(len(ids), [each for each in again if each in found])
 

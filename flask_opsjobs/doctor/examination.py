@@ -1,4 +1,8 @@
-"""Asks the checks, each in a thread and for a limited time, and keeps what they answer."""
+"""Asks the checks, each in a thread and for a limited time, and keeps what they answer.
+
+Those that ask only Postgres are asked together first, so that they wait for few round trips. When one of them
+fails or hangs, each is asked alone as well.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,8 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -19,12 +23,14 @@ from sqlalchemy import exc
 
 from ..core.db import forget_values, say_cause
 from ..core.display import Display
+from ..core.round_trips import start_reading, values_of
 from ..core.versions import read_versions
 from ..core.words import agree, counted
 from ..errors import OpsJobsError
 from .check import (
     ERROR,
     MOST_SECONDS,
+    MOST_SECONDS_TOGETHER,
     OK,
     SKIPPED,
     WARNING,
@@ -34,7 +40,7 @@ from .check import (
     error,
     skipped,
 )
-from .registry import CHECKS, GROUPS
+from .registry import CHECKS, GROUPS, TOGETHER
 
 _log = logging.getLogger("flask_opsjobs")
 
@@ -165,17 +171,50 @@ class _Examiner:
         self._context = context
         self._began = time.monotonic()
         self._results: dict[str, CheckResult] = {}
+        # What one snapshot answered to the checks that ask only Postgres, by id.
+        self._together: dict[str, CheckAnswer] = {}
         host = context.app and context.app.extensions.get("opsjobs")
         self._silence = host.settings.doctor_silence if host else ()
         self._display = Display(host.display, may_see=True) if host else None
 
     def run(self, chosen: Sequence[DoctorCheck]) -> Examination:
         at = datetime.now(UTC)
+        self._ask_together(chosen)
         results = [self._result_of(check) for check in chosen]
         return Examination(at, self._seconds(), read_versions(), results)
 
     def _seconds(self) -> float:
         return time.monotonic() - self._began
+
+    def _ask_together(self, chosen: Sequence[DoctorCheck]) -> None:
+        """Keep what one snapshot answers to the checks that ask only Postgres, and to those that they need.
+
+        Nothing is kept when one of them fails or hangs: which one, is seen when each is asked alone.
+        """
+        wanted = list(chosen)
+        for check in wanted:
+            wanted += [CHECKS[needed] for needed in check.needs]
+        checks = {check.id: check for check in wanted if check.id in TOGETHER}
+        if self._context.app is not None and checks:
+            answers = _run(MOST_SECONDS_TOGETHER, self._look_together, list(checks.values()))
+            self._together = answers[0] if answers else {}
+
+    def _look_together(
+        self, checks: Sequence[DoctorCheck], answers: list[dict[str, CheckAnswer]]
+    ) -> None:
+        assert self._context.app is not None
+        # Whoever is asked alone says what is wrong.
+        with (
+            suppress(Exception),
+            self._context.app.app_context(),
+            self._context.reading_apart(MOST_SECONDS_TOGETHER) as read,
+        ):
+            shared = replace(self._context, memory={}, shared=read)
+            started = {
+                check.id: start_reading(read, lambda _, look: look(shared), check.look)
+                for check in checks
+            }
+            answers.append(values_of(started))
 
     def _result_of(self, check: DoctorCheck) -> CheckResult:
         if check.id not in self._results:
@@ -202,12 +241,7 @@ class _Examiner:
         left = MOST_SECONDS_IN_ALL - self._seconds()
         if left <= 0:
             return _NOT_ASKED
-        answers: list[CheckAnswer] = []
-        thread = threading.Thread(
-            target=self._look, args=(check, answers), name="opsjobs-doctor", daemon=True
-        )
-        thread.start()
-        thread.join(min(MOST_SECONDS, left))
+        answers = _run(min(MOST_SECONDS, left), self._look, check)
         return answers[0] if answers else _NO_ANSWER
 
     def _look(self, check: DoctorCheck, answers: list[CheckAnswer]) -> None:
@@ -215,7 +249,8 @@ class _Examiner:
         in_app: AbstractContextManager[Any] = app.app_context() if app else nullcontext()
         try:
             with in_app:
-                answers.append(self._clean(check.look(self._context)))
+                answer = self._together.get(check.id) or check.look(self._context)
+                answers.append(self._clean(answer))
         except BaseException as fault:  # a policy of the host's may also call sys.exit
             answers.append(_without_answer(check, fault))
 
@@ -229,6 +264,17 @@ class _Examiner:
             evidence=clean(answer.evidence),
             run=clean(answer.run),
         )
+
+
+def _run(seconds: float, target: Callable[[Any, list[Any]], None], about: Any) -> list[Any]:
+    """What `target` has appended to the list that it is given, when its thread ended in time."""
+    answers: list[Any] = []
+    thread = threading.Thread(
+        target=target, args=(about, answers), name="opsjobs-doctor", daemon=True
+    )
+    thread.start()
+    thread.join(seconds)
+    return answers
 
 
 def _without_answer(check: DoctorCheck, fault: BaseException) -> CheckAnswer:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from sqlalchemy import func, select
 
 from ..core import sql
+from ..core.round_trips import start_reading
 from ..core.words import agree, counted, moment, span
 from ..jobs.models import Job
 from ..lifeline.detectors import integrity_off
@@ -41,9 +42,10 @@ _SEE = "flask opsjobs incidents"
 def _read_integrity(context: CheckContext) -> tuple[Sequence[QueueDifference], bool, str]:
     """What the last integrity check found, whether it is still made, and as of when its counts are."""
     with context.reading() as read:
+        finding_loop = start_reading(read.session, find_loop, read.now, "check_integrity")
+        listing = start_reading(read.session, list_integrity_checks)
         found = list_differences(driver_connection(read), read.now, context.host.settings)
-        loop = find_loop(read.session, read.now, "check_integrity")
-        counted = [row.counted_at for row in list_integrity_checks(read.session)]
+        loop, counted = finding_loop.value, [row.counted_at for row in listing.value]
     as_of = f"As of {moment(min(counted))}." if counted else ""
     return found, bool(loop and loop.is_running), as_of
 
@@ -87,12 +89,11 @@ def _due(context: CheckContext) -> CheckAnswer:
 def _paused(context: CheckContext) -> CheckAnswer:
     with context.reading() as read:
         long_ago = read.now - _LONG_PAUSE
+        listing = start_reading(read.session, list_paused, before=long_ago)
         queues = select(Queue.name, Queue.paused_by).where(Queue.paused_at < long_ago)
         paused = {
             "queue": read.session.execute(queues.order_by(Queue.name)).all(),
-            "task": [
-                (each.task, each.paused_by) for each in list_paused(read.session, before=long_ago)
-            ],
+            "task": [(each.task, each.paused_by) for each in listing.value],
         }
     found = {kind: rows for kind, rows in paused.items() if rows}
     if not found:

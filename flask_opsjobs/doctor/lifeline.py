@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from ..audit import queries as audit_queries
-from ..audit.verify import verify
+from ..audit.verify import verify_newest
 from ..core import sql
 from ..core.words import counted, span
 from ..lifeline.detectors.audit_broken import find_break
@@ -61,9 +60,7 @@ def _retention(context: CheckContext) -> CheckAnswer:
 
 def _tail(context: CheckContext) -> CheckAnswer:
     with context.reading() as read:
-        head = audit_queries.find_head(read.session)
-        first = max(1, (head.sequence if head else 0) - _TAIL + 1)
-        found = verify(read.session, context.host.secrets, first=first)
+        _, found = verify_newest(read.session, context.host.secrets, _TAIL)
     if found.broken:
         broken = find_break(found.broken.sequence, found.broken.code, found.broken.says)
         return answer_with("audit_broken", [broken], "flask opsjobs audit verify")

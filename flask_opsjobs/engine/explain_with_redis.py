@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from psycopg.rows import class_row
@@ -18,7 +19,7 @@ from ..core import sql
 from ..core.db import OLDEST_SCHEMA, is_id
 from ..core.reading import PAGE_PLANS, read_snapshot
 from ..core.redis_facts import RedisFacts
-from ..core.round_trips import StartedRead, value_of
+from ..core.round_trips import StartedRead, start_beside, value_of
 from ..core.words import show_value
 from ..errors import ConfigError, OpsJobsError, UnknownBatch, UnknownJob, UnknownWorkflow
 from ..explain.evidence import Evidence, FrontierStep, JobEvidence, StoredBatch
@@ -28,7 +29,7 @@ from ..explain.explain import (
     explain_run,
     explain_schema,
 )
-from ..explain.kind_queries import list_kinds
+from ..explain.kind_queries import add_evidence, list_kinds
 from ..explain.queries import (
     find_batch_evidence,
     find_evidence_of,
@@ -73,10 +74,11 @@ def explain_job(
     host: Host, session: Session, job: JobEvidence, now: datetime, *, names_partition: bool
 ) -> Explanation:
     """Do what `explain` does, for a job whose columns are read."""
-    evidence = find_evidence_of(session, job, now, host.settings)
-    (evidence,) = _with_redis(host, [evidence], names_partition=names_partition)
-    if evidence.step is not None and evidence.step.frontier:
-        frontier = _frontier_with_redis(host, evidence.step.frontier)
+    evidence = find_evidence_of(session, job, now, host.settings, partial(_ask_redis, host))
+    if not names_partition:
+        evidence = _without_partition(evidence)
+    if evidence.step is not None:
+        frontier = _without_partitions(evidence.step.frontier)
         evidence = replace(evidence, step=replace(evidence.step, frontier=frontier))
     return explain_evidence(evidence)
 
@@ -88,10 +90,10 @@ def explain_workflow(
 
     Reads as `explain` does. No text names a partition.
     """
-    found = find_run_evidence(session, run, now, host.settings)
+    found = find_run_evidence(session, run, now, host.settings, partial(_ask_redis, host))
     if found is None:
         return None
-    return explain_run(replace(found, frontier=_frontier_with_redis(host, found.frontier)), now)
+    return explain_run(replace(found, frontier=_without_partitions(found.frontier)), now)
 
 
 def explain_batch(host: Host, session: Session, id: int, now: datetime) -> BatchExplanation | None:
@@ -107,56 +109,68 @@ def explain_stored_batch(
     host: Host, session: Session, stored: StoredBatch, now: datetime
 ) -> BatchExplanation:
     """Do what `explain_batch` does, for a batch whose rows are read."""
-    found = find_batch_evidence(session, stored, now, host.settings)
-    members = _with_redis(host, found.members, names_partition=False)
+    found = find_batch_evidence(session, stored, now, host.settings, partial(_ask_redis, host))
+    members = [_without_partition(member) for member in found.members]
     return explain_batch_evidence(replace(found, members=members))
 
 
-def _frontier_with_redis(host: Host, frontier: Sequence[FrontierStep]) -> list[FrontierStep]:
-    """The steps with what Redis says about them. Their partitions are never named."""
-    found = _with_redis(host, [step.evidence for step in frontier], names_partition=False)
-    return [replace(step, evidence=each) for step, each in zip(frontier, found, strict=True)]
+def _without_partitions(frontier: Sequence[FrontierStep]) -> list[FrontierStep]:
+    return [replace(step, evidence=_without_partition(step.evidence)) for step in frontier]
 
 
-def _with_redis(
-    host: Host, found: Sequence[Evidence], *, names_partition: bool
-) -> Sequence[Evidence]:
-    asked = []
-    for evidence in found:
-        if evidence.limit is not None:
-            evidence = replace(evidence, limit=replace(evidence.limit, is_named=names_partition))
-        if _depends_on_redis(evidence):
-            job = evidence.job
-            delivery = name_of(job.id, job.dispatch_no) if job.state == "queued" else None
-            facts = read_redis_facts(host, job.queue, delivery, evidence.now)
-            evidence = replace(evidence, redis=facts)
-        asked.append(evidence)
-    return _without_moved(host, asked)
+def _without_partition(evidence: Evidence) -> Evidence:
+    """The evidence whose texts do not name the partition of the limiter."""
+    limit = evidence.limit
+    return replace(evidence, limit=limit and replace(limit, is_named=False))
+
+
+def _ask_redis(host: Host, jobs: Sequence[Evidence]) -> Callable[[], Sequence[RedisFacts | None]]:
+    """Ask Redis about each of these jobs, as `AskRedis` says. Only their columns are known yet."""
+    found = [_read_redis_facts_of(host, each) for each in jobs]
+    lost = {
+        each.job.id: each.job.dispatch_no
+        for each, facts in zip(jobs, found, strict=True)
+        if replace(each, redis=facts).is_lost
+    }
+    find_still = _start_looking_again(host, lost)
+
+    def answer() -> Sequence[RedisFacts | None]:
+        moved = lost.keys() - find_still().keys()
+        return [
+            replace(facts, is_running=True) if facts and each.job.id in moved else facts
+            for each, facts in zip(jobs, found, strict=True)
+        ]
+
+    return answer
+
+
+def _read_redis_facts_of(host: Host, evidence: Evidence) -> RedisFacts | None:
+    """What Redis says about the job; None when that decides nothing."""
+    if not _depends_on_redis(evidence):
+        return None
+    job = evidence.job
+    delivery = name_of(job.id, job.dispatch_no) if job.state == "queued" else None
+    return read_redis_facts(host, job.queue, delivery, evidence.now)
 
 
 def _depends_on_redis(evidence: Evidence) -> bool:
     return evidence.is_due and not evidence.job.is_adopted
 
 
-def _without_moved(host: Host, found: Sequence[Evidence]) -> Sequence[Evidence]:
-    """The same, but no delivery is lost whose job a worker claimed between the two looks."""
-    lost = {each.job.id: each.job.dispatch_no for each in found if each.is_lost}
-    still = _read_still_queued(host, lost)
-    return [
-        replace(each, redis=replace(each.redis, is_running=True))
-        if each.redis is not None and each.job.id in lost.keys() - still.keys()
-        else each
-        for each in found
-    ]
+def _start_looking_again(
+    host: Host, deliveries: Mapping[int, int]
+) -> Callable[[], Mapping[int, JobEvidence]]:
+    """Start to read which of these jobs, with their dispatch numbers, no worker has taken.
+
+    Redis was asked after the session's snapshot, so a job whose delivery is missing may have been claimed
+    meanwhile. The jobs are read again outside of the snapshot, beside the rest of the page.
+    """
+    if not deliveries:
+        return dict
+    return start_beside(_read_still_queued, host, deliveries).result
 
 
 def _read_still_queued(host: Host, deliveries: Mapping[int, int]) -> Mapping[int, JobEvidence]:
-    """The jobs that no worker has taken, of these with their dispatch numbers.
-
-    Redis was asked after the session's snapshot. The jobs are read again outside of it.
-    """
-    if not deliveries:
-        return {}
     columns = sql.load("job_evidence")
     query = f"{columns} WHERE id = ANY (%s::bigint[]) AND state = 'queued' AND reserved_by IS NULL"
     with host.spare.one() as connection:
@@ -177,49 +191,60 @@ def explain_waiting(
     found = find_waiting(session, wanted, now, shows(host.display))
     now = value_of(now)
     kinds = list_kinds(session, found.ids, now, host.settings)
-    kinds = _kinds_with_redis(host, kinds, now)
+    with_redis = _ask_redis_about(host, kinds, now)
+    kinds = with_redis(add_evidence(session, kinds, now, host.settings))
     return explain_kinds(kinds, wanted, now, is_cut=found.is_cut)
 
 
-def _kinds_with_redis(host: Host, kinds: Sequence[WaitingKind], now: datetime) -> list[WaitingKind]:
-    asked: list[WaitingKind] = []
-    seen: list[WaitingKind] = []
-    for kind in kinds:
-        (asked if _depends_on_redis(kind.evidence) else seen).append(kind)
+def _ask_redis_about(
+    host: Host, kinds: Sequence[WaitingKind], now: datetime
+) -> Callable[[Sequence[WaitingKind]], list[WaitingKind]]:
+    """Ask Redis about the jobs of these kinds. Returns what adds the answers when the kinds are split."""
     wanted: dict[str, list[str]] = {}
-    for kind in asked:
+    dispatched: list[WaitingKind] = []
+    for kind in kinds:
+        if not _depends_on_redis(kind.evidence):
+            continue
         ids = wanted.setdefault(kind.evidence.job.queue, [])
         if kind.evidence.job.state == "queued":
+            dispatched.append(kind)
             ids += map(name_of, kind.ids, kind.dispatch_nos)
     facts, places = _read_queues(host, wanted, now)
-    dispatched: list[WaitingKind] = []
-    missing: dict[int, int] = {}
-    for kind in asked:
-        queue = kind.evidence.job.queue
-        kind = replace(kind, evidence=replace(kind.evidence, redis=facts[queue]))
-        if kind.evidence.job.state != "queued" or queue not in places:
-            seen.append(kind)
-            continue
-        dispatched.append(kind)
-        missing |= {
-            job_id: number
-            for job_id, number in zip(kind.ids, kind.dispatch_nos, strict=True)
-            if places[queue].place_of(name_of(job_id, number)) not in ("listed", "running")
-        }
-    alone = _read_still_queued(host, missing)
-    parts = (part for kind in dispatched for part in _parts_by_place(kind, alone, places))
-    return [*seen, *parts]
+    missing = {
+        job_id: number
+        for kind in dispatched
+        if (found := places.get(kind.evidence.job.queue))
+        for job_id, number in zip(kind.ids, kind.dispatch_nos, strict=True)
+        if found.place_of(name_of(job_id, number)) not in ("listed", "running")
+    }
+    find_still = _start_looking_again(host, missing)
+
+    def add(kinds: Sequence[WaitingKind]) -> list[WaitingKind]:
+        alone = find_still()
+        return [part for kind in kinds for part in _parts_by_place(kind, facts, places, alone)]
+
+    return add
 
 
 def _parts_by_place(
-    kind: WaitingKind, alone: Mapping[int, JobEvidence], places: Mapping[str, FoundDeliveries]
+    kind: WaitingKind,
+    facts: Mapping[str, RedisFacts],
+    places: Mapping[str, FoundDeliveries],
+    alone: Mapping[int, JobEvidence],
 ) -> Iterator[WaitingKind]:
-    """The jobs whose deliveries a worker finds, or has taken; and each of the others alone.
+    """The kind with what Redis says about it.
 
-    The delivery of the former decides nothing. Of any other one, its own time does.
+    The jobs whose deliveries a worker finds, or has taken, are one part: the delivery decides nothing. Each
+    of the others is a part alone, since its own time decides.
     """
-    redis = kind.evidence.redis
-    assert redis is not None
+    job = kind.evidence.job
+    if not _depends_on_redis(kind.evidence):
+        yield kind
+        return
+    redis = facts[job.queue]
+    if job.state != "queued" or job.queue not in places:
+        yield replace(kind, evidence=replace(kind.evidence, redis=redis))
+        return
     there = [job_id for job_id in kind.ids if job_id not in alone]
     if there:
         yield kind.only(there, replace(kind.evidence, redis=replace(redis, position=0)))
@@ -227,8 +252,8 @@ def _parts_by_place(
         if job_id in alone:
             job = alone[job_id]
             place = places[job.queue].place_of(name_of(job_id, job.dispatch_no))
-            facts = replace(redis, is_intermediate=place == "parked")
-            yield replace(kind, evidence=replace(kind.evidence, redis=facts)).just(job)
+            parked = replace(redis, is_intermediate=place == "parked")
+            yield replace(kind, evidence=replace(kind.evidence, redis=parked)).just(job)
 
 
 def _read_queues(

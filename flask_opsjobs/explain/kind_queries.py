@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy.orm import Session
@@ -18,21 +19,28 @@ from .waiting import WaitingKind
 def list_kinds(
     session: Session, ids: Sequence[int], now: datetime, settings: Settings
 ) -> list[WaitingKind]:
-    """The kinds of these jobs, without those that do not wait any more. What Redis knows is not read."""
+    """The kinds of these jobs, without those that do not wait any more. Only columns of the jobs are read."""
     if not ids:
         return []
     params = {"ids": list(ids), "now": now}
-    rows = list(session.connection().exec_driver_sql(sql.load("group_waiting_jobs"), params))
-    found = list_evidence_of_jobs(session, [job_of(row) for row in rows], now, settings)
-    kinds = [
+    rows = session.connection().exec_driver_sql(sql.load("group_waiting_jobs"), params)
+    return [
         WaitingKind(
-            evidence,
+            Evidence(now, settings, job_of(row)),
             row.ids,
             row.dispatch_nos,
             ((row.first_due, row.first_deadline), (row.last_due, row.last_deadline)),
         )
-        for row, evidence in zip(rows, found, strict=True)
+        for row in rows
     ]
+
+
+def add_evidence(
+    session: Session, kinds: Sequence[WaitingKind], now: datetime, settings: Settings
+) -> list[WaitingKind]:
+    """These kinds with all evidence that is in Postgres. What Redis knows is not read."""
+    found = list_evidence_of_jobs(session, [kind.evidence.job for kind in kinds], now, settings)
+    kinds = [replace(kind, evidence=each) for kind, each in zip(kinds, found, strict=True)]
     return _split_by_ahead(session, kinds)
 
 

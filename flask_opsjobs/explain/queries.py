@@ -1,8 +1,12 @@
-"""Reads from Postgres the evidence that explains a job, with the few small queries that its state needs."""
+"""Reads from Postgres the evidence that explains a job, with the few small queries that its state needs.
+
+Redis is asked as soon as the columns of a job are read, so that a page can look again at a job whose delivery
+is missing while it waits for the rest.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -14,6 +18,7 @@ from sqlalchemy.orm import Session
 from ..batches import queries as batch_queries
 from ..core import sql
 from ..core.db import Connection
+from ..core.redis_facts import RedisFacts
 from ..core.round_trips import StartedRead, start_reading, values_of
 from ..jobs.adopted.chain_queries import list_parents
 from ..jobs.adopted.models import RqFacts
@@ -49,6 +54,9 @@ MOST_AHEAD = 1_000
 MOST_LISTENERS = 200
 MOST_HOLDERS = 5
 
+# Asks Redis about jobs, and returns how to get what it says of each, in their order.
+AskRedis = Callable[[Sequence[Evidence]], Callable[[], Sequence[RedisFacts | None]]]
+
 _JOB = [getattr(Job, name) for name in JobEvidence.__annotations__]
 
 
@@ -59,20 +67,33 @@ def find_job_evidence(session: Session, job_id: int) -> JobEvidence | None:
 
 
 def find_evidence_of(
-    session: Session, job: JobEvidence, now: datetime, settings: Settings
+    session: Session,
+    job: JobEvidence,
+    now: datetime,
+    settings: Settings,
+    ask_redis: AskRedis | None = None,
 ) -> Evidence:
-    """All evidence that is in Postgres about a job whose columns are read."""
-    (evidence,) = _list_evidence(session, [job], now, settings)
+    """All evidence about a job whose columns are read: that of Postgres, and what `ask_redis` tells."""
+    (evidence,) = _list_evidence(session, [job], now, settings, ask_redis)
     return evidence
 
 
 def _list_evidence(
-    session: Session, jobs: Sequence[JobEvidence], now: datetime, settings: Settings
+    session: Session,
+    jobs: Sequence[JobEvidence],
+    now: datetime,
+    settings: Settings,
+    ask_redis: AskRedis | None = None,
 ) -> list[Evidence]:
     """The same of several jobs, in their order."""
-    words = [_start_words(session, Evidence(now, settings, job)) for job in jobs]
+    asked = [Evidence(now, settings, job) for job in jobs]
+    answer = ask_redis(asked) if ask_redis else None
+    words = [_start_words(session, each, ask_redis) for each in asked]
     found = list_evidence_of_jobs(session, jobs, now, settings)
-    return [_with_words(one, values_of(of_one)) for one, of_one in zip(found, words, strict=True)]
+    found = [_with_words(one, values_of(of_one)) for one, of_one in zip(found, words, strict=True)]
+    if answer is None:
+        return found
+    return [replace(one, redis=facts) for one, facts in zip(found, answer(), strict=True)]
 
 
 def list_evidence_of_jobs(
@@ -236,7 +257,9 @@ def _waits_for(
     return found
 
 
-def _start_words(session: Session, evidence: Evidence) -> dict[str, StartedRead[Any]]:
+def _start_words(
+    session: Session, evidence: Evidence, ask_redis: AskRedis | None
+) -> dict[str, StartedRead[Any]]:
     """Start to read what only sentences need: names and numbers that decide nothing.
 
     `evidence` is that of the job alone. Who waited for the rest of it would know that some is not needed, but
@@ -247,7 +270,7 @@ def _start_words(session: Session, evidence: Evidence) -> dict[str, StartedRead[
         return {}
     words: dict[str, StartedRead[Any]] = {}
     if job.state == "deferred" and job.workflow_id is not None:
-        words["frontier"] = start_reading(session, _frontier_of_step, evidence)
+        words["frontier"] = start_reading(session, _frontier_of_step, evidence, ask_redis)
         words["signals_seen"] = start_reading(session, _count_signals, job)
     if job.limiter is not None:
         words["holders"] = start_reading(session, _list_holders, job)
@@ -301,9 +324,13 @@ def _last_attempt(session: Session, job: JobEvidence) -> AttemptEvidence | None:
 
 
 def find_run_evidence(
-    session: Session, run: int, now: datetime, settings: Settings
+    session: Session,
+    run: int,
+    now: datetime,
+    settings: Settings,
+    ask_redis: AskRedis | None = None,
 ) -> RunEvidence | None:
-    """What is in Postgres about a run and its frontier; None when there is no such run."""
+    """The evidence about a run and its frontier; None when there is no such run."""
     step = select(StepRecord.settled).where(
         StepRecord.workflow_id == WorkflowRecord.id, StepRecord.name == WorkflowRecord.ended_by_step
     )
@@ -324,7 +351,7 @@ def find_run_evidence(
     return replace(
         found,
         removed=removed.value,
-        frontier=_frontier(session, list(first), now, settings),
+        frontier=_frontier(session, list(first), now, settings, ask_redis),
     )
 
 
@@ -344,9 +371,13 @@ def find_stored_batch(session: Session, id: int) -> StoredBatch | None:
 
 
 def find_batch_evidence(
-    session: Session, stored: StoredBatch, now: datetime, settings: Settings
+    session: Session,
+    stored: StoredBatch,
+    now: datetime,
+    settings: Settings,
+    ask_redis: AskRedis | None = None,
 ) -> BatchEvidence:
-    """What is in Postgres about a batch whose rows are read, and about its oldest open members."""
+    """The evidence about a batch whose rows are read, and about its oldest open members."""
     batch = stored.batch
     failed = [each for each in stored.callbacks if each.has_failed]
     found = BatchEvidence(now, batch, callbacks=failed)
@@ -354,7 +385,7 @@ def find_batch_evidence(
         return found
     fold = start_reading(session, find_loop, now, "fold")
     added_at = start_reading(session, batch_queries.find_last_added, batch.id)
-    members = start_reading(session, _list_evidence, stored.members, now, settings)
+    members = start_reading(session, _list_evidence, stored.members, now, settings, ask_redis)
     return replace(
         found,
         fold=fold.value,
@@ -406,17 +437,23 @@ def _count_signals(session: Session, job: JobEvidence) -> Mapping[str, int]:
     return {row.outcome: row.number for row in rows}
 
 
-def _frontier_of_step(session: Session, evidence: Evidence) -> list[FrontierStep]:
+def _frontier_of_step(
+    session: Session, evidence: Evidence, ask_redis: AskRedis | None
+) -> list[FrontierStep]:
     params = {"id": evidence.job.id, "most": MOST_STEPS}
     rows = session.connection().exec_driver_sql(sql.load("list_frontier_of_step"), params)
-    return _frontier(session, list(rows), evidence.now, evidence.settings)
+    return _frontier(session, list(rows), evidence.now, evidence.settings, ask_redis)
 
 
 def _frontier(
-    session: Session, rows: Sequence[Any], now: datetime, settings: Settings
+    session: Session,
+    rows: Sequence[Any],
+    now: datetime,
+    settings: Settings,
+    ask_redis: AskRedis | None,
 ) -> list[FrontierStep]:
     """The evidence of steps that wait for no other step. None of them reads the evidence of another."""
-    found = _list_evidence(session, [job_of(row) for row in rows], now, settings)
+    found = _list_evidence(session, [job_of(row) for row in rows], now, settings, ask_redis)
     return [
         FrontierStep(row.name, each, waiting=row.waiting)
         for row, each in zip(rows, found, strict=True)

@@ -6,8 +6,7 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 
-from ..audit import queries
-from ..audit.verify import Break, verify
+from ..audit.verify import Break, verify, verify_newest
 from ..lifeline import incidents
 from ..lifeline.detectors import audit_broken
 from ..lifeline.finding import DetectorPass
@@ -48,10 +47,9 @@ def _find_break(context: Pass) -> Break | None:
     # Each statement is a transaction: a check holds back no vacuum.
     engine = context.host.engine.execution_options(isolation_level="AUTOCOMMIT")
     with Session(engine) as session:
-        head = queries.find_head(session)
-        newest = max(1, (head.sequence if head else 0) - _NEWEST + 1)
+        _, check = verify_newest(session, secrets, _NEWEST)
+        newest, found = check.first, check.broken
         until = min(first + _PART, newest)
-        found = verify(session, secrets, first=newest).broken
         if found is None and first < until:
             found = verify(session, secrets, first=first, last=until - 1).broken
     if found is None:

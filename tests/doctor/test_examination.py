@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 from flask import Flask
+from sqlalchemy import text
 
+from flask_opsjobs.doctor import check as checking
 from flask_opsjobs.doctor import examination
 from flask_opsjobs.doctor.check import (
     CheckAnswer,
@@ -19,7 +22,7 @@ from flask_opsjobs.doctor.check import (
     warning,
 )
 from flask_opsjobs.doctor.examination import Examination, examine
-from flask_opsjobs.doctor.registry import CHECKS, GROUPS
+from flask_opsjobs.doctor.registry import CHECKS, GROUPS, TOGETHER
 from flask_opsjobs.doctor.report import as_lines
 from tests.conftest import MakeApp
 from tests.doctor.conftest import HideSecrets
@@ -93,6 +96,59 @@ def test_a_silenced_check_is_named_and_does_not_count(answers: Answers, make_wel
     assert said[1].split() == ["silenced", "b", "It", "would", "be:", "warning.", "look", "here"]
 
 
+def _began(context: CheckContext) -> CheckAnswer:
+    """When the transaction of the check began."""
+    with context.reading() as read:
+        return ok(f"{read.session.scalar(text('SELECT now()'))}")
+
+
+def test_checks_that_ask_only_postgres_share_a_snapshot_and_what_they_read(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examination, "TOGETHER", {"a", "b", "d"})
+    read: list[str] = []
+
+    def once(context: CheckContext) -> CheckAnswer:
+        return context.once("it", lambda: read.append("") or _began(context))
+
+    found = answers(a=_began, b=once, c=_began, d=once)
+    first, *others = [result.answer.sentence for result in found.results]
+    assert [each == first for each in others] == [True, False, True]
+    assert len(read) == 1
+
+
+@pytest.mark.parametrize("how", ["SELECT 1 / (random() * 0)::int", "SELECT pg_sleep(30)", ""])
+def test_one_that_fails_or_hangs_keeps_no_other_from_its_answer(
+    how: str,
+    answers: Answers,
+    never: Callable[[CheckContext], CheckAnswer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(examination, "TOGETHER", {"a", "b", "c"})
+    monkeypatch.setattr(checking, "_STATEMENT_SECONDS", 0.2)
+    if not how:
+        monkeypatch.setattr(examination, "MOST_SECONDS_TOGETHER", 0.2)
+        monkeypatch.setattr(examination, "MOST_SECONDS", 0.2)
+
+    def look(context: CheckContext) -> CheckAnswer:
+        with context.reading() as read:
+            return ok(f"{read.session.scalar(text(how))}")
+
+    found = answers(a=_began, b=look if how else never, c=(["a"], _began))
+    assert [result.answer.state for result in found.results] == ["ok", "error", "ok"]
+    # Each was asked alone.
+    assert found.results[0].answer != found.results[2].answer
+
+
+def test_what_is_asked_together_asks_no_redis(make_well: MakeApp) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as redis:
+        redis.setblocking(False)
+        app = make_well(OPSJOBS_REDIS_URL=f"redis://127.0.0.1:{redis.getsockname()[1]}/0")
+        assert len(examine(app, only=TOGETHER).in_state("ok")) > 20
+        with pytest.raises(BlockingIOError):
+            redis.accept()
+
+
 @pytest.fixture
 def never() -> Iterator[Callable[[CheckContext], CheckAnswer]]:
     """A check that does not answer before the end of the test."""
@@ -104,6 +160,9 @@ def never() -> Iterator[Callable[[CheckContext], CheckAnswer]]:
 
     yield look
     over.set()
+    for thread in threading.enumerate():
+        if thread.name == "opsjobs-doctor":
+            thread.join()
 
 
 def test_a_check_that_does_not_answer_in_time_is_an_error(

@@ -52,9 +52,8 @@ from tools.distance import Distance
 MOST = 3
 # Pages that wait more often. They only become fewer.
 MORE = {
-    # Deliveries that are in no Redis are asked for once more, after the snapshot.
-    **dict.fromkeys(("job", "job_live", "jobs_why", "jobs_why_live"), 4),
-    "doctor": 60,
+    # What is broken is looked at once more, a moment later.
+    "doctor": 8,
 }
 
 
@@ -101,11 +100,15 @@ def _read_all(*what: str, seconds: float = 5) -> None:
 
 def _count_trips(distance: Distance, far: Flask, path: str, status: int = 200) -> int:
     """How often the page at this path waits."""
-    for _ in range(2):  # the first one connects
+    # Some ask on two connections. Far enough away, both answers are awaited at the same time.
+    for distance.seconds in (0, 0, 0.1, 0.1):  # the first ones connect
         with far.app_context():
             forget_sources()
         distance.trips = 0
         assert far.test_client().get(path).status_code == status, path
+        if distance.trips <= MOST:
+            break
+    distance.seconds = 0
     return distance.trips
 
 
@@ -121,12 +124,17 @@ def test_each_page_waits_for_three_answers_at_most(
     assert not [name for name in MORE if trips[name] <= MOST]
 
 
+def test_the_doctor_waits_for_three_answers_when_nothing_is_broken(
+    distance: Distance, far: Flask
+) -> None:
+    assert _count_trips(distance, far, "/ops/jobs/doctor") <= MOST
+
+
 def test_a_batch_that_runs_waits_for_three_answers_at_most(
     distance: Distance, far: Flask, session: Session, jobs: dict[str, Job]
 ) -> None:
     batch = make_batch(session).id
-    # A delivery that is in no Redis is asked for once more, after the snapshot.
-    for state in jobs.keys() - {"queued"}:
+    for state in jobs:
         session.merge(jobs[state]).batch_id = batch
     session.commit()
     for path in (f"/ops/jobs/batches/{batch}", f"/ops/jobs/batches/{batch}/live"):

@@ -15,7 +15,7 @@ from ...audit import queries
 from ...audit.filter import LIMITS, AuditFilter
 from ...audit.models import OUTCOMES
 from ...audit.queries import EventPage, EventRow, Head
-from ...audit.verify import ChainCheck, find_chain_fault, verify
+from ...audit.verify import ChainCheck, find_chain_fault, verify, verify_newest
 from ...core.reading import Reading
 from ...core.round_trips import start_reading
 from ..app import export, pages, problems
@@ -159,9 +159,7 @@ def _read_chain(session: Session) -> tuple[Head | None, ChainCheck]:
 
     Checking all rows takes minutes; the command does that.
     """
-    head = queries.find_head(session)
-    first = max(1, (head.sequence if head else 0) - _VERIFIED + 1)
-    return head, verify(session, host().secrets, first=first)
+    return verify_newest(session, host().secrets, _VERIFIED)
 
 
 def _find(session: Session, sequence: int) -> EventRow:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from flask import Flask, Response, current_app
 
+from ...core.round_trips import start_beside
 from ...doctor.check import ERROR, OK, WARNING
 from ...doctor.examination import examine, say_unasked
 from ..app import pages
 from ..app.host import heavy
+from ..app.shell import read_sources
 
 
 def page() -> Response:
     """The document. It asks all the checks, and answers also when Postgres or Redis does not."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     with heavy():
-        found = examine(app)
+        examining = start_beside(examine, app)
+        read_sources()  # which the document needs too
+        found = examining.result()
     return pages.document(
         "doctor/page.html",
         "lifeline",
