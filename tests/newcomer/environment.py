@@ -18,6 +18,7 @@ class Environment:
     def __init__(self, folder: Path, site: Path) -> None:
         venv.create(folder, symlinks=True)
         self.python = str(folder / "bin/python")
+        self.site = site
         self._packages = folder / "lib" / f"python{sysconfig.get_python_version()}/site-packages"
         (self._ours,) = distributions(name="flask-opsjobs", path=[str(site)])
 

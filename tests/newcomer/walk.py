@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flask_opsjobs.testing.valkey import free_port
+from tests.install.conftest import Newcomer
 from tests.newcomer.environment import Environment
 from tests.support.processes import Child
 
@@ -31,6 +32,8 @@ class Walk:
         self.address = f"localhost:{free_port()}"
         self.started: list[Child] = []
         self.said = ""
+        # Whether what is typed is a fork of a process that has imported the wheel and the libraries.
+        self.is_warm = False
         # Servers that no `export` of the docs has named so far.
         self.unnamed = set(servers)
         self._environment = environment
@@ -83,6 +86,9 @@ class Walk:
 
     def types(self, command: str) -> tuple[int, str]:
         """The exit code of a command, and what it printed."""
+        if self.is_warm and command.startswith("flask "):
+            env = {**self._env, "PYTHONPATH": str(self._environment.site)}
+            return Newcomer(self.folder, env).types(*shlex.split(command)[1:])
         done = subprocess.run(
             self._as_here(command),
             shell=True,
