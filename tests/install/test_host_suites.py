@@ -56,13 +56,14 @@ APP = """
 
         return app
 """
-# With pytest-flask, which has a `client` and pushes a context, and without migrations.
+# With pytest-flask, which has a `client` and pushes a context, and without migrations. The app is made for
+# each test or once for all.
 CONFTEST = """
     import pytest
     from flask_opsjobs.testing import create_schema, drop_schema
     from shop import create_app, db
 
-    @pytest.fixture
+    @pytest.fixture(scope="{scope}")
     def app(opsjobs_postgres, opsjobs_redis):
         app = create_app(SQLALCHEMY_DATABASE_URI=opsjobs_postgres, OPSJOBS_REDIS_URL=opsjobs_redis)
         with app.app_context():
@@ -75,9 +76,9 @@ CONFTEST = """
             db.drop_all()
             db.engine.dispose()
 """
-FAILING = """
+EACH_ITS_OWN = """
     import pytest
-    from flask_opsjobs.testing import assert_enqueued, assert_no_leaks, perform, refute_enqueued
+    from flask_opsjobs.testing import assert_enqueued, assert_no_leaks, refute_enqueued
     from shop import pay
 
     def test_wrong_arguments(client):
@@ -88,15 +89,34 @@ FAILING = """
         client.post("/pay/DE02")
         refute_enqueued(pay)
 
+    def test_leak(client):
+        client.post("/pay/DE02-canary-1")
+        assert_no_leaks(client, ["DE02-canary-1"], most=3)
+
+    def test_works(client, opsjobs_perform_due, opsjobs_as):
+        opsjobs_as(None, [])
+        assert client.get("/ops/jobs/").status_code == 403
+        client.post("/pay/DE02")
+        assert assert_enqueued(pay, cents=990).args["iban"] == "DE02"
+        opsjobs_perform_due().assert_finished()
+
+    @pytest.mark.parametrize(
+        "state",
+        [pytest.param("finished", marks=pytest.mark.opsjobs(inline=True)), "available"],
+    )
+    def test_inline(client, opsjobs_jobs, state):
+        client.post("/pay/DE02")
+        assert [job.state for job in opsjobs_jobs()] == [state]
+"""
+ALL_ONE = """
+    from flask_opsjobs.testing import assert_enqueued, assert_no_leaks, perform, refute_enqueued
+    from shop import pay
+
     def test_wrong_name(client):
         assert_enqueued("pays")
 
     def test_wrong_argument(client):
         refute_enqueued(pay, ibam="DE02")
-
-    def test_leak(client):
-        client.post("/pay/DE02-canary-1")
-        assert_no_leaks(client, ["DE02-canary-1"], most=3)
 
     def test_every_page_is_refused(client, opsjobs_as):
         opsjobs_as("anna", [])
@@ -117,21 +137,6 @@ FAILING = """
 
     def test_wrong_time(app, opsjobs_clock):
         opsjobs_clock.forward(fortnights=1)
-
-    def test_works(client, opsjobs_perform_due, opsjobs_as):
-        opsjobs_as(None, [])
-        assert client.get("/ops/jobs/").status_code == 403
-        client.post("/pay/DE02")
-        assert assert_enqueued(pay, cents=990).args["iban"] == "DE02"
-        opsjobs_perform_due().assert_finished()
-
-    @pytest.mark.parametrize(
-        "state",
-        [pytest.param("finished", marks=pytest.mark.opsjobs(inline=True)), "available"],
-    )
-    def test_inline(client, opsjobs_jobs, state):
-        client.post("/pay/DE02")
-        assert [job.state for job in opsjobs_jobs()] == [state]
 """
 
 
@@ -145,7 +150,9 @@ class Suite:
 
     def has(self, name: str, text: str) -> None:
         """Write a file."""
-        (self.folder / name).write_text(textwrap.dedent(text))
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(textwrap.dedent(text))
 
     def runs(self, *words: str, **env: str) -> tuple[int, str]:
         """The exit code of pytest, and what it prints."""
@@ -209,8 +216,9 @@ def test_the_example_host_uses_each_fixture_in_its_own_suite(
 def test_each_fails_usefully(suite: Suite) -> None:
     """On servers from wheels, with pytest-flask, and with `db.create_all()`."""
     suite.has("shop.py", APP)
-    suite.has("conftest.py", CONFTEST)
-    suite.has("test_shop.py", FAILING)
+    for scope, text in (("function", EACH_ITS_OWN), ("session", ALL_ONE)):
+        suite.has(f"{scope}/conftest.py", CONFTEST.format(scope=scope))
+        suite.has(f"{scope}/test_{scope}.py", text)
     code, said = suite.runs("-p", "no:xdist", "--tb=short")
     assert code == 1, said
     assert re.search(r"^11 failed, 3 passed", said, re.M), said
