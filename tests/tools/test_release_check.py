@@ -319,7 +319,12 @@ def test_a_changed_step_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.slow(10)
 @pytest.mark.processes
-def test_an_sdist_whose_tests_fail_is_found(tmp_path: Path) -> None:
+def test_an_sdist_whose_tests_fail_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each of four processes would load all plugins that are installed.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p xdist.plugin")
     (tmp_path / "tests").mkdir()
     test = tmp_path / "tests/test_it.py"
     test.write_text("import pytest\n@pytest.mark.lane\ndef test_it(): open('lacking')\n")

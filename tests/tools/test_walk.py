@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from tests.support.processes import Child
 from tests.support.sources import ROOT
 
 pytestmark = pytest.mark.processes
@@ -35,17 +36,20 @@ MOST = {"job": (43, 8, 10), "retry": (18, 13, 5)}
     ],
 )
 def test_a_walk_passes_what_it_must_and_not_much_more(
+    tmp_path: Path,
     name: str,
     files: list[str],
     statements: list[str],
     templates: list[str],
 ) -> None:
-    command = [sys.executable, "-W", "ignore", "-m", "tools.walk", name]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    printed = {line.strip() for line in done.stdout.splitlines()}
+    command = [sys.executable, "-m", "tools.walk", name]
+    child = Child(command, tmp_path / "said", {}, warm="app")
+    assert child.wait(120) == 0, child.log
+    # A worker says on stderr that it has started.
+    said = re.sub(r".* listens to .*\n", "", child.log)
+    printed = {line.strip() for line in said.splitlines()}
     assert {*files, *statements, *templates} <= printed
-    own = done.stdout.partition("\nAnd ")[0]
+    own = said.partition("\nAnd ")[0]
     kept = (ROOT / "docs" / "_walks" / f"{name}.txt").read_text().partition("\nAnd ")[0]
     assert set(own.splitlines()) == set(kept.splitlines()), f"run: make walk WALK={name}"
     counts = [int(number) for number in re.findall(r"^  (\d+) ", own, re.MULTILINE)]
