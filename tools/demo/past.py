@@ -47,7 +47,7 @@ _LEFT_OUT = ("escalate",)
 # The longest time between two calls of `loop`, and of `watch`; after a longer one the loops would count as
 # silent.
 STEP = timedelta(minutes=5)
-WATCH = timedelta(minutes=30)
+WATCH = timedelta(hours=1)
 _LOOK_AGAIN = timedelta(seconds=70)
 _RUNNING = "SELECT id FROM opsjobs.operations WHERE state = 'running' LIMIT 1"
 # Between two turns of an operation.

@@ -77,7 +77,8 @@ def write_history(app: Flask) -> None:
                 time.loop()
                 if moment.minute % 5 == 0:
                     time.perform(app)
-                if moment.minute % 30 == 0:
+                # Half as often while the shop is closed.
+                if moment.minute % (30 if end - moment < OPEN else 60) == 0:
                     time.watch()
             decide(moment, end, time, left)
             if CLOSED < end - moment < OPEN:
