@@ -84,10 +84,12 @@ def _decide_drain(worker: WorkerForDecision, request: Request) -> Item | Skip:
     if worker.drain_requested_at is not None:
         says = f"{worker.drain_requested_by} has already asked worker {worker.name} to leave"
         return make_skip(worker, "already", says)
+    return _ask_to_leave(worker, "stopped, when its jobs have ended")
+
+
+def _ask_to_leave(worker: WorkerForDecision, becomes: str) -> Item:
     note = f"it has {counted(worker.jobs, 'job')} now; what it has not begun goes back to its queue"
-    return make_item(
-        worker, Change("state", worker.state, "stopped, when its jobs have ended"), note=note
-    )
+    return make_item(worker, Change("state", worker.state, becomes), note=note)
 
 
 def _apply_drain(
@@ -124,12 +126,7 @@ def _decide_stop(worker: WorkerForDecision, request: Request) -> Item | Skip:
     if grace is None or worker.kind == "loops":
         return _decide_drain(worker, request)
     when = "at once" if grace == 0 else f"after at most {counted(grace, 'second')}"
-    note = (
-        f"it has {counted(worker.jobs, 'job')} now; what it has not begun goes back to its queue; what still "
-        "runs then is killed, and runs again elsewhere as after any failed attempt. The grace goes through "
-        "Redis: a worker that does not hear it ends its jobs first"
-    )
-    return make_item(worker, Change("state", worker.state, f"stopped, {when}"), note=note)
+    return _ask_to_leave(worker, f"stopped, {when}")
 
 
 def _decide_stop_of_plain(worker: WorkerForDecision, request: Request) -> Item | Skip:
@@ -191,7 +188,8 @@ ACTIONS: tuple[Action[WorkerForDecision], ...] = (
         title="Stop",
         sources=sources_of("stop"),
         risk="It takes no more jobs. Without a grace it ends those that it runs, and stops. After a grace it "
-        "kills what still runs: each of these jobs loses an attempt, and repeats all that it did.",
+        "kills what still runs: each of these jobs loses an attempt, and repeats all that it did. The grace "
+        "goes through Redis: a worker that does not hear it ends its jobs first.",
         params=("grace",),
         read_params=_read_grace,
         decide=_decide_stop,
