@@ -57,6 +57,21 @@ def test_the_page_groups_jobs_and_leads_to_them(get: Get, waiting: dict[str, int
         assert sorted(found) == sorted(waiting[name] for name in ids)
 
 
+def test_the_reasons_of_most_jobs_are_shown_and_the_others_counted(
+    get: Get, session: Session
+) -> None:
+    for number in range(53):
+        make_job(session, "available", queue=f"shard-{number:02}")
+    make_job(session, "available", queue="shard-52")
+    session.commit()
+    text = get("/jobs/why").text
+    rows = _rows(text)
+    assert len(rows) == 50
+    assert rows[0][:2] == ["no live worker listens to queue shard-52", "2"]
+    said = " ".join(soup(text).select_one("#waiting-jobs footer").text.split())
+    assert said == "3 more reasons, of 3 jobs. A narrower search shows them."
+
+
 def test_a_page_contains_its_fragment_and_a_poll_costs_little(
     get: Get, client: FlaskClient, waiting: dict[str, int]
 ) -> None:
