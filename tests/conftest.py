@@ -84,7 +84,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--audit-rows",
         type=int,
-        default=4000,
+        default=2000,
         help="Let so many decisions be verified and exported in tests/audit/test_memory.py.",
     )
     parser.addoption(

@@ -196,7 +196,7 @@ def test_memory_stays_constant(db: SQLAlchemy, add: Task, other: Engine) -> None
             tracemalloc.stop()
 
     peak(1_000)
-    small, large = peak(10_000), peak(60_000)
+    small, large = peak(10_000), peak(30_000)
     assert large < small * 1.5
     db.session.rollback()
 

@@ -91,7 +91,7 @@ def test_the_key_is_the_same_in_every_process(tmp_path: Any) -> None:
         "print(keys_of([b'secret'], 'task', chosen)[0].hex())"
     )
     said = set()
-    for seed in ("1", "2", "3"):
+    for seed in ("1", "2"):
         run = subprocess.run(
             [sys.executable, "-c", script],
             env={**os.environ, "PYTHONHASHSEED": seed},

@@ -206,8 +206,9 @@ def test_a_claim_races_the_end_that_frees_its_place(
 
 
 @pytest.mark.slow
-def test_a_rate_is_right_in_its_second_and_its_hundredth_window(
-    bench: Bench, limited: Limited, commit: Commit
+@pytest.mark.parametrize("last", [20, pytest.param(100, marks=pytest.mark.variants)])
+def test_a_rate_is_right_in_its_second_and_its_last_window(
+    bench: Bench, limited: Limited, commit: Commit, last: int
 ) -> None:
     """On the time that is passed in: at each moment eight ask,
     and never more start than burst + rate × time.
@@ -216,7 +217,7 @@ def test_a_rate_is_right_in_its_second_and_its_hundredth_window(
     began = read_clock(bench.connection)
     started = 0
     # Two turns for each token.
-    for second in range(0, 6_000, 15):
+    for second in range(0, last * 60, 15):
         now = began + timedelta(seconds=second)
         commit(task)
         dispatch_all(bench)
@@ -227,7 +228,7 @@ def test_a_rate_is_right_in_its_second_and_its_hundredth_window(
                 started += 1
                 bench.record(row["id"], row["dispatch_no"], RETURNED)
         assert started <= 2 + second * 2 / 60 + 1e-6
-        if second in (105, 5_985):
+        if second in (105, last * 60 - 15):
             assert started >= (second * 2 / 60) * 0.95, f"after {second} s only {started}"
 
 
@@ -313,11 +314,9 @@ def kill_who_waits(bench: Bench) -> bool:
 def test_one_partition_with_many_waiters_delays_no_other(
     bench: Bench, limited: Limited, commit: Commit, db: SQLAlchemy
 ) -> None:
-    """Pitfall: 100,000 waiters of one partition, rewritten again and again,
-    and the other's job never served.
-    """
+    """Pitfall: all waiters of one partition, rewritten again and again, and the other's job never served."""
     task = limited(rate=1, per=3600)
-    task.enqueue_many({"account": 1} for _ in range(100_000))
+    task.enqueue_many({"account": 1} for _ in range(20_000))
     db.session.commit()
     other = commit(task, account=2)
     assert bench.dispatch_all() == 2, "one of each partition"
