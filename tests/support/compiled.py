@@ -3,8 +3,8 @@
 Werkzeug compiles each rule of an app to patterns and to Python code, 0.03 s for our pages. Jinja compiles
 each template that an app shows to Python code, 0.1 s for a page. SQLAlchemy compiles each statement to SQL
 once for each engine. Pydantic makes a schema of the types of each task's arguments, and every app has a task
-of ours. For the first connection of each engine SQLAlchemy asks the server six things, and redis-py reads its
-own version from its package for each connection.
+of ours. For the first connection of each engine SQLAlchemy asks the server six things. Each app looks for the
+packages of the bridge to RQ, and redis-py reads its own version from its package for each connection.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from sqlalchemy.util import LRUCache
 from werkzeug.routing import Map, Rule
 
 from flask_opsjobs import _extension
+from flask_opsjobs.bridge import status
 from flask_opsjobs.jobs.record import signature
 
 _compile = Rule.compile
@@ -32,6 +33,15 @@ _compiled: dict[tuple[Any, ...], dict[str, Any]] = {}
 # What `Rule.compile` makes: values that nobody changes later, and methods.
 _VALUES = ("_parts", "_trace", "_converters")
 _METHODS = ("_build", "_build_unknown")
+
+# Functions whose answers are alike in a run.
+_ALIKE = (
+    (_extension, "make_blueprint"),
+    (_extension, "make_bridge_blueprint"),
+    (status, "_find_version"),
+    (status, "find_spec"),
+    (redis.utils, "get_lib_version"),
+)
 
 _make_schema = signature._core_schema
 _schemas: dict[tuple[tuple[str, Any], ...], Any] = {}
@@ -49,7 +59,7 @@ def compile_once() -> None:
     """Let apps share what is made of pages, rules, templates, statements and types that are alike."""
     setattr(Rule, "compile", _compile_once)  # noqa: B010
     setattr(signature, "_core_schema", _make_schema_once)  # noqa: B010
-    for module, name in ((_extension, "make_blueprint"), (redis.utils, "get_lib_version")):
+    for module, name in _ALIKE:
         setattr(module, name, functools.cache(getattr(module, name)))
     Flask.jinja_options = {**Flask.jinja_options, "bytecode_cache": _Templates()}
     setattr(PGDialect_psycopg, "initialize", _initialize_once)  # noqa: B010

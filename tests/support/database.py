@@ -42,7 +42,7 @@ _CATALOGS = {
     "pg_index": "indexrelid >= 16384",
     "pg_trigger": "oid >= 16384",
     "pg_type": "oid >= 16384",
-    "pg_proc": "oid >= 16384",
+    "pg_proc": "oid >= 16384 AND pronamespace <> pg_my_temp_schema()",
     "pg_namespace": "oid >= 16384 AND nspname !~ '^pg_'",
     "pg_statistic": "starelid >= 16384",
     "pg_db_role_setting": "setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())",
@@ -55,19 +55,22 @@ _CHANGES = " UNION ALL ".join(
 _CHANGES += """ UNION ALL SELECT 'pg_class', count(*),
     bit_xor(hashtextextended(concat_ws('|', oid, relname, relkind, relacl, reloptions, relrowsecurity), 0))
     FROM pg_class WHERE oid >= 16384"""
-_USED = """SELECT format('%I.%I', relnamespace::regnamespace, relname), pg_relation_size(oid) FROM pg_class
-    WHERE relnamespace = 'opsjobs'::regnamespace AND relkind = 'r' AND pg_relation_size(oid) > 0"""
+_TABLES = """SELECT format('%I.%I', relnamespace::regnamespace, relname) FROM pg_class
+    WHERE relnamespace = 'opsjobs'::regnamespace AND relkind = 'r' AND pg_relation_size(oid) >= """
 # TRUNCATE makes a table and each of its indexes anew, which costs more than to delete some rows. Deleted rows
 # stay in the file, and Postgres plans alike for every size up to ten pages, so a larger table is truncated.
-_FEW_BYTES = 8 * 8192
+_MANY_BYTES = 9 * 8192
+# A function of the session that empties tables. Postgres plans what it does once.
+_EMPTIES = "CREATE FUNCTION pg_temp.empty() RETURNS void LANGUAGE plpgsql AS $$ BEGIN {} END $$"
+_EMPTY_ONE = "IF EXISTS (SELECT FROM {0}) THEN DELETE FROM {0}; END IF;"
 _OTHERS = """SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> ALL(%s)"""
 # Seconds that Postgres may take to end a session whose client has left.
 _LEAVING = 0.1
 # Else Postgres may count the deleted rows up to ten seconds later, and a page of the next test sees a change.
-_COUNTED = "SELECT pg_stat_force_next_flush()"
-_RESTART = """SELECT setval(seqrelid, seqstart, false) FROM pg_sequence
-    WHERE pg_sequence_last_value(seqrelid) IS NOT NULL"""
+_COUNTED = "PERFORM pg_stat_force_next_flush();"
+_RESTART = """PERFORM setval(seqrelid, seqstart, false) FROM pg_sequence
+    WHERE pg_sequence_last_value(seqrelid) IS NOT NULL;"""
 
 
 def migrate(connection: Connection, to: int | None = None) -> None:
@@ -93,6 +96,7 @@ class Databases:
         self._template: str | None = None
         # What the template is like: the rows it begins with, as COPY gives them, and its catalogs.
         self._seeds: dict[str, bytes] = {}
+        self._empties = ""
         self._catalogs: list[Any] = []
         self._clones: set[str | None] = set()
         self._as_new: list[URL] = []
@@ -120,7 +124,11 @@ class Databases:
             self._template = url.database
             with _connect(url) as session:
                 self._catalogs = _read_catalogs(session)
-                self._seeds = {table: _copied(session, table) for table, _ in _used(session)}
+                seeded = _list_tables(session, 1)
+                self._seeds = {table: _copied(session, table) for table in seeded}
+                others = [table for table in _list_tables(session, 0) if table not in seeded]
+                made = [_RESTART, _COUNTED, *(_EMPTY_ONE.format(table) for table in others)]
+                self._empties = _EMPTIES.format(" ".join(made))
         url = self.copy(self.server.set(database=self._template))
         if self._renews:
             self._clones.add(url.database)
@@ -184,6 +192,10 @@ class Databases:
                 return session
             session.close()
         self._sessions[url.database] = session = _connect(url)
+        # Triggers that keep the audit log as it is stay silent. To switch them off and on again would
+        # make Postgres plan all anew.
+        session.execute("SET session_replication_role = replica")
+        session.execute(self._empties)
         return session
 
     def _leave(self, url: URL) -> None:
@@ -219,13 +231,10 @@ class Databases:
 
     def _empty(self, session: psycopg.Connection) -> None:
         with session.transaction():
-            # Triggers that keep the audit log as it is stay silent.
-            session.execute("SET LOCAL session_replication_role = replica")
-            used = {table: size for table, size in _used(session) if table not in self._seeds}
-            if large := [table for table, size in used.items() if size > _FEW_BYTES]:
+            many = _list_tables(session, _MANY_BYTES)
+            if large := [table for table in many if table not in self._seeds]:
                 session.execute(f"TRUNCATE {', '.join(large)} CASCADE")
-            deletes = [f"DELETE FROM {table}" for table in used]
-            session.execute("; ".join([_RESTART, _COUNTED, *deletes]))
+            session.execute("SELECT pg_temp.empty()")
             for table, rows in self._seeds.items():
                 if _copied(session, table) != rows:
                     session.execute(f"DELETE FROM {table}")
@@ -287,9 +296,9 @@ def _copied(session: psycopg.Connection, table: str) -> bytes:
         return b"".join(copy)
 
 
-def _used(session: psycopg.Connection) -> list[tuple[str, int]]:
-    """Our tables that have, or had, rows, and their sizes in bytes."""
-    return session.execute(_USED).fetchall()
+def _list_tables(session: psycopg.Connection, size: int) -> list[str]:
+    """Our tables whose files have so many bytes, or more."""
+    return [table for (table,) in session.execute(f"{_TABLES}{size}")]
 
 
 class Administrator:
