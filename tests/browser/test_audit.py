@@ -22,15 +22,13 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 LONG = "a_reason_without_any_space_that_could_be_broken_" * 4
 PAGES = (
-    "/audit",
     "/audit?row=2",
-    "/audit/2",
     "/audit/4",
-    "/audit/5",
     "/audit?since=2h&until=1m&incident=1&limit=50",
-    "/audit?q=nothing+like+it",
     "/audit?row=3&outcome=refused",
 )
+# Their parts stand on pages above, or on the audit's page in `test_pages.py`.
+ALIKE = ("/audit", "/audit/2", "/audit/5", "/audit?q=nothing+like+it")
 
 
 @pytest.fixture
@@ -63,9 +61,12 @@ def decided(app: Flask) -> None:
 
 
 @pytest.mark.usefixtures("decided")
-def test_no_barrier_and_nothing_sideways_at_any_size(page: Any, noise: list[str]) -> None:
+@pytest.mark.parametrize("paths", [PAGES, pytest.param(ALIKE, marks=pytest.mark.variants)])
+def test_no_barrier_and_nothing_sideways_at_any_size(
+    page: Any, noise: list[str], paths: tuple[str, ...]
+) -> None:
     found = []
-    for path in PAGES:
+    for path in paths:
         page.goto(f"/ops/jobs{path}")
         found += faults(page)
     assert not found, "\n".join(found)

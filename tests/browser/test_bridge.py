@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 def test_html_of_a_job_stays_text_and_no_page_has_a_barrier(
-    page: Any, live_url: str, redis_client: Redis, tmp_path: Path
+    page: Any, live_url: str, redis_client: Redis, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
     site = fill(redis_client, tmp_path, HTML)
     line = Queue(HTML, connection=redis_client)
@@ -34,14 +34,17 @@ def test_html_of_a_job_stays_text_and_no_page_has_a_barrier(
     start = f"{live_url}/ops/jobs/rq"
     jobs = [f"/0/view/job/{rq_id}" for rq_id in (site.ids["failed"], site.ids["started"], named)]
     page.goto(start)
-    lists = [str(link.get_attribute("href")) for link in page.locator("td.n a").all()]
-    paths = ["", "/0/view/workers", *jobs, *(path.partition("/rq")[2] for path in lists[:4])]
+    links = [str(link.get_attribute("href")) for link in page.locator("td.n a").all()]
+    lists = [path.partition("/rq")[2] for path in links[:4]]
+    paths = ["", "/0/view/workers", *jobs, *lists]
+    alike = {*jobs[1:], *lists[1:]}
     found = []
     for path in paths:
         page.goto(start + path)
         assert HTML in page.locator("main").inner_text(), path
         assert page.locator("main img").count() == 0, path
-        found += faults(page)
+        if pytestconfig.getoption("variants") or path not in alike:
+            found += faults(page)
     assert found == []
     assert noise == []
     assert not site.trap.exists()

@@ -92,18 +92,21 @@ def test_an_entry_is_paused_and_found_in_forensics_and_audit_by_keyboard(page: A
     page.wait_for_url("**/forensics/cron/nightly_sync")
 
 
-def test_no_page_has_a_barrier_or_scrolls_sideways(page: Any) -> None:
+PAGES = (
+    "/forensics",
+    "/forensics/cron/nightly_sync",
+    "/forensics/job/1",
+    f"/forensics/worker/{LONG}",
+)
+# Their parts stand on pages above.
+ALIKE = (f"/forensics/queue/{LONG}", "/forensics/incident/1", "/forensics/job/987654")
+
+
+@pytest.mark.parametrize("paths", [PAGES, pytest.param(ALIKE, marks=pytest.mark.variants)])
+def test_no_page_has_a_barrier_or_scrolls_sideways(page: Any, paths: tuple[str, ...]) -> None:
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text))
-    for path in (
-        "/forensics",
-        "/forensics/cron/nightly_sync",
-        "/forensics/job/1",
-        f"/forensics/worker/{LONG}",
-        f"/forensics/queue/{LONG}",
-        "/forensics/incident/1",
-        "/forensics/job/987654",
-    ):
+    for path in paths:
         page.goto(f"/ops/jobs{path}")
         assert faults(page) == []
     assert complaints == []

@@ -23,8 +23,8 @@ TEXT = "The vendor confirms it tomorrow.\nUntil then nobody retries it: see OPS-
 
 
 @pytest.fixture
-def pages(app: Flask) -> list[str]:
-    """The pages of a subject of each kind with two notes, a preview and a draft that can be handed on."""
+def pages(app: Flask) -> dict[str, str]:
+    """The page of a subject of each kind with two notes, a preview and a draft that can be handed on."""
     host = app.extensions["opsjobs"]
     with Session(host.engine) as session:
         job = make_job(session, "failed", task=LONG)
@@ -39,36 +39,52 @@ def pages(app: Flask) -> list[str]:
         operator.note(subject, "<b>It answers again.</b>", actor=LONG)
     shown = operator.preview("job.retry", [f"job/{ids['job']}"], actor=LONG, via="page")
     draft = operator.draft("job.retry", JobFilter(state="failed"), actor=LONG)
-    return [
-        f"/jobs/{ids['job']}",
-        f"/workflows/{ids['workflow']}",
-        f"/lifeline/incidents/{ids['incident']}",
-        f"/lifeline/failures/{ids['failure']}",
-        f"/forensics/worker/{LONG}",
-        f"/previews/{shown.id}",
-        f"/operations/{draft.id}",
-    ]
+    return {
+        "job": f"/jobs/{ids['job']}",
+        "workflow": f"/workflows/{ids['workflow']}",
+        "incident": f"/lifeline/incidents/{ids['incident']}",
+        "failure": f"/lifeline/failures/{ids['failure']}",
+        "worker": f"/forensics/worker/{LONG}",
+        "preview": f"/previews/{shown.id}",
+        "draft": f"/operations/{draft.id}",
+    }
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("worker", "preview"),
+        # The notes on them are drawn as those of a job, and the rest is on pages of other tests.
+        pytest.param(
+            ("job", "workflow", "incident", "failure", "draft"), marks=pytest.mark.variants
+        ),
+    ],
+)
 def test_no_barrier_and_nothing_sideways_at_any_size(
-    page: Any, pages: list[str], noise: list[str]
+    page: Any, pages: dict[str, str], noise: list[str], names: tuple[str, ...]
 ) -> None:
     found = []
-    for path in pages:
-        page.goto(f"/ops/jobs{path}")
+    for name in names:
+        page.goto(f"/ops/jobs{pages[name]}")
         found += faults(page)
-    page.goto(f"/ops/jobs{pages[0]}")
+    assert not found, "\n".join(found)
+    assert noise == []
+
+
+def test_a_note_that_is_too_short_is_refused_without_a_barrier(
+    page: Any, pages: dict[str, str], noise: list[str]
+) -> None:
+    page.goto(f"/ops/jobs{pages['job']}")
     page.eval_on_selector("#note", "field => field.removeAttribute('minlength')")
     page.fill("#note", "short")
     page.click("text=Add note")
     assert "Write a note, in at least 8 characters" in page.inner_text("#note-rule")
-    found += faults(page)
-    assert not found, "\n".join(found)
+    assert faults(page) == []
     assert [line for line in noise if "422" not in line] == []
 
 
-def test_the_keyboard_alone_adds_a_note(page: Any, pages: list[str]) -> None:
-    page.goto(f"/ops/jobs{pages[0]}")
+def test_the_keyboard_alone_adds_a_note(page: Any, pages: dict[str, str]) -> None:
+    page.goto(f"/ops/jobs{pages['job']}")
     page.focus("#note")
     page.keyboard.type("typed by hand, r and j included")
     page.keyboard.press("Tab")
