@@ -10,11 +10,13 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.batches import queries
+from flask_opsjobs.core.reading import Reading
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.jobs.rows import Count
 from flask_opsjobs.web.app.host import reading
-from tests.support.plans import Plans
+from tests.support.database import Databases
+from tests.support.plans import Plans, app_on, reading_with
 
 # By one INSERT each: the real writers would take minutes. Only plans are asked of these rows.
 _FILL = """
@@ -35,25 +37,44 @@ class PlansOfAll(Plans):
     about = "opsjobs."
 
 
+def _fill(session: Session) -> None:
+    for statement in _FILL.split(";"):
+        session.execute(text(statement))
+    session.execute(
+        text("ANALYZE opsjobs.batches, opsjobs.batch_ends, opsjobs.callbacks, opsjobs.jobs")
+    )
+
+
+@pytest.fixture(scope="module")
+def module_app(databases: Databases) -> Iterator[Flask]:
+    """A host with these rows, for tests that change none of them."""
+    with app_on(databases, _fill) as app:
+        yield app
+
+
+@pytest.fixture
+def plans(module_app: Flask) -> Iterator[tuple[PlansOfAll, Reading]]:
+    """A reading as pages have it, with its plans."""
+    with reading_with(module_app, PlansOfAll) as plans:
+        yield plans
+
+
 @pytest.fixture
 def filled(host: Host) -> Iterator[Session]:
+    """The same rows, to be changed."""
     with Session(host.engine) as session:
-        for statement in _FILL.split(";"):
-            session.execute(text(statement))
-        session.commit()
-        tables = "opsjobs.batches, opsjobs.batch_ends, opsjobs.callbacks, opsjobs.jobs"
-        session.execute(text(f"ANALYZE {tables}"))
+        _fill(session)
         session.commit()
         yield session
 
 
-def test_the_list_reads_a_page_of_batches(app: Flask, host: Host, filled: Session) -> None:
-    with app.app_context(), reading() as read, PlansOfAll(host.pages) as plans:
-        for state in (None, "running", "failed"):
-            queries.page_of_batches(read.session, state=state)
-            queries.page_of_batches(read.session, state=state, before=300)
-    assert plans.indexes == {"batches_pkey", "batches_by_state", "batch_ends_pkey"}
-    assert plans.most_rows <= 51
+def test_the_list_reads_a_page_of_batches(plans: tuple[PlansOfAll, Reading]) -> None:
+    seen, read = plans
+    for state in (None, "running", "failed"):
+        queries.page_of_batches(read.session, state=state)
+        queries.page_of_batches(read.session, state=state, before=300)
+    assert seen.indexes == {"batches_pkey", "batches_by_state", "batch_ends_pkey"}
+    assert seen.most_rows <= 51
 
 
 def test_running_members_of_a_page_of_batches_are_found_by_an_index(
@@ -74,30 +95,30 @@ def test_running_members_of_a_page_of_batches_are_found_by_an_index(
 
 
 def test_the_page_of_a_batch_reads_a_page_of_members(
-    app: Flask, host: Host, filled: Session
+    plans: tuple[PlansOfAll, Reading],
 ) -> None:
-    with app.app_context(), reading() as read, PlansOfAll(host.pages) as plans:
-        assert queries.find_batch(read.session, 1) is not None
-        for state in (None, "finished", "failed"):
-            queries.list_members(read.session, 1, state=state)
-            queries.list_members(read.session, 1, state=state, before=3_000)
-        queries.list_callbacks_of_batch(read.session, 1)
-    assert plans.most_rows <= 26, plans
-    assert "jobs_of_batch" in plans.indexes, plans
-    assert "Seq Scan" not in plans.kinds, plans
+    seen, read = plans
+    assert queries.find_batch(read.session, 1) is not None
+    for state in (None, "finished", "failed"):
+        queries.list_members(read.session, 1, state=state)
+        queries.list_members(read.session, 1, state=state, before=3_000)
+    queries.list_callbacks_of_batch(read.session, 1)
+    assert seen.most_rows <= 26, seen
+    assert "jobs_of_batch" in seen.indexes, seen
+    assert "Seq Scan" not in seen.kinds, seen
 
 
 def test_what_holds_a_batch_is_found_by_one_row_of_each_state(
-    app: Flask, host: Host, filled: Session
+    plans: tuple[PlansOfAll, Reading],
 ) -> None:
-    with app.app_context(), reading() as read, PlansOfAll(host.pages) as plans:
-        queries.list_oldest_open_members(read.session, 1, [Job.id])
-        assert queries.find_last_added(read.session, 1) is not None
-        queries.list_other_batches(read.session, 1)
-        assert list(queries.find_batches_with_failed_callback(read.session, range(1, 51))) == []
-    assert plans.most_rows <= 51, plans
-    assert plans.indexes >= {"jobs_of_batch", "batches_pkey", "callbacks_pkey"}, plans
-    assert "Seq Scan" not in plans.kinds, plans
+    seen, read = plans
+    queries.list_oldest_open_members(read.session, 1, [Job.id])
+    assert queries.find_last_added(read.session, 1) is not None
+    queries.list_other_batches(read.session, 1)
+    assert list(queries.find_batches_with_failed_callback(read.session, range(1, 51))) == []
+    assert seen.most_rows <= 51, seen
+    assert seen.indexes >= {"jobs_of_batch", "batches_pkey", "callbacks_pkey"}, seen
+    assert "Seq Scan" not in seen.kinds, seen
 
 
 def test_running_and_failed_members_are_read_up_to_a_bound(

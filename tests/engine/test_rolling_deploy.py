@@ -121,13 +121,13 @@ def test_a_batch_is_finished_while_an_old_and_a_new_worker_take_from_one_queue(
         worker.wait_for("listens to", 60)
     children.flask("opsjobs", "run")
     path = tmp_path / "notes"
-    lines = [f"line {number}" for number in range(60)]
+    lines = [f"line {number}" for number in range(30)]
     for line in lines:
         host_module.note.enqueue(path=str(path), line=line)
     host_module.db.session.commit()
 
     def share_one_more() -> bool:
-        # The newer one may run all 60 before the older one has looked: then what comes next is for both.
+        # The newer one may run all 30 before the older one has looked: then what comes next is for both.
         lines.append(f"line {len(lines)}")
         enqueue(host_module.note, path=str(path), line=lines[-1])
         return min(refusals()[each] for each in ("not_run", "returned")) >= 10

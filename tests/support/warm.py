@@ -225,6 +225,8 @@ def _import_package() -> types.ModuleType:
 
 def _serve(address: str) -> dict[str, Any]:
     """Fork for each request until nobody stays. Returns in the forks only: what each is to run."""
+    # What one of an earlier run with the same process id left, when it was killed.
+    Path(address).unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(address)
     listening.listen(64)
