@@ -82,6 +82,8 @@ class Wrong:
     run: str = ""
 
 
+# So many lines at most tell of queues, and of tasks, that people hold.
+_MOST_ALIKE = 4
 _LEVELS = {severity: level for severity, (level, _) in SHOWN_AS.items()}
 _LIFELINE = PageLink("See Lifeline", "lifeline", {})
 _WORKERS = PageLink("See the workers", "workers", {})
@@ -197,7 +199,22 @@ def find_wrong(
     found += _incidents([each for each in incidents if each.severity == "critical"], seen)
     found += _failures(seen)
     found += _incidents([each for each in incidents if each.severity != "critical"], seen)
-    return [*found, *_no_worker(seen), *_cooldowns(seen), *_paused_tasks(seen), *_held_queues(seen)]
+    held = [
+        *_first_few([*_paused_tasks(seen)], "task", "paused"),
+        *_first_few([*_held_queues(seen)], "queue", "paused or draining with due jobs"),
+    ]
+    return [*found, *_no_worker(seen), *_cooldowns(seen), *held]
+
+
+def _first_few(found: Sequence[Wrong], noun: str, how: str) -> Sequence[Wrong]:
+    """The first few of what is held in the same way, and the others as one line."""
+    if len(found) <= _MOST_ALIKE:
+        return found
+    few, others = found[: _MOST_ALIKE - 1], found[_MOST_ALIKE - 1 :]
+    fact = f"{len(others):,} more {noun}s are {how}."
+    since = min((each.since for each in others if each.since), default=None)
+    go = PageLink(f"See the {noun}s", f"{noun}s", {})
+    return [*few, replace(others[0], fact=fact, rest="", since=since, go=go, quote=None)]
 
 
 def say_whole(seen: Overview) -> str:

@@ -304,6 +304,27 @@ def test_a_paused_queue_matters_when_it_has_due_jobs(session: Session, get: Get)
     assert _said(get)[1].startswith("Queue reports is paused with 1 due job.")
 
 
+def test_many_paused_queues_are_a_few_lines_and_the_number_of_the_others(
+    session: Session, get: Get
+) -> None:
+    _well(session)
+    names = [f"mail-{number}" for number in range(6)]
+    for number, name in enumerate(names):
+        held = {**paused(), "paused_at": ago(hours=number + 1)}
+        session.add(Queue(name=name, created_at=ago(days=1), **held))
+        make_job(session, queue=name)
+    make_worker(session, queues=names)
+    session.commit()
+    lines = soup(get().text).select(".headline li")
+    facts = [line.select_one("strong").text for line in lines]
+    assert [fact.split(" is ")[0] for fact in facts[:3]] == [f"Queue {name}" for name in names[:3]]
+    assert facts[3] == "3 more queues are paused or draining with due jobs."
+    assert lines[3].select_one("a")["href"] == "/ops/jobs/queues"
+    since = datetime.fromisoformat(str(lines[3].select_one("time")["datetime"]))
+    assert abs(since - ago(hours=6)) < timedelta(minutes=1)
+    assert len(lines) == 4
+
+
 def test_a_paused_task_matters_when_it_has_due_jobs(session: Session, get: Get) -> None:
     _well(session)
     session.add(make_pause("send"))
