@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from itertools import groupby, pairwise
+
+from markupsafe import Markup, escape
 
 from ...failures.queries import DeployMark
 from ...overview.pace_queries import Pace, PaceStep
@@ -83,6 +86,17 @@ class Series:
     say: Callable[[float], str]
     links: Mapping[int, BarLink] = field(default_factory=dict)
     is_before: bool = False
+
+    @cached_property
+    def cell(self) -> Markup:
+        """The attributes of its cells in the table. Made once, since a table has hundreds of cells."""
+        mute = " mute" if self.is_before else ""
+        return Markup('class="n{}" data-label="{}"').format(mute, self.title.lower())
+
+    @cached_property
+    def words(self) -> Sequence[Markup]:
+        """What each of its cells says."""
+        return [escape("–" if value is None else self.say(value)) for value in self.values]
 
 
 @dataclass(frozen=True)
