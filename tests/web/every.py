@@ -136,6 +136,11 @@ def reads(jobs: Mapping[str, Job]) -> Iterator[tuple[Url, str]]:
             yield from ((url, path_of(url, job)) for job in chosen)
 
 
+def reads_once(jobs: Mapping[str, Job]) -> Iterator[tuple[Url, str]]:
+    """Every page and fragment once, for what does not depend on the state of a job."""
+    return reads({"failed": jobs["failed"]})
+
+
 def draft_form(page: BeautifulSoup, label: str) -> dict[str, str]:
     """What this button of the form `operate` sends, which drafts an operation."""
     (form,), (button,) = page.select("form#operate"), page.find_all("button", string=label)

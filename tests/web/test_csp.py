@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.web.app.files import versions
 from tests.support.policies import AllowAll
-from tests.web.every import reads, soup
+from tests.web.every import reads, reads_once, soup
 from tests.web.test_pages import CSP
 
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
@@ -75,7 +75,7 @@ def test_ours_wins_on_ours_and_theirs_stays_on_theirs(
     _add_home(app)
     host_does(app)
     client = app.test_client()
-    for path in [path for _, path in reads(jobs)] + ["/ops/jobs/static/0/none.css"]:
+    for path in [path for _, path in reads_once(jobs)] + ["/ops/jobs/static/0/none.css"]:
         headers = client.get(path).headers
         assert len(headers.getlist("Content-Security-Policy")) == 1
         assert headers["Content-Security-Policy"] == CSP.replace(

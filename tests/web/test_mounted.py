@@ -11,7 +11,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client
 
 from flask_opsjobs.jobs.models import Job
-from tests.web.every import reads, soup
+from tests.web.every import reads_once, soup
 
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 
@@ -29,7 +29,7 @@ def _back(page: Any) -> str:
 def test_display_choices_lead_back_to_the_page_they_were_made_on(
     mounted: Client, jobs: dict[str, Job]
 ) -> None:
-    paths = [f"/shop{path}" for url, path in reads(jobs) if url.kind == "page"]
+    paths = [f"/shop{path}" for url, path in reads_once(jobs) if url.kind == "page"]
     searched = "/shop/ops/jobs/jobs?state=failed&q=tag:a%26b%2Bc"
     # The last one is answered by a page that says that there is no such queue.
     for path in [*paths, searched, "/shop/ops/jobs/queues/a%3Fb"]:

@@ -4,6 +4,7 @@ on tables as a busy host has them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +14,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.web.app.host import reading
-from tests.support.plans import explain
+from tests.support.database import Databases
+from tests.support.plans import app_on, explain
 
 # By one INSERT each: the real writers would take minutes. Only plans are asked of these rows.
 _FILL = """
@@ -34,8 +36,7 @@ FROM generate_series(1, 3000) n
 """
 
 
-@pytest.fixture
-def filled(session: Session) -> None:
+def _fill(session: Session) -> None:
     for statement in _FILL.split(";"):
         session.execute(text(statement))
     session.commit()
@@ -43,7 +44,13 @@ def filled(session: Session) -> None:
         text("ANALYZE opsjobs.enqueue_counts, opsjobs.rollups, opsjobs.jobs, opsjobs.attempts")
     )
     session.execute(text("ANALYZE opsjobs.workers"))
-    session.commit()
+
+
+@pytest.fixture(scope="module")
+def filled(databases: Databases) -> Iterator[Flask]:
+    """A host with 30,000 jobs and the counts of 2,000 minutes."""
+    with app_on(databases, _fill) as app:
+        yield app
 
 
 @pytest.mark.parametrize(
@@ -58,9 +65,9 @@ def filled(session: Session) -> None:
     ],
 )
 def test_a_page_s_read_walks_its_indexes(
-    statement: str, indexes: set[str], most: int, app: Flask, filled: None
+    statement: str, indexes: set[str], most: int, filled: Flask
 ) -> None:
-    with app.app_context(), reading() as read:
+    with filled.app_context(), reading() as read:
         since = read.now - timedelta(hours=1)
         asked = {"since": since, "worker_ids": list(range(1, 51)), "limit": 500}
         raw: Any = read.session.connection().connection.driver_connection
