@@ -9,10 +9,11 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from ..core import sql
+from ..core.round_trips import start_reading
 from ..limits import bucket
 from ..settings import Settings
 from .evidence import Evidence
-from .queries import MOST_AHEAD, count_ahead, job_of, list_evidence_of_jobs, with_ahead
+from .queries import count_ahead, job_of, list_evidence_of_jobs, with_ahead
 from .waiting import WaitingKind
 
 
@@ -39,46 +40,37 @@ def add_evidence(
     session: Session, kinds: Sequence[WaitingKind], now: datetime, settings: Settings
 ) -> list[WaitingKind]:
     """These kinds with all evidence that is in Postgres. What Redis knows is not read."""
+    at_limiters = [kind for kind in kinds if _may_have_turn(kind.evidence)]
+    lanes = {kind.evidence.job.lane: (kind.evidence.job.limiter, None) for kind in at_limiters}
+    ids = [job_id for kind in at_limiters for job_id in kind.ids]
+    counting = start_reading(session, count_ahead, lanes, ids) if ids else None
     found = list_evidence_of_jobs(session, [kind.evidence.job for kind in kinds], now, settings)
-    kinds = [replace(kind, evidence=each) for kind, each in zip(kinds, found, strict=True)]
-    return _split_by_ahead(session, kinds)
+    ahead = counting.value if counting else {}
+    return [
+        part
+        for kind, evidence in zip(kinds, found, strict=True)
+        for part in _parts_by_ahead(replace(kind, evidence=evidence), ahead)
+    ]
 
 
-def _split_by_ahead(session: Session, kinds: Sequence[WaitingKind]) -> list[WaitingKind]:
-    """The kinds, those at a limiter split by what is ahead of their jobs.
-
-    Only so many jobs are counted in a lane as have room: all others are behind them.
-    """
-    asked = [kind for kind in kinds if _has_turn(kind.evidence)]
-    if not asked:
-        return list(kinds)
-    lanes = {kind.evidence.job.lane: _front(kind.evidence) for kind in asked}
-    ahead = count_ahead(session, lanes, [job_id for kind in asked for job_id in kind.ids])
-    return [part for kind in kinds for part in _parts_by_ahead(kind, ahead)]
-
-
-def _has_turn(evidence: Evidence) -> bool:
-    """Whether the jobs before it in its lane decide whether it starts."""
-    is_due = evidence.is_due and evidence.job.state != "queued"
-    return is_due and evidence.limit is not None and evidence.limit.shape is not None
-
-
-def _front(evidence: Evidence) -> tuple[str | None, int]:
-    limit = evidence.limit
-    assert limit is not None
-    assert limit.shape is not None
-    room = bucket.room(limit.shape, limit.level, evidence.now) or 0
-    return limit.name, min(max(int(room), 0) + 1, MOST_AHEAD)
+def _may_have_turn(evidence: Evidence) -> bool:
+    """Whether the jobs before it in its lane may decide whether it starts."""
+    return evidence.is_due and evidence.job.state != "queued" and evidence.job.limiter is not None
 
 
 def _parts_by_ahead(
     kind: WaitingKind, ahead: Mapping[int, tuple[int, int]]
 ) -> Iterator[WaitingKind]:
-    if not _has_turn(kind.evidence):
+    """The kind, split by what is ahead of its jobs at a limiter. Jobs behind all room are one part."""
+    limit = kind.evidence.limit
+    if not _may_have_turn(kind.evidence) or limit is None or limit.shape is None:
         yield kind
         return
-    parts: dict[tuple[int, int], list[int]] = {}
+    room = bucket.room(limit.shape, limit.level, kind.evidence.now) or 0
+    front = max(int(room), 0) + 1
+    parts: dict[int, list[int]] = {}
     for job_id in kind.ids:
-        parts.setdefault(ahead[job_id], []).append(job_id)
-    for (number, weight), ids in parts.items():
-        yield kind.only(ids, with_ahead(kind.evidence, number, weight))
+        parts.setdefault(min(ahead[job_id][0], front), []).append(job_id)
+    for ids in parts.values():
+        # Whoever is behind as many as have room is behind their weight too.
+        yield kind.only(ids, with_ahead(kind.evidence, *min(ahead[job_id] for job_id in ids)))

@@ -524,12 +524,12 @@ def _prefetches(
 
 
 def count_ahead(
-    session: Session, lanes: Mapping[str, tuple[str | None, int]], ids: Sequence[int]
+    session: Session, lanes: Mapping[str, tuple[str | None, int | None]], ids: Sequence[int]
 ) -> Mapping[int, tuple[int, int]]:
     """How many jobs are before each of these in its lane, and their weight.
 
     `lanes` says of each lane its limiter, since jobs too heavy for that never start and are skipped, and at
-    which number counting stops.
+    which number counting stops: None stops where the limiter has room for no more.
     """
     params = {
         "lanes": list(lanes),

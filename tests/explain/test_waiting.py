@@ -215,6 +215,13 @@ def test_no_partition_is_named(scene: Scene) -> None:
     assert (group.by, group.until == group.last_until) == ("ops-demo", True)
 
 
+def test_jobs_behind_as_many_as_have_room_are_behind(scene: Scene) -> None:
+    jobs = [scene.record_limited(concurrency=2) for _ in range(4)]
+    scene.look(jobs[0])
+    found = explain_search_apart(scene.bench.host, JobFilter())
+    assert {group.code: group.number for group in found.groups} == {None: 2, "limit_behind": 2}
+
+
 def test_every_reason_can_be_said_of_many() -> None:
     for kind in REASON_KINDS:
         if kind.code not in ("schema_behind", "batch_open"):

@@ -240,6 +240,10 @@ def _make_waiting(session: Session) -> Iterator[str]:
     run = make_run(session, {"first": first.id, "last": last.id})
     first.workflow_id = last.workflow_id = run.id
     session.flush()
+    make_limiter(session, partition_by=None)
+    for _ in range(3):
+        make_limited(session, "")
+    session.flush()
     yield from ("jobs/why", "jobs/why/live", "jobs/why?q=queue:mail", "jobs/why?state=scheduled")
 
 

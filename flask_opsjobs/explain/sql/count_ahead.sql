@@ -1,7 +1,7 @@
 -- Counts, for each of the jobs %(ids)s, the due jobs of its lane that are dispatched before it, by priority,
 -- due time and id, and adds up their weights. Reads only the front of each of %(lanes)s, as many jobs as
--- %(most)s says of it, without jobs that are too heavy for its limiter in %(limiters)s ever to start. Locks
--- nothing.
+-- %(most)s says of it, or, where it says nothing, one more than its limiter in %(limiters)s has room for at
+-- most; without jobs that are too heavy for the limiter ever to start. Locks nothing.
 -- Rows: opsjobs, since no other is available.
 -- Run by explain/queries.py. Indexes: jobs_due, jobs_pkey, limiters_pkey.
 WITH front AS MATERIALIZED (
@@ -14,7 +14,7 @@ WITH front AS MATERIALIZED (
         WHERE lane = l.lane AND state = 'available'
           AND (heaviest.weight IS NULL OR j.weight <= heaviest.weight)
         ORDER BY priority, due_at, id
-        LIMIT l.most) AS f
+        LIMIT coalesce(l.most, least(heaviest.weight + 1, 1000))) AS f
 ), merged AS (
     SELECT lane, priority, due_at, id, 1 AS number, coalesce(weight, 0) AS weight, false AS is_asked
     FROM front
