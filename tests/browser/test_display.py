@@ -59,7 +59,7 @@ def test_while_loops_and_workers_only_live_on_every_poll_is_answered_304(own: Si
         wait_until(is_unchanged, 60, what=f"{path} to answer 304")
         polling = OpenPage(client, own.app.extensions["opsjobs"], f"/ops/jobs{path}")
         what = f"a poll of {path} to cost one statement"
-        wait_until(lambda polling=polling: polling.is_cheap, 60, what=what)
+        wait_until(lambda polling=polling: polling.is_cheap, 60, every=0.5, what=what)
 
 
 def _signs_of_life() -> list[datetime]:
