@@ -45,6 +45,7 @@ def test_moments_become_words_that_run_on_also_after_an_answer_that_nothing_chan
     assert re.fullmatch(r"[56] min ago", page.inner_text(ENDED))
 
 
+@pytest.mark.slow(40)
 def test_while_loops_and_workers_only_live_on_every_poll_is_answered_304(own: Site) -> None:
     client = own.app.test_client()
     own.gate.touch()
