@@ -135,6 +135,10 @@ class Postgres:
 
     def kill(self) -> None:
         """SIGKILL all its processes, as a power cut would end them."""
+        if (postmaster := self._postmaster()) is not None:
+            with suppress(psutil.NoSuchProcess):
+                # Now it forks nobody whom the look below could miss, and beside whom none can start anew.
+                postmaster.suspend()
         processes = self._processes()
         for process in processes:
             with suppress(psutil.NoSuchProcess):

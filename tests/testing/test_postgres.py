@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from flask_opsjobs.errors import EmbeddedServerError
@@ -251,6 +253,34 @@ os.kill(os.getpid(), signal.SIGKILL)
     wait_until(lambda: not psutil.pid_exists(int(pid)), what="the server to end")
     for place in places:
         shutil.rmtree(Path(place).parent)
+
+
+@pytest.mark.chaos
+def test_a_kill_ends_a_session_that_has_just_begun(
+    own_postgres: TemporaryPostgres, own_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a session works on without its postmaster, and no other one can start beside it."""
+    engine, began = create_engine(own_database_url, poolclass=NullPool), threading.Event()
+    (postmaster, *_) = look = own_postgres._processes()
+
+    def work() -> None:
+        with suppress(OperationalError), engine.connect() as connection:
+            began.set()
+            connection.execute(
+                text("DO $$ BEGIN FOR i IN 1..200000000 LOOP NULL; END LOOP; END $$")
+            )
+
+    def let_one_begin() -> list[psutil.Process]:
+        session.start()
+        wait_until(lambda: began.is_set() or postmaster.status() == psutil.STATUS_STOPPED)
+        return look
+
+    session = threading.Thread(target=work)
+    monkeypatch.setattr(own_postgres, "_processes", let_one_begin)
+    own_postgres.kill()
+    monkeypatch.undo()
+    own_postgres.start()
+    session.join()
 
 
 @pytest.mark.chaos
