@@ -143,10 +143,16 @@ def page_of_events(
     that of the sequences where a clock was set back. `shown` is the display policy for texts: a search does
     not find what it hides.
     """
-    is_down = after is None
-    most = WINDOW if _is_narrow(wanted) else wanted.limit + 1
-    scanned, fitting = _scan(session, wanted, now, before, after, most)
-    rows = _take(session, fitting, wanted, shown)
+    is_down, is_narrow = after is None, _is_narrow(wanted)
+    most = WINDOW if is_narrow else wanted.limit + 1
+    if is_narrow:
+        scanned, fitting = _scan(session, wanted, now, before, after, most)
+        rows = _take(session, fitting, wanted, shown)
+    else:
+        # All events of the index match, so their rows are read in the same statement.
+        found = _walk_index(session, _ROW, wanted, wanted.times(now), before, after, most)
+        rows = [EventRow(*row) for row in found]
+        scanned = [row.sequence for row in rows]
     has_more, rows = len(rows) > wanted.limit, rows[: wanted.limit]
     is_cut = not has_more and len(scanned) == most
     beyond = rows[-1].sequence if has_more else scanned[-1] if is_cut else None
@@ -278,17 +284,31 @@ def _scan(
         conditions.append(AuditEvent.at < until)
     if wanted.text:
         conditions.append(func.strpos(func.lower(_searched()), wanted.text.lower()) > 0)
-    statement = select(AuditEvent.sequence, and_(true(), *conditions))
+    columns = (AuditEvent.sequence, and_(true(), *conditions))
+    found = _walk_index(session, columns, wanted, (since, until), before, after, most)
+    return [sequence for sequence, _ in found], [sequence for sequence, is_fit in found if is_fit]
+
+
+def _walk_index(
+    session: Session,
+    columns: tuple[Any, ...],
+    wanted: AuditFilter,
+    times: tuple[datetime | None, datetime | None],
+    before: int | None,
+    after: int | None,
+    most: int,
+) -> Sequence[Any]:
+    """These columns of the next events of the index, at most `most`."""
+    statement = select(*columns)
     lead = _lead(wanted)
     if lead == "at":
-        statement = _walk_times(statement, since, until, before, after)
+        statement = _walk_times(statement, *times, before, after)
     else:
         below = _LAST_OF_CHAIN + 1
         below = below if before is None else func.least(literal(before, BigInteger), below)
         statement = _walk(statement, lead, wanted, below, after)
     execute = _execute_with_bitmaps if lead == "targets" else Session.execute
-    found = execute(session, statement.limit(most)).all()
-    return [sequence for sequence, _ in found], [sequence for sequence, is_fit in found if is_fit]
+    return execute(session, statement.limit(most)).all()
 
 
 def _walk(

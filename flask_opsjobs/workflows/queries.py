@@ -371,23 +371,23 @@ def list_telling_steps(session: Session, run_id: int, limit: int) -> Sequence[St
 
     Of a state the newest ones are listed. A step whose job was deleted is not among them.
     """
-    found: list[StepRow] = []
-    for state in _TELLING:
-        key = (Job.workflow_id, Job.state, Job.id)
-        # Bounds and order name the whole key, so that Postgres uses this index.
-        bounds = [(run_id, state, id) for id in (0, LARGEST_ID)]
-        chosen = (
-            select(*_STEP)
-            .join(Job, Job.id == StepRecord.job_id)
-            .where(tuple_(*key) >= tuple_(*bounds[0]), tuple_(*key) <= tuple_(*bounds[1]))
-            .where(Job.workflow_id.between(run_id, run_id))
-            .order_by(*(column.desc() for column in key))
-            .limit(limit - len(found))
-        )
-        found += [StepRow(*row) for row in session.execute(chosen)]
-        if len(found) >= limit:
-            break
-    return found
+    listing = [start_reading(session, _list_in, run_id, state, limit) for state in _TELLING]
+    return [step for each in listing for step in each.value][:limit]
+
+
+def _list_in(session: Session, run_id: int, state: str, limit: int) -> Sequence[StepRow]:
+    key = (Job.workflow_id, Job.state, Job.id)
+    # Bounds and order name the whole key, so that Postgres uses this index.
+    bounds = [(run_id, state, id) for id in (0, LARGEST_ID)]
+    chosen = (
+        select(*_STEP)
+        .join(Job, Job.id == StepRecord.job_id)
+        .where(tuple_(*key) >= tuple_(*bounds[0]), tuple_(*key) <= tuple_(*bounds[1]))
+        .where(Job.workflow_id.between(run_id, run_id))
+        .order_by(*(column.desc() for column in key))
+        .limit(limit)
+    )
+    return [StepRow(*row) for row in session.execute(chosen)]
 
 
 def run_of(job_id: int) -> ScalarSelect[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -27,6 +28,7 @@ from flask_opsjobs.web.app.host import reading
 from flask_opsjobs.web.app.problems import Problem
 from flask_opsjobs.web.app.references import make_reference
 from flask_opsjobs.web.app.shell import forget_sources
+from flask_opsjobs.web.workflows import run as run_page
 from tests.web.every import good, reads, soup
 from tests.web.rows import (
     ago,
@@ -245,6 +247,7 @@ def _make_waiting(session: Session) -> Iterator[str]:
         make_limited(session, "")
     session.flush()
     yield from ("jobs/why", "jobs/why/live", "jobs/why?q=queue:mail", "jobs/why?state=scheduled")
+    yield f"workflows/{run.id}"
 
 
 def _make_failures(session: Session) -> Iterator[str]:
@@ -286,6 +289,15 @@ def _make_decisions(session: Session) -> Iterator[str]:
     yield from (f"audit/{last}", f"audit?row={last}", "audit/live", "audit?actor=ops-demo&since=2h")
 
 
+def _make_actors(session: Session) -> Iterator[str]:
+    """A person and the system, who decided about an operation under way and about one that is gone."""
+    operation = make_operation(session)
+    for actor in (operation.actor, "system"):
+        for id in (operation.id, 99_999):
+            make_event(session, actor=actor, targets=(f"operation/{id}",))
+        yield f"forensics/actor/{actor}"
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -299,6 +311,7 @@ def _make_decisions(session: Session) -> Iterator[str]:
         _make_failures,
         _make_operations,
         _make_decisions,
+        _make_actors,
     ],
 )
 def test_long_chains_of_answers_are_short(
@@ -310,30 +323,72 @@ def test_long_chains_of_answers_are_short(
     assert max(trips.values()) <= MOST, trips
 
 
+def test_a_large_run_waits_for_three_answers_at_most(
+    distance: Distance, far: Flask, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_KEPT", "_LONG_KEPT"):
+        monkeypatch.setattr(run_page, name, timedelta())  # each request reads the steps anew
+    gone = {f"gone {number}": 910_000 + number for number in range(run_page.LARGE)}
+    gone_of_failed = {name: number + 10_000 for name, number in gone.items()}
+    ended = {"settled": 1, "ended_at": ago(minutes=1)}
+    good = {"state": "finished", "finished": 1, "ended_by": "finished"}
+    make_run(session, {"a": 900_010}, **ended, **good)
+    states = ("failed", "started", "finished", "deferred")
+    jobs = {state: make_job(session, state) for state in states}
+    jobs["wait"] = make_job(session, "deferred", task="opsjobs.wait")
+    run = make_run(session, {**{name: job.id for name, job in jobs.items()}, **gone})
+    for job in jobs.values():
+        job.workflow_id = run.id
+    make_signal(session)
+    step = make_job(session, "failed")
+    bad = {"state": "failed", "failed": 1, "ended_by": "step", "ended_by_step": "bad"}
+    failed = make_run(session, {"bad": step.id, **gone_of_failed}, **ended | bad)
+    step.workflow_id = failed.id
+    session.commit()
+    paths = [f"workflows/{run.id}{more}" for more in ("", "/live", "?page=2", "/compare")]
+    trips = {path: _count_trips(distance, far, f"/ops/jobs/{path}") for path in paths}
+    assert max(trips.values()) <= MOST, trips
+    # The decisions on the step that ended it are looked for in two turns, once it is known.
+    assert _count_trips(distance, far, f"/ops/jobs/forensics/workflow/{failed.id}") <= MOST + 1
+
+
 def test_forensics_of_each_kind_wait_for_three_answers_at_most(
-    distance: Distance, far: Flask, jobs: dict[str, Job]
+    distance: Distance, far: Flask, session: Session, jobs: dict[str, Job]
 ) -> None:
     failed = jobs["failed"]
+    cause = make_job(session, "failed")
+    make_attempt(session, cause)
+    doomed = make_job(session, "canceled", ended_by="dependency")
+    ended = {
+        "state": "failed",
+        "settled": 2,
+        "failed": 1,
+        "canceled": 1,
+        "ended_at": ago(minutes=1),
+    }
+    ended |= {"ended_by": "step", "ended_by_step": "cause"}
+    run = make_run(session, {"cause": cause.id, "doomed": doomed.id}, **ended)
+    cause.workflow_id = doomed.workflow_id = run.id
+    session.commit()
+    # A retry looks for the unique locks of the steps that this one doomed, once it knows them.
+    more = {f"job/{cause.id}": 4, f"attempt/{cause.id}-1": 4, f"step/{cause.id}": 4}
     keys: dict[str, Any] = {
-        "job": [job.id for job in jobs.values()],
-        "attempt": [f"{jobs[state].id}-1" for state in ("failed", "started")],
+        "job": [*(job.id for job in jobs.values()), cause.id, doomed.id],
+        "attempt": [f"{id}-1" for id in (failed.id, jobs["started"].id, cause.id)],
         "task": [failed.task, "nothing"],
         "queue": [failed.queue, "nothing"],
         "worker": ["web-1:2202"],
         "cron": ["default"],
         "limiter": ["customer-api"],
         "actor": ["ops-demo"],
-        "step": [900_001, 900_002],
+        "step": [900_001, 900_002, cause.id, doomed.id],
         **{name: [1, 99_999] for name in ("incident", "failure", "deploy", "operation")},
         **{name: [1, 99_999] for name in ("workflow", "batch")},
     }
     assert keys.keys() == KINDS.keys()
     subjects = [f"{kind}/{key}" for kind in keys for key in keys[kind]]
     trips = {one: _count_trips(distance, far, f"/ops/jobs/forensics/{one}") for one in subjects}
-    assert {one: number for one, number in trips.items() if number > MOST} == {
-        # The audit is looked through in turns, and the span begins at the oldest decision that is found.
-        "actor/ops-demo": 4,
-    }
+    assert {one: number for one, number in trips.items() if number > MOST} == more
 
 
 def test_what_is_started_is_sent_together(distance: Distance, far: Flask) -> None:

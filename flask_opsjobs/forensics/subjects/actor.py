@@ -9,7 +9,7 @@ from ...audit.filter import LIMITS, AuditFilter, BadAuditFilter
 from ...audit.history import tell_decision
 from ...audit.queries import EventRow, count_pending, page_of_events
 from ...core.history import Event
-from ...core.round_trips import start_reading
+from ...core.round_trips import StartedRead, start_reading
 from ...core.words import counted
 from ...operations.queries import (
     MOST_OPERATIONS,
@@ -46,9 +46,10 @@ def _read_key(key: str) -> str | None:
 def _tell(inquiry: Inquiry) -> Told | None:
     wanted = AuditFilter(actor=inquiry.key, limit=MOST_DECISIONS)
     listing = start_reading(inquiry, list_operations)
+    watches = inquiry.start(_list_watches, inquiry, listing)
     page = page_of_events(inquiry.session, wanted, inquiry.now)
     newest = listing.value
-    operations = [row for row in newest if row.actor == inquiry.key]
+    operations = _of_actor(inquiry, newest)
     if not page.rows and not operations:
         return None
     times = [row.at for row in page.rows] + [row.created_at for row in operations]
@@ -60,11 +61,15 @@ def _tell(inquiry: Inquiry) -> Told | None:
         until=inquiry.now,
         events=[*_of_decisions(page.rows), *_of_drafts(operations)],
         pieces=inquiry.start(_list_expected, inquiry, page.rows),
-        watches=inquiry.start(_list_watches, inquiry, operations),
+        watches=watches,
         evidence=[_make_table(page.rows)],
         related=[*_relate(page.rows, operations)],
         left_out=[*_leave_out(inquiry, page.rows, newest, has_more=page.older is not None)],
     )
+
+
+def _of_actor(inquiry: Inquiry, newest: Sequence[ListedOperation]) -> Sequence[ListedOperation]:
+    return [row for row in newest if row.actor == inquiry.key]
 
 
 def _diagnose(
@@ -125,21 +130,21 @@ def _leave_out(
 
 
 def _list_expected(inquiry: Inquiry, rows: Sequence[EventRow]) -> Iterator[Expected]:
+    may_see = inquiry.may("operations.view")
+    keys = [target.partition("/")[2] for target in _operations_in(rows)] if may_see else []
+    finding = {key: start_reading(inquiry.session, find_operation, int(key)) for key in keys}
     if inquiry.key == _SYSTEM:
         waiting = count_pending(inquiry.session)
         yield Expected(
             f"{counted(waiting, 'decision')} that could not be written to the audit yet",
             is_found=not waiting,
         )
-    if inquiry.may("operations.view"):
-        keys = [target.partition("/")[2] for target in _operations_in(rows)]
-        finding = {key: start_reading(inquiry.session, find_operation, int(key)) for key in keys}
-        for key, operation in finding.items():
-            yield Expected(
-                f"what operation {key} did: it was removed",
-                is_found=operation.value is not None,
-                is_removed=True,
-            )
+    for key, operation in finding.items():
+        yield Expected(
+            f"what operation {key} did: it was removed",
+            is_found=operation.value is not None,
+            is_removed=True,
+        )
 
 
 def _operations_in(rows: Sequence[EventRow]) -> Sequence[str]:
@@ -148,8 +153,10 @@ def _operations_in(rows: Sequence[EventRow]) -> Sequence[str]:
     return list(dict.fromkeys(each for each in targets if each.startswith("operation/")))
 
 
-def _list_watches(inquiry: Inquiry, operations: Sequence[ListedOperation]) -> Iterator[WatchedSpan]:
-    running = [row for row in operations if row.is_open]
+def _list_watches(
+    inquiry: Inquiry, listing: StartedRead[Sequence[ListedOperation]]
+) -> Iterator[WatchedSpan]:
+    running = [row for row in _of_actor(inquiry, listing.value) if row.is_open]
     if running:
         since = min(row.started_at or row.created_at for row in running)
         lacks = "What became of the jobs of the operations under way is not looked at."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -318,18 +318,20 @@ def _read_request(steps: Steps) -> StepsRequest:
 # --- reading the steps
 
 # One cache per engine, because one process may serve several apps.
-_cache: WeakKeyDictionary[Engine, OrderedDict[int, Steps]] = WeakKeyDictionary()
+_cache: WeakKeyDictionary[Engine, OrderedDict[int, tuple[datetime, Steps]]] = WeakKeyDictionary()
 
 
 def _read_steps(read: Reading, id: int) -> Steps:
     """The steps of a run; of a large one at most five seconds old, of a huge one half a minute."""
     kept = _cache.setdefault(host().engine, OrderedDict())
-    steps = kept.get(id)
+    # The time of this process, because the page would have to wait for that of Postgres.
+    now = datetime.now(UTC)
+    at, steps = kept.get(id, (now, None))
     limit = _LONG_KEPT if steps and len(steps.rows) > _HUGE else _KEPT
-    if steps is None or not timedelta() <= read.now - steps.at < limit:
+    if steps is None or not timedelta() <= now - at < limit:
         steps = _read_steps_now(read, id)
         if len(steps.rows) > LARGE:
-            kept[id] = steps
+            kept[id] = now, steps
         while len(kept) > _MOST_KEPT:
             kept.popitem(last=False)
     return steps
