@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
 from sqlalchemy import ScalarSelect, Text, case, cast, func, select, tuple_
@@ -18,7 +18,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from ..core import sql
-from ..core.round_trips import start_reading
+from ..core.db import LARGEST_ID
+from ..core.round_trips import StartedRead, start_reading, value_of
 from ..workers.models import Worker
 from .lifecycle import FINAL, STATES
 from .models import Attempt, Job, Output, UniqueLock
@@ -36,6 +37,7 @@ from .rows import (
 from .search.conditions import Terms
 from .search.filter import Condition, JobFilter
 from .search.index_scan import Range, conditions_of, indexed_part, scan_index
+from .search.ranges import TimePoint
 
 # How much the clocks of two hosts that enqueue jobs may differ.
 _CLOCKS_DIFFER = timedelta(minutes=1)
@@ -69,7 +71,7 @@ _ROW: tuple[Any, ...] = (
 def page_of_jobs(
     session: Session,
     wanted: JobFilter,
-    now: datetime,
+    now: datetime | StartedRead[datetime],
     *,
     before: int | None = None,
     after: int | None = None,
@@ -100,7 +102,9 @@ def list_states(session: Session, ids: Sequence[int]) -> Mapping[int, str]:
     return {row.id: row.state for row in found}
 
 
-def count_jobs_by_state(session: Session, wanted: JobFilter, now: datetime) -> dict[str, Count]:
+def count_jobs_by_state(
+    session: Session, wanted: JobFilter, now: datetime | StartedRead[datetime]
+) -> dict[str, Count]:
     """How many jobs each state has. Ignores the state of the filter; the result contains every state.
 
     Without another condition, each state is counted up to `CAP`; above that, final states get the planner's
@@ -145,9 +149,11 @@ def list_recent_tags(session: Session) -> set[str]:
     return {tag for tags in session.scalars(newest) for tag in tags}
 
 
-def find_qualifier(session: Session, name: str) -> str | None:
+def find_qualifier(
+    session: Session, name: str, qualifiers: Sequence[str] = ("task", "queue")
+) -> str | None:
     """Whether jobs have this name as their `task` or as their `queue`; None when none has."""
-    for qualifier in ("task", "queue"):
+    for qualifier in qualifiers:
         bears = scan_index(select(Job.id), JobFilter().but(**{qualifier: name}), Range()).limit(1)
         if session.scalars(bears).first() is not None:
             return qualifier
@@ -169,32 +175,51 @@ def _find_oldest(session: Session, wanted: JobFilter) -> datetime | None:
     return session.scalars(oldest.limit(1)).first()
 
 
-def range_of(session: Session, wanted: JobFilter, now: datetime) -> Range:
+def range_of(session: Session, wanted: JobFilter, now: datetime | StartedRead[datetime]) -> Range:
     """The range of ids that can fit the filter's times, with the exact condition on `created_at`.
 
     A job was enqueued before it was started and before it ended.
     """
-    exact = Terms(wanted, now)
     created = [] if wanted.created is None else [Condition("created", wanted.created)]
-    found = Range(conditions=tuple(exact.find(one) for one in created))
     alone = (clause[0] for clause in wanted.further if len(clause) == 1)
     later = (one for one in alone if one.name in ("created", "started", "ended"))
-    for one in (*created, *(one for one in later if not one.is_not)):
-        since, until = one.value.bounds(now, wanted.tzinfo)
-        if since is not None and one.name == "created":
-            low, _ = _find_id_at(session, since - _CLOCKS_DIFFER)
-            found = replace(found, low=max(found.low, low))
-        if until is not None and until < now:
-            high, has_adopted = _find_id_at(session, until + _CLOCKS_DIFFER)
-            # An adopted job with a greater id may be older all the same.
-            if not has_adopted:
-                found = replace(found, high=min(found.high, high))
-    return found
+    times = (*created, *(one for one in later if not one.is_not))
+    lows = [
+        start_reading(session, _find_low, one.value.since, now, wanted.tzinfo)
+        for one in times
+        if one.name == "created" and one.value.since is not None
+    ]
+    now = value_of(now)
+    ends = [one.value.bounds(now, wanted.tzinfo)[1] for one in times]
+    highs = [
+        start_reading(session, _find_id_at, until + _CLOCKS_DIFFER)
+        for until in ends
+        if until is not None and until < now
+    ]
+    exact = Terms(wanted, now)
+    # An adopted job with a greater id may be older all the same.
+    bounds = [id for id, has_adopted in (high.value for high in highs) if not has_adopted]
+    return Range(
+        max((low.value for low in lows), default=0),
+        min(bounds, default=LARGEST_ID),
+        tuple(exact.find(one) for one in created),
+    )
 
 
-def _find_id_at(session: Session, moment: datetime) -> tuple[int, bool]:
-    rows = session.connection().exec_driver_sql(sql.load("find_id_at"), {"moment": moment})
-    id_, has_adopted = rows.one()
+def _find_low(
+    session: Session, since: TimePoint, now: datetime | StartedRead[datetime], zone: tzinfo
+) -> int:
+    """The first id that can be of this time. Postgres adds a span to its clock while that is not read yet."""
+    if since.span is not None and isinstance(now, StartedRead):
+        return _find_id_at(session, None, since.span - _CLOCKS_DIFFER)[0]
+    return _find_id_at(session, since.find_begin(value_of(now), zone) - _CLOCKS_DIFFER)[0]
+
+
+def _find_id_at(
+    session: Session, moment: datetime | None, span: timedelta | None = None
+) -> tuple[int, bool]:
+    params = {"moment": moment, "span": span}
+    id_, has_adopted = session.connection().exec_driver_sql(sql.load("find_id_at"), params).one()
     return int(id_), bool(has_adopted)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -350,6 +351,37 @@ def test_a_large_run_waits_for_three_answers_at_most(
     assert max(trips.values()) <= MOST, trips
     # The decisions on the step that ended it are looked for in two turns, once it is known.
     assert _count_trips(distance, far, f"/ops/jobs/forensics/workflow/{failed.id}") <= MOST + 1
+
+
+# Searches of Jobs, and of *why* of many, with how often they wait. The numbers only become smaller.
+SEARCHES = {
+    "jobs?q=created:<1h": MOST,
+    "jobs?q=created:-1h..-1m": 4,  # the end of the range needs the clock
+    "jobs?q=task:send_invoice created:<1h": MOST,
+    "jobs?q=refused": 5,  # names, errors, jobs, rows, what rows need
+    "jobs?q=nothing": MOST,
+    "jobs?q=tag:eu": 4,  # whether many have it decides how it is searched
+    "jobs?q=attempts:>=0": MOST,
+    "jobs/why?q=created:<1h": 4,  # the range, jobs, their kinds, what decides
+    "jobs/why?q=tag:eu": MOST,
+    "jobs/why?q=refused": 4,  # errors are read before jobs
+}
+
+
+def test_searches_wait_for_few_answers(distance: Distance, far: Flask, session: Session) -> None:
+    worker = make_worker(session)
+    of_search = {"tags": ["eu"], "error": "refused"}
+    started = make_job(session, "started", worker_id=worker.id, **of_search)
+    make_attempt(session, started, None, progress_done=3)
+    for state in ("finished", "failed", "available", "scheduled", "retryable"):
+        make_job(session, state, **of_search)
+    session.commit()
+    trips = {}
+    for path in SEARCHES:
+        address, _, query = path.partition("?q=")
+        number = _count_trips(distance, far, f"/ops/jobs/{address}?q={quote(query)}")
+        trips[path] = max(number, MOST)
+    assert trips == SEARCHES
 
 
 def test_forensics_of_each_kind_wait_for_three_answers_at_most(

@@ -100,7 +100,9 @@ def find_among_newest(
     if scan.is_newest_first and few.most < scan.most and not found.conditions:
         beyond = scan.make(1, Job.id).offset(scan.most)
         older = start_reading(session, Session.scalars, beyond)
-        jobs, _ = _examine(session, wanted, now, few, is_shown)
+        jobs, number = _examine(session, wanted, now, few, is_shown)
+        if number <= few.most:  # these were all
+            return NewestFound(jobs)
         if older.value.first() is not None and len(jobs) > enough:
             return NewestFound(jobs, is_enough=True)
     jobs, number = _examine(session, wanted, now, scan, is_shown)

@@ -28,7 +28,7 @@ from ...core.db import LARGEST_ID
 from ...core.display import Display
 from ...core.paging import cut_page
 from ...core.reading import estimate_rows, execute_with
-from ...core.round_trips import start_reading
+from ...core.round_trips import StartedRead, start_reading, value_of
 from ...policy import DisplayPolicy
 from .. import queries
 from ..lifecycle import STATES
@@ -75,7 +75,7 @@ class Hits:
 def list_jobs(
     session: Session,
     wanted: JobFilter,
-    now: datetime,
+    now: datetime | StartedRead[datetime],
     *,
     before: int | None = None,
     after: int | None = None,
@@ -84,6 +84,7 @@ def list_jobs(
     """The page of any filter, as `page_of_jobs` returns it, and the counts of its tabs.
 
     `is_shown` tells whether an error contains a text as the viewer sees it: hidden text is not searchable.
+    Only a search for a time, and an order, wait for `now`.
     """
     if wanted.sort is not None:
         in_order = _list_in_order(session, wanted, now, before, after, is_shown)
@@ -91,6 +92,7 @@ def list_jobs(
             return in_order
         newest = list_jobs(session, wanted.but(sort=None), now, is_shown=is_shown)
         return replace(newest, is_in_order=False)
+    now = now if wanted.depends_on_time else ANY_TIME
     if not wanted.is_search:
         counting = start_reading(session, queries.count_jobs_by_state, wanted, now)
         page = queries.page_of_jobs(session, wanted, now, before=before, after=after)
@@ -112,7 +114,7 @@ def list_jobs(
 def _list_in_order(
     session: Session,
     wanted: JobFilter,
-    now: datetime,
+    now: datetime | StartedRead[datetime],
     before: int | None,
     after: int | None,
     is_shown: IsShown,
@@ -124,6 +126,7 @@ def _list_in_order(
         found = find_hits(session, wanted, now, is_shown)
         if not found.searched.is_all:
             return None
+    now = value_of(now)
     order: Any = {
         "due": (case((Job.ended_at.is_(None), Job.due_at)).asc().nulls_last(),),
         "-run": (make_duration(now).desc().nulls_last(),),
@@ -157,7 +160,7 @@ def shows(policy: DisplayPolicy) -> IsShown:
 def find_hits(
     session: Session,
     wanted: JobFilter,
-    now: datetime,
+    now: datetime | StartedRead[datetime],
     is_shown: IsShown,
     enough: int | None = None,
 ) -> Hits:
@@ -170,6 +173,7 @@ def find_hits(
     # Beside another index, the text of an error is examined of all that this finds.
     enough = MOST_HITS if enough is None or wanted.error else min(enough, MOST_HITS)
     found = queries.range_of(session, wanted, now)
+    now = value_of(now)
     if wanted.is_by_attempts:
         return _find_by_attempts(session, wanted, now, found, is_shown, enough)
     indexed = wanted.but(further=wanted.indexed_clauses)

@@ -45,13 +45,14 @@ def find_waiting(
     """
     if not may_wait(wanted):
         return WaitingHits()
-    now = value_of(now) if wanted.depends_on_time else ANY_TIME
+    now = now if wanted.depends_on_time else ANY_TIME
     wanted = wanted.but(sort=None, limit=LIMITS[0])
     jobs: Jobs = []
     is_cut = True
     if not (wanted.names_jobs or wanted.is_by_attempts):
         states = WAITING if wanted.state is None else (wanted.state,)
         found = queries.range_of(session, wanted, now)
+        now = value_of(now)
         jobs, is_cut = find_in_states(session, wanted, now, found, states, MOST_WAITING, is_shown)
     if is_cut and wanted.is_search:
         jobs, is_cut = _search(session, wanted, now, is_shown)
@@ -60,7 +61,10 @@ def find_waiting(
 
 
 def _search(
-    session: Session, wanted: JobFilter, now: datetime, is_shown: IsShown
+    session: Session,
+    wanted: JobFilter,
+    now: datetime | StartedRead[datetime],
+    is_shown: IsShown,
 ) -> tuple[Jobs, bool]:
     narrow = wanted if wanted.state else wanted.but(further=(*wanted.further, _WAITS))
     hits = find_hits(session, narrow, now, is_shown)

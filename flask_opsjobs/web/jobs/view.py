@@ -137,7 +137,7 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
     found = list_jobs(
         read.session,
         wanted,
-        read.now,
+        read.began,
         before=asked.before,
         after=asked.after,
         is_shown=list_request.is_shown(),
@@ -240,10 +240,14 @@ def _find_term(word: str) -> tuple[str, str] | None:
         return None
     if word in host().tasks:
         return "task", word
+    groups = [group for group, permission in _GROUPS.items() if access.may(permission)]
     with reading() as read:
-        name = queries.find_qualifier(read.session, word)
-        for group, permission in _GROUPS.items():
-            if name is None and len(word) <= terms.LONGEST and access.may(permission):
-                found = group_queries.find_newest_of(read.session, group, word)
-                name = None if found is None else group
+        found = {
+            each: start_reading(read.session, queries.find_qualifier, word, [each])
+            for each in ("task", "queue")
+        } | {
+            each: start_reading(read.session, group_queries.find_newest_of, each, word)
+            for each in (groups if len(word) <= terms.LONGEST else ())
+        }
+        name = next((each for each, one in found.items() if one.value is not None), None)
     return None if name is None else (name, word)
