@@ -100,21 +100,25 @@ def _states() -> dict[str, int]:
     return dict(rows("SELECT state, count(*) FROM opsjobs.failures GROUP BY 1"))
 
 
+@pytest.mark.parametrize("each", [10, pytest.param(25, marks=pytest.mark.variants)])
 def test_many_attempts_with_twenty_bugs_are_twenty_failures_that_new_code_alone_regresses(
-    site: Flask, start: Any, tmp_path: Path, wait_for: Callable[[int], None]
+    each: int, site: Flask, start: Any, tmp_path: Path, wait_for: Callable[[int], None]
 ) -> None:
+    both = 2 * each
+    many = 20 * both
     start("v1")
     start("v1", queue="held")
     start("v2", moved="# a comment\n" * 7)
     gate = tmp_path / "gate"
     for queue in ("v1", "v2"):
         for bug in range(20):
-            _fail(queue, bug, 10)
-    wait_for(400)
-    assert rows("SELECT count(*), min(number), max(number) FROM opsjobs.failures") == [(20, 20, 20)]
+            _fail(queue, bug, each)
+    wait_for(many)
+    counted = rows("SELECT count(*), min(number), max(number) FROM opsjobs.failures")
+    assert counted == [(20, both, both)]
     deploys = "SELECT d.version, sum(f.number)::int FROM opsjobs.failure_deploys f"
     deploys += " JOIN opsjobs.deploys d ON d.id = f.deploy_id GROUP BY 1 ORDER BY 1"
-    assert rows(deploys) == [("v1", 200), ("v2", 200)]
+    assert rows(deploys) == [("v1", 20 * each), ("v2", 20 * each)]
     # It starts before the fix, and will be recorded after it and after the next deploy.
     _fail("held", 1, gate=gate)
     wait_until(lambda: rows("SELECT 1 FROM opsjobs.jobs WHERE state = 'started'"), 120)
@@ -125,15 +129,15 @@ def test_many_attempts_with_twenty_bugs_are_twenty_failures_that_new_code_alone_
     )
     _fail("v1", 0)
     _fail("v2", 2)
-    wait_for(402)
+    wait_for(many + 2)
     assert _states() == {"resolved": 20}
 
     start("v3")
     _fail("v3", 3)
-    wait_for(403)
+    wait_for(many + 3)
     found = "SELECT d.version, f.number FROM opsjobs.failures f"
     found += " JOIN opsjobs.deploys d ON d.id = f.regressed_in WHERE f.state = 'open'"
-    assert rows(found) == [("v3", 21)]
+    assert rows(found) == [("v3", both + 1)]
     gate.touch()
-    wait_for(404)
+    wait_for(many + 4)
     assert _states() == {"resolved": 19, "open": 1}
