@@ -49,7 +49,7 @@ def send(client: FlaskClient) -> Callable[..., Any]:
     """Sends the form of the panel on a page, as a browser does."""
 
     def send(page: str, note: str, status: int = 303) -> Any:
-        form = _panel(client.get(f"/ops/jobs{page}")).form
+        form = _form(client.get(f"/ops/jobs{page}"))
         fields = {field["name"]: field["value"] for field in form.select("input[name]")}
         return send_to(str(form["action"]), {**fields, "note": note}, status)
 
@@ -64,6 +64,10 @@ def send(client: FlaskClient) -> Callable[..., Any]:
 
 def _panel(response: Any) -> Any:
     return soup(response.text).find("section", {"aria-labelledby": "notes"})
+
+
+def _form(response: Any) -> Any:
+    return soup(response.text).find("section", {"aria-label": "New note"}).form
 
 
 def _words(tree: Any) -> str:
@@ -92,6 +96,10 @@ def test_a_note_is_added_and_shown_as_text(
     assert oldest.blockquote.text == "<script>alert(1)</script>\nsecond line \\x1b[2J"
     assert oldest.script is None
     assert oldest.a["href"] == "/ops/jobs/audit/1"
+    # An open page shows the note of a colleague too.
+    live = soup(get(page).text).find(id="live")
+    assert TEXT in _words(_panel(get(str(live["hx-get"]).removeprefix("/ops/jobs"))))
+    assert live.textarea is None
 
 
 def test_a_double_click_adds_it_once(pages: dict[str, str], send: Any, session: Session) -> None:
@@ -149,11 +157,12 @@ def test_who_may_not_sees_the_notes_and_no_field(
 ) -> None:
     send(pages["failure"], TEXT)
     access.held -= {"note.add", "audit.view"}
-    panel = _panel(get(pages["failure"]))
+    page = get(pages["failure"])
+    panel, form = _panel(page), _form(page)
     assert panel.select_one(".note blockquote").text == TEXT
     assert panel.select_one(".note a") is None
-    assert panel.textarea.has_attr("disabled")
-    assert _words(panel.button) == "Add note needs note.add"
+    assert form.textarea.has_attr("disabled")
+    assert _words(form.button) == "Add note needs note.add"
     url, headers = f"/ops/jobs{pages['failure']}/note", {"Sec-Fetch-Site": "same-origin"}
     response = client.post(url, data={"note": TEXT}, headers=headers)
     assert response.status_code == 403

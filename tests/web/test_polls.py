@@ -300,7 +300,7 @@ def test_each_transition_changes_what_the_next_poll_of_an_open_page_answers(
             act("job.edit", about_job, priority=1, queue="default", args={}),
             "job forensics audit",
         ),
-        ("note", act("note.add", about_job), "forensics audit"),
+        ("note", act("note.add", about_job), "job forensics audit"),
         ("start", lambda: start(job, 1), "job jobs queues queue workers forensics"),
         ("fail", end(job, 1, RAISED), "overview job jobs queues queue workers forensics"),
         ("retry", act("job.retry", about_job), "job jobs queues queue forensics audit"),

@@ -26,13 +26,14 @@ from ...failures.sentences import say_failure
 from ...jobs.lifecycle import DEATHS
 from ...lifeline.loop_runs import find_loop
 from ...lifeline.queries import list_incidents_about
+from ...notes.queries import list_notes
 from ...overview.pace_queries import find_counted_until
 from ..app import access, links, pages, problems, references
 from ..app.charts import Chart
 from ..app.deaths import say_death, say_facts, say_memory
 from ..app.display import PageDisplay
 from ..app.host import host, reading
-from ..notes.view import look_at_notes
+from ..notes.view import form_of
 from .shared_arguments import ArgumentComparison, compare_arguments
 from .trend import begin_of_days, begin_of_quarters, draw_day, draw_month
 
@@ -66,8 +67,7 @@ def failure_page(failure_id: str) -> Response:
     query = _read_sample_query()
     with reading() as read:
         failure = _find(read, failure_id)
-        noting = start_reading(read, look_at_notes, f"failure/{failure.id}")
-        made, notes = _one(read, failure, query), noting.value
+        made = _one(read, failure, query)
     return pages.page(
         "failure/page.html",
         "lifeline",
@@ -77,7 +77,7 @@ def failure_page(failure_id: str) -> Response:
         query=query,
         failure=failure,
         ignore=ACTIONS["failure.ignore"],
-        **notes,
+        **form_of(f"failure/{failure.id}"),
     )
 
 
@@ -177,6 +177,7 @@ def _one(read: Reading, failure: FailureRow, query: Mapping[str, str]) -> Markup
     charts = start_reading(read, _charts, failure)
     may_audit = access.may("audit.view")
     more: dict[str, Any] = {
+        "notes": start_reading(session, list_notes, target),
         "counter": start_reading(session, find_loop, read.now, _COUNTER),
         "deaths": start_reading(
             session, queries.list_deaths, failure.task, begin_of_days(read.now)

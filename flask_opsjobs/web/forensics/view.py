@@ -27,9 +27,10 @@ from ...forensics.registry import KINDS, read_kind
 from ...forensics.report import describe_left_out, say_lack, say_no_path, write_cell
 from ...forensics.shown import show_bundle
 from ...lifeline.queries import IncidentFilter, IncidentRow, page_of_incidents
+from ...notes.queries import list_notes
 from ..app import access, links, pages, problems
 from ..app.host import heavy, host, reading
-from ..notes.view import look_at_notes
+from ..notes.view import form_of
 from .looks import COMPLETENESS, look_of
 
 _MOST_INCIDENTS = 10
@@ -77,25 +78,23 @@ def _recent_incidents(read: Reading) -> Sequence[IncidentRow]:
 def bundle_page(kind: str, key: str) -> Response:
     """The document about one subject."""
     with reading() as read:
-        # A worker has no other page of its own.
-        notes = start_reading(read, look_at_notes, f"worker/{key}") if kind == "worker" else None
-        bundle = _read(read, kind, key)
+        made, bundle = _part(read, kind, key)
     return pages.page(
         "forensics_subject/page.html",
         "forensics",
         f"{bundle.title}, forensics",
         read.now,
-        live=_part(read, bundle),
+        live=made,
         bundle=bundle,
-        **(notes.value if notes else {}),
+        **(form_of(f"worker/{key}") if kind == "worker" else {}),
     )
 
 
 def bundle_live(kind: str, key: str) -> Response:
     """The fragment that refreshes."""
     with reading() as read:
-        bundle = _read(read, kind, key)
-    return pages.fragment(_part(read, bundle))
+        made, _ = _part(read, kind, key)
+    return pages.fragment(made)
 
 
 def export(kind: str, key: str) -> Response:
@@ -152,11 +151,16 @@ class _Step:
         return self.action is not None and bool(self.action.params)
 
 
-def _part(read: Reading, bundle: Bundle) -> Markup:
-    return pages.part(
+def _part(read: Reading, kind: str, key: str) -> tuple[Markup, Bundle]:
+    """The part that refreshes, and the bundle that it shows."""
+    # A worker has no other page of its own.
+    notes = start_reading(read.session, list_notes, f"worker/{key}") if kind == "worker" else ()
+    bundle = _read(read, kind, key)
+    made = pages.part(
         "forensics_subject/_live.html",
         read.now,
         bundle=bundle,
+        notes=notes,
         look=look_of,
         completeness=COMPLETENESS,
         runbook_url=links.of_the_host(bundle.runbook.url) if bundle.runbook else None,
@@ -177,6 +181,7 @@ def _part(read: Reading, bundle: Bundle) -> Markup:
         describe_left_out=describe_left_out,
         write_cell=write_cell,
     )
+    return made, bundle
 
 
 def _step(path: Path) -> _Step:

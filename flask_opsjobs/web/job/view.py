@@ -37,6 +37,7 @@ from ...jobs.rows import AttemptRow, JobInFull
 from ...jobs.search import terms
 from ...lifeline.queries import list_incidents_about
 from ...limits.actions import make_target, split_target
+from ...notes.queries import list_notes
 from ...operations.queries import list_receipts_of_job
 from ...tasks.outlier_queries import find_long
 from ...workers.queries import WorkerRow, find_worker
@@ -45,7 +46,7 @@ from ..app import access, links, pages, problems
 from ..app.deaths import say_death, say_facts
 from ..app.host import host, reading
 from ..cron.slots import shape_of
-from ..notes.view import look_at_notes
+from ..notes.view import form_of
 from ..workflows.run import STEP_ACTIONS
 from .attempts_svg import draw_timeline
 from .traceback import condense
@@ -57,10 +58,8 @@ def page(job_id: str) -> Response:
     """The document of one job."""
     with reading() as read:
         job, evidence = _find_with_evidence(read, job_id)
-        notes = start_reading(read, look_at_notes, f"job/{job.id}")
         step = start_reading(read.session, find_step_of, job.id) if job.workflow_id else None
         made = _full(read, job, evidence)
-        around = notes.value
     attempt = request.args.get("attempt")
     return pages.page(
         "job/page.html",
@@ -72,7 +71,7 @@ def page(job_id: str) -> Response:
         job=job,
         step=step,
         step_actions=STEP_ACTIONS,
-        **around,
+        **form_of(f"job/{job.id}"),
     )
 
 
@@ -126,6 +125,7 @@ def _full(read: Reading, job: JobInFull, evidence: StartedRead[JobEvidence | Non
     refusals = start_reading(read, _actions, job)
     can_be_made_due = start_reading(read, _can_be_made_due, job)
     more: dict[str, Any] = {
+        "notes": start_reading(read.session, list_notes, f"job/{job.id}"),
         "output": start_reading(read.session, queries.find_output, job.id),
         "worker": start_reading(read, _worker, job),
         "relations": start_reading(read.session, queries.find_relations, job),

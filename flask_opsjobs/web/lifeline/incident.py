@@ -21,9 +21,10 @@ from ...lifeline import actions as incident_actions
 from ...lifeline import queries
 from ...lifeline.detectors import DETECTORS, detector_of
 from ...lifeline.queries import IncidentRow
+from ...notes.queries import list_notes
 from ..app import access, links, pages, problems
 from ..app.host import reading
-from ..notes.view import look_at_notes
+from ..notes.view import form_of
 from .episodes_svg import draw_episodes
 from .steps import steps_of
 
@@ -35,8 +36,7 @@ def incident_page(incident_id: str) -> Response:
     """The document."""
     with reading() as read:
         row = _find(read, incident_id)
-        noting = start_reading(read, look_at_notes, f"incident/{row.id}")
-        made, notes = _part(read, row), noting.value
+        made = _part(read, row)
     return pages.page(
         "incident/page.html",
         "lifeline",
@@ -48,7 +48,7 @@ def incident_page(incident_id: str) -> Response:
         is_declared=row.class_ in DETECTORS,
         acknowledge=ACTIONS["incident.acknowledge"],
         morning=_next_morning(read.now),
-        **notes,
+        **form_of(f"incident/{row.id}"),
     )
 
 
@@ -79,6 +79,7 @@ def _part(read: Reading, row: IncidentRow) -> Markup:
     may_audit, may_jobs = access.may("audit.view"), access.may("jobs.view")
     known = [int(job) for job in row.facts.get("jobs") or ()]
     more: dict[str, Any] = {
+        "notes": start_reading(read.session, list_notes, f"incident/{row.id}"),
         "escalations": start_reading(read.session, list_escalations, row.id),
         "evidence": start_reading(read.session, queries.list_evidence, row.id, row.episode),
         "jobs": start_reading(read.session, list_rows, known[:_MOST_SHOWN])

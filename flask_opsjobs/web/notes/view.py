@@ -1,4 +1,4 @@
-"""Reads the notes for the page of their subject, and adds the note that the form there sent."""
+"""Makes the form for a note on the page of its subject, and adds the note that it sent."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from ...actions.execution import LONGEST_REASON, SHORTEST_REASON
 from ...actions.operator import Operator
 from ...actions.planning import UNREADABLE
 from ...actions.registry import ACTIONS
-from ...core.reading import Reading
 from ...errors import ActionRefused
-from ...notes.queries import list_notes
 from ..actions.view import HERE, STATUS, cut_reason
 from ..app import access, links, pages
 from ..app.display import PageDisplay
@@ -25,14 +23,10 @@ _ADD = ACTIONS["note.add"]
 _STATUS = {**STATUS, "unknown_target": 404, UNREADABLE: 404}
 
 
-def look_at_notes(read: Reading, subject: str) -> Mapping[str, Any]:
-    """What the panel of notes on the page of a subject, such as `job/42`, shows."""
-    return {"notes": list_notes(read.session, subject), **_form_of(subject, links.here())}
-
-
-def _form_of(subject: str, back: str) -> Mapping[str, Any]:
+def form_of(subject: str, back: str | None = None) -> Mapping[str, Any]:
+    """What the form for a note on a subject, such as `job/42`, shows. It leads back here, or to `back`."""
     return {
-        "note_back": back,
+        "note_back": back or links.here(),
         "note_url": links.to_action(_ADD, subject),
         "note_permission": _ADD.permission,
         "note_subject": subject,
@@ -69,7 +63,7 @@ def add(**_names: str) -> Response:
     if len(typed) > LONGEST_REASON:
         fault += f"; the field keeps the first {LONGEST_REASON:,} of {len(typed):,}"
     form = {
-        **_form_of(subject, links.read_back()),
+        **form_of(subject, links.read_back()),
         "typed_note": cut_reason(typed),
         "note_fault": fault,
     }

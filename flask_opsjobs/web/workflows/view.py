@@ -20,6 +20,7 @@ from ...engine.explain_with_redis import explain
 from ...explain.reason_kinds import Reason
 from ...jobs.rows import Count
 from ...jobs.search import terms
+from ...notes.queries import list_notes
 from ...workflows import queries
 from ...workflows.actions import actions_of_run
 from ...workflows.faults import LONGEST_NAME
@@ -30,7 +31,7 @@ from ..app import access, pages, problems, references
 from ..app.display import PageDisplay
 from ..app.host import host, reading
 from ..app.order import Keys, ListOrder, read_order
-from ..notes.view import look_at_notes
+from ..notes.view import form_of
 from .compare import compare_with_last_good
 from .pictures import draw_run, draw_timeline_of
 from .run import STEP_ACTIONS, RunView, read_run
@@ -140,8 +141,7 @@ def workflow_page(workflow_id: str) -> Response:
     with reading() as read:
         view = _find(read, workflow_id)
         run = view.run.row
-        noting = start_reading(read, look_at_notes, f"workflow/{run.id}")
-        made, notes = _one(read, view), noting.value
+        made = _one(read, view)
     return pages.page(
         "workflow/page.html",
         "workflows",
@@ -152,7 +152,7 @@ def workflow_page(workflow_id: str) -> Response:
         run=run,
         step=view.step,
         step_actions=STEP_ACTIONS,
-        **notes,
+        **form_of(f"workflow/{run.id}"),
     )
 
 
@@ -274,6 +274,7 @@ def _one(read: Reading, view: RunView) -> Markup:
     held_by = start_reading(read, _find_reason, view)
     callbacks = start_reading(read.session, queries.list_callbacks, run.id)
     timing = start_reading(read.session, queries.find_usual_seconds, [run.name])
+    notes = start_reading(read.session, list_notes, f"workflow/{run.id}")
     timeline = draw_timeline_of(read, view, display)
     return pages.part(
         "workflow/_live.html",
@@ -289,6 +290,7 @@ def _one(read: Reading, view: RunView) -> Markup:
         timeline=timeline,
         usual=timing.value.get(run.name),
         callbacks=callbacks,
+        notes=notes,
         meaning=MEANINGS[run.state],
         how_it_ended=how_it_ended,
         of_step=view.display_of_step(),
