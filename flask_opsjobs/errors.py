@@ -104,11 +104,11 @@ class SchemaAhead(OpsJobsError):
     """The database has an `opsjobs` schema that is newer than this code."""
 
 
-class MigrationBlocked(OpsJobsError):
+class MigrationBlocked(OpsJobsError, RuntimeError):
     """A migration gave up: another transaction keeps one of our tables locked, or processes of this version
     run, and need the schema that a downgrade would take back.
 
-    Nothing was changed.
+    Nothing was changed. Flask-Migrate prints a `RuntimeError` as a sentence, without a traceback.
     """
 
 

@@ -397,6 +397,21 @@ def test_a_downgrade_says_what_it_loses(
     ]
 
 
+def test_a_downgrade_names_a_table_that_goes_once(
+    connection: Connection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not also its columns, which earlier steps of the way back drop."""
+    migrate(connection)
+    columns = (
+        "task, queue, lane, state, origin, args, max_attempts, created_at, due_at, traceparent"
+    )
+    values = "'w', 'q', 'q', 'deferred', 'rq', '{}', 1, now(), now(), '00-1'"
+    connection.execute(text(f"INSERT INTO opsjobs.jobs ({columns}) VALUES ({values})"))
+    steps.downgrade(operations(connection), to=0)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "opsjobs.jobs" in line] == ["    opsjobs.jobs: 1 row"]
+
+
 @pytest.mark.parametrize("ahead", [-1, 0, 1, None])
 def test_a_downgrade_is_refused_while_a_worker_knows_a_newer_schema(
     connection: Connection, monkeypatch: pytest.MonkeyPatch, ahead: int | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -40,25 +40,34 @@ class _Statements:
         self.kept.append(" ".join(statement.split()))
 
 
-def list_losses(connection: Connection, steps: Iterable[ModuleType]) -> Iterator[str]:
+def list_losses(connection: Connection, steps: Sequence[ModuleType]) -> Iterator[str]:
     """What a downgrade of these steps would remove that holds something, a line each."""
-    for step in steps:
-        op = _Statements()
+    undone = [_Statements() for _ in steps]
+    for step, op in zip(steps, undone, strict=True):
         step.downgrade(op)
+    dropped = {table for op in undone for each in op.kept for table in _list_tables(each)}
+    for op in undone:
         # A step may fill a column for the older version, and delete by it: such rows are no loss.
         added = {name for each in op.kept for how, name in _COLUMNS.findall(each) if how == "ADD"}
         for statement in op.kept:
             for what, rows in _removed(connection, statement, added):
+                # Of a table that goes, now or with a later step, nothing else is said.
+                if what != rows and rows.partition(" ")[0] in dropped:
+                    continue
                 number = count_up_to_a_million(connection, rows)
                 if number:
                     yield f"{what}: {say_rows(number)}"
 
 
+def _list_tables(statement: str) -> list[str]:
+    """The tables that a statement drops."""
+    return [table for tables in _TABLES.findall(statement) for table in tables.split(", ")]
+
+
 def _removed(connection: Connection, statement: str, added: set[str]) -> Iterator[tuple[str, str]]:
     """What a statement removes, and the rows that hold it, as they stand after FROM."""
-    for tables in _TABLES.findall(statement):
-        for table in tables.split(", "):
-            yield table, table
+    for table in _list_tables(statement):
+        yield table, table
     for table in _ALTERED.findall(statement):
         for how, column in _COLUMNS.findall(statement):
             if how == "DROP":

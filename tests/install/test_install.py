@@ -13,6 +13,8 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from flask_opsjobs.core.db import SCHEMA_VERSION
+from flask_opsjobs.core.reading import read_clock
+from flask_opsjobs.lifeline.loop_runs import Note, note_pass
 from tests.support.processes import Child
 from tests.support.waiting import wait_until
 
@@ -138,6 +140,19 @@ def test_check_says_that_the_schema_is_newer_than_the_code(installed: Newcomer) 
     assert (
         "the database has opsjobs schema 99, and this release of flask_opsjobs knows up to" in said
     )
+
+
+def test_a_downgrade_beside_the_loops_is_refused_in_a_sentence(installed: Newcomer) -> None:
+    url = make_url(installed.env["HOST_SQLALCHEMY_DATABASE_URI"]).set(drivername="postgresql")
+    dsn = url.render_as_string(hide_password=False)
+    with psycopg.connect(dsn, autocommit=True) as session:
+        now = read_clock(session)
+        note_pass(session, None, Note("watch", "web-1-7", 1.0, 0.0, "nothing due"), now)
+    code, said = installed.types("db", "downgrade")
+    assert code == 1, said
+    refused = "the schema opsjobs is not downgraded to version 0, because the process web-1-7 of the loops"
+    assert refused in said.splitlines()[-1]
+    assert "Traceback" not in said
 
 
 def test_who_does_not_read_on_gets_every_file_and_no_complaint(newcomer: Newcomer) -> None:
