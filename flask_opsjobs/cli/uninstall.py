@@ -44,7 +44,7 @@ def uninstall(context: click.Context, dry_run: bool, force: bool, head: str | No
                 if not (force or dry_run):
                     _refuse_while_in_use(connection, settings.late_seconds)
             if dry_run:
-                changes = [removal.say_changed(path) for path in planned.texts]
+                changes = removal.say_planned(planned)
             else:
                 changes = removal.write_removal(planned, settings.bind)
             word = "would be" if dry_run else "written "

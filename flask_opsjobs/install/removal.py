@@ -24,6 +24,7 @@ from .starters import CHANGES
 
 _PACKAGE = "flask_opsjobs"
 _AGAIN = "then run `flask opsjobs uninstall` again"
+_DROP = f"a revision that drops the schema {SCHEMA}, in plain SQL"
 _EMPTIED = "pass  # A schema step of opsjobs was here; `flask opsjobs uninstall` took it out."
 
 # --- what is lost, and what is in the way
@@ -95,14 +96,20 @@ def write_removal(removal: Removal, bind: str | None) -> list[str]:
     written = []
     if removal.is_called:
         path = revisions.write_drop(removal.found, bind, removal.head)
-        written.append(f"{shown(path)}: a revision that drops the schema {SCHEMA}, in plain SQL")
+        written.append(f"{shown(path)}: {_DROP}")
     for path, text in removal.texts.items():
         path.write_text(text, encoding="utf-8", newline="")
-        written.append(say_changed(path))
+        written.append(_say_changed(path))
     return written
 
 
-def say_changed(path: Path) -> str:
+def say_planned(removal: Removal) -> list[str]:
+    """What `write_removal` would write, a line for each file."""
+    new = [f"a new file in {shown(removal.found.directory)}: {_DROP}"] if removal.is_called else []
+    return [*new, *map(_say_changed, removal.texts)]
+
+
+def _say_changed(path: Path) -> str:
     """What changes in a file of the host's migrations."""
     return f"{shown(path)}: without what it calls of {_PACKAGE}"
 

@@ -169,11 +169,10 @@ def test_force_goes_on_and_loses_jobs_that_have_not_ended(
     before = installed.files()
     assert "refused: 1 job is queued" in installed.types("opsjobs", "uninstall")[1]
     assert installed.files() == before
-    force, upgrade = typed("While jobs have not ended")
+    force, clear, upgrade = typed("While jobs have not ended")
     assert "    opsjobs.jobs: 2 rows\n" in installed.does(*force)
     assert has_schema(installed.env[URL])
     assert lasting(redis_client) >= {b"rq:job:opsjobs-2-1", b"rq:queue:default"}
-    (clear,) = typed("What stays in Redis")
     installed.does(*clear)
     assert lasting(redis_client) == {b"rq:queues"}
     (installed.folder / "app.py").write_text(APP)
@@ -227,7 +226,8 @@ def test_the_page_says_first_what_would_be(installed: Newcomer) -> None:
     before = installed.files()
     (dry,) = re.findall(r"^\$ flask (.+)$", PAGE.partition("\n## ")[0], re.M)
     said = installed.does(*dry.split())
-    assert "would be" in said
+    assert "would be a new file in migrations: a revision that drops the schema opsjobs" in said
+    assert re.search(r"^would be migrations/env\.py: ", said, re.M)
     assert "This is lost when the new revision runs" in said
     assert installed.files() == before
 
