@@ -37,6 +37,8 @@ def test_a_task_whose_job_failed_is_told_whole_and_after_retention_not(
     assert "1 failed, and 1 failure of it is open" in found.diagnosis
     (failure,) = [each for each in found.related if each.how == "Failure"]
     assert failure.subject is not None
+    related = story.ask(f"job/{job}").related
+    assert [each.says for each in related if each.how == "Failure"] == ["open: 1 attempt of note"]
     story.operator.run("job.cancel", ["job/2"], actor="anna", reason="not needed any more")
     forget_tasks(story.bench.host)
     story.retain(days=story.bench.host.settings.keep_canceled_days + 15)

@@ -439,6 +439,7 @@ def test_jobs_of_missing_workers_are_reviewed(session: Session, get: Get) -> Non
     assert _words(card.select_one(".count")) == "1"
     assert _words(card.select_one(".diag")).startswith(
         "1 job of missing workers waits for a rescue."
+        " No failed job is left. 3 failures are not resolved, none is new. Look first at render_7 ."
     )
     lines = [_words(line) for line in card.select(".ex li")]
     assert lines[2].startswith("left by missing workers 1 job · ")

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from ...actions.domain import name_in
 from ...core.history import Event
 from ...core.round_trips import StartedRead, start_reading
+from ...core.words import counted
 from ...cron.queries import find_slot_of
 from ...engine.adopted.places import name_place
 from ...engine.explain_with_redis import explain_job
@@ -351,7 +352,7 @@ def _list_related(
     if job.limiter is not None:
         yield Related("Limiter", job.limiter, f"limiter/{job.limiter}")
     for failure in failures.value:
-        says = f"{failure.state}: {failure.number:,} attempts of {failure.task}"
+        says = f"{failure.state}: {counted(failure.number, 'attempt')} of {failure.task}"
         yield Related("Failure", str(failure.id), f"failure/{failure.id}", says)
     yield from origins.value
     if job.batch_id is not None:

@@ -136,9 +136,14 @@ def _say_failed(seen: Overview) -> str:
             wait = agree(seen.failed.number, "waits", "wait")
             return f"{_many(seen.failed, 'failed job')} {wait} for a decision."
         return "No failed job waits for a decision."
-    many = _many(seen.failures.open, "failure")
+    says = _many(seen.failures.open, "failure")
     fresh = "" if worst[0].is_fresh else ", none is new"
-    return f"{many} ended jobs{fresh}. Look first at `{worst[0].task}`."
+    if not seen.failed.number:
+        is_open = agree(seen.failures.open.number, "is", "are")
+        says = f"No failed job is left. {says} {is_open} not resolved"
+    else:
+        says = f"{says} ended jobs"
+    return f"{says}{fresh}. Look first at `{worst[0].task}`."
 
 
 def _of_failure(failure: FailureSummary) -> Example:
