@@ -247,7 +247,7 @@ def test_times_that_contradict_each_other() -> None:
 
 
 def test_a_bind_that_the_app_does_not_have() -> None:
-    assert "OPSJOBS_BIND = 'jobs' is not a bind of this app; known are None" in refusal(
+    assert "OPSJOBS_BIND = 'jobs' is not a bind of this app: leave it out, or" in refusal(
         make_host(OPSJOBS_BIND="jobs")
     )
 

@@ -49,6 +49,7 @@ _URL_FILE = ("sqlalchemy", "engine", "url.py")
 _HELPS = {
     "SQLALCHEMY_DATABASE_URI": "Set SQLALCHEMY_DATABASE_URI to postgresql+psycopg://….",
     "psycopg": "Run `pip install 'flask-opsjobs[binary]'`.",
+    "opsjobs_": "`flask opsjobs install` writes this file: leave the lines about OpsJobs out until then.",
     "": "`flask routes` prints where it was raised.",
 }
 

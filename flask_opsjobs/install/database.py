@@ -33,11 +33,9 @@ def find_database(app: Flask, bind: str | None) -> tuple[SQLAlchemy, Engine]:
     with app.app_context():
         engines = database.engines
     if bind not in engines:
-        known = ", ".join(map(repr, engines))
-        raise ConfigError(
-            f"OPSJOBS_BIND = {bind!r} is not a bind of this app; known are {known}: "
-            f"name one of them, {_AGAIN}"
-        )
+        known = ", ".join(repr(name) for name in engines if name is not None)
+        fix = f"name one of {known}" if known else "leave it out, or add it to SQLALCHEMY_BINDS"
+        raise ConfigError(f"OPSJOBS_BIND = {bind!r} is not a bind of this app: {fix}, {_AGAIN}")
     engine: Engine = engines[bind]
     dialect = engine.dialect
     if (dialect.name, dialect.driver, dialect.is_async) != ("postgresql", "psycopg", False):

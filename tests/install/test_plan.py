@@ -75,7 +75,14 @@ def files(folder: Path) -> dict[str, str]:
             {"url": "sqlite://"},
             "needs PostgreSQL through psycopg 3, and this app's database is sqlite",
         ),
-        ({"OPSJOBS_BIND": "other"}, "OPSJOBS_BIND = 'other' is not a bind of this app"),
+        (
+            {"OPSJOBS_BIND": "other"},
+            "OPSJOBS_BIND = 'other' is not a bind of this app: leave it out, or add it to",
+        ),
+        (
+            {"OPSJOBS_BIND": "other", "SQLALCHEMY_BINDS": {"work": URL}},
+            "OPSJOBS_BIND = 'other' is not a bind of this app: name one of 'work', then run",
+        ),
         (
             {"OPSJOBS_BIND": "other", "SQLALCHEMY_BINDS": {"other": URL}},
             "`flask db init --multidb`",

@@ -63,6 +63,12 @@ NOWHERE = "://nobody@127.0.0.1:1/nothing"
             "ModuleNotFoundError: No module named 'shop_settings_of_nobody'",
             "flask routes",
         ),
+        (
+            f"{APP}from opsjobs_access import HostAccess\n",
+            {},
+            "writes this file: leave the lines about OpsJobs out until then",
+            "flask opsjobs install",
+        ),
         (f"{APP}raise KeyError('MAIL_SERVER')", {}, "KeyError: 'MAIL_SERVER'", "flask routes"),
         ("", {}, "Failed to find Flask application", "flask --app shop opsjobs install"),
     ],
