@@ -17,6 +17,7 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     ColumnElement,
+    Executable,
     Result,
     Select,
     Text,
@@ -26,6 +27,7 @@ from sqlalchemy import (
     select,
     true,
     tuple_,
+    union_all,
 )
 from sqlalchemy.orm import Session, aliased
 
@@ -178,7 +180,7 @@ def list_events_of(session: Session, target: str, limit: int = 20) -> Sequence[E
     """The last `limit` decisions on one target, such as `job/42`, newest first. Notes are not among them.
 
     For a target with very many decisions, the newest `WINDOW` decisions of the audit are read first. If they
-    do not fill the list, all decisions on the target are read and sorted.
+    do not fill the list, all decisions on the target are read and sorted, by the same statement.
     """
     if "\0" in target:  # Postgres stores none
         return ()
@@ -190,11 +192,12 @@ def list_events_of(session: Session, target: str, limit: int = 20) -> Sequence[E
     recent = newest_first.limit(WINDOW).subquery()
     conditions = recent.c.targets.contains([target])
     newest = select(recent).where(conditions).order_by(recent.c.sequence.desc()).limit(limit)
-    found = _execute_with_bitmaps(session, newest).all()
-    if len(found) < limit:
-        every = select(*_ROW).where(of_target).order_by(_UNORDERED.desc()).limit(limit)
-        found = _execute_with_bitmaps(session, every).all()
-    return [EventRow(*row) for row in found]
+    among = newest.cte("among_newest")
+    is_full = select(func.count()).select_from(among).scalar_subquery() == limit
+    every = select(*_ROW).where(of_target, ~is_full).order_by(_UNORDERED.desc()).limit(limit)
+    either = union_all(select(among).where(is_full), select(every.subquery()))
+    rows = [EventRow(*row) for row in _execute_with_bitmaps(session, either)]
+    return sorted(rows, key=lambda row: row.sequence, reverse=True)
 
 
 def list_newest_of(session: Session, actions: Sequence[str], limit: int = 10) -> Sequence[EventRow]:
@@ -394,8 +397,6 @@ def _says(row: EventRow, text: str, shown: Callable[[str], str]) -> bool:
     return any(text.lower() in shown(one).lower() for one in texts)
 
 
-def _execute_with_bitmaps(
-    session: Session, statement: Select[*tuple[Any, ...]]
-) -> Result[*tuple[Any, ...]]:
+def _execute_with_bitmaps(session: Session, statement: Executable) -> Result[*tuple[Any, ...]]:
     """Let the planner use the GIN index of the targets: pages forbid it otherwise (`enable_bitmapscan`)."""
     return execute_with(session, statement, enable_bitmapscan="on")

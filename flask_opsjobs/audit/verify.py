@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from ..core.round_trips import start_reading
+from ..core.round_trips import StartedRead, start_reading
 from . import chain, queries
 from .queries import Head, Link
 
@@ -108,6 +108,7 @@ def _verify(
     walk = _Walk(chain.keys_by_name(secrets), expected, check)
     end = head.sequence if last is None else last
     before = start_reading(session, queries.list_links, first - 2, 1) if first > 1 else None
+    beyond = start_reading(session, queries.list_links, head.sequence, 1) if head.behind else None
     batch = start_reading(
         session, queries.list_links, first - 1, max(0, min(BATCH, end - first + 1))
     )
@@ -126,7 +127,7 @@ def _verify(
             after_batch(check.last)
     if check.broken is None and last is None:
         check.broken = (
-            _find_outside_break(session, walk, head)
+            _find_outside_break(walk, head, beyond)
             or _compare_head(head, check)
             or _compare_expected(session, check, expected)
         )
@@ -270,15 +271,17 @@ def _missing(sequence: int, why: str) -> Break:
     return Break(sequence, "missing", f"row {sequence} is missing: {why}")
 
 
-def _find_outside_break(session: Session, walk: _Walk, head: Head) -> Break | None:
+def _find_outside_break(
+    walk: _Walk, head: Head, beyond: StartedRead[list[Link]] | None
+) -> Break | None:
     """Find rows outside the chain.
 
-    For a row right after the head, also tell whether the head was set back.
+    For a row right after the head, which is `beyond`, also tell whether the head was set back.
     """
     found = find_head_break(head)
-    if found is None or head.behind != walk.check.last + 1:
+    if found is None or beyond is None or head.behind != walk.check.last + 1:
         return found
-    (link,) = queries.list_links(session, head.sequence, 1)
+    (link,) = beyond.value
     if link.key_id in walk.keys and walk.find_break(link, _parse(link.columns)) is None:
         why = (
             f"row {head.behind} is signed and follows row {head.sequence}, so the head was set back"

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from psycopg.rows import scalar_row
-from sqlalchemy import Connection, Result, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Executable, Result, Select, func, select
 from sqlalchemy.orm import Session
 
 from . import db
@@ -66,7 +66,7 @@ def _begin(session: Session, statement: Select[Any]) -> datetime:
 
 
 def execute_with(
-    session: Session, statement: Select[*tuple[Any, ...]], **settings: str
+    session: Session, statement: Executable, **settings: str | ColumnElement[str]
 ) -> Result[*tuple[Any, ...]]:
     """Execute a statement with other settings of Postgres, and set them back, in one round trip.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from flask import Flask
@@ -73,6 +73,8 @@ class CheckContext:
     why_not: str = ""
     # What one check has read and others need too.
     memory: dict[str, StartedRead[Any]] = field(default_factory=dict)
+    # In a second look, what the first one has read.
+    before: Mapping[str, StartedRead[Any]] = field(default_factory=dict)
     # The snapshot that answers this check together with others.
     shared: Reading | None = None
 
@@ -99,6 +101,10 @@ class CheckContext:
         found: T = self.memory[what].value
         return found
 
+    def later(self) -> CheckContext:
+        """What a second look is given."""
+        return replace(self, memory={}, before=self.memory)
+
     @contextmanager
     def reading(self) -> Iterator[Reading]:
         """The shared snapshot, else one of its own, as `reading_apart` makes it."""
@@ -112,10 +118,10 @@ class CheckContext:
     def reading_apart(self, seconds: float = MOST_SECONDS) -> Iterator[Reading]:
         """A new snapshot on a connection of the pages, which waits at most `seconds` for an answer.
 
-        Its `search_path` is empty, so Postgres writes each name with its schema. Raises what SQLAlchemy
-        raises when Postgres does not answer in time.
+        Its `search_path` has no other schema, so Postgres writes each name with its schema. Raises what
+        SQLAlchemy raises when Postgres does not answer in time.
         """
-        connection, settings = connect_soon(self.host.pages), {"search_path": ""}
+        connection, settings = connect_soon(self.host.pages), {"search_path": "pg_catalog"}
         with (
             read_snapshot(connection, _STATEMENT_SECONDS, settings) as read,
             patience(read.session.connection(), seconds),
@@ -128,7 +134,8 @@ class DoctorCheck:
     """One check. Its id is stable for good; `asks` is what must hold; `levels` are what else it answers.
 
     A check is skipped when one that it needs answers with an error. `gives` is what those that need this one
-    then lack, as "Postgres".
+    then lack, as "Postgres". `looks_twice`: what moves at this moment may look wrong to it, so an error
+    counts when a second look finds it too, a moment later.
     """
 
     id: str
@@ -137,3 +144,4 @@ class DoctorCheck:
     look: Callable[[CheckContext], CheckAnswer]
     needs: tuple[str, ...] = ("config.app",)
     gives: str = ""
+    looks_twice: bool = False

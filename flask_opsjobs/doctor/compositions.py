@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,9 +16,6 @@ from .check import ERROR, WARNING, CheckAnswer, CheckContext, DoctorCheck, error
 from .incidents import driver_connection, look_for
 
 Broken = TypeVar("Broken", BrokenInvariant, BrokenBatch)
-
-# What is being advanced at this moment may look broken: it is looked at again after so many seconds.
-_AGAIN_SECONDS = 0.2
 
 _WHY = "Somebody wrote to the tables of opsjobs, or it is a bug of ours."
 
@@ -42,9 +38,7 @@ class _Examined(Generic[Broken]):
 
 
 def _runs(check: str, context: CheckContext) -> CheckAnswer:
-    found = context.once(
-        "runs", lambda: _look_twice(context, "list_runs_to_examine", checks, "run")
-    )
+    found = _examine(context, "runs", "list_runs_to_examine", checks, "run")
     broken = [each for each in found.broken if each.code in _OF_RUNS[check]]
     if not broken:
         return ok(
@@ -62,7 +56,7 @@ def _runs(check: str, context: CheckContext) -> CheckAnswer:
 
 
 def _batches(context: CheckContext) -> CheckAnswer:
-    found = _look_twice(context, "list_batches_to_examine", check_batches, "batch")
+    found = _examine(context, "batches", "list_batches_to_examine", check_batches, "batch")
     broken = found.broken
     if not broken:
         return ok(
@@ -77,23 +71,26 @@ def _batches(context: CheckContext) -> CheckAnswer:
     )
 
 
-def _look_twice(
+def _examine(
     context: CheckContext,
+    what: str,
     statement: str,
     look: Callable[[Connection, Sequence[int]], Sequence[Broken]],
     key: str,
 ) -> _Examined[Broken]:
-    """What is broken now and was a moment ago, of what the statement lists."""
-    with context.reading() as read:
-        connection = driver_connection(read)
-        ids = [row[0] for row in connection.execute(sql.load(statement))]
-        found = look(connection, ids)
-    if not found:
-        return _Examined(len(ids), [])
-    time.sleep(_AGAIN_SECONDS)
-    with context.reading_apart() as read:
-        again = look(driver_connection(read), sorted({getattr(each, key) for each in found}))
-    return _Examined(len(ids), [each for each in again if each in found])
+    """What is broken of what the statement lists; in a second look what was so in the first one too."""
+
+    def read() -> _Examined[Broken]:
+        with context.reading() as read:
+            connection = driver_connection(read)
+            if what not in context.before:
+                ids = [row[0] for row in connection.execute(sql.load(statement))]
+                return _Examined(len(ids), look(connection, ids))
+            before: _Examined[Broken] = context.before[what].value
+            again = look(connection, sorted({getattr(each, key) for each in before.broken}))
+            return _Examined(before.number, [each for each in again if each in before.broken])
+
+    return context.once(what, read)
 
 
 def _ambiguous(context: CheckContext) -> CheckAnswer:
@@ -129,7 +126,9 @@ _leases = look_for(
 
 
 def _run_check(id_: str, asks: str) -> DoctorCheck:
-    return DoctorCheck(id_, (ERROR,), asks, partial(_runs, id_), needs=_IF_CURRENT)
+    return DoctorCheck(
+        id_, (ERROR,), asks, partial(_runs, id_), needs=_IF_CURRENT, looks_twice=True
+    )
 
 
 _IF_CURRENT = ("schema.version",)
@@ -148,6 +147,7 @@ CHECKS = (
         "the counts of a batch agree with its members, and the application was told of its end",
         _batches,
         needs=_IF_CURRENT,
+        looks_twice=True,
     ),
     DoctorCheck(
         "signals.ambiguous",

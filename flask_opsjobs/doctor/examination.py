@@ -1,7 +1,7 @@
 """Asks the checks, each in a thread and for a limited time, and keeps what they answer.
 
-Those that ask only Postgres are asked together first, so that they wait for few round trips. When one of them
-fails or hangs, each is asked alone as well.
+Those that ask only Postgres are asked together first, so that they wait for few round trips. When a statement
+of one of them fails or hangs, each is asked alone as well.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ _log = logging.getLogger("flask_opsjobs")
 
 # So long all checks together may take.
 MOST_SECONDS_IN_ALL = 20.0
+# So much later is what moved at the first look.
+_AGAIN_SECONDS = 0.2
 _NO_ANSWER = error(f"It got no answer within {MOST_SECONDS:g} s.")
 _NOT_ASKED = error(f"It was not asked: all checks together have {MOST_SECONDS_IN_ALL:g} s.")
 
@@ -169,6 +171,7 @@ class _Examiner:
 
     def __init__(self, context: CheckContext) -> None:
         self._context = context
+        self._later = context.later()
         self._began = time.monotonic()
         self._results: dict[str, CheckResult] = {}
         # What one snapshot answered to the checks that ask only Postgres, by id.
@@ -197,24 +200,24 @@ class _Examiner:
         checks = {check.id: check for check in wanted if check.id in TOGETHER}
         if self._context.app is not None and checks:
             answers = _run(MOST_SECONDS_TOGETHER, self._look_together, list(checks.values()))
-            self._together = answers[0] if answers else {}
+            if answers:
+                self._together, shared = answers[0]
+                # Those that are asked alone need not read it again.
+                self._context.memory.update(shared.memory)
 
     def _look_together(
-        self, checks: Sequence[DoctorCheck], answers: list[dict[str, CheckAnswer]]
+        self,
+        checks: Sequence[DoctorCheck],
+        answers: list[tuple[dict[str, CheckAnswer], CheckContext]],
     ) -> None:
         assert self._context.app is not None
         # Whoever is asked alone says what is wrong.
-        with (
-            suppress(Exception),
-            self._context.app.app_context(),
-            self._context.reading_apart(MOST_SECONDS_TOGETHER) as read,
-        ):
-            shared = replace(self._context, memory={}, shared=read)
-            started = {
-                check.id: start_reading(read, lambda _, look: look(shared), check.look)
-                for check in checks
-            }
-            answers.append(values_of(started))
+        with suppress(Exception), self._context.app.app_context():
+            found, shared = _look_at_once(self._context, checks)
+            if again := [check for check in checks if _is_unsure(check, found[check.id])]:
+                time.sleep(_AGAIN_SECONDS)
+                found |= _look_at_once(shared.later(), again)[0]
+            answers.append((found, shared))
 
     def _result_of(self, check: DoctorCheck) -> CheckResult:
         if check.id not in self._results:
@@ -249,10 +252,17 @@ class _Examiner:
         in_app: AbstractContextManager[Any] = app.app_context() if app else nullcontext()
         try:
             with in_app:
-                answer = self._together.get(check.id) or check.look(self._context)
+                answer = self._together.get(check.id) or self._look_alone(check)
                 answers.append(self._clean(answer))
         except BaseException as fault:  # a policy of the host's may also call sys.exit
             answers.append(_without_answer(check, fault))
+
+    def _look_alone(self, check: DoctorCheck) -> CheckAnswer:
+        answer = check.look(self._context)
+        if _is_unsure(check, answer):
+            time.sleep(_AGAIN_SECONDS)
+            answer = check.look(self._later)
+        return answer
 
     def _clean(self, answer: CheckAnswer) -> CheckAnswer:
         if self._display is None or answer.is_constant:
@@ -264,6 +274,23 @@ class _Examiner:
             evidence=clean(answer.evidence),
             run=clean(answer.run),
         )
+
+
+def _look_at_once(
+    context: CheckContext, checks: Sequence[DoctorCheck]
+) -> tuple[dict[str, CheckAnswer], CheckContext]:
+    """What one snapshot answers to these checks, by id, and what they were given."""
+    with context.reading_apart(MOST_SECONDS_TOGETHER) as read:
+        shared = replace(context, memory={}, shared=read)
+        started = {
+            check.id: start_reading(read, lambda _, look: look(shared), check.look)
+            for check in checks
+        }
+        return values_of(started), shared
+
+
+def _is_unsure(check: DoctorCheck, answer: CheckAnswer) -> bool:
+    return check.looks_twice and answer.state == ERROR
 
 
 def _run(seconds: float, target: Callable[[Any, list[Any]], None], about: Any) -> list[Any]:

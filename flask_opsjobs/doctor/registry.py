@@ -56,9 +56,9 @@ CHECKS: Mapping[str, DoctorCheck] = {
 GROUP_OF: Mapping[str, str] = {
     check.id: title for title, checks in GROUPS.items() for check in checks
 }
-# They ask only Postgres, and run no code of the host: one snapshot answers all of them.
+# They ask only Postgres, and run no code of the host but its migrations: one snapshot answers all of them.
 TOGETHER = {
     check.id
     for check in CHECKS.values()
     if {"postgres.reachable", "schema.version"} & {check.id, *check.needs}
-} - {"postgres.clock", "schema.revisions", "schema.autogenerate"}
+} - {"postgres.clock"}

@@ -22,13 +22,28 @@ from .check import (
 )
 
 
+def _find_migrations(
+    context: CheckContext,
+) -> tuple[revisions.Revisions, revisions.AppliedRevisions]:
+    """The migrations of the app, and what the database tells of them.
+
+    Postgres is asked first: to read the files takes long, and nothing else would be asked meanwhile. Raises
+    `ConfigError`.
+    """
+
+    def read_applied() -> revisions.AppliedRevisions:
+        with context.reading() as read:
+            return revisions.read_applied(read.session, current_app)
+
+    applied = context.once("applied", read_applied)
+    return context.once("revisions", lambda: revisions.find_revisions(current_app)), applied
+
+
 def _version(context: CheckContext) -> CheckAnswer:
-    try:
-        command = revisions.find_revisions(current_app).upgrade_command
-    except ConfigError:  # the migrations are not deployed with the app
-        command = "flask db upgrade"
     with context.reading() as read:
         version = context.host.schema_version(read.session.connection())
+    # Only the sentence needs the files.
+    command = _find_upgrade_command() if plan.say_due(version, "") else ""
     if due := plan.say_due(version, command):
         return error(_sentence(due), run=command)
     if ahead := plan.say_ahead(version):
@@ -36,13 +51,19 @@ def _version(context: CheckContext) -> CheckAnswer:
     return ok(f"The schema is at version {version}.")
 
 
+def _find_upgrade_command() -> str:
+    try:
+        return revisions.find_revisions(current_app).upgrade_command
+    except ConfigError:  # the migrations are not deployed with the app
+        return "flask db upgrade"
+
+
 def _autogenerate(context: CheckContext) -> CheckAnswer:
     try:
-        found = revisions.find_revisions(current_app)
+        found, applied = _find_migrations(context)
     except ConfigError as fault:
         return skipped(_sentence(str(fault)))
-    with context.reading() as read:
-        why = env_file.find_danger(found, read.session.connection())
+    why = env_file.find_danger(found, applied.is_visible)
     if why is not None:
         return error(_sentence(plan.say_would_drop(found, why)), run="flask opsjobs install")
     return ok("`flask db migrate` leaves the tables of opsjobs alone.")
@@ -131,11 +152,10 @@ def _rights(context: CheckContext) -> CheckAnswer:
 
 def _revisions(context: CheckContext) -> CheckAnswer:
     try:
-        found = revisions.find_revisions(current_app)
+        found, applied = _find_migrations(context)
     except ConfigError as fault:
         return skipped(_sentence(str(fault)))
-    with context.reading() as read:
-        left = revisions.list_unapplied(found, read.session.connection())
+    left = revisions.list_unapplied(found, applied.heads)
     if left is None:
         return skipped("The database does not say which revisions it has.")
     if left:

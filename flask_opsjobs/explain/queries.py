@@ -337,6 +337,8 @@ def find_run_evidence(
     others = ("state_of_step", "removed", "frontier")
     names = [name for name in RunEvidence.__annotations__ if name not in others]
     columns = [getattr(WorkflowRecord, name) for name in names]
+    params = {"run": run, "most": MOST_STEPS, "states": list(HOLDS_UP)}
+    first = start_reading(session, _list_frontier, params)
     row = session.execute(
         select(*columns, step.scalar_subquery()).where(WorkflowRecord.id == run)
     ).one_or_none()
@@ -345,14 +347,13 @@ def find_run_evidence(
     found = RunEvidence(*row)
     if found.is_final:
         return found
-    params = {"run": run, "most": MOST_STEPS, "states": list(HOLDS_UP)}
     removed = start_reading(session, _list_removed, params)
-    first = session.connection().exec_driver_sql(sql.load("list_frontier_of_run"), params)
-    return replace(
-        found,
-        removed=removed.value,
-        frontier=_frontier(session, list(first), now, settings, ask_redis),
-    )
+    frontier = _frontier(session, first.value, now, settings, ask_redis)
+    return replace(found, removed=removed.value, frontier=frontier)
+
+
+def _list_frontier(session: Session, params: Mapping[str, Any]) -> list[Any]:
+    return list(session.connection().exec_driver_sql(sql.load("list_frontier_of_run"), params))
 
 
 def _list_removed(session: Session, params: Mapping[str, Any]) -> list[str]:

@@ -39,7 +39,6 @@ from ..core.history import Event
 from ..core.reading import Reading
 from ..core.round_trips import StartedRead, start_reading
 from ..host import Host
-from ..lifeline.repairs import Repair
 
 COMPLETENESS = ("complete", "partial evidence", "history unavailable", "unknown")
 
@@ -282,7 +281,7 @@ class Told:
     """What a kind tells of one subject. See above.
 
     `targets` are further subjects whose actions help it, and whose decisions in its span belong to it: those
-    of `job/7` to an attempt of that job. `repairs` are offered before other actions.
+    of `job/7` to an attempt of that job. `repairs` are the paths that come before all others.
     `offered` are, by target, the names of the actions that its page offers: they need no plan, which may read
     all parts of a large subject. `is_gone`: its own rows are removed, and others told this.
     """
@@ -301,7 +300,7 @@ class Told:
     paths: Late[Sequence[Path]] = ()
     left_out: Late[Sequence[LeftOut]] = ()
     targets: Sequence[str] = ()
-    repairs: Sequence[Repair] = ()
+    repairs: Late[Sequence[Path]] = ()
     offered: Mapping[str, Sequence[str]] = field(default_factory=dict)
     is_gone: bool = False
 

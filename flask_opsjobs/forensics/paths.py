@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from ..actions.domain import Action, Request, say_target
+from ..actions.domain import Action, Request, name_in, say_target
 from ..actions.planning import make_plan
 from ..actions.registry import ACTIONS, DOMAINS, actions_of
 from ..core.round_trips import StartedRead, start_reading, value_of
 from ..core.words import moment
 from ..escalations.queries import EscalationRow, find_last_escalations
 from ..lifeline.queries import IncidentRow
+from ..lifeline.repairs import Repair
+from ..workflows.actions import actions_of_run
+from ..workflows.queries import find_run_row
 from .bundle import OWNERS, Inquiry, Late, Path, Told
 
 # Actions are listed for so many targets of one subject, and of one repair.
@@ -26,12 +29,12 @@ def list_paths(
     lists: list[Late[Sequence[Path]]] = []
     if told is not None and not told.is_gone:
         targets = (inquiry.subject, *told.targets)[:_MOST_TARGETS]
-        lists += [inquiry.start(_list_repairs, inquiry, told)]
+        lists += [told.repairs]
         for target in targets:
             if (offered := told.offered.get(target)) is None:
                 lists += [inquiry.start(list_legal_actions, inquiry, target)]
             else:
-                lists += [[_path(ACTIONS[name], target, inquiry) for name in offered]]
+                lists += [[make_path(inquiry, name, target) for name in offered]]
         lists += [told.paths]
     lists += [list(list_follow_ups(inquiry, incidents.value))]
     found = [path for each in lists for path in value_of(each)]
@@ -53,49 +56,44 @@ def list_legal_actions(inquiry: Inquiry, target: str) -> Iterator[Path]:
     ]
     for action, refusal in refusals:
         if refusal.value is None:
-            yield _path(action, target, inquiry)
+            yield make_path(inquiry, action.name, target)
 
 
-def _list_repairs(inquiry: Inquiry, told: Told) -> Iterator[Path]:
+def list_repairs(inquiry: Inquiry, repairs: Sequence[Repair]) -> Iterator[Path]:
     """The repairs of an incident that can be done now, for its first targets."""
-    refusals = [
-        (action, target, start_reading(inquiry, _find_refusal, action, target))
-        for repair in told.repairs
-        if (action := ACTIONS.get(repair.action)) is not None
+    judging = [
+        (repair.action, target, start_reading(inquiry, _can_repair, repair.action, target))
+        for repair in repairs
+        if repair.action in ACTIONS
         for target in repair.targets[:_MOST_TARGETS]
     ]
-    for action, target, refusal in refusals:
-        if refusal.value is None:
-            yield _path(action, target, inquiry)
+    for name, target, can_repair in judging:
+        if can_repair.value:
+            yield make_path(inquiry, name, target)
 
 
-def list_legal_action(
-    inquiry: Inquiry, name: str, target: str, values: Mapping[str, Any], title: str
-) -> Iterator[Path]:
-    """The action with these values, when it is legal now: for kinds that know a part of the target.
-
-    Without its values such an action, such as a signal to a wait of a workflow, cannot be judged.
-    """
+def _can_repair(inquiry: Inquiry, name: str, target: str) -> bool:
+    """Whether a repair can be done now; of a run, whether its page offers it: a plan reads all steps."""
     action = ACTIONS[name]
-    if _find_refusal(inquiry, action, target, values) is None:
-        yield _path(action, target, inquiry, title)
+    if action.domain != "workflow":
+        return _find_refusal(inquiry, action, target) is None
+    run = find_run_row(inquiry.session, int(name_in(target)))
+    return run is not None and action in actions_of_run(run)
 
 
-def _find_refusal(
-    inquiry: Inquiry, action: Action[Any], target: str, values: Mapping[str, Any] | None = None
-) -> str | None:
+def _find_refusal(inquiry: Inquiry, action: Action[Any], target: str) -> str | None:
     connection: Any = inquiry.session.connection().connection.driver_connection
     request = Request(
         inquiry.host,
         action,
         (target,),
-        values or {},
+        {},
         "forensics",
         "page",
         is_trusted=True,
         now=inquiry.now,
     )
-    if values or not action.params:
+    if not action.params:
         skipped = make_plan(connection, request).skipped
         return skipped[0].says if skipped else None
     # Without its values only the state can be judged.
@@ -107,7 +105,9 @@ def _find_refusal(
     return skip.says if skip else None
 
 
-def _path(action: Action[Any], target: str, inquiry: Inquiry, title: str | None = None) -> Path:
+def make_path(inquiry: Inquiry, name: str, target: str, title: str | None = None) -> Path:
+    """The path of an audited action that is legal now."""
+    action = ACTIONS[name]
     is_allowed = inquiry.may(action.permission)
     says = action.on(say_target(target))
     return Path(

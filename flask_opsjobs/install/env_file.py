@@ -13,14 +13,14 @@ from typing import Any, NoReturn
 
 from alembic.runtime.environment import EnvironmentContext
 from flask import current_app
-from sqlalchemy import URL, Connection, Engine, create_engine
+from sqlalchemy import URL, Engine, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..core.db import SCHEMA
 from ..errors import ConfigError, OpsJobsError
 from . import autogenerate, steps
 from .database import read_postgres_version
-from .revisions import Revisions, has_binds, read_source, say_broken
+from .revisions import IS_VISIBLE, Revisions, has_binds, read_source, say_broken
 
 LINES = """\
 # The tables of flask_opsjobs have migrations of their own: autogenerate must leave them out.
@@ -28,13 +28,6 @@ from flask_opsjobs.install import autogenerate  # noqa: E402
 autogenerate.leave_out()
 """
 _AFTER = re.compile(r"^config = context\.config\s*$", re.M)
-
-_VISIBLE = """
-SELECT EXISTS (SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-               WHERE nspname = %s AND pg_table_is_visible(pg_class.oid))
-    OR %s = ANY (SELECT trim(both ' "' FROM word)
-                 FROM unnest(string_to_array(current_setting('search_path'), ',')) AS word)
-"""
 
 
 def path_of(found: Revisions) -> Path:
@@ -107,7 +100,7 @@ def open_env_databases(found: Revisions, bind: str | None) -> list[EnvDatabase]:
                 EnvDatabase(
                     read_postgres_version(connection),
                     steps.version(connection),
-                    _danger(migration.opts, connection),
+                    _danger(migration.opts, bool(connection.execute(IS_VISIBLE).scalar())),
                 )
             )
         return []
@@ -149,10 +142,11 @@ def _run(found: Revisions, engine: Engine, note: Callable[[Any, Any], list[Any]]
         raise ConfigError(said) from error
 
 
-def find_danger(found: Revisions, connection: Connection) -> str | None:
+def find_danger(found: Revisions, is_visible: bool) -> str | None:
     """Why autogenerate would drop our tables, as far as env.py and Flask-Migrate's arguments tell.
 
-    Does not run env.py, which sets up logging anew: a web process asks too. None when it would not.
+    `is_visible`: whether it finds them without their schema. Does not run env.py, which sets up logging anew:
+    a web process asks too. None when it would not.
     """
     if has_lines(found):
         return None
@@ -160,7 +154,7 @@ def find_danger(found: Revisions, connection: Connection) -> str | None:
     source = read_source(path_of(found))
     if re.search(r"\binclude_schemas\s*=\s*True", source):
         options["include_schemas"] = True
-    return _danger(options, connection)
+    return _danger(options, is_visible)
 
 
 @contextmanager
@@ -175,12 +169,12 @@ def _every_bind_is(engine: Engine) -> Iterator[None]:
         engines.update(before)
 
 
-def _danger(options: dict[str, Any], connection: Connection) -> str | None:
+def _danger(options: dict[str, Any], is_visible: bool) -> str | None:
     """Why autogenerate would treat our tables as the host's, and drop them; None when it would not."""
     include_name = options.get("include_name")
     if autogenerate.leaves_out(include_name):
         return None
-    if connection.exec_driver_sql(_VISIBLE, (SCHEMA, SCHEMA)).scalar():
+    if is_visible:
         return f"search_path has {SCHEMA}"
     if options.get("include_schemas") and (
         include_name is None or include_name(SCHEMA, "schema", {"schema_name": SCHEMA})

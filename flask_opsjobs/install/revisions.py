@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import traceback
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -12,13 +13,24 @@ from typing import Any
 
 from alembic import util
 from alembic.config import Config
-from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.script.revision import CycleDetected
-from flask import Flask, current_app
-from sqlalchemy import Connection
+from flask import Flask
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    Result,
+    column,
+    literal_column,
+    select,
+    table,
+    text,
+)
+from sqlalchemy.orm import Session
 
 from ..core.db import SCHEMA
+from ..core.reading import execute_with
+from ..core.round_trips import start_reading
 from ..errors import ConfigError
 from . import steps
 
@@ -26,6 +38,20 @@ from . import steps
 _CALL = re.compile(r"\.upgrade\(\s*op\s*,\s*(?:since\s*=\s*\d+\s*,\s*)?(?:to\s*=\s*)?(\d+)")
 
 _AGAIN = "then run this command again"
+
+_TABLE = text(
+    "SELECT nspname, relname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace"
+    " WHERE relname = :name AND has_table_privilege(pg_class.oid, 'SELECT')"
+    " AND has_schema_privilege(n.oid, 'USAGE') AND CASE WHEN CAST(:schema AS text) IS NULL"
+    " THEN pg_table_is_visible(pg_class.oid) ELSE nspname = :schema END"
+)
+# Whether alembic finds our tables without their schema.
+IS_VISIBLE = text(
+    "SELECT EXISTS (SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace"
+    " WHERE nspname = :ours AND pg_table_is_visible(pg_class.oid))"
+    """ OR :ours = ANY (SELECT trim(both ' "' FROM word)"""
+    " FROM unnest(string_to_array(current_setting('search_path'), ',')) AS word)"
+).bindparams(ours=SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -148,18 +174,46 @@ def say_broken(directory: Path, error: Exception) -> str | None:
     return None
 
 
-def list_unapplied(found: Revisions, connection: Connection) -> list[str] | None:
-    """The revisions that the database does not have yet, the oldest first.
+@dataclass(frozen=True)
+class AppliedRevisions:
+    """What a database tells of migrations: the heads that it has, and whether our schema is searched."""
 
-    None when its table of revisions has none, or one that the directory does not know.
+    heads: tuple[str, ...]
+    is_visible: bool
+
+
+def read_applied(session: Session, app: Flask) -> AppliedRevisions:
+    """Read it as Flask-Migrate and alembic would, whatever the session looks in.
+
+    Without heads when the app has no Flask-Migrate, or may not read the table of revisions.
     """
-    options = current_app.extensions["migrate"].configure_args
-    wanted = {name: options[name] for name in ("version_table_schema",) if name in options}
-    table = options.get("version_table", "alembic_version")
-    context = MigrationContext.configure(connection, opts={"version_table": table, **wanted})
-    with connection.begin_nested():
-        connection.exec_driver_sql("SET LOCAL search_path TO DEFAULT")
-        heads = context.get_current_heads()
+    migrate = app.extensions.get("migrate")
+    options = migrate.configure_args if migrate else {}
+    names = {
+        "name": options.get("version_table", "alembic_version"),
+        "schema": options.get("version_table_schema"),
+    }
+    seeing = start_reading(session, _execute_by_default, IS_VISIBLE)
+    found = _execute_by_default(session, _TABLE.bindparams(**names)).one_or_none()
+    heads: Iterable[str] = ()
+    if found is not None:
+        versions = table(found[1], column("version_num"), schema=found[0])
+        heads = session.scalars(select(versions))
+    return AppliedRevisions(tuple(heads), bool(seeing.value.scalar()))
+
+
+def _execute_by_default(session: Session, statement: Executable) -> Result[*tuple[Any, ...]]:
+    default: ColumnElement[str] = literal_column(
+        "(SELECT reset_val FROM pg_settings WHERE name = 'search_path')"
+    )
+    return execute_with(session, statement, search_path=default)
+
+
+def list_unapplied(found: Revisions, heads: tuple[str, ...]) -> list[str] | None:
+    """The revisions that a database with these heads does not have yet, the oldest first.
+
+    None when there are no heads, or one that the directory does not know.
+    """
     try:
         left = list(found.scripts.iterate_revisions("heads", heads)) if heads else None
     except util.CommandError:

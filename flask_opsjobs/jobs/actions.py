@@ -164,31 +164,51 @@ def _read_more_of_retry(
 ) -> dict[str, JobForDecision]:
     takers = unique_locks.Takers()
     jobs = _let_the_first_take_the_lock(jobs, lambda job: job.unique_until == "ended", takers)
+    steps = _steps_among(jobs)
+    canceled = {target: job for target, job in steps.items() if job.ended_by == "dependency"}
+    others = {target: job for target, job in steps.items() if target not in canceled}
+    blaming = start_reading(connection, _with_culprits, canceled)
+    return {**jobs, **_with_doomed(connection, request, others, takers), **blaming.value}
+
+
+def _steps_among(jobs: Mapping[str, JobForDecision]) -> dict[str, JobForDecision]:
+    return {target: job for target, job in jobs.items() if job.workflow_id is not None}
+
+
+def _with_culprits(
+    connection: Connection, steps: Mapping[str, JobForDecision]
+) -> dict[str, JobForDecision]:
+    """These steps, which cannot be retried by themselves, with those that can."""
+    ids = [job.id for job in steps.values()]
+    culprits = workflow_transitions.find_culprits(connection, ids) if ids else {}
     return {
-        target: job
-        if job.workflow_id is None
-        else _read_more_of_step(connection, request, job, takers)
-        for target, job in jobs.items()
+        target: replace(job, obstacle=("illegal", _say_culprits(culprits.get(job.id, []))))
+        for target, job in steps.items()
     }
 
 
-def _read_more_of_step(
-    connection: Connection, request: Request, job: JobForDecision, takers: unique_locks.Takers
-) -> JobForDecision:
-    if job.ended_by == "dependency":
-        culprits = workflow_transitions.find_culprits(connection, [job.id]).get(job.id, [])
-        return replace(job, obstacle=("illegal", _say_culprits(culprits)))
-    return _with_doomed(connection, request, job, takers)
-
-
 def _with_doomed(
-    connection: Connection, request: Request, job: JobForDecision, takers: unique_locks.Takers
-) -> JobForDecision:
-    """The step with what it doomed, and why that cannot be reopened."""
-    runs = start_reading(connection, workflow_transitions.look, [job.workflow_id or 0])
-    doomed = workflow_transitions.find_doomed_by(connection, [job.id])
-    why = workflow_actions.find_obstacle(connection, runs.value[0], doomed, request.now, takers)
-    return replace(job, obstacle=("duplicate", why) if why else None, doomed=len(doomed))
+    connection: Connection,
+    request: Request,
+    steps: Mapping[str, JobForDecision],
+    takers: unique_locks.Takers,
+) -> dict[str, JobForDecision]:
+    """These steps with what each of them doomed, and why that cannot be reopened."""
+    if not steps:
+        return {}
+    listing = {
+        target: start_reading(connection, workflow_transitions.list_doomed, [job.id], request.now)
+        for target, job in steps.items()
+    }
+    ids = {job.workflow_id or 0 for job in steps.values()}
+    runs = {run.id: run for run in workflow_transitions.look(connection, ids)}
+    found = {}
+    for target, job in steps.items():
+        doomed = listing[target].value
+        why = workflow_actions.find_obstacle(runs[job.workflow_id or 0], doomed, takers)
+        obstacle = ("duplicate", why) if why else None
+        found[target] = replace(job, obstacle=obstacle, doomed=len(doomed))
+    return found
 
 
 def _say_culprits(culprits: Sequence[str]) -> str:
@@ -287,10 +307,7 @@ def _read_more_of_skip(
     connection: Connection, request: Request, jobs: dict[str, JobForDecision]
 ) -> dict[str, JobForDecision]:
     takers = unique_locks.Takers()
-    return {
-        target: job if job.step is None else _with_doomed(connection, request, job, takers)
-        for target, job in jobs.items()
-    }
+    return {**jobs, **_with_doomed(connection, request, _steps_among(jobs), takers)}
 
 
 def _decide_skip(job: JobForDecision, request: Request) -> Item | Skip:

@@ -336,7 +336,7 @@ def _freeze(
         action=action.name,
         targets=targets,
         counts=judge_frozen(action, frozen),
-        samples=plan_samples(connection, request, list_samples(connection, operation, targets)),
+        samples=plan_samples(connection, request, list_samples(connection, operation)),
         risk=action.risk,
         expires_at=now + transitions.DRAFT_SPAN,
         rate=rate,
@@ -378,10 +378,11 @@ def judge_frozen(
     )
 
 
-def list_samples(connection: Connection, operation: int, targets: int) -> Sequence[int]:
-    """Some jobs of an operation, chosen at random: each time the same ones."""
-    chosen = random.Random(operation).sample(range(1, targets + 1), min(targets, MOST_SAMPLES))
-    return transitions.list_frozen_jobs(connection, operation, chosen)
+def list_samples(connection: Connection, operation: int) -> Sequence[int]:
+    """Some jobs of a draft, chosen at random: each time the same ones."""
+    chance = random.Random(operation)
+    places = [chance.random() for _ in range(MOST_SAMPLES)]
+    return transitions.list_samples(connection, operation, places)
 
 
 def plan_samples(connection: Connection, request: Request, jobs: Sequence[int]) -> Plan:

@@ -232,12 +232,10 @@ def count_frozen_states(connection: Connection, operation: int) -> list[tuple[st
     return connection.execute(sql.load("count_frozen_states"), {"id": operation}).fetchall()
 
 
-def list_frozen_jobs(
-    connection: Connection, operation: int, numbers: Collection[int]
-) -> Sequence[int]:
-    """The jobs of the rows with these numbers."""
-    values = {"id": operation, "numbers": list(numbers)}
-    return [row[0] for row in connection.execute(sql.load("list_frozen_jobs"), values)]
+def list_samples(connection: Connection, operation: int, places: Sequence[float]) -> Sequence[int]:
+    """The jobs of a draft at these places, from 0 to 1, of as many equal parts of its rows, in id order."""
+    values = {"id": operation, "places": list(places)}
+    return [row[0] for row in connection.execute(sql.load("list_samples_of_draft"), values)]
 
 
 # --- an operator's decision

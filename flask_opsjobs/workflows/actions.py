@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -38,7 +38,7 @@ from .lifecycle import NOT_TAKEN, OPEN, sources_of
 from .queries import RunRow
 from .send_signal import Signal, store_signal
 from .send_signal import since as keep_late
-from .transitions import RunForDecision, SignalForDecision, StepForDecision
+from .transitions import RunForDecision, SignalForDecision, StepForDecision, StepWithLock
 
 _LONGEST_NAME = 250
 _SHOWN = 5
@@ -215,12 +215,17 @@ def _leave_out(
     connection: Connection, request: Request, row: RunWithSteps, takers: unique_locks.Takers
 ) -> RunWithSteps:
     ids = {step.id for step in row.steps}
-    rivals = transitions.find_lock_rivals(connection, ids, request.now, takers.branch())
+    unique = transitions.list_unique(connection, ids, request.now)
+    rivals = transitions.find_lock_rivals(unique, takers.branch())
     left_out = tuple(rival for rival in rivals if rival.holder in ids)
     is_left_out = {rival.id for rival in left_out}
-    row = replace(row, steps=tuple(step for step in row.steps if step.id not in is_left_out))
-    takes = [step.id for step in row.steps]
-    return replace(_with_doomed(connection, request, row, takes, takers), left_out=left_out)
+    row = replace(
+        row,
+        steps=tuple(step for step in row.steps if step.id not in is_left_out),
+        left_out=left_out,
+    )
+    takes = [step for step in unique if step.id not in is_left_out]
+    return _with_doomed(connection, request, row, takes, takers)
 
 
 def _read_more_of_skip(
@@ -236,13 +241,12 @@ def _with_doomed(
     connection: Connection,
     request: Request,
     row: RunWithSteps,
-    takes: Sequence[int],
+    takes: Sequence[StepWithLock],
     takers: unique_locks.Takers,
 ) -> RunWithSteps:
     """The run with what its steps doomed. The steps `takes` and the doomed ones need their unique locks."""
-    doomed = transitions.find_doomed_by(connection, [step.id for step in row.steps])
-    needed = [*takes, *doomed]
-    obstacle = find_obstacle(connection, row.run, needed, request.now, takers)
+    doomed = transitions.list_doomed(connection, [step.id for step in row.steps], request.now)
+    obstacle = find_obstacle(row.run, [*takes, *doomed], takers)
     return replace(row, doomed=len(doomed), obstacle=obstacle)
 
 
@@ -266,11 +270,7 @@ def _decide_retry(row: RunWithSteps, request: Request) -> Item | Skip:
 
 
 def find_obstacle(
-    connection: Connection,
-    run: RunForDecision,
-    steps: Sequence[int],
-    now: datetime,
-    takers: unique_locks.Takers,
+    run: RunForDecision, steps: Iterable[StepWithLock], takers: unique_locks.Takers
 ) -> str | None:
     """Why a run and these steps cannot be reopened: something else has a unique key or lock of theirs.
 
@@ -283,7 +283,8 @@ def find_obstacle(
         other := trial.find_rival(run.id, (run.name, run.unique_key))
     ):
         return f"workflow {other}, which is reopened too, has the same unique key"
-    if rivals := transitions.find_lock_rivals(connection, steps, now, trial):
+    in_order = sorted(steps, key=lambda step: step.id)
+    if rivals := transitions.find_lock_rivals(in_order, trial):
         return f"job {rivals[0].holder} has the unique lock of step {rivals[0].name}"
     takers.take_over(trial)
     return None

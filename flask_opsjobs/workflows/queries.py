@@ -170,9 +170,12 @@ def find_what_holds_up(session: Session, runs: Iterable[RunRow]) -> Mapping[int,
     At most 1,000 released jobs and 1,000 open waits of a run are examined.
     """
     ids = [run.id for run in runs if run.is_open]
-    if not ids:
-        return {}
-    params = {"ids": ids, "states": list(HOLDS_UP), "examined": _EXAMINED_JOBS}
+    return find_frontiers(session, ids) if ids else {}
+
+
+def find_frontiers(session: Session, ids: Sequence[int]) -> Mapping[int, HeldUpBy]:
+    """Do what `find_what_holds_up` does, for runs of which only the ids are known."""
+    params = {"ids": list(ids), "states": list(HOLDS_UP), "examined": _EXAMINED_JOBS}
     rows = session.connection().exec_driver_sql(sql.load("list_frontiers"), params)
     return {row[0]: HeldUpBy(*row[1:]) for row in rows}
 
@@ -312,6 +315,14 @@ class SignalRow:
     last_duplicate_at: datetime | None
     payload: str | None
 
+    def is_for(self, wait: StepRow, run_id: int) -> bool:
+        """Whether this open wait of a run could take it."""
+        return (
+            self.name in (wait.signals or ())
+            and self.key == wait.key
+            and self.run in (None, run_id)
+        )
+
 
 @dataclass(frozen=True)
 class SignalLine:
@@ -406,12 +417,13 @@ def find_step_row(session: Session, job_id: int) -> StepRow | None:
     return None if row is None else StepRow(*row)
 
 
-def find_step_named(session: Session, run_id: int, name: str) -> StepRow | None:
-    """The step of a run with this name; None when there is none."""
+def find_step_that_ended(session: Session, run_id: int) -> StepRow | None:
+    """The step because of which a run ended; None when there is none."""
+    name = select(WorkflowRecord.ended_by_step).where(WorkflowRecord.id == run_id)
     chosen = (
         select(*_STEP)
         .outerjoin(Job, Job.id == StepRecord.job_id)
-        .where(StepRecord.workflow_id == run_id, StepRecord.name == name)
+        .where(StepRecord.workflow_id == run_id, StepRecord.name == name.scalar_subquery())
     )
     row = session.execute(chosen).one_or_none()
     return None if row is None else StepRow(*row)

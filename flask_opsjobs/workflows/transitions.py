@@ -118,6 +118,39 @@ def find_culprits(connection: Connection, steps: Collection[int]) -> dict[int, l
 
 
 @dataclass(frozen=True)
+class StepWithLock:
+    """A step, and the key of the unique lock that it needs, if it needs one, with the job that has it."""
+
+    id: int
+    name: str
+    key: bytes | None
+    holder: int | None
+
+
+def list_doomed(
+    connection: Connection, steps: Collection[int], now: datetime
+) -> Sequence[StepWithLock]:
+    """The steps that `find_doomed_by` finds, in id order, with their unique locks. Locks nothing."""
+    return _list_with_locks(connection, "list_doomed_steps", steps, now)
+
+
+def list_unique(
+    connection: Connection, steps: Collection[int], now: datetime
+) -> Sequence[StepWithLock]:
+    """Those of these steps that need a unique lock, in id order. Locks nothing."""
+    return _list_with_locks(connection, "list_unique_locks_of_steps", steps, now)
+
+
+def _list_with_locks(
+    connection: Connection, statement: str, steps: Collection[int], now: datetime
+) -> Sequence[StepWithLock]:
+    if not steps:
+        return []
+    with connection.cursor(row_factory=class_row(StepWithLock)) as cursor:
+        return cursor.execute(sql.load(statement), {"ids": list(steps), "now": now}).fetchall()
+
+
+@dataclass(frozen=True)
 class LockRival:
     """A step that does not get its unique lock, because the job `holder` has it or takes it first."""
 
@@ -126,16 +159,14 @@ class LockRival:
     holder: int
 
 
-def find_lock_rivals(
-    connection: Connection, steps: Collection[int], now: datetime, takers: Takers
-) -> list[LockRival]:
-    """Those of these steps, in id order, that do not get their unique locks. Locks nothing."""
-    if not steps:
-        return []
-    values = {"ids": list(steps), "now": now}
-    rows = connection.execute(sql.load("list_unique_locks_of_steps"), values)
-    rivals = ((id, name, takers.find_rival(id, key, holder)) for id, name, key, holder in rows)
-    return [LockRival(id, name, holder) for id, name, holder in rivals if holder is not None]
+def find_lock_rivals(steps: Iterable[StepWithLock], takers: Takers) -> Sequence[LockRival]:
+    """Those of these steps that do not get their unique locks."""
+    return [
+        LockRival(step.id, step.name, rival)
+        for step in steps
+        if step.key is not None
+        and (rival := takers.find_rival(step.id, step.key, step.holder)) is not None
+    ]
 
 
 def list_unique_until_ended(connection: Connection, ids: Sequence[int]) -> list[int]:

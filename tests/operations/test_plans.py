@@ -67,7 +67,10 @@ CASES: dict[str, tuple[set[str], dict[str, Any]]] = {
             "now": NOW,
         },
     ),
-    "list_frozen_jobs": ({"operation_rows_pkey"}, {"id": 2, "numbers": [7, 8, 9]}),
+    "list_samples_of_draft": (
+        {"operation_rows_pkey"},
+        {"id": 2, "places": [0.1, 0.5, 0.9]},
+    ),
     "detect_stopped_operations": ({"operations_ended"}, {"now": NOW, "limit": 200}),
     "retain_operation_rows": (
         {"operations_ended", "operation_rows_pkey"},

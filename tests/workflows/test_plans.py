@@ -243,6 +243,12 @@ CASES: dict[str, tuple[str, str, int, dict[str, Any]]] = {
         10,
         {"ids": WAITING},
     ),
+    "doomed, a chain": (
+        "list_doomed_steps",
+        "edges_pkey edges_by_target jobs_pkey steps_pkey",
+        30,
+        {"ids": [FIRST + 9], "now": NOW},
+    ),
     "unique locks": (
         "list_unique_locks_of_steps",
         "jobs_pkey",
@@ -366,6 +372,8 @@ def test_many_steps_that_did_not_finish_do_not_read_all_edges_at_each_depth(
         )
         nodes = how(many, "find_steps_to_reopen", {"ids": ids})
         assert rows_read(nodes) <= 6_000
+        nodes = how(many, "list_doomed_steps", {"ids": ids, "now": NOW})
+        assert rows_read(nodes) <= 9_000
         nodes = how(many, "find_culprits", {"ids": list(range(40_902, 41_001))})
         assert rows_read(nodes) <= 99 * 1_000
 

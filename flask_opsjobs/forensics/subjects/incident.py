@@ -39,7 +39,7 @@ from ..bundle import (
     Told,
     WatchedSpan,
 )
-from ..paths import list_follow_ups
+from ..paths import list_follow_ups, list_repairs
 
 # The facts that name a subject.
 _PLACES = ("queue", "worker", "cron", "limiter", "workflow", "batch", "failure", "task")
@@ -66,6 +66,8 @@ def _tell(inquiry: Inquiry) -> Told | None:
         return None
     related = inquiry.start(_list_related, inquiry, incident, following)
     paths = inquiry.start(list_follow_ups, inquiry, [incident])
+    repairs = repairs_of(incident.class_, incident.facts) if incident.is_active else ()
+    repairing = inquiry.start(list_repairs, inquiry, repairs)
     listing = start_reading(session, list_episodes, incident)
     seeing = start_reading(session, list_evidence, incident.id, incident.episode)
     changes = list_changes_before(session, incident)
@@ -88,7 +90,7 @@ def _tell(inquiry: Inquiry) -> Told | None:
         evidence=[_make_evidence(evidence)],
         related=related,
         paths=paths,
-        repairs=repairs_of(incident.class_, incident.facts) if incident.is_active else (),
+        repairs=repairing,
         left_out=_list_left_out(evidence, changes),
     )
 

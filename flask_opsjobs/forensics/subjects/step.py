@@ -78,7 +78,7 @@ def _tell(inquiry: Inquiry) -> Told | None:
         if found.stored is not None and found.stored.is_cut
         else [],
         targets=[f"job/{step.id}", f"workflow/{run.id}"],
-        offered=list_offered(run, [step]),
+        offered=list_offered(run, {} if step.is_removed else {step.id: step.state}),
     )
 
 
@@ -239,9 +239,8 @@ def _relate(found: _Found) -> Iterator[Related]:
 
 
 def _list_paths(inquiry: Inquiry, found: _Found) -> Iterator[Path]:
-    step, target = found.step, f"workflow/{found.run.row.id}"
-    if step.is_open_wait:
-        yield from list_signals_to_give(inquiry, target, step, found.signals.value)
+    if found.step.is_open_wait:
+        yield from list_signals_to_give(inquiry, found.run.row, found.step, found.signals.value)
     if found.stored is not None:
         yield from list_bridges_of_job(inquiry, found.stored)
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from sqlalchemy.orm import Session
+
+from ...actions.registry import ACTIONS
 from ...core.history import Event
 from ...core.round_trips import StartedRead, start_reading
 from ...core.words import counted
@@ -40,7 +43,7 @@ from ..bundle import (
     Told,
     WatchedSpan,
 )
-from ..paths import list_legal_action
+from ..paths import make_path
 from .by_id import read_id, was_numbered
 
 # Of a larger run, the steps are read that tell most.
@@ -58,7 +61,7 @@ class _Found:
     """What is stored of a run. `cause` is the step that ended it, `held` the one that holds it up."""
 
     run: RunInFull
-    steps: Sequence[StepRow]
+    listing: StartedRead[Sequence[StepRow]]
     attempts: StartedRead[Mapping[int, Sequence[Attempt]]]
     signals: StartedRead[Sequence[SignalRow]]
     callbacks: Sequence[CallbackRow]
@@ -70,57 +73,71 @@ class _Found:
         """The run as lists show it."""
         return self.run.row
 
+    @property
+    def steps(self) -> Sequence[StepRow]:
+        """Its steps; of a large run, those that tell most."""
+        return self.listing.value
+
 
 def _tell(inquiry: Inquiry) -> Told | None:
-    calling = start_reading(inquiry.session, queries.list_callbacks, int(inquiry.key))
-    run = queries.find_run(inquiry.session, int(inquiry.key))
-    if run is None:
+    found = _read(inquiry.session, int(inquiry.key))
+    if found is None:
         return None
-    diagnosis = start_reading(inquiry, _diagnose, run.row)
-    watches = inquiry.start(_list_watches, inquiry, run.row)
-    found = _read(inquiry, run, calling.value)
-    row = run.row
-    helped = [step.id for step in (found.cause,) if step is not None and not step.is_removed]
-    helped += [found.held.id] if found.held else []
+    row, cause, held = found.row, found.cause, found.held
+    helped = {cause.id: cause.state} if cause is not None and not cause.is_removed else {}
+    helped |= {held.id: held.state} if held is not None else {}
     calls = [each.created_at for each in found.callbacks if each.created_at is not None]
     return Told(
         title=f"Workflow {row.id}: {row.name}",
         state=row.state,
-        diagnosis=diagnosis,
+        diagnosis=start_reading(inquiry, _diagnose, row),
         since=row.created_at,
         until=inquiry.now if row.ended_at is None else max([row.ended_at, *calls]),
         events=inquiry.start(_list_events, found),
         pieces=inquiry.start(_list_expected, found),
-        watches=watches,
-        evidence=[*_make_tables(found)],
+        watches=inquiry.start(_list_watches, inquiry, row),
+        evidence=inquiry.start(_make_tables, found),
         related=inquiry.start(_relate, inquiry, found),
         paths=inquiry.start(_list_paths, inquiry, found),
-        left_out=[*_leave_out(found)],
-        targets=[f"job/{id}" for id in dict.fromkeys(helped)],
-        offered=list_offered(row, found.steps),
+        left_out=inquiry.start(_leave_out, found),
+        targets=[f"job/{id}" for id in helped],
+        offered=list_offered(row, helped),
     )
 
 
-def _read(inquiry: Inquiry, run: RunInFull, callbacks: Sequence[CallbackRow]) -> _Found:
-    session, row, name = inquiry.session, run.row, run.row.ended_by_step
-    cause = start_reading(session, queries.find_step_named, row.id, name) if name else None
-    held = start_reading(session, queries.find_what_holds_up, [row])
-    is_small = row.steps <= MOST_STEPS
-    steps = (
-        queries.list_steps(session, row.id)
+def _read(session: Session, id: int) -> _Found | None:
+    calling = start_reading(session, queries.list_callbacks, id)
+    causing = start_reading(session, queries.find_step_that_ended, id)
+    holding = start_reading(session, queries.find_frontiers, [id])
+    run = queries.find_run(session, id)
+    if run is None:
+        return None
+    is_small = run.row.steps <= MOST_STEPS
+    listing = (
+        start_reading(session, queries.list_steps, id)
         if is_small
-        else queries.list_telling_steps(session, row.id, MOST_STEPS)
+        else start_reading(session, queries.list_telling_steps, id, MOST_STEPS)
     )
-    waits = [step for step in steps if step.kind == "wait"]
     return _Found(
         run,
-        steps,
-        start_reading(session, queries.list_attempts_of_steps, [step.id for step in steps]),
-        start_reading(session, queries.list_signals_for, waits),
-        callbacks,
-        cause.value if cause else None,
-        held.value.get(row.id),
+        listing,
+        start_reading(session, _list_attempts, listing),
+        start_reading(session, _list_signals, listing),
+        calling.value,
+        causing.value,
+        holding.value.get(id) if run.row.is_open else None,
     )
+
+
+def _list_attempts(
+    session: Session, listing: StartedRead[Sequence[StepRow]]
+) -> Mapping[int, Sequence[Attempt]]:
+    return queries.list_attempts_of_steps(session, [step.id for step in listing.value])
+
+
+def _list_signals(session: Session, listing: StartedRead[Sequence[StepRow]]) -> Sequence[SignalRow]:
+    waits = [step for step in listing.value if step.kind == "wait"]
+    return queries.list_signals_for(session, waits)
 
 
 def _diagnose(inquiry: Inquiry, row: RunRow) -> str:
@@ -318,32 +335,30 @@ def _list_paths(inquiry: Inquiry, found: _Found) -> Iterator[Path]:
     """The signals that may be given to the wait that is open longest."""
     waits = [step for step in found.steps if step.is_open_wait]
     for wait in sorted(waits, key=lambda wait: wait.opened_at or inquiry.now)[:1]:
-        signals = found.signals.value
-        yield from list_signals_to_give(inquiry, inquiry.subject, wait, signals)
+        yield from list_signals_to_give(inquiry, found.row, wait, found.signals.value)
 
 
-def list_offered(run: RunRow, steps: Sequence[StepRow]) -> Mapping[str, Sequence[str]]:
-    """The actions that pages offer for a run, and for jobs of its steps when it is large."""
+def list_offered(run: RunRow, steps: Mapping[int, str]) -> Mapping[str, Sequence[str]]:
+    """The actions that pages offer for a run, and when it is large for jobs of its steps, in these states."""
     found = {f"workflow/{run.id}": [each.name for each in actions_of_run(run)]}
     if run.steps > MOST_STEPS:
-        for step in steps:
-            legal = () if step.is_removed else actions_of_job("opsjobs", step.state)
-            found[f"job/{step.id}"] = [each.name for each in legal]
+        for id, state in steps.items():
+            found[f"job/{id}"] = [each.name for each in actions_of_job("opsjobs", state)]
     return found
 
 
 def list_signals_to_give(
-    inquiry: Inquiry, target: str, wait: StepRow, signals: Sequence[SignalRow]
+    inquiry: Inquiry, run: RunRow, wait: StepRow, signals: Sequence[SignalRow]
 ) -> Iterator[Path]:
-    """The actions that end an open wait of the workflow `target`: a new signal, or one that came already."""
+    """The actions that end an open wait of a run: a signal that came already is given, or a new one sent."""
+    target = f"workflow/{run.id}"
+    if run.state not in ACTIONS["workflow.signal"].sources:
+        return
     for signal in signals:
-        if signal.taken_by is None:
-            given = {"wait": wait.name, "signal": signal.id}
+        if signal.taken_by is None and signal.is_for(wait, run.id):
             title = f"Give the {signal.outcome} signal {signal.id} to the wait {wait.name}"
-            yield from list_legal_action(inquiry, "workflow.give_signal", target, given, title)
-    sent = {"wait": wait.name, "payload": "null"}
-    title = f"Signal the wait {wait.name}"
-    yield from list_legal_action(inquiry, "workflow.signal", target, sent, title)
+            yield make_path(inquiry, "workflow.give_signal", target, title)
+    yield make_path(inquiry, "workflow.signal", target, f"Signal the wait {wait.name}")
 
 
 def _was_there(inquiry: Inquiry) -> bool:

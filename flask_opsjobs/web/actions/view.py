@@ -19,6 +19,7 @@ from ...actions.planning import MOST_TARGETS, find_preview
 from ...actions.registry import ACTIONS, DOMAINS
 from ...actions.shapes import Change, Plan, Preview, Receipt, Skip
 from ...core.reading import Reading
+from ...core.round_trips import start_reading
 from ...errors import ActionRefused
 from ...jobs import actions as job_actions
 from ...jobs.lifecycle import ENDED_BY, STATES
@@ -250,9 +251,10 @@ def _more(view: PreviewView, read: Reading) -> More | None:
         return None
     done = [int(item.target.partition("/")[2]) for item in items]
     is_shown = list_request.is_shown()
+    listing = start_reading(read.session, list_rows, done)
     counts = list_jobs(read.session, wanted, read.now, is_shown=is_shown).counts
     total = counts[wanted.state] if wanted.state else Count.sum(counts.values())
-    states = [row.state for row in list_rows(read.session, done)]
+    states = [row.state for row in listing.value]
     left = [state for state in states if wanted.state in (None, state)]
     number = max(0, total.number - len(left))
     query: dict[str, Any] = dict(wanted.to_query())

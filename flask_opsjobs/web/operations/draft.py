@@ -14,7 +14,7 @@ from ...actions.domain import Request, name_in
 from ...actions.registry import ACTIONS
 from ...actions.shapes import Change, Plan
 from ...core.reading import Reading
-from ...core.round_trips import start_reading
+from ...core.round_trips import StartedRead, start_reading
 from ...core.words import span
 from ...errors import ActionRefused
 from ...jobs.queries import list_rows
@@ -178,7 +178,15 @@ def _state_after(change: Change) -> str | None:
     return change.after or "deleted"
 
 
-def look_at_draft(read: Reading, operation: ListedOperation) -> DraftView:
+def start_sampling(read: Reading, operation: int) -> StartedRead[Sequence[int]]:
+    """Start to choose the samples of a draft; none of an operation that was started."""
+    connection: Any = read.session.connection().connection.driver_connection
+    return start_reading(connection, list_samples, operation)
+
+
+def look_at_draft(
+    read: Reading, operation: ListedOperation, sampling: StartedRead[Sequence[int]]
+) -> DraftView:
     """Plan the samples of a draft as of now, as for the reader who may start it, else as for its maker.
 
     Writes nothing.
@@ -188,7 +196,7 @@ def look_at_draft(read: Reading, operation: ListedOperation) -> DraftView:
     reader = access.actor() if access.may(action.permission) else None
     asked = Request(host(), action, (), {}, reader or operation.actor, "page", now=read.now)
     finding = start_reading(read.session, queries.find_last_finished, operation.action)
-    ids = sorted(list_samples(connection, operation.id, operation.targets))
+    ids = sampling.value
     listing = start_reading(read.session, list_rows, ids) if access.may("jobs.view") else None
     samples = plan_samples(connection, asked, ids)
     return DraftView(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flask import Response, redirect, request, url_for
@@ -10,14 +10,14 @@ from markupsafe import Markup
 from werkzeug import Response as AnyResponse
 
 from ...actions import planning
-from ...actions.domain import Action, Request
+from ...actions.domain import Action, Request, name_in
 from ...actions.operator import Operator
 from ...actions.registry import ACTIONS, actions_of
 from ...actions.shapes import Receipt
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.reading import Reading
-from ...core.round_trips import start_reading
+from ...core.round_trips import StartedRead, start_reading
 from ...jobs.queries import list_rows
 from ...jobs.search.filter import JobFilter
 from ...jobs.search.terms import BadFilter
@@ -115,8 +115,8 @@ def operation_page(operation_id: str) -> AnyResponse:
     """The document: a draft with the form that starts it, or how far the operation is."""
     query = _read_receipts_query()
     with reading() as read:
-        operation = _find(read, operation_id)
-        made = _part(read, operation, query)
+        operation, sampling = _find_with_samples(read, operation_id)
+        made = _part(read, operation, sampling, query)
     if operation.state == "draft":
         # It has a form, and stays as it is until somebody starts it.
         return _document(read, operation, made)
@@ -136,7 +136,7 @@ def operation_live(operation_id: str) -> Response:
     """The fragment of it that refreshes."""
     query = _read_receipts_query()
     with reading() as read:
-        made = _part(read, _find(read, operation_id), query)
+        made = _part(read, *_find_with_samples(read, operation_id), query)
     return pages.fragment(made)
 
 
@@ -175,8 +175,10 @@ def _refuse(operation: ListedOperation, status: int, says: str) -> AnyResponse:
     """The page of an operation that was not started, with the reason why and what was typed."""
     typed = {name: cut_reason(request.form.get(name, "")) for name in ("reason", "rate")}
     with reading() as read:
-        operation = _find(read, str(operation.id))
-        made = _part(read, operation, {}, refused=says[:1].upper() + says[1:], typed=typed)
+        operation, sampling = _find_with_samples(read, str(operation.id))
+        made = _part(
+            read, operation, sampling, {}, refused=says[:1].upper() + says[1:], typed=typed
+        )
     return _document(read, operation, made, status=status)
 
 
@@ -196,13 +198,19 @@ def _document(
 
 
 def _find(read: Reading, operation_id: str) -> ListedOperation:
+    return _find_with_samples(read, operation_id)[0]
+
+
+def _find_with_samples(
+    read: Reading, operation_id: str
+) -> tuple[ListedOperation, StartedRead[Sequence[int]]]:
     target = operation_actions.read_target(f"operation/{operation_id}")
-    found = None
-    if target is not None:
-        found = queries.find_operation(read.session, int(target.removeprefix("operation/")))
+    number = 0 if target is None else int(name_in(target))
+    sampling = draft.start_sampling(read, number)
+    found = queries.find_operation(read.session, number)
     if found is None:
         raise problems.no_such_row("operation", operation_id)
-    return found
+    return found, sampling
 
 
 def _read_receipts_query() -> Mapping[str, str]:
@@ -222,6 +230,7 @@ def _read_receipts_query() -> Mapping[str, str]:
 def _part(
     read: Reading,
     operation: ListedOperation,
+    sampling: StartedRead[Sequence[int]],
     query: Mapping[str, str],
     *,
     refused: str | None = None,
@@ -236,7 +245,7 @@ def _part(
         "undo": operation_actions.say_undo(operation.action),
     }
     if operation.state == "draft":
-        looked_at = draft.look_at_draft(read, operation)
+        looked_at = draft.look_at_draft(read, operation, sampling)
         return pages.part(
             "operation_draft/_draft.html",
             read.now,

@@ -219,8 +219,7 @@ class RunView:
             for signal in self.signals
             if signal.outcome in ("ambiguous", "late")
             and step.is_open_wait
-            and (signal.name in (step.signals or ()) and signal.key == step.key)
-            and signal.run in (None, self.run.row.id)
+            and signal.is_for(step, self.run.row.id)
         ]
 
     def named(self, name: str | None) -> StepRow | None:
