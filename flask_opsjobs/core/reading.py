@@ -9,7 +9,18 @@ from datetime import datetime
 from typing import Any
 
 from psycopg.rows import scalar_row
-from sqlalchemy import ColumnElement, Connection, Executable, Result, Select, func, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Executable,
+    Result,
+    Select,
+    Text,
+    cast,
+    func,
+    select,
+)
 from sqlalchemy.orm import Session
 
 from . import db
@@ -66,7 +77,7 @@ def _begin(session: Session, statement: Select[Any]) -> datetime:
 
 
 def execute_with(
-    session: Session, statement: Executable, **settings: str | ColumnElement[str]
+    session: Session, /, statement: Executable, **settings: str | ColumnElement[str]
 ) -> Result[*tuple[Any, ...]]:
     """Execute a statement with other settings of Postgres, and set them back, in one round trip.
 
@@ -80,22 +91,32 @@ def execute_with(
             func.set_config(name, value, True),
         )
     ]
-    # Where each statement is a transaction of its own, nothing was set.
     back = [
-        func.set_config(
-            name,
-            func.coalesce(
-                func.nullif(func.current_setting(f"opsjobs.{name}", True), ""),
-                func.current_setting(name),
-            ),
-            True,
-        )
+        func.set_config(name, func.coalesce(_kept(name), func.current_setting(name)), True)
         for name in settings
     ]
     start_reading(session, Session.execute, select(*chosen))
     found = start_reading(session, Session.execute, statement)
     start_reading(session, Session.execute, select(*back))
     return found.value
+
+
+def keep(name: str, value: ColumnElement[Any]) -> ColumnElement[str]:
+    """What keeps a value in the setting `opsjobs.<name>` until the transaction ends, as a text."""
+    return func.set_config(f"opsjobs.{name}", cast(value, Text), True)
+
+
+def kept(name: str, default: Any, kind: Any = BigInteger) -> ColumnElement[Any]:
+    """The value that a statement before has kept, else the default.
+
+    So a statement uses the answer of another one in the same round trip. The planner knows the value.
+    """
+    return cast(func.coalesce(_kept(name), str(default)), kind)
+
+
+def _kept(name: str) -> ColumnElement[str]:
+    # Where each statement is a transaction of its own, nothing is kept.
+    return func.nullif(func.current_setting(f"opsjobs.{name}", True), "")
 
 
 def estimate_rows(session: Session, statement: Select[*tuple[Any, ...]]) -> int:

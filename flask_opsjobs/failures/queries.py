@@ -387,7 +387,9 @@ def list_finished_args(session: Session, failure: FailureRow, before: int) -> Se
     They are looked for among the newest 500 jobs of the task with ids up to `before`.
     """
     columns = (Job.state, Job.attempt, Job.ended_at, Job.args)
-    newest = scan_index(select(*columns), JobFilter(task=failure.task), Range(high=before + 1))
+    newest = scan_index(
+        select(*columns), JobFilter(task=failure.task), Range().narrowed(before + 1, None)
+    )
     seen = newest.limit(MOST_LOOKED_AT).subquery().c
     args = case((func.pg_column_size(seen.args) <= _LONGEST_ARGS, cast(seen.args, Text)))
     finished = select(args).where(

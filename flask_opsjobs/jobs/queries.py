@@ -8,18 +8,18 @@ and commands apply the display policy.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
-from sqlalchemy import ScalarSelect, Text, case, cast, func, select, tuple_
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import BigInteger, ColumnElement, ScalarSelect, Text, case, cast, func, or_, select
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Session
 
 from ..core import sql
 from ..core.db import LARGEST_ID
-from ..core.round_trips import StartedRead, start_reading, value_of
+from ..core.reading import kept
+from ..core.round_trips import start_reading
 from ..workers.models import Worker
 from .lifecycle import FINAL, STATES
 from .models import Attempt, Job, Output, UniqueLock
@@ -34,7 +34,7 @@ from .rows import (
     Relations,
     UniqueLockRow,
 )
-from .search.conditions import Terms
+from .search.conditions import Now, Terms, is_one_of
 from .search.filter import Condition, JobFilter
 from .search.index_scan import Range, conditions_of, indexed_part, scan_index
 from .search.ranges import TimePoint
@@ -46,7 +46,14 @@ _NEWEST = 500
 # A job that snoozes may have any number of attempts; its page shows the last ones.
 _ATTEMPTS = 50
 
-
+_TOLD = (Attempt.progress_done, Attempt.progress_total, Attempt.progress_note)
+_PROGRESS = (
+    select(func.json_build_array(*_TOLD))
+    .where(Job.state == "started", or_(_TOLD[0].is_not(None), _TOLD[2].is_not(None)))
+    .where(Attempt.job_id == Job.id, Attempt.dispatch_no == Job.dispatch_no)
+    .correlate(Job)
+)
+_TAKEN_BY = select(Worker.name).where(Worker.id == Job.reserved_by).correlate(Job)
 _ROW: tuple[Any, ...] = (
     Job.id,
     Job.state,
@@ -63,15 +70,16 @@ _ROW: tuple[Any, ...] = (
     Job.ended_by,
     Job.ended_reason,
     Job.error,
-    Job.reserved_by,
     Job.origin,
+    _PROGRESS.scalar_subquery(),
+    _TAKEN_BY.scalar_subquery(),
 )
 
 
 def page_of_jobs(
     session: Session,
     wanted: JobFilter,
-    now: datetime | StartedRead[datetime],
+    now: Now,
     *,
     before: int | None = None,
     after: int | None = None,
@@ -89,10 +97,17 @@ def page_of_jobs(
     return JobPage(rows[::-1], True, True)
 
 
-def list_rows(session: Session, ids: Sequence[int]) -> Sequence[JobRow]:
-    """The jobs with these ids, in their order; an id without a job is left out."""
-    found = session.execute(select(*_ROW).where(Job.id.in_(ids))) if ids else ()
-    rows = {row[0]: JobRow(*row) for row in found}
+def list_rows(session: Session, ids: Sequence[int] | ColumnElement[Any]) -> Sequence[JobRow]:
+    """The jobs with these ids, in their order; an id without a job is left out.
+
+    In any order, when `ids` are what finds them.
+    """
+    if isinstance(ids, ColumnElement):
+        found = session.execute(select(*_ROW).where(is_one_of(Job.id, ids)))
+        return [JobRow(*row) for row in found]
+    if not ids:
+        return []
+    rows = {row.id: row for row in list_rows(session, cast(list(ids), ARRAY(BigInteger)))}
     return [rows[job_id] for job_id in ids if job_id in rows]
 
 
@@ -102,9 +117,7 @@ def list_states(session: Session, ids: Sequence[int]) -> Mapping[int, str]:
     return {row.id: row.state for row in found}
 
 
-def count_jobs_by_state(
-    session: Session, wanted: JobFilter, now: datetime | StartedRead[datetime]
-) -> dict[str, Count]:
+def count_jobs_by_state(session: Session, wanted: JobFilter, now: Now) -> dict[str, Count]:
     """How many jobs each state has. Ignores the state of the filter; the result contains every state.
 
     Without another condition, each state is counted up to `CAP`; above that, final states get the planner's
@@ -175,81 +188,49 @@ def _find_oldest(session: Session, wanted: JobFilter) -> datetime | None:
     return session.scalars(oldest.limit(1)).first()
 
 
-def range_of(session: Session, wanted: JobFilter, now: datetime | StartedRead[datetime]) -> Range:
+def range_of(session: Session, wanted: JobFilter, now: Now) -> Range:
     """The range of ids that can fit the filter's times, with the exact condition on `created_at`.
 
-    A job was enqueued before it was started and before it ended.
+    A job was enqueued before it was started and before it ended. Postgres finds the ids in the round trip of
+    the statements that follow, so a range holds for these alone.
     """
     created = [] if wanted.created is None else [Condition("created", wanted.created)]
     alone = (clause[0] for clause in wanted.further if len(clause) == 1)
     later = (one for one in alone if one.name in ("created", "started", "ended"))
     times = (*created, *(one for one in later if not one.is_not))
-    lows = [
-        start_reading(session, _find_low, one.value.since, now, wanted.tzinfo)
-        for one in times
-        if one.name == "created" and one.value.since is not None
-    ]
-    now = value_of(now)
-    ends = [one.value.bounds(now, wanted.tzinfo)[1] for one in times]
-    highs = [
-        start_reading(session, _find_id_at, until + _CLOCKS_DIFFER)
-        for until in ends
-        if until is not None and until < now
-    ]
+    lows = [one.value.since for one in times if one.name == "created" and one.value.since]
+    highs = [one.value.until for one in times if one.value.until and not one.value.until.is_to_come]
     exact = Terms(wanted, now)
-    # An adopted job with a greater id may be older all the same.
-    bounds = [id for id, has_adopted in (high.value for high in highs) if not has_adopted]
     return Range(
-        max((low.value for low in lows), default=0),
-        min(bounds, default=LARGEST_ID),
+        _keep_id_at(session, lows, now, wanted.tzinfo) if lows else None,
+        _keep_id_at(session, highs, now, wanted.tzinfo, is_end=True) if highs else None,
         tuple(exact.find(one) for one in created),
     )
 
 
-def _find_low(
-    session: Session, since: TimePoint, now: datetime | StartedRead[datetime], zone: tzinfo
-) -> int:
-    """The first id that can be of this time. Postgres adds a span to its clock while that is not read yet."""
-    if since.span is not None and isinstance(now, StartedRead):
-        return _find_id_at(session, None, since.span - _CLOCKS_DIFFER)[0]
-    return _find_id_at(session, since.find_begin(value_of(now), zone) - _CLOCKS_DIFFER)[0]
+def _keep_id_at(
+    session: Session, points: Sequence[TimePoint], now: Now, zone: tzinfo, *, is_end: bool = False
+) -> ColumnElement[int]:
+    """Let Postgres find the first id that can be of these times or, as an end, the first after them.
 
-
-def _find_id_at(
-    session: Session, moment: datetime | None, span: timedelta | None = None
-) -> tuple[int, bool]:
-    params = {"moment": moment, "span": span}
-    id_, has_adopted = session.connection().exec_driver_sql(sql.load("find_id_at"), params).one()
-    return int(id_), bool(has_adopted)
-
-
-def with_details(session: Session, rows: Sequence[JobRow]) -> Sequence[JobRow]:
-    """The rows; a reserved job gets the name of its worker, a started one the progress of its attempt."""
-    names = start_reading(session, _list_takers, {row.reserved_by for row in rows} - {None})
-    rows = _with_progress(session, rows)
-    return [replace(row, taken_by=names.value.get(row.reserved_by)) for row in rows]
-
-
-def _list_takers(session: Session, takers: Collection[int | None]) -> Mapping[int | None, str]:
-    named = select(Worker.id, Worker.name).where(Worker.id.in_(takers))
-    return {worker.id: worker.name for worker in session.execute(named)} if takers else {}
-
-
-def _with_progress(session: Session, rows: Sequence[JobRow]) -> Sequence[JobRow]:
-    started = [(row.id, row.dispatch_no) for row in rows if row.state == "started"]
-    if not started:
-        return rows
-    columns = (Attempt.progress_done, Attempt.progress_total, Attempt.progress_note)
-    progress = {
-        job_id: (done, total, note)
-        for job_id, done, total, note in session.execute(
-            select(Attempt.job_id, *columns).where(
-                tuple_(Attempt.job_id, Attempt.dispatch_no).in_(started)
-            )
-        )
-        if done is not None or note is not None
-    }
-    return [replace(row, progress=progress.get(row.id)) for row in rows]
+    Returns what statements compare with.
+    """
+    moments: list[datetime | None] = []
+    spans: list[timedelta | None] = []
+    margin = _CLOCKS_DIFFER if is_end else -_CLOCKS_DIFFER
+    for point in points:
+        if point.span is None or isinstance(now, datetime):
+            find = point.find_end if is_end else point.find_begin
+            moments.append(find(now, zone) + margin)
+            spans.append(None)
+        else:
+            moments.append(None)
+            spans.append(point.span + margin)
+    setting = "last_id" if is_end else "first_id"
+    params = {"setting": f"opsjobs.{setting}", "is_end": is_end, "moments": moments, "spans": spans}
+    statement = sql.load("keep_id_at")
+    start_reading(session, lambda session: session.connection().exec_driver_sql(statement, params))
+    return kept(setting, LARGEST_ID if is_end else 0)
 
 
 def find_job(session: Session, job_id: int) -> JobInFull | None:

@@ -34,9 +34,9 @@ class Count:
 
 @dataclass(frozen=True)
 class JobRow:
-    """A job in a list. `reserved_by` is the worker that has taken it and not begun it.
+    """A job in a list. `progress` is (done, total, note) of a started job that has told it.
 
-    `with_details` adds its name as `taken_by`, and (done, total, note) as `progress` of a started job.
+    `taken_by` is the name of the worker that has taken it and not begun it.
     """
 
     id: int
@@ -54,9 +54,8 @@ class JobRow:
     ended_by: str | None
     ended_reason: str | None
     error: str | None
-    reserved_by: int | None = None
     origin: str = "opsjobs"
-    progress: tuple[int | None, int | None, str | None] | None = None
+    progress: Sequence[Any] | None = None
     taken_by: str | None = None
 
 

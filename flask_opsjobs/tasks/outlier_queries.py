@@ -8,7 +8,7 @@ from datetime import datetime
 from math import inf
 from typing import Protocol
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from ..overview.pace_queries import BOUNDS, add_histograms, quantile
@@ -20,14 +20,18 @@ TIMES = 5
 _FEWEST = 20
 
 
-def find_limits(session: Session, tasks: Collection[str], now: datetime) -> Mapping[str, float]:
-    """The seconds above which a run of each of these tasks is long; a task with few runs is left out."""
-    hours = select(TaskHour.task, TaskHour.runs).where(
-        TaskHour.task.in_(tasks), TaskHour.hour > now - DAY
-    )
+def find_limits(
+    session: Session, tasks: Collection[str] | Select[str], now: datetime
+) -> Mapping[str, float]:
+    """The seconds above which a run of each of these tasks is long; a task with few runs is left out.
+
+    `tasks` are names, or what finds them.
+    """
     found: dict[str, list[Sequence[int]]] = defaultdict(list)
-    for task, runs in session.execute(hours) if tasks else ():
-        found[task].append(runs)
+    if isinstance(tasks, Select) or tasks:
+        hours = select(TaskHour.task, TaskHour.runs).where(TaskHour.hour > now - DAY)
+        for task, runs in session.execute(hours.where(TaskHour.task.in_(tasks))):
+            found[task].append(runs)
     limits = {task: outlier_limit(add_histograms(runs)) for task, runs in found.items()}
     return {task: limit for task, limit in limits.items() if limit is not None}
 
@@ -65,13 +69,19 @@ class Run(Protocol):
 
 def find_long(session: Session, jobs: Sequence[Run], now: datetime) -> Collection[int]:
     """The ids of those of these jobs that run, or ran to their end, longer than the limit of their task."""
-    ran = [
-        job
-        for job in jobs
-        if job.started_at and (job.state == "started" or job.ended_by in ("returned", "exhausted"))
-    ]
-    limits = find_limits(session, {job.task for job in ran}, now)
+    return keep_long(jobs, find_limits(session, {job.task for job in jobs if _ran(job)}, now), now)
+
+
+def keep_long(jobs: Sequence[Run], limits: Mapping[str, float], now: datetime) -> Collection[int]:
+    """The same, by the limits of their tasks."""
+    ran = [job for job in jobs if _ran(job)]
     return {job.id for job in ran if _seconds(job, now) > limits.get(job.task, inf)}
+
+
+def _ran(job: Run) -> bool:
+    return job.started_at is not None and (
+        job.state == "started" or job.ended_by in ("returned", "exhausted")
+    )
 
 
 def _seconds(job: Run, now: datetime) -> float:

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
+from flask_opsjobs.core.round_trips import start_reading
 from flask_opsjobs.failures.models import Deploy, Failure
 from flask_opsjobs.jobs.models import Attempt
 from flask_opsjobs.jobs.record.task import Task
@@ -231,6 +232,15 @@ def test_of_more_than_are_examined_a_list_shows_enough_of_the_newest(
     hits = find_hits(db.session(), wanted, datetime.now(UTC), lambda *_: True)
     assert len(hits.jobs) == 5
     assert hits.searched == Searched(stopped_at_newest=True)
+
+
+def test_a_day_is_one_of_the_clock_of_postgres(work: Task, db: SQLAlchemy) -> None:
+    work.enqueue(1)
+    db.session.commit()
+    yesterday = start_reading(db.session(), lambda _: datetime.now(UTC) - timedelta(days=1))
+    wanted = JobFilter.from_query([("q", "created:tomorrow")])
+    found = list_jobs(db.session(), wanted, yesterday, is_shown=lambda *_: True)
+    assert len(found.page.rows) == 1
 
 
 def _fail(session: Session, errors: dict[int, str]) -> None:

@@ -80,8 +80,15 @@ class Plans:
 
     @property
     def indexes(self) -> set[str]:
-        """The indexes of ours that were walked."""
+        """The indexes of ours in the plans."""
         names = {node.get("Index Name", "pg_") for _, nodes in self.seen for node in nodes}
+        return {name for name in names if not name.startswith("pg_")}
+
+    @property
+    def walked(self) -> set[str]:
+        """Those of them that were read from: a part of a plan may have had nothing to do."""
+        nodes = (node for _, nodes in self.seen for node in nodes if node["Actual Loops"])
+        names = {node.get("Index Name", "pg_") for node in nodes}
         return {name for name in names if not name.startswith("pg_")}
 
     @property

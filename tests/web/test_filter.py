@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from zoneinfo import ZoneInfo
 
@@ -110,20 +110,20 @@ def test_a_quotation_mark_is_doubled_between_quotes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("box", "depends"),
-    [
-        ("created:<1h", True),
-        ("-started:2026-11-27 queue:mail", True),
-        ("tag:eu OR ended:>3d", True),
-        ("due:<2h", True),
-        ("duration:>5s", True),
-        ("wait:>5s", True),
-        ("attempts:>=3 memory:>5MB priority:<2", False),
-        ("queue:mail -tag:eu refused id:7", False),
-    ],
+    ("box", "day"),
+    [("created:today", 28), ("-started:yesterday", 27), ("tag:eu OR due:tomorrow", 29)],
 )
-def test_a_search_for_times_depends_on_the_time(box: str, depends: bool) -> None:
-    assert JobFilter.from_query([("q", box)]).depends_on_time is depends
+def test_a_day_of_a_search_gets_its_date(box: str, day: int) -> None:
+    now = datetime(2026, 11, 27, 23, 30, tzinfo=UTC)  # in Berlin it is the next day
+    wanted = JobFilter.from_query([("q", f"{box} zone:Europe/Berlin")])
+    *_, one = wanted.dated(now).every_condition
+    begin, end = one.value.bounds(now + timedelta(days=9), wanted.tzinfo)
+    assert (begin, end) == tuple(datetime(2026, 11, day + n, 23, tzinfo=UTC) for n in (-1, 0))
+
+
+def test_a_search_without_a_day_has_no_date() -> None:
+    wanted = JobFilter.from_query([("q", "created:<1h due:-2h..now queue:today ended:2026-11-27")])
+    assert wanted.dated(datetime(2026, 11, 27, tzinfo=UTC)) == wanted
 
 
 @pytest.mark.parametrize("clause", ["args.a:1 OR error:timeout", "args.a:1 OR args.b:2"])

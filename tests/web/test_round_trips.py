@@ -24,7 +24,11 @@ from flask_opsjobs.doctor.examination import examine
 from flask_opsjobs.forensics.registry import KINDS
 from flask_opsjobs.host import Host
 from flask_opsjobs.install.revisions import find_revisions
+from flask_opsjobs.jobs.lifecycle import STATES
 from flask_opsjobs.jobs.models import Job, UniqueLock
+from flask_opsjobs.jobs.search import attempt_queries, further_queries, group_queries
+from flask_opsjobs.jobs.search import queries as search_queries
+from flask_opsjobs.jobs.search.filter import SORTS
 from flask_opsjobs.operations.lifecycle import RESULTS
 from flask_opsjobs.operations.models import OperationRow
 from flask_opsjobs.queues.models import Queue
@@ -439,35 +443,135 @@ def test_a_large_run_waits_for_three_answers_at_most(
     assert {path: number for path, number in trips.items() if number > MOST} == {}
 
 
-# Searches of Jobs, and of *why* of many, with how often they wait. The numbers only become smaller.
-SEARCHES = {
-    "jobs?q=created:<1h": MOST,
-    "jobs?q=created:-1h..-1m": 4,  # the end of the range needs the clock
-    "jobs?q=task:send_invoice created:<1h": MOST,
-    "jobs?q=refused": 5,  # names, errors, jobs, rows, what rows need
-    "jobs?q=nothing": MOST,
-    "jobs?q=tag:eu": 4,  # whether many have it decides how it is searched
-    "jobs?q=attempts:>=0": MOST,
-    "jobs/why?q=created:<1h": 4,  # the range, jobs, their kinds, what decides
-    "jobs/why?q=tag:eu": MOST,
-    "jobs/why?q=refused": 4,  # errors are read before jobs
-}
+# Searches of Jobs, and of *why* of many.
+SEARCHES = (
+    "created:<1h",
+    "created:-1h..-1m",
+    "created:-1h..now started:<1h",
+    "created:today",
+    "ended:yesterday..today",
+    "task:send_invoice created:<1h",
+    "task:send_*",
+    "queue:mail* created:<1h",
+    "task:send_* OR queue:mail",
+    "refused",
+    "refused nothing",
+    "refused attempts:>=0 created:<1h",
+    "refused OR nothing",
+    "refused OR tag:eu -task:gone",
+    "-refused",
+    "nothing",
+    "tag:eu",
+    "tag:eu state:available",
+    "tag:eu refused created:<1h",
+    "tag:eu OR tag:us",
+    "tag:eu -queue:gone",
+    "-tag:us state:available",
+    "attempts:>=0",
+    "duration:>5s",
+    "wait:>1m",
+    "wait:>1m due:<1h",
+    "memory:>1MB",
+    "id:1,2,3",
+    "id:1,2,3 priority:0",
+    "args.account_id:42",
+    "args.account_id:42 wait:>1m",
+    "failure:1",
+    "failure:1 state:failed refused",
+    "death:signal",
+    "deploy:v1",
+    "deploy:v1 death:signal",
+    "incident:1",
+    "workflow:1",
+    "batch:1 -queue:gone",
+)
 
 
-def test_searches_wait_for_few_answers(distance: Distance, far: Flask, session: Session) -> None:
-    worker = make_worker(session)
-    of_search = {"tags": ["eu"], "error": "refused"}
-    started = make_job(session, "started", worker_id=worker.id, **of_search)
-    make_attempt(session, started, None, progress_done=3)
-    for state in ("finished", "failed", "available", "scheduled", "retryable"):
-        make_job(session, state, **of_search)
+def _make_searched(session: Session) -> None:
+    """Two jobs of each state, more than a page of one, and of each that has begun an attempt that failed."""
+    worker, deploy = make_worker(session), make_deploy(session, "v1")
+    of_search = {"tags": ["eu"], "error": "refused", "args": {"account_id": 42}}
+    failed = []
+    for state in STATES:
+        for _ in range(30 if state == "failed" else 2):
+            has_it = {"worker_id": worker.id} if state == "started" else {}
+            job = make_job(session, state, **of_search, **has_it)
+            if state in ("failed", "retryable"):
+                make_attempt(session, job, deploy_id=deploy.id, death="signal", max_rss_kb=9_999)
+                failed.append(job)
+            elif state == "started":
+                make_attempt(session, job, None, progress_done=3)
+    make_counted_failure(session, failed, deploy)
+    make_incident(session, facts={"jobs": [job.id for job in failed[:3]]})
+    make_run(session, {"a": failed[0].id})
+    make_batch(session)
+    failed[0].workflow_id = failed[1].batch_id = 1
+    make_task_hour(session, failed[0].task)
     session.commit()
+
+
+def _make_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each search stop at its limits."""
+    for module, name, limit in (
+        (search_queries, "MOST_HITS", 8),
+        (search_queries, "MOST_LISTED", 3),
+        (search_queries, "NEWEST_ERRORS", 20),
+        (further_queries, "MOST_NEWEST", 20),
+        (attempt_queries, "MOST_ATTEMPTS", 8),
+        (group_queries, "MOST_JOBS", 8),
+    ):
+        monkeypatch.setattr(module, name, limit)
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+@pytest.mark.parametrize("page", ["jobs", "jobs/why"])
+def test_searches_wait_for_three_answers_at_most(
+    page: str,
+    is_large: bool,
+    distance: Distance,
+    far: Flask,
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _make_searched(session)
+    if is_large:
+        _make_large(monkeypatch)
+    # Of a tag that more jobs have than can be found, those in a state are searched for afterwards.
+    boxes = [box for box in SEARCHES if not (is_large and box == "tag:eu state:available")]
+    trips = {box: _count_trips(distance, far, f"/ops/jobs/{page}?q={quote(box)}") for box in boxes}
+    assert not {box: number for box, number in trips.items() if number > MOST}
+
+
+def test_lists_in_an_order_and_their_next_pages_wait_for_three_answers_at_most(
+    distance: Distance, far: Flask, session: Session
+) -> None:
+    _make_searched(session)
     trips = {}
-    for path in SEARCHES:
-        address, _, query = path.partition("?q=")
-        number = _count_trips(distance, far, f"/ops/jobs/{address}?q={quote(query)}")
-        trips[path] = max(number, MOST)
-    assert trips == SEARCHES
+    for box in ("", "tag:eu", "created:<1h", "failure:1", "attempts:>=0", "refused"):
+        for sort in ("", *SORTS):
+            path: Any = f"/ops/jobs/jobs?q={quote(box)}&sort={sort}"
+            for rel in ("next", "prev"):
+                (link,) = soup(far.test_client().get(path).text).select(f'a[rel="{rel}"]')
+                path = link["href"]
+                trips[path] = _count_trips(distance, far, path)
+    assert not {path: number for path, number in trips.items() if number > MOST}
+
+
+def test_suggestions_and_searches_with_a_mistake_wait_for_three_answers_at_most(
+    distance: Distance, far: Flask, session: Session
+) -> None:
+    _make_searched(session)
+    words = ["", "e", "send", "refused ma", "failure:", "failure:key", "task:", "queue:m", "tag:"]
+    words += ["workflow:", "batch:", "deploy:", "worker:", "incident:", "created:"]
+    paths = {f"jobs/suggest?q={quote(word)}": 200 for word in words}
+    mistakes = ("gone:1", "refused gone:1", "created:never refused nothing", "OR", "limit:7 tag:eu")
+    paths |= {f"jobs?q={quote(box)}": 422 for box in mistakes}
+    paths |= {f"jobs?q={quote(box)}": 303 for box in ("send_invoice", "refused default", "7")}
+    trips = {
+        path: _count_trips(distance, far, f"/ops/jobs/{path}", status)
+        for path, status in paths.items()
+    }
+    assert not {path: number for path, number in trips.items() if number > MOST}
 
 
 def test_forensics_of_each_kind_wait_for_three_answers_at_most(

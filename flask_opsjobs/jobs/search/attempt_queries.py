@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, LargeBinary, Select, Text, literal, select, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy import CTE, Select, Text, case, func, literal, select, true, tuple_
 
-from ...core import sql
+from ...core.db import LARGEST_ID
 from ..models import Attempt
+from .conditions import DEPLOYS, FAILURES
 from .filter import JobFilter
 from .index_scan import Range
 
@@ -22,74 +21,85 @@ _MOST_DEPLOYS = 10
 _ALL_TIMES = (datetime(MINYEAR, 1, 2, tzinfo=UTC), datetime(MAXYEAR, 12, 30, tzinfo=UTC))
 
 
-_Attempts = Select[int]
-
-
 @dataclass(frozen=True)
-class JobsOfAttempts:
-    """The ids of jobs that have such an attempt. `is_cut` says that more attempts were not searched."""
+class NewestAttempts:
+    """The newest attempts with the failure, the death and the deploy that the filter names.
 
-    ids: Sequence[int]
-    is_cut: bool = False
-
-
-def find_jobs_of_attempts(session: Session, wanted: JobFilter, found: Range) -> JobsOfAttempts:
-    """The jobs that have an attempt with the failure, the death and the deploy that the filter names.
-
-    The newest attempts are searched, in the order of the index of the most selective condition: that of the
-    failure, of the deploy, or of the cause of death. The others filter what was read.
+    They are read in the order of the index of the most selective condition: that of the failure, of the
+    deploy, or of the cause of death. The others filter what was read.
     """
-    key = None
-    if wanted.failure is not None:
-        key = _read_one(session, "find_failure_key", {"failure": wanted.failure})
-        if key is None:
-            return JobsOfAttempts(())
-    deploys: Sequence[int] = ()
-    if wanted.deploy is not None:
-        params = {"version": wanted.deploy, "most": _MOST_DEPLOYS}
-        rows = session.connection().exec_driver_sql(sql.load("list_deploys_of_version"), params)
-        deploys = list(rows.scalars())
-        if not deploys:
-            return JobsOfAttempts(())
-    # Of a failure or a deploy alone, its index has all that is read.
-    asked = {Attempt.death: [wanted.death], Attempt.deploy_id: deploys}
-    asked = {column: values for column, values in asked.items() if any(values)}
-    seen = 0
-    ids: dict[int, None] = {}
-    for newest in _scans(wanted, found, key, deploys):
-        some = newest.add_columns(*asked)
-        for job_id, *has in session.execute(some.limit(MOST_ATTEMPTS + 1 - seen)):
-            seen += 1
-            is_fitting = all(one in values for one, values in zip(has, asked.values(), strict=True))
-            if is_fitting and found.low <= job_id < found.high and seen <= MOST_ATTEMPTS:
-                ids[job_id] = None
-    return JobsOfAttempts(list(ids), seen > MOST_ATTEMPTS)
 
+    wanted: JobFilter
+    found: Range
 
-def _read_one(session: Session, statement: str, params: dict[str, Any]) -> Any:
-    return session.connection().exec_driver_sql(sql.load(statement), params).scalars().first()
+    def select_unsearched(self) -> Select[int]:
+        """What finds one attempt beyond those that are searched, when there are more."""
+        return self._select().offset(MOST_ATTEMPTS).limit(1)
 
+    def select_jobs(self, enough: int, offset: int = 0) -> Select[int]:
+        """What finds the ids of their jobs, those of the newest attempts first.
 
-def _scans(
-    wanted: JobFilter, found: Range, key: bytes | None, deploys: Sequence[int]
-) -> Iterator[_Attempts]:
-    """The selects of attempts to read one after the other, each in the order of its index.
+        Of more attempts than are searched, at most `enough` jobs.
+        """
+        attempts = self._select().limit(MOST_ATTEMPTS + 1).cte("attempts")
+        attempts = attempts.prefix_with("MATERIALIZED", dialect="postgresql")
+        place = func.row_number().over().label("place")
+        some = select(attempts.c.job_id, place, *self._are_met(attempts)).subquery()
+        fitting = [some.c.place <= MOST_ATTEMPTS, *list(some.c)[2:]]
+        number = select(func.count()).select_from(attempts).scalar_subquery()
+        limit = case((number > MOST_ATTEMPTS, enough), else_=MOST_ATTEMPTS)
+        first = select(some.c.job_id).where(*fitting).group_by(some.c.job_id)
+        return first.order_by(func.min(some.c.place)).limit(limit).offset(offset)
 
-    The leading column is written as a range of one value, as in `scan_index`.
-    """
-    ids = [literal(bound, BigInteger) for bound in (found.low, found.high)]
-    if key is not None:
-        yield _scan(Attempt.failure_key, literal(key, LargeBinary), Attempt.job_id, ids)
-        return
-    for deploy in deploys:
-        yield _scan(Attempt.deploy_id, literal(deploy, BigInteger), Attempt.job_id, ids)
-    if not deploys:
+    def _are_met(self, attempts: CTE) -> list[Any]:
+        """Whether an attempt meets the conditions by which it was not found."""
+        met = []
+        if self.wanted.death and self._lead != "death":
+            met.append((attempts.c.death == self.wanted.death).label("has_died"))
+        if self.wanted.deploy and self._lead != "deploy":
+            met.append(attempts.c.deploy_id.in_(self._deploys()).label("is_deployed"))
+        return met
+
+    @property
+    def _lead(self) -> str:
+        names = ("failure", "deploy", "death")
+        return next(name for name in names if getattr(self.wanted, name) is not None)
+
+    def _select(self) -> Select[int]:
+        """The ids of the jobs of all such attempts, and what the other conditions ask for."""
+        # Of a failure or a deploy alone, its index has all that is read.
+        asked: list[Any] = [] if self._lead == "death" or not self.wanted.death else [Attempt.death]
+        asked += [] if self._lead == "deploy" or not self.wanted.deploy else [Attempt.deploy_id]
+        match self._lead:
+            case "failure":
+                key = select(FAILURES.c.key).where(FAILURES.c.id == self.wanted.failure)
+                bounds = self.found.bounds
+                return _scan(
+                    Attempt.failure_key, key.scalar_subquery(), Attempt.job_id, bounds, asked
+                )
+            case "deploy":
+                deploy = self._deploys().subquery("deploy")
+                of_one = _scan(
+                    Attempt.deploy_id, deploy.c.id, Attempt.job_id, self.found.bounds, asked
+                )
+                newest = of_one.limit(MOST_ATTEMPTS + 1).lateral()
+                return select(newest).select_from(deploy.join(newest, true()))
         times = [literal(bound, Attempt.ended_at.type) for bound in _ALL_TIMES]
-        yield _scan(Attempt.death, literal(wanted.death, Text), Attempt.ended_at, times)
+        return _scan(
+            Attempt.death, literal(self.wanted.death, Text), Attempt.ended_at, times, asked
+        )
+
+    def _deploys(self) -> Select[int]:
+        """The newest deploys of the version. A range of one value, as in `scan_index`."""
+        key, version = tuple_(DEPLOYS.c.version, DEPLOYS.c.id), literal(self.wanted.deploy, Text)
+        is_of_it = (key >= tuple_(version, 0), key <= tuple_(version, LARGEST_ID))
+        newest = select(DEPLOYS.c.id).where(*is_of_it)
+        return newest.order_by(DEPLOYS.c.version.desc(), DEPLOYS.c.id.desc()).limit(_MOST_DEPLOYS)
 
 
-def _scan(lead: Any, value: Any, second: Any, bounds: Sequence[Any]) -> _Attempts:
+def _scan(lead: Any, value: Any, second: Any, bounds: Any, asked: list[Any]) -> Select[int]:
+    """The attempts with a value, in the order of its index. A range of one value, as in `scan_index`."""
     columns = tuple_(lead, second)
     low, high = (tuple_(value, bound) for bound in bounds)
-    chosen = select(Attempt.job_id).where(lead.is_not(None), columns >= low, columns < high)
+    chosen = select(Attempt.job_id, *asked).where(lead.is_not(None), columns >= low, columns < high)
     return chosen.order_by(lead.desc(), second.desc())

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
     FromClause,
     LargeBinary,
+    Select,
     Text,
     and_,
     case,
     cast,
     column,
     exists,
+    false,
     func,
     literal,
     literal_column,
@@ -31,6 +33,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from ...core.round_trips import StartedRead
 from ...workers.models import Worker
 from ..lifecycle import FINAL
 from ..models import Job
@@ -50,12 +53,13 @@ _ATTEMPTS = table(
 _WORKFLOWS = table("workflows", column("id", BigInteger), column("name"), schema="opsjobs")
 _BATCHES = table("batches", column("id", BigInteger), column("name"), schema="opsjobs")
 _STEPS = table("steps", column("job_id", BigInteger), column("name"), schema="opsjobs")
-_FAILURES = table(
-    "failures", column("id", BigInteger), column("key", LargeBinary), schema="opsjobs"
-)
-_DEPLOYS = table("deploys", column("id", BigInteger), column("version"), schema="opsjobs")
+FAILURES = table("failures", column("id", BigInteger), column("key", LargeBinary), schema="opsjobs")
+DEPLOYS = table("deploys", column("id", BigInteger), column("version"), schema="opsjobs")
 _INCIDENTS = table("incidents", column("id", BigInteger), column("facts", JSONB), schema="opsjobs")
 _OF_ATTEMPTS = ("failure", "death", "deploy")
+# The time of a search: a moment, or the clock of Postgres, which no statement waits for.
+Now = datetime | ColumnElement[Any]
+Found = TypeVar("Found")
 # Whose end was that of a run: other jobs ended while they waited.
 _RAN = ("returned", "exhausted")
 
@@ -69,7 +73,7 @@ class Terms:
     """
 
     wanted: JobFilter
-    now: datetime
+    now: Now
     jobs_of_texts: Mapping[str, Sequence[int]] = field(default_factory=dict)
     is_examined: bool = False
 
@@ -96,6 +100,11 @@ class Terms:
             if with_texts or all(one.name != "error" for one in clause):
                 met.append(self._is_met(clause))
         return met
+
+    def is_met_otherwise(self, clause: Clause) -> ColumnElement[bool]:
+        """Whether a job meets a condition of the clause that asks for no text in an error."""
+        others = (self._is_true(one) for one in clause if one.name != "error")
+        return or_(false(), *others).is_(True)
 
     def _is_met(self, clause: Clause) -> ColumnElement[bool]:
         return or_(*(self._is_true(one) for one in clause))
@@ -193,20 +202,44 @@ class Terms:
                 runs = and_(Job.state == "started", _is_worker(Job.worker_id, named, value))
                 has_taken = and_(Job.state == "queued", _is_worker(Job.reserved_by, named, value))
                 return and_(or_(runs, has_taken), Job.origin == "opsjobs")
-        jobs = func.jsonb_array_elements_text(_INCIDENTS.c.facts["jobs"]).cast(BigInteger)
-        return Job.id.in_(select(jobs).where(_INCIDENTS.c.id == value))
+        return Job.id.in_(jobs_of_incident(value))
 
 
-def make_duration(now: datetime) -> ColumnElement[Any]:
+def jobs_of_incident(id: int) -> Select[int]:
+    """What finds the jobs that an incident names, as its last episode found them: at most 100."""
+    jobs = func.jsonb_array_elements_text(_INCIDENTS.c.facts["jobs"]).cast(BigInteger)
+    return select(jobs).where(_INCIDENTS.c.id == id)
+
+
+def search_at(
+    wanted: JobFilter,
+    now: datetime | StartedRead[datetime],
+    search: Callable[[JobFilter, Now], Found],
+) -> Found:
+    """What `search` finds at a time, which it need not wait for: it compares with the clock of Postgres.
+
+    Days such as `today` have their dates by the clock of this process. When they have others by that of
+    Postgres, it searches again.
+    """
+    if isinstance(now, datetime):
+        return search(wanted.dated(now), now)
+    guessed = wanted.dated(datetime.now(UTC))
+    found = search(guessed, func.now())
+    # It differs only with such a day.
+    right = guessed if guessed == wanted else wanted.dated(now.value)
+    return found if right == guessed else search(right, func.now())
+
+
+def make_duration(now: Now) -> ColumnElement[Any]:
     """How long the last run of a job took, or takes until now; NULL without one."""
     end = case(
-        (Job.state == "started", literal(now, Job.ended_at.type)),
+        (Job.state == "started", _moment(now)),
         (Job.ended_by.in_(_RAN), Job.ended_at),
     )
     return end - Job.started_at
 
 
-def make_wait(now: datetime) -> ColumnElement[Any]:
+def make_wait(now: Now) -> ColumnElement[Any]:
     """How long a job waited after it was due: until it began, until it ended, or until now.
 
     NULL while it is not due yet, or waits for another job.
@@ -215,9 +248,13 @@ def make_wait(now: datetime) -> ColumnElement[Any]:
     end = case(
         (has_begun, func.greatest(Job.started_at, Job.due_at)),
         (Job.state.in_(FINAL), Job.ended_at),
-        (Job.state != "deferred", literal(now, Job.ended_at.type)),
+        (Job.state != "deferred", _moment(now)),
     )
     return case((end >= Job.due_at, end - Job.due_at))
+
+
+def _moment(now: Now) -> ColumnElement[Any]:
+    return literal(now, Job.ended_at.type) if isinstance(now, datetime) else now
 
 
 def _within(value: Any, wanted: Amounts, make: Any) -> list[ColumnElement[bool]]:
@@ -260,19 +297,20 @@ def _attempt_conditions(attempt: Any, wanted: Condition) -> list[ColumnElement[b
     value = wanted.value
     match wanted.name:
         case "failure":
-            key = select(_FAILURES.c.key).where(_FAILURES.c.id == value).scalar_subquery()
+            key = select(FAILURES.c.key).where(FAILURES.c.id == value).scalar_subquery()
             return [attempt.failure_key == key, attempt.failure_key.is_not(None)]
         case "death":
             return [attempt.death == value]
         case "deploy":
-            versions = select(_DEPLOYS.c.id).where(_is_named(_DEPLOYS.c.version, value))
+            versions = select(DEPLOYS.c.id).where(_is_named(DEPLOYS.c.version, value))
             return [attempt.deploy_id.in_(versions)]
     return _within(attempt.max_rss_kb * 1024, value, int)
 
 
-def is_one_of(key: Any, ids: Sequence[int]) -> ColumnElement[bool]:
-    """Like `IN`, with one parameter however many ids there are."""
-    condition: ColumnElement[bool] = key == func.any(cast(list(ids), ARRAY(BigInteger)))
+def is_one_of(key: Any, ids: Sequence[int] | ColumnElement[Any]) -> ColumnElement[bool]:
+    """Like `IN`, with one parameter however many ids there are. `ids` may be an array of SQL."""
+    made = ids if isinstance(ids, ColumnElement) else cast(list(ids), ARRAY(BigInteger))
+    condition: ColumnElement[bool] = key == func.any(made)
     return condition
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 from ..lifecycle import DEATHS, STATES
@@ -196,6 +196,18 @@ class JobFilter:
         """A copy of this filter with some conditions changed; None removes a condition."""
         return replace(self, **changes)
 
+    def dated(self, now: datetime) -> JobFilter:
+        """A copy of this filter with the dates of its days, such as `today`."""
+
+        def date(name: str, value: Any) -> Any:
+            return value.dated(now, self.tzinfo) if name in TIMES and value else value
+
+        further = (
+            tuple(replace(one, value=date(one.name, one.value)) for one in clause)
+            for clause in self.further
+        )
+        return self.but(created=date("created", self.created), further=tuple(further))
+
     def without(self, name: str) -> JobFilter:
         """A copy of this filter without one of its `terms`."""
         further = tuple(one for one in self.further if write_clause(one) != name)
@@ -261,12 +273,6 @@ class JobFilter:
     def needs_payload(self) -> bool:
         """Whether it searches the payload, which needs the permission `payload.view`."""
         return any(one.needs_payload for one in self.every_condition)
-
-    @property
-    def depends_on_time(self) -> bool:
-        """Whether the time at which it is searched decides which jobs fit."""
-        names = (*TIMES, "duration", "wait")
-        return any(one.name in names for one in self.every_condition)
 
     @property
     def plain(self) -> Iterator[Condition]:

@@ -10,16 +10,35 @@ from dataclasses import dataclass, replace
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Select, Text, func, literal, or_, select, tuple_
-from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Text,
+    and_,
+    any_,
+    case,
+    cast,
+    false,
+    func,
+    literal,
+    not_,
+    null,
+    or_,
+    select,
+    true,
+    tuple_,
+)
+from sqlalchemy.dialects.postgresql import aggregate_order_by, array
 from sqlalchemy.orm import Session
 
+from ...core.db import LARGEST_ID
+from ...core.reading import keep, kept
 from ...core.round_trips import start_reading
 from ...queues.queries import list_queue_names
 from .. import queries
 from ..lifecycle import FINAL
 from ..models import Job
-from .conditions import Terms, contains, is_one_of
+from .conditions import Now, Terms, contains
 from .filter import Clause, JobFilter
 from .group_queries import make_values
 from .index_scan import Range, indexed_part, lead_of, scan_index
@@ -42,6 +61,73 @@ Jobs = list[tuple[int, str]]
 
 
 @dataclass(frozen=True)
+class Fitting:
+    """The conditions of a filter as columns of a select of jobs, which tell what jobs meet them.
+
+    A text is searched in an error as it is stored and as it is shown, and only `is_shown` knows the latter.
+    So of a job whose stored error has a text, `fits` is NULL, and the other columns tell what decides.
+    """
+
+    wanted: JobFilter
+    now: Now
+    is_shown: IsShown
+
+    @property
+    def columns(self) -> list[ColumnElement[Any]]:
+        """`fits`, `text_error` and `otherwise`."""
+        terms = Terms(self.wanted, self.now, is_examined=True)
+        has = [contains(Job.error, text).is_(True) for text in self.wanted.texts]
+        others = [terms.is_met_otherwise(clause) for clause in self._clauses]
+        # With none of the texts in the error.
+        without = [
+            or_(other, literal(any(one.is_not and one.name == "error" for one in clause)))
+            for clause, other in zip(self._clauses, others, strict=True)
+        ]
+        rest = and_(true(), *(one.is_(True) for one in terms.list_all(with_texts=False)))
+        if not has:
+            return [rest.label("fits"), null().label("text_error"), null().label("otherwise")]
+        fits = case((not_(rest), false()), (or_(*has), null()), else_=and_(*without))
+        told = [case((or_(*has), one)) for one in (Job.error, cast(array([*has, *others]), Text))]
+        return [fits.label("fits"), told[0].label("text_error"), told[1].label("otherwise")]
+
+    def is_met(self, fits: bool | None, error: str | None, otherwise: str | None) -> bool:
+        """Whether a job fits, by the values of its columns."""
+        if fits is not None:
+            return fits
+        flags = [flag == "t" for flag in (otherwise or "").strip("{}").split(",")]
+        texts = self.wanted.texts
+        has = {
+            text: flag and self.is_shown(error or "", text)
+            for text, flag in zip(texts, flags, strict=False)
+        }
+        return all(
+            other or any(has[one.value] != one.is_not for one in clause if one.name == "error")
+            for clause, other in zip(self._clauses, flags[len(texts) :], strict=True)
+        )
+
+    @property
+    def is_about_states(self) -> bool:
+        """Whether the state of a job alone decides whether it fits."""
+        return all(one.name == "state" for one in self.wanted.every_condition)
+
+    def fits_state(self, state: str) -> bool:
+        """Whether jobs of a state fit then."""
+        return all(
+            any((one.value == state) != one.is_not for one in clause)
+            for clause in self.wanted.further
+        )
+
+    @property
+    def _clauses(self) -> list[Clause]:
+        """Those that ask for a text."""
+        plain = [(one,) for one in self.wanted.plain if one.name == "error"]
+        return [
+            *plain,
+            *(one for one in self.wanted.further if any(each.name == "error" for each in one)),
+        ]
+
+
+@dataclass(frozen=True)
 class NewestFound:
     """The jobs that fit among the newest, as id and state, the newest first.
 
@@ -58,34 +144,38 @@ class NewestFound:
 class _Scan:
     """What is examined: makes the select of some columns of these jobs, one more than `most` for each `key`.
 
-    `is_newest_first`: those with the highest ids are examined, whatever their key is.
+    `is_newest_first`: those with the highest ids are examined, whatever their key is. With a `gate` none is,
+    unless what statements before have kept opens it.
     """
 
     make: Callable[..., Select[*tuple[Any, ...]]]
     most: int
     key: ColumnElement[Any] = _ONE_KEY
     is_newest_first: bool = False
+    gate: ColumnElement[bool] | None = None
 
     def select(self, *columns: Any) -> Select[*tuple[Any, ...]]:
         """The select of these columns."""
-        return self.make(self.most + 1, *columns)
+        made = self.make(self.most + 1, *columns)
+        return made if self.gate is None else made.where(self.gate)
 
 
-def keep_fitting(
-    session: Session, wanted: JobFilter, now: datetime, ids: Sequence[int], is_shown: IsShown
+def find_among(
+    session: Session, wanted: JobFilter, now: Now, ids: Select[int], is_shown: IsShown
 ) -> Jobs:
-    """Id and state of those of these jobs that meet all conditions of the filter, the newest first."""
+    """Id and state of those of the jobs with these ids that meet all conditions, the newest first."""
+    is_one = Job.id == any_(func.array(ids.scalar_subquery()))
 
     def scan(_: int, *columns: Any) -> Select[*tuple[Any, ...]]:
-        return select(*columns).where(is_one_of(Job.id, ids))
+        return select(*columns).where(is_one)
 
-    return _examine(session, wanted, now, _Scan(scan, len(ids)), is_shown)[0] if ids else []
+    return _examine(session, wanted, now, _Scan(scan, MOST_NEWEST), is_shown)[0]
 
 
 def find_among_newest(
     session: Session,
     wanted: JobFilter,
-    now: datetime,
+    now: Now,
     found: Range,
     is_shown: IsShown,
     enough: int,
@@ -97,22 +187,34 @@ def find_among_newest(
     """
     scan = _choose_scan(session, wanted, now, found)
     few = replace(scan, most=_EACH_OF_ENOUGH * enough)
-    if scan.is_newest_first and few.most < scan.most and not found.conditions:
-        beyond = scan.make(1, Job.id).offset(scan.most)
-        older = start_reading(session, Session.scalars, beyond)
-        jobs, number = _examine(session, wanted, now, few, is_shown)
-        if number <= few.most:  # these were all
-            return NewestFound(jobs)
-        if older.value.first() is not None and len(jobs) > enough:
-            return NewestFound(jobs, is_enough=True)
-    jobs, number = _examine(session, wanted, now, scan, is_shown)
+    if not scan.is_newest_first or few.most >= scan.most or found.conditions:
+        jobs, number = _examine(session, wanted, now, scan, is_shown)
+        return NewestFound(jobs, is_cut=number > scan.most)
+    beyond = scan.make(1, Job.id).offset(scan.most).subquery()
+    older = start_reading(
+        session, Session.scalars, select(keep("older", func.count())).select_from(beyond)
+    )
+    some = start_reading(session, _examine, wanted, now, few, is_shown)
+    # The others in the same round trip, if they are needed.
+    is_enough = and_(kept("older", 0) > 0, kept("fitting", 0) > enough)
+    needed = replace(scan, gate=and_(kept("examined", LARGEST_ID) > few.most, not_(is_enough)))
+    rest = start_reading(session, _examine, wanted, now, needed, is_shown)
+    jobs, number = some.value
+    if number <= few.most:  # these were all
+        return NewestFound(jobs)
+    if older.value.one() != "0" and len(jobs) > enough:
+        return NewestFound(jobs, is_enough=True)
+    jobs, number = rest.value
+    if not number:
+        # As they are shown, fewer errors have a text than as they are stored.
+        jobs, number = _examine(session, wanted, now, scan, is_shown)
     return NewestFound(jobs, is_cut=number > scan.most)
 
 
 def find_in_states(
     session: Session,
     wanted: JobFilter,
-    now: datetime,
+    now: Now,
     found: Range,
     states: Sequence[str],
     most: int,
@@ -125,46 +227,36 @@ def find_in_states(
 
 
 def _examine(
-    session: Session, wanted: JobFilter, now: datetime, scan: _Scan, is_shown: IsShown
+    session: Session, wanted: JobFilter, now: Now, scan: _Scan, is_shown: IsShown
 ) -> tuple[Jobs, int]:
     """The jobs of a scan that fit, the newest first, and how many it has of the key of which it has most."""
-    texts = _find_texts(session, wanted, scan, is_shown)
-    fits = Terms(wanted, now, texts, is_examined=True).all_met()
-    some = scan.select(Job.id, Job.state, fits.label("fits"), scan.key.label("key")).cte("examined")
+    fitting = Fitting(wanted, now, is_shown)
+    some = scan.select(Job.id, Job.state, *fitting.columns, scan.key.label("key")).cte("examined")
     seen = some.prefix_with("MATERIALIZED", dialect="postgresql").c
     of_key = select(func.count()).select_from(seen.id.table).group_by(seen.key)
     number = of_key.order_by(func.count().desc()).limit(1).scalar_subquery()
-    # Two arrays instead of thousands of rows.
-    newest_first = (aggregate_order_by(one, seen.id.desc()) for one in (seen.id, seen.state))
-    arrays = [func.array_agg(one).filter(seen.fits) for one in newest_first]
-    answer: Any = select(*arrays, number)
-    ids, states, most = session.execute(answer).one()
-    return list(zip(ids or (), states or (), strict=True)), most or 0
+    may_fit = func.count().filter(seen.fits.is_not(False))
+
+    def in_order(filter: ColumnElement[bool], *columns: Any) -> list[ColumnElement[Any]]:
+        # Arrays instead of thousands of rows.
+        newest_first = (aggregate_order_by(one, seen.id.desc()) for one in columns)
+        return [func.array_agg(one).filter(filter) for one in newest_first]
+
+    sure = in_order(seen.fits, seen.id, seen.state)
+    unsure = in_order(seen.fits.is_(None), seen.id, seen.state, seen.text_error, seen.otherwise)
+    keeping = (keep("examined", func.coalesce(number, 0)), keep("fitting", may_fit))
+    answer: Any = select(*sure, *unsure, number, *keeping)
+    ids, states, *others, most, _, _ = session.execute(answer).one()
+    jobs = list(zip(ids or (), states or (), strict=True))
+    shown = [
+        (id, state)
+        for id, state, *texts in zip(*(one or () for one in others), strict=True)
+        if fitting.is_met(None, *texts)
+    ]
+    return (sorted((*jobs, *shown), reverse=True) if shown else jobs), most or 0
 
 
-def _find_texts(
-    session: Session, wanted: JobFilter, scan: _Scan, is_shown: IsShown
-) -> dict[str, list[int]]:
-    """The jobs of the scan whose error has a searched text, as it is stored and as it is shown, by text."""
-    found: dict[str, list[int]] = {text: [] for text in wanted.texts}
-    if not found:
-        return found
-    some = (
-        scan.select(Job.id, Job.error)
-        .cte("errors")
-        .prefix_with("MATERIALIZED", dialect="postgresql")
-        .c
-    )
-    has = [contains(some.error, text) for text in found]
-    rows = session.execute(select(some.id, some.error, *has).where(or_(*has)))
-    for row in rows:
-        for text, has_text in zip(found, row[2:], strict=True):
-            if has_text and is_shown(row[1], text):
-                found[text].append(row[0])
-    return found
-
-
-def _choose_scan(session: Session, wanted: JobFilter, now: datetime, found: Range) -> _Scan:
+def _choose_scan(session: Session, wanted: JobFilter, now: Now, found: Range) -> _Scan:
     lead = lead_of(wanted)
     clauses = [clause for clause in wanted.further if not any(one.is_not for one in clause)]
     if any(all(one.name == "error" for one in clause) for clause in clauses):
@@ -210,7 +302,8 @@ def _find_names(session: Session, name: str, clauses: Sequence[Clause]) -> Seque
 
 def _scan_errors(found: Range) -> _Scan:
     def scan(limit: int, *columns: Any) -> Select[*tuple[Any, ...]]:
-        bounds = (Job.id >= found.low, Job.id < found.high, *found.conditions)
+        low, high = found.bounds
+        bounds = (Job.id >= low, Job.id < high, *found.conditions)
         newest = select(*columns).where(Job.error.is_not(None), *bounds)
         return newest.order_by(Job.id.desc()).limit(limit)
 
@@ -223,7 +316,7 @@ def _scan_each(key: Any, values: Sequence[str], found: Range, most: int | None =
     So many of each as all may share, unless `most` says how many.
     """
     value = make_values(values, Text(), "v").c.value
-    low, high = (tuple_(value, literal(bound, BigInteger)) for bound in (found.low, found.high))
+    low, high = (tuple_(value, bound) for bound in found.bounds)
     # A range of one value instead of an equality, as in `scan_index`.
     both = tuple_(key, Job.id)
     conditions = (both >= low, both < high, *found.conditions)
@@ -231,12 +324,12 @@ def _scan_each(key: Any, values: Sequence[str], found: Range, most: int | None =
     return _scan_values(value, most, key, conditions, (key.desc(), Job.id.desc()))
 
 
-def _scan_ended(
-    states: Sequence[str], since: datetime | None, until: datetime | None, found: Range
-) -> _Scan:
+def _scan_ended(states: Sequence[str], since: Now | None, until: Now | None, found: Range) -> _Scan:
     """The jobs of each of these states that ended last in this time."""
     value = make_values(states, Text(), "v").c.value
-    bounds = (Job.ended_at >= (since or _EVER[0]), Job.ended_at < (until or _EVER[1]))
+    low = _EVER[0] if since is None else since
+    high = _EVER[1] if until is None else until
+    bounds = (Job.ended_at >= low, Job.ended_at < high)
     conditions = (Job.state == value, *bounds, *found.conditions)
     most = _share(len(states))
     return _scan_values(value, most, Job.state, conditions, (Job.ended_at.desc(),))

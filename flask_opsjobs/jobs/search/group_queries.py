@@ -14,6 +14,7 @@ from sqlalchemy import (
     Text,
     cast,
     column,
+    false,
     func,
     select,
     true,
@@ -22,10 +23,12 @@ from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.orm import Session
 
 from ...core import sql
+from ...core.reading import keep
+from ...core.round_trips import StartedRead, start_reading
 from ...workers.queries import list_jobs_of
 from ..lifecycle import STATES
 from ..models import Job
-from .conditions import is_one_of
+from .conditions import is_one_of, jobs_of_incident
 from .filter import JobFilter
 from .index_scan import Range
 
@@ -37,13 +40,21 @@ _MOST_IDS = 20_000
 
 
 @dataclass(frozen=True)
-class Members:
-    """The jobs that belong to the searched workflows and batches, or without them conditions.
+class Listed:
+    """Jobs as id and state, the newest first. `is_cut` says that there are more."""
 
-    `jobs` are ids and states, the newest first. `is_cut` says that there are more.
+    jobs: Sequence[tuple[int, str]]
+    is_cut: bool
+
+
+@dataclass(frozen=True)
+class Members:
+    """What lists the jobs of the searched workflows and batches and keeps their ids, or conditions on them.
+
+    `is_cut` says that there are more workflows or batches.
     """
 
-    jobs: Sequence[tuple[int, str]] | None = None
+    listing: StartedRead[Listed] | None = None
     conditions: tuple[ColumnElement[bool], ...] = ()
     is_cut: bool = False
 
@@ -60,16 +71,16 @@ def find_members(session: Session, wanted: JobFilter, found: Range) -> Members:
     lists = _list_named_jobs(session, wanted)
     if not (groups or lists):
         return Members()
-    if not all(ids for _, ids in groups) or not all(lists):
-        return Members(jobs=())
+    if [] in (*(list(ids) for _, ids in groups), *(one for one in lists if isinstance(one, list))):
+        return Members(conditions=(false(),))
     conditions = _conditions_of(session, wanted, groups, lists)
     has_index = wanted.args or wanted.tag or wanted.id is not None or wanted.indexed_clauses
     is_bounded = lists or wanted.step or has_index
     if not is_bounded:
         (key, ids), *_ = groups
         others = conditions[1:]
-        jobs, has_more = _list_jobs(session, wanted, found, getattr(Job, key), ids, others)
-        return Members(jobs, is_cut=is_cut or has_more)
+        listing = start_reading(session, _list_jobs, wanted, found, getattr(Job, key), ids, others)
+        return Members(listing, is_cut=is_cut)
     return Members(conditions=conditions, is_cut=is_cut)
 
 
@@ -88,15 +99,15 @@ def _find_all_groups(session: Session, wanted: JobFilter) -> tuple[Groups, bool]
     return groups, is_cut
 
 
-def _list_named_jobs(session: Session, wanted: JobFilter) -> Sequence[Sequence[int]]:
+def _list_named_jobs(
+    session: Session, wanted: JobFilter
+) -> Sequence[Sequence[int] | ColumnElement[Any]]:
     """The jobs that the worker has and that the incident names: a list for each that the filter has."""
-    lists = []
+    lists: list[Sequence[int] | ColumnElement[Any]] = []
     if wanted.worker is not None:
         lists.append(list_jobs_of(session, wanted.worker, MOST_JOBS))
     if wanted.incident is not None:
-        params = {"incident": wanted.incident}
-        rows = session.connection().exec_driver_sql(sql.load("list_jobs_of_incident"), params)
-        lists.append(list(rows.scalars()))
+        lists.append(func.array(jobs_of_incident(wanted.incident).scalar_subquery()))
     return lists
 
 
@@ -104,7 +115,7 @@ def _conditions_of(
     session: Session,
     wanted: JobFilter,
     groups: Groups,
-    lists: Sequence[Sequence[int]],
+    lists: Sequence[Sequence[int] | ColumnElement[Any]],
 ) -> tuple[ColumnElement[bool], ...]:
     """The conditions that a row is a job of these groups, of the searched step, of the lists."""
     conditions = tuple(is_one_of(getattr(Job, key), ids) for key, ids in groups)
@@ -150,8 +161,8 @@ def _list_jobs(
     key: Any,
     ids: Sequence[int],
     others: Sequence[ColumnElement[bool]],
-) -> tuple[Sequence[tuple[int, str]], bool]:
-    """The newest jobs of each state of these groups, and whether there are more.
+) -> Listed:
+    """The newest jobs of each state of these groups. Their ids are kept for statements that follow.
 
     A search for nothing else shows `MOST_JOBS` of them, so no more are read.
     """
@@ -159,7 +170,9 @@ def _list_jobs(
     states = [wanted.state] if wanted.state else STATES
     group = make_values(ids, BigInteger(), "g")
     state = make_values(states, Text(), "s")
-    bounds = (Job.id >= found.low, Job.id < found.high, *found.conditions, *others)
+    # Both bounds, also open ones: they are part of the index that is meant.
+    low, high = found.bounds
+    bounds = (Job.id >= low, Job.id < high, *found.conditions, *others)
     newest = (
         select(key.label("group"), Job.state, Job.id)
         .where(key == group.c.value, Job.state == state.c.value, *bounds)
@@ -172,12 +185,13 @@ def _list_jobs(
     first = select(some).order_by(some.c.id.desc()).limit(most + 1).subquery()
     # Three arrays instead of thousands of rows, which the garbage collector would visit one by one.
     in_order = (aggregate_order_by(one, first.c.id.desc()) for one in first.c)
-    found_groups, found_states, found_ids = (
-        each or [] for each in session.execute(select(*map(func.array_agg, in_order))).one()
-    )
+    arrays = list(map(func.array_agg, in_order))
+    keeping = keep("listed", func.coalesce(arrays[2], cast([], ARRAY(BigInteger))))
+    *found_arrays, _ = session.execute(select(*arrays, keeping)).one()
+    found_groups, found_states, found_ids = (each or [] for each in found_arrays)
     numbers = Counter(zip(found_groups, found_states, strict=True))
     has_more = len(found_ids) > most or max(numbers.values(), default=0) > MOST_JOBS
-    return list(zip(found_ids, found_states, strict=True))[:most], has_more
+    return Listed(list(zip(found_ids, found_states, strict=True))[:most], has_more)
 
 
 def has_other_terms(wanted: JobFilter) -> bool:

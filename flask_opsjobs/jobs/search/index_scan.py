@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from sqlalchemy import BigInteger, ColumnElement, Select, Text, literal, tuple_
+from sqlalchemy import BigInteger, ColumnElement, Select, Text, func, literal, tuple_
 
 from ...core.db import LARGEST_ID
 from ..lifecycle import UNSUCCESSFUL
@@ -20,17 +20,40 @@ Jobs = TypeVar("Jobs", bound=Select[*tuple[Any, ...]])
 
 @dataclass(frozen=True)
 class Range:
-    """The ids from `low` to below `high`, and further conditions on each row."""
+    """The ids from `low` to below `high`, and further conditions on each row. None is open."""
 
-    low: int = 0
-    high: int = LARGEST_ID
+    low: ColumnElement[int] | None = None
+    high: ColumnElement[int] | None = None
     conditions: tuple[ColumnElement[bool], ...] = ()
 
-    def narrowed(self, before: int | None, after: int | None) -> Range:
+    def narrowed(self, before: Any, after: int | None) -> Range:
         """The part of the range with ids below `before` and above `after`."""
-        low = max(self.low, (after or 0) + 1)
-        high = self.high if before is None else min(self.high, before)
-        return replace(self, low=low, high=high)
+        made = self
+        if after is not None:
+            made = replace(made, low=_join(func.greatest, self.low, after + 1))
+        if before is not None:
+            made = replace(made, high=_join(func.least, self.high, before))
+        return made
+
+    @property
+    def bounds(self) -> tuple[ColumnElement[int], ColumnElement[int]]:
+        """The first id, and the first one after the range."""
+        low = literal(0, BigInteger) if self.low is None else self.low
+        return low, literal(LARGEST_ID, BigInteger) if self.high is None else self.high
+
+
+def _join(function: Any, bound: ColumnElement[int] | None, other: Any) -> ColumnElement[int]:
+    made: ColumnElement[int] = (
+        other if isinstance(other, ColumnElement) else literal(other, BigInteger)
+    )
+    return made if bound is None else function(bound, made)
+
+
+def within(found: Range, key: Any = Job.id) -> list[ColumnElement[bool]]:
+    """The conditions that a job is in the range. With an expression as `key` no index is used for them."""
+    bounds = [] if found.low is None else [key >= found.low]
+    bounds += [] if found.high is None else [key < found.high]
+    return [*bounds, *found.conditions]
 
 
 def conditions_of(
@@ -77,7 +100,7 @@ def scan_index(
     rest = tuple(name for name in PLAIN if name != lead)
     statement = statement.where(*conditions_of(wanted, names=rest))
     keys: list[ColumnElement[Any]] = [Job.id.expression]
-    low, high = [[literal(bound, BigInteger)] for bound in (found.low, found.high)]
+    low, high = ([bound] for bound in found.bounds)
     if lead is not None:
         # A range of one value instead of an equality: with an equality, the planner might scan the primary
         # key for the order and read past all other jobs.

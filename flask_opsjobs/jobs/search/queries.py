@@ -6,53 +6,71 @@ For a search that no index answers in the order of the list, the statements are 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache
-from itertools import islice
-from typing import Any
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
-    Row,
+    FromClause,
     Select,
     and_,
     case,
+    func,
+    literal,
+    literal_column,
     null,
     select,
+    true,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
-from ...core.db import LARGEST_ID
 from ...core.display import Display
-from ...core.paging import cut_page
-from ...core.reading import estimate_rows, execute_with
-from ...core.round_trips import StartedRead, start_reading, value_of
+from ...core.reading import estimate_rows, execute_with, keep, kept
+from ...core.round_trips import StartedRead, start_reading
 from ...policy import DisplayPolicy
 from .. import queries
 from ..lifecycle import STATES
 from ..models import Job
 from ..rows import Count, JobPage
-from .attempt_queries import find_jobs_of_attempts
-from .conditions import Terms, contains, is_one_of, make_duration, make_wait
+from . import attempt_queries
+from .attempt_queries import NewestAttempts
+from .conditions import Now, Terms, contains, is_one_of, make_duration, make_wait, search_at
 from .filter import JobFilter
-from .further_queries import IsShown, Jobs, find_among_newest, keep_fitting
-from .group_queries import find_members, has_other_terms
-from .index_scan import PLAIN, Range, conditions_of, is_match
+from .further_queries import Fitting, IsShown, find_among, find_among_newest
+from .group_queries import Listed, find_members, has_other_terms
+from .index_scan import PLAIN, Range, conditions_of, is_match, within
 
 
 @dataclass(frozen=True)
 class JobList:
     """A page of a list, the number of jobs in each state, and how far the search looked.
 
-    `is_in_order` is False when more jobs match than can be read to order them: then the newest come first.
+    `paging` reads the page, and `ids` are its jobs, unless they are known only with it. `is_in_order` is
+    False when more jobs match than can be read to order them: then the newest come first.
     """
 
-    page: JobPage
+    paging: StartedRead[JobPage]
+    ids: Sequence[int] | ColumnElement[Any] | None
     counts: dict[str, Count]
     searched: Searched
     is_in_order: bool = True
+
+    @property
+    def page(self) -> JobPage:
+        """Its page. Waits for it."""
+        return self.paging.value
+
+    @property
+    def tasks(self) -> Any:
+        """The tasks of the jobs of its page, or what finds them in the round trip of the page."""
+        if self.ids is None:
+            return {row.task for row in self.page.rows}
+        return select(Job.task).where(is_one_of(Job.id, self.ids))
 
 
 @dataclass(frozen=True)
@@ -84,63 +102,109 @@ def list_jobs(
     """The page of any filter, as `page_of_jobs` returns it, and the counts of its tabs.
 
     `is_shown` tells whether an error contains a text as the viewer sees it: hidden text is not searchable.
-    Only a search for a time, and an order, wait for `now`.
+    Does not wait for `now`.
     """
+    listing = partial(_list_jobs, session, before, after, is_shown)
+    return search_at(wanted, now, listing)
+
+
+def _list_jobs(
+    session: Session,
+    before: int | None,
+    after: int | None,
+    is_shown: IsShown,
+    wanted: JobFilter,
+    now: Now,
+) -> JobList:
     if wanted.sort is not None:
         in_order = _list_in_order(session, wanted, now, before, after, is_shown)
         if in_order is not None:
             return in_order
-        newest = list_jobs(session, wanted.but(sort=None), now, is_shown=is_shown)
+        newest = _list_jobs(session, None, None, is_shown, wanted.but(sort=None), now)
         return replace(newest, is_in_order=False)
-    now = now if wanted.depends_on_time else ANY_TIME
     if not wanted.is_search:
-        counting = start_reading(session, queries.count_jobs_by_state, wanted, now)
-        page = queries.page_of_jobs(session, wanted, now, before=before, after=after)
-        return JobList(page, counting.value, Searched())
-    everything = find_hits(session, wanted.but(state=None), now, is_shown, MOST_LISTED)
-    counts = _count(everything)
-    found = everything
-    searched = everything.searched
-    if wanted.state and searched.may_find_more_of_a_state:
-        # Look for more of this state.
-        found = find_hits(session, wanted, now, is_shown, MOST_LISTED)
-        counts |= {wanted.state: _count(found)[wanted.state]}
-    elif wanted.state:
-        found = everything.in_state(wanted.state)
-    page = _page(session, found.ids, wanted.limit, before, after)
-    return JobList(page, counts, found.searched)
+        paging = start_reading(
+            session, queries.page_of_jobs, wanted, now, before=before, after=after
+        )
+        counts = queries.count_jobs_by_state(session, wanted, now)
+        return JobList(paging, None, counts, Searched())
+    everything, found = _find_hits_and_all(session, wanted, now, is_shown, MOST_LISTED)
+    counts = _count_all(everything, found, wanted.state)
+    ids, has_newer, has_older = _cut(found.ids, wanted.limit, before, after)
+    paging = start_reading(session, _read_page, ids, has_newer, has_older)
+    return JobList(paging, ids, counts, found.searched)
 
 
 def _list_in_order(
     session: Session,
     wanted: JobFilter,
-    now: datetime | StartedRead[datetime],
+    now: Now,
     before: int | None,
     after: int | None,
     is_shown: IsShown,
 ) -> JobList | None:
     """The page of a filter in its order; None when more jobs match than can be read to order them."""
-    everything = find_hits(session, wanted.but(state=None), now, is_shown)
-    found = everything.in_state(wanted.state) if wanted.state else everything
-    if not everything.searched.is_all:
-        found = find_hits(session, wanted, now, is_shown)
-        if not found.searched.is_all:
-            return None
-    now = value_of(now)
+    everything, found = _find_hits_and_all(session, wanted, now, is_shown)
+    if not found.searched.is_all:
+        return None
     order: Any = {
         "due": (case((Job.ended_at.is_(None), Job.due_at)).asc().nulls_last(),),
         "-run": (make_duration(now).desc().nulls_last(),),
         "-wait": (make_wait(now).desc().nulls_last(),),
         "-attempts": (Job.attempt.desc(),),
     }[wanted.sort or ""]
-    ordered = select(Job.id).where(is_one_of(Job.id, found.ids)).order_by(*order, Job.id.desc())
-    ids = list(session.scalars(ordered))
-    begin, end = cut_page(ids, wanted.limit, before=before, after=after)
-    page = JobPage(queries.list_rows(session, ids[begin:end]), begin > 0, end < len(ids))
-    counts = _count(everything)
-    if wanted.state:
-        counts |= {wanted.state: _count(found)[wanted.state]}
-    return JobList(page, counts, found.searched)
+    in_order = func.row_number().over(order_by=(*order, Job.id.desc()))
+    cutting = start_reading(
+        session, _cut_in_order, in_order, found.ids, wanted.limit, before, after
+    )
+    ids = kept("page", "{}", ARRAY(BigInteger))
+    paging = start_reading(session, _read_in_order, ids, cutting, len(found.ids))
+    return JobList(paging, ids, _count_all(everything, found, wanted.state), found.searched)
+
+
+def _find_hits_and_all(
+    session: Session, wanted: JobFilter, now: Now, is_shown: IsShown, enough: int | None = None
+) -> tuple[Hits, Hits]:
+    """The hits in any state, whose numbers the tabs show, and those in the state that is wanted."""
+    everything = find_hits(session, wanted.but(state=None), now, is_shown, enough)
+    if wanted.state is None:
+        return everything, everything
+    if not everything.searched.may_find_more_of_a_state:
+        return everything, everything.in_state(wanted.state)
+    return everything, find_hits(session, wanted, now, is_shown, enough)
+
+
+def _cut_in_order(
+    session: Session,
+    in_order: ColumnElement[int],
+    ids: Sequence[int],
+    limit: int,
+    before: int | None,
+    after: int | None,
+) -> tuple[int, Sequence[int]]:
+    """Cut a page out of an order, as `cut_page` does, and keep its ids. Returns where it begins, and they."""
+    ordered = select(Job.id, in_order.label("place")).where(is_one_of(Job.id, ids)).cte("ordered")
+    place = select(ordered.c.place)
+    begin: Any = literal(0)
+    if before in ids:
+        begin = place.where(ordered.c.id == before).scalar_subquery()
+    elif after in ids:
+        begin = func.greatest(place.where(ordered.c.id == after).scalar_subquery() - 1 - limit, 0)
+    some = select(ordered.c.id).where(ordered.c.place > begin, ordered.c.place <= begin + limit)
+    page = func.array(some.order_by(ordered.c.place).scalar_subquery(), type_=ARRAY(BigInteger))
+    row = session.execute(select(begin, page, keep("page", page))).one()
+    return row[0], row[1]
+
+
+def _read_in_order(
+    session: Session,
+    ids: ColumnElement[Any],
+    cutting: StartedRead[tuple[int, Sequence[int]]],
+    number: int,
+) -> JobPage:
+    rows = {row.id: row for row in queries.list_rows(session, ids)}
+    begin, in_order = cutting.value
+    return JobPage([rows[id] for id in in_order], begin > 0, begin + len(in_order) < number)
 
 
 def shows(policy: DisplayPolicy) -> IsShown:
@@ -160,7 +224,7 @@ def shows(policy: DisplayPolicy) -> IsShown:
 def find_hits(
     session: Session,
     wanted: JobFilter,
-    now: datetime | StartedRead[datetime],
+    now: Now,
     is_shown: IsShown,
     enough: int | None = None,
 ) -> Hits:
@@ -173,7 +237,6 @@ def find_hits(
     # Beside another index, the text of an error is examined of all that this finds.
     enough = MOST_HITS if enough is None or wanted.error else min(enough, MOST_HITS)
     found = queries.range_of(session, wanted, now)
-    now = value_of(now)
     if wanted.is_by_attempts:
         return _find_by_attempts(session, wanted, now, found, is_shown, enough)
     indexed = wanted.but(further=wanted.indexed_clauses)
@@ -183,129 +246,145 @@ def find_hits(
             return Hits(newest.jobs[:enough], Searched(stopped_at_newest_hits=True))
         is_cut = newest.is_cut or len(newest.jobs) > MOST_HITS
         return Hits(newest.jobs[:MOST_HITS], Searched(stopped_at_newest=is_cut))
-    hits = _find_by_index(session, indexed, found, is_shown, enough)
-    if not wanted.further:
-        return hits
-    further = JobFilter(further=wanted.further, zone=wanted.zone)
-    fitting = Hits(keep_fitting(session, further, now, hits.ids, is_shown), hits.searched)
-    if hits.searched.stopped_at_newest_hits and len(fitting.jobs) < len(hits.jobs) / 2:
+    fitting = Fitting(JobFilter(further=wanted.further, zone=wanted.zone), now, is_shown)
+    hits, number = _find_by_index(session, indexed, found, fitting, enough)
+    if hits.searched.stopped_at_newest_hits and len(hits.jobs) < number / 2:
         # Too few of them fit: look at as many as ever.
-        return fitting if enough == MOST_HITS else find_hits(session, wanted, now, is_shown)
-    return fitting
+        return hits if enough == MOST_HITS else find_hits(session, wanted, now, is_shown)
+    return hits
+
+
+class _Row(NamedTuple):
+    """The row of a job of which nothing but its state is asked for."""
+
+    id: int
+    state: str
+    fits: bool
+    error: None = None
+    text_error: None = None
+    otherwise: None = None
 
 
 def _find_by_index(
-    session: Session, wanted: JobFilter, found: Range, is_shown: IsShown, enough: int
-) -> Hits:
+    session: Session, wanted: JobFilter, found: Range, fitting: Fitting, enough: int
+) -> tuple[Hits, int]:
+    """The jobs that an index finds and that fit, and how many it finds."""
     if is_by_errors(wanted):
-        return _find_by_errors(session, wanted, found, is_shown)
+        return _find_by_errors(session, wanted, found, fitting)
     members = find_members(session, wanted, found)
-    if members.jobs is not None:
-        listed = _read_listed(session, wanted, members.jobs)
-        is_cut = members.is_cut or len(listed) > MOST_HITS
-        return _show(wanted, listed, is_shown, Searched(stopped_at_groups=is_cut))
+    if members.listing is not None:
+        listed = _read_listed(session, wanted, members.listing, fitting)
+        is_cut = members.is_cut or members.listing.value.is_cut or len(listed) > MOST_HITS
+        shown = _show(wanted, listed, fitting)
+        return _keep_fitting(shown, fitting, Searched(stopped_at_groups=is_cut))
     everyone, found = found, replace(found, conditions=(*found.conditions, *members.conditions))
-    rows = _list_newest_of_common(session, wanted, found, enough)
-    if rows:
+    common = None
+    if _is_common(session, wanted, found):
+        # Without a row it would keep nothing.
+        start_reading(session, Session.execute, select(keep("common", literal(0))))
+        some = newest_of_common(wanted, found, fitting, enough)
+        common = start_reading(session, Session.execute, some)
+    # In the same round trip, if those are too few. These GIN indexes need bitmap scans, and no other index
+    # may be scanned instead.
+    gate = literal(True) if common is None else kept("common", 0) <= enough
+    some = hits(wanted, found, fitting, gate)
+    finding = start_reading(
+        session, execute_with, some, enable_bitmapscan="on", enable_indexscan="off"
+    )
+    newest = session.execute(newest_hits(wanted, found, everyone, fitting)).all()
+    if common is not None and len(rows := common.value.all()) > enough:
         searched = Searched(stopped_at_newest_hits=True, stopped_at_groups=members.is_cut)
-        return _show(wanted, rows[:enough], is_shown, searched)
-    # These GIN indexes need bitmap scans. No other index may be scanned instead.
-    rows = execute_with(
-        session, hits(wanted, found), enable_bitmapscan="on", enable_indexscan="off"
-    ).all()
+        return _keep_fitting(_show(wanted, rows[:enough], fitting), fitting, searched)
+    rows = finding.value.all()
     # The text of the error did not choose these rows, so their number reveals nothing about hidden text.
     stopped = len(rows) > MOST_HITS
     if stopped:
-        rows = _with_the_newest(session, wanted, found, everyone, rows)
+        # The index usually finds the oldest hits first.
+        merged = {row.id: row for row in (*rows, *newest)}
+        rows = [merged[job_id] for job_id in sorted(merged, reverse=True)]
     searched = Searched(stopped_at_hits=stopped, stopped_at_groups=members.is_cut)
-    return _show(wanted, rows, is_shown, searched)
+    return _keep_fitting(_show(wanted, rows, fitting), fitting, searched)
 
 
 def _read_listed(
-    session: Session, wanted: JobFilter, jobs: Sequence[tuple[int, str]]
+    session: Session, wanted: JobFilter, listing: StartedRead[Listed], fitting: Fitting
 ) -> Sequence[Any]:
     """Those of these jobs that fit, the newest first, with their errors when the search is about errors.
 
     Read by id alone, as `list_jobs_in_full` does, and only when something other than a state is asked for.
     """
-    if not jobs or not has_other_terms(wanted):
-        return [(id, state, None) for id, state in jobs]
-    ids = [id for id, _ in jobs]
-    columns = (Job.id, Job.state, Job.error, Job.task, Job.queue, Job.origin)
+    if not has_other_terms(wanted) and fitting.is_about_states:
+        return [_Row(id, state, fitting.fits_state(state)) for id, state in listing.value.jobs]
+    columns = (Job.id, Job.state, Job.error, *fitting.columns, Job.task, Job.queue, Job.origin)
+    ids = kept("listed", "{}", ARRAY(BigInteger))
     rows = session.execute(select(*columns).where(is_one_of(Job.id, ids)).order_by(Job.id.desc()))
-    fitting = (row for row in rows if is_match(wanted, row))
-    return [row[:3] for row in fitting if row.error is not None or not wanted.error]
+    matching = (row for row in rows.all() if is_match(wanted, row))
+    listed = {id for id, _ in listing.value.jobs}
+    fitting_rows = (row for row in matching if row.error is not None or not wanted.error)
+    return [row for row in fitting_rows if row.id in listed]
 
 
-def _show(wanted: JobFilter, rows: Sequence[Any], is_shown: IsShown, searched: Searched) -> Hits:
+def _show(wanted: JobFilter, rows: Iterable[Any], fitting: Fitting) -> list[Any]:
+    """Those of these rows whose error, as it is shown, has the text that is searched."""
     text = wanted.error
-    shown = [row[:2] for row in rows if text is None or is_shown(row[2], text)]
-    return Hits(shown[:MOST_HITS], searched)
+    return [row for row in rows if text is None or fitting.is_shown(row.error or "", text)]
 
 
-def _find_by_errors(session: Session, wanted: JobFilter, found: Range, is_shown: IsShown) -> Hits:
+def _keep_fitting(rows: Sequence[Any], fitting: Fitting, searched: Searched) -> tuple[Hits, int]:
+    rows = rows[:MOST_HITS]
+    fits = (fitting.is_met(row.fits, row.text_error, row.otherwise) for row in rows)
+    jobs = [(row.id, row.state) for row, one in zip(rows, fits, strict=True) if one]
+    return Hits(jobs, searched), len(rows)
+
+
+def _find_by_errors(
+    session: Session, wanted: JobFilter, found: Range, fitting: Fitting
+) -> tuple[Hits, int]:
     """The hits among the newest errors. Only errors that fit as they are shown count towards the limit.
 
     Otherwise, whether the search stopped at its limit would reveal hidden text.
     """
-    assert wanted.error is not None
-    text = wanted.error
     older = start_reading(session, Session.scalars, first_unsearched_error(found))
-    rows = session.execute(newest_errors(wanted, found))
+    rows = session.execute(newest_errors(wanted, found, fitting)).all()
     has_older = older.value.first() is not None
-    fitting = ((job_id, state) for job_id, state, error in rows if is_shown(error or "", text))
-    shown = list(islice(fitting, MOST_HITS + 1))
-    stopped = len(shown) > MOST_HITS
-    return Hits(shown[:MOST_HITS], Searched(stopped, has_older))
+    shown = _show(wanted, rows, fitting)
+    return _keep_fitting(shown, fitting, Searched(len(shown) > MOST_HITS, has_older))
 
 
 def _find_by_attempts(
     session: Session,
     wanted: JobFilter,
-    now: datetime,
+    now: Now,
     found: Range,
     is_shown: IsShown,
     enough: int,
 ) -> Hits:
     """The jobs of the newest attempts that fit. All other conditions are examined of each of these jobs."""
-    attempts = find_jobs_of_attempts(session, wanted, found)
+    attempts = NewestAttempts(wanted, found)
     others = wanted.but(failure=None, death=None, deploy=None)
-    jobs: Jobs = []
-    step = enough if attempts.is_cut else MOST_HITS
-    for at in range(0, len(attempts.ids), step):
-        jobs += keep_fitting(session, others, now, attempts.ids[at : at + step], is_shown)
-        if attempts.is_cut and len(jobs) >= enough:
-            newest = sorted(jobs, reverse=True)[:enough]
-            return Hits(newest, Searched(stopped_at_newest_hits=True))
-    return Hits(sorted(jobs, reverse=True), Searched(stopped_at_attempts=attempts.is_cut))
+    unsearched = start_reading(session, Session.scalars, attempts.select_unsearched())
+    jobs = find_among(session, others, now, attempts.select_jobs(enough), is_shown)
+    if unsearched.value.first() is None:
+        return Hits(jobs, Searched())
+    if len(jobs) < enough < attempt_queries.MOST_ATTEMPTS:
+        rest = attempts.select_jobs(MOST_HITS, offset=enough)
+        jobs = sorted((*jobs, *find_among(session, others, now, rest, is_shown)), reverse=True)
+    if len(jobs) >= enough:
+        return Hits(jobs[:enough], Searched(stopped_at_newest_hits=True))
+    return Hits(jobs, Searched(stopped_at_attempts=True))
 
 
-def _list_newest_of_common(
-    session: Session, wanted: JobFilter, found: Range, enough: int
-) -> Sequence[Row[int, str, str | None]]:
-    """The newest hits, when there are more than `enough` in the newest jobs of a common value; else none.
+def _is_common(session: Session, wanted: JobFilter, found: Range) -> bool:
+    """Whether the newest jobs are read, instead of an index that would first read all jobs of a value.
 
-    The statistics tell what is common. An index would read all jobs of the value before it gives the first.
+    The statistics tell what is common.
     """
+    if not (wanted.tag or wanted.args or wanted.indexed_clauses):
+        return False
     in_all = start_reading(session, estimate_rows, select(Job.id).where(*within(found)))
-    of_value = estimate_rows(session, _hits(wanted, within(found)))
-    if of_value < MANY_JOBS or of_value * COMMON < in_all.value:
-        return ()
-    rows = session.execute(newest_of_common(wanted, found, enough)).all()
-    return rows if len(rows) > enough else ()
-
-
-def _with_the_newest(
-    session: Session, wanted: JobFilter, found: Range, everyone: Range, rows: Sequence[Any]
-) -> Sequence[Any]:
-    """The hits, and those among the newest jobs: the index usually finds the oldest hits first.
-
-    `everyone` is the range without the conditions on workflows and batches.
-    """
-    beyond = session.scalars(first_unsearched_job(everyone)).first()
-    near = session.execute(newest_hits(wanted, found.narrowed(None, beyond)))
-    merged = {row[0]: row for row in (*rows, *near)}
-    return [merged[job_id] for job_id in sorted(merged, reverse=True)]
+    of_value = select(Job.id).where(*_conditions_of_hits(wanted), *within(found))
+    number = estimate_rows(session, of_value)
+    return number >= MANY_JOBS and number * COMMON >= in_all.value
 
 
 def _count(found: Hits) -> dict[str, Count]:
@@ -314,20 +393,29 @@ def _count(found: Hits) -> dict[str, Count]:
     return {state: Count(numbers[state], kind) for state in STATES}
 
 
-def _page(
-    session: Session, ids: Sequence[int], limit: int, before: int | None, after: int | None
-) -> JobPage:
+def _count_all(everything: Hits, found: Hits, state: str | None) -> dict[str, Count]:
+    counts = _count(everything)
+    return counts if state is None else counts | {state: _count(found)[state]}
+
+
+def _cut(
+    ids: Sequence[int], limit: int, before: int | None, after: int | None
+) -> tuple[Sequence[int], bool, bool]:
+    """The ids of a page, and whether there are newer and older ones."""
     newer = [] if after is None else [job_id for job_id in ids if job_id > after]
     if len(newer) > limit:
-        return JobPage(queries.list_rows(session, newer[-limit:]), True, True)
+        return newer[-limit:], True, True
     # Fewer newer jobs than a page holds: show the full first page.
     older = ids if before is None else [job_id for job_id in ids if job_id < before]
-    rows = queries.list_rows(session, older[:limit])
-    return JobPage(rows, before is not None, len(older) > limit)
+    return older[:limit], before is not None, len(older) > limit
 
 
-# Of a search that does not depend on the time. None of the conditions that have an index does.
-ANY_TIME = datetime.min.replace(tzinfo=UTC)
+def _read_page(session: Session, ids: Sequence[int], has_newer: bool, has_older: bool) -> JobPage:
+    return JobPage(queries.list_rows(session, ids), has_newer, has_older)
+
+
+# None of the conditions that have an index depends on the time.
+_ANY_TIME = datetime.min.replace(tzinfo=UTC)
 # The number of hits that are examined: enough for any list, and fast to sort.
 MOST_HITS = 5_000
 # Of more than can be found, so many are enough for a list, where the newest are found first.
@@ -370,7 +458,7 @@ class Searched:
 def is_by_errors(wanted: JobFilter) -> bool:
     """Whether the search examines only the newest errors, since it has no other condition with an index."""
     has_index = wanted.args or wanted.tag or wanted.names_jobs or wanted.indexed_clauses
-    return bool(wanted.error and not has_index)
+    return bool(wanted.error and not (has_index or wanted.is_by_attempts))
 
 
 def first_unsearched_error(found: Range) -> Select[int]:
@@ -379,45 +467,70 @@ def first_unsearched_error(found: Range) -> Select[int]:
     return with_error.order_by(Job.id.desc()).offset(NEWEST_ERRORS).limit(1)
 
 
-def first_unsearched_job(found: Range) -> Select[int]:
-    """The id of the newest job beyond `NEWEST_JOBS`; no row when there are fewer."""
-    return select(Job.id).where(*within(found)).order_by(Job.id.desc()).offset(NEWEST_JOBS).limit(1)
+def newest_hits(
+    wanted: JobFilter, found: Range, everyone: Range, fitting: Fitting
+) -> Select[*tuple[Any, ...]]:
+    """Like `hits`, but scans the ids of the newest jobs; no row unless `hits` found more than `MOST_HITS`.
+
+    `everyone` is the range without the conditions on workflows and batches.
+    """
+    newest = select(Job.id).where(*within(everyone)).order_by(Job.id.desc())
+    beyond = func.coalesce(newest.offset(NEWEST_JOBS).limit(1).scalar_subquery(), 0)
+    some = _hits(wanted, fitting, [*within(found), Job.id > beyond, kept("hits", 0) > MOST_HITS])
+    return some.order_by(Job.id.desc()).limit(MOST_HITS)
 
 
-def newest_hits(wanted: JobFilter, found: Range) -> Select[int, str, str | None]:
-    """Like `hits`, but scans the ids of a small range, the newest first."""
-    some = _hits(wanted, within(found)).order_by(Job.id.desc())
-    return some.limit(MOST_HITS)
-
-
-def hits(wanted: JobFilter, found: Range) -> Select[int, str, str | None]:
-    """Id, state and (if searched) error of jobs that may fit, at most `MOST_HITS` + 1, the newest first.
+def hits(
+    wanted: JobFilter, found: Range, fitting: Fitting, gate: ColumnElement[bool]
+) -> Select[*tuple[Any, ...]]:
+    """Id, state, error (if searched) and what fits of jobs, at most `MOST_HITS` + 1, the newest first.
 
     Uses a materialized CTE with a limit: it finds any hits in any order, which are sorted afterwards. Without
-    it, the planner might scan the primary key to get the order.
+    it, the planner might scan the primary key to get the order. Keeps their number for `newest_hits`.
     """
-    some = _hits(wanted, within(found, Job.id + 0)).limit(MOST_HITS + 1)
+    some = _hits(wanted, fitting, [*within(found, Job.id + 0), gate]).limit(MOST_HITS + 1)
     found_some = some.cte("hits").prefix_with("MATERIALIZED", dialect="postgresql")
-    return select(found_some).order_by(found_some.c.id.desc())
+    number = select(func.count()).select_from(found_some).scalar_subquery()
+    keeping = select(keep("hits", number)).scalar_subquery()
+    listed = select(found_some, keeping)
+    return listed.order_by(found_some.c.id.desc())
 
 
-def newest_of_common(wanted: JobFilter, found: Range, enough: int) -> Select[int, str, str | None]:
+def newest_of_common(
+    wanted: JobFilter, found: Range, fitting: Fitting, enough: int
+) -> Select[*tuple[Any, ...]]:
     """Like `hits`, but reads at most `MOST_READ` jobs, the newest first, and stops above `enough` hits."""
     fits = and_(*_conditions_of_hits(wanted), *found.conditions).is_(True)
-    read = select(Job.id, Job.state, _error_of_hits(wanted), fits.label("fits"))
+    read = select(Job.id, Job.state, _error_of_hits(wanted), fits.label("has_value"))
     read = read.where(*within(replace(found, conditions=()))).order_by(Job.id.desc())
     seen = read.limit(MOST_READ).subquery().c
-    some = select(seen.id, seen.state, seen.error).where(seen.fits)
-    return some.order_by(seen.id.desc()).limit(enough + 1)
+    some = select(seen.id, seen.state, seen.error).where(seen.has_value)
+    first = some.order_by(seen.id.desc()).limit(enough + 1).cte("common")
+    number = select(func.count()).select_from(first).scalar_subquery()
+    keeping = select(keep("common", number)).scalar_subquery()
+    return _with_fitting(first, fitting).add_columns(keeping)
 
 
-def _hits(wanted: JobFilter, bounds: list[ColumnElement[bool]]) -> Select[int, str, str | None]:
+def _with_fitting(found: FromClause, fitting: Fitting) -> Select[*tuple[Any, ...]]:
+    """These jobs with what fits. Each is looked up by its id, when there are further conditions."""
+    if not fitting.wanted.further:
+        return select(found, *fitting.columns).order_by(found.c.id.desc())
+    # OFFSET keeps the planner from reading all jobs first.
+    own = select(*fitting.columns).where(Job.id == found.c.id).offset(literal_column("0")).lateral()
+    listed = select(*found.c, *own.c).select_from(found.join(own, true()))
+    return listed.order_by(found.c.id.desc())
+
+
+def _hits(
+    wanted: JobFilter, fitting: Fitting, bounds: list[ColumnElement[bool]]
+) -> Select[*tuple[Any, ...]]:
     conditions = [*_conditions_of_hits(wanted), *bounds]
-    return select(Job.id, Job.state, _error_of_hits(wanted)).where(*conditions)
+    columns = (Job.id, Job.state, _error_of_hits(wanted), *fitting.columns)
+    return select(*columns).where(*conditions)
 
 
 def _conditions_of_hits(wanted: JobFilter) -> list[ColumnElement[bool]]:
-    conditions = [*conditions_of(wanted), *Terms(wanted, ANY_TIME).list_indexed()]
+    conditions = [*conditions_of(wanted), *Terms(wanted, _ANY_TIME).list_indexed()]
     if wanted.error:
         # The caller checks which of these errors fit. Checked here, a frequent argument with a rare text in
         # the error would read the whole table.
@@ -430,20 +543,13 @@ def _error_of_hits(wanted: JobFilter) -> ColumnElement[Any]:
     return error.label("error")
 
 
-def newest_errors(wanted: JobFilter, found: Range) -> Select[int, str, str | None]:
+def newest_errors(wanted: JobFilter, found: Range, fitting: Fitting) -> Select[*tuple[Any, ...]]:
     """Like `hits`, but only among the newest errors: those that contain the text as it is stored."""
     assert wanted.error is not None
     columns = [Job.id, Job.error, *(getattr(Job, name) for name in PLAIN)]
     newest = select(*columns).where(Job.error.is_not(None), *within(found))
     newest = newest.order_by(Job.id.desc()).limit(NEWEST_ERRORS)
     seen = newest.cte("newest").prefix_with("MATERIALIZED", dialect="postgresql").c
-    statement = select(seen.id, seen.state, seen.error)
     conditions = [*conditions_of(wanted, seen), contains(seen.error, wanted.error)]
-    return statement.where(*conditions).order_by(seen.id.desc())
-
-
-def within(found: Range, key: Any = Job.id) -> list[ColumnElement[bool]]:
-    """The conditions that a job is in the range. With an expression as `key` no index is used for them."""
-    bounds = [key >= found.low] if found.low > 0 else []
-    bounds += [key < found.high] if found.high < LARGEST_ID else []
-    return [*bounds, *found.conditions]
+    some = select(seen.id, seen.state, seen.error).where(*conditions)
+    return _with_fitting(some.subquery("found"), fitting)

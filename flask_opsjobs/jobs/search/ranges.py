@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from .terms import BadFilter
@@ -38,21 +39,24 @@ class TimePoint:
     days: int | None = None
     lasts: timedelta = _NO_TIME
 
-    def find_begin(self, now: datetime, zone: tzinfo) -> datetime:
-        """The moment at which it begins."""
+    @property
+    def is_to_come(self) -> bool:
+        """Whether it is now or later, whatever the time is."""
+        return self.span is not None and self.span >= _NO_TIME
+
+    def find_begin(self, now: Any, zone: tzinfo) -> Any:
+        """The moment at which it begins. `now` may be SQL, and so is then a span from it."""
         return self._find(now, zone, _NO_TIME, 0)
 
-    def find_end(self, now: datetime, zone: tzinfo) -> datetime:
+    def find_end(self, now: Any, zone: tzinfo) -> Any:
         """The moment after it."""
         return self._find(now, zone, self.lasts, 1)
 
-    def _find(self, now: datetime, zone: tzinfo, shift: timedelta, fold: int) -> datetime:
+    def _find(self, now: Any, zone: tzinfo, shift: timedelta, fold: int) -> Any:
         if self.span is not None:
             return now + self.span
-        clock = self.clock
-        if clock is None:
-            today = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
-            clock = today.replace(tzinfo=None) + timedelta(days=self.days or 0)
+        clock = self.dated(now, zone).clock
+        assert clock is not None
         clock += shift
         if clock.tzinfo is not None:
             return clock.astimezone(UTC)
@@ -61,6 +65,14 @@ class TimePoint:
             clock = clock.replace(second=0) + _MINUTE
             times = _find_times(clock, zone)
         return times[fold]
+
+    def dated(self, now: Any, zone: tzinfo) -> TimePoint:
+        """The same with its date, when it is a day near today."""
+        if self.days is None:
+            return self
+        today = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
+        clock = today.replace(tzinfo=None) + timedelta(days=self.days)
+        return replace(self, days=None, clock=clock)
 
     def is_after(self, other: TimePoint) -> bool:
         """Whether it is later than another one. False when that depends on the time or the zone."""
@@ -88,12 +100,17 @@ class Moments:
     since: TimePoint | None
     until: TimePoint | None
 
-    def bounds(self, now: datetime, zone: tzinfo) -> tuple[datetime | None, datetime | None]:
-        """The first moment, and the first one after the range."""
+    def bounds(self, now: Any, zone: tzinfo) -> tuple[Any, Any]:
+        """The first moment, and the first one after the range. None is open."""
         return (
             None if self.since is None else self.since.find_begin(now, zone),
             None if self.until is None else self.until.find_end(now, zone),
         )
+
+    def dated(self, now: datetime, zone: tzinfo) -> Moments:
+        """The same with the dates of its days near today."""
+        since, until = (one and one.dated(now, zone) for one in (self.since, self.until))
+        return replace(self, since=since, until=until)
 
     @property
     def needs_zone(self) -> bool:

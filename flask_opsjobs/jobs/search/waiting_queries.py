@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from sqlalchemy.orm import Session
 
-from ...core.round_trips import StartedRead, value_of
+from ...core.round_trips import StartedRead
 from .. import queries
 from ..lifecycle import WAITING
+from .conditions import Now, search_at
 from .filter import LIMITS, Condition, JobFilter
 from .further_queries import IsShown, Jobs, find_in_states
-from .queries import ANY_TIME, find_hits
+from .queries import find_hits
 
 MOST_WAITING = 10_000
 _WAITS = tuple(Condition("state", state) for state in WAITING)
@@ -41,18 +43,20 @@ def find_waiting(
     """The jobs of a filter that wait, at most `MOST_WAITING`.
 
     The newest jobs of each state that waits are examined. When there are older ones, or an index has the jobs
-    that a search names, it looks as far as the list of jobs does. Only a search for a time waits for `now`.
+    that a search names, it looks as far as the list of jobs does. Does not wait for `now`.
     """
     if not may_wait(wanted):
         return WaitingHits()
-    now = now if wanted.depends_on_time else ANY_TIME
     wanted = wanted.but(sort=None, limit=LIMITS[0])
+    return search_at(wanted, now, partial(_find_waiting, session, is_shown))
+
+
+def _find_waiting(session: Session, is_shown: IsShown, wanted: JobFilter, now: Now) -> WaitingHits:
     jobs: Jobs = []
     is_cut = True
     if not (wanted.names_jobs or wanted.is_by_attempts):
         states = WAITING if wanted.state is None else (wanted.state,)
         found = queries.range_of(session, wanted, now)
-        now = value_of(now)
         jobs, is_cut = find_in_states(session, wanted, now, found, states, MOST_WAITING, is_shown)
     if is_cut and wanted.is_search:
         jobs, is_cut = _search(session, wanted, now, is_shown)
@@ -63,7 +67,7 @@ def find_waiting(
 def _search(
     session: Session,
     wanted: JobFilter,
-    now: datetime | StartedRead[datetime],
+    now: Now,
     is_shown: IsShown,
 ) -> tuple[Jobs, bool]:
     narrow = wanted if wanted.state else wanted.but(further=(*wanted.further, _WAITS))

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from ...batches.queries import list_recent_batches
 from ...core.display import Display
+from ...core.round_trips import start_reading
 from ...failures.queries import list_recent_versions, page_of_failures
 from ...jobs import queries
 from ...jobs.lifecycle import DEATHS, STATES
@@ -123,11 +124,16 @@ def _values(session: Session, qualifier: str) -> Iterable[str]:
 
 
 def _named(session: Session, part: str) -> _Terms:
-    for qualifier in ("task", "queue", "tag"):
-        for value in _values(session, qualifier):
+    names = {
+        qualifier: start_reading(session, _values, qualifier)
+        for qualifier in ("task", "queue", "tag")
+    }
+    failures = start_reading(session, lambda session: list(_failures(session, part)))
+    for qualifier, values in names.items():
+        for value in values.value:
             if part in value.lower():
                 yield write_term(qualifier, value), ""
-    yield from _failures(session, part)
+    yield from failures.value
 
 
 def _failures(session: Session, part: str) -> _Terms:

@@ -8,6 +8,7 @@ from typing import Any
 
 from flask import Response, redirect, request, url_for
 from markupsafe import Markup
+from sqlalchemy.orm import Session
 from werkzeug import Response as AnyResponse
 
 from ...actions.registry import actions_of
@@ -19,12 +20,12 @@ from ...jobs.rows import Count
 from ...jobs.search import attempt_queries, further_queries, group_queries, terms
 from ...jobs.search import queries as search_queries
 from ...jobs.search.filter import LIMITS, ORIGINS, SORTS, JobFilter
-from ...jobs.search.queries import list_jobs
+from ...jobs.search.queries import is_by_errors, list_jobs
 from ...jobs.search.terms import write_term
 from ...jobs.search.waiting_queries import may_wait
 from ...operations.targets import MOST_JOBS
 from ...queues.queries import list_queue_names
-from ...tasks.outlier_queries import find_long
+from ...tasks.outlier_queries import find_limits, keep_long
 from ..app import access, pages, problems
 from ..app.host import heavy, host, reading
 from ..app.problems import Problem
@@ -59,17 +60,31 @@ _JOB_ACTIONS = [
 
 def page() -> AnyResponse:
     """The document: search box, tabs, table."""
-    try:
-        if named := _find_name():
-            return named
-        asked = list_request.read_list_request()
-    except Problem as fault:
-        if fault.status != HTTPStatus.UNPROCESSABLE_ENTITY:
-            raise
-        return _search_again(fault)
-    with heavy(_is_heavy(asked)), reading() as read:
-        surrounding = start_reading(read, _around, asked.wanted)
-        made, around = _list(read, asked), surrounding.value
+    fault = None
+    with reading() as read:
+        naming = start_reading(read, _find_name)
+        try:
+            asked = list_request.read_list_request()
+            # A search of nothing but errors takes longest: it is begun when no word is a name.
+            if is_by_errors(asked.wanted) and (named := naming.value):
+                return named
+            with heavy(_is_heavy(asked)):
+                surrounding = start_reading(read, _around, asked.wanted)
+                listing = start_reading(read, _list, asked)
+                if named := naming.value:
+                    return named
+                made, around = listing.value, surrounding.value
+        except Problem as raised:
+            if named := naming.value:
+                return named
+            if raised.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+                raise
+            fault, around = raised, _around(read, list_request.readable_fields())
+    if fault is not None:
+        # The box keeps the text; the error is shown below it.
+        return pages.document(
+            "jobs/page.html", "jobs", "Jobs", read.now, status=fault.status, fault=fault, **around
+        )
     return pages.page(
         "jobs/page.html",
         "jobs",
@@ -81,15 +96,6 @@ def page() -> AnyResponse:
         is_whole=asked.is_whole,
         may_wait=may_wait(asked.wanted),
         **around,
-    )
-
-
-def _search_again(fault: Problem) -> Response:
-    """The document for a search that cannot be read. The box keeps the text; the error is shown below it."""
-    with reading() as read:
-        around = _around(read, list_request.readable_fields())
-    return pages.document(
-        "jobs/page.html", "jobs", "Jobs", read.now, status=fault.status, fault=fault, **around
     )
 
 
@@ -142,8 +148,8 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
         after=asked.after,
         is_shown=list_request.is_shown(),
     )
-    detailing = start_reading(read.session, queries.with_details, found.page.rows)
-    long = find_long(read.session, found.page.rows, read.now)
+    limits = find_limits(read.session, found.tasks, read.now)
+    rows = found.page.rows
     everything = Count.sum(found.counts.values())
     total = found.counts[wanted.state] if wanted.state else everything
     # Above that, no index has the jobs of any filter in another order.
@@ -159,8 +165,8 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
         is_in_order=found.is_in_order,
         order=JobListOrder(wanted, found.is_in_order, may_sort=may_sort),
         too_many=say_too_many(),
-        rows=detailing.value,
-        long=long,
+        rows=rows,
+        long=keep_long(rows, limits, read.now),
         searched=found.searched,
         most=search_queries,
         group_queries=group_queries,
@@ -177,13 +183,15 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
     )
 
 
-def _find_name() -> AnyResponse | None:
+def _find_name(read: Reading) -> AnyResponse | None:
     """Redirect from a word alone that is an id or a name to the job or the search that it means.
 
     None when no word is one: then words are searched in errors.
     """
-    for word, rest in islice(list_request.list_words(), _MOST_WORDS):
-        term = _find_term(word)
+    words = list(islice(list_request.list_words(), _MOST_WORDS))
+    found = [start_reading(read.session, _find_term, word) for word, _ in words]
+    for (word, rest), finding in zip(words, found, strict=True):
+        term = finding.value
         if term is None:
             if not access.may_see_payload():
                 raise problems.unknown_word(word)
@@ -211,18 +219,18 @@ def jump() -> AnyResponse:
         if wanted.startswith(f"{name}/") and number is not None:
             values: dict[str, Any] = {f"{name}_id": number}
             return redirect(url_for(f"opsjobs.{name}", **values), 303)
-    term = _find_term(wanted)
-    if term is None:
-        raise problems.unknown_place(wanted)
-    name, value = term
+    with reading() as read:
+        term = _find_term(read.session, wanted)
+        if term is None:
+            raise problems.unknown_place(wanted)
+        name, value = term
+        newest = group_queries.find_newest_of(read.session, name, value) if name == "batch" else 0
     match name:
         case "id":
             url = url_for("opsjobs.job", job_id=value)
         case "workflow":
             url = url_for("opsjobs.workflows", name=value)
         case "batch":
-            with reading() as read:
-                newest = group_queries.find_newest_of(read.session, name, value)
             url = url_for("opsjobs.batch", batch_id=newest or 0)
         case "task" if value in host().tasks and access.may("tasks.view"):
             url = url_for("opsjobs.task", name=value)
@@ -231,7 +239,7 @@ def jump() -> AnyResponse:
     return redirect(url, 303)
 
 
-def _find_term(word: str) -> tuple[str, str] | None:
+def _find_term(session: Session, word: str) -> tuple[str, str] | None:
     """The qualifier and the value that a word means; None when nothing has that name."""
     number = terms.read_job_id(word)
     if number is not None:
@@ -241,13 +249,12 @@ def _find_term(word: str) -> tuple[str, str] | None:
     if word in host().tasks:
         return "task", word
     groups = [group for group, permission in _GROUPS.items() if access.may(permission)]
-    with reading() as read:
-        found = {
-            each: start_reading(read.session, queries.find_qualifier, word, [each])
-            for each in ("task", "queue")
-        } | {
-            each: start_reading(read.session, group_queries.find_newest_of, each, word)
-            for each in (groups if len(word) <= terms.LONGEST else ())
-        }
-        name = next((each for each, one in found.items() if one.value is not None), None)
+    found = {
+        each: start_reading(session, queries.find_qualifier, word, [each])
+        for each in ("task", "queue")
+    } | {
+        each: start_reading(session, group_queries.find_newest_of, each, word)
+        for each in (groups if len(word) <= terms.LONGEST else ())
+    }
+    name = next((each for each, one in found.items() if one.value is not None), None)
     return None if name is None else (name, word)
