@@ -83,6 +83,12 @@ def test_a_note_that_is_too_short_is_refused_without_a_barrier(
     assert [line for line in noise if "422" not in line] == []
 
 
+def test_the_form_stands_in_its_panel_as_the_notes_do(page: Any, pages: dict[str, str]) -> None:
+    page.goto(f"/ops/jobs{pages['job']}")
+    left = "one => one.getBoundingClientRect().left"
+    assert page.eval_on_selector("#note", left) == page.eval_on_selector(".note", left)
+
+
 def test_the_keyboard_alone_adds_a_note(page: Any, pages: dict[str, str]) -> None:
     page.goto(f"/ops/jobs{pages['job']}")
     page.focus("#note")
