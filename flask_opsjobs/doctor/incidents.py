@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,7 +29,8 @@ def state_of_class(class_: str) -> str:
 def look_for(class_: str, fine: str, run: str) -> Callable[[CheckContext], CheckAnswer]:
     """A look that answers with what the detector finds now, or with `fine`.
 
-    The answer is about the first finding, and says how many more there are. `run` is what to run.
+    The answer is about the first finding, and says how many more there are. `run` is what to run; it may
+    name facts of the finding, such as `{queue}`.
     """
     detect = DETECTORS[class_].detect
     assert detect is not None, "another loop reports this class"
@@ -45,9 +47,12 @@ def look_for(class_: str, fine: str, run: str) -> Callable[[CheckContext], Check
 def answer_with(class_: str, found: Sequence[Finding], run: str) -> CheckAnswer:
     """The answer about the first of these findings, in the words of its incident."""
     words = words_of(class_, found[0].facts)
+    facts = {name: shlex.quote(str(value)) for name, value in found[0].facts.items()}
     left = len(found) - 1
     more = f" There {agree(left, 'is', 'are')} {left} more." if left else ""
-    return CheckAnswer(state_of_class(class_), f"{words.title}.", f"{words.why}{more}", run)
+    return CheckAnswer(
+        state_of_class(class_), f"{words.title}.", f"{words.why}{more}", run.format_map(facts)
+    )
 
 
 def driver_connection(read: Reading) -> Connection:

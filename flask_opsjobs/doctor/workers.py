@@ -27,7 +27,7 @@ def list_alive(context: CheckContext) -> tuple[Sequence[WorkerRow], datetime]:
 
 
 _look_for_unserved = look_for(
-    "queue_unserved", "A worker listens where jobs are due.", "flask opsjobs worker"
+    "queue_unserved", "A worker listens where jobs are due.", "flask opsjobs worker {queue}"
 )
 
 

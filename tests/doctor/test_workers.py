@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+
+import pytest
 
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.workers import transitions as workers
@@ -51,3 +54,13 @@ def test_a_late_worker(bench: Bench, ask: Ask) -> None:
     fall_silent(2, bench.host.settings.late_seconds + 15)
     found = ask("workers.late")
     assert (found.state, found.sentence) == ("warning", f"1 worker is late: {bench.name}.")
+
+
+@pytest.mark.parametrize(("queue", "word"), [("letters", "letters"), ("a b;c", "'a b;c'")])
+def test_the_command_for_a_queue_that_nobody_serves_starts_a_worker_that_listens_to_it(
+    bench: Bench, record_job: Callable[..., int], ask: Ask, queue: str, word: str
+) -> None:
+    job = record_job()
+    bench.connection.execute("UPDATE opsjobs.jobs SET queue = %s WHERE id = %s", [queue, job])
+    found = ask("workers.listeners")
+    assert (found.state, found.run) == ("error", f"flask opsjobs worker {word}")
