@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.host import Host
+from flask_opsjobs.jobs.search import queries as search_queries
 from tests.support.browser import barriers, is_sideways
 from tests.web.rows import make_job
 
@@ -70,6 +71,19 @@ def test_on_a_phone_all_on_the_page_are_picked_in_the_bar(page: Any, failed: lis
     )
     page.set_viewport_size({"width": 1280, "height": 740})
     assert not everyone.is_visible()
+
+
+def test_on_a_phone_an_order_that_cannot_be_had_is_one_line_too(
+    page: Any, failed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_queries, "MOST_HITS", 3)
+    page.set_viewport_size({"width": 360, "height": 800})
+    _open(page)
+    lines = "all => all.map(one => one.getClientRects()[0].height)"
+    heights = page.eval_on_selector_all("[aria-label=Order] > .unsorted", lines)
+    assert len(heights) == 4
+    assert max(heights) < 40
+    assert not is_sideways(page)
 
 
 def test_ticks_that_the_browser_brings_back_are_counted(page: Any, failed: list[str]) -> None:
