@@ -219,6 +219,18 @@ def test_of_a_value_that_many_have_the_newest_jobs_are_read(
     assert seen.most_rows <= most + 30
 
 
+def test_an_order_that_is_refused_costs_as_much_as_none(plans: tuple[Plans, Reading]) -> None:
+    seen, read = plans
+    asked = {}
+    for sort in (None, "-run"):
+        seen.seen.clear()
+        wanted = JobFilter(state="finished", sort=sort)
+        found = list_jobs(read.session, wanted, read.now, is_shown=lambda error, text: True)
+        assert found.is_in_order is (sort is None)
+        asked[sort] = [statement for statement, _ in seen.seen]
+    assert asked["-run"] == asked[None]
+
+
 def test_what_a_search_leaves_behind_harms_no_other_read(plans: tuple[Plans, Reading]) -> None:
     seen, read = plans
     wanted = JobFilter.from_query([("q", "tag:tag_300")])

@@ -72,6 +72,10 @@ class JobList:
             return {row.task for row in self.page.rows}
         return select(Job.task).where(is_one_of(Job.id, self.ids))
 
+    def count(self, state: str | None) -> int:
+        """How many jobs it has at least, in this state or in any."""
+        return sum(count.number for name, count in self.counts.items() if state in (None, name))
+
 
 @dataclass(frozen=True)
 class Hits:
@@ -117,10 +121,14 @@ def _list_jobs(
     now: Now,
 ) -> JobList:
     if wanted.sort is not None:
-        in_order = _list_in_order(session, wanted, now, before, after, is_shown)
-        if in_order is not None:
-            return in_order
-        newest = _list_jobs(session, None, None, is_shown, wanted.but(sort=None), now)
+        # Without a search, the tabs tell how many jobs match before each is examined.
+        list_newest = partial(_list_jobs, session, None, None, is_shown, wanted.but(sort=None), now)
+        newest = None if wanted.is_search else list_newest()
+        if newest is None or newest.count(wanted.state) <= MOST_HITS:
+            in_order = _list_in_order(session, wanted, now, before, after, is_shown)
+            if in_order is not None:
+                return in_order
+        newest = newest or list_newest()
         return replace(newest, is_in_order=False)
     if not wanted.is_search:
         paging = start_reading(
