@@ -13,6 +13,7 @@ from redis import Redis
 from rq import Queue
 
 from flask_opsjobs import signals
+from flask_opsjobs.core import sql
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.redis.broker import Broker, broker_of, rq_id
 from flask_opsjobs.errors import EngineUnavailable
@@ -451,6 +452,23 @@ class TestAwake:
             passes.run_once(bench.connection, now + timedelta(seconds=seconds))
         assert elapsed == [0, 10, 0, 10, 10]
         assert [row["passes"] for row in runs(bench)] == [2, 3]
+
+    def test_a_pass_after_the_time_of_a_look_is_no_silence(
+        self, bench: Bench, now: datetime
+    ) -> None:
+        def note(loop: str, seconds: float) -> None:
+            made = loop_runs.Note(loop, "one", 10, 0.1, IDLE)
+            loop_runs.note_pass(bench.connection, None, made, now - timedelta(seconds=seconds))
+
+        # Both loops began a second stretch after a gap. One of these passes is newer than the look.
+        for loop in ("dispatch", "cron"):
+            note(loop, 600)
+        note("cron", 2)
+        note("dispatch", 0)
+        look = {"now": now - timedelta(seconds=1), "grace_seconds": 5, "limit": 9}
+        latest = bench.connection.execute(sql.load("list_latest_loop_runs"), look).fetchall()
+        assert [row[3] for row in latest] == [now - timedelta(seconds=2), now]
+        assert bench.connection.execute(sql.load("detect_silent_loops"), look).fetchall() == []
 
     def test_each_process_has_its_own_stretch(self, make_bench: MakeBench, now: datetime) -> None:
         one, two = make_bench(), make_bench()

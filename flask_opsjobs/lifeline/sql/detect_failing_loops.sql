@@ -5,7 +5,7 @@ SELECT failing.loop, failing.process, failing.failed_in_a_row, failing.error
 FROM {loop_names.sql} AS names, LATERAL (
     SELECT r.loop, r.process, r.last_at, r.every_seconds, r.took_seconds, r.failed_in_a_row, r.error
     FROM opsjobs.loop_runs AS r
-    WHERE r.loop = names.loop AND r.last_at <= %(now)s
+    WHERE r.loop = names.loop AND r.last_at <= greatest(%(now)s, statement_timestamp())
         AND r.last_at >= %(now)s::timestamptz
             - (3 * (r.every_seconds + r.took_seconds) + %(grace_seconds)s) * interval '1 s'
     ORDER BY r.failed_in_a_row DESC, r.last_at DESC

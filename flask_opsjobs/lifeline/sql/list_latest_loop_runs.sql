@@ -1,7 +1,8 @@
 -- Lists the last stretch in which each loop ran, by name, and whether it is running: a pass has been made
 -- within three intervals. The time of a pass under way is granted: three times its last duration, and any
 -- time while it holds the advisory lock of its loop. `due_by` is when the next pass was due at the latest. A
--- pass that was recorded before the clock was stepped back is ignored. Locks nothing.
+-- pass that was recorded before the clock was stepped back is ignored, but not one since %(now)s was read:
+-- an older stretch would be taken for the last one. Locks nothing.
 -- Run by lifeline/loop_runs.py, and as a part of detect_silent_loops.sql. Index: loop_runs_latest.
 WITH held AS MATERIALIZED (
     SELECT classid::bigint << 32 | objid::bigint AS key FROM pg_locks
@@ -16,7 +17,7 @@ FROM {loop_names.sql} AS names, LATERAL (
         run.last_at + (3 * (run.every_seconds + run.took_seconds) + %(grace_seconds)s) * interval '1 s'
             AS due_by
     FROM opsjobs.loop_runs AS run
-    WHERE run.loop = names.loop AND run.last_at <= %(now)s
+    WHERE run.loop = names.loop AND run.last_at <= greatest(%(now)s, statement_timestamp())
     ORDER BY run.last_at DESC
     LIMIT 1
 ) AS latest
