@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.lifeline.models import LoopRun
 from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.testing.valkey import Valkey
+from flask_opsjobs.web.app import shell
 from flask_opsjobs.workers.models import Worker
 from tests.support.database import Databases
 from tests.support.waiting import wait_until
@@ -267,3 +269,14 @@ def test_nothing_is_said_while_all_answer(session: Session, get: Callable[..., A
     make_loops(session)
     session.commit()
     assert soup(get("/queues").text).select("#sources li") == []
+
+
+def test_a_request_asks_once_however_long_it_takes(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shell, "_KEPT", timedelta())  # each request finds them too old
+    found = []
+    for _ in range(2):
+        with app.test_request_context():
+            found += [shell.read_sources(), shell.read_sources()]
+    assert found[0] is found[1] is not found[2] is found[3]

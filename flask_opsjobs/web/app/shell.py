@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from weakref import WeakKeyDictionary
 
-from flask import request
+from flask import g, request
 from sqlalchemy import Engine
 from werkzeug import Response
 
@@ -157,7 +157,10 @@ _cache: WeakKeyDictionary[Engine, tuple[datetime, Sources]] = WeakKeyDictionary(
 
 
 def read_sources() -> Sources:
-    """The sources and badges, at most one second old. Never raises: no page fails because of them."""
+    """The sources and badges, at most one second old when the request asks first for them.
+
+    Never raises: no page fails because of them.
+    """
     found = _find_kept()
     if found is not None:
         return found
@@ -201,7 +204,9 @@ def _keeping(unreachable: Sequence[UnreachableRedis]) -> Iterator[None]:
 
 def _find_kept() -> Sources | None:
     at, found = _cache.get(host().engine, (None, None))
-    return found if at is not None and datetime.now(UTC) - at < _KEPT else None
+    # A page that takes longer asks once.
+    asked_at: datetime = g.setdefault("opsjobs_sources_asked_at", datetime.now(UTC))
+    return found if at is not None and asked_at - at < _KEPT else None
 
 
 def _keep(found: Sources) -> None:
