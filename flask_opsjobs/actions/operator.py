@@ -29,6 +29,7 @@ from ..errors import ActionRefused, EngineUnavailable, TooManyActions
 from ..host import Host
 from ..queues.transitions import list_known_queues
 from ..workers import transitions as worker_transitions
+from ..workers.actions import kinds_for
 from . import execution, planning
 from .domain import Request, Who, name_in
 from .registry import ACTIONS
@@ -403,7 +404,7 @@ class Operator:
         Traceback (most recent call last):
         flask_opsjobs.errors.ActionRefused: no worker that can be drained listens to mail: see ...
         """
-        names = self._name_workers("worker.drain", workers, queue, host)
+        names = self._name_workers("worker.drain", workers, queue, host, None)
         return self._run_or_raise("worker.drain", names, why)
 
     def stop_worker(
@@ -424,38 +425,48 @@ class Operator:
         Traceback (most recent call last):
         flask_opsjobs.errors.ActionRefused: there is no worker web-1-7-c0ffee: see `flask opsjobs workers`
         """
-        names = self._name_workers("worker.stop", workers, queue, host)
+        names = self._name_workers("worker.stop", workers, queue, host, grace)
         return self._run_or_raise("worker.stop", names, why, {"grace": grace})
 
     def find_workers(
-        self, action: str, *, queue: str | None = None, host: str | None = None
+        self,
+        action: str,
+        *,
+        queue: str | None = None,
+        host: str | None = None,
+        grace: int | str | None = None,
     ) -> list[str]:
         """The names of the workers of a queue, of a machine or of both that the action is for.
 
-        Raises `ActionRefused` when there is none.
+        With a grace none of them is a plain RQ worker. Raises `ActionRefused` when there is none.
 
         >>> operator.find_workers("worker.stop", host="web-1")
         Traceback (most recent call last):
         flask_opsjobs.errors.ActionRefused: no worker that can be stopped runs on web-1: see ...
         """
-        is_drain = action == "worker.drain"
-        kinds = ["pool"] if is_drain else ["pool", "plain"]
+        kinds = kinds_for(action, grace)
         with self._connected(None) as (connection, _):
             found = worker_transitions.find_names(connection, kinds, queue, host)
         if found:
             return found
         places = [f"listens to {queue}"] * bool(queue) + [f"runs on {host}"] * bool(host)
-        done = "drained" if is_drain else "stopped"
+        done = "drained" if action == "worker.drain" else "stopped"
+        ended = " with a grace" if done == "stopped" and "plain" not in kinds else ""
         place = " and ".join(places)
-        says = f"no worker that can be {done} {place}: see `flask opsjobs workers`"
+        says = f"no worker that can be {done}{ended} {place}: see `flask opsjobs workers`"
         raise ActionRefused(Receipt("refused", action, "unknown_target", says, None))
 
     def _name_workers(
-        self, action: str, workers: str | Iterable[str], queue: str | None, host: str | None
+        self,
+        action: str,
+        workers: str | Iterable[str],
+        queue: str | None,
+        host: str | None,
+        grace: int | None,
     ) -> list[str]:
         names = [workers] if isinstance(workers, str) else list(workers)
         if queue or host:
-            names += self.find_workers(action, queue=queue, host=host)
+            names += self.find_workers(action, queue=queue, host=host, grace=grace)
         return names
 
     def forget_worker(self, workers: str | Iterable[str], **why: Unpack[Why]) -> Receipt:

@@ -104,7 +104,8 @@ def _run(
     found = list(names)
     if queue or host:
         try:
-            found += Operator(current_host()).find_workers(action, queue=queue, host=host)
+            finding = Operator(current_host())
+            found += finding.find_workers(action, queue=queue, host=host, **params)
         except ActionRefused as refused:
             raise click.ClickException(str(refused)) from refused
     _operate.run_action(action, [f"worker/{name}" for name in found], params=params, **options)
@@ -121,7 +122,8 @@ def drain(**options: Any) -> None:
     "--grace",
     type=click.IntRange(0, 86_400),
     metavar="SECONDS",
-    help="Kill what still runs after so long. Without it the workers end what they run.",
+    help="Kill what still runs after so long. Without it the workers end what they run. "
+    "Of a machine or a queue only workers of ours take it.",
 )
 def stop(grace: int | None, **options: Any) -> None:
     """Stop workers."""

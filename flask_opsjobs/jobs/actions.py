@@ -691,10 +691,12 @@ def merge_notes(items: Sequence[Item]) -> list[str]:
     deadlines = sorted(note for note in notes if note.startswith(_STARTS_BEFORE))
     if len(deadlines) > 1:
         notes = [note for note in notes if note not in deadlines]
-    merged = [
-        note if number == len(items) else f"{number} of them: {note}"
-        for note, number in Counter(notes).items()
-    ]
+    merged = []
+    for note, number in Counter(notes).items():
+        # "it has 2 jobs now" tells of one; of all of several it is said of each.
+        of_all = "each" if len(items) > 1 and note.startswith(("it ", "its ")) else ""
+        whom = of_all if number == len(items) else str(number)
+        merged.append(f"{whom} of them: {note}" if whom else note)
     if len(deadlines) > 1:
         first = deadlines[0].removeprefix(_STARTS_BEFORE)
         merged.append(f"{len(deadlines)} must start before their deadlines, the first at {first}")

@@ -105,6 +105,11 @@ def _apply_drain(
 _LONGEST_GRACE = 86_400
 
 
+def kinds_for(action: str, grace: object) -> Sequence[str]:
+    """The kinds of workers that it takes of a queue or of a machine. A plain rq worker takes no grace."""
+    return ("pool", "plain") if action == "worker.stop" and grace in (None, "") else ("pool",)
+
+
 def _read_grace(request: Request) -> dict[str, Any]:
     """For how many seconds its jobs may still run; None: until they have ended."""
     given = request.params["grace"]

@@ -576,7 +576,10 @@ def test_all_workers_of_a_machine_or_of_a_queue_leave_by_one_plan(
     make_worker(session, name="web-1", host="alpha", queues=["mail"])
     make_worker(session, name="web-2", host="beta", queues=["mail", "slow"])
     make_worker(session, name="web-3", host="beta", queues=["slow"])
+    make_worker(session, name="rq-1", host="beta", queues=["mail"], kind="plain")
     session.commit()
+    (row,) = soup(get("/workers").text).select("[aria-labelledby=machines] tr:has([value=beta])")
+    assert " ".join(row.text.split()).startswith("beta 2 and 1 plain, below")
     button = f'button[formaction="/ops/jobs{path}"]'
     buttons = soup(get("/workers").text).select(f"[aria-labelledby=machines] {button}")
     assert [(each["name"], each["value"]) for each in buttons] == [
@@ -588,6 +591,8 @@ def test_all_workers_of_a_machine_or_of_a_queue_leave_by_one_plan(
     for field, named in (("host=beta", "web-2 web-3"), ("queue=mail", "web-1 web-2")):
         shown = get(preview(path, **dict([field.split("=")])))
         assert f"{word.title()} 2 workers" in _words(shown)
+        assert "skipped" not in _words(shown)
+        assert "Each of them: it has 0 jobs now" in _words(shown)
         assert named in _words(shown)
         assert after in _words(shown)
     refused = _words(post(path, 422, host="gamma"))

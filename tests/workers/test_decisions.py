@@ -187,6 +187,8 @@ def test_all_of_a_queue_or_of_a_machine(
     drained: list[str],
     stopped: list[str],
 ) -> None:
+    # A plain rq worker takes no grace, so that none is chosen with one.
+    assert operator.find_workers("worker.stop", grace=0, **chosen) == drained
     targets = [item.target for item in operator.stop_worker(**chosen, **WHY).done]
     assert targets == [f"worker/{name}" for name in stopped]
     assert operator.find_workers("worker.drain", **chosen) == drained

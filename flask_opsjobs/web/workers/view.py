@@ -28,6 +28,7 @@ from ...lifeline.watch import list_abandoned
 from ...overview.queries import find_queues
 from ...queues.queries import list_decisions
 from ...workers import queries
+from ...workers.actions import kinds_for
 from ...workers.queries import WorkerRow
 from ..actions import view as actions
 from ..app import order, pages, problems
@@ -79,12 +80,12 @@ def on_many(action: Action[Any]) -> Callable[[], WerkzeugResponse]:
         chosen = {name: request.form.get(name) or None for name in ("queue", "host")}
         if not any(chosen.values()):
             return actions.on_picked(action)()
+        params = {param: request.values.get(param, "") for param in action.params}
         try:
             with asking():
-                names = Operator(host()).find_workers(action.name, **chosen)
+                names = Operator(host()).find_workers(action.name, **chosen, **params)
         except ActionRefused as refused:
             raise problems.unreadable(f"{str(refused)[:200]}.") from refused
-        params = {param: request.values.get(param, "") for param in action.params}
         return actions.start(action, [f"worker/{name}" for name in names], params)
 
     return view
@@ -134,7 +135,8 @@ def _part() -> tuple[Markup, datetime, Mapping[str, str]]:
         rescue=ACTIONS["job.rescue"],
         drain=ACTIONS["worker.drain"],
         stop=ACTIONS["worker.stop"],
-        machines=Counter(one.host for one in current if one.kind == "pool"),
+        machines=Counter(one.host for one in current if one.kind in kinds_for("worker.stop", 0)),
+        plain_on=Counter(one.host for one in plain),
         forget=ACTIONS["worker.forget"],
         settings=host().settings,
         watch=watch,
