@@ -90,6 +90,14 @@ def test_postgres_away_is_said_soon_and_costs_nothing_again(
         assert "Postgres does not answer" in answer.text
     # All but the one that may ask again know it already.
     assert time.monotonic() - began < 8
+    page = soup(answer.text)
+    assert page.title.text.startswith("● 1 source away · Postgres does not answer · ")
+    assert not page.select("#sources li")
+    page = soup(its_client.get("/ops/jobs/help").text)
+    assert page.title.text.startswith("● 1 source away · Help · ")
+    assert _words(page.select_one("#sources")).startswith(
+        "Postgres does not answer. It is not known"
+    )
 
 
 def test_an_open_page_shows_that_postgres_is_away_in_place_of_old_facts(

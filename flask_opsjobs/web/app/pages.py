@@ -175,7 +175,8 @@ def _document(template: str, **context: Any) -> str:
         .render(
             actor=actor,
             entries=entries,
-            wrong=sources.wrong,
+            # The page of a problem does not say it twice.
+            wrong=[one for one in sources.wrong if one.fact != f"{context['title']}."],
             worst=find_worst(sources, entries),
             operations_open=_open_operations(sources),
             allowed={entry.endpoint for entry in entries},

@@ -194,9 +194,12 @@ def _keeping(unreachable: Sequence[UnreachableRedis]) -> Iterator[None]:
     try:
         yield
     except Problem as problem:
-        # The page itself reads from Postgres too, and says why that failed.
+        # The page itself reads from Postgres too, and says why that failed. Help and some problems do not.
         _log.warning("what surrounds a page could not be read: %s", problem.says)
-        _keep(Sources(wrong=find_wrong_sources(unreachable, None, None)))
+        wrong = find_wrong_sources(unreachable, None, None)
+        if since := host().postgres.unanswered_since:
+            wrong = [Wrong("critical", f"{problem.title}.", problem.todo, since), *wrong]
+        _keep(Sources(wrong=wrong))
     except Exception:
         _log.warning("what surrounds a page could not be read", exc_info=True)
         _keep(Sources(wrong=find_wrong_sources(unreachable, None, None)))
