@@ -372,3 +372,11 @@ def test_a_search_that_is_wrong_keeps_its_text_and_has_the_fault_below_the_box(
     assert fault.find_previous("input", type="search") is search
     assert tree.select_one(".find input[name=state]")["value"] == "failed"
     assert tree.select_one("#live") is None
+
+
+def test_a_search_that_is_too_long_keeps_its_text_and_is_told_to_be_shortened(get: Get) -> None:
+    box = "tag:eu OR " * 1_000 + "tag:us"
+    tree = soup(get("/jobs", 414, query_string={"q": box}).text)
+    search = tree.select_one("#q")
+    assert (search["value"], search["aria-invalid"]) == (box, "true")
+    assert "Shorten the search" in tree.find(id=search["aria-describedby"]).text

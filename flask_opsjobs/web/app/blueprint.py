@@ -9,13 +9,12 @@ from typing import Any
 from flask import Blueprint, g, request
 from werkzeug import exceptions
 
-from . import access, headers, pages, polls, problems, references
+from . import access, headers, links, pages, polls, problems, references
 from .host import bring
 from .problems import Problem
 from .shell import read_sources_beside
 from .urls import BRIDGE_URLS, URLS, Url
 
-_LONGEST_QUERY = 4_000
 _LARGEST_FORM = 64_000
 
 
@@ -73,7 +72,7 @@ def _guarded(url: Url) -> Callable[..., Any]:
     def view(**arguments: Any) -> Any:
         g.opsjobs_kind = url.kind
         access.require_access(url.permission)
-        if len(request.query_string) > _LONGEST_QUERY:
+        if links.is_too_long() and url.endpoint != "jobs":  # which keeps what was typed
             raise problems.too_long()
         if url.kind == "file":
             access.refuse_cross_site_file()

@@ -20,6 +20,14 @@ from .host import host
 _WITH_ID = ("job", "workflow", "batch", "incident", "failure", "operation")
 
 
+_LONGEST_QUERY = 4_000
+
+
+def is_too_long() -> bool:
+    """Whether the query string of the current address is longer than any that our pages make."""
+    return len(request.query_string) > _LONGEST_QUERY
+
+
 def root() -> str:
     """The path of our first page, including the prefix that a proxy added. All other pages are below it."""
     return url_for("opsjobs.overview")

@@ -311,7 +311,12 @@ def _searches(word: str) -> tuple[str, ...]:
 
 def too_long() -> Problem:
     """An address longer than any that our pages make."""
-    return Problem(414, "Address too long", "The address of this page is longer than any we make.")
+    return Problem(
+        414,
+        "Address too long",
+        "The address of this page is longer than any we make.",
+        "Shorten the search, or search for one part of it at a time.",
+    )
 
 
 def unreadable(what: str, *, place: tuple[int, int] | None = None) -> Problem:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
 from http import HTTPStatus
 from itertools import islice
 from typing import Any
@@ -26,7 +28,7 @@ from ...jobs.search.waiting_queries import may_wait
 from ...operations.targets import MOST_JOBS
 from ...queues.queries import list_queue_names
 from ...tasks.outlier_queries import find_limits, keep_long
-from ..app import access, pages, problems
+from ..app import access, links, pages, problems
 from ..app.host import heavy, host, reading
 from ..app.problems import Problem
 from ..app.saved_views import list_own_views
@@ -60,6 +62,10 @@ _JOB_ACTIONS = [
 
 def page() -> AnyResponse:
     """The document: search box, tabs, table."""
+    if links.is_too_long():
+        with reading() as read:
+            around = _around(read, JobFilter())
+        return _refuse(problems.too_long(), read.now, around)
     fault = None
     with reading() as read:
         naming = start_reading(read, _find_name)
@@ -81,10 +87,7 @@ def page() -> AnyResponse:
                 raise
             fault, around = raised, _around(read, list_request.readable_fields())
     if fault is not None:
-        # The box keeps the text; the error is shown below it.
-        return pages.document(
-            "jobs/page.html", "jobs", "Jobs", read.now, status=fault.status, fault=fault, **around
-        )
+        return _refuse(fault, read.now, around)
     return pages.page(
         "jobs/page.html",
         "jobs",
@@ -96,6 +99,13 @@ def page() -> AnyResponse:
         is_whole=asked.is_whole,
         may_wait=may_wait(asked.wanted),
         **around,
+    )
+
+
+def _refuse(fault: Problem, now: datetime, around: Mapping[str, Any]) -> Response:
+    """The document without a list: the box keeps the text, and the error is shown below it."""
+    return pages.document(
+        "jobs/page.html", "jobs", "Jobs", now, status=fault.status, fault=fault, **around
     )
 
 
