@@ -15,7 +15,7 @@ from flask_opsjobs import OpsJobs
 from flask_opsjobs.jobs import queries
 from flask_opsjobs.jobs.lifecycle import MEANINGS, STATES
 from flask_opsjobs.jobs.models import Job
-from flask_opsjobs.jobs.search.filter import JobFilter
+from flask_opsjobs.jobs.search.filter import QUALIFIERS, JobFilter
 from tests.web.conftest import Access
 from tests.web.every import soup
 from tests.web.rows import ago, make_attempt, make_job, make_worker
@@ -380,3 +380,12 @@ def test_a_search_that_is_too_long_keeps_its_text_and_is_told_to_be_shortened(ge
     search = tree.select_one("#q")
     assert (search["value"], search["aria-invalid"]) == (box, "true")
     assert "Shorten the search" in tree.find(id=search["aria-describedby"]).text
+
+
+def test_each_term_that_can_be_searched_is_offered(get: Get, access: Access) -> None:
+    def offered() -> list[str]:
+        return [term.text.rstrip(":") for term in soup(get("/jobs").text).select(".hints code")]
+
+    assert offered() == [*QUALIFIERS, "args.NAME"]
+    access.held.remove("payload.view")
+    assert offered() == [name for name in QUALIFIERS if name != "error"]

@@ -15,7 +15,7 @@ from ...failures.queries import list_recent_versions, page_of_failures
 from ...jobs import queries
 from ...jobs.lifecycle import DEATHS, STATES
 from ...jobs.search.filter import ORIGINS, QUALIFIERS
-from ...jobs.search.terms import LONGEST, write_term
+from ...jobs.search.terms import LONGEST, is_argument, write_term
 from ...lifeline.queries import list_active_ids
 from ...queues.queries import list_queue_names
 from ...workers.queries import list_names
@@ -99,7 +99,7 @@ _Terms = Iterator[tuple[str, str]]
 def _terms(session: Session, last: str) -> _Terms:
     name, colon, _ = last.partition(":")
     if not colon:
-        yield from ((f"{qualifier}:", "") for qualifier in QUALIFIERS if _may_ask(qualifier))
+        yield from ((f"{qualifier}:", "") for qualifier in QUALIFIERS if may_ask(qualifier))
         yield from ((f"{argument}:", "") for argument in _arguments())
     elif name == "failure":
         yield from _failures(session, "")
@@ -162,7 +162,7 @@ def _shown(names: Iterable[str]) -> Iterator[str]:
 
 def _arguments() -> Iterator[str]:
     """The arguments of declared tasks that the actor may search."""
-    if not _may_ask("error"):
+    if not may_ask("error"):
         return
     display = Display(host().display, may_see=True)
     tasks = host().tasks.values()
@@ -171,5 +171,6 @@ def _arguments() -> Iterator[str]:
     yield from (f"args.{name}" for name in sorted(names) if display.hides(name) is None)
 
 
-def _may_ask(qualifier: str) -> bool:
-    return qualifier != "error" or access.may_see_payload()
+def may_ask(qualifier: str) -> bool:
+    """Whether the actor may search by it: not in the payload without the permission to see it."""
+    return not (qualifier == "error" or is_argument(qualifier)) or access.may_see_payload()

@@ -21,7 +21,7 @@ from ...jobs.lifecycle import DEATHS, MEANINGS, STATES
 from ...jobs.rows import Count
 from ...jobs.search import attempt_queries, further_queries, group_queries, terms
 from ...jobs.search import queries as search_queries
-from ...jobs.search.filter import LIMITS, ORIGINS, SORTS, JobFilter
+from ...jobs.search.filter import LIMITS, ORIGINS, QUALIFIERS, SORTS, JobFilter
 from ...jobs.search.queries import is_by_errors, list_jobs
 from ...jobs.search.terms import write_term
 from ...jobs.search.waiting_queries import may_wait
@@ -125,6 +125,7 @@ def _around(read: Reading, wanted: JobFilter) -> dict[str, Any]:
         "examples": (
             (*_EXAMPLES, *_PLAIN_EXAMPLES) if access.may_see_payload() else _PLAIN_EXAMPLES
         ),
+        "qualifiers": list(filter(suggestions.may_ask, (*QUALIFIERS, "args.NAME"))),
         "typed": request.args.get("q", ""),
     }
 
