@@ -37,7 +37,7 @@ AMOUNTS: dict[str, Callable[[str, str], ranges.Amounts]] = {
     "duration": ranges.read_duration,
     "wait": ranges.read_duration,
     "attempts": ranges.read_number,
-    "priority": ranges.read_number,
+    "priority": ranges.read_priority,
     "memory": ranges.read_size,
 }
 QUALIFIERS = (*PLAIN, *TIMES[1:], *AMOUNTS, "zone")

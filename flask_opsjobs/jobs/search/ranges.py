@@ -25,6 +25,7 @@ _CLOCK = re.compile(
 _DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
 _COMPARED = re.compile(r"([<>]=?)(.+)")
 _NUMBER = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)([A-Za-z]*)")
+_LAST_PRIORITY = 9
 _NO_TIME, _DAY = timedelta(0), timedelta(days=1)
 _MINUTE, _SECOND = timedelta(minutes=1), timedelta(seconds=1)
 _TIMES = "write <2h, >3d, 2026-11-27, 2026-11-27T14:30, -2h..now or 2026-11-27.. with s, m, h, d"
@@ -221,6 +222,15 @@ def read_size(qualifier: str, value: str) -> Amounts:
 def read_number(qualifier: str, value: str) -> Amounts:
     """A range of whole numbers, such as `3`, `>=3` or `3..5`. Raises `BadFilter`."""
     return _read_amounts(qualifier, value, {"": 1.0}, "3, >=3 or 3..5")
+
+
+def read_priority(qualifier: str, value: str) -> Amounts:
+    """A range of priorities, such as `1`, `<5` or `0..2`. Raises `BadFilter`."""
+    found = read_number(qualifier, value)
+    if max(found.low or 0, found.high or 0) > _LAST_PRIORITY:
+        problem = f"{value[:40]!r} is none; they are 0 (first) to {_LAST_PRIORITY}"
+        raise BadFilter(qualifier, problem)
+    return found
 
 
 def _read_amounts(qualifier: str, value: str, units: dict[str, float], examples: str) -> Amounts:
