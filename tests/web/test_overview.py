@@ -408,6 +408,7 @@ def test_failed_jobs_are_reviewed_by_failure(session: Session, get: Get) -> None
     card = _cards(get)["Needs review"]
     assert _words(card.select_one(".count")) == "3"
     assert _words(card.select_one(".diag")) == "3 failed jobs wait for a decision."
+    assert card["data-is"] == "review"
     worst = make_failure(session, "process_invoice", type="app.GatewayTimeout", jobs=312)
     for jobs in (1, 7, 4):
         make_failure(session, f"render_{jobs}", jobs=jobs)
@@ -426,6 +427,15 @@ def test_failed_jobs_are_reviewed_by_failure(session: Session, get: Get) -> None
     ]
     assert f"failures/{worst.id}" in unquote(card.select_one(".ex a")["href"])
     assert card.select_one(".go").text == "Review 3 failed jobs"
+
+
+def test_a_failure_of_which_no_job_is_left_alarms_nobody(session: Session, get: Get) -> None:
+    _well(session)
+    make_failure(session, "render", jobs=3)
+    session.commit()
+    card = _cards(get)["Needs review"]
+    assert _words(card.select_one(".count")) == "0"
+    assert card["data-is"] == "waiting"
 
 
 def test_jobs_of_missing_workers_are_reviewed(session: Session, get: Get) -> None:

@@ -123,8 +123,9 @@ def _review(seen: Overview) -> Card:
         go = PageLink("See the workers", "workers", {})
     elif runs:
         go = PageLink("See the runs", "workflows", {})
-    is_quiet = not count.number and not failures
-    look = ("resolved", "finished") if is_quiet else ("review", "review")
+    # A zero alarms nobody, also while a failure is open of which no job is left.
+    quiet = ("waiting", "review") if failures else ("resolved", "finished")
+    look = ("review", "review") if count.number else quiet
     return Card(*look, "Needs review", count, " ".join(says), go, examples)
 
 
