@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from typing import Any
 
 from psycopg.rows import scalar_row
@@ -92,7 +93,11 @@ def execute_with(
         )
     ]
     back = [
-        func.set_config(name, func.coalesce(_kept(name), func.current_setting(name)), True)
+        func.set_config(
+            name,
+            func.coalesce(_read_setting(f"opsjobs.{name}"), func.current_setting(name)),
+            True,
+        )
         for name in settings
     ]
     start_reading(session, Session.execute, select(*chosen))
@@ -101,22 +106,32 @@ def execute_with(
     return found.value
 
 
-def keep(name: str, value: ColumnElement[Any]) -> ColumnElement[str]:
-    """What keeps a value in the setting `opsjobs.<name>` until the transaction ends, as a text."""
-    return func.set_config(f"opsjobs.{name}", cast(value, Text), True)
+class KeptValue:
+    """A value that one statement keeps in Postgres, so that later ones of the snapshot can use it.
 
-
-def kept(name: str, default: Any, kind: Any = BigInteger) -> ColumnElement[Any]:
-    """The value that a statement before has kept, else the default.
-
-    So a statement uses the answer of another one in the same round trip. The planner knows the value.
+    So they need not wait for its answer: all are sent in one round trip. The planner knows the value. Each
+    has a setting of the transaction of its own, so that no two searches of a page mix theirs.
     """
-    return cast(func.coalesce(_kept(name), str(default)), kind)
+
+    def __init__(self, session: Session, default: Any, kind: Any = BigInteger) -> None:
+        # Numbers, since a connection remembers the name of each setting that it ever had.
+        numbers = session.info.setdefault("opsjobs.kept", count(1))
+        self.setting = f"opsjobs.kept_{next(numbers)}"
+        self._default = default
+        self._kind = kind
+
+    def keep(self, value: ColumnElement[Any]) -> ColumnElement[str]:
+        """What keeps the value, as a column of the statement that finds it."""
+        return func.set_config(self.setting, cast(value, Text), True)
+
+    def read(self) -> ColumnElement[Any]:
+        """The value in a later statement; the default when none was kept."""
+        return cast(func.coalesce(_read_setting(self.setting), str(self._default)), self._kind)
 
 
-def _kept(name: str) -> ColumnElement[str]:
+def _read_setting(name: str) -> ColumnElement[str]:
     # Where each statement is a transaction of its own, nothing is kept.
-    return func.nullif(func.current_setting(f"opsjobs.{name}", True), "")
+    return func.nullif(func.current_setting(name, True), "")
 
 
 def estimate_rows(session: Session, statement: Select[*tuple[Any, ...]]) -> int:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from ..core import sql
 from ..core.db import LARGEST_ID
-from ..core.reading import kept
+from ..core.reading import KeptValue
 from ..core.round_trips import start_reading
 from ..workers.models import Worker
 from .lifecycle import FINAL, STATES
@@ -192,7 +192,7 @@ def range_of(session: Session, wanted: JobFilter, now: Now) -> Range:
     """The range of ids that can fit the filter's times, with the exact condition on `created_at`.
 
     A job was enqueued before it was started and before it ended. Postgres finds the ids in the round trip of
-    the statements that follow, so a range holds for these alone.
+    the statements that follow.
     """
     created = [] if wanted.created is None else [Condition("created", wanted.created)]
     alone = (clause[0] for clause in wanted.further if len(clause) == 1)
@@ -226,11 +226,11 @@ def _keep_id_at(
         else:
             moments.append(None)
             spans.append(point.span + margin)
-    setting = "last_id" if is_end else "first_id"
-    params = {"setting": f"opsjobs.{setting}", "is_end": is_end, "moments": moments, "spans": spans}
+    first_id = KeptValue(session, LARGEST_ID if is_end else 0)
+    params = {"setting": first_id.setting, "is_end": is_end, "moments": moments, "spans": spans}
     statement = sql.load("keep_id_at")
     start_reading(session, lambda session: session.connection().exec_driver_sql(statement, params))
-    return kept(setting, LARGEST_ID if is_end else 0)
+    return first_id.read()
 
 
 def find_job(session: Session, job_id: int) -> JobInFull | None:

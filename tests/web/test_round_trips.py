@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -28,7 +28,8 @@ from flask_opsjobs.jobs.lifecycle import STATES
 from flask_opsjobs.jobs.models import Job, UniqueLock
 from flask_opsjobs.jobs.search import attempt_queries, further_queries, group_queries
 from flask_opsjobs.jobs.search import queries as search_queries
-from flask_opsjobs.jobs.search.filter import SORTS
+from flask_opsjobs.jobs.search.filter import SORTS, JobFilter
+from flask_opsjobs.jobs.search.queries import find_hits
 from flask_opsjobs.operations.lifecycle import RESULTS
 from flask_opsjobs.operations.models import OperationRow
 from flask_opsjobs.queues.models import Queue
@@ -838,6 +839,30 @@ def test_settings_hold_for_one_statement_only() -> None:
         within = start_reading(read.session, with_bitmaps)
         after = _start(read, setting)[0]
         assert (before.value, within.value, after.value) == ("off", "on", "off")
+
+
+@pytest.mark.usefixtures("requested")
+def test_searches_of_one_snapshot_do_not_mix_what_they_keep(session: Session) -> None:
+    batch = make_batch(session)
+    old, _, new = (
+        make_job(session, created_at=ago(hours=hours), batch_id=batch.id).id for hours in (5, 3, 1)
+    )
+    session.commit()
+
+    def find(session: Session, created: str) -> Sequence[int]:
+        wanted = JobFilter.from_query([("q", f"batch:{batch.name} created:{created}")])
+        return find_hits(session, wanted, ago(), lambda *_: True).ids
+
+    with reading() as read:
+        # Each keeps the first and the last id of its time, and then waits for the batches of this name.
+        found = {
+            created: start_reading(read.session, find, created)
+            for created in ("-6h..-4h", "-2h..now")
+        }
+        assert {created: each.value for created, each in found.items()} == {
+            "-6h..-4h": [old],
+            "-2h..now": [new],
+        }
 
 
 @pytest.mark.usefixtures("requested")

@@ -32,7 +32,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by, array
 from sqlalchemy.orm import Session
 
 from ...core.db import LARGEST_ID
-from ...core.reading import keep, kept
+from ...core.reading import KeptValue
 from ...core.round_trips import start_reading
 from ...queues.queries import list_queue_names
 from .. import queries
@@ -190,19 +190,24 @@ def find_among_newest(
     if not scan.is_newest_first or few.most >= scan.most or found.conditions:
         jobs, number = _examine(session, wanted, now, scan, is_shown)
         return NewestFound(jobs, is_cut=number > scan.most)
-    beyond = scan.make(1, Job.id).offset(scan.most).subquery()
-    older = start_reading(
-        session, Session.scalars, select(keep("older", func.count())).select_from(beyond)
+    older, examined, may_fit = (
+        KeptValue(session, 0),
+        KeptValue(session, LARGEST_ID),
+        KeptValue(session, 0),
     )
-    some = start_reading(session, _examine, wanted, now, few, is_shown)
+    beyond = scan.make(1, Job.id).offset(scan.most).subquery()
+    counting = start_reading(
+        session, Session.scalars, select(older.keep(func.count())).select_from(beyond)
+    )
+    some = start_reading(session, _examine, wanted, now, few, is_shown, (examined, may_fit))
     # The others in the same round trip, if they are needed.
-    is_enough = and_(kept("older", 0) > 0, kept("fitting", 0) > enough)
-    needed = replace(scan, gate=and_(kept("examined", LARGEST_ID) > few.most, not_(is_enough)))
+    is_enough = and_(older.read() > 0, may_fit.read() > enough)
+    needed = replace(scan, gate=and_(examined.read() > few.most, not_(is_enough)))
     rest = start_reading(session, _examine, wanted, now, needed, is_shown)
     jobs, number = some.value
     if number <= few.most:  # these were all
         return NewestFound(jobs)
-    if older.value.one() != "0" and len(jobs) > enough:
+    if counting.value.one() != "0" and len(jobs) > enough:
         return NewestFound(jobs, is_enough=True)
     jobs, number = rest.value
     if not number:
@@ -227,9 +232,17 @@ def find_in_states(
 
 
 def _examine(
-    session: Session, wanted: JobFilter, now: Now, scan: _Scan, is_shown: IsShown
+    session: Session,
+    wanted: JobFilter,
+    now: Now,
+    scan: _Scan,
+    is_shown: IsShown,
+    keepers: Sequence[KeptValue] = (),
 ) -> tuple[Jobs, int]:
-    """The jobs of a scan that fit, the newest first, and how many it has of the key of which it has most."""
+    """The jobs of a scan that fit, the newest first, and how many it has of the key of which it has most.
+
+    `keepers` keep this number, and how many may fit: those too whose error, as it is shown, decides it.
+    """
     fitting = Fitting(wanted, now, is_shown)
     some = scan.select(Job.id, Job.state, *fitting.columns, scan.key.label("key")).cte("examined")
     seen = some.prefix_with("MATERIALIZED", dialect="postgresql").c
@@ -244,9 +257,11 @@ def _examine(
 
     sure = in_order(seen.fits, seen.id, seen.state)
     unsure = in_order(seen.fits.is_(None), seen.id, seen.state, seen.text_error, seen.otherwise)
-    keeping = (keep("examined", func.coalesce(number, 0)), keep("fitting", may_fit))
-    answer: Any = select(*sure, *unsure, number, *keeping)
-    ids, states, *others, most, _, _ = session.execute(answer).one()
+    found = (func.coalesce(number, 0), may_fit)
+    keeping = [one.keep(value) for one, value in zip(keepers, found, strict=False)]
+    told = [*sure, *unsure, number]
+    row = session.execute(select(*told, *keeping)).one()
+    ids, states, *others, most = row[: len(told)]
     jobs = list(zip(ids or (), states or (), strict=True))
     shown = [
         (id, state)

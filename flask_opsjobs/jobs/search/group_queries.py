@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.orm import Session
 
 from ...core import sql
-from ...core.reading import keep
+from ...core.reading import KeptValue
 from ...core.round_trips import StartedRead, start_reading
 from ...workers.queries import list_jobs_of
 from ..lifecycle import STATES
@@ -49,7 +49,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Members:
-    """What lists the jobs of the searched workflows and batches and keeps their ids, or conditions on them.
+    """What lists the jobs of the searched workflows and batches, or conditions on them.
 
     `is_cut` says that there are more workflows or batches.
     """
@@ -59,13 +59,13 @@ class Members:
     is_cut: bool = False
 
 
-def find_members(session: Session, wanted: JobFilter, found: Range) -> Members:
+def find_members(session: Session, wanted: JobFilter, found: Range, listed: KeptValue) -> Members:
     """The jobs of what the filter names: `workflow:` and `step:`, `batch:`, `worker:`, `incident:`.
 
     All jobs when it has none of them.
 
     A search that has no other condition with an index gets them listed: the newest of each state, in the
-    order of an index, however many jobs a batch has.
+    order of an index, however many jobs a batch has. `listed` keeps their ids.
     """
     groups, is_cut = _find_all_groups(session, wanted)
     lists = _list_named_jobs(session, wanted)
@@ -79,7 +79,9 @@ def find_members(session: Session, wanted: JobFilter, found: Range) -> Members:
     if not is_bounded:
         (key, ids), *_ = groups
         others = conditions[1:]
-        listing = start_reading(session, _list_jobs, wanted, found, getattr(Job, key), ids, others)
+        listing = start_reading(
+            session, _list_jobs, wanted, found, getattr(Job, key), ids, others, listed
+        )
         return Members(listing, is_cut=is_cut)
     return Members(conditions=conditions, is_cut=is_cut)
 
@@ -161,8 +163,9 @@ def _list_jobs(
     key: Any,
     ids: Sequence[int],
     others: Sequence[ColumnElement[bool]],
+    listed: KeptValue,
 ) -> Listed:
-    """The newest jobs of each state of these groups. Their ids are kept for statements that follow.
+    """The newest jobs of each state of these groups. `listed` keeps their ids.
 
     A search for nothing else shows `MOST_JOBS` of them, so no more are read.
     """
@@ -186,7 +189,7 @@ def _list_jobs(
     # Three arrays instead of thousands of rows, which the garbage collector would visit one by one.
     in_order = (aggregate_order_by(one, first.c.id.desc()) for one in first.c)
     arrays = list(map(func.array_agg, in_order))
-    keeping = keep("listed", func.coalesce(arrays[2], cast([], ARRAY(BigInteger))))
+    keeping = listed.keep(func.coalesce(arrays[2], cast([], ARRAY(BigInteger))))
     *found_arrays, _ = session.execute(select(*arrays, keeping)).one()
     found_groups, found_states, found_ids = (each or [] for each in found_arrays)
     numbers = Counter(zip(found_groups, found_states, strict=True))

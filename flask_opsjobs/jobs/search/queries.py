@@ -13,6 +13,7 @@ from functools import cache, partial
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    CTE,
     BigInteger,
     ColumnElement,
     FromClause,
@@ -30,7 +31,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from ...core.display import Display
-from ...core.reading import estimate_rows, execute_with, keep, kept
+from ...core.reading import KeptValue, estimate_rows, execute_with
 from ...core.round_trips import StartedRead, start_reading
 from ...policy import DisplayPolicy
 from .. import queries
@@ -162,12 +163,12 @@ def _list_in_order(
         "-attempts": (Job.attempt.desc(),),
     }[wanted.sort or ""]
     in_order = func.row_number().over(order_by=(*order, Job.id.desc()))
+    page = KeptValue(session, "{}", ARRAY(BigInteger))
     cutting = start_reading(
-        session, _cut_in_order, in_order, found.ids, wanted.limit, before, after
+        session, _cut_in_order, in_order, found.ids, wanted.limit, before, after, page
     )
-    ids = kept("page", "{}", ARRAY(BigInteger))
-    paging = start_reading(session, _read_in_order, ids, cutting, len(found.ids))
-    return JobList(paging, ids, _count_all(everything, found, wanted.state), found.searched)
+    paging = start_reading(session, _read_in_order, page, cutting, len(found.ids))
+    return JobList(paging, page.read(), _count_all(everything, found, wanted.state), found.searched)
 
 
 def _find_hits_and_all(
@@ -189,8 +190,9 @@ def _cut_in_order(
     limit: int,
     before: int | None,
     after: int | None,
+    page: KeptValue,
 ) -> tuple[int, Sequence[int]]:
-    """Cut a page out of an order, as `cut_page` does, and keep its ids. Returns where it begins, and they."""
+    """Cut a page out of an order, as `_cut` does, and keep its ids. Returns where it begins, and they."""
     ordered = select(Job.id, in_order.label("place")).where(is_one_of(Job.id, ids)).cte("ordered")
     place = select(ordered.c.place)
     begin: Any = literal(0)
@@ -199,18 +201,18 @@ def _cut_in_order(
     elif after in ids:
         begin = func.greatest(place.where(ordered.c.id == after).scalar_subquery() - 1 - limit, 0)
     some = select(ordered.c.id).where(ordered.c.place > begin, ordered.c.place <= begin + limit)
-    page = func.array(some.order_by(ordered.c.place).scalar_subquery(), type_=ARRAY(BigInteger))
-    row = session.execute(select(begin, page, keep("page", page))).one()
+    cut = func.array(some.order_by(ordered.c.place).scalar_subquery(), type_=ARRAY(BigInteger))
+    row = session.execute(select(begin, cut, page.keep(cut))).one()
     return row[0], row[1]
 
 
 def _read_in_order(
     session: Session,
-    ids: ColumnElement[Any],
+    page: KeptValue,
     cutting: StartedRead[tuple[int, Sequence[int]]],
     number: int,
 ) -> JobPage:
-    rows = {row.id: row for row in queries.list_rows(session, ids)}
+    rows = {row.id: row for row in queries.list_rows(session, page.read())}
     begin, in_order = cutting.value
     return JobPage([rows[id] for id in in_order], begin > 0, begin + len(in_order) < number)
 
@@ -279,27 +281,27 @@ def _find_by_index(
     """The jobs that an index finds and that fit, and how many it finds."""
     if is_by_errors(wanted):
         return _find_by_errors(session, wanted, found, fitting)
-    members = find_members(session, wanted, found)
+    listed = KeptValue(session, "{}", ARRAY(BigInteger))
+    members = find_members(session, wanted, found, listed)
     if members.listing is not None:
-        listed = _read_listed(session, wanted, members.listing, fitting)
-        is_cut = members.is_cut or members.listing.value.is_cut or len(listed) > MOST_HITS
-        shown = _show(wanted, listed, fitting)
+        rows = _read_listed(session, wanted, members.listing, listed, fitting)
+        is_cut = members.is_cut or members.listing.value.is_cut or len(rows) > MOST_HITS
+        shown = _show(wanted, rows, fitting)
         return _keep_fitting(shown, fitting, Searched(stopped_at_groups=is_cut))
     everyone, found = found, replace(found, conditions=(*found.conditions, *members.conditions))
     common = None
+    number_of_common, number_of_hits = KeptValue(session, 0), KeptValue(session, 0)
     if _is_common(session, wanted, found):
-        # Without a row it would keep nothing.
-        start_reading(session, Session.execute, select(keep("common", literal(0))))
-        some = newest_of_common(wanted, found, fitting, enough)
+        some = newest_of_common(wanted, found, fitting, enough, number_of_common)
         common = start_reading(session, Session.execute, some)
     # In the same round trip, if those are too few. These GIN indexes need bitmap scans, and no other index
     # may be scanned instead.
-    gate = literal(True) if common is None else kept("common", 0) <= enough
-    some = hits(wanted, found, fitting, gate)
+    some = hits(wanted, found, fitting, number_of_common.read() <= enough, number_of_hits)
     finding = start_reading(
         session, execute_with, some, enable_bitmapscan="on", enable_indexscan="off"
     )
-    newest = session.execute(newest_hits(wanted, found, everyone, fitting)).all()
+    has_more = number_of_hits.read() > MOST_HITS
+    newest = session.execute(newest_hits(wanted, found, everyone, fitting, has_more)).all()
     if common is not None and len(rows := common.value.all()) > enough:
         searched = Searched(stopped_at_newest_hits=True, stopped_at_groups=members.is_cut)
         return _keep_fitting(_show(wanted, rows[:enough], fitting), fitting, searched)
@@ -315,7 +317,11 @@ def _find_by_index(
 
 
 def _read_listed(
-    session: Session, wanted: JobFilter, listing: StartedRead[Listed], fitting: Fitting
+    session: Session,
+    wanted: JobFilter,
+    listing: StartedRead[Listed],
+    listed: KeptValue,
+    fitting: Fitting,
 ) -> Sequence[Any]:
     """Those of these jobs that fit, the newest first, with their errors when the search is about errors.
 
@@ -324,12 +330,12 @@ def _read_listed(
     if not has_other_terms(wanted) and fitting.is_about_states:
         return [_Row(id, state, fitting.fits_state(state)) for id, state in listing.value.jobs]
     columns = (Job.id, Job.state, Job.error, *fitting.columns, Job.task, Job.queue, Job.origin)
-    ids = kept("listed", "{}", ARRAY(BigInteger))
-    rows = session.execute(select(*columns).where(is_one_of(Job.id, ids)).order_by(Job.id.desc()))
+    is_listed = is_one_of(Job.id, listed.read())
+    rows = session.execute(select(*columns).where(is_listed).order_by(Job.id.desc()))
     matching = (row for row in rows.all() if is_match(wanted, row))
-    listed = {id for id, _ in listing.value.jobs}
+    ids = {id for id, _ in listing.value.jobs}
     fitting_rows = (row for row in matching if row.error is not None or not wanted.error)
-    return [row for row in fitting_rows if row.id in listed]
+    return [row for row in fitting_rows if row.id in ids]
 
 
 def _show(wanted: JobFilter, rows: Iterable[Any], fitting: Fitting) -> list[Any]:
@@ -476,36 +482,38 @@ def first_unsearched_error(found: Range) -> Select[int]:
 
 
 def newest_hits(
-    wanted: JobFilter, found: Range, everyone: Range, fitting: Fitting
+    wanted: JobFilter,
+    found: Range,
+    everyone: Range,
+    fitting: Fitting,
+    gate: ColumnElement[bool],
 ) -> Select[*tuple[Any, ...]]:
-    """Like `hits`, but scans the ids of the newest jobs; no row unless `hits` found more than `MOST_HITS`.
+    """Like `hits`, but scans the ids of the newest jobs.
 
     `everyone` is the range without the conditions on workflows and batches.
     """
     newest = select(Job.id).where(*within(everyone)).order_by(Job.id.desc())
     beyond = func.coalesce(newest.offset(NEWEST_JOBS).limit(1).scalar_subquery(), 0)
-    some = _hits(wanted, fitting, [*within(found), Job.id > beyond, kept("hits", 0) > MOST_HITS])
+    some = _hits(wanted, fitting, [*within(found), Job.id > beyond, gate])
     return some.order_by(Job.id.desc()).limit(MOST_HITS)
 
 
 def hits(
-    wanted: JobFilter, found: Range, fitting: Fitting, gate: ColumnElement[bool]
+    wanted: JobFilter, found: Range, fitting: Fitting, gate: ColumnElement[bool], number: KeptValue
 ) -> Select[*tuple[Any, ...]]:
     """Id, state, error (if searched) and what fits of jobs, at most `MOST_HITS` + 1, the newest first.
 
     Uses a materialized CTE with a limit: it finds any hits in any order, which are sorted afterwards. Without
-    it, the planner might scan the primary key to get the order. Keeps their number for `newest_hits`.
+    it, the planner might scan the primary key to get the order. Keeps their number. Without `gate` no row.
     """
     some = _hits(wanted, fitting, [*within(found, Job.id + 0), gate]).limit(MOST_HITS + 1)
     found_some = some.cte("hits").prefix_with("MATERIALIZED", dialect="postgresql")
-    number = select(func.count()).select_from(found_some).scalar_subquery()
-    keeping = select(keep("hits", number)).scalar_subquery()
-    listed = select(found_some, keeping)
+    listed = select(found_some, _keep_number(found_some, number))
     return listed.order_by(found_some.c.id.desc())
 
 
 def newest_of_common(
-    wanted: JobFilter, found: Range, fitting: Fitting, enough: int
+    wanted: JobFilter, found: Range, fitting: Fitting, enough: int, number: KeptValue
 ) -> Select[*tuple[Any, ...]]:
     """Like `hits`, but reads at most `MOST_READ` jobs, the newest first, and stops above `enough` hits."""
     fits = and_(*_conditions_of_hits(wanted), *found.conditions).is_(True)
@@ -514,9 +522,13 @@ def newest_of_common(
     seen = read.limit(MOST_READ).subquery().c
     some = select(seen.id, seen.state, seen.error).where(seen.has_value)
     first = some.order_by(seen.id.desc()).limit(enough + 1).cte("common")
-    number = select(func.count()).select_from(first).scalar_subquery()
-    keeping = select(keep("common", number)).scalar_subquery()
-    return _with_fitting(first, fitting).add_columns(keeping)
+    return _with_fitting(first, fitting).add_columns(_keep_number(first, number))
+
+
+def _keep_number(found: CTE, number: KeptValue) -> ColumnElement[Any]:
+    """What keeps how many these are. A subquery, so that it is done once."""
+    counted = select(func.count()).select_from(found).scalar_subquery()
+    return select(number.keep(counted)).scalar_subquery()
 
 
 def _with_fitting(found: FromClause, fitting: Fitting) -> Select[*tuple[Any, ...]]:
