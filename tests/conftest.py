@@ -25,7 +25,7 @@ from redis import Redis
 from sqlalchemy.engine import make_url
 
 from flask_opsjobs import OpsJobs, signals
-from flask_opsjobs.engine.redis.broker import broker_of
+from flask_opsjobs.engine.redis.broker import Broker, broker_of
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.testing.postgres import TemporaryPostgres
@@ -559,6 +559,14 @@ def own_valkey() -> Iterator[Valkey]:
     """
     with Valkey() as server:
         yield server
+
+
+@pytest.fixture
+def away(make_app: Any, own_valkey: Valkey, opsjobs: Any, note: Any) -> Broker:
+    """The broker of a Redis that a test kills or freezes."""
+    app = make_app(opsjobs=opsjobs, OPSJOBS_REDIS_URL=own_valkey.url)
+    broker: Broker = app.extensions["opsjobs"].broker
+    return broker
 
 
 # --- a browser

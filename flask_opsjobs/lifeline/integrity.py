@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -169,14 +169,21 @@ def _by_queue(now: Mapping[Key, str], before: Collection[Key]) -> dict[str, int]
 
 
 def write_findings(
-    connection: Connection, found: Differences, queues: Iterable[str], now: datetime
+    connection: Connection,
+    found: Differences,
+    compared: Collection[str],
+    now: datetime,
+    *,
+    is_complete: bool,
 ) -> None:
-    """Write what was found, for these queues and all queues of the integrity check.
+    """Write what was found, for the queues that were compared with Redis.
 
-    Commits, in autocommit.
+    When that was complete, also for all others of the integrity check. Commits, in autocommit.
     """
-    names = sorted({*queues, *found.nowhere, *found.unreserved, *found.orphan_deliveries})
+    others = {*found.nowhere, *found.unreserved, *found.orphan_deliveries} if is_complete else ()
+    names = sorted({*compared, *others})
     parameters = {
+        "is_complete": is_complete,
         "now": now,
         "queues": names,
         "nowhere": [found.nowhere.get(name, 0) for name in names],

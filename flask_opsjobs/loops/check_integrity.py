@@ -7,7 +7,9 @@ from datetime import datetime, timedelta
 
 from ..core.words import counted
 from ..engine.redis.broker import broker_of, parse_rq_id, rq_id
-from ..engine.redis.reads import answering, find_deliveries_by_queue
+from ..engine.redis.connections import by_redis
+from ..engine.redis.reads import answering, find_deliveries_of_queues
+from ..errors import EngineUnavailable
 from ..lifeline import incidents, integrity
 from ..lifeline.detectors import integrity_off
 from ..lifeline.finding import DetectorPass
@@ -23,15 +25,16 @@ def run(context: Pass) -> str:
     connection, now, memory = context.connection, context.now, context.memory
     is_counted = integrity.count_rows(connection, now)
     _report_differences(context)
-    with answering():
-        unconfirmed, found = _compare(context)
-    memory["unconfirmed"] = unconfirmed
+    errors: list[EngineUnavailable] = []
+    compared, found = _compare(context, errors)
     last, written_at = memory.get("written", (None, now))
     if is_counted or found != last or not timedelta() <= now - written_at < _WRITTEN_AGAIN:
-        integrity.write_findings(connection, found, context.queue_names(), now)
+        integrity.write_findings(connection, found, compared, now, is_complete=not errors)
         memory["written"] = found, now
     if found.total and found != last:
         _log.warning("integrity check: %s", _describe(found))
+    if errors:
+        raise errors[0]
     return _describe(found) if found.total else IDLE
 
 
@@ -57,22 +60,39 @@ def _report_differences(context: Pass) -> None:
     incidents.announce(context.host, applied)
 
 
-def _compare(context: Pass) -> tuple[integrity.UnconfirmedDifferences, integrity.Differences]:
-    """Compare jobs with Redis. Reads rows, then Redis, then rows again, so that no moving job is missed."""
+def _compare(
+    context: Pass, errors: list[EngineUnavailable]
+) -> tuple[set[str], integrity.Differences]:
+    """Compare jobs with Redis; return the queues whose Redis answered, and what differs in them.
+
+    Reads rows, then Redis, then rows again, so that no moving job is missed.
+    """
     connection, host = context.connection, context.host
     queued = integrity.list_queued(connection, context.now, host.settings.recall_seconds)
     wanted: dict[str, list[str]] = {name: [] for name in context.queue_names()}
     for key, queue in queued.items():
         wanted.setdefault(queue, []).append(rq_id(*key))
+    compared: set[str] = set()
     seen: dict[tuple[int, int], str] = {}
-    for queue, there in find_deliveries_by_queue(broker_of(host), wanted, context.now).items():
-        for name in there.listed | there.intermediate | there.running:
-            if (delivery := parse_rq_id(name)) is not None:
-                seen[delivery] = queue
-    nowhere = {key: queue for key, queue in queued.items() if key not in seen}
+    for queues in by_redis(map(broker_of(host).queue, wanted)):
+        try:
+            with answering():
+                found = find_deliveries_of_queues(queues, wanted, context.now)
+        except EngineUnavailable as error:  # the others are compared
+            errors.append(error)
+            continue
+        compared |= set(found)
+        for queue, there in found.items():
+            for name in there.listed | there.intermediate | there.running:
+                if (delivery := parse_rq_id(name)) is not None:
+                    seen[delivery] = queue
+    nowhere = {key: queue for key, queue in queued.items() if queue in compared and key not in seen}
     orphan_deliveries = integrity.find_orphan_deliveries(connection, seen)
     before = context.memory.get("unconfirmed", integrity.UnconfirmedDifferences())
-    return integrity.confirm_differences(connection, before, nowhere, orphan_deliveries)
+    context.memory["unconfirmed"], differences = integrity.confirm_differences(
+        connection, before, nowhere, orphan_deliveries
+    )
+    return compared, differences
 
 
 def _describe(found: integrity.Differences) -> str:

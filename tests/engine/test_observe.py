@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from redis import Redis
+from redis import Redis, RedisError
 from rq import Queue, SimpleWorker, Worker
 
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.reconcile.observe import observe
-from flask_opsjobs.engine.redis.broker import broker_of
+from flask_opsjobs.engine.redis.broker import Broker, broker_of
 from flask_opsjobs.engine.redis.connections import Wire
 from flask_opsjobs.engine.worker.rq_slots import SlotWorker, slot_name
+from flask_opsjobs.testing.valkey import Valkey
+from tests.support.dispatching import TwoRedis
 from tests.support.engine import Bench
 
 
@@ -72,6 +74,26 @@ def test_what_rq_counts_of_a_worker_is_recorded(
     assert counted() == (1, 1, 1.5)
     redis_client.hset(plain.key, "successful_job_count", "many")
     assert counted()[0] == 0
+
+
+def test_one_redis_away_does_not_stop_the_look_at_the_workers_of_another(
+    observer: Observer, plain: Worker, away: Broker, own_valkey: Valkey
+) -> None:
+    """The worker in the one that does not answer stays, however late its heartbeat is."""
+    host = observer.bench.host
+    host.broker = Broker(TwoRedis(broker_of(host), away))
+    with own_valkey.client() as redis:
+        there = SimpleWorker([Queue("elsewhere", connection=redis)], name="there", connection=redis)
+        there.register_birth()
+    queues = ["default", "elsewhere"]
+    observe(observer.bench.connection, host.broker, queues, observer.now)
+    own_valkey.kill()
+    late = observer.now + timedelta(days=1)
+    with pytest.raises(RedisError):
+        observe(observer.bench.connection, host.broker, queues, late)
+    seen = {name: observer.row(name) for name in ("plain", "there")}
+    assert {name: row["heartbeat_no"] for name, row in seen.items()} == {"plain": 1, "there": 0}
+    assert {row["state"] for row in seen.values()} == {"alive"}
 
 
 def test_an_idle_worker_with_an_old_heartbeat_lives(observer: Observer, plain: Worker) -> None:

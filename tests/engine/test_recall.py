@@ -243,14 +243,6 @@ def test_a_real_plain_worker_that_lacks_the_app_is_met_as_refused(
     assert recaller.passes(10).failed == [(queued, 1)]
 
 
-@pytest.fixture
-def away(make_app: Any, own_valkey: Valkey, opsjobs: Any, note: Any) -> Broker:
-    """The broker of a Redis that a test kills or freezes."""
-    app = make_app(opsjobs=opsjobs, OPSJOBS_REDIS_URL=own_valkey.url)
-    broker: Broker = app.extensions["opsjobs"].broker
-    return broker
-
-
 def test_without_redis_our_workers_take_what_is_queued(
     bench: Bench,
     recaller: Recaller,

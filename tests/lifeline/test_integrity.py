@@ -27,11 +27,13 @@ from flask_opsjobs.lifeline.integrity import IntegrityRow, list_integrity_checks
 from flask_opsjobs.loops import check_integrity, roll_up
 from flask_opsjobs.loops.loop import Runner
 from flask_opsjobs.testing import perform_due
+from flask_opsjobs.testing.valkey import Valkey
 from flask_opsjobs.workers import transitions as workers
 from flask_opsjobs.workflows import transitions as workflows
 from tests.conftest import MakeBench
 from tests.lifeline.conftest import StartJob
 from tests.support.clock import Clock
+from tests.support.dispatching import TwoRedis
 from tests.support.engine import Bench, race
 
 RecordJob = Callable[..., int]
@@ -337,6 +339,33 @@ def test_rows_are_counted_while_redis_is_away(
     after = keeper.look()["default"]
     assert (after.stored, after.counted_at) == (2, keeper.now)
     assert after.compared_at == before.compared_at  # its age says that nobody could look
+    assert "Redis does not answer" in last_run(bench)["error"]
+
+
+def test_one_redis_away_does_not_stop_the_comparison_with_another(
+    bench: Bench,
+    keeper: Keeper,
+    record_job: RecordJob,
+    away: Broker,
+    own_valkey: Valkey,
+    redis_client: Redis,
+) -> None:
+    bench.host.broker = Broker(TwoRedis(broker_of(bench.host), away))
+    record_job(queue="elsewhere")
+    record_job()
+    bench.dispatch("elsewhere")
+    bench.dispatch()
+    before = keeper.look_twice()
+    assert {name: check.queued_nowhere for name, check in before.items()} == {
+        "default": 0,
+        "elsewhere": 0,
+    }
+    own_valkey.kill()
+    redis_client.flushdb()
+    after = keeper.look_twice()
+    assert (after["default"].queued_nowhere, after["default"].compared_at) == (1, keeper.now)
+    assert after["elsewhere"].compared_at == before["elsewhere"].compared_at, "nobody could look"
+    assert after["elsewhere"].queued_nowhere == 0
     assert "Redis does not answer" in last_run(bench)["error"]
 
 

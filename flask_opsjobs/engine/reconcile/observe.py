@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
+from redis import RedisError
 from rq.defaults import DEFAULT_WORKER_TTL
 
 from ...core import sql
@@ -23,14 +24,20 @@ def observe(
 
     A worker has vanished when RQ's key of it has expired. The age of `last_heartbeat` does not count: an idle
     worker sends a heartbeat each 405 s, and a busy SimpleWorker sends none. Commits. Raises `RedisError` when
-    any Redis does not answer; then no worker is marked as missing.
+    any Redis does not answer; then the workers in the others are recorded, and none is marked as missing.
     """
     known = [name for (name,) in connection.execute(sql.load("list_plain_workers"), {"now": now})]
     seen: dict[str, RQWorker] = {}
+    errors: list[RedisError] = []
     for queue in one_queue_per_redis(broker, queues):
-        seen |= {worker.name: worker for worker in read_workers(queue.connection, known)}
+        try:
+            seen |= {worker.name: worker for worker in read_workers(queue.connection, known)}
+        except RedisError as error:
+            errors.append(error)
     if seen:
         connection.execute(sql.load("observe_plain_workers"), _columns(seen.values(), now))
+    if errors:
+        raise errors[0]
     parameters = {
         "seen": list(seen),
         "now": now,

@@ -75,24 +75,14 @@ def find_deliveries(queue: Queue, rq_ids: Collection[str], now: datetime) -> Fou
     return found
 
 
-def find_deliveries_by_queue(
-    broker: Broker, wanted: Mapping[str, Collection[str]], now: datetime
+def find_deliveries_of_queues(
+    queues: Sequence[Queue], wanted: Mapping[str, Collection[str]], now: datetime
 ) -> dict[str, FoundDeliveries]:
-    """Return `find_deliveries` of many queues, by queue name, in one round trip to each Redis.
+    """Return `find_deliveries` of these queues, which are in one Redis, by queue name, in one round trip.
 
     `wanted` holds the ids to look for, by queue name. A list that is too long to read costs one more round
     trip, in which the ids are looked up one by one.
     """
-    found: dict[str, FoundDeliveries] = {}
-    for queues in by_redis(map(broker.queue, wanted)):
-        found |= find_deliveries_of_queues(queues, wanted, now)
-    return found
-
-
-def find_deliveries_of_queues(
-    queues: Sequence[Queue], wanted: Mapping[str, Collection[str]], now: datetime
-) -> dict[str, FoundDeliveries]:
-    """The same of these queues, which are in one Redis."""
     found = {}
     with queues[0].connection.pipeline(transaction=False) as pipe:
         for queue in queues:
