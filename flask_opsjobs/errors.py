@@ -12,10 +12,11 @@ class OpsJobsError(Exception):
     """The base class of all errors of flask_opsjobs."""
 
 
-class ConfigError(OpsJobsError):
+class ConfigError(OpsJobsError, RuntimeError):
     """A setting, a policy, the host's database or its migrations are missing or wrong.
 
-    Raised by `init_app` and by `flask opsjobs install`, never later.
+    Raised by `init_app`, by `flask opsjobs install` and by `flask db upgrade`, never later. Flask-Migrate
+    prints a `RuntimeError` as a sentence, without a traceback.
     """
 
 
@@ -96,8 +97,10 @@ class UnknownBatch(OpsJobsError, LookupError):
     """There is no batch with this id: it was deleted, or never existed."""
 
 
-class SchemaBehind(OpsJobsError):
-    """The database has no `opsjobs` schema, or one that is too old for this code."""
+class SchemaBehind(OpsJobsError, RuntimeError):
+    """The database has no `opsjobs` schema, or one that is too old for this code; or a revision calls a step
+    that only a newer release has.
+    """
 
 
 class SchemaAhead(OpsJobsError):
@@ -108,7 +111,7 @@ class MigrationBlocked(OpsJobsError, RuntimeError):
     """A migration gave up: another transaction keeps one of our tables locked, or processes of this version
     run, and need the schema that a downgrade would take back.
 
-    Nothing was changed. Flask-Migrate prints a `RuntimeError` as a sentence, without a traceback.
+    Nothing was changed.
     """
 
 

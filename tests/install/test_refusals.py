@@ -107,5 +107,18 @@ def test_a_server_that_is_too_old(newcomer: Newcomer) -> None:
     code, said = newcomer.types("db", "upgrade")
     assert code != 0
     assert sentence in said.splitlines()[-1]
+    assert "Traceback" not in said
     code, said = newcomer.types("opsjobs", "install", "--check")
     assert (code, sentence in said) == (1, True)
+
+
+def test_a_revision_of_a_newer_release(newcomer: Newcomer) -> None:
+    """The package was taken back to an older release, and the migrations were not."""
+    newcomer.does("db", "init")
+    newcomer.does("opsjobs", "install")
+    [revision] = (newcomer.folder / "migrations/versions").glob("*.py")
+    revision.write_text(re.sub(r"\bto=\d+", "to=99", revision.read_text()))
+    code, said = newcomer.types("db", "upgrade")
+    assert code == 1, said
+    assert "install the release that wrote this revision, or a newer one" in said.splitlines()[-1]
+    assert "Traceback" not in said
