@@ -239,7 +239,8 @@ SHOTS = (
     Shot("workflow-compare", "workflow_compare", _comparison),
     Shot("batches", "batches", at("/batches")),
     Shot("cron", "cron", _cron),
-    Shot("cron-entry", "cron_entry", at("/cron/close_day")),
+    # No loop ran at one of its slots: `ASLEEP_FROM` of the demo's story.
+    Shot("cron-entry", "cron_entry", at("/cron/nightly_sync")),
     Shot("cron-new", "cron_new", at("/new/cron?expression=30+3+*+*+*&zone=Europe/Berlin")),
     Shot("limiters", "limiters", _limiters),
     Shot("limiter", "limiter", at("/limiters/customer-api")),
