@@ -295,7 +295,7 @@ def create_schema() -> None:
 
 
 def drop_schema() -> None:
-    """Drop our tables with all rows, and say on stderr what was in them.
+    """Drop our tables with all rows.
 
     Raises `OpsJobsError` unless the app has `TESTING = True`, and `MigrationBlocked` while a worker or the
     loops run: first stop those that your tests have started.
@@ -312,7 +312,7 @@ def drop_schema() -> None:
     if not current_app.testing:
         raise OpsJobsError("drop_schema removes every job: it is for apps with TESTING = True")
     with _alembic() as op:
-        steps.downgrade(op, 0, are_all_here=True)
+        steps.downgrade(op, 0, is_test=True)
 
 
 def assert_no_leaks(

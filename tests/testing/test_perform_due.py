@@ -589,7 +589,8 @@ def test_the_schema_is_dropped_as_soon_as_the_worker_and_the_loops_of_a_test_are
         assert loops.terminate(60) == 0
         capsys.readouterr()
         drop_schema()
-    assert "    opsjobs.workers: 1 row\n" in capsys.readouterr().err
+    # Pytest would show it under each test that fails.
+    assert capsys.readouterr().err == ""
     assert ask("SELECT to_regnamespace('opsjobs')") is None
 
 
