@@ -41,7 +41,7 @@ def find_change(
     `says` names the others for the worse too.
     `recent` are its numbers of the last two hours, `then` says which hours are compared: "yesterday".
     """
-    says = f"as {then}" if before else f"new: none {then}"
+    says = f"as {then}" if before else f"no jobs {then} to compare with"
     same = TaskChange("waiting", "seen", says, 0.0)
     changes = sorted(_changes(now, before, recent, then), key=lambda change: -change.rank)
     if not changes:

@@ -73,14 +73,14 @@ def test_the_worst_change_comes_first(get: Get, session: Session) -> None:
     assert "less failed: 9.7 % now, 68 % yesterday" in rows[-1]
     by_name = {row.split()[0]: row for row in rows}
     assert "as yesterday" in by_name["same"]
-    assert "new: none yesterday" in by_name["fresh"]
+    assert "no jobs yesterday to compare with" in by_name["fresh"]
     page = soup(get("/tasks").text)
     assert _words(page.select_one(".say")).startswith("broken: fails: 97 %")
     assert "2 more tasks got worse" in _words(page.select_one(".say"))
     # Nothing is known of a week ago.
     rows = _rows(get, "?against=week")
     assert "fails: 97 % in the last two hours, none ran a week before" in rows[0]
-    assert all("new: none a week before" in row for row in rows[1:])
+    assert all("no jobs a week before to compare with" in row for row in rows[1:])
 
 
 def test_each_column_sorts_and_the_order_is_in_the_address(
