@@ -31,7 +31,8 @@ def uninstall(context: click.Context, dry_run: bool, force: bool, head: str | No
     """Take this package out of the app's migrations, so that they run without it.
 
     Changes files only: the revision that it writes drops the schema when `flask db upgrade` runs it. Refused
-    while a worker or the loops run, or while jobs have not ended.
+    while a worker or the loops run, or while jobs have not ended. With --dry-run it says so last, and exits
+    with 1.
     """
     app = require_app(context)
     try:
@@ -41,8 +42,9 @@ def uninstall(context: click.Context, dry_run: bool, force: bool, head: str | No
             planned = removal.plan_removal(app, head)
             with engine.connect() as connection:
                 _say_what_is_lost(connection)
-                if not (force or dry_run):
-                    _refuse_while_in_use(connection, settings.late_seconds)
+                refusal = None if force else _find_refusal(connection, settings.late_seconds)
+            if refusal and not dry_run:
+                raise ConfigError(f"refused: {refusal}")
             if dry_run:
                 changes = removal.say_planned(planned)
             else:
@@ -50,6 +52,8 @@ def uninstall(context: click.Context, dry_run: bool, force: bool, head: str | No
             word = "would be" if dry_run else "written "
             click.echo(plain("", *(f"{word} {line}" for line in changes)))
             _say_what_is_left(app, planned)
+            if refusal:
+                raise ConfigError(f"would be refused: {refusal}")
     except ConfigError as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
@@ -65,12 +69,13 @@ def _say_what_is_lost(connection: Connection) -> None:
     click.echo(plain(*(f"    {line}" for line in lost)))
 
 
-def _refuse_while_in_use(connection: Connection, late_seconds: float) -> None:
+def _find_refusal(connection: Connection, late_seconds: float) -> str | None:
+    """Why the schema is in use, and what to do; None when it is not."""
     version = steps.version(connection)
     if version == 0:
-        return
+        return None
     if version != steps.latest():
-        raise ConfigError(
+        return (
             f"the database has opsjobs schema {version}, and this release knows {steps.latest()}, so it "
             "cannot tell what runs: see that nothing does, then run `flask opsjobs uninstall --force`"
         )
@@ -80,12 +85,12 @@ def _refuse_while_in_use(connection: Connection, late_seconds: float) -> None:
     ]
     unfinished = list(removal.list_unfinished(connection))
     if not (running or unfinished):
-        return
+        return None
     fixes = [f"stop them and wait {late_seconds:g} s"] if running else []
     fixes += ["let the jobs end or cancel them"] if unfinished else []
     force = ", or with --force to lose these jobs" if unfinished else ""
-    raise ConfigError(
-        f"refused: {'; '.join([*running, *unfinished])}: {', '.join(fixes)}, "
+    return (
+        f"{'; '.join([*running, *unfinished])}: {', '.join(fixes)}, "
         f"then run `flask opsjobs uninstall` again{force}"
     )
 

@@ -93,7 +93,13 @@ def test_three_databases_migrate_to_head_without_the_package(
         )
         assert "`flask opsjobs uninstall`" in said
         session.execute("CREATE VIEW of_host AS SELECT id FROM opsjobs.jobs")
-        said = newcomer.does("opsjobs", "uninstall", "--dry-run")
+        code, said = newcomer.types("opsjobs", "uninstall", "--dry-run")
+        assert code == 1, said
+        would = (
+            r"Error: would be refused: the process web-1-7 of the loops .+; 1 job is available: .+"
+        )
+        assert re.fullmatch(would, said.splitlines()[-1])
+        assert newcomer.types("opsjobs", "uninstall", "--dry-run", "--force")[0] == 0
         assert "    the view of_host, which needs a table of opsjobs\n" in said
         assert newcomer.files() == before
         session.execute("DELETE FROM opsjobs.loop_runs")
