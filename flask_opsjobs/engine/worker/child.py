@@ -264,10 +264,14 @@ class _Child:
         claimed = order.claimed()
         with self._host.telemetry.attempt(claimed, self._setup.worker) as watched:
             context.push()
-            outcome = self._with_peak(perform(self._tasks, claimed, report))
+            outcome = perform(self._tasks, claimed, report)
+            ended = steady_seconds()
             self._leave_if_forked()
+            # Past its run time: the kernel accounts for the time of a process that asks, and may preempt it.
+            # Longer run times would make the worker take fewer jobs at once.
+            outcome = self._with_peak(outcome)
             # Sent inside the context: if a host's teardown raises or hangs, the outcome is already sent.
-            self._channel.outcome(order.key, began, steady_seconds(), outcome)
+            self._channel.outcome(order.key, began, ended, outcome)
             watched.tell(outcome.kind, report.take_error(), report.connect)
         self._unfit = _why_unfit(order.task, outcome)
         try:
