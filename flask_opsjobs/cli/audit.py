@@ -65,10 +65,10 @@ def head(text: str) -> tuple[int, bytes]:
     "--head", "heads", multiple=True, type=head, help="A head from the log, such as 1204:9f3c…"
 )
 def verify(as_json: bool, since: int, heads: tuple[tuple[int, bytes], ...]) -> None:
-    """Recompute every hash, and say whether the chain is intact up to its head.
+    """Recompute every hash, and say whether the chain is intact.
 
-    Exits with 0 when it is, 1 when a row is broken, 2 when it could not be read, 3 when rows are signed with
-    a key that is no longer in SECRET_KEY or SECRET_KEY_FALLBACKS.
+    Exits with 0 when it is intact up to its head, 1 when a row is broken, 2 when it could not be read, 3 when
+    rows are signed with a key that is no longer in SECRET_KEY or SECRET_KEY_FALLBACKS.
     """
     host = current_host()
     with _reading(host) as session:
@@ -91,10 +91,10 @@ def verify(as_json: bool, since: int, heads: tuple[tuple[int, bytes], ...]) -> N
 @click.option("--since", default=1, type=number_of("row"), help="The first row to write.")
 @click.option("--limit", type=click.IntRange(1), help="The most rows to write.  [default: all]")
 def export(since: int, limit: int | None) -> None:
-    """Print every row as it is signed, one JSON object per line, without the display policy.
+    """Print every row as it is signed, one JSON object per line.
 
-    `hash` is HMAC-SHA256 over the bytes of `previous_hash` and the text `canonical`. Exits with 2 when there
-    is no row from --since on.
+    The display policy is left out. `hash` is HMAC-SHA256 over the bytes of `previous_hash` and the text
+    `canonical`. Exits with 2 when there is no row from --since on.
     """
     host = current_host()
     with _reading(host) as session:

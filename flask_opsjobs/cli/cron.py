@@ -20,7 +20,10 @@ cron = AppGroup("cron", help="List cron entries; pause, resume, run or catch the
 
 @cron.command("list")
 def list_() -> None:
-    """Print every entry: state, schedule, policies, and the results of its last slots, the newest last."""
+    """Print every entry: state, schedule, policies and last slots.
+
+    Of its last slots it prints the results, the newest last.
+    """
     host = current_host()
     host.require_schema()
     with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:

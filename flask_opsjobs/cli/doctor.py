@@ -37,7 +37,7 @@ def doctor(
     skip: tuple[str, ...],
     is_list: bool,
 ) -> None:
-    """Check the configuration, the servers, the processes and the data. Writes nothing.
+    """Check configuration, servers, processes and data. Writes nothing.
 
     Exits with 0 when nothing is wrong, 1 with warnings, 2 with errors or when something could not be asked.
     """

@@ -24,10 +24,11 @@ from . import current_host, plain
 )
 @with_appcontext
 def escalate(is_test: bool) -> None:
-    """Call the escalation policy with a marked example, as the loops call it: in a process with 30 s.
+    """Call the escalation policy with a marked example.
 
-    Needs neither Postgres nor Redis, and stores nothing. Exits 0 when the policy returned, 1 when it failed,
-    2 when the application has no escalation policy.
+    It is called as the loops call it: in a process with 30 s. Needs neither Postgres nor Redis, and stores
+    nothing. Exits 0 when the policy returned, 1 when it failed, 2 when the application has no escalation
+    policy.
     """
     if not is_test:
         raise click.UsageError(

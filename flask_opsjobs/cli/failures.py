@@ -24,9 +24,9 @@ from . import current_host, plain, to_json
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @with_appcontext
 def failures(state: str, task: str | None, as_json: bool) -> None:
-    """Print failures: the errors of attempts, each once, those that failed last first, at most 50.
+    """Print failures: the errors of attempts, each once.
 
-    Reads only. Exits 0; 2 when the database does not answer.
+    Those that failed last come first, at most 50. Reads only. Exits 0; 2 when the database does not answer.
     """
     host = current_host()
     host.require_schema()

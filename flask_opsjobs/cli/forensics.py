@@ -28,11 +28,11 @@ from ._operate import find_user
 @click.option("--without-payload", is_flag=True, help="Leave out what jobs were given and said.")
 @with_appcontext
 def forensics(subject: str, format_: str, without_payload: bool) -> None:
-    """Print what is known of SUBJECT, such as job/42 or queue/mail, and what is not.
+    """Print what is known of SUBJECT, such as job/42 or queue/mail.
 
-    Reads only. Texts pass the display policy; the file names the user of this shell, the time and its hash.
-    Exits 0, also when history is unavailable; 1 when nothing is known of it; 2 when SUBJECT can name nothing,
-    or the database does not answer.
+    Says also what is not known. Reads only. Texts pass the display policy; the file names the user of this
+    shell, the time and its hash. Exits 0, also when history is unavailable; 1 when nothing is known of it; 2
+    when SUBJECT can name nothing, or the database does not answer.
     """
     host = current_host()
     found = find_bundle_apart(host, subject)

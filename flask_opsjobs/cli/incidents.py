@@ -41,11 +41,12 @@ MOST = 200
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @with_appcontext
 def incidents(class_: str | None, severity: str | None, state: str, as_json: bool) -> None:
-    """Print the incidents that are not resolved, the most severe first, of each severity the newest.
+    """Print the incidents that are not resolved.
 
-    Reads only. Exits 1 when a critical one is open, that is, nobody has acknowledged it and it does not
-    follow from another one, and when the loop detect does not run, so that nobody looks for incidents; else
-    0; 2 when the database does not answer. So a monitor can ask.
+    The most severe come first, of each severity the newest. Reads only. Exits 1 when a critical one is open,
+    that is, nobody has acknowledged it and it does not follow from another one, and when the loop detect does
+    not run, so that nobody looks for incidents; else 0; 2 when the database does not answer. So a monitor can
+    ask.
     """
     host = current_host()
     host.require_schema()

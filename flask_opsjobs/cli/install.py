@@ -46,7 +46,10 @@ It is installed only when all of this is true:
 def install(
     context: click.Context, dry_run: bool, check: bool, head: str | None, escalation: bool
 ) -> None:
-    """Write what this app still lacks: the revision, the policies and the lines in env.py."""
+    """Write what this app still lacks for OpsJobs.
+
+    That is the revision, the policies and the lines in env.py.
+    """
     app = require_app(context)
     try:
         with app.app_context():

@@ -11,7 +11,10 @@ from ..actions.domain import Action
 from ..actions.registry import actions_of
 from . import _operate, number_of
 
-job = AppGroup("job", help="Retry, cancel, discard, reschedule, edit, run again or delete jobs.")
+job = AppGroup(
+    "job",
+    help="Retry, cancel, discard, edit or delete jobs. Reschedule or recall them, or run them again.",
+)
 
 _HELPS = {"args": "A JSON object of the arguments that change, of one job."}
 

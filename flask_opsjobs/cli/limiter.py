@@ -50,9 +50,7 @@ from . import _operate, current_host, plain, to_json
 
 _STEPS = 10
 
-limiter = AppGroup(
-    "limiter", help="List, explain or simulate limiters; set or clear their cooldowns."
-)
+limiter = AppGroup("limiter", help="List, explain or simulate limiters; set or clear cooldowns.")
 _partition = click.option("--partition", help="One partition of the limiter.")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
@@ -64,9 +62,10 @@ class _CannotRun(Exception):
 @limiter.command("list")
 @_as_json
 def list_(as_json: bool) -> None:
-    """Print the first 100 limiters by name, with the number of waiting and running jobs of each.
+    """Print the first 100 limiters by name.
 
-    Reads only. Exits 0, or 2 when the database does not answer.
+    Each has the number of its waiting and running jobs. Reads only. Exits 0, or 2 when the database does not
+    answer.
     """
     with _open_snapshot(current_host()) as read:
         rows = queries.list_limiters(read.session, read.now)
@@ -88,9 +87,10 @@ def list_(as_json: bool) -> None:
 @_partition
 @_as_json
 def explain(name: str, partition: str | None, as_json: bool) -> None:
-    """Print the state of the limiter NAME, and why its next job does or does not start.
+    """Print the state of the limiter NAME.
 
-    Reads only. Exits 0, or 2 when it cannot run: no such limiter, or the database does not answer.
+    It says why the next job does or does not start. Reads only. Exits 0, or 2 when it cannot run: no such
+    limiter, or the database does not answer.
     """
     clean = _clean()
     try:
@@ -144,7 +144,7 @@ def explain(name: str, partition: str | None, as_json: bool) -> None:
 def simulate_(
     task: str, run_seconds: float, workers: int | None, as_json: bool, **chosen: Any
 ) -> None:
-    """Print when jobs of TASK would start under its limit, or under another limit.
+    """Print when jobs of TASK would start under its limit, or another.
 
     A dry run with simulated time, using the real limiter code. Nothing is written. Exits 0, or 2
     when it cannot run, with a sentence.

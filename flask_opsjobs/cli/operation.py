@@ -34,9 +34,7 @@ from . import _operate, current_host, number_of, plain, to_json
 _LOOK_SECONDS = 0.5
 _FINISHED, _STOPPED, _NOT_ASKED = 0, 1, 2
 
-operation = AppGroup(
-    "operation", help="Do one action to all jobs that match, up to a million: an operation."
-)
+operation = AppGroup("operation", help="Do one action to all jobs that match, up to a million.")
 
 
 # --- start

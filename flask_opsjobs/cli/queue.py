@@ -21,17 +21,17 @@ from ..workers.queries import list_workers
 from . import _operate, current_host, operation, plain, to_json
 
 queue = AppGroup(
-    "queue", help="List, pause, drain, resume, resync or clear queues, or set their prefetch."
+    "queue", help="List queues; pause, drain, resume, resync or clear them. Set their prefetch."
 )
 
 
 @queue.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def list_(as_json: bool) -> None:
-    """Print each queue: its state, its jobs that have not ended, and how many workers listen to it.
+    """Print each queue: its state, its jobs and its workers.
 
-    Many jobs of one state are counted to a bound, as on the page. Reads only. Exits 0; 2 when the database
-    does not answer.
+    The jobs are those that have not ended. Many jobs of one state are counted to a bound, as on the page.
+    Reads only. Exits 0; 2 when the database does not answer.
     """
     host = current_host()
     host.require_schema()

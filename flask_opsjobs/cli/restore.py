@@ -36,11 +36,12 @@ _MOST_NAMED = 20
 @click.option("--actor", help="Who does it; the user of this shell by default.")
 @with_appcontext
 def restore(dry_run: bool, after_postgres: bool, reason: str | None, actor: str | None) -> None:
-    """Recall at once the jobs whose deliveries Redis lost, and dispatch them again.
+    """Recall at once the jobs whose deliveries Redis lost.
 
-    The recall loop does the same within seconds. Also removes deliveries of jobs that have ended since, which
-    a Redis from an older file brings back. Names the plain RQ jobs that are gone, and ends them as `unknown`:
-    their payloads were in Redis only. May be repeated at any time, while workers and loops run.
+    They are dispatched again. The recall loop does the same within seconds. Also removes deliveries of jobs
+    that have ended since, which a Redis from an older file brings back. Names the plain RQ jobs that are
+    gone, and ends them as `unknown`: their payloads were in Redis only. May be repeated at any time, while
+    workers and loops run.
 
     With --after-postgres no worker may run: the command is refused while one has a fresh heartbeat. Exits 0,
     1 when it is refused, 2 when Postgres or Redis does not answer.

@@ -20,7 +20,10 @@ from . import current_host
 @click.option("--dry-run", is_flag=True, help="Count what would be removed, and remove nothing.")
 @with_appcontext
 def retain(dry_run: bool) -> None:
-    """Remove the rows that the OPSJOBS_KEEP_… settings no longer keep, and print how many of each kind."""
+    """Remove the old rows that settings no longer keep.
+
+    The settings OPSJOBS_KEEP_… say how long. Prints how many rows of each kind it removed.
+    """
     host = current_host()
     host.require_schema()
     with closing(connect_apart(host.engine)) as connection:

@@ -17,9 +17,10 @@ from . import current_host
 @click.command("run")
 @with_appcontext
 def run() -> None:
-    """Run all background loops in one process: dispatch, advance, cron, watch and the others.
+    """Run all background loops in one process.
 
-    Any number of copies may run. Stops on SIGTERM or Ctrl-C, after the current passes have ended.
+    They are dispatch, advance, cron, watch and the others. Any number of copies may run. Stops on SIGTERM or
+    Ctrl-C, after the current passes have ended.
     """
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")

@@ -53,10 +53,10 @@ def _read_since(_context: click.Context, _option: click.Parameter, text: str) ->
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @with_appcontext
 def tasks(since: timedelta, against: str, sort: str, as_json: bool) -> None:
-    """Print what each task did: jobs that were enqueued, ended and failed, run times, waits and memory.
+    """Print what each task did, and what changed.
 
-    The task that changed most for the worse comes first. Reads only. Exits 0; 2 when the database does not
-    answer.
+    It prints jobs that were enqueued, ended and failed, run times, waits and memory. The task that changed
+    most for the worse comes first. Reads only. Exits 0; 2 when the database does not answer.
     """
     host = current_host()
     host.require_schema()

@@ -28,11 +28,11 @@ _MOST_LINES = 50
 )
 @click.pass_context
 def uninstall(context: click.Context, dry_run: bool, force: bool, head: str | None) -> None:
-    """Take this package out of the app's migrations, so that they run without it.
+    """Take this package out of the app's migrations.
 
-    Changes files only: the revision that it writes drops the schema when `flask db upgrade` runs it. Refused
-    while a worker or the loops run, or while jobs have not ended. With --dry-run it says so last, and exits
-    with 1.
+    Afterwards they run without it. Changes files only: the revision that it writes drops the schema when
+    `flask db upgrade` runs it. Refused while a worker or the loops run, or while jobs have not ended. With
+    --dry-run it says so last, and exits with 1.
     """
     app = require_app(context)
     try:

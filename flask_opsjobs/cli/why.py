@@ -39,9 +39,10 @@ from . import current_host, plain, to_json
 @click.option("--json", "as_json", is_flag=True, help="Print the explanation as JSON.")
 @with_appcontext
 def why(job: str | None, search: str | None, as_json: bool) -> None:
-    """Print why JOB, an id or an RQ id, is not running; for workflow/7 or batch/7, why it has not ended.
+    """Print why JOB, an id or an RQ id, is not running.
 
-    With --search instead, why the jobs wait that a search finds, such as --search task:send_invoice.
+    Of workflow/7 or batch/7 it prints why it has not ended. With --search instead, why the jobs wait that a
+    search finds, such as --search task:send_invoice.
 
     Reads only. Exits 0 with an explanation, 1 when there is no such job, workflow or batch, 2 when JOB is not
     an id, the search cannot be read or the database does not answer.

@@ -40,10 +40,11 @@ from . import _operate, current_host, plain, to_json
 @click.pass_context
 @with_appcontext
 def workers(context: click.Context, is_self: bool, as_json: bool) -> None:
-    """Print the workers that have not stopped, each with its children, missing ones first.
+    """Print the workers that have not stopped.
 
-    Reads only. Exits 0 when a worker among them is alive, 1 when none is, 2 when the database does not
-    answer. So `--self` tells whether the worker of a container is well.
+    Each has its children with it, and missing ones come first. Reads only. Exits 0 when a worker among them
+    is alive, 1 when none is, 2 when the database does not answer. So `--self` tells whether the worker of a
+    container is well.
     """
     if context.invoked_subcommand is not None:
         return

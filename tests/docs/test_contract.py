@@ -185,3 +185,16 @@ def test_every_permission_and_command_is_told_somewhere(group: click.Group) -> N
     told = "\n".join(page.read_text() for page in PAGES)
     names = group.list_commands(click.Context(group))
     assert [each for each in names if not re.search(rf"flask opsjobs {each}\b", told)] == []
+
+
+def test_no_summary_of_a_command_is_cut(
+    group: click.Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a list of commands, on a terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    with click.Context(group, info_name="opsjobs") as context:
+        commands = [group.get_command(context, name) for name in group.list_commands(context)]
+    groups = [group, *(each for each in commands if isinstance(each, click.Group))]
+    helps = [each.get_help(click.Context(each, info_name=each.name)) for each in groups]
+    assert len(helps) > 10
+    assert [line for text in helps for line in text.splitlines()[1:] if line.endswith("...")] == []
