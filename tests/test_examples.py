@@ -12,7 +12,7 @@ from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 
 import flask_opsjobs
-from flask_opsjobs import Limit, Map, OpsJobs, Step, Task, Wait, Workflow, testing
+from flask_opsjobs import Batch, Limit, Map, OpsJobs, Step, Task, Wait, Workflow, testing
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.worker.runtime import declare_limiters
@@ -56,7 +56,7 @@ PUBLIC: dict[str, Any] = {
     **_methods(OpsJobs),
     **{
         name: found
-        for kind in (Workflow, Step, Wait, Map)
+        for kind in (Batch, Workflow, Step, Wait, Map)
         for name, found in _methods(kind).items()
     },
     **{f"Task.{name}": getattr(Task, name) for name in ("enqueue", "enqueue_many", "options", "s")},

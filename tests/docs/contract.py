@@ -1,4 +1,4 @@
-"""Finds in a page what the code does not know: a setting, a command, a permission, a metric, an address.
+"""Finds in a page what the code does not know: a setting, a command, a permission, a metric, an argument.
 
 Each function takes the text of a page and what exists, and yields what is wrong. So a test can hand it a lie.
 """
@@ -6,10 +6,13 @@ Each function takes the text of a page and what exists, and yields what is wrong
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from importlib import import_module
+from typing import Any, get_args, get_type_hints
 
 import click
 from werkzeug.exceptions import HTTPException
@@ -34,6 +37,15 @@ def blocks(text: str, language: str) -> list[str]:
 def inline(text: str) -> list[str]:
     """What stands between backticks, outside of blocks."""
     return _INLINE.findall(_BLOCK.sub("", text))
+
+
+def python(text: str) -> Iterator[str]:
+    """Its blocks of Python, and what stands between backticks and is Python."""
+    yield from blocks(text, "python")
+    for code in inline(text):
+        with suppress(SyntaxError):
+            ast.parse(code)
+            yield code
 
 
 def unknown_settings(text: str, known: Collection[str]) -> Iterator[str]:
@@ -145,14 +157,50 @@ def unknown_names(code: str) -> Iterator[str]:
                         yield f"{node.module}.{alias.name}"
 
 
-def unknown_methods(code: str, of: Collection[type]) -> Iterator[str]:
-    """What a Python block asks of `opsjobs` or of `opsjobs.operator`, and no class of these has."""
+def unknown_attributes(code: str, of: Mapping[str, Collection[object]]) -> Iterator[str]:
+    """What Python asks of one of these, such as `opsjobs`, and none of its classes or modules has."""
     for node in ast.walk(ast.parse(code)):
         if not isinstance(node, ast.Attribute):
             continue
-        is_ours = ast.unparse(node.value) in ("opsjobs", "opsjobs.operator")
-        if is_ours and not any(hasattr(each, node.attr) for each in of):
+        owners = of.get(ast.unparse(node.value), ())
+        if owners and not any(hasattr(each, node.attr) for each in owners):
             yield ast.unparse(node)
+
+
+def unknown_arguments(code: str, public: Mapping[str, Any]) -> Iterator[str]:
+    """Arguments that Python gives by name, and that no public function or method of that name takes."""
+    taken: dict[str, set[str]] = {}
+    for name, found in public.items():
+        if callable(found):
+            taken.setdefault(name.rpartition(".")[2], set()).update(_arguments(found))
+    for node in ast.walk(ast.parse(code)):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        known = taken.get(called.rpartition(".")[2], {"**"})
+        if "**" in known:
+            continue
+        for each in node.keywords:
+            if each.arg is not None and each.arg not in known:
+                yield f"{called}: {each.arg}"
+
+
+def _arguments(called: Any) -> Iterator[str]:
+    for each in inspect.signature(called).parameters.values():
+        if each.kind is not each.VAR_KEYWORD:
+            yield each.name
+        elif str(each.annotation).startswith("Unpack["):
+            (options,) = get_args(get_type_hints(called)[each.name])
+            yield from options.__annotations__
+        else:
+            yield "**"
+
+
+def unknown_classes(text: str, known: Collection[str]) -> Iterator[str]:
+    """Classes that do not exist, such as an error, between backticks."""
+    for code in inline(text):
+        if re.fullmatch(r"[A-Z][a-z]+(?:[A-Z][a-z]*)+", code) and code not in known:
+            yield code
 
 
 def unknown_addresses(text: str, rules: Map, prefix: str = "/ops/jobs") -> Iterator[str]:

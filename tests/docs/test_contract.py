@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +13,8 @@ from flask import Flask
 from flask.cli import routes_command, run_command, shell_command
 from flask_migrate.cli import db
 
-from flask_opsjobs import OpsJobs, settings
+import flask_opsjobs
+from flask_opsjobs import OpsJobs, settings, signals
 from flask_opsjobs.doctor.registry import CHECKS
 from flask_opsjobs.operations.operator import BulkOperator
 from flask_opsjobs.telemetry.metrics import METRICS
@@ -20,6 +22,7 @@ from flask_opsjobs.testing import plugin
 from flask_opsjobs.web.app.access import PERMISSIONS
 from tests.docs import contract
 from tests.support.sources import ROOT, files, place
+from tests.test_examples import FIXTURES, PUBLIC
 
 # History names what is gone, and decisions what was weighed.
 PAGES = [*files("docs", "*.md"), *ROOT.glob("*.md")]
@@ -36,6 +39,21 @@ OTHER_WORDS = {
     *("batch.enqueue", "batch.enqueue_many", "queue.enqueue", "rq.worker"),
     *("operation.retry", "limiter.declare"),
 }
+# On these pages, the classes of others: of Python, RQ and Werkzeug, of a host, and names in files of systemd.
+CLASSES = {
+    *flask_opsjobs.__all__,
+    *vars(builtins),
+    *re.findall("alert: (.+)", (ROOT / "examples/prometheus/alerts.yml").read_text()),
+    *("CheckContext", "DeferredJobRegistry", "NoSuchJobError", "SimpleWorker", "ProxyFix"),
+    *("ThreadPoolExecutor", "RoleAccess", "RestartSec", "TimeoutStopSec", "WatchdogSec"),
+}
+ATTRIBUTES: dict[str, list[object]] = {
+    "opsjobs": [OpsJobs],
+    "opsjobs.operator": [BulkOperator],
+    "signals": [signals],
+}
+# A fixture is called by what it gives, and not by its own arguments.
+CALLED = {name: found for name, found in PUBLIC.items() if name not in FIXTURES}
 # Two pages say what to type instead.
 GONE = "opsjobs worker --simple: no option --simple"
 ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True}
@@ -70,7 +88,7 @@ def group(app: Flask) -> click.Group:
 def checks(app: Flask, group: click.Group) -> dict[str, Check]:
     """Each checker, with what exists."""
 
-    def in_python(check: Check) -> Check:
+    def in_blocks(check: Check) -> Check:
         return lambda text: (
             each for code in contract.blocks(text, "python") for each in check(code)
         )
@@ -89,8 +107,14 @@ def checks(app: Flask, group: click.Group) -> dict[str, Check]:
             text, {*ALLOWED, *CHECKS, *OTHER_WORDS}
         ),
         "metric or fixture": lambda text: contract.unknown_words_of_ours(text, NAMES),
-        "name": in_python(contract.unknown_names),
-        "method": in_python(lambda code: contract.unknown_methods(code, [OpsJobs, BulkOperator])),
+        "name": in_blocks(contract.unknown_names),
+        "method or event": in_blocks(lambda code: contract.unknown_attributes(code, ATTRIBUTES)),
+        "argument": lambda text: (
+            each
+            for code in contract.python(text)
+            for each in contract.unknown_arguments(code, CALLED)
+        ),
+        "class": lambda text: contract.unknown_classes(text, CLASSES),
         "address": lambda text: contract.unknown_addresses(text, app.url_map),
     }
 
@@ -170,8 +194,12 @@ def test_each_promise_names_a_test() -> None:
         ("permission or check", "The doctor says `redis.colour`."),
         ("name", "```python\nfrom flask_opsjobs import Retry\n```"),
         ("name", "```python\nfrom flask_opsjobs.testing.mysql import MySQL\n```"),
-        ("method", "```python\nopsjobs.enqueue(greet)\n```"),
-        ("method", "```python\nopsjobs.operator.resurrect([1])\n```"),
+        ("method or event", "```python\nopsjobs.enqueue(greet)\n```"),
+        ("method or event", "```python\nopsjobs.operator.resurrect([1])\n```"),
+        ("method or event", "```python\nsignals.job_vanished.connect(print)\n```"),
+        ("argument", "```python\nopsjobs.operator.retry([1], because='they called')\n```"),
+        ("argument", "It is `Unique(during=timedelta(hours=1))`."),
+        ("class", "It raises `JobVanished`."),
         ("address", "Open `/ops/jobs/salaries`."),
     ],
 )
