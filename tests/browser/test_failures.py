@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Any
 
 import pytest
 from flask import Flask
+from PIL import Image
 from sqlalchemy.orm import Session
 
 from tests.support.browser import faults
@@ -48,6 +50,56 @@ def test_the_pages_have_no_barrier_and_no_sideways_scroll(
     for path in ("failures", f"failures/{failure}"):
         page.goto(f"/ops/jobs/lifeline/{path}")
         assert faults(page) == []
+
+
+def test_a_row_of_charts_begins_at_one_height_and_no_hatching_follows_an_ellipsis(
+    page: Any, live_url: str, failure: int
+) -> None:
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto(f"/ops/jobs/lifeline/failures/{failure}")
+    page.evaluate("document.querySelector('.charts .now').append(' and more words'.repeat(20))")
+    first, second = page.locator(".charts svg").all()[:2]
+    assert first.bounding_box()["y"] == second.bounding_box()["y"]
+    cell = page.locator("[aria-labelledby=jobs] .fill").first
+    hidden = (
+        "(cell) => { cell.innerHTML = `note <span class='hid'>${'hidden '.repeat(80)}</span>` }"
+    )
+    cell.evaluate(hidden)
+    cell.scroll_into_view_if_needed()
+    box = cell.bounding_box()
+    box |= {
+        "x": box["x"] + box["width"] - 40,
+        "y": box["y"] + 2,
+        "width": 8,
+        "height": box["height"] - 4,
+    }
+    with Image.open(BytesIO(page.screenshot(clip=box))) as seen:
+        assert len(seen.convert("RGB").getcolors() or ()) == 1
+
+
+def test_no_short_word_is_broken_in_a_table_of_forensics(
+    page: Any, live_url: str, failure: int
+) -> None:
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto(f"/ops/jobs/lifeline/failures/{failure}")
+    job = page.inner_text("[aria-labelledby=jobs] th a")
+    page.goto(f"/ops/jobs/forensics/job/{job}")
+    cells = page.locator("td.wrap:not(:has-text('raised'))")
+    cells.evaluate_all(f"(cells) => cells.forEach((cell) => cell.append(' {LONG}'))")
+    assert page.evaluate(_BROKEN_WORDS) == []
+
+
+_BROKEN_WORDS = """[...document.querySelectorAll("td.wrap")].flatMap((cell) => {
+    const walk = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), found = [];
+    for (let node; (node = walk.nextNode()); )
+        for (const word of node.data.matchAll(/(?<![^ ])[a-z]{2,9}(?![^ ,.:])/g)) {
+            const range = document.createRange();
+            range.setStart(node, word.index);
+            range.setEnd(node, word.index + word[0].length);
+            if (range.getClientRects().length > 1) found.push(word[0]);
+        }
+    return found;
+})"""
 
 
 def test_a_failure_is_resolved_and_ignored_from_its_page(
