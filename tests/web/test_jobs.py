@@ -358,7 +358,7 @@ def test_the_form_offers_what_there_is(get: Get, jobs: dict[str, Job]) -> None:
     [
         ("task:charge colour:red", "colour: cannot be searched"),
         ("created:2 days", "is not a time or a duration"),
-        ("task:charge priority:99", "priority: '99' is none; they are 0 (first) to 9"),
+        ("task:charge priority:99", "priority: '99' is no priority; they are 0 (first) to 9"),
         ("charge -", "'-' needs a word or a term"),
     ],
 )

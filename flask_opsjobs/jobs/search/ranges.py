@@ -228,7 +228,7 @@ def read_priority(qualifier: str, value: str) -> Amounts:
     """A range of priorities, such as `1`, `<5` or `0..2`. Raises `BadFilter`."""
     found = read_number(qualifier, value)
     if max(found.low or 0, found.high or 0) > _LAST_PRIORITY:
-        problem = f"{value[:40]!r} is none; they are 0 (first) to {_LAST_PRIORITY}"
+        problem = f"{value[:40]!r} is no priority; they are 0 (first) to {_LAST_PRIORITY}"
         raise BadFilter(qualifier, problem)
     return found
 
