@@ -390,3 +390,18 @@ def test_each_term_that_can_be_searched_is_offered(get: Get, access: Access) -> 
     assert offered() == [*QUALIFIERS, "args.NAME"]
     access.held.remove("payload.view")
     assert offered() == [name for name in QUALIFIERS if name != "error"]
+
+
+def test_a_state_that_no_job_has_is_not_coloured(get: Get, session: Session) -> None:
+    make_job(session, "retryable")
+    session.commit()
+    tabs = {
+        tab.text.split()[0]: tab["data-is"]
+        for tab in soup(get("/jobs").text).select(".tabs a[title]")
+    }
+    assert (tabs["retryable"], tabs["failed"]) == ("retryable", "none")
+    tabs_of_runs = soup(get("/workflows").text).select(".tabs a[title]")
+    assert {tab["data-is"] for tab in tabs_of_runs} == {"none"}
+    chips = soup(get("/queues/default").text).select("[aria-labelledby=depth] .chip")
+    states = {chip.text.strip(): chip["data-is"] for chip in chips}
+    assert (states["retryable"], states["started"]) == ("retryable", "none")
