@@ -141,7 +141,7 @@ def _say_escalation(inquiry: Inquiry, row: EscalationRow | None) -> tuple[str | 
     if row is None and inquiry.host.escalation is None:
         return "unconfigured", "The application has no escalation policy."
     if row is None:
-        return None, "Nobody was called: no call is due. See *What is told* in the guide."
+        return None, "Nobody was called: no call is due. The guide says what is told."
     if row.state == "pending":
         return None, f"The policy is to be called, or is being called, since {moment(row.at)}."
     if row.state == "invoked":
