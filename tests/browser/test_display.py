@@ -160,3 +160,24 @@ def test_forced_colors_show_what_is_chosen(page: Any, running: Site) -> None:
     ):
         outline = f"getComputedStyle(document.querySelector('{chosen}')).outlineStyle"
         assert page.evaluate(outline) == "solid", chosen
+
+
+def test_no_tab_is_cut_and_the_last_column_keeps_its_distance_from_the_edge(
+    page: Any, running: Site
+) -> None:
+    page.set_viewport_size({"width": 1280, "height": 800})
+    _open(page, running, "/jobs")
+    page.evaluate("document.querySelectorAll('.tabs b').forEach((b) => b.textContent = '123,456')")
+    assert (
+        page.evaluate(
+            "(({ scrollWidth, clientWidth }) => scrollWidth - clientWidth)"
+            "(document.querySelector('.tabs ul'))"
+        )
+        == 0
+    )
+    _open(page, running, "/jobs/{failed}")
+    hidden = "[aria-labelledby=attempts] thead th:has(+ .less)"
+    assert (
+        page.evaluate(f"getComputedStyle(document.querySelector('{hidden}')).paddingRight")
+        == "16px"
+    )
