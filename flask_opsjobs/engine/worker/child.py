@@ -60,8 +60,9 @@ _log = logging.getLogger("flask_opsjobs.worker")
 _INTERRUPTED = LeaveReason("timed_out", "interrupted a job that reached its time limit")
 # Linux, short of memory, kills a child rather than its parent.
 _OOM_SCORE = b"500"
-# What a job must add to the memory of its process to be told.
+# What a job must add to the memory of its process to be told, and what it at least needs for that.
 _MUCH_KB = 8 * 1024
+_MUCH_SECONDS = 0.0001
 
 
 @dataclass(frozen=True)
@@ -203,11 +204,15 @@ class _Child:
         self._slot(self._number).rest()
         return ""
 
-    def _with_peak(self, outcome: Outcome) -> Outcome:
+    def _with_peak(self, outcome: Outcome, seconds: float) -> Outcome:
         """The outcome, with the most memory that this process has had when this job raised it by much.
 
-        Of a job that needs less than one before it nothing is known. Most outcomes stay plain.
+        Of a job that needs less than one before it nothing is known. Most outcomes stay plain. The shortest
+        jobs are not asked about: the kernel accounts for the time of a process that asks, and often preempts
+        it then.
         """
+        if seconds < _MUCH_SECONDS:
+            return outcome
         peak = _peak_kb()
         if peak < self._peak_kb + max(_MUCH_KB, self._peak_kb // 10):
             return outcome
@@ -267,9 +272,8 @@ class _Child:
             outcome = perform(self._tasks, claimed, report)
             ended = steady_seconds()
             self._leave_if_forked()
-            # Past its run time: the kernel accounts for the time of a process that asks, and may preempt it.
-            # Longer run times would make the worker take fewer jobs at once.
-            outcome = self._with_peak(outcome)
+            # Past its run time: with longer run times the worker takes fewer jobs at once.
+            outcome = self._with_peak(outcome, ended - began)
             # Sent inside the context: if a host's teardown raises or hangs, the outcome is already sent.
             self._channel.outcome(order.key, began, ended, outcome)
             watched.tell(outcome.kind, report.take_error(), report.connect)
