@@ -185,7 +185,7 @@ def suite(tmp_path: Path, own_python: str, site: Path) -> Suite:
 def test_the_example_host_uses_each_fixture_in_its_own_suite(
     suite: Suite, databases: Databases, redis_url: str
 ) -> None:
-    """With a transaction around each test, and in two processes, on servers that are given."""
+    """With a transaction around each test, whole in each of two processes, on servers that are given."""
     shutil.copytree(ROOT / "examples/flask_host", suite.folder / "flask_host")
     tests = (suite.folder / "flask_host/tests").glob("*.py")
     text = "".join(path.read_text() for path in tests)
@@ -203,13 +203,13 @@ def test_the_example_host_uses_each_fixture_in_its_own_suite(
         assert name in text
     url = databases.empty()
     code, said = suite.runs(
-        *("-n", "2", "flask_host/tests"),
+        *("-n", "2", "--dist", "each", "flask_host/tests"),
         OPSJOBS_TEST_DATABASE_URL=url.render_as_string(hide_password=False),
         OPSJOBS_TEST_REDIS_URL=redis_url,
     )
     databases.drop(url)
     assert code == 0, said
-    assert re.search(r"^7 passed", said, re.M), said
+    assert re.search(r"^14 passed", said, re.M), said
 
 
 @pytest.mark.slow(20)

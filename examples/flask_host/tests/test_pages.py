@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 
 from flask_host import happenings, tasks
 from flask_host.extensions import db
+from flask_host.models import Invoice
 from flask_opsjobs.testing import (
     Performed,
     StoredJob,
@@ -23,10 +24,11 @@ CARD = "tok_" + "4" * 16
 
 @pytest.fixture
 def app(migrated: Flask) -> Iterator[Flask]:
-    """The app without a transaction around the test; the jobs are removed at the end."""
+    """The app without a transaction around the test; its jobs and invoices are removed at the end."""
     with migrated.app_context():
         yield migrated
-        db.session.remove()
+        db.session.execute(db.delete(Invoice))
+        db.session.commit()
         drop_schema()
         create_schema()
 
