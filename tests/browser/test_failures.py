@@ -58,8 +58,9 @@ def test_a_row_of_charts_begins_at_one_height_and_no_hatching_follows_an_ellipsi
     page.set_viewport_size({"width": 1440, "height": 900})
     page.goto(f"/ops/jobs/lifeline/failures/{failure}")
     page.evaluate("document.querySelector('.charts .now').append(' and more words'.repeat(20))")
-    first, second = page.locator(".charts svg").all()[:2]
-    assert first.bounding_box()["y"] == second.bounding_box()["y"]
+    for part in (".charts svg", ".charts .now"):
+        first, second = page.locator(part).all()[:2]
+        assert first.bounding_box()["y"] == second.bounding_box()["y"], part
     cell = page.locator("[aria-labelledby=jobs] .fill").first
     hidden = (
         "(cell) => { cell.innerHTML = `note <span class='hid'>${'hidden '.repeat(80)}</span>` }"
