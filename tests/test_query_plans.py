@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from flask_opsjobs.core.reading import Reading
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs import queries as job_queries
-from flask_opsjobs.jobs.search import queries as search_queries
+from flask_opsjobs.jobs.search import hit_queries
 from flask_opsjobs.jobs.search.export_queries import batch_of_jobs, list_jobs_in_full
 from flask_opsjobs.jobs.search.filter import JobFilter
 from flask_opsjobs.jobs.search.queries import list_jobs
@@ -210,7 +210,7 @@ def test_of_a_value_that_many_have_the_newest_jobs_are_read(
     plans: tuple[Plans, Reading],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(search_queries, "MANY_JOBS", 5_000)
+    monkeypatch.setattr(hit_queries, "MANY_JOBS", 5_000)
     seen, read = plans
     wanted = JobFilter.from_query([("q", box)])
     assert list_jobs(read.session, wanted, read.now, is_shown=lambda error, text: True).page
@@ -474,7 +474,7 @@ def test_of_more_than_can_be_found_a_list_examines_few_jobs(
     with reading_with(app_with_groups, Plans) as (seen, read):
         wanted = JobFilter.from_query([("q", box)])
         found = list_jobs(read.session, wanted, read.now, is_shown=lambda error, text: True)
-    assert found.searched == search_queries.Searched(stopped_at_newest_hits=True)
+    assert found.searched == hit_queries.Searched(stopped_at_newest_hits=True)
     # An index alone tells whether there are more.
     examined = [
         node["Actual Rows"] * node["Actual Loops"]

@@ -47,7 +47,7 @@ from ..explain.waiting import WaitingExplanation, WaitingKind, explain_kinds
 from ..host import Host
 from ..jobs.search import terms
 from ..jobs.search.filter import JobFilter
-from ..jobs.search.queries import shows
+from ..jobs.search.hit_queries import shows
 from ..jobs.search.waiting_queries import find_waiting
 from .redis.broker import broker_of
 from .redis.broker import rq_id as name_of

@@ -20,7 +20,7 @@ from ..errors import ActionRefused
 from ..jobs.actions import actions_of_job
 from ..jobs.lifecycle import WAITING
 from ..jobs.search.filter import LIMITS, Condition, JobFilter
-from ..jobs.search.queries import shows
+from ..jobs.search.hit_queries import shows
 from ..jobs.search.terms import BadFilter
 from . import transitions
 from .actions import find_problem_of_policy, read_rate

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.host import Host
-from flask_opsjobs.jobs.search import queries as search_queries
+from flask_opsjobs.jobs.search import hit_queries
 from tests.support.browser import barriers, is_sideways
 from tests.web.rows import make_job
 
@@ -76,7 +76,7 @@ def test_on_a_phone_all_on_the_page_are_picked_in_the_bar(page: Any, failed: lis
 def test_on_a_phone_an_order_that_cannot_be_had_is_one_line_too(
     page: Any, failed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_queries, "MOST_HITS", 3)
+    monkeypatch.setattr(hit_queries, "MOST_HITS", 3)
     page.set_viewport_size({"width": 360, "height": 800})
     _open(page)
     lines = "all => all.map(one => one.getClientRects()[0].height)"

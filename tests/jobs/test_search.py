@@ -17,10 +17,10 @@ from flask_opsjobs.failures.models import Deploy, Failure
 from flask_opsjobs.jobs.models import Attempt
 from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.jobs.rows import Count
-from flask_opsjobs.jobs.search import attempt_queries, further_queries, group_queries
-from flask_opsjobs.jobs.search import queries as search_queries
+from flask_opsjobs.jobs.search import attempt_queries, further_queries, group_queries, hit_queries
 from flask_opsjobs.jobs.search.filter import JobFilter
-from flask_opsjobs.jobs.search.queries import JobList, Searched, find_hits, list_jobs
+from flask_opsjobs.jobs.search.hit_queries import Searched, find_hits
+from flask_opsjobs.jobs.search.queries import JobList, list_jobs
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_pages_of_a_search_follow_one_another_both_ways(
 def test_a_search_stops_at_its_hits_and_says_so(
     work: Task, db: SQLAlchemy, search: Callable[..., JobList], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_queries, "MOST_HITS", 10)
+    monkeypatch.setattr(hit_queries, "MOST_HITS", 10)
     work.options(tags=["all"]).enqueue_many({"value": n} for n in range(11))
     work.options(tags=["all"], delay=60).enqueue(value=11)
     db.session.commit()
@@ -147,8 +147,8 @@ def test_of_a_common_value_the_newest_hits_are_shown(
     work: Task, db: SQLAlchemy, search: Callable[..., JobList], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The index finds the oldest first, and stops before it comes to what an operator looks for."""
-    monkeypatch.setattr(search_queries, "MOST_HITS", 10)
-    monkeypatch.setattr(search_queries, "NEWEST_JOBS", 5)
+    monkeypatch.setattr(hit_queries, "MOST_HITS", 10)
+    monkeypatch.setattr(hit_queries, "NEWEST_JOBS", 5)
     work.options(tags=["all"]).enqueue_many({"value": n} for n in range(60))
     db.session.commit()
     found = search("tag:all")
@@ -162,16 +162,16 @@ def test_of_a_common_value_the_newest_hits_are_shown(
 def test_of_a_value_that_many_have_the_newest_jobs_are_read(
     work: Task, db: SQLAlchemy, search: Callable[..., JobList], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_queries, "MOST_HITS", 10)
-    monkeypatch.setattr(search_queries, "MANY_JOBS", 50)
-    monkeypatch.setattr(search_queries, "MOST_READ", 20)
+    monkeypatch.setattr(hit_queries, "MOST_HITS", 10)
+    monkeypatch.setattr(hit_queries, "MANY_JOBS", 50)
+    monkeypatch.setattr(hit_queries, "MOST_READ", 20)
     work.options(tags=["all"]).enqueue_many({"value": n} for n in range(60))
     db.session.commit()
     db.session.execute(text("ANALYZE opsjobs.jobs"))
     db.session.commit()
     for box in ("tag:all", "tag:all OR tag:none", "tag:all state:available"):
         for listed, number in ((1_000, 10), (4, 4)):
-            monkeypatch.setattr(search_queries, "MOST_LISTED", listed)
+            monkeypatch.setattr(hit_queries, "MOST_LISTED", listed)
             found = search(box)
             assert _values(found, db) == list(range(59, 59 - number, -1)), box
             assert found.searched == Searched(stopped_at_newest_hits=True), box
@@ -184,7 +184,7 @@ def test_of_a_value_that_many_have_the_newest_jobs_are_read(
     db.session.execute(text("ANALYZE opsjobs.jobs"))
     db.session.commit()
     assert _values(search("tag:all error:gateway"), db) == list(range(54, 49, -1))
-    monkeypatch.setattr(search_queries, "MOST_LISTED", 1_000)
+    monkeypatch.setattr(hit_queries, "MOST_LISTED", 1_000)
     assert search("tag:all args.value:3").searched.is_all
     # After a burst of others the index finds what the newest jobs do not have.
     work.enqueue_many({"value": n} for n in range(60, 75))
@@ -211,7 +211,7 @@ def test_of_more_than_are_examined_a_list_shows_enough_of_the_newest(
         db.session.execute(text(f"UPDATE opsjobs.jobs SET {error}"))
         db.session.commit()
 
-    monkeypatch.setattr(search_queries, "MOST_LISTED", 3)
+    monkeypatch.setattr(hit_queries, "MOST_LISTED", 3)
     monkeypatch.setattr(further_queries, "MOST_NEWEST", 10)
     enqueue(10)
     found = search(box)
@@ -296,7 +296,7 @@ def test_errors_are_found_by_any_part_of_them(
 def test_an_error_is_looked_for_among_the_newest_and_that_is_said(
     work: Task, db: SQLAlchemy, search: Callable[..., JobList], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_queries, "NEWEST_ERRORS", 5)
+    monkeypatch.setattr(hit_queries, "NEWEST_ERRORS", 5)
     ids = [work.enqueue(value=n).id for n in range(7)]
     db.session.commit()
     _fail(db.session(), dict.fromkeys(ids[:5], "KeyError: 'x'"))
@@ -569,7 +569,7 @@ def test_a_search_for_many_attempts_stops_and_says_so(
         assert not found.searched.is_all
         assert _values(found, db) == values, box
     assert search("death:signal").searched.is_all
-    monkeypatch.setattr(search_queries, "MOST_LISTED", 1)
+    monkeypatch.setattr(hit_queries, "MOST_LISTED", 1)
     for box, values in (
         ("failure:1", [4]),
         ("deploy:v1", [3]),

@@ -21,11 +21,10 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.jobs.models import Job
-from flask_opsjobs.jobs.search import attempt_queries, further_queries, group_queries
-from flask_opsjobs.jobs.search import queries as search_queries
+from flask_opsjobs.jobs.search import attempt_queries, further_queries, group_queries, hit_queries
 from flask_opsjobs.jobs.search.conditions import Terms
 from flask_opsjobs.jobs.search.filter import JobFilter
-from flask_opsjobs.jobs.search.queries import find_hits
+from flask_opsjobs.jobs.search.hit_queries import find_hits
 from flask_opsjobs.jobs.search.terms import BadFilter
 from flask_opsjobs.web.app.host import reading
 from tests.support.database import Databases
@@ -365,7 +364,7 @@ def test_searches_find_what_an_oracle_finds(
     number = pytestconfig.getoption("searches")
     seed = pytestconfig.getoption("seed") or random.randrange(2**32)
     for module, limit in (
-        (search_queries, "MOST_HITS"),
+        (hit_queries, "MOST_HITS"),
         (group_queries, "MOST_JOBS"),
         (attempt_queries, "MOST_ATTEMPTS"),
         (further_queries, "MOST_NEWEST"),

@@ -20,7 +20,7 @@ from flask_opsjobs import OpsJobs
 from flask_opsjobs.core.secret_patterns import clean_secrets, is_secret_key
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import Job
-from flask_opsjobs.jobs.search import queries as search_queries
+from flask_opsjobs.jobs.search import hit_queries
 from flask_opsjobs.web.app import export
 from flask_opsjobs.web.jobs import exports as job_exports
 from tests.support.policies import ShowAll
@@ -268,8 +268,8 @@ def test_quotes_commas_and_lines_stay_in_their_cell(get: Get, session: Session) 
 def test_a_search_that_stopped_says_so_in_the_last_line(
     get: Get, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_queries, "MOST_HITS", 3)
-    monkeypatch.setattr(search_queries, "NEWEST_ERRORS", 3)
+    monkeypatch.setattr(hit_queries, "MOST_HITS", 3)
+    monkeypatch.setattr(hit_queries, "NEWEST_ERRORS", 3)
     for _ in range(5):
         make_job(session, "failed", tags=["eu"])
     session.commit()

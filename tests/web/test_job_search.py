@@ -14,8 +14,7 @@ from sqlalchemy.orm import Session
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.core.secret_patterns import clean_secrets, is_secret_key
 from flask_opsjobs.jobs.models import Job
-from flask_opsjobs.jobs.search import further_queries
-from flask_opsjobs.jobs.search import queries as search_queries
+from flask_opsjobs.jobs.search import further_queries, hit_queries
 from tests.support.policies import ShowAll
 from tests.web.conftest import Access
 from tests.web.every import soup
@@ -202,7 +201,7 @@ def test_a_secret_in_an_error_cannot_be_guessed_letter_by_letter(
 def test_more_hits_than_are_looked_at_tell_nothing_of_a_hidden_text(
     more: str, hiding: Get, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_queries, "MOST_HITS", 3)
+    monkeypatch.setattr(hit_queries, "MOST_HITS", 3)
     for _ in range(5):
         make_job(session, "failed", error="LoginError: password=hunter2 refused", tags=["eu"])
     session.commit()
@@ -223,7 +222,7 @@ def test_more_hits_than_are_looked_at_tell_nothing_of_a_hidden_text(
 def test_hidden_errors_take_no_place_from_those_that_fit(
     hiding: Get, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_queries, "MOST_HITS", 3)
+    monkeypatch.setattr(hit_queries, "MOST_HITS", 3)
     shown = [make_job(session, "failed", error=f"no hunter {n}") for n in range(5)]
     for number in range(5):
         make_job(session, "failed", error=f"{number}: password=hunter2 refused")
@@ -232,7 +231,7 @@ def test_hidden_errors_take_no_place_from_those_that_fit(
     assert _ids(text) == [job.id for job in shown[:1:-1]]
     assert "3 hits among the others" in text
     assert soup(text).select_one("nav.tabs b").text == "3+"
-    monkeypatch.setattr(search_queries, "MOST_HITS", 5)
+    monkeypatch.setattr(hit_queries, "MOST_HITS", 5)
     text = hiding("/jobs?q=error:hunter").text
     assert len(_ids(text)) == 5
     assert "Searched the newest" not in text
@@ -261,15 +260,15 @@ def test_a_policy_that_raises_lets_nothing_be_searched(
 def test_what_was_looked_at_is_said(
     get: Get, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_queries, "MOST_HITS", 3)
-    monkeypatch.setattr(search_queries, "NEWEST_ERRORS", 3)
+    monkeypatch.setattr(hit_queries, "MOST_HITS", 3)
+    monkeypatch.setattr(hit_queries, "NEWEST_ERRORS", 3)
     for _ in range(5):
         make_job(session, "failed", tags=["eu"])
     session.commit()
     text = get("/jobs?q=tag:eu").text
     assert "Searched the newest 20,000 jobs, and 3 hits among the others" in text
     assert soup(text).select_one("nav.tabs b").text == "3+"
-    monkeypatch.setattr(search_queries, "MOST_LISTED", 1)
+    monkeypatch.setattr(hit_queries, "MOST_LISTED", 1)
     monkeypatch.setattr(further_queries, "MOST_NEWEST", 4)
     text = get("/jobs?q=-queue:none").text
     assert "Searched until 1 hits were found, the newest first" in text

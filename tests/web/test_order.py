@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from sqlalchemy.orm import Session
 
-from flask_opsjobs.jobs.search import queries as search_queries
+from flask_opsjobs.jobs.search import hit_queries
 from flask_opsjobs.web.batches import view as batches
 from flask_opsjobs.web.cron import view as cron
 from flask_opsjobs.web.limiters import view as limiters
@@ -171,7 +171,7 @@ def test_pages_of_jobs_follow_the_order(get: Get, session: Session) -> None:
 def test_a_head_says_why_more_jobs_than_can_be_read_are_not_ordered(
     get: Get, jobs: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_queries, "MOST_HITS", 3)
+    monkeypatch.setattr(hit_queries, "MOST_HITS", 3)
     text = get("/jobs").text
     assert [each.text for each in soup(text).select("thead a.sort")] == ["Job"]
     attempts, *_ = soup(text).select("thead .unsorted")

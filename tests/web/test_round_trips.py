@@ -26,10 +26,9 @@ from flask_opsjobs.host import Host
 from flask_opsjobs.install.revisions import find_revisions
 from flask_opsjobs.jobs.lifecycle import STATES
 from flask_opsjobs.jobs.models import Job, UniqueLock
-from flask_opsjobs.jobs.search import attempt_queries, further_queries, group_queries
-from flask_opsjobs.jobs.search import queries as search_queries
+from flask_opsjobs.jobs.search import attempt_queries, further_queries, group_queries, hit_queries
 from flask_opsjobs.jobs.search.filter import SORTS, JobFilter
-from flask_opsjobs.jobs.search.queries import find_hits
+from flask_opsjobs.jobs.search.hit_queries import find_hits
 from flask_opsjobs.operations.lifecycle import RESULTS
 from flask_opsjobs.operations.models import OperationRow
 from flask_opsjobs.queues.models import Queue
@@ -515,9 +514,9 @@ def _make_searched(session: Session) -> None:
 def _make_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each search stop at its limits."""
     for module, name, limit in (
-        (search_queries, "MOST_HITS", 8),
-        (search_queries, "MOST_LISTED", 3),
-        (search_queries, "NEWEST_ERRORS", 20),
+        (hit_queries, "MOST_HITS", 8),
+        (hit_queries, "MOST_LISTED", 3),
+        (hit_queries, "NEWEST_ERRORS", 20),
         (further_queries, "MOST_NEWEST", 20),
         (attempt_queries, "MOST_ATTEMPTS", 8),
         (group_queries, "MOST_JOBS", 8),

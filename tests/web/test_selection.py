@@ -9,7 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
-from flask_opsjobs.jobs.search import queries as search_queries
+from flask_opsjobs.jobs.search import hit_queries
 from flask_opsjobs.operations.models import Operation
 from flask_opsjobs.web.jobs import view
 from tests.support.engine import Bench
@@ -60,7 +60,7 @@ def test_a_count_that_stopped_says_at_least(
     get: Get, many: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "counted exactly" in _words(_bar(get("/jobs?tag=eu&selected=all").text))
-    monkeypatch.setattr(search_queries, "MOST_HITS", 20)
+    monkeypatch.setattr(hit_queries, "MOST_HITS", 20)
     bar = _words(_bar(get("/jobs?tag=eu&selected=all").text))
     assert bar.startswith(
         "All 20+ that match are selected, at least: the draft counts them all Clear"

@@ -15,7 +15,7 @@ from ..lifecycle import WAITING
 from .conditions import Now, search_at
 from .filter import LIMITS, Condition, JobFilter
 from .further_queries import IsShown, Jobs, find_in_states
-from .queries import find_hits
+from .hit_queries import find_hits
 
 MOST_WAITING = 10_000
 _WAITS = tuple(Condition("state", state) for state in WAITING)

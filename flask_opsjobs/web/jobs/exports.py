@@ -9,11 +9,10 @@ from typing import Any
 from flask import Response
 
 from ...core.display import Display
-from ...jobs.search import attempt_queries, further_queries, group_queries
-from ...jobs.search import queries as search_queries
+from ...jobs.search import attempt_queries, further_queries, group_queries, hit_queries
 from ...jobs.search.export_queries import ExportRow, batch_of_jobs, list_jobs_in_full
 from ...jobs.search.filter import JobFilter
-from ...jobs.search.queries import Hits, find_hits
+from ...jobs.search.hit_queries import Hits, find_hits
 from ..app import access, export, problems
 from ..app.host import host, reading, stream
 from . import list_request
@@ -81,15 +80,15 @@ def _tell(found: Hits) -> str:
     """A note that says which jobs a search did not look at."""
     if found.searched.stopped_at_hits:
         return (
-            f"More jobs match: here are those among the newest {search_queries.NEWEST_JOBS} jobs, "
-            f"and others, {search_queries.MOST_HITS} in all."
+            f"More jobs match: here are those among the newest {hit_queries.NEWEST_JOBS} jobs, "
+            f"and others, {hit_queries.MOST_HITS} in all."
         )
     if found.searched.stopped_at_newest_hits:
-        return f"More jobs match: here are the newest {search_queries.MOST_HITS}."
+        return f"More jobs match: here are the newest {hit_queries.MOST_HITS}."
     if found.searched.stopped_at_groups:
         return (
             f"Searched the newest {group_queries.MOST_GROUPS} workflows or batches, and of each the "
-            f"newest {group_queries.MOST_JOBS} jobs of each state; {search_queries.MOST_HITS} jobs in all."
+            f"newest {group_queries.MOST_JOBS} jobs of each state; {hit_queries.MOST_HITS} jobs in all."
         )
     if found.searched.stopped_at_attempts:
         return (
@@ -101,7 +100,7 @@ def _tell(found: Hits) -> str:
             f"Searched the newest {further_queries.MOST_NEWEST} jobs of its task, queue or state."
         )
     if found.searched.stopped_at_errors:
-        return f"Searched the newest {search_queries.NEWEST_ERRORS} jobs with an error."
+        return f"Searched the newest {hit_queries.NEWEST_ERRORS} jobs with an error."
     return ""
 
 

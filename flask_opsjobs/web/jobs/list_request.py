@@ -12,7 +12,7 @@ from ...core.display import Display
 from ...jobs.rows import JobPage
 from ...jobs.search.filter import JobFilter
 from ...jobs.search.further_queries import IsShown
-from ...jobs.search.queries import shows
+from ...jobs.search.hit_queries import shows
 from ...jobs.search.terms import Argument, BadFilter, Pattern, split_clauses
 from ..app import access, problems, references
 from ..app.host import host

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flask import url_for
 
-from ...jobs.search import queries as search_queries
+from ...jobs.search import hit_queries
 from ...jobs.search.filter import SORTS, JobFilter
 
 # The orders by the columns of the list. Without one the newest job comes first.
@@ -43,6 +43,6 @@ class JobListOrder:
 def say_too_many() -> str:
     """Why no more jobs are ordered."""
     return (
-        f"More than {search_queries.MOST_HITS:,} jobs match, and no index has them in this order. "
+        f"More than {hit_queries.MOST_HITS:,} jobs match, and no index has them in this order. "
         "Narrow the search, for example by a state, a task or a time."
     )

@@ -19,10 +19,10 @@ from ...core.round_trips import start_reading
 from ...jobs import queries
 from ...jobs.lifecycle import DEATHS, MEANINGS, STATES
 from ...jobs.rows import Count
-from ...jobs.search import attempt_queries, further_queries, group_queries, terms
-from ...jobs.search import queries as search_queries
+from ...jobs.search import attempt_queries, further_queries, group_queries, hit_queries, terms
 from ...jobs.search.filter import LIMITS, ORIGINS, QUALIFIERS, SORTS, JobFilter
-from ...jobs.search.queries import is_by_errors, list_jobs
+from ...jobs.search.hit_queries import is_by_errors
+from ...jobs.search.queries import list_jobs
 from ...jobs.search.terms import write_term
 from ...jobs.search.waiting_queries import may_wait
 from ...operations.targets import MOST_JOBS
@@ -164,7 +164,7 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
     everything = Count.sum(found.counts.values())
     total = found.counts[wanted.state] if wanted.state else everything
     # Above that, no index has the jobs of any filter in another order.
-    may_sort = total.kind == "exact" and total.number <= search_queries.MOST_HITS
+    may_sort = total.kind == "exact" and total.number <= hit_queries.MOST_HITS
     return pages.part(
         "jobs/_live.html",
         read.now,
@@ -179,7 +179,7 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
         rows=rows,
         long=keep_long(rows, limits, read.now),
         searched=found.searched,
-        most=search_queries,
+        most=hit_queries,
         group_queries=group_queries,
         attempt_queries=attempt_queries,
         further_queries=further_queries,

@@ -1,0 +1,405 @@
+"""Finds the jobs of a search within its limits: by an index, by the newest attempts, or among the newest.
+
+No index has them in the order of the list. So each statement is bounded, and a search says where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    CTE,
+    BigInteger,
+    ColumnElement,
+    FromClause,
+    Select,
+    and_,
+    func,
+    literal_column,
+    null,
+    select,
+    true,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Session
+
+from ...core.display import Display
+from ...core.reading import KeptValue, estimate_rows, execute_with
+from ...core.round_trips import StartedRead, start_reading
+from ...policy import DisplayPolicy
+from .. import queries
+from ..models import Job
+from . import attempt_queries
+from .attempt_queries import NewestAttempts
+from .conditions import Now, Terms, contains, is_one_of
+from .filter import JobFilter
+from .further_queries import Fitting, IsShown, find_among, find_among_newest
+from .group_queries import Listed, Members, find_members, has_other_terms
+from .index_scan import PLAIN, Range, conditions_of, is_match, within
+
+# None of the conditions that have an index depends on the time.
+_ANY_TIME = datetime.min.replace(tzinfo=UTC)
+# The number of hits that are examined: enough for any list, and fast to sort.
+MOST_HITS = 5_000
+# Of more than can be found, so many are enough for a list, where the newest are found first.
+MOST_LISTED = 1_000
+# When there are more hits, an arbitrary part is found. Then all hits among this many newest jobs are added.
+NEWEST_JOBS = 20_000
+# A value is common when it has so many jobs, and one in `COMMON` of all. Then so many of the newest are read.
+MANY_JOBS, COMMON, MOST_READ = 100_000, 20, 150_000
+# A text in an error is searched in this many of the newest jobs that have an error.
+NEWEST_ERRORS = 20_000
+
+
+@dataclass(frozen=True)
+class Searched:
+    """Whether a search examined all jobs, or stopped at one of its limits.
+
+    The newest hits are those of a common value. Groups are workflows and batches. The newest are those jobs
+    of which each is examined, since no index has the conditions.
+    """
+
+    stopped_at_hits: bool = False
+    stopped_at_errors: bool = False
+    stopped_at_groups: bool = False
+    stopped_at_attempts: bool = False
+    stopped_at_newest: bool = False
+    stopped_at_newest_hits: bool = False
+
+    @property
+    def may_find_more_of_a_state(self) -> bool:
+        """Whether a search for one state alone may find more jobs of it."""
+        hits = self.stopped_at_hits or self.stopped_at_newest_hits
+        return hits or self.stopped_at_groups or self.stopped_at_newest
+
+    @property
+    def is_all(self) -> bool:
+        """Whether all jobs were examined."""
+        return not any(vars(self).values())
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Ids and states of the jobs that a search found, the newest first, and how far it looked."""
+
+    jobs: Sequence[tuple[int, str]]
+    searched: Searched
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """The ids, the newest first."""
+        return [job_id for job_id, _ in self.jobs]
+
+    def in_state(self, state: str) -> Hits:
+        """The hits in this state."""
+        return Hits([job for job in self.jobs if job[1] == state], self.searched)
+
+
+def shows(policy: DisplayPolicy) -> IsShown:
+    """A test whether an error still has a text after the display policy has cleaned it.
+
+    Without it a hidden secret could be guessed letter by letter from the number of hits.
+    """
+    display = Display(policy, may_see=True)
+
+    @cache  # many jobs have the same error
+    def clean(error: str) -> str:
+        return display.clean(error).lower()
+
+    return lambda error, text: text.lower() in clean(error)
+
+
+def find_hits(
+    session: Session,
+    wanted: JobFilter,
+    now: Now,
+    is_shown: IsShown,
+    enough: int | None = None,
+) -> Hits:
+    """The jobs that a search finds within its limits.
+
+    An index finds candidates for the conditions that have one; the further conditions are then examined of
+    each. Without such a condition the candidates are the newest jobs. Of more than can be found, the newest
+    `enough` will do where they are found first, by default `MOST_HITS`.
+    """
+    # Beside another index, the text of an error is examined of all that this finds.
+    enough = MOST_HITS if enough is None or wanted.error else min(enough, MOST_HITS)
+    found = queries.range_of(session, wanted, now)
+    if wanted.is_by_attempts:
+        return _find_by_attempts(session, wanted, now, found, is_shown, enough)
+    indexed = wanted.but(further=wanted.indexed_clauses)
+    if not indexed.is_search:
+        newest = find_among_newest(session, wanted, now, found, is_shown, enough)
+        if newest.is_enough:
+            return Hits(newest.jobs[:enough], Searched(stopped_at_newest_hits=True))
+        is_cut = newest.is_cut or len(newest.jobs) > MOST_HITS
+        return Hits(newest.jobs[:MOST_HITS], Searched(stopped_at_newest=is_cut))
+    fitting = Fitting(JobFilter(further=wanted.further, zone=wanted.zone), now, is_shown)
+    hits, number = _find_by_index(session, indexed, found, fitting, enough)
+    if hits.searched.stopped_at_newest_hits and len(hits.jobs) < number / 2:
+        # Too few of them fit: look at as many as ever.
+        return hits if enough == MOST_HITS else find_hits(session, wanted, now, is_shown)
+    return hits
+
+
+class _Row(NamedTuple):
+    """The row of a job of which nothing but its state is asked for."""
+
+    id: int
+    state: str
+    fits: bool
+    error: None = None
+    text_error: None = None
+    otherwise: None = None
+
+
+def _find_by_index(
+    session: Session, wanted: JobFilter, found: Range, fitting: Fitting, enough: int
+) -> tuple[Hits, int]:
+    """The jobs that an index finds and that fit, and how many it finds."""
+    if is_by_errors(wanted):
+        return _find_by_errors(session, wanted, found, fitting)
+    listed = KeptValue(session, "{}", ARRAY(BigInteger))
+    members = find_members(session, wanted, found, listed)
+    if members.listing is None:
+        return _find_by_values(session, wanted, found, members, fitting, enough)
+    rows = _read_listed(session, wanted, members.listing, listed, fitting)
+    is_cut = members.is_cut or members.listing.value.is_cut or len(rows) > MOST_HITS
+    return _keep_fitting(wanted, rows, fitting, Searched(stopped_at_groups=is_cut))
+
+
+def _find_by_values(
+    session: Session,
+    wanted: JobFilter,
+    found: Range,
+    members: Members,
+    fitting: Fitting,
+    enough: int,
+) -> tuple[Hits, int]:
+    """The jobs that the indexes of arguments, tags and ids find. Of a common value, the newest jobs are read.
+
+    Each statement finds nothing unless what the one before has kept says that it is needed. So all are sent
+    in one round trip.
+    """
+    everyone, found = found, replace(found, conditions=(*found.conditions, *members.conditions))
+    number_of_newest, number = KeptValue(session, 0), KeptValue(session, 0)
+    reading_newest = None
+    if _is_common(session, wanted, found):
+        newest = _select_newest_of_common(wanted, found, fitting, enough, number_of_newest)
+        reading_newest = start_reading(session, Session.execute, newest)
+    by_index = _select_hits(wanted, found, fitting, number_of_newest.read() <= enough, number)
+    # These GIN indexes need bitmap scans, and no other index may be scanned instead.
+    scans = {"enable_bitmapscan": "on", "enable_indexscan": "off"}
+    reading_hits = start_reading(session, execute_with, by_index, **scans)
+    # The index usually finds the oldest hits first.
+    is_cut = number.read() > MOST_HITS
+    added = session.execute(_select_newest_hits(wanted, found, everyone, fitting, is_cut)).all()
+    if reading_newest is not None and len(rows := reading_newest.value.all()) > enough:
+        searched = Searched(stopped_at_newest_hits=True, stopped_at_groups=members.is_cut)
+        return _keep_fitting(wanted, rows[:enough], fitting, searched)
+    rows = reading_hits.value.all()
+    # The text of the error did not choose these rows, so their number reveals nothing about hidden text.
+    searched = Searched(len(rows) > MOST_HITS, stopped_at_groups=members.is_cut)
+    by_id = {row.id: row for row in (*rows, *added)}
+    rows = [by_id[job_id] for job_id in sorted(by_id, reverse=True)]
+    return _keep_fitting(wanted, rows, fitting, searched)
+
+
+def _read_listed(
+    session: Session,
+    wanted: JobFilter,
+    listing: StartedRead[Listed],
+    listed: KeptValue,
+    fitting: Fitting,
+) -> Sequence[Any]:
+    """Those of these jobs that fit, the newest first, with their errors when the search is about errors.
+
+    Read by id alone, as `list_jobs_in_full` does, and only when something other than a state is asked for.
+    """
+    if not has_other_terms(wanted) and fitting.is_about_states:
+        return [_Row(id, state, fitting.fits_state(state)) for id, state in listing.value.jobs]
+    columns = (Job.id, Job.state, Job.error, *fitting.columns, Job.task, Job.queue, Job.origin)
+    is_listed = is_one_of(Job.id, listed.read())
+    rows = session.execute(select(*columns).where(is_listed).order_by(Job.id.desc()))
+    matching = (row for row in rows.all() if is_match(wanted, row))
+    ids = {id for id, _ in listing.value.jobs}
+    fitting_rows = (row for row in matching if row.error is not None or not wanted.error)
+    return [row for row in fitting_rows if row.id in ids]
+
+
+def _show(wanted: JobFilter, rows: Sequence[Any], fitting: Fitting) -> Sequence[Any]:
+    """Those of these rows whose error, as it is shown, has the text that is searched."""
+    text = wanted.error
+    return [row for row in rows if text is None or fitting.is_shown(row.error or "", text)]
+
+
+def _keep_fitting(
+    wanted: JobFilter, rows: Sequence[Any], fitting: Fitting, searched: Searched
+) -> tuple[Hits, int]:
+    """Those of the first `MOST_HITS` of these rows that fit, and how many were examined."""
+    rows = _show(wanted, rows, fitting)[:MOST_HITS]
+    fits = (fitting.is_met(row.fits, row.text_error, row.otherwise) for row in rows)
+    jobs = [(row.id, row.state) for row, one in zip(rows, fits, strict=True) if one]
+    return Hits(jobs, searched), len(rows)
+
+
+def _find_by_errors(
+    session: Session, wanted: JobFilter, found: Range, fitting: Fitting
+) -> tuple[Hits, int]:
+    """The hits among the newest errors. Only errors that fit as they are shown count towards the limit.
+
+    Otherwise, whether the search stopped at its limit would reveal hidden text.
+    """
+    older = start_reading(session, Session.scalars, _select_unsearched_error(found))
+    rows = session.execute(_select_newest_errors(wanted, found, fitting)).all()
+    has_older = older.value.first() is not None
+    is_cut = len(_show(wanted, rows, fitting)) > MOST_HITS
+    return _keep_fitting(wanted, rows, fitting, Searched(is_cut, has_older))
+
+
+def _find_by_attempts(
+    session: Session,
+    wanted: JobFilter,
+    now: Now,
+    found: Range,
+    is_shown: IsShown,
+    enough: int,
+) -> Hits:
+    """The jobs of the newest attempts that fit. All other conditions are examined of each of these jobs."""
+    attempts = NewestAttempts(wanted, found)
+    others = wanted.but(failure=None, death=None, deploy=None)
+    unsearched = start_reading(session, Session.scalars, attempts.select_unsearched())
+    jobs = find_among(session, others, now, attempts.select_jobs(enough), is_shown)
+    if unsearched.value.first() is None:
+        return Hits(jobs, Searched())
+    if len(jobs) < enough < attempt_queries.MOST_ATTEMPTS:
+        rest = attempts.select_jobs(MOST_HITS, offset=enough)
+        jobs = sorted((*jobs, *find_among(session, others, now, rest, is_shown)), reverse=True)
+    if len(jobs) >= enough:
+        return Hits(jobs[:enough], Searched(stopped_at_newest_hits=True))
+    return Hits(jobs, Searched(stopped_at_attempts=True))
+
+
+def _is_common(session: Session, wanted: JobFilter, found: Range) -> bool:
+    """Whether the newest jobs are read, instead of an index that would first read all jobs of a value.
+
+    The statistics tell what is common.
+    """
+    if not (wanted.tag or wanted.args or wanted.indexed_clauses):
+        return False
+    in_all = start_reading(session, estimate_rows, select(Job.id).where(*within(found)))
+    of_value = select(Job.id).where(*_match(wanted), *within(found))
+    number = estimate_rows(session, of_value)
+    return number >= MANY_JOBS and number * COMMON >= in_all.value
+
+
+def is_by_errors(wanted: JobFilter) -> bool:
+    """Whether the search examines only the newest errors, since it has no other condition with an index."""
+    has_index = wanted.args or wanted.tag or wanted.names_jobs or wanted.indexed_clauses
+    return bool(wanted.error and not (has_index or wanted.is_by_attempts))
+
+
+def _select_unsearched_error(found: Range) -> Select[int]:
+    """The id of the newest job with an error beyond `NEWEST_ERRORS`; no row when there are fewer."""
+    with_error = select(Job.id).where(Job.error.is_not(None), *within(found))
+    return with_error.order_by(Job.id.desc()).offset(NEWEST_ERRORS).limit(1)
+
+
+def _select_newest_hits(
+    wanted: JobFilter,
+    found: Range,
+    everyone: Range,
+    fitting: Fitting,
+    gate: ColumnElement[bool],
+) -> Select[*tuple[Any, ...]]:
+    """Like `_select_hits`, but scans the ids of the newest jobs. Without `gate` no row.
+
+    `everyone` is the range without the conditions on workflows and batches.
+    """
+    newest = select(Job.id).where(*within(everyone)).order_by(Job.id.desc())
+    beyond = func.coalesce(newest.offset(NEWEST_JOBS).limit(1).scalar_subquery(), 0)
+    some = _select_matching(wanted, fitting, [*within(found), Job.id > beyond, gate])
+    return some.order_by(Job.id.desc()).limit(MOST_HITS)
+
+
+def _select_hits(
+    wanted: JobFilter, found: Range, fitting: Fitting, gate: ColumnElement[bool], number: KeptValue
+) -> Select[*tuple[Any, ...]]:
+    """Id, state, error (if searched) and what fits of jobs, at most `MOST_HITS` + 1, the newest first.
+
+    Uses a materialized CTE with a limit: it finds any hits in any order, which are sorted afterwards. Without
+    it, the planner might scan the primary key to get the order. Keeps their number. Without `gate` no row.
+    """
+    some = _select_matching(wanted, fitting, [*within(found, Job.id + 0), gate])
+    first = some.limit(MOST_HITS + 1).cte("hits")
+    first = first.prefix_with("MATERIALIZED", dialect="postgresql")
+    return select(first, _keep_number(first, number)).order_by(first.c.id.desc())
+
+
+def _select_newest_of_common(
+    wanted: JobFilter, found: Range, fitting: Fitting, enough: int, number: KeptValue
+) -> Select[*tuple[Any, ...]]:
+    """Like `_select_hits`, but reads at most `MOST_READ` jobs, the newest first, until `enough` + 1 fit."""
+    fits = and_(*_match(wanted), *found.conditions).is_(True)
+    read = select(Job.id, Job.state, _error(wanted), fits.label("has_value"))
+    read = read.where(*within(replace(found, conditions=()))).order_by(Job.id.desc())
+    seen = read.limit(MOST_READ).subquery().c
+    some = select(seen.id, seen.state, seen.error).where(seen.has_value)
+    first = some.order_by(seen.id.desc()).limit(enough + 1).cte("common")
+    return _with_fitting(first, fitting).add_columns(_keep_number(first, number))
+
+
+def _keep_number(found: CTE, number: KeptValue) -> ColumnElement[Any]:
+    """What keeps how many these are. A subquery, so that it is done once."""
+    counted = select(func.count()).select_from(found).scalar_subquery()
+    return select(number.keep(counted)).scalar_subquery()
+
+
+def _with_fitting(found: FromClause, fitting: Fitting) -> Select[*tuple[Any, ...]]:
+    """These jobs with what fits. Each is looked up by its id, when there are further conditions."""
+    if not fitting.wanted.further:
+        return select(found, *fitting.columns).order_by(found.c.id.desc())
+    # OFFSET keeps the planner from reading all jobs first.
+    own = select(*fitting.columns).where(Job.id == found.c.id).offset(literal_column("0")).lateral()
+    listed = select(*found.c, *own.c).select_from(found.join(own, true()))
+    return listed.order_by(found.c.id.desc())
+
+
+def _select_matching(
+    wanted: JobFilter, fitting: Fitting, bounds: list[ColumnElement[bool]]
+) -> Select[*tuple[Any, ...]]:
+    conditions = [*_match(wanted), *bounds]
+    columns = (Job.id, Job.state, _error(wanted), *fitting.columns)
+    return select(*columns).where(*conditions)
+
+
+def _match(wanted: JobFilter) -> list[ColumnElement[bool]]:
+    conditions = [*conditions_of(wanted), *Terms(wanted, _ANY_TIME).list_indexed()]
+    if wanted.error:
+        # The caller checks which of these errors fit. Checked here, a frequent argument with a rare text in
+        # the error would read the whole table.
+        conditions.append(Job.error.is_not(None))
+    return conditions
+
+
+def _error(wanted: JobFilter) -> ColumnElement[Any]:
+    error: ColumnElement[Any] = Job.error.expression if wanted.error else null()
+    return error.label("error")
+
+
+def _select_newest_errors(
+    wanted: JobFilter, found: Range, fitting: Fitting
+) -> Select[*tuple[Any, ...]]:
+    """Like `_select_hits`, but only among the newest errors: those that contain the text as it is stored."""
+    assert wanted.error is not None
+    columns = [Job.id, Job.error, *(getattr(Job, name) for name in PLAIN)]
+    newest = select(*columns).where(Job.error.is_not(None), *within(found))
+    newest = newest.order_by(Job.id.desc()).limit(NEWEST_ERRORS)
+    seen = newest.cte("newest").prefix_with("MATERIALIZED", dialect="postgresql").c
+    conditions = [*conditions_of(wanted, seen), contains(seen.error, wanted.error)]
+    some = select(seen.id, seen.state, seen.error).where(*conditions)
+    return _with_fitting(some.subquery("found"), fitting)
