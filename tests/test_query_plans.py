@@ -121,7 +121,7 @@ def test_a_page_walks_one_index_and_stops(
     where = {} if cursor == "first" else {cursor: 40_000}
     job_queries.page_of_jobs(read.session, wanted, read.now, **where)
     # Of jobs that run, how far they are; of those that are taken, by whom.
-    assert seen.walked - {"attempts_pkey", "workers_pkey"} == indexes
+    assert seen.indexes == indexes | {"attempts_pkey", "workers_pkey"}
     assert seen.kinds.isdisjoint({"Seq Scan", "Bitmap Heap Scan", "Sort", "Incremental Sort"})
     # A second page is read when `after` turns out to be at the top.
     assert seen.most_rows <= 2 * most + 100
@@ -188,7 +188,7 @@ def test_a_search_reads_its_hits_and_no_more(
     ).page
     # The rows of the page, and an id; of `created:` also whether there are adopted jobs.
     by_id = {"jobs_pkey", "attempts_pkey", "workers_pkey", "jobs_adopted"}
-    assert seen.walked - by_id <= indexes
+    assert seen.indexes - by_id <= indexes
     assert seen.indexes & indexes or not indexes
     assert "Seq Scan" not in seen.kinds
     assert seen.most_rows <= most + 30
@@ -214,9 +214,10 @@ def test_of_a_value_that_many_have_the_newest_jobs_are_read(
     seen, read = plans
     wanted = JobFilter.from_query([("q", box)])
     assert list_jobs(read.session, wanted, read.now, is_shown=lambda error, text: True).page
+    # Walked: of a common value the index is in the plan, for the case that the newest jobs are too few.
     assert seen.walked - {"jobs_pkey", "attempts_pkey", "workers_pkey", "jobs_adopted"} == indexes
     assert "Seq Scan" not in seen.kinds
-    assert seen.most_rows <= most + 30
+    assert seen.most_rows <= most + 30, seen
 
 
 def test_an_order_that_is_refused_costs_as_much_as_none(plans: tuple[Plans, Reading]) -> None:
@@ -237,7 +238,7 @@ def test_what_a_search_leaves_behind_harms_no_other_read(plans: tuple[Plans, Rea
     assert list_jobs(read.session, wanted, read.now, is_shown=lambda error, text: True).page
     seen.seen.clear()
     job_queries.page_of_jobs(read.session, JobFilter(state="failed"), read.now)
-    assert seen.walked - {"attempts_pkey", "workers_pkey"} == {"jobs_by_state"}
+    assert seen.indexes == {"jobs_by_state", "attempts_pkey", "workers_pkey"}
     assert "Bitmap Heap Scan" not in seen.kinds
 
 
@@ -429,7 +430,7 @@ def test_a_search_in_what_names_its_jobs_reads_bounded_rows(
         ).page
     # The rows that were listed, and those of the page.
     by_id = {"jobs_pkey", "attempts_pkey", "workers_pkey"}
-    assert seen.walked - by_id <= indexes
+    assert seen.indexes - by_id <= indexes
     assert seen.walked & indexes
     assert "Seq Scan" not in seen.kinds
     assert seen.most_rows <= most + 30
@@ -441,6 +442,7 @@ _OF_ATTEMPTS = [
     ("failure:1 args.account_id:42 tag:eu", {"failures_pkey", "attempts_by_failure"}, 5_001),
     ("failure:1 deploy:v6 death:signal", {"deploys_by_version", "attempts_by_failure"}, 5_001),
     ("failure:2999", {"failures_pkey", "attempts_by_failure"}, 1),
+    # One statement finds the failure and its attempts: of none it looks once into their index.
     ("failure:9999", {"failures_pkey", "attempts_by_failure"}, 0),
     ("death:signal", {"attempts_by_death"}, 5_001),
     ("deploy:v6", {"deploys_by_version", "attempts_by_deploy"}, 5_001),
@@ -460,7 +462,8 @@ def test_a_search_by_attempts_reads_bounded_rows(
         wanted = JobFilter.from_query([("q", box)])
         assert list_jobs(read.session, wanted, read.now, is_shown=lambda error, text: True).page
     by_id = {"jobs_pkey", "attempts_pkey", "workers_pkey", "failures_pkey"}
-    assert indexes <= seen.walked <= indexes | by_id
+    assert indexes <= seen.walked
+    assert seen.indexes <= indexes | by_id
     assert "Seq Scan" not in seen.kinds
     assert seen.most_rows <= most + 30
 
