@@ -9,7 +9,7 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 
-from ...core.round_trips import StartedRead
+from ...core.round_trips import StartedRead, start_reading
 from .. import queries
 from ..lifecycle import WAITING
 from .conditions import Now, search_at
@@ -74,10 +74,10 @@ def _search(
     hits = find_hits(session, narrow, now, is_shown)
     if wanted.state or not hits.searched.may_find_more_of_a_state:
         return list(hits.jobs), not hits.searched.is_all
-    jobs: Jobs = []
-    is_cut = False
-    for state in WAITING:
-        hits = find_hits(session, wanted.but(state=state), now, is_shown)
-        jobs += hits.jobs
-        is_cut |= not hits.searched.is_all
-    return jobs, is_cut
+    of_states = [
+        start_reading(session, find_hits, wanted.but(state=state), now, is_shown)
+        for state in WAITING
+    ]
+    found = [each.value for each in of_states]
+    jobs = [job for hits in found for job in hits.jobs]
+    return jobs, not all(hits.searched.is_all for hits in found)
