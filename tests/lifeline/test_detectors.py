@@ -345,3 +345,10 @@ def test_a_near_miss_stays_silent(
         if name not in NOW:
             agree_on(scene, monkeypatch).is_silent()
     assert scene.incidents() == []
+
+
+def test_why_a_slot_was_missed_goes_on_the_sentence_that_names_it() -> None:
+    """Its words are those of the slot, which begin small."""
+    facts = {"cron": "nightly", "slots": 1, "last_at": "2026-11-28T21:30:00+00:00"}
+    why = words_of("cron_missed", facts | {"why": "the cron loop did not run"}).why
+    assert why == "The last one was 2026-11-28 21:30:00 UTC: the cron loop did not run."

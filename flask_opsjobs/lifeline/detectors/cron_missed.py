@@ -35,7 +35,7 @@ def _say(facts: Mapping[str, Any]) -> Words:
     slots = counted(facts["slots"], "slot")
     return Words(
         title=f"{facts['cron']} missed {slots}",
-        why=f"The last one was {last}. {facts['why'] or 'Nothing ran for it, although it should have'}.",
+        why=f"The last one was {last}: {facts['why'] or 'nothing ran for it, although it should have'}.",
         next_step="Catch up, or acknowledge it: after a day it counts as over.",
     )
 
