@@ -167,12 +167,17 @@ def unknown_attributes(code: str, of: Mapping[str, Collection[object]]) -> Itera
             yield ast.unparse(node)
 
 
-def unknown_arguments(code: str, public: Mapping[str, Any]) -> Iterator[str]:
-    """Arguments that Python gives by name, and that no public function or method of that name takes."""
+def arguments_of(public: Mapping[str, Any]) -> dict[str, set[str]]:
+    """The arguments that may be given by name, by the last part of a public name; `**` for any."""
     taken: dict[str, set[str]] = {}
     for name, found in public.items():
         if callable(found):
             taken.setdefault(name.rpartition(".")[2], set()).update(_arguments(found))
+    return taken
+
+
+def unknown_arguments(code: str, taken: Mapping[str, set[str]]) -> Iterator[str]:
+    """Arguments that Python gives by name, and that no public function or method of that name takes."""
     for node in ast.walk(ast.parse(code)):
         if not isinstance(node, ast.Call):
             continue

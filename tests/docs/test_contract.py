@@ -53,7 +53,9 @@ ATTRIBUTES: dict[str, list[object]] = {
     "signals": [signals],
 }
 # A fixture is called by what it gives, and not by its own arguments.
-CALLED = {name: found for name, found in PUBLIC.items() if name not in FIXTURES}
+CALLED = contract.arguments_of(
+    {name: found for name, found in PUBLIC.items() if name not in FIXTURES}
+)
 # Two pages say what to type instead.
 GONE = "opsjobs worker --simple: no option --simple"
 ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True}
