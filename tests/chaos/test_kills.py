@@ -456,11 +456,7 @@ def test_a_plain_rq_worker_frozen_between_claim_and_function(
     assert other.terminate() == 0
     work_horse.resume()
     plain.thaw()
-    wait_until(
-        lambda: not work_horse.is_running() or work_horse.status() == psutil.STATUS_ZOMBIE,
-        30,
-        what="its end",
-    )
+    wait_until(lambda: not is_alive(work_horse), 30, what="its end")
     new_site.assert_unharmed(jobs)
     assert len(begun(new_site, jobs[0])) == 1
 
