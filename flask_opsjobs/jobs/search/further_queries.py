@@ -61,6 +61,17 @@ Jobs = list[tuple[int, str]]
 
 
 @dataclass(frozen=True)
+class Search:
+    """What is searched in the snapshot of a session, and what its viewer sees. `found` bounds the ids."""
+
+    session: Session
+    wanted: JobFilter
+    now: Now
+    found: Range
+    is_shown: IsShown
+
+
+@dataclass(frozen=True)
 class Fitting:
     """The conditions of a filter as columns of a select of jobs, which tell what jobs meet them.
 
@@ -90,10 +101,8 @@ class Fitting:
         told = [case((or_(*has), one)) for one in (Job.error, cast(array([*has, *others]), Text))]
         return [fits.label("fits"), told[0].label("text_error"), told[1].label("otherwise")]
 
-    def is_met(self, fits: bool | None, error: str | None, otherwise: str | None) -> bool:
-        """Whether a job fits, by the values of its columns."""
-        if fits is not None:
-            return fits
+    def is_met(self, error: str | None, otherwise: str | None) -> bool:
+        """Whether a job fits of which `fits` is NULL, by the values of the other columns."""
         flags = [flag == "t" for flag in (otherwise or "").strip("{}").split(",")]
         texts = self.wanted.texts
         has = {
@@ -160,50 +169,46 @@ class _Scan:
         return made if self.gate is None else made.where(self.gate)
 
 
-def find_among(
-    session: Session, wanted: JobFilter, now: Now, ids: Select[int], is_shown: IsShown
-) -> Jobs:
+@dataclass(frozen=True)
+class _Kept:
+    """How many jobs were examined of the key with most of them, and how many of all may fit."""
+
+    examined: KeptValue
+    may_fit: KeptValue
+
+
+def find_among(search: Search, ids: Select[int]) -> Jobs:
     """Id and state of those of the jobs with these ids that meet all conditions, the newest first."""
     is_one = Job.id == any_(func.array(ids.scalar_subquery()))
 
     def scan(_: int, *columns: Any) -> Select[*tuple[Any, ...]]:
         return select(*columns).where(is_one)
 
-    return _examine(session, wanted, now, _Scan(scan, MOST_NEWEST), is_shown)[0]
+    return _examine(search, _Scan(scan, MOST_NEWEST))[0]
 
 
-def find_among_newest(
-    session: Session,
-    wanted: JobFilter,
-    now: Now,
-    found: Range,
-    is_shown: IsShown,
-    enough: int,
-) -> NewestFound:
+def find_among_newest(search: Search, enough: int) -> NewestFound:
     """The jobs that fit among the newest. Of more than can be examined, a little more than `enough` will do.
 
     The newest of a task, a queue or a state when the filter names some, those that ended last when it asks
     for a time of their end, and those with an error when it asks for a text.
     """
-    scan = _choose_scan(session, wanted, now, found)
+    session = search.session
+    scan = _choose_scan(search)
     few = replace(scan, most=_EACH_OF_ENOUGH * enough)
-    if not scan.is_newest_first or few.most >= scan.most or found.conditions:
-        jobs, number = _examine(session, wanted, now, scan, is_shown)
+    if not scan.is_newest_first or few.most >= scan.most or search.found.conditions:
+        jobs, number = _examine(search, scan)
         return NewestFound(jobs, is_cut=number > scan.most)
-    older, examined, may_fit = (
-        KeptValue(session, 0),
-        KeptValue(session, LARGEST_ID),
-        KeptValue(session, 0),
-    )
+    older = KeptValue(session, 0)
+    kept = _Kept(KeptValue(session, LARGEST_ID), KeptValue(session, 0))
     beyond = scan.make(1, Job.id).offset(scan.most).subquery()
-    counting = start_reading(
-        session, Session.scalars, select(older.keep(func.count())).select_from(beyond)
-    )
-    some = start_reading(session, _examine, wanted, now, few, is_shown, (examined, may_fit))
+    count_older = select(older.keep(func.count())).select_from(beyond)
+    counting = start_reading(session, Session.scalars, count_older)
+    some = start_reading(search, _examine, few, kept)
     # The others in the same round trip, if they are needed.
-    is_enough = and_(older.read() > 0, may_fit.read() > enough)
-    needed = replace(scan, gate=and_(examined.read() > few.most, not_(is_enough)))
-    rest = start_reading(session, _examine, wanted, now, needed, is_shown)
+    is_enough = and_(older.read() > 0, kept.may_fit.read() > enough)
+    needed = replace(scan, gate=and_(kept.examined.read() > few.most, not_(is_enough)))
+    rest = start_reading(search, _examine, needed)
     jobs, number = some.value
     if number <= few.most:  # these were all
         return NewestFound(jobs)
@@ -212,38 +217,23 @@ def find_among_newest(
     jobs, number = rest.value
     if not number:
         # As they are shown, fewer errors have a text than as they are stored.
-        jobs, number = _examine(session, wanted, now, scan, is_shown)
+        jobs, number = _examine(search, scan)
     return NewestFound(jobs, is_cut=number > scan.most)
 
 
-def find_in_states(
-    session: Session,
-    wanted: JobFilter,
-    now: Now,
-    found: Range,
-    states: Sequence[str],
-    most: int,
-    is_shown: IsShown,
-) -> tuple[Jobs, bool]:
+def find_in_states(search: Search, states: Sequence[str], most: int) -> tuple[Jobs, bool]:
     """Id and state of the jobs that fit among the newest `most` of each state; whether there are older."""
-    scan = _scan_each(Job.state, states, found, most)
-    jobs, number = _examine(session, wanted, now, scan, is_shown)
+    scan = _scan_each(Job.state, states, search.found, most)
+    jobs, number = _examine(search, scan)
     return jobs, number > most
 
 
-def _examine(
-    session: Session,
-    wanted: JobFilter,
-    now: Now,
-    scan: _Scan,
-    is_shown: IsShown,
-    keepers: Sequence[KeptValue] = (),
-) -> tuple[Jobs, int]:
+def _examine(search: Search, scan: _Scan, kept: _Kept | None = None) -> tuple[Jobs, int]:
     """The jobs of a scan that fit, the newest first, and how many it has of the key of which it has most.
 
-    `keepers` keep this number, and how many may fit: those too whose error, as it is shown, decides it.
+    Those too may fit of which the error, as it is shown, decides it.
     """
-    fitting = Fitting(wanted, now, is_shown)
+    fitting = Fitting(search.wanted, search.now, search.is_shown)
     some = scan.select(Job.id, Job.state, *fitting.columns, scan.key.label("key")).cte("examined")
     seen = some.prefix_with("MATERIALIZED", dialect="postgresql").c
     of_key = select(func.count()).select_from(seen.id.table).group_by(seen.key)
@@ -257,35 +247,37 @@ def _examine(
 
     sure = in_order(seen.fits, seen.id, seen.state)
     unsure = in_order(seen.fits.is_(None), seen.id, seen.state, seen.text_error, seen.otherwise)
-    found = (func.coalesce(number, 0), may_fit)
-    keeping = [one.keep(value) for one, value in zip(keepers, found, strict=False)]
     told = [*sure, *unsure, number]
-    row = session.execute(select(*told, *keeping)).one()
+    keeping = []
+    if kept is not None:
+        keeping = [kept.examined.keep(func.coalesce(number, 0)), kept.may_fit.keep(may_fit)]
+    row = search.session.execute(select(*told, *keeping)).one()
     ids, states, *others, most = row[: len(told)]
     jobs = list(zip(ids or (), states or (), strict=True))
     shown = [
         (id, state)
         for id, state, *texts in zip(*(one or () for one in others), strict=True)
-        if fitting.is_met(None, *texts)
+        if fitting.is_met(*texts)
     ]
     return (sorted((*jobs, *shown), reverse=True) if shown else jobs), most or 0
 
 
-def _choose_scan(session: Session, wanted: JobFilter, now: Now, found: Range) -> _Scan:
+def _choose_scan(search: Search) -> _Scan:
+    wanted, found = search.wanted, search.found
     lead = lead_of(wanted)
     clauses = [clause for clause in wanted.further if not any(one.is_not for one in clause)]
     if any(all(one.name == "error" for one in clause) for clause in clauses):
         return _scan_errors(found)
     if lead in (None, "state"):
         for name in ("task", "queue"):
-            if (names := _find_names(session, name, clauses)) is not None:
+            if (names := _find_names(search.session, name, clauses)) is not None:
                 return _scan_each(getattr(Job, name), names, found)
         for clause in clauses:
             if len(clause) == 1 and clause[0].name == "ended":
-                since, until = clause[0].value.bounds(now, wanted.tzinfo)
+                since, until = clause[0].value.bounds(search.now, wanted.tzinfo)
                 final = [one for one in FINAL if wanted.state in (None, one)]
                 return _scan_ended(final, since, until, found)
-    states = None if lead is not None else _find_names(session, "state", clauses)
+    states = None if lead is not None else _find_names(search.session, "state", clauses)
     if states is not None:
         return _scan_each(Job.state, states, found)
 

@@ -37,7 +37,7 @@ from . import attempt_queries
 from .attempt_queries import NewestAttempts
 from .conditions import Now, Terms, contains, is_one_of
 from .filter import JobFilter
-from .further_queries import Fitting, IsShown, find_among, find_among_newest
+from .further_queries import Fitting, IsShown, Search, find_among, find_among_newest
 from .group_queries import Listed, Members, find_members, has_other_terms
 from .index_scan import PLAIN, Range, conditions_of, is_match, within
 
@@ -129,17 +129,18 @@ def find_hits(
     # Beside another index, the text of an error is examined of all that this finds.
     enough = MOST_HITS if enough is None or wanted.error else min(enough, MOST_HITS)
     found = queries.range_of(session, wanted, now)
+    search = Search(session, wanted, now, found, is_shown)
     if wanted.is_by_attempts:
-        return _find_by_attempts(session, wanted, now, found, is_shown, enough)
+        return _find_by_attempts(search, enough)
     indexed = wanted.but(further=wanted.indexed_clauses)
     if not indexed.is_search:
-        newest = find_among_newest(session, wanted, now, found, is_shown, enough)
+        newest = find_among_newest(search, enough)
         if newest.is_enough:
             return Hits(newest.jobs[:enough], Searched(stopped_at_newest_hits=True))
         is_cut = newest.is_cut or len(newest.jobs) > MOST_HITS
         return Hits(newest.jobs[:MOST_HITS], Searched(stopped_at_newest=is_cut))
     fitting = Fitting(JobFilter(further=wanted.further, zone=wanted.zone), now, is_shown)
-    hits, number = _find_by_index(session, indexed, found, fitting, enough)
+    hits, number = _find_by_index(replace(search, wanted=indexed), fitting, enough)
     if hits.searched.stopped_at_newest_hits and len(hits.jobs) < number / 2:
         # Too few of them fit: look at as many as ever.
         return hits if enough == MOST_HITS else find_hits(session, wanted, now, is_shown)
@@ -157,35 +158,30 @@ class _Row(NamedTuple):
     otherwise: None = None
 
 
-def _find_by_index(
-    session: Session, wanted: JobFilter, found: Range, fitting: Fitting, enough: int
-) -> tuple[Hits, int]:
+def _find_by_index(search: Search, fitting: Fitting, enough: int) -> tuple[Hits, int]:
     """The jobs that an index finds and that fit, and how many it finds."""
+    wanted = search.wanted
     if is_by_errors(wanted):
-        return _find_by_errors(session, wanted, found, fitting)
-    listed = KeptValue(session, "{}", ARRAY(BigInteger))
-    members = find_members(session, wanted, found, listed)
+        return _find_by_errors(search, fitting)
+    listed = KeptValue(search.session, "{}", ARRAY(BigInteger))
+    members = find_members(search.session, wanted, search.found, listed)
     if members.listing is None:
-        return _find_by_values(session, wanted, found, members, fitting, enough)
-    rows = _read_listed(session, wanted, members.listing, listed, fitting)
+        return _find_by_values(search, members, fitting, enough)
+    rows = _read_listed(search, members.listing, listed, fitting)
     is_cut = members.is_cut or members.listing.value.is_cut or len(rows) > MOST_HITS
     return _keep_fitting(wanted, rows, fitting, Searched(stopped_at_groups=is_cut))
 
 
 def _find_by_values(
-    session: Session,
-    wanted: JobFilter,
-    found: Range,
-    members: Members,
-    fitting: Fitting,
-    enough: int,
+    search: Search, members: Members, fitting: Fitting, enough: int
 ) -> tuple[Hits, int]:
     """The jobs that the indexes of arguments, tags and ids find. Of a common value, the newest jobs are read.
 
     Each statement finds nothing unless what the one before has kept says that it is needed. So all are sent
     in one round trip.
     """
-    everyone, found = found, replace(found, conditions=(*found.conditions, *members.conditions))
+    session, wanted, everyone = search.session, search.wanted, search.found
+    found = replace(everyone, conditions=(*everyone.conditions, *members.conditions))
     number_of_newest, number = KeptValue(session, 0), KeptValue(session, 0)
     reading_newest = None
     if _is_common(session, wanted, found):
@@ -210,21 +206,18 @@ def _find_by_values(
 
 
 def _read_listed(
-    session: Session,
-    wanted: JobFilter,
-    listing: StartedRead[Listed],
-    listed: KeptValue,
-    fitting: Fitting,
+    search: Search, listing: StartedRead[Listed], listed: KeptValue, fitting: Fitting
 ) -> Sequence[Any]:
     """Those of these jobs that fit, the newest first, with their errors when the search is about errors.
 
     Read by id alone, as `list_jobs_in_full` does, and only when something other than a state is asked for.
     """
+    wanted = search.wanted
     if not has_other_terms(wanted) and fitting.is_about_states:
         return [_Row(id, state, fitting.fits_state(state)) for id, state in listing.value.jobs]
     columns = (Job.id, Job.state, Job.error, *fitting.columns, Job.task, Job.queue, Job.origin)
     is_listed = is_one_of(Job.id, listed.read())
-    rows = session.execute(select(*columns).where(is_listed).order_by(Job.id.desc()))
+    rows = search.session.execute(select(*columns).where(is_listed).order_by(Job.id.desc()))
     matching = (row for row in rows.all() if is_match(wanted, row))
     ids = {id for id, _ in listing.value.jobs}
     fitting_rows = (row for row in matching if row.error is not None or not wanted.error)
@@ -242,18 +235,20 @@ def _keep_fitting(
 ) -> tuple[Hits, int]:
     """Those of the first `MOST_HITS` of these rows that fit, and how many were examined."""
     rows = _show(wanted, rows, fitting)[:MOST_HITS]
-    fits = (fitting.is_met(row.fits, row.text_error, row.otherwise) for row in rows)
-    jobs = [(row.id, row.state) for row, one in zip(rows, fits, strict=True) if one]
+    jobs = [
+        (row.id, row.state)
+        for row in rows
+        if row.fits or (row.fits is None and fitting.is_met(row.text_error, row.otherwise))
+    ]
     return Hits(jobs, searched), len(rows)
 
 
-def _find_by_errors(
-    session: Session, wanted: JobFilter, found: Range, fitting: Fitting
-) -> tuple[Hits, int]:
+def _find_by_errors(search: Search, fitting: Fitting) -> tuple[Hits, int]:
     """The hits among the newest errors. Only errors that fit as they are shown count towards the limit.
 
     Otherwise, whether the search stopped at its limit would reveal hidden text.
     """
+    session, wanted, found = search.session, search.wanted, search.found
     older = start_reading(session, Session.scalars, _select_unsearched_error(found))
     rows = session.execute(_select_newest_errors(wanted, found, fitting)).all()
     has_older = older.value.first() is not None
@@ -261,24 +256,17 @@ def _find_by_errors(
     return _keep_fitting(wanted, rows, fitting, Searched(is_cut, has_older))
 
 
-def _find_by_attempts(
-    session: Session,
-    wanted: JobFilter,
-    now: Now,
-    found: Range,
-    is_shown: IsShown,
-    enough: int,
-) -> Hits:
+def _find_by_attempts(search: Search, enough: int) -> Hits:
     """The jobs of the newest attempts that fit. All other conditions are examined of each of these jobs."""
-    attempts = NewestAttempts(wanted, found)
-    others = wanted.but(failure=None, death=None, deploy=None)
-    unsearched = start_reading(session, Session.scalars, attempts.select_unsearched())
-    jobs = find_among(session, others, now, attempts.select_jobs(enough), is_shown)
+    attempts = NewestAttempts(search.wanted, search.found)
+    others = replace(search, wanted=search.wanted.but(failure=None, death=None, deploy=None))
+    unsearched = start_reading(search.session, Session.scalars, attempts.select_unsearched())
+    jobs = find_among(others, attempts.select_jobs(enough))
     if unsearched.value.first() is None:
         return Hits(jobs, Searched())
     if len(jobs) < enough < attempt_queries.MOST_ATTEMPTS:
         rest = attempts.select_jobs(MOST_HITS, offset=enough)
-        jobs = sorted((*jobs, *find_among(session, others, now, rest, is_shown)), reverse=True)
+        jobs = sorted((*jobs, *find_among(others, rest)), reverse=True)
     if len(jobs) >= enough:
         return Hits(jobs[:enough], Searched(stopped_at_newest_hits=True))
     return Hits(jobs, Searched(stopped_at_attempts=True))

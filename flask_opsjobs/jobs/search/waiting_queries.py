@@ -14,7 +14,7 @@ from .. import queries
 from ..lifecycle import WAITING
 from .conditions import Now, search_at
 from .filter import LIMITS, Condition, JobFilter
-from .further_queries import IsShown, Jobs, find_in_states
+from .further_queries import IsShown, Jobs, Search, find_in_states
 from .hit_queries import find_hits
 
 MOST_WAITING = 10_000
@@ -57,7 +57,8 @@ def _find_waiting(session: Session, is_shown: IsShown, wanted: JobFilter, now: N
     if not (wanted.names_jobs or wanted.is_by_attempts):
         states = WAITING if wanted.state is None else (wanted.state,)
         found = queries.range_of(session, wanted, now)
-        jobs, is_cut = find_in_states(session, wanted, now, found, states, MOST_WAITING, is_shown)
+        search = Search(session, wanted, now, found, is_shown)
+        jobs, is_cut = find_in_states(search, states, MOST_WAITING)
     if is_cut and wanted.is_search:
         jobs, is_cut = _search(session, wanted, now, is_shown)
     ids = sorted((job_id for job_id, state in jobs if state in WAITING), reverse=True)
