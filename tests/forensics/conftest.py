@@ -34,12 +34,17 @@ class Story:
         self._runners: dict[str, Runner] = {}
         self._beats = 0
         self._later = timedelta()
+        self._stopped_at: datetime | None = None
         self._note_passes()
 
     @property
     def now(self) -> datetime:
         """Postgres' clock, moved by what `later` was told."""
-        return read_clock(self.bench.connection) + self._later
+        return (self._stopped_at or read_clock(self.bench.connection)) + self._later
+
+    def stop_clock(self) -> None:
+        """Let no time pass from now on but what `later` is told, however long the test takes."""
+        self._stopped_at = read_clock(self.bench.connection)
 
     def later(self, seconds: float, *, without: tuple[str, ...] = ()) -> None:
         """Let time pass, in which the loops run but for those named. No pass does anything."""
