@@ -61,12 +61,33 @@ def _pause_cron(scene: Scene) -> None:
     _on_cron(scene, "pause")
 
 
-def _be_in_time(scene: Scene) -> None:
+def _be_just_in_time(scene: Scene) -> None:
+    """The loop looks a minute after a slot, when it still runs it."""
+    _wait_for_slot(scene)
+    scene.wait(60)
+    scene.run("cron")
+    assert _results(scene) == ["ran"]
+
+
+def _run_late(scene: Scene) -> None:
+    """The entry catches up, and the loop looks so late that it has to."""
+    _wait_for_slot(scene, catch_up="latest")
+    scene.wait(61)
+    scene.run("cron")
+    assert _results(scene) == ["late"]
+
+
+def _wait_for_slot(scene: Scene, **policies: Any) -> None:
+    """The loop knows a new entry, whose first slot is now."""
     _opsjobs(scene)
-    _on_cron(scene, "create", **CRON)
-    for _ in range(65):
-        scene.run("cron")
-        scene.wait(61)
+    _on_cron(scene, "create", **CRON | policies)
+    scene.run("cron")
+    hour = scene.now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    scene.wait((hour - scene.now).total_seconds())
+
+
+def _results(scene: Scene) -> list[str]:
+    return [row["result"] for row in scene.bench.rows("SELECT result FROM opsjobs.cron_slots")]
 
 
 def _catch_up_at_once(scene: Scene) -> None:
@@ -77,7 +98,12 @@ def _catch_up_at_once(scene: Scene) -> None:
 CRON_MISSED = Case(
     _miss_slots,
     _catch_up,
-    {"paused": _pause_cron, "caught up": _catch_up_at_once, "late": _be_in_time},
+    {
+        "paused": _pause_cron,
+        "caught up": _catch_up_at_once,
+        "just in time": _be_just_in_time,
+        "late": _run_late,
+    },
 )
 
 
