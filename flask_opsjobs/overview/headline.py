@@ -69,7 +69,7 @@ class Wrong:
 
     `quote` is what a person wrote about it, and must pass the display policy. `since` is None when it is not
     known. `incident` is the one that it tells of: its next step is that of the incident. `run` says which
-    command ends it; a phone shows it without `rest`.
+    command ends it; a phone shows it without `rest`. `source` is as in a `Problem` of a page.
     """
 
     level: str
@@ -80,6 +80,7 @@ class Wrong:
     quote: str | None = None
     incident: IncidentRow | None = None
     run: str = ""
+    source: str | None = None
 
 
 # So many lines at most tell of queues, and of tasks, that people hold.

@@ -94,6 +94,8 @@ def test_postgres_away_is_said_soon_and_costs_nothing_again(
     page = soup(its_client.get("/ops/jobs/jobs").text)
     assert page.title.text.startswith("● 1 source away · Postgres does not answer · ")
     assert not page.select("#sources li")
+    page = soup(its_client.get("/ops/jobs/jobs?q=queue:mail").text)
+    assert page.select_one("form.find #q")["value"] == "queue:mail"
     page = soup(its_client.get("/ops/jobs/help").text)
     assert page.title.text.startswith("● 1 source away · Help · ")
     assert _words(page.select_one("#sources")).startswith(

@@ -72,7 +72,7 @@ def _guarded(url: Url) -> Callable[..., Any]:
     def view(**arguments: Any) -> Any:
         g.opsjobs_kind = url.kind
         access.require_access(url.permission)
-        if links.is_too_long() and url.endpoint != "jobs":  # which keeps what was typed
+        if links.is_too_long():
             raise problems.too_long()
         if url.kind == "file":
             access.refuse_cross_site_file()

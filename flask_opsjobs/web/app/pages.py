@@ -121,6 +121,10 @@ def document(
     return Response(text, status=status, mimetype="text/html")
 
 
+# Where in a list a page begins: no other search has that place.
+_PLACES = ("before", "after")
+
+
 def problem(found: Problem) -> Response:
     """A problem as a document, as a fragment when a script requested a fragment, or as JSON.
 
@@ -142,7 +146,9 @@ def problem(found: Problem) -> Response:
             # Replaces the contents of an open page, which may be out of date.
             text = f'<div class="stack" id="part">{text}</div>'
     else:
-        text = _document("problem.html", here="", title=found.title, **context)
+        # A page with a search keeps what was typed, to be corrected.
+        fields = {name: value for name, value in request.args.items() if name not in _PLACES}
+        text = _document("problem.html", here="", title=found.title, fields=fields, **context)
     response = Response(text, status=found.status, mimetype=mimetype)
     if found.allow:
         response.headers["Allow"] = found.allow
@@ -167,6 +173,7 @@ def _document(template: str, **context: Any) -> str:
     sources = read_sources() if entries else Sources()
     context.setdefault("badges", sources.badges)
     context.setdefault("says_sources", False)
+    said = context["problem"].source if "problem" in context else None
     is_asked_for = request.method == "GET"
     context.setdefault("here_url", links.here() if is_asked_for else links.root())
     return (
@@ -176,7 +183,7 @@ def _document(template: str, **context: Any) -> str:
             actor=actor,
             entries=entries,
             # The page of a problem does not say it twice.
-            wrong=[one for one in sources.wrong if one.fact != f"{context['title']}."],
+            wrong=[one for one in sources.wrong if said is None or one.source != said],
             worst=find_worst(sources, entries),
             operations_open=_open_operations(sources),
             allowed={entry.endpoint for entry in entries},

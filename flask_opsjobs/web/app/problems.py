@@ -13,7 +13,7 @@ class Problem(Exception):
 
     `searches` are suggestions for the search box, `retry_after` is in seconds, `link` is (address, text).
     `place` is where the mistake is in the text of the search box. A browser that requested a page is sent to
-    `leads_to` instead of to the problem.
+    `leads_to` instead of to the problem. `source` does not answer: what surrounds the page says it only once.
     """
 
     status: int
@@ -27,6 +27,7 @@ class Problem(Exception):
     link: tuple[str, str] | None = None
     place: tuple[int, int] | None = None
     leads_to: str | None = None
+    source: str | None = None
 
 
 def not_signed_in(
@@ -364,6 +365,7 @@ def database_away(since: datetime | None, answered_at: datetime | None) -> Probl
         "Running jobs go on, and their ends are recorded when it is back. "
         "Check that Postgres runs and can be reached from here, then load this page again.",
         retry_after=5,
+        source="postgres",
     )
 
 

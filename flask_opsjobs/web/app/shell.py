@@ -198,7 +198,8 @@ def _keeping(unreachable: Sequence[UnreachableRedis]) -> Iterator[None]:
         _log.warning("what surrounds a page could not be read: %s", problem.says)
         wrong = find_wrong_sources(unreachable, None, None)
         if since := host().postgres.unanswered_since:
-            wrong = [Wrong("critical", f"{problem.title}.", problem.todo, since), *wrong]
+            fact, source = f"{problem.title}.", problem.source
+            wrong = [Wrong("critical", fact, problem.todo, since, source=source), *wrong]
         _keep(Sources(wrong=wrong))
     except Exception:
         _log.warning("what surrounds a page could not be read", exc_info=True)

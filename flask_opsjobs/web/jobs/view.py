@@ -28,7 +28,7 @@ from ...jobs.search.waiting_queries import may_wait
 from ...operations.targets import MOST_JOBS
 from ...queues.queries import list_queue_names
 from ...tasks.outlier_queries import find_limits, keep_long
-from ..app import access, links, pages, problems
+from ..app import access, pages, problems
 from ..app.host import heavy, host, reading
 from ..app.problems import Problem
 from ..app.saved_views import list_own_views
@@ -62,10 +62,6 @@ _JOB_ACTIONS = [
 
 def page() -> AnyResponse:
     """The document: search box, tabs, table."""
-    if links.is_too_long():
-        with reading() as read:
-            around = _around(read, JobFilter())
-        return _refuse(problems.too_long(), read.now, around)
     fault = None
     with reading() as read:
         naming = start_reading(read, _find_name)
