@@ -162,12 +162,14 @@ def test_forced_colors_show_what_is_chosen(page: Any, running: Site) -> None:
         assert page.evaluate(outline) == "solid", chosen
 
 
-def test_no_tab_is_cut_and_the_last_column_keeps_its_distance_from_the_edge(
+def test_all_tabs_are_in_one_row_and_the_last_column_keeps_its_distance_from_the_edge(
     page: Any, running: Site
 ) -> None:
     page.set_viewport_size({"width": 1280, "height": 800})
     _open(page, running, "/jobs")
-    page.evaluate("document.querySelectorAll('.tabs b').forEach((b) => b.textContent = '123,456')")
+    page.evaluate(
+        "document.querySelectorAll('.tabs b').forEach((b) => b.textContent = '1,234,567')"
+    )
     assert (
         page.evaluate(
             "(({ scrollWidth, clientWidth }) => scrollWidth - clientWidth)"
@@ -175,6 +177,8 @@ def test_no_tab_is_cut_and_the_last_column_keeps_its_distance_from_the_edge(
         )
         == 0
     )
+    tops = "[...document.querySelectorAll('.tabs li')].map((li) => li.getBoundingClientRect().top)"
+    assert len(set(page.evaluate(tops))) == 1
     _open(page, running, "/jobs/{failed}")
     hidden = "[aria-labelledby=attempts] thead th:has(+ .less)"
     assert (
