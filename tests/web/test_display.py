@@ -41,6 +41,12 @@ SECRET = "hunter2-and-more"
 TURNS = "\u202e\u202a\u202b\u202c\u202d\u2066\u2067\u2068\u2069\u200e\u200f\u061c"
 
 
+def test_a_number_stays_with_its_unit_on_one_line() -> None:
+    unbroken = FILTERS["unbroken"]
+    assert unbroken("126 % of 5 min, 1.2 MB") == "126\xa0% of 5\xa0min, 1.2\xa0MB"
+    assert unbroken("3 deliveries, 4 shops, 5 minutes") == "3 deliveries, 4 shops, 5 minutes"
+
+
 def _carry(session: Session, text: str, names: str, *, labels: str | None = None) -> dict[str, Job]:
     """Jobs of several states that hold `text` in every field that comes from a host, `names` in names,
     and `labels`, by default `text` as well, in what is no payload.

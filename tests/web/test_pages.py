@@ -64,6 +64,17 @@ def test_no_page_has_anything_inline_or_from_elsewhere(client: FlaskClient, draw
         assert client.get(path).status_code == 200, path
 
 
+def test_a_zero_in_a_table_is_grey(drawn: Drawn) -> None:
+    zeros = [
+        (path, cell)
+        for _, path, _, tree in drawn
+        for cell in tree.select("table.rows td.n:not(#numbers-table td)")
+        if cell.text.strip() == "0"
+    ]
+    assert len(zeros) > 20
+    assert {(path, str(cell)) for path, cell in zeros if "mute" not in cell["class"]} == set()
+
+
 @pytest.mark.usefixtures("clock")
 def test_a_page_contains_its_fragment_s_exact_text_and_its_tag(
     client: FlaskClient, jobs: dict[str, Job]

@@ -19,6 +19,7 @@ from .host import host
 
 # As `core.words.moment` writes it.
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC")
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=%|(?:ms|s|min|h|d|kB|MB|GB)\b)")
 
 
 @pass_context
@@ -153,6 +154,11 @@ def middle(name: str | None, most: int = 32) -> Markup:
     )
 
 
+def unbroken(text: str) -> str:
+    """A sentence of ours in which no line ends between a number and its unit: `126 %`, `5 min`."""
+    return _BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", text)
+
+
 def short_names(text: str) -> Markup:
     """A sentence of ours in which each long name is shortened by `middle`."""
     return Markup(" ").join(middle(word) for word in text.split(" "))
@@ -211,6 +217,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "took": took,
     "total": Count.sum,
     "typed": typed,
+    "unbroken": unbroken,
     # Only these pass the display policy.
     "shown": _shown("text"),
     "shown_json": _shown("json"),
