@@ -94,6 +94,20 @@ def test_a_batch_shows_how_far_it_is_and_its_members_failed_first(
     assert len(only) == 1
 
 
+def test_a_state_in_which_no_member_ended_has_no_colour(get: Get, session: Session) -> None:
+    batch = make_batch(session)
+    session.commit()
+
+    def colours() -> list[str]:
+        parts = soup(get(f"/batches/{batch.id}").text).select(".parts li")
+        return [str(part["data-is"]) for part in parts[:3]]
+
+    assert colours() == ["finished", "failed", "none"]
+    session.execute(delete(BatchEnds).where(BatchEnds.state == "failed"))
+    session.commit()
+    assert colours() == ["finished", "none", "none"]
+
+
 def test_members_of_one_state_go_on_with_older_ones(get: Get, session: Session) -> None:
     batch = make_batch(session)
     ids = [make_job(session, "failed", batch_id=batch.id).id for _ in range(MOST_MEMBERS + 3)]
