@@ -238,6 +238,19 @@ def test_the_page_says_first_what_would_be(installed: Newcomer) -> None:
     assert installed.files() == before
 
 
+def test_a_folder_that_cannot_be_written(installed: Newcomer) -> None:
+    """Not even root makes a file in /sys."""
+    ini = installed.folder / "migrations/alembic.ini"
+    ini.write_text(ini.read_text().replace("[alembic]", "[alembic]\nfile_template = /sys/%%(rev)s"))
+    before = installed.files()
+    code, said = installed.types("opsjobs", "uninstall")
+    assert code == 1, said
+    assert said.splitlines()[-1].startswith("Error: cannot write /sys/")
+    assert said.endswith("then run `flask opsjobs uninstall` again\n")
+    assert "Traceback" not in said
+    assert installed.files() == before
+
+
 @pytest.mark.parametrize(
     ("source", "without"),
     [
