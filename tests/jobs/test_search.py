@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
@@ -581,3 +581,24 @@ def test_a_search_for_many_attempts_stops_and_says_so(
         assert found.searched == Searched(stopped_at_newest_hits=True), box
     assert search("failure:1 deploy:v2").searched == Searched(stopped_at_attempts=True)
     assert len(search("death:signal").page.rows) == 2
+
+
+def test_a_state_that_all_of_the_newest_are_in_is_not_searched_again(
+    died: list[int],
+    db: SQLAlchemy,
+    search: Callable[..., JobList],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attempt_queries, "MOST_ATTEMPTS", 2)
+    monkeypatch.setattr(hit_queries, "MOST_LISTED", 1)
+    statements: list[object] = []
+    event.listen(db.engine, "before_cursor_execute", lambda *about: statements.append(about))
+
+    def count(box: str) -> int:
+        statements.clear()
+        assert search(box).page
+        return len(statements)
+
+    anywhere = count("failure:1")
+    assert count("failure:1 state:available") == anywhere
+    assert count("failure:1 state:failed") > anywhere

@@ -140,8 +140,11 @@ def _find_hits_and_all(
     everything = find_hits(session, wanted.but(state=None), now, is_shown, enough)
     if wanted.state is None:
         return everything, everything
-    if not everything.searched.may_find_more_of_a_state:
-        return everything, everything.in_state(wanted.state)
+    in_state = everything.in_state(wanted.state)
+    # When the newest that are enough are all in the state, they are the newest in it too.
+    is_enough = len(in_state.jobs) == len(everything.jobs) == enough
+    if is_enough or not everything.searched.may_find_more_of_a_state:
+        return everything, in_state
     return everything, find_hits(session, wanted, now, is_shown, enough)
 
 
