@@ -269,10 +269,12 @@
     schedule();
     on("visibilitychange", writeTitle);
     on("visibilitychange", poll);
-    on("htmx:configRequest", beforeRequest, live);
-    on("htmx:beforeSwap", beforeSwap, live);
-    on("htmx:afterSwap", afterSwap, live);
-    on("htmx:afterRequest", afterRequest, live);
+    // What else is fetched into the region, such as why jobs wait, tells it too.
+    const ofRegion = (listener) => (event) => { if (event.target === live) listener(event); };
+    on("htmx:configRequest", ofRegion(beforeRequest), live);
+    on("htmx:beforeSwap", ofRegion(beforeSwap), live);
+    on("htmx:afterSwap", ofRegion(afterSwap), live);
+    on("htmx:afterRequest", ofRegion(afterRequest), live);
   }
 
   // --- why jobs wait: fetched by a link, or by itself; then kept while a person works in it

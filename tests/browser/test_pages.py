@@ -152,6 +152,23 @@ def test_why_jobs_wait_is_fetched_by_its_link_or_once_the_page_is_there(
     assert noise == []
 
 
+def test_why_the_jobs_of_a_task_wait_stays_in_its_place_when_the_page_refreshes(
+    page: Any, noise: list[str], running: Site
+) -> None:
+    _open(page, running, "/tasks/add")
+    page.wait_for_selector("#live .split #waiting-jobs")
+    page.evaluate("document.getElementById('why-waiting').mark = true")
+    page.evaluate("document.getElementById('part').mark = true")
+    with page.expect_response("**/live/tasks/add") as found:
+        page.keyboard.press("r")
+    page.wait_for_function("!document.getElementById('part').mark")
+    assert page.evaluate("document.querySelector('#live #why-waiting').mark")
+    assert page.inner_text("#waiting-jobs h2") == "Why they wait"
+    # The tag of the region is that of its own answer.
+    assert page.get_attribute("#live", "data-etag") == found.value.headers["etag"]
+    assert noise == []
+
+
 def test_a_running_job_is_followed_to_its_end(
     page: Any, noise: list[str], running: Site, tmp_path: Path
 ) -> None:

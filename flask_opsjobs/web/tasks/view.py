@@ -74,7 +74,6 @@ def task_page(name: str) -> Response:
     query = _read_window()
     with reading() as read:
         made = _one(read, name, query.get("window", "day"))
-    search = JobFilter(task=name)
     return pages.page(
         "task/page.html",
         "tasks",
@@ -83,8 +82,7 @@ def task_page(name: str) -> Response:
         live=made,
         query=query,
         name=name,
-        search=search.to_query(),
-        waiting=waiting_in(search).to_query(),
+        waiting=waiting_in(JobFilter(task=name)).to_query(),
     )
 
 
@@ -207,11 +205,13 @@ def _one(read: Reading, task: str, window: str) -> Markup:
     ][:_MOST_FAILURES]
     of_hours = start_reading(session, list_hours_of_failures, [one.id for one in failures], since)
     events = deciding.value if deciding else None
-    wanted, pace = without_plain(JobFilter(task=task)), pacing.value
+    pace, wanted = pacing.value, JobFilter(task=task)
+    counted = without_plain(wanted)
+    may_search = access.may("jobs.view")
     return pages.part(
         "task/_live.html",
         read.now,
-        **make_numbers(session, pace, draw_task_pace(pace, wanted), wanted, events),
+        **make_numbers(session, pace, draw_task_pace(pace, counted), counted, events),
         **more,
         task=task,
         pause=pause,
@@ -236,7 +236,8 @@ def _one(read: Reading, task: str, window: str) -> Markup:
         meanings_of_deaths=DEATHS,
         say_death=say_death,
         say_memory=say_memory,
-        searches=_list_searches(row) if access.may("jobs.view") else (),
+        searches=_list_searches(row) if may_search else (),
+        why_query=wanted.to_query() if may_search else None,
         seconds=seconds,
         say_share=say_share,
         say_kb=say_kb,
