@@ -13,16 +13,21 @@ import pytest
 from sqlalchemy import make_url
 
 from flask_opsjobs.testing.valkey import free_port
+from tests.docs.contract import blocks
 from tests.support.processes import Children
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.lane, pytest.mark.web_servers, pytest.mark.processes]
 
+PRODUCTION = Path(__file__).parents[2] / "docs" / "production.md"
 SHOP = """
+import gc
+
 from werkzeug.middleware.proxy_fix import ProxyFix
 from tests.support.host import create_app
 
 app = create_app()
+app.add_url_rule("/frozen", view_func=lambda: str(gc.get_freeze_count()))
 app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1, x_host=1, x_prefix=1)
 """
 # As docs/production.md says, below a path.
@@ -57,7 +62,11 @@ def shop(request: pytest.FixtureRequest, children: Children, tmp_path: Path) -> 
     port, app_port = free_port(), free_port()
     kind, threads = request.param
     gunicorn = [sys.executable, "-m", "gunicorn", "--workers", "2", "--worker-class", kind]
-    gunicorn += ["--threads", threads, "--bind", f"127.0.0.1:{app_port}", "shop:app"]
+    config = tmp_path / "gunicorn.conf.py"
+    (text,) = (block for block in blocks(PRODUCTION.read_text(), "python") if "freeze" in block)
+    config.write_text(text)
+    gunicorn += ["--threads", threads, "--bind", f"127.0.0.1:{app_port}"]
+    gunicorn += ["--config", str(config), "shop:app"]
     children.start(*gunicorn, env={"PYTHONPATH": f"{tmp_path}:."})
     nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin")
     assert nginx is not None, "nginx is not installed: apt-get install nginx"
@@ -103,3 +112,7 @@ def test_many_ask_at_once(shop: str) -> None:
     pages = [f"{shop}/ops/jobs{path}" for path in ("", "/jobs", "/queues", "/workers", "/cron")] * 8
     with ThreadPoolExecutor(12) as people:
         assert [status for status, _, _ in people.map(ask, pages)] == [200] * len(pages)
+
+
+def test_the_collector_leaves_alone_what_each_process_has_loaded(shop: str) -> None:
+    assert int(ask(f"{shop}/frozen")[2]) > 10_000
