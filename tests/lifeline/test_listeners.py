@@ -5,6 +5,7 @@ so no two places can say different things of one heartbeat.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -66,7 +67,7 @@ def get(app: Any) -> Callable[[str], Any]:
     return lambda path: app.test_client().get(f"/ops/jobs{path}")
 
 
-@pytest.mark.parametrize(("seconds", "listens"), [(40, True), (50, False)])
+@pytest.mark.parametrize(("seconds", "listens"), [(400, True), (500, False)])
 @pytest.mark.parametrize("state", ["alive", "late"])
 def test_all_places_judge_a_heartbeat_alike(
     state: str,
@@ -78,10 +79,12 @@ def test_all_places_judge_a_heartbeat_alike(
     get: Any,
 ) -> None:
     """Whatever the watch loop said last: it may be asleep, or not have seen yet that the worker is back."""
+    # Pages read their own clock, so the limit is far from what they see however slow they are.
+    host.settings = replace(host.settings, late_seconds=450, missing_seconds=1200)
     job_id, *_ = [record_job() for _ in range(3)]
     now = _beat(bench, timedelta(seconds=seconds))
     if state == "late":
-        for _ in range(4):  # it counts the time in which the number of the heartbeat stands still
+        for _ in range(25):  # it counts the time in which the number of the heartbeat stands still
             watch(bench.connection, now, 20, host.settings, host.secrets)
         assert bench.row("SELECT state FROM opsjobs.workers")["state"] == "late"
     answers = _answers(bench, host, job_id, now, get)
