@@ -83,8 +83,9 @@ class WaitingGroup:
 
     @property
     def is_until_for_all(self) -> bool:
-        """Whether all of them go on at the same time."""
-        return self.until is not None and self.until == self.last_until
+        """Whether all of them go on at the same time, to the second."""
+        first, last = self.until, self.last_until
+        return first is not None and last is not None and moment(first) == moment(last)
 
     def to_json(self, clean: Callable[[str], str]) -> dict[str, Any]:
         """A dict for `json.dumps`; `clean` as in `Explanation.to_json`."""

@@ -152,7 +152,7 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
     }
 
 
-def test_no_page_scrolls_sideways_and_what_is_cut_in_a_table_is_whole_in_its_title(
+def test_nothing_scrolls_sideways_and_no_button_or_name_without_its_title_is_cut(
     page: Any, paths: dict[str, str]
 ) -> None:
     found = []
@@ -168,6 +168,7 @@ def test_no_page_scrolls_sideways_and_what_is_cut_in_a_table_is_whole_in_its_tit
                 found.append(
                     f"{name} at {width}: {wide - width} px too wide: {page.evaluate(_CULPRIT)}"
                 )
+            found += [f"{name} at {width}: {cut} is cut" for cut in page.evaluate(_CUT_BUTTONS)]
     assert not found, "\n".join(found)
     assert titles["overview"]
     assert [name for name, cut in titles.items() if "" in cut] == []
@@ -209,6 +210,11 @@ _BELOW_OTHERS = """[...document.querySelectorAll(".panel .rows")]
     .filter((rows) => rows.offsetWidth > rows.parentElement.clientWidth + 1
         && getComputedStyle(rows.parentElement).overflowX !== "auto")
     .map((rows) => rows.caption.textContent)"""
+
+
+_CUT_BUTTONS = """[...document.querySelectorAll(".panel .rows .btn")]
+    .filter((one) => one.getBoundingClientRect().right > one.closest(".panel").getBoundingClientRect().right)
+    .map((one) => one.textContent)"""
 
 
 _CULPRIT = """[...document.querySelectorAll("main *, header *, .prefs *")]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -142,6 +143,9 @@ def test_groups_say_who_and_until_when_and_lead_to_their_jobs(scene: Scene) -> N
     assert due.search is not None
     assert due.search.box == "state:scheduled"
     assert waiting.say_times(due).startswith(", the first until 20")
+    until = due.until.replace(microsecond=1) if due.until else None
+    at_once = replace(due, until=until, last_until=until and until.replace(microsecond=2))
+    assert waiting.say_times(at_once).startswith(", until 20")
     # Another job that is available: now the queue tells them apart.
     scene.record()
     mail, *_ = explain_search_apart(scene.bench.host, JobFilter()).groups
