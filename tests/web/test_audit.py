@@ -84,6 +84,7 @@ def test_the_newest_come_first_refusals_included(get: Get, few: Session) -> None
     assert "drifted: once more, please" in rows[0]
     assert rows[3].endswith("job.delete job/42 unauthorized")
     assert "6 of 6, newest first" in soup(page).footer.text
+    assert "2 rows, newest first" in _words(soup(get("/audit?q=job/42").text).footer)
 
 
 @pytest.mark.parametrize(
