@@ -583,8 +583,9 @@ def test_a_search_for_many_attempts_stops_and_says_so(
     assert len(search("death:signal").page.rows) == 2
 
 
-def test_a_state_that_all_of_the_newest_are_in_is_not_searched_again(
+def test_a_state_that_all_that_are_ever_found_are_in_is_not_searched_again(
     died: list[int],
+    work: Task,
     db: SQLAlchemy,
     search: Callable[..., JobList],
     monkeypatch: pytest.MonkeyPatch,
@@ -602,3 +603,10 @@ def test_a_state_that_all_of_the_newest_are_in_is_not_searched_again(
     anywhere = count("failure:1")
     assert count("failure:1 state:available") == anywhere
     assert count("failure:1 state:failed") > anywhere
+    monkeypatch.setattr(hit_queries, "MOST_HITS", 3)
+    failed = [work.enqueue(value=number).id for number in range(4)]
+    db.session.commit()
+    _fail(db.session(), dict.fromkeys(failed, "KeyError: 'x'"))
+    anywhere = count("error:keyerror")
+    assert count("error:keyerror state:failed") == anywhere
+    assert count("error:keyerror state:available") > anywhere

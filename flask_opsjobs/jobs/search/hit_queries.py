@@ -169,7 +169,8 @@ def _find_by_index(search: Search, fitting: Fitting, enough: int) -> tuple[Hits,
         return _find_by_values(search, members, fitting, enough)
     rows = _read_listed(search, members.listing, listed, fitting)
     is_cut = members.is_cut or members.listing.value.is_cut or len(rows) > MOST_HITS
-    return _keep_fitting(wanted, rows, fitting, Searched(stopped_at_groups=is_cut))
+    rows = _show(wanted, rows, fitting)
+    return _keep_fitting(rows, fitting, Searched(stopped_at_groups=is_cut))
 
 
 def _find_by_values(
@@ -196,13 +197,13 @@ def _find_by_values(
     added = session.execute(_select_newest_hits(wanted, found, everyone, fitting, is_cut)).all()
     if reading_newest is not None and len(rows := reading_newest.value.all()) > enough:
         searched = Searched(stopped_at_newest_hits=True, stopped_at_groups=members.is_cut)
-        return _keep_fitting(wanted, rows[:enough], fitting, searched)
+        return _keep_fitting(_show(wanted, rows[:enough], fitting), fitting, searched)
     rows = reading_hits.value.all()
     # The text of the error did not choose these rows, so their number reveals nothing about hidden text.
     searched = Searched(len(rows) > MOST_HITS, stopped_at_groups=members.is_cut)
     by_id = {row.id: row for row in (*rows, *added)}
     rows = [by_id[job_id] for job_id in sorted(by_id, reverse=True)]
-    return _keep_fitting(wanted, rows, fitting, searched)
+    return _keep_fitting(_show(wanted, rows, fitting), fitting, searched)
 
 
 def _read_listed(
@@ -230,11 +231,9 @@ def _show(wanted: JobFilter, rows: Sequence[Any], fitting: Fitting) -> Sequence[
     return [row for row in rows if text is None or fitting.is_shown(row.error or "", text)]
 
 
-def _keep_fitting(
-    wanted: JobFilter, rows: Sequence[Any], fitting: Fitting, searched: Searched
-) -> tuple[Hits, int]:
+def _keep_fitting(rows: Sequence[Any], fitting: Fitting, searched: Searched) -> tuple[Hits, int]:
     """Those of the first `MOST_HITS` of these rows that fit, and how many were examined."""
-    rows = _show(wanted, rows, fitting)[:MOST_HITS]
+    rows = rows[:MOST_HITS]
     jobs = [
         (row.id, row.state)
         for row in rows
@@ -250,10 +249,10 @@ def _find_by_errors(search: Search, fitting: Fitting) -> tuple[Hits, int]:
     """
     session, wanted, found = search.session, search.wanted, search.found
     older = start_reading(session, Session.scalars, _select_unsearched_error(found))
-    rows = session.execute(_select_newest_errors(wanted, found, fitting)).all()
+    newest = session.execute(_select_newest_errors(wanted, found, fitting)).all()
     has_older = older.value.first() is not None
-    is_cut = len(_show(wanted, rows, fitting)) > MOST_HITS
-    return _keep_fitting(wanted, rows, fitting, Searched(is_cut, has_older))
+    rows = _show(wanted, newest, fitting)
+    return _keep_fitting(rows, fitting, Searched(len(rows) > MOST_HITS, has_older))
 
 
 def _find_by_attempts(search: Search, enough: int) -> Hits:

@@ -141,9 +141,9 @@ def _find_hits_and_all(
     if wanted.state is None:
         return everything, everything
     in_state = everything.in_state(wanted.state)
-    # When the newest that are enough are all in the state, they are the newest in it too.
-    is_enough = len(in_state.jobs) == len(everything.jobs) == enough
-    if is_enough or not everything.searched.may_find_more_of_a_state:
+    # When as many as are ever found are all in the state, a search in it would find no more.
+    is_full = len(in_state.jobs) == len(everything.jobs) in (enough, hit_queries.MOST_HITS)
+    if is_full or not everything.searched.may_find_more_of_a_state:
         return everything, in_state
     return everything, find_hits(session, wanted, now, is_shown, enough)
 
