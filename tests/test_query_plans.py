@@ -191,7 +191,7 @@ def test_a_search_reads_its_hits_and_no_more(
     assert seen.indexes - by_id <= indexes
     assert seen.indexes & indexes or not indexes
     assert "Seq Scan" not in seen.kinds
-    assert seen.most_rows <= most + 30
+    assert seen.most_rows <= most + 30, seen
 
 
 @pytest.mark.parametrize(
