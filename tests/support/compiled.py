@@ -1,24 +1,27 @@
 """Makes once for all apps of a run what is alike in them: most tests make an app.
 
 Werkzeug compiles each rule of an app to patterns and to Python code, 0.03 s for our pages. Jinja compiles
-each template that an app shows to Python code, 0.1 s for a page. SQLAlchemy compiles each statement to SQL
-once for each engine. Pydantic makes a schema of the types of each task's arguments, and every app has a task
-of ours. For the first connection of each engine SQLAlchemy asks the server six things. Each app looks for the
-packages of the bridge to RQ, and redis-py reads its own version from its package for each connection.
+each template that is shown to Python code, over a second for all of ours, in each process. SQLAlchemy
+compiles each statement to SQL once for each engine. Pydantic makes a schema of the types of each task's
+arguments, and every app has a task of ours. For the first connection of each engine SQLAlchemy asks the
+server six things. Each app looks for the packages of the bridge to RQ, and redis-py reads its own version
+from its package for each connection.
 """
 
 from __future__ import annotations
 
+import atexit
 import functools
+import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
-from types import CodeType
 from typing import Any
 
 import redis.utils
 from flask import Flask
-from jinja2 import BytecodeCache
-from jinja2.bccache import Bucket
+from jinja2 import FileSystemBytecodeCache
 from sqlalchemy import Connection, Engine
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.util import LRUCache
@@ -27,6 +30,10 @@ from werkzeug.routing import Map, Rule
 from flask_opsjobs import _extension
 from flask_opsjobs.bridge import status
 from flask_opsjobs.jobs.record import signature
+from flask_opsjobs.web.app import pages
+
+# Where the processes of a run keep compiled templates, for each other.
+_TEMPLATES = "OPSJOBS_TEST_TEMPLATES"
 
 _compile = Rule.compile
 _compiled: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -61,7 +68,9 @@ def compile_once() -> None:
     setattr(signature, "_core_schema", _make_schema_once)  # noqa: B010
     for module, name in _ALIKE:
         setattr(module, name, functools.cache(getattr(module, name)))
-    Flask.jinja_options = {**Flask.jinja_options, "bytecode_cache": _Templates()}
+    templates = FileSystemBytecodeCache(_folder_of_templates())
+    Flask.jinja_options = {**Flask.jinja_options, "bytecode_cache": templates}
+    pages._environment().bytecode_cache = templates
     setattr(PGDialect_psycopg, "initialize", _initialize_once)  # noqa: B010
     setattr(PGDialect_psycopg, "engine_created", classmethod(_share_statements))  # noqa: B010
     # SQLAlchemy looks for a compiled statement by its dialect too.
@@ -126,18 +135,18 @@ def _make_schema_once(fields: Mapping[str, Any]) -> Any:
     return _schemas[key]
 
 
-class _Templates(BytecodeCache):
-    """Keeps compiled templates in memory, by their names and by what they say."""
+def _folder_of_templates() -> str:
+    """The folder of this run, which the first of its processes makes, and removes when it ends."""
+    if _TEMPLATES not in os.environ:
+        os.environ[_TEMPLATES] = tempfile.mkdtemp(prefix="opt-")
+        atexit.register(_remove_templates, os.getpid())
+    return os.environ[_TEMPLATES]
 
-    def __init__(self) -> None:
-        self._codes: dict[tuple[str, str], CodeType] = {}
 
-    def load_bytecode(self, bucket: Bucket) -> None:
-        bucket.code = self._codes.get((bucket.key, bucket.checksum))
-
-    def dump_bytecode(self, bucket: Bucket) -> None:
-        if bucket.code is not None:
-            self._codes[bucket.key, bucket.checksum] = bucket.code
+def _remove_templates(pid: int) -> None:
+    # A fork of that process has the same list of what to do at its end.
+    if os.getpid() == pid:
+        shutil.rmtree(os.environ[_TEMPLATES], ignore_errors=True)
 
 
 def _initialize_once(dialect: PGDialect_psycopg, connection: Connection) -> None:
