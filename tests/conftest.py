@@ -37,6 +37,7 @@ from tests.support.compiled import App, compile_once
 from tests.support.database import Administrator, Databases, MigratedPostgres
 from tests.support.engine import Bench
 from tests.support.lanes import Lanes, mark_processes, slow_first
+from tests.support.once import take_first_turn, wait_for_first_turn
 from tests.support.open_connections import name_the_opener
 from tests.support.pgbouncer import MISSING, PgBouncer
 from tests.support.policies import AllowAll, ShowAll
@@ -44,6 +45,7 @@ from tests.support.processes import Children
 from tests.support.serving import served
 from tests.support.sessions import KeptSessions
 
+_turn = take_first_turn()
 name_the_opener()
 # A fact that an event does not declare fails the test.
 signals.is_strict = True
@@ -186,11 +188,14 @@ def pytest_collection() -> Generator[None, Any, Any]:
     """Spare the garbage collector what is kept for the whole run: all modules and all tests.
 
     What a test leaves, such as an app, it looks for less often than Python would.
+    One process collects before the others: where no test has been compiled yet, each would compile all.
     """
     gc.disable()
     try:
+        wait_for_first_turn(_turn)
         return (yield)
     finally:
+        os.close(_turn)
         gc.freeze()
         gc.set_threshold(10_000, 10, 10)
         gc.enable()

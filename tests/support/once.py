@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Callable
@@ -23,3 +24,18 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
             make(begun)
             begun.rename(folder)
     return folder
+
+
+def take_first_turn() -> int:
+    """A lock on this file, open to be closed: the first process of a run then holds it already."""
+    lock = os.open(__file__, os.O_RDONLY)
+    if os.environ.get("PYTEST_XDIST_WORKER") == "gw0":
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return lock
+
+
+def wait_for_first_turn(lock: int) -> None:
+    """Return when the first process has closed its lock; in that one, and where it is alone, at once."""
+    if os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0":
+        fcntl.flock(lock, fcntl.LOCK_SH)
