@@ -117,8 +117,13 @@ class Databases:
 
     def migrated(self) -> URL:
         """A new database with our schema at its newest version, or one that is as new."""
-        if self._as_new:
-            return self._as_new.pop()
+        return self._as_new.pop() if self._as_new else self.clone()
+
+    def clone(self) -> URL:
+        """A new database with our schema at its newest version.
+
+        For tests of what a plan reads: in one that was emptied, indexes still have entries of deleted rows.
+        """
         if self._template is None:
             url = self.make()
             self._template = url.database
@@ -142,8 +147,8 @@ class Databases:
 
     @contextlib.contextmanager
     def connection(self) -> Iterator[psycopg.Connection]:
-        """A connection to a database of its own with our schema, in autocommit. Dropped at the end."""
-        url = self.migrated()
+        """A connection to a `clone`, in autocommit. Dropped at the end."""
+        url = self.clone()
         with _connect(url) as connection:
             yield connection
         self.drop(url)

@@ -132,7 +132,7 @@ def app_on(
     databases: Databases, fill: Callable[[Session], object], **config: str
 ) -> Iterator[Flask]:
     """A host on a database of its own, which `fill` has filled. Dropped at the end."""
-    url = databases.migrated()
+    url = databases.clone()
     app = Flask("host")
     app.config.update(TESTING=True, SECRET_KEY="x", SQLALCHEMY_DATABASE_URI=url, **config)
     SQLAlchemy(app)
