@@ -316,9 +316,12 @@ def test_the_command_runs_what_is_due_and_stops_in_time(
             rows = connection.execute("SELECT state FROM opsjobs.jobs").fetchall()
             return rows == [("finished",)] * len(ids)
 
+        def have_all_run() -> bool:
+            names = {name for (name,) in connection.execute("SELECT loop FROM opsjobs.loop_runs")}
+            return names == {loop.name for loop in LOOPS}
+
         wait_until(are_finished, 30)
-        names = {name for (name,) in connection.execute("SELECT loop FROM opsjobs.loop_runs")}
-    assert {loop.name for loop in LOOPS} == names
+        wait_until(have_all_run, 30)
     assert loops.terminate(10) == 0
     assert "Traceback" not in loops.log
 
