@@ -119,8 +119,8 @@ def walk_shell(app: Flask) -> Walk:
     with idle.noted(), app.app_context():
         assert run(app, ["idle"], WorkerOptions(burst=True, with_scheduler=False)) == 0
     shell.add(idle)
-    # A heartbeat that happens to fall into the run of a job.
-    shell.statements["find_lost_jobs"] = None
+    # What may fall into the run of a job: a heartbeat, and a turn of the worker that records its start.
+    shell.statements |= dict.fromkeys(("find_lost_jobs", "begin_jobs"))
     return shell
 
 
