@@ -23,7 +23,7 @@ _MOST = 8
 # `DISCARD ALL`, but for prepared statements and their plans.
 _DISCARD = b"""
     SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all();
-    DISCARD TEMP; DISCARD SEQUENCES
+    DISCARD TEMP; DISCARD SEQUENCES; SELECT pg_stat_force_next_flush()
 """
 # A session, and what psycopg knows of its prepared statements.
 _Kept = tuple[pq.abc.PGconn, Any]
