@@ -127,6 +127,18 @@ def _json(found: Plan | Receipt) -> str:
     return to_json(write_json(found))
 
 
+def cannot_write(error: OSError, command: str) -> click.ClickException:
+    """What a command says that could not write a file of the app, and can be run again.
+
+    Alembic names no file when the disk is full while it writes a revision.
+    """
+    file = error.filename or "a new revision"
+    return click.ClickException(
+        f"cannot write {file}: {error.strerror}: let {find_user()} write there, "
+        f"then run `flask opsjobs {command}` again"
+    )
+
+
 def find_user() -> str:
     """Return who has this shell."""
     try:

@@ -10,7 +10,7 @@ from flask import Flask
 from ..errors import ConfigError
 from ..install import plan
 from . import require_app
-from ._operate import find_user
+from ._operate import cannot_write
 
 DONE = """
 Then run `{upgrade}`. On your machine `flask opsjobs up` starts a worker and the loops. In production
@@ -106,7 +106,4 @@ def _write(piece: plan.Piece, dry_run: bool) -> str:
     try:
         return f"written  {piece.write()}"
     except OSError as error:
-        raise click.ClickException(
-            f"cannot write {error.filename}: {error.strerror}: let {find_user()} write there, "
-            "then run `flask opsjobs install` again"
-        ) from error
+        raise cannot_write(error, "install") from error

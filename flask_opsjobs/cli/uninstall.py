@@ -11,7 +11,7 @@ from ..install import losses, removal, steps
 from ..install.database import find_database
 from ..settings import read_settings
 from . import plain, require_app
-from ._operate import find_user
+from ._operate import cannot_write
 
 # So many lines of the host's own files are printed.
 _MOST_LINES = 50
@@ -58,10 +58,7 @@ def uninstall(context: click.Context, dry_run: bool, force: bool, head: str | No
     except ConfigError as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
-        raise click.ClickException(
-            f"cannot write {error.filename}: {error.strerror}: let {find_user()} write there, "
-            "then run `flask opsjobs uninstall` again"
-        ) from error
+        raise cannot_write(error, "uninstall") from error
 
 
 def _say_what_is_lost(connection: Connection) -> None:

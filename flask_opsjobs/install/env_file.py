@@ -20,6 +20,7 @@ from ..core.db import SCHEMA
 from ..errors import ConfigError, OpsJobsError
 from . import autogenerate, steps
 from .database import read_postgres_version
+from .files import write_file
 from .revisions import IS_VISIBLE, Revisions, has_binds, read_source, say_broken
 
 LINES = """\
@@ -56,7 +57,7 @@ def write_env_lines(found: Revisions) -> None:
     place = _AFTER.search(source)
     assert place is not None
     before, after = source[: place.end()].rstrip("\r\n"), source[place.end() :].lstrip("\r\n")
-    path.write_text(before + _block(source) + after, encoding="utf-8", newline="")
+    write_file(path, before + _block(source) + after)
 
 
 def without_lines(source: str) -> str:

@@ -16,6 +16,7 @@ from ..errors import ConfigError
 from ..host import say_unjoined
 from . import env_file, revisions, steps
 from .database import find_database, say_too_old
+from .files import write_file
 from .starters import CHANGES, find_number, opsjobs_access, opsjobs_display, opsjobs_escalation
 
 
@@ -111,7 +112,7 @@ def _starter(app: Flask, module: ModuleType) -> Piece:
     what = (module.__doc__ or "").partition(".")[0]
 
     def write() -> str:
-        path.write_text(source, encoding="utf-8")
+        write_file(path, source)
         return f"{shown(path)}: {what}"
 
     return Piece(there="", missing=f"{shown(path)}: {what}", write=write)

@@ -18,6 +18,7 @@ from ..core.words import agree, counted
 from ..errors import ConfigError
 from ..jobs.lifecycle import FINAL, STATES
 from . import env_file, revisions
+from .files import write_file
 from .losses import count_up_to_a_million, say_rows
 from .plan import shown
 from .starters import CHANGES
@@ -98,7 +99,7 @@ def write_removal(removal: Removal, bind: str | None) -> list[str]:
         path = revisions.write_drop(removal.found, bind, removal.head)
         written.append(f"{shown(path)}: {_DROP}")
     for path, text in removal.texts.items():
-        path.write_text(text, encoding="utf-8", newline="")
+        write_file(path, text)
         written.append(_say_changed(path))
     return written
 

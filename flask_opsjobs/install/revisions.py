@@ -318,7 +318,14 @@ def _write_lines(
     imports, upgrade, downgrade = lines
     prefix = f"{bind or ''}_" if has_binds(found) else ""
     words: dict[str, Any] = {f"{prefix}upgrades": upgrade, f"{prefix}downgrades": downgrade}
-    script = found.scripts.generate_revision(util.rev_id(), title, head, imports=imports, **words)
+    revision = util.rev_id()
+    try:
+        script = found.scripts.generate_revision(revision, title, head, imports=imports, **words)
+    except OSError:
+        # Else a part of it, as on a full disk, would count as the revision.
+        for part in found.directory.rglob(f"*{revision}*"):
+            part.unlink()
+        raise
     assert script is not None
     path = Path(script.path)
     source = path.read_text(encoding="utf-8")

@@ -59,6 +59,12 @@ class Newcomer:
         """The exit code of `flask words…`, and everything it printed."""
         return self._python("-m", "flask", *words, env=env)
 
+    def types_on_full_disk(self, free_bytes: int, *words: str) -> tuple[int, str]:
+        """As `types`, where no file may become larger than this."""
+        limit = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({free_bytes}, {free_bytes}))"
+        run = f"sys.argv = {['flask', *words]}; runpy.run_module('flask', run_name='__main__')"
+        return self._python("-c", f"import resource, runpy, sys; {limit}; {run}")
+
     def does(self, *words: str) -> str:
         """What `flask words…` prints; fails the test when it fails."""
         code, said = self.types(*words)

@@ -98,6 +98,24 @@ def test_a_folder_that_cannot_be_written(newcomer: Newcomer) -> None:
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize(
+    ("free_bytes", "named", "revisions"), [(400, "a new revision", 0), (2_000, "env.py", 1)]
+)
+def test_a_full_disk(free_bytes: int, named: str, revisions: int, newcomer: Newcomer) -> None:
+    """No file is left in part."""
+    newcomer.does("db", "init")
+    (newcomer.folder / "app.py").write_text(APP)
+    env = newcomer.files()["migrations/env.py"]
+    code, said = newcomer.types_on_full_disk(free_bytes, "opsjobs", "install")
+    assert code == 1, said
+    assert re.fullmatch(f"Error: cannot write .*{named}: .*", said.splitlines()[-1])
+    assert said.endswith("then run `flask opsjobs install` again\n")
+    assert newcomer.files()["migrations/env.py"] == env
+    assert sum("versions" in name for name in newcomer.files()) == revisions
+    newcomer.does("opsjobs", "install")
+    newcomer.does("db", "upgrade")
+
+
 def test_a_server_that_is_too_old(newcomer: Newcomer) -> None:
     """The newest server, as seen by a release that needs a newer one: no older one is at hand."""
     newcomer.does("db", "init")

@@ -251,6 +251,17 @@ def test_a_folder_that_cannot_be_written(installed: Newcomer) -> None:
     assert installed.files() == before
 
 
+def test_a_full_disk(installed: Newcomer) -> None:
+    env = installed.files()["migrations/env.py"]
+    code, said = installed.types_on_full_disk(2_000, "opsjobs", "uninstall")
+    assert code == 1, said
+    assert re.fullmatch(r"Error: cannot write .*/env\.py: .*", said.splitlines()[-1])
+    assert said.endswith("then run `flask opsjobs uninstall` again\n")
+    assert installed.files()["migrations/env.py"] == env
+    installed.does("opsjobs", "uninstall")
+    assert "flask_opsjobs" not in "".join(migrations(installed).values())
+
+
 @pytest.mark.parametrize(
     ("source", "without"),
     [
