@@ -92,6 +92,23 @@ def test_a_search_becomes_a_draft_and_the_draft_an_operation(
     assert "running" in _words(read().h1.find_parent("header"))
 
 
+@pytest.mark.parametrize(
+    ("fields", "search"),
+    [
+        ({}, "all jobs"),
+        ({"state": "scheduled"}, "state:scheduled"),
+        ({"state": "scheduled", "queue": "default"}, "state:scheduled queue:default"),
+    ],
+)
+def test_a_draft_says_its_search_as_it_is_typed(
+    fields: dict[str, str], search: str, send: Any, read: Any, operations: Operations
+) -> None:
+    operations.enqueue(2, delay=3600)
+    send("/operations/draft", action="job.cancel", **fields)
+    lead = " ".join(read().select_one(".lead").get_text().split())
+    assert lead.endswith(f" 2 jobs match {search}, counted exactly")
+
+
 @pytest.mark.lane
 @pytest.mark.parametrize(
     ("fields", "status", "says"),
