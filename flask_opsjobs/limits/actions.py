@@ -107,7 +107,7 @@ def _read_minutes(request: Request) -> dict[str, Any]:
 
 def _decide_cooldown(found: Cooldown, request: Request) -> Item | Skip:
     minutes = request.params["minutes"]
-    note = f"{minutes} min from when the action is executed; running jobs continue"
+    note = f"{minutes} min from when the action is executed"
     return _change_cooldown(found, f"until {moment_in_words(_until(request))}", request, note=note)
 
 

@@ -30,10 +30,6 @@ from .transitions import QueueForDecision
 
 _TARGET = re.compile(r"queue/[^\0\ud800-\udfff]{1,500}", re.DOTALL)
 _MOST_PREFETCH = 1_000_000
-_NOTES = {
-    "pause": "running jobs continue; jobs in Redis are recalled right after",
-    "drain": "running jobs and jobs in Redis continue",
-}
 
 
 # --- targets and rows
@@ -100,8 +96,7 @@ def _targets_of(request: Request) -> tuple[str, ...]:
 
 def _decide_state(queue: QueueForDecision, request: Request) -> Item | Skip:
     (target,) = _targets_of(request)
-    change = Change("state", queue.state, target)
-    return make_item(queue, change, note=_NOTES.get(request.action.short_name))
+    return make_item(queue, Change("state", queue.state, target))
 
 
 def _apply_pause(
@@ -218,7 +213,7 @@ ACTIONS: tuple[Action[QueueForDecision], ...] = (
         name="queue.drain",
         title="Drain",
         sources=sources_of("drain"),
-        risk="No more jobs are dispatched. Jobs that wait in Redis already still run.",
+        risk="No more jobs are dispatched. Running jobs continue, and those that wait in Redis still run.",
         decide=_decide_state,
         apply=_apply_drain,
     ),

@@ -99,7 +99,7 @@ def list_facts(task: TaskForDecision, _now: datetime) -> dict[str, Any]:
 
 
 def _decide_pause(task: TaskForDecision, _request: Request) -> Item | Skip:
-    note = "running jobs continue; slots of its cron entries are skipped; enqueuing goes on"
+    note = "slots of its cron entries are skipped; enqueuing goes on"
     return make_item(task, Change("state", "open", "paused"), note=note)
 
 

@@ -25,7 +25,7 @@ from flask_opsjobs.jobs.models import Job, UniqueLock
 from tests.support.waiting import wait_until
 from tests.web.conftest import Access
 from tests.web.every import soup
-from tests.web.rows import EXPIRE_PREVIEWS, ago, make_job, make_loops, make_worker
+from tests.web.rows import EXPIRE_PREVIEWS, ago, make_job, make_limiter, make_loops, make_worker
 
 REASON = "the vendor answers again, OPS-2291"
 # A repair has a button only where its fault is: tests/actions/test_rescue.py and test_recall.py.
@@ -118,6 +118,23 @@ def test_a_preview_says_all_before_anything_is_done(
     assert [b.text for b in tree.select("#dialog-page button")] == [f"Retry job {failed.id}"]
     assert tree.select_one("#dialog-page a[data-close]")["href"] == BACK
     assert _state(session, failed) == "failed"
+
+
+@pytest.mark.parametrize(
+    ("path", "data"),
+    [
+        ("/queues/default/pause", {}),
+        ("/queues/default/drain", {}),
+        ("/tasks/send_invoice/pause", {}),
+        ("/limiters/customer-api/cooldown", {"minutes": "5"}),
+    ],
+)
+def test_a_preview_says_once_that_running_jobs_continue(
+    path: str, data: dict[str, str], get: Any, preview: Any, failed: Job, session: Session
+) -> None:
+    make_limiter(session)
+    session.commit()
+    assert _words(get(preview(path, **data))).lower().count("running jobs continue") == 1
 
 
 @pytest.mark.parametrize(
