@@ -92,13 +92,21 @@ def test_a_redis_that_is_away_is_said_within_a_second_and_without_its_password(
         assert answer.status_code == 503
         if path.startswith("data/"):
             assert answer.json == {"error": "Redis reports does not answer."}
-        assert "reports" in answer.text
-        assert "does not answer" in answer.text
+        else:
+            said = "What RQ has in Redis reports at 127.0.0.1:1/0 is not known until it answers."
+            assert said in " ".join(soup(answer.text).main.text.split())
         assert "hunter2" not in answer.text
     assert client.get("/ops/jobs/rq/0/").status_code == 200
     found = ask_doctor(app, "bridge.redis")
     assert found.state == "warning"
     assert found.evidence.startswith("reports at 127.0.0.1:1/0: ConnectionError. ")
+
+
+def test_a_redis_that_is_among_the_sources_is_said_to_be_away_once(make_app: MakeApp) -> None:
+    main = soup(make_app(OPSJOBS_REDIS_URL=AWAY).test_client().get("/ops/jobs/rq").text).main
+    assert main.text.count("does not answer") == 1
+    assert "Redis does not answer." in main.select_one("#sources").text
+    assert "is not known until it" in main.select_one(".say").text
 
 
 def test_a_host_that_serves_rq_dashboard_itself_keeps_it_as_it_was(
