@@ -186,7 +186,10 @@ def test_a_pause_hides_no_slots_that_were_missed_before_it(
     look(entry)
     Operator(host).pause_cron("nightly", **WHY)
     for path in ("/cron", "/cron/nightly"):
-        paused, missed = (line.text for line in soup(get(path).text).select(".say"))
+        page = soup(get(path).text)
+        paused, missed = (line.text for line in page.select(".say"))
+        leads_to = [link["href"] for link in page.select(".say a")]
+        assert leads_to == ["/ops/jobs/cron/nightly"] * 2 * (path == "/cron")
         assert "nightly is paused since" in paused
         assert re.search(r"nightly missed \d slots?", missed)
 

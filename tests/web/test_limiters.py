@@ -132,7 +132,10 @@ def test_a_cooldown_says_until_when_who_and_why(
     _cool_down(host, "limiter/customer-api")
     partition = f"/limiters/customer-api?partition={reference('42')}"
     for path in ("/limiters", "/limiters/customer-api", partition):
-        said = " ".join(soup(get(path).text).select_one(".say").text.split())
+        say = soup(get(path).text).select_one(".say")
+        leads_to = [link["href"] for link in say.select("a")]
+        assert leads_to == ["/ops/jobs/limiters/customer-api"] * (path != "/limiters/customer-api")
+        said = " ".join(say.text.split())
         assert "customer-api cools down until" in said
         assert f"by l.brandt: “{REASON}”" in said
     assert _buttons(get, "/limiters/customer-api") == ["Clear cooldown…"]
@@ -148,6 +151,7 @@ def test_a_partition_cools_down_on_its_own_page(
     _cool_down(host, "limiter/customer-api/42")
     path = f"/limiters/customer-api?partition={reference('42')}"
     assert "it cools down" in _panel(get, "bucket", path)
+    assert not soup(get(path).text).select(".say a")
     assert REASON in _panel(get, "cooling")
     assert _buttons(get, "/limiters/customer-api") == []
     assert _buttons(get, path) == ["Clear cooldown…"]

@@ -204,6 +204,8 @@ def test_who_stopped_a_queue_since_when_and_why(
         tree = soup(get(path).text)
         say = " ".join(tree.select_one(".say").text.split())
         assert f"default is {state} since" in say
+        leads_to = [link["href"] for link in tree.select(".say a")]
+        assert leads_to == ["/ops/jobs/queues/default"] * (path == "/queues")
         assert f"by l.brandt: “{REASON}”. 1 due, the first " in say
         titles = [
             f"{action.title}…"

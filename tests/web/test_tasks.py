@@ -283,7 +283,10 @@ def test_a_paused_task_says_by_whom_and_why_and_can_be_resumed(
     why: dict[str, Any] = {"actor": "anna", "reason": "the <b>letters</b> are wrong"}
     assert Operator(host).run("task.pause", ["task/send"], **why).is_done
     for path in ("/tasks/send", "/tasks"):
-        said = _words(soup(get(path).text).select_one(".say[data-is='paused']"))
+        say = soup(get(path).text).select_one(".say[data-is='paused']")
+        leads_to = [link["href"] for link in say.select("a")]
+        assert leads_to == ["/ops/jobs/tasks/send"] * (path == "/tasks")
+        said = _words(say)
         assert "send is paused" in said
         assert "by anna: “the <b>letters</b> are wrong”" in said
     assert soup(get("/tasks/send").text).select("button[formaction$='/tasks/send/resume']")

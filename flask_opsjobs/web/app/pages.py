@@ -44,6 +44,8 @@ def _environment() -> Environment:
         file_url=file_url,
         url_for=url_for,
         to_endpoint=links.to_endpoint,
+        to_target=links.to_target,
+        page_subject=access.subject,
         may=_may,
         csrf_field=_csrf_field,
     )

@@ -21,7 +21,7 @@ from ...overview.blocks import split_blocks
 from ...overview.headline import find_wrong, say_whole
 from ...overview.pace_queries import WINDOWS, Counted, Pace, find_counted, find_pace
 from ...overview.queries import find_overview, find_resolved
-from ..app import access, links, pages
+from ..app import access, pages
 from ..app.charts import make_charts
 from ..app.host import host, reading
 from ..app.numbers import find_jobs, make_numbers
@@ -93,7 +93,6 @@ def _part() -> tuple[Markup, datetime]:
         wrong=wrong,
         whole=say_whole(overview),
         first_step=first_step,
-        to_target=links.to_target,
         draw_trend=draw_trend,
         cards=make_cards(
             AttentionFacts(
