@@ -10,6 +10,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
+from werkzeug.datastructures import MultiDict
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.jobs import queries
@@ -380,10 +381,11 @@ def test_a_search_that_is_too_long_keeps_its_text_and_is_told_to_be_shortened(
     path: str, get: Get
 ) -> None:
     box = "tag:eu OR " * 1_000 + "tag:us"
-    typed = {"q": box, "state": "failed", "before": "x"}
-    tree = soup(get(path, 414, query_string=typed).text)
-    fields = {field["name"]: field["value"] for field in tree.select(".find input")}
-    assert fields == {"q": box, "state": "failed"}
+    typed = [("q", box), ("state", "failed"), ("tag", "a"), ("tag", "b")]
+    places = [(name, "1") for name in ("before", "after", "selected", "row")]
+    tree = soup(get(path, 414, query_string=MultiDict([*typed, *places])).text)
+    fields = [(field["name"], field["value"]) for field in tree.select(".find input")]
+    assert fields == typed
     form = tree.select_one(".find form, form.find")
     assert form.get("action") is None  # the page that was asked for
     assert "Shorten the search" in form.find_previous("section").text

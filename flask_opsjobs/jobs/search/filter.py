@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
+from ...core.paging import PLACES
 from ..lifecycle import DEATHS, STATES
 from . import ranges
 from . import terms as search_terms
@@ -59,8 +60,6 @@ _MOST_TEXTS = 8
 _MOST_IDS = 500
 # What is no condition on a job.
 _OF_THE_WHOLE = ("limit", "sort", "zone")
-# Other parameters in the address of a list; the pages read them.
-_ELSEWHERE = ("before", "after", "selected")
 
 
 class Ids(tuple[int, ...]):
@@ -154,7 +153,7 @@ class JobFilter:
         """
         found: dict[str, Any] = {}
         further: dict[Clause, None] = {}
-        fields = [pair for pair in pairs if pair[1] and pair[0] not in _ELSEWHERE]
+        fields = [pair for pair in pairs if pair[1] and pair[0] not in PLACES]
         for terms in _clauses(fields):
             clause = tuple(_read(term) for term in terms)
             first = clause[0]

@@ -16,6 +16,7 @@ from werkzeug.urls import iri_to_uri
 
 from ..._folders import folder
 from ...actions.registry import ACTIONS
+from ...core.paging import PLACES
 from ...core.round_trips import values_of
 from ...operations.queries import OpenOperations
 from . import access, links
@@ -123,10 +124,6 @@ def document(
     return Response(text, status=status, mimetype="text/html")
 
 
-# Where in a list a page begins: no other search has that place.
-_PLACES = ("before", "after")
-
-
 def problem(found: Problem) -> Response:
     """A problem as a document, as a fragment when a script requested a fragment, or as JSON.
 
@@ -149,8 +146,12 @@ def problem(found: Problem) -> Response:
             text = f'<div class="stack" id="part">{text}</div>'
     else:
         # A page with a search keeps what was typed, to be corrected.
-        fields = {name: value for name, value in request.args.items() if name not in _PLACES}
-        text = _document("problem.html", here="", title=found.title, fields=fields, **context)
+        others = ("q", *PLACES)
+        context["q"] = request.args.get("q")
+        context["fields"] = [
+            pair for pair in request.args.items(multi=True) if pair[0] not in others
+        ]
+        text = _document("problem.html", here="", title=found.title, **context)
     response = Response(text, status=found.status, mimetype=mimetype)
     if found.allow:
         response.headers["Allow"] = found.allow

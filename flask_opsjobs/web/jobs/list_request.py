@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 from flask import request, url_for
 
 from ...core.display import Display
+from ...core.paging import PLACES
 from ...jobs.rows import JobPage
 from ...jobs.search.filter import JobFilter
 from ...jobs.search.further_queries import IsShown
@@ -36,8 +37,7 @@ class ListRequest:
     @property
     def query(self) -> Mapping[str, str]:
         """The query string it was read from, in its shortest form."""
-        others = ("before", "after", "selected")
-        kept = {name: word for name in others if (word := request.args.get(name))}
+        kept = {name: word for name in PLACES if (word := request.args.get(name))}
         return {**self.wanted.to_query(), **kept}
 
     def cursor(self, side: str, found: JobPage) -> str | None:
