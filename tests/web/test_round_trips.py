@@ -124,6 +124,17 @@ def _count_trips(distance: Distance, far: Flask, path: str, status: int = 200) -
     return distance.trips
 
 
+def test_what_postgres_does_not_answer_begins_no_round_trip(distance: Distance) -> None:
+    url = distance.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(url) as one, psycopg.connect(url) as other:
+        one.pgconn.send_flush_request()
+        one.pgconn.flush()
+        other.execute("SELECT 1")
+        before = distance.trips
+        one.execute("SELECT 1")
+        assert distance.trips == before + 2  # BEGIN is one
+
+
 def test_each_page_waits_for_three_answers_at_most(
     distance: Distance, far: Flask, jobs: dict[str, Job]
 ) -> None:
