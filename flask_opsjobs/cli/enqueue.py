@@ -28,14 +28,16 @@ from . import _operate, current_host
 @with_appcontext
 def enqueue(task: str, values: tuple[str, ...], text: str | None, **options: Any) -> None:
     """Enqueue one job."""
-    args: Any = sys.stdin.read() if text == "-" else text or "{}"
-    if values:
-        args = {**_read_object(args), **_read_values(task, values)}
-    _operate.run_action("task.enqueue", [f"task/{task}"], params={"args": args}, **options)
+    whole = _read_object("{}" if text is None else sys.stdin.read() if text == "-" else text)
+    named = _read_values(task, values)
+    if twice := whole.keys() & named.keys():
+        raise click.UsageError(f"{min(twice)} is given twice")
+    params = {"args": {**whole, **named}}
+    _operate.run_action("task.enqueue", [f"task/{task}"], params=params, **options)
 
 
 def _read_object(text: str) -> dict[str, Any]:
-    """The JSON object, to which values are added. Any other text is refused here."""
+    """The JSON object, to which values are added. Any other text is refused."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as wrong:
@@ -54,7 +56,7 @@ def _read_values(task: str, values: tuple[str, ...]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for value in values:
         name, sign, text = value.partition("=")
-        if not sign:
+        if not (name and sign):
             raise click.UsageError(f"{value[:40]!r} is no argument: write NAME=VALUE")
         if name in found:
             raise click.UsageError(f"{name} is given twice")

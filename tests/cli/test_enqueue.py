@@ -80,7 +80,10 @@ def test_a_dry_run_writes_nothing_and_json_is_one_object(run: Run, bench: Bench)
         (("send", "account_id=many"), "account_id: Input should be a valid integer"),
         (("send", "account_id=7", "nope=1"), "nope: the task takes no such argument"),
         (("send", "account_id"), "'account_id' is no argument: write NAME=VALUE"),
+        (("send", "=7"), "'=7' is no argument: write NAME=VALUE"),
         (("send", "account_id=7", "account_id=8"), "account_id is given twice"),
+        (("send", "account_id=7", "--args", '{"account_id": 8}'), "account_id is given twice"),
+        (("send", "--args", "-"), "--args is not JSON"),  # stdin is empty: what writes it failed
         (("send", "account_id=7", "rows=["), "rows: is not JSON"),
         (("send", "account_id=7", "token=sensitive"), "token: is redacted"),
         (("send", "--args", "{"), "args is not JSON"),
