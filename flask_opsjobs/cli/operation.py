@@ -211,14 +211,21 @@ def _say(found: ListedOperation, clean: Callable[[str], str]) -> Iterator[str]:
     done = f"{found.handled:,} of {counted(found.targets, 'job')} handled"
     yield f"operation {found.id} is {found.state}: {found.action} by {found.actor}, {done}"
     if found.query is not None:
-        text = " ".join(f"{name}:{value}" for name, value in found.query.items())
-        yield f"  jobs: {clean(text) or 'all'}, frozen {moment(found.created_at)}"
+        yield f"  jobs: {clean(_say_search(found.query)) or 'all'}, frozen {moment(found.created_at)}"
     if found.undo_of is not None:
         yield f"  it undoes operation {found.undo_of}"
     if found.reason is not None:
         yield f"  reason: {clean(found.reason)}"
     if found.says is not None:
         yield f"  {found.state}: {clean(found.says)} ({found.code})"
+
+
+def _say_search(query: Mapping[str, Any]) -> str:
+    """The search that chose the jobs, as it can be typed into the search box."""
+    try:
+        return JobFilter.from_query(query.items()).box
+    except BadFilter:  # written by another version
+        return " ".join(f"{name}:{value}" for name, value in query.items())
 
 
 def _say_counts(found: ListedOperation, skipped: Mapping[str, int]) -> Iterator[str]:

@@ -67,6 +67,14 @@ def test_it_is_started_shown_and_undone(
     assert found["operations"][1]["counts"]["done"] == 12
 
 
+def test_the_search_is_printed_as_it_can_be_typed_again(record_job: RecordJob, call: Any) -> None:
+    record_job(delay=3600)
+    search = 'state:scheduled OR state:available -queue:"a b"'
+    started = call("start", "cancel", search, *REASON)
+    assert started.exit_code == 0, started.output
+    assert f"  jobs: {search}, frozen " in call("list").output
+
+
 def test_a_rate_of_0_is_no_limit(record_job: RecordJob, call: Any) -> None:
     record_job(delay=3600)
     unbound = call("start", "cancel", "state:scheduled", "--rate", 0, "--dry-run", "--json")
