@@ -20,7 +20,7 @@ from .evidence import (
     QueueEvidence,
 )
 from .explain import FINDERS
-from .queries import list_listeners
+from .queries import find_last_listener, list_listeners
 from .reason_kinds import Reason
 
 # What is decided and what stays so for a while. What else holds a job up is known once it is in its lane.
@@ -50,13 +50,16 @@ def find_reason_of_call(
     `pause` is that of the task. Locks nothing. No text names a partition. Raises `InvalidArgs`.
     """
     job = _make_job(host, task, stored, now)
+    listeners = list_listeners(connection, job.queue, host.settings, now)
+    late = max(listeners, key=lambda listener: listener.heartbeat_at, default=None)
     evidence = Evidence(
         now,
         host.settings,
         job,
         queue=_find_queue(connection, job.queue),
         pause=pause,
-        listeners=list_listeners(connection, job.queue, host.settings, now),
+        listeners=listeners,
+        last_listener=late or find_last_listener(connection, job.queue),
         limit=_find_limit(connection, job),
     )
     found = (reason for code in _CODES for reason in FINDERS[code](evidence))

@@ -491,6 +491,13 @@ def list_listeners(
         ]
 
 
+def find_last_listener(connection: Connection, queue: str) -> Listener | None:
+    """The last worker that listened to the queue and has ended, on the connection of an action."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(sql.load("find_last_listener"), {"queue": queue}).fetchone()
+    return None if row is None else Listener(**row)
+
+
 def _clock(evidence: Evidence) -> dict[str, Any]:
     """The parameters of `listeners.sql`."""
     return {"now": evidence.now, "late_seconds": evidence.settings.late_seconds}

@@ -205,6 +205,19 @@ def test_with_a_worker_nothing_is_said(
     assert plan(operator).items[0].note is None
 
 
+@pytest.mark.parametrize(
+    "left",
+    ["state = 'stopped', ended_at = now()", "heartbeat_at = now() - interval '1 hour'"],
+    ids=["ended", "late"],
+)
+def test_the_worker_that_listened_last_is_named(
+    make_bench: MakeBench, operator: Operator, declare: Declare, left: str
+) -> None:
+    declare(queue="default")
+    worker = make_bench("worker").row(f"UPDATE opsjobs.workers SET {left} RETURNING name")
+    assert f"{worker['name']} was the last one." in str(plan(operator).items[0].note)
+
+
 def test_a_limiter_that_is_full_says_that_the_job_waits_without_its_partition(
     make_bench: MakeBench,
     bench: Bench,
