@@ -97,6 +97,13 @@ def test_a_failure_is_named_by_its_id_and_a_death_by_its_word() -> None:
         assert not wanted.needs_payload
 
 
+def test_a_star_is_searched_in_errors_between_quotes() -> None:
+    wanted = JobFilter(error="2*3")
+    assert wanted.text == 'error:"2*3"'
+    assert JobFilter.from_query([("q", '"2*3"')]) == wanted
+    assert JobFilter.from_query(wanted.to_query().items()) == wanted
+
+
 def test_a_quotation_mark_is_doubled_between_quotes() -> None:
     for name in ('a"b', '"', '"a"', 'a "b"', 'a""*'):
         wanted = JobFilter(queue=name)
@@ -105,7 +112,7 @@ def test_a_quotation_mark_is_doubled_between_quotes() -> None:
     assert JobFilter(queue='a"b').text == 'queue:"a""b"'
     assert JobFilter.from_query([("error", 'say "no"')]) == JobFilter(error='say "no"')
     assert JobFilter.from_query([("q", 'args.a:"" args.b:""""')]).text == 'args.a:"" args.b:""""'
-    with pytest.raises(BadFilter, match="a value in quotes ends with a quote"):
+    with pytest.raises(BadFilter, match="a value in quotes begins and ends with a quote"):
         JobFilter.from_query([("q", 'queue:"a""')])
 
 
@@ -119,6 +126,12 @@ def test_a_day_of_a_search_gets_its_date(box: str, day: int) -> None:
     *_, one = wanted.dated(now).every_condition
     begin, end = one.value.bounds(now + timedelta(days=9), wanted.tzinfo)
     assert (begin, end) == tuple(datetime(2026, 11, day + n, 23, tzinfo=UTC) for n in (-1, 0))
+
+
+def test_an_amount_in_a_small_unit_may_have_many_digits() -> None:
+    wanted = JobFilter.from_query([("q", "memory:>1048576kB duration:<=86400000ms")])
+    memory, duration = (one.value for one in wanted.every_condition)
+    assert (memory.low, duration.high) == (1_048_576_000, 86_400)
 
 
 def test_a_search_without_a_day_has_no_date() -> None:
@@ -151,6 +164,17 @@ def test_the_same_said_twice_is_the_same() -> None:
         ({"queue": "a\x00b"}, "queue: holds a control character"),
         ({"task": "x" * 201}, "task: has at most 200 characters"),
         ({"q": 'task:"open'}, "search: cannot read"),
+        (
+            {"q": 'created:>"2026-11-27 14:30"'},
+            "search: cannot read 'created:>\"2026-11-27 14:30\"'; a value in quotes begins and ends with a "
+            'quote, such as created:">2026-11-27 14:30"',
+        ),
+        (
+            {"q": "created:>2026-11-27 14:30"},
+            "14: cannot be searched; a date and its time are written",
+        ),
+        ({"q": "-HTTPErr*"}, "error: leave out the *, since parts of words"),
+        ({"error": "HTTPErr*"}, "error: leave out the *, since parts of words"),
         ({"q": "queue:"}, "queue: needs a value"),
         ({"q": "a\x00:b"}, "search: holds a control character"),
         (

@@ -323,10 +323,11 @@ def _write(name: str, value: Any) -> str:
 def _quote(name: str, value: Any) -> str:
     """The value as a parameter of a URL.
 
-    A text with quotation marks is in quotes, and a name with a `*`, since it is no pattern.
+    A text with quotation marks is in quotes, and a name or an error with a `*`, since it is no pattern.
     """
     is_text = isinstance(value, str)
-    is_misleading = is_text and ('"' in value or (name in NAMES and "*" in value))
+    has_star = name in (*NAMES, "error") and "*" in str(value)
+    is_misleading = is_text and ('"' in value or has_star)
     return search_terms.quote(value) if is_misleading else str(value)
 
 
@@ -361,10 +362,17 @@ def _parse(name: str, term: Term) -> Any:
         return search_terms.read_argument(term)
     if name in NAMES and "*" in term.value and not term.is_quoted:
         return Pattern(search_terms.check_text(name, term.value))
+    if name == "error" and "*" in term.value and not term.is_quoted:
+        problem = "leave out the *, since parts of words are found too. In quotes it is searched"
+        raise BadFilter(name, problem)
     if name in TIMES:
         return ranges.read_moments(name, term.value)
     if name in AMOUNTS:
         return AMOUNTS[name](name, term.value)
+    if name.isdigit():  # such as created:>2026-11-27 14:30
+        raise BadFilter(
+            name, "cannot be searched; a date and its time are written 2026-11-27T14:30"
+        )
     if name not in _PARSERS:
         known = ", ".join((*QUALIFIERS, "args.NAME"))
         problem = f"cannot be searched; known are {known}. In quotes it is searched in errors"

@@ -24,7 +24,7 @@ _CLOCK = re.compile(
 )
 _DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
 _COMPARED = re.compile(r"([<>]=?)(.+)")
-_NUMBER = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)([A-Za-z]*)")
+_NUMBER = re.compile(r"([0-9]{1,8}(?:\.[0-9]{1,3})?)([A-Za-z]*)")
 _LAST_PRIORITY = 9
 _NO_TIME, _DAY = timedelta(0), timedelta(days=1)
 _MINUTE, _SECOND = timedelta(minutes=1), timedelta(seconds=1)

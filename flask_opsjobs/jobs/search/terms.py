@@ -164,7 +164,10 @@ def _split_terms(text: str) -> Iterator[Term]:
         found = _TERM.match(text, at)
         if found is None:
             rest = text[at:].split(maxsplit=1)[0]
-            problem = f"cannot read {text[at : at + 40]!r}; a value in quotes ends with a quote"
+            problem = (
+                f"cannot read {text[at : at + 40]!r}; a value in quotes begins and ends with a quote, "
+                'such as created:">2026-11-27 14:30"'
+            )
             raise BadFilter("search", problem, (at, at + len(rest)))
         place = (at, found.end())
         is_quoted = found["quoted"] is not None
