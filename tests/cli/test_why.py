@@ -45,7 +45,8 @@ def test_reasons_are_said_with_exit_0(app: Flask, bench: Bench, record_job: Reco
         "helps: queue.resume on queue/default",
     ):
         assert words in said.stdout
-    assert why(app, f"opsjobs-{job_id}-1").stdout.startswith(f"job {job_id} is scheduled")
+    for same in (f"opsjobs-{job_id}-1", f"job/{job_id}"):
+        assert why(app, same).stdout.startswith(f"job {job_id} is scheduled")
 
 
 def test_json_has_a_version_and_all_of_it(app: Flask, bench: Bench, record_job: RecordJob) -> None:

@@ -233,9 +233,9 @@ def read_own(text: str) -> int | None:
 
 
 def read_job_id(text: str) -> int | None:
-    """The id of a job, from its id or from the RQ id of one of its deliveries; None for any other text."""
+    """The id of a job, from `42`, `job/42` or the RQ id of one of its deliveries; None for any other text."""
     delivery = _RQ.fullmatch(text)
-    return read_own(delivery[1] if delivery else text)
+    return read_own(delivery[1] if delivery else text.removeprefix("job/"))
 
 
 def read_subject(text: str) -> tuple[str, int] | None:
