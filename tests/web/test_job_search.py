@@ -327,6 +327,26 @@ def test_suggestions_complete_the_last_word(hiding: Get, session: Session) -> No
         _suggested(hiding, nonsense)
 
 
+def test_a_name_with_a_star_or_quotes_is_suggested_and_kept_in_its_field(
+    get: Get, session: Session
+) -> None:
+    made = {tag: make_job(session, tags=[tag]).id for tag in ("2*3", "2x3", 'a"b', '"c"', "c")}
+    session.commit()
+    boxes = _suggested(get, "tag:")
+    assert set(boxes) == {'tag:"2*3"', "tag:2x3", 'tag:"a""b"', 'tag:"""c"""', "tag:c"}
+    found = []
+    for box in boxes:
+        page = soup(get("/jobs", query_string={"q": box}).text)
+        again = get("/jobs", query_string={"tag": page.select_one("#f-tag")["value"]}).text
+        assert _ids(again) == _ids(str(page))
+        found += _ids(again)
+    assert sorted(found) == sorted(made.values())
+    page = soup(get("/jobs", query_string={"q": 'error:"2*3"'}).text)
+    assert get("/jobs", query_string={"error": page.select_one("#f-error")["value"]})
+    for link in soup(get("/jump?to=2*4", 404).text).select("main .say a"):
+        assert get(str(link["href"]).removeprefix("/ops/jobs"))
+
+
 def test_suggestions_name_no_arguments_to_whom_may_not_see_them(
     hiding: Get, get: Get, access: Access
 ) -> None:

@@ -97,7 +97,7 @@ class Condition:
         return self.name == "error" or search_terms.is_argument(self.name)
 
     def __str__(self) -> str:
-        return f"{'-' * self.is_not}{_write(self.name, self.value)}"
+        return f"{'-' * self.is_not}{write_condition(self.name, self.value)}"
 
 
 # At least one of its conditions must be met.
@@ -222,7 +222,7 @@ class JobFilter:
     def terms(self) -> dict[str, str]:
         """The conditions as a person types them into the search box. Without `state`, which has tabs."""
         pairs = (pair for pair in self._named if pair[0] != "state" and pair[1] is not None)
-        found = {name: _write(name, value) for name, value in pairs}
+        found = {name: write_condition(name, value) for name, value in pairs}
         found |= {text: text for text in map(write_clause, self.further)}
         return found if self.zone is None else found | {"zone": f"zone:{self.zone}"}
 
@@ -316,7 +316,8 @@ def write_clause(clause: Clause) -> str:
     return " OR ".join(map(str, clause))
 
 
-def _write(name: str, value: Any) -> str:
+def write_condition(name: str, value: Any) -> str:
+    """The value of a qualifier as a person types it into the search box, so that it is read as this value."""
     return search_terms.write_term(name, _quote(name, value))
 
 

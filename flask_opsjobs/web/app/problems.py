@@ -306,7 +306,7 @@ def unknown_place(word: str) -> Problem:
 def _searches(word: str) -> tuple[str, ...]:
     if len(word) > 200 or '"' in word or not word.isprintable():
         return ()
-    text = f'"{word}"' if " " in word else word
+    text = f'"{word}"' if {" ", "*"} & set(word) else word
     return f"tag:{text}", f"error:{text}"
 
 

@@ -14,8 +14,8 @@ from ...core.round_trips import start_reading
 from ...failures.queries import list_recent_versions, page_of_failures
 from ...jobs import queries
 from ...jobs.lifecycle import DEATHS, STATES
-from ...jobs.search.filter import ORIGINS, QUALIFIERS
-from ...jobs.search.terms import LONGEST, is_argument, write_term
+from ...jobs.search.filter import ORIGINS, QUALIFIERS, write_condition
+from ...jobs.search.terms import LONGEST, is_argument
 from ...lifeline.queries import list_active_ids
 from ...queues.queries import list_queue_names
 from ...workers.queries import list_names
@@ -104,7 +104,7 @@ def _terms(session: Session, last: str) -> _Terms:
     elif name == "failure":
         yield from _failures(session, "")
     else:
-        yield from ((write_term(name, value), "") for value in _values(session, name))
+        yield from ((write_condition(name, value), "") for value in _values(session, name))
 
 
 def _values(session: Session, qualifier: str) -> Iterable[str]:
@@ -132,7 +132,7 @@ def _named(session: Session, part: str) -> _Terms:
     for qualifier, values in names.items():
         for value in values.value:
             if part in value.lower():
-                yield write_term(qualifier, value), ""
+                yield write_condition(qualifier, value), ""
     yield from failures.value
 
 

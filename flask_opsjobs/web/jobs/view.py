@@ -20,10 +20,9 @@ from ...jobs import queries
 from ...jobs.lifecycle import DEATHS, MEANINGS, STATES
 from ...jobs.rows import Count
 from ...jobs.search import attempt_queries, further_queries, group_queries, hit_queries, terms
-from ...jobs.search.filter import LIMITS, ORIGINS, QUALIFIERS, SORTS, JobFilter
+from ...jobs.search.filter import LIMITS, ORIGINS, QUALIFIERS, SORTS, JobFilter, write_condition
 from ...jobs.search.hit_queries import is_by_errors
 from ...jobs.search.queries import list_jobs
-from ...jobs.search.terms import write_term
 from ...jobs.search.waiting_queries import may_wait
 from ...operations.targets import MOST_JOBS
 from ...queues.queries import list_queue_names
@@ -207,7 +206,7 @@ def _find_name(read: Reading) -> AnyResponse | None:
         if name == "id" and not rest:
             return redirect(url_for("opsjobs.job", job_id=value), 303)
         query: dict[str, Any] = dict(list_request.read_fields().to_query())
-        query["q"] = f"{rest} {write_term(name, value)}".strip()
+        query["q"] = f"{rest} {write_condition(name, value)}".strip()
         if selected := request.args.get("selected"):
             query["selected"] = selected
         return redirect(url_for("opsjobs.jobs", **query), 303)
@@ -242,7 +241,7 @@ def jump() -> AnyResponse:
         case "task" if value in host().tasks and access.may("tasks.view"):
             url = url_for("opsjobs.task", name=value)
         case _:
-            url = url_for("opsjobs.jobs", q=write_term(name, value))
+            url = url_for("opsjobs.jobs", q=write_condition(name, value))
     return redirect(url, 303)
 
 
