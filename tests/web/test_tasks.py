@@ -245,7 +245,8 @@ def test_a_job_that_runs_much_longer_than_others_of_its_task_is_marked(
 def test_a_task_that_nobody_knows_is_not_found(client: FlaskClient, session: Session) -> None:
     make_loops(session)
     session.commit()
-    assert client.get("/ops/jobs/tasks/nobody").status_code == 404
+    for path in ("/tasks/nobody", "/tasks/a%00b", "/live/tasks/a%00b"):
+        assert client.get(f"/ops/jobs{path}").status_code == 404
 
 
 def test_a_page_without_loops_says_that_its_numbers_stand_still(get: Get, session: Session) -> None:
