@@ -173,6 +173,9 @@ def test_the_page_of_a_task_says_what_it_does(
     waiting = _words(soup(get(why).text).select_one("#waiting-jobs"))
     assert "3 jobs wait." in waiting
     assert "no live worker listens to queue default" in waiting
+    column = page.select(".split > .stack > [id], .split > .stack > [aria-labelledby]")
+    order = [str(one.get("aria-labelledby") or one["id"]) for one in column]
+    assert order == ["failures", "why-waiting", "searches", "declared", "deaths"]
     searches = page.select('[aria-labelledby="searches"] a')
     found = {
         one.text: len(soup(client.get(one["href"]).text).select("tr[data-row]")) for one in searches
