@@ -203,6 +203,26 @@ def test_a_shortened_name_keeps_its_end_and_has_the_whole_in_its_title(
         assert page.evaluate(_BELOW_OTHERS) == [], name
 
 
+def test_tables_fit_in_their_panels_and_the_buttons_of_a_queue_on_a_line(
+    page: Any, paths: dict[str, str]
+) -> None:
+    for name in ("queues", "limiters", "workers", "failures"):
+        page.goto(f"/ops/jobs{paths[name]}")
+        for width in (1280, 1000):
+            page.set_viewport_size({"width": width, "height": 800})
+            assert page.evaluate(_TOO_WIDE) == [], (name, width)
+    page.goto(f"/ops/jobs{paths['queues']}")
+    page.set_viewport_size({"width": 1280, "height": 800})
+    lines = page.evaluate(_LINES_OF_BUTTONS)
+    assert max(map(len, lines)) == 2
+    assert all(len(set(tops)) == 1 for tops in lines)
+
+
+_TOO_WIDE = """[...document.querySelectorAll(".panel > .rows")]
+    .filter((rows) => rows.offsetWidth > rows.parentElement.clientWidth + 1)
+    .map((rows) => rows.caption.textContent)"""
+_LINES_OF_BUTTONS = """[...document.querySelectorAll(".rows td > .actions")]
+    .map((actions) => [...actions.children].map((button) => button.offsetTop))"""
 _TITLES_OF_CUT = """[...document.querySelectorAll(".rows .fill, .ex p")]
     .filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => one.title.trim())"""
 # Tables that run out of the panel around them, below what stands beside it.
