@@ -21,7 +21,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 from flask_sqlalchemy import SQLAlchemy
 from hypothesis import HealthCheck, settings
+from redis import Connection as RedisConnection
+from redis import ConnectionError as RedisConnectionError
 from redis import Redis
+from redis import TimeoutError as RedisTimeoutError
 from sqlalchemy.engine import make_url
 
 from flask_opsjobs import OpsJobs, signals
@@ -564,6 +567,28 @@ def own_valkey() -> Iterator[Valkey]:
     """
     with Valkey() as server:
         yield server
+
+
+@pytest.fixture
+def redis_waits(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
+    """For how many seconds at most this process has waited in vain for a Redis, each time."""
+    found: list[float | None] = []
+
+    def note(name: str, limit: str) -> None:
+        call = getattr(RedisConnection, name)
+
+        def note_failure(connection: RedisConnection, *words: Any, **options: Any) -> Any:
+            try:
+                return call(connection, *words, **options)
+            except (OSError, RedisConnectionError, RedisTimeoutError):
+                found.append(getattr(connection, limit))
+                raise
+
+        monkeypatch.setattr(RedisConnection, name, note_failure)
+
+    note("_connect", "socket_connect_timeout")
+    note("read_response", "socket_timeout")
+    return found
 
 
 @pytest.fixture
