@@ -128,6 +128,10 @@ def _tasks(text: str) -> list[str]:
     return _names(text, "table.jobs tbody td.who a.name")
 
 
+def _tabs(text: str) -> list[list[str]]:
+    return [tab.text.split() for tab in soup(text).select("nav.tabs a")]
+
+
 @pytest.mark.parametrize(
     ("sort", "first"),
     [
@@ -180,8 +184,10 @@ def test_a_head_says_why_more_jobs_than_can_be_read_are_not_ordered(
     text = get("/jobs?sort=-run").text
     assert "Not ordered by longest run: the newest come first." in soup(text).text
     assert _tasks(text) == ["tried", "ended", "later", "waits", "runs"]
-    # A state narrows it.
-    assert _tasks(get("/jobs?sort=-run&state=started").text) == ["runs"]
+    # A state narrows it, and the tabs still count the jobs of the others.
+    text = get("/jobs?sort=-run&state=started").text
+    assert _tasks(text) == ["runs"]
+    assert _tabs(text) == _tabs(get("/jobs?state=started").text)
 
 
 def test_the_longest_run_is_that_of_the_last_attempt(get: Get, session: Session) -> None:

@@ -88,7 +88,8 @@ def _list_jobs(
         list_newest = partial(_list_jobs, session, None, None, is_shown, wanted.but(sort=None), now)
         newest = None if wanted.is_search else list_newest()
         if newest is None or newest.count(wanted.state) <= hit_queries.MOST_HITS:
-            in_order = _list_in_order(session, wanted, now, before, after, is_shown)
+            counts = None if newest is None else newest.counts
+            in_order = _list_in_order(session, wanted, now, before, after, is_shown, counts)
             if in_order is not None:
                 return in_order
         newest = newest or list_newest()
@@ -113,9 +114,17 @@ def _list_in_order(
     before: int | None,
     after: int | None,
     is_shown: IsShown,
+    counts: dict[str, Count] | None,
 ) -> JobList | None:
-    """The page of a filter in its order; None when more jobs match than can be read to order them."""
-    everything, found = _find_hits_and_all(session, wanted, now, is_shown)
+    """The page of a filter in its order; None when more jobs match than can be read to order them.
+
+    `counts` are those of its tabs when they are known, so that only jobs of its state are read.
+    """
+    if counts is None:
+        everything, found = _find_hits_and_all(session, wanted, now, is_shown)
+        counts = _count_all(everything, found, wanted.state)
+    else:
+        found = find_hits(session, wanted, now, is_shown)
     if not found.searched.is_all:
         return None
     order: Any = {
@@ -130,7 +139,7 @@ def _list_in_order(
         session, _cut_in_order, in_order, found.ids, wanted.limit, before, after, page
     )
     paging = start_reading(session, _read_in_order, page, cutting, len(found.ids))
-    return JobList(paging, page.read(), _count_all(everything, found, wanted.state), found.searched)
+    return JobList(paging, page.read(), counts, found.searched)
 
 
 def _find_hits_and_all(
