@@ -26,8 +26,9 @@ queue = AppGroup(
 
 
 @queue.command("list")
+@click.option("--find", default="", help="Only queues with this in their names.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def list_(as_json: bool) -> None:
+def list_(find: str, as_json: bool) -> None:
     """Print each queue: its state, its jobs and its workers.
 
     The jobs are those that have not ended. Many jobs of one state are counted to a bound, as on the page.
@@ -40,7 +41,8 @@ def list_(as_json: bool) -> None:
         workers = start_reading(read.session, list_workers, read.now, host.settings.late_seconds)
         decided = start_reading(read.session, list_decisions)
         queues = find_queues(read.session, workers, decided)
-    shown = [_as_object(one, clean(one.name)) for one in queues]
+    found = [one for one in queues if find.lower() in one.name.lower()]
+    shown = [_as_object(one, clean(one.name)) for one in found]
     if as_json:
         click.echo(to_json({"queues": shown}))
         return
@@ -50,6 +52,8 @@ def list_(as_json: bool) -> None:
         click.echo(plain(f"{one['name']}  {one['state']}  {jobs or 'no jobs'}  {listeners}"))
     if not queues:
         click.echo("no queue is known: it appears with its first job or its first worker")
+    elif not found:
+        click.echo(f"no queue has {find!r} in its name")
 
 
 def _as_object(one: QueueDepth, name: str) -> dict[str, Any]:

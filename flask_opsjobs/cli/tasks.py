@@ -50,9 +50,10 @@ def _read_since(_context: click.Context, _option: click.Parameter, text: str) ->
     show_default=True,
     help="The smallest first; the largest after a minus.",
 )
+@click.option("--find", default="", help="Only tasks with this in their names.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @with_appcontext
-def tasks(since: timedelta, against: str, sort: str, as_json: bool) -> None:
+def tasks(since: timedelta, against: str, sort: str, find: str, as_json: bool) -> None:
     """Print what each task did, and what changed.
 
     It prints jobs that were enqueued, ended and failed, run times, waits and memory. The task that changed
@@ -64,7 +65,8 @@ def tasks(since: timedelta, against: str, sort: str, as_json: bool) -> None:
     with read_snapshot(connection, host.settings.page_timeout_seconds, PAGE_PLANS) as read:
         hours = Hours.until(read.now, since, against)
         column, is_descending = sort.removeprefix("-"), sort.startswith("-")
-        rows = rank_tasks(read.session, hours, column, is_descending=is_descending)
+        ranked = rank_tasks(read.session, hours, column, is_descending=is_descending)
+        rows = [row for row in ranked if find.lower() in row.task.lower()]
         loop = find_loop(read.session, read.now, "roll_up")
         pauses = find_pauses(read.session, [row.task for row in rows])
     is_counted = loop is not None and loop.is_running
@@ -81,8 +83,10 @@ def tasks(since: timedelta, against: str, sort: str, as_json: bool) -> None:
         return
     for row in rows:
         click.echo(plain(*_say(row, pauses.get(row.task), clean)))
-    if not rows:
+    if not ranked:
         click.echo("no job was counted in this time")
+    elif not rows:
+        click.echo(f"no task that was counted in this time has {find!r} in its name")
     if not is_counted:
         click.echo("nobody counts: start `flask opsjobs run`")
 

@@ -44,6 +44,8 @@ def test_each_queue_is_listed_with_its_state_and_its_jobs(bench: Bench, call: An
     found = json.loads(call("list", "--json").output)["queues"]
     jobs = {"available": 1}
     assert found == [{"name": "default", "state": "paused", "workers": 1, "jobs": jobs}]
+    assert call("list", "--find", "FAULT").output == call("list").output
+    assert call("list", "--find", "mail").output == "no queue has 'mail' in its name\n"
     bench.connection.execute("DELETE FROM opsjobs.jobs; DELETE FROM opsjobs.queues")
     assert call("list").output == "default  open  no jobs  1 worker\n"
     bench.connection.execute("UPDATE opsjobs.workers SET ended_at = now(), state = 'stopped'")

@@ -43,6 +43,9 @@ def test_it_prints_the_numbers_of_each_task(
     head, numbers = run.output.splitlines()
     assert head == "note  (fails: 75 % in the last two hours, none ran yesterday)"
     assert numbers.strip().startswith("4 enqueued, 4 jobs ended, 75 % failed, median ")
+    assert _run(app, "--find", "NOT").output == run.output
+    none = "no task that was counted in this time has 'mail' in its name\n"
+    assert _run(app, "--find", "mail").output == none
     found = json.loads(_run(app, "--json", "--since", "6h", "--sort", "failed").output)
     assert found["is_counted"] is True
     (task,) = found["tasks"]

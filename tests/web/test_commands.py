@@ -25,7 +25,9 @@ def _command(answer: Any) -> list[str]:
 LISTS = {
     "": "doctor",
     "/tasks?sort=-wait&against=week": "tasks --against=week --sort=-wait",
+    "/tasks?find=send": "tasks --find=send",
     "/queues": "queue list",
+    "/queues?find=ma": "queue list --find=ma",
     "/workers": "workers",
     "/cron": "cron list",
     "/limiters": "limiter list",

@@ -18,8 +18,8 @@ from . import access
 # The command of each list, and which of the page's parameters are its options.
 _LISTS: Mapping[str, tuple[str, Sequence[str]]] = {
     "overview": ("doctor", ()),
-    "tasks": ("tasks", ("against", "sort")),
-    "queues": ("queue list", ()),
+    "tasks": ("tasks", ("find", "against", "sort")),
+    "queues": ("queue list", ("find",)),
     "workers": ("workers", ()),
     "cron": ("cron list", ()),
     "limiters": ("limiter list", ()),
