@@ -239,7 +239,7 @@ def _read_amounts(qualifier: str, value: str, units: dict[str, float], examples:
     def read(number: str) -> float:
         found = _NUMBER.fullmatch(number)
         if found is None or found[2] not in units or ("" in units and "." in found[1]):
-            raise BadFilter(qualifier, f"cannot read {number[:40]!r}; write {examples}")
+            raise BadFilter(qualifier, f"cannot read {text[:40]!r}; write {examples}")
         return float(found[1]) * units[found[2]]
 
     if compared := _COMPARED.fullmatch(text):
