@@ -36,7 +36,6 @@ import threading
 import time
 import types
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -194,9 +193,6 @@ def _import_app() -> None:
         importlib.import_module(name)
     _import_package()
     _make_app()
-    # Each `flask …` looks through all that is installed for its commands.
-    setattr(metadata, "entry_points", functools.cache(metadata.entry_points))  # noqa: B010
-    metadata.entry_points(group="flask.commands")
     child = importlib.import_module("flask_opsjobs.processes.child")
     forking = types.SimpleNamespace(**vars(subprocess) | {"Popen": _start})
     setattr(child, "subprocess", forking)  # noqa: B010
