@@ -63,7 +63,9 @@ class Newcomer:
         """As `types`, where no file may become larger than this."""
         limit = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({free_bytes}, {free_bytes}))"
         run = f"sys.argv = {['flask', *words]}; runpy.run_module('flask', run_name='__main__')"
-        return self._python("-c", f"import resource, runpy, sys; {limit}; {run}")
+        # Python itself would leave compiled modules in part, and could not read them later.
+        setup = "import resource, runpy, sys; sys.dont_write_bytecode = True"
+        return self._python("-c", f"{setup}; {limit}; {run}")
 
     def does(self, *words: str) -> str:
         """What `flask words…` prints; fails the test when it fails."""
