@@ -264,7 +264,7 @@ def test_a_task_that_does_not_allow_it_says_why(
         answer = post(client, f"/tasks/{name}/enqueue", {})
         assert answer.status_code == 422
         assert says in soup(answer.text).main.text
-    for name in ("nobody", "a%00b", "x" * 600):
+    for name in ("nobody", "x" * 600):
         assert "No such task" in get(f"/enqueue/tasks/{name}", status=404).text
 
 

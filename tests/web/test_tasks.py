@@ -248,7 +248,7 @@ def test_a_job_that_runs_much_longer_than_others_of_its_task_is_marked(
 def test_a_task_that_nobody_knows_is_not_found(client: FlaskClient, session: Session) -> None:
     make_loops(session)
     session.commit()
-    for path in ("/tasks/nobody", "/tasks/a%00b", "/live/tasks/a%00b"):
+    for path in ("/tasks/nobody", "/live/tasks/nobody"):
         assert client.get(f"/ops/jobs{path}").status_code == 404
 
 

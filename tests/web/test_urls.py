@@ -21,7 +21,7 @@ from flask_opsjobs.web.app.shell import NAVIGATION
 from flask_opsjobs.web.app.urls import BRIDGE_URLS, URLS, Url
 from tests.support.policies import AllowAll
 from tests.web.conftest import Access
-from tests.web.every import GUARDED, SAME_ORIGIN, ask, good, path_of, soup
+from tests.web.every import GUARDED, PREFIX, SAME_ORIGIN, ask, form_of, good, path_of, soup
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 # HEAD is answered as GET is, and what no URL takes is refused alike.
@@ -162,6 +162,16 @@ def test_another_method_is_refused_by_a_page_that_names_the_right_one(
         assert response.status_code == 405
         assert response.headers["Allow"] == allowed
         assert f"only to {allowed}" in soup(response.text).main.text
+
+
+def test_no_address_with_a_nul_is_found(client: FlaskClient, jobs: dict[str, Job]) -> None:
+    for url in GUARDED:
+        rule = re.sub("<(?!int:|kind)[^>]*>", "a%00b", url.rule).replace("<kind>", "queue")
+        if rule != url.rule and "<" not in rule:
+            path, form = f"{PREFIX}{rule}", form_of(url, jobs["failed"])
+            answer = client.open(path, method=url.methods[0], headers=SAME_ORIGIN, data=form)
+            assert (answer.status_code, url.endpoint) == (404, url.endpoint)
+            assert "There is nothing at this address." in answer.text
 
 
 def test_permissions_are_those_of_the_urls_and_of_the_catalog() -> None:

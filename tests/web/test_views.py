@@ -102,7 +102,7 @@ def test_what_may_not_be_searched_is_not_kept(
     assert _views(get) == {}
 
 
-@pytest.mark.parametrize("view_id", ["0", "x", "-1", "9" * 30, "1%00", "9223372036854775808"])
+@pytest.mark.parametrize("view_id", ["0", "x", "-1", "9" * 30, "9223372036854775808"])
 def test_nonsense_deletes_nothing(view_id: str, post: Any) -> None:
     post(f"/views/{view_id}/delete", 404)
 

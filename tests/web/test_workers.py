@@ -322,7 +322,6 @@ def test_the_jobs_of_a_missing_one_are_rescued_from_its_row(
     answer = client.post("/ops/jobs/workers/web-1:9/rescue", headers=same)
     assert answer.status_code == 404
     assert "The worker web-1:9 has no job" in answer.text
-    assert client.post("/ops/jobs/workers/web-1%00/rescue", headers=same).status_code == 404
 
 
 def test_a_missing_one_that_left_nothing_may_be_forgotten(get: Get, session: Session) -> None:

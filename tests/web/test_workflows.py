@@ -197,7 +197,7 @@ def test_an_address_of_a_megabyte_is_refused(get: Callable[..., Any], graph: Gra
     assert len(page.text) < 5_000
 
 
-@pytest.mark.parametrize("path", ["0", "99", "x", "9" * 30, "%00"])
+@pytest.mark.parametrize("path", ["0", "99", "x", "9" * 30])
 def test_a_run_that_does_not_exist_is_not_found(get: Callable[..., Any], path: str) -> None:
     assert "There is no workflow" in get(f"/workflows/{path}", status=404).text
 

@@ -74,6 +74,8 @@ def _guarded(url: Url) -> Callable[..., Any]:
         access.require_access(url.permission)
         if links.is_too_long():
             raise problems.too_long()
+        if any("\0" in str(argument) for argument in arguments.values()):
+            raise problems.no_such_page()  # Postgres stores no NUL, so nothing has such a name
         if url.kind == "file":
             access.refuse_cross_site_file()
         if url.kind == "action":

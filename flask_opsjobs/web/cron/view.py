@@ -333,8 +333,7 @@ def _redacted(entry: CronEntryRow) -> Collection[str]:
 
 
 def _find(read: Reading, name: str) -> CronEntryRow:
-    # Postgres stores no NUL, so no entry has such a name.
-    found = None if "\0" in name else queries.find_entry(read.session, name)
+    found = queries.find_entry(read.session, name)
     if found is None:
         clean = Display(host().display, may_see=True).clean
         known = [clean(one.name) for one in queries.list_entries(read.session)]

@@ -163,8 +163,7 @@ def find_asked(read: Reading, name: str) -> LimiterRequest:
 
 def _find(read: Reading, name: str) -> LimiterRequest:
     partition = references.asked_partition()
-    # Postgres stores no NUL, so no limiter has such a name.
-    row = None if "\0" in name else limits.find_limiter(read.session, name, read.now)
+    row = limits.find_limiter(read.session, name, read.now)
     if row is None:
         raise problems.no_such_limiter(name)
     return LimiterRequest(row, partition)

@@ -154,8 +154,6 @@ def _all() -> tuple[Markup, datetime, Mapping[str, str]]:
 
 
 def _one(read: Reading, name: str) -> tuple[QueueView, Markup]:
-    if "\0" in name:  # Postgres stores none
-        raise problems.no_such_queue(name)
     counted = start_reading(read.session, find_counted)
     deciding = fault = None
     if access.may("audit.view"):

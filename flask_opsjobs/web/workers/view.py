@@ -66,8 +66,6 @@ def live() -> Response:
 
 def rescue(name: str) -> WerkzeugResponse:
     """Start the rescue of the jobs that a worker has left, at most as many as one plan may have."""
-    if "\0" in name:  # Postgres stores none
-        raise problems.no_jobs_of_worker(name)
     with reading() as read:
         ids = queries.list_jobs_of(read.session, name, MOST_TARGETS)
     if not ids:
