@@ -163,16 +163,22 @@ def test_the_same_said_twice_is_the_same() -> None:
         ({"limit": "25.0"}, "limit:"),
         ({"queue": "a\x00b"}, "queue: holds a control character"),
         ({"task": "x" * 201}, "task: has at most 200 characters"),
-        ({"q": 'task:"open'}, "search: cannot read"),
+        (
+            {"q": 'task:"open'},
+            "search: cannot read 'task:\"open'; a value in quotes begins and ends with a quote",
+        ),
         (
             {"q": 'created:>"2026-11-27 14:30"'},
-            "search: cannot read 'created:>\"2026-11-27 14:30\"'; a value in quotes begins and ends with a "
-            'quote, such as created:">2026-11-27 14:30"',
+            "search: cannot read 'created:>\"2026-11-27 14:30\"'; a date and its time are written "
+            "2026-11-27T14:30",
         ),
         (
             {"q": "created:>2026-11-27 14:30"},
-            "14: cannot be searched; a date and its time are written",
+            "14: cannot be searched; a date and its time are written 2026-11-27T14:30",
         ),
+        ({"q": "created:<2026-11-27 9:30:59"}, "9: cannot be searched; a date and its time are"),
+        ({"q": "404:x"}, "404: cannot be searched; known are state"),
+        ({"q": "14:300"}, "14: cannot be searched; known are state"),
         ({"q": "-HTTPErr*"}, "error: leave out the *, since parts of words"),
         ({"error": "HTTPErr*"}, "error: leave out the *, since parts of words"),
         ({"q": "queue:"}, "queue: needs a value"),

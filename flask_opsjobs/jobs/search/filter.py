@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
@@ -55,6 +56,7 @@ SORTS = {
     "-wait": "longest wait",
     "-attempts": "most attempts",
 }
+_CLOCK = re.compile(r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?")
 _MOST_ARGUMENTS = 8
 _MOST_TEXTS = 8
 _MOST_IDS = 500
@@ -370,10 +372,8 @@ def _parse(name: str, term: Term) -> Any:
         return ranges.read_moments(name, term.value)
     if name in AMOUNTS:
         return AMOUNTS[name](name, term.value)
-    if name.isdigit():  # such as created:>2026-11-27 14:30
-        raise BadFilter(
-            name, "cannot be searched; a date and its time are written 2026-11-27T14:30"
-        )
+    if _CLOCK.fullmatch(f"{name}:{term.value}"):  # such as created:>2026-11-27 14:30
+        raise BadFilter(name, f"cannot be searched; {search_terms.DATE_AND_TIME}")
     if name not in _PARSERS:
         known = ", ".join((*QUALIFIERS, "args.NAME"))
         problem = f"cannot be searched; known are {known}. In quotes it is searched in errors"

@@ -19,6 +19,7 @@ from ...errors import OpsJobsError
 LONGEST = 200
 # How deep a searched argument may be nested: nobody types a longer path.
 _DEEPEST = 8
+DATE_AND_TIME = "a date and its time are written 2026-11-27T14:30"
 _ARGS = "args."
 
 # A longer address would be refused by most web servers.
@@ -172,10 +173,11 @@ def _split_terms(text: str) -> Iterator[Term]:
         found = _TERM.match(text, at)
         if found is None:
             rest = text[at:].split(maxsplit=1)[0]
-            problem = (
-                f"cannot read {text[at : at + 40]!r}; a value in quotes begins and ends with a quote, "
-                'such as created:">2026-11-27 14:30"'
+            is_compared = re.match(r'[^\s"]*:[<>]=?"', rest)  # such as created:>"2026-11-27 14:30"
+            todo = (
+                DATE_AND_TIME if is_compared else "a value in quotes begins and ends with a quote"
             )
+            problem = f"cannot read {text[at : at + 40]!r}; {todo}"
             raise BadFilter("search", problem, (at, at + len(rest)))
         place = (at, found.end())
         is_quoted = found["quoted"] is not None
