@@ -51,7 +51,7 @@ def find_reason_of_call(
     """
     job = _make_job(host, task, stored, now)
     listeners = list_listeners(connection, job.queue, host.settings, now)
-    late = max(listeners, key=lambda listener: listener.heartbeat_at, default=None)
+    last_heard = max(listeners, key=lambda listener: listener.heartbeat_at, default=None)
     evidence = Evidence(
         now,
         host.settings,
@@ -59,7 +59,7 @@ def find_reason_of_call(
         queue=_find_queue(connection, job.queue),
         pause=pause,
         listeners=listeners,
-        last_listener=late or find_last_listener(connection, job.queue),
+        last_listener=last_heard or find_last_listener(connection, job.queue),
         limit=_find_limit(connection, job),
     )
     found = (reason for code in _CODES for reason in FINDERS[code](evidence))

@@ -26,7 +26,7 @@ _ARGS = "args."
 _MOST_TERMS = 100
 _OR = "OR"
 # Words of other search boxes, and what is written here instead.
-_ELSEWHERE = {
+_INSTEAD_OF = {
     "AND": "terms beside each other must all match, without AND",
     "NOT": "write - before a term that must not match, such as -queue:mail",
 }
@@ -148,8 +148,8 @@ def split_clauses(text: str) -> list[list[Term]]:
                 raise BadFilter("search", "OR joins the terms before and after it", term.place)
             joins = term.place
             continue
-        if not (term.name or term.is_quoted) and term.value in _ELSEWHERE:
-            problem = f'{_ELSEWHERE[term.value]}; write "{term.value}" to search the word'
+        if not (term.name or term.is_quoted) and term.value in _INSTEAD_OF:
+            problem = f'{_INSTEAD_OF[term.value]}; write "{term.value}" to search the word'
             raise BadFilter("search", problem, term.place)
         number += 1
         if number > _MOST_TERMS:
