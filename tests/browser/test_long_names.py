@@ -211,6 +211,9 @@ def test_tables_fit_in_their_panels_and_the_buttons_of_a_queue_on_a_line(
         for width in (1280, 1000):
             page.set_viewport_size({"width": width, "height": 800})
             assert page.evaluate(_TOO_WIDE) == [], (name, width)
+            hours = page.locator(".rows td[data-label$='last hour']")
+            is_shown = name in ("queues", "limiters") and width == 1280
+            assert hours.first.is_visible() is is_shown, (name, width)
     page.goto(f"/ops/jobs{paths['queues']}")
     page.set_viewport_size({"width": 1280, "height": 800})
     lines = page.evaluate(_LINES_OF_BUTTONS)
