@@ -1,12 +1,8 @@
-"""Cuts a page out of a list that was read whole, and names what an address says of a place in a list."""
+"""Cuts a page out of a list that was read whole, in its order."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-# The parameters of a list that are no part of its search: where a page begins, whether all jobs are selected,
-# and the row that is shown beside the list.
-PLACES = ("before", "after", "selected", "row")
 
 
 def cut_page(

@@ -164,6 +164,7 @@ def test_a_cursor_of_another_filter_direction_or_secret_is_refused(
         ("/jobs.csv?limit=1000000000", 422, "limit: a page has 25, 50, 100 jobs"),
         ("/jobs.csv?before=x", 422, "before: this mark of a page"),
         ("/jobs.ndjson?" + "x" * 1_000_000, 414, "longer than any we make"),
+        ("/jobs?row=1", 422, "row: cannot be searched"),  # only the audit has it
         ("/jobs?queue=a%00b", 422, "queue: holds a control character"),
         ("/jobs?q=%00", 422, "search: holds a control character"),
         ("/jobs?queue=%FF%FE", 200, "No job matches"),

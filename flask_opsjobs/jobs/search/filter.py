@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
-from ...core.paging import PLACES
 from ..lifecycle import DEATHS, STATES
 from . import ranges
 from . import terms as search_terms
@@ -60,6 +59,8 @@ _CLOCK = re.compile(r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?")
 _MOST_ARGUMENTS = 8
 _MOST_TEXTS = 8
 _MOST_IDS = 500
+# The parameters of a list that are no part of its search: where a page begins, and whether all are selected.
+PLACES = ("before", "after", "selected")
 # What is no condition on a job.
 _OF_THE_WHOLE = ("limit", "sort", "zone")
 

@@ -16,7 +16,6 @@ from werkzeug.urls import iri_to_uri
 
 from ..._folders import folder
 from ...actions.registry import ACTIONS
-from ...core.paging import PLACES
 from ...core.round_trips import values_of
 from ...operations.queries import OpenOperations
 from . import access, links
@@ -145,8 +144,8 @@ def problem(found: Problem) -> Response:
             # Replaces the contents of an open page, which may be out of date.
             text = f'<div class="stack" id="part">{text}</div>'
     else:
-        # A page with a search keeps what was typed, to be corrected.
-        others = ("q", *PLACES)
+        # A page with a search keeps what was typed, to be corrected, but no place in its list.
+        others = ("q", "before", "after", "selected", "row")
         context["q"] = request.args.get("q")
         context["fields"] = [
             pair for pair in request.args.items(multi=True) if pair[0] not in others

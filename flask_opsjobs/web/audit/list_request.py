@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from flask import request
 
 from ...audit.filter import AuditFilter, BadAuditFilter
-from ...core.paging import PLACES
 from ..app import access, problems, references
 from ..app.display import PageDisplay
 from ..app.host import host
@@ -26,7 +25,8 @@ class AuditRequest:
     @property
     def query(self) -> dict[str, str]:
         """The query string that the refreshing fragment needs."""
-        rest = {name: word for name in PLACES if (word := request.args.get(name))}
+        places = ("before", "after", "row")
+        rest = {name: word for name in places if (word := request.args.get(name))}
         return {**self.wanted.to_query(), **rest}
 
     def cursor(self, side: str, position: int | None) -> str | None:

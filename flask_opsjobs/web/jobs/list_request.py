@@ -9,9 +9,8 @@ from urllib.parse import parse_qsl
 from flask import request, url_for
 
 from ...core.display import Display
-from ...core.paging import PLACES
 from ...jobs.rows import JobPage
-from ...jobs.search.filter import JobFilter
+from ...jobs.search.filter import PLACES, JobFilter
 from ...jobs.search.further_queries import IsShown
 from ...jobs.search.hit_queries import shows
 from ...jobs.search.terms import Argument, BadFilter, Pattern, split_clauses
