@@ -38,8 +38,11 @@ demo: $(READY) ## Run the example host with its own Postgres and Valkey, until C
 demo-check: $(READY) ## Run the demo headless and exit: a job, a retry, a workflow with a signal, a rescue.
 	$(BIN)/python -m tools.demo --check $(ARGS)
 
-quick: $(READY) ## Run the pure tests and database tests in two minutes; those of pages with make test ARGS=tests/web.
-	$(PYTEST) -m "not processes and not slow" --ignore tests/web $(ARGS)
+# What `make lint` runs is left out, and what `make test ARGS=tests/web` runs.
+QUICK := -m "not processes and not slow" --few-cases \
+	--ignore tests/web --ignore tests/test_house.py --ignore tests/test_sql.py
+quick: $(READY) ## Run the pure tests and database tests, three cases of each at most, in two minutes.
+	$(PYTEST) $(QUICK) $(ARGS)
 
 test: $(READY) ## Run all tests, also those with a browser, with kills and with the wheel; print the slowest.
 	$(PYTEST) --durations 25 $(ARGS)

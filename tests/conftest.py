@@ -39,7 +39,7 @@ from tests.support.clock import Clock
 from tests.support.compiled import App, compile_once
 from tests.support.database import Administrator, Databases, MigratedPostgres
 from tests.support.engine import Bench
-from tests.support.lanes import Lanes, mark_processes, slow_first
+from tests.support.lanes import Lanes, mark_processes, slow_first, take_few_cases
 from tests.support.once import take_first_turn, wait_for_first_turn
 from tests.support.open_connections import name_the_opener
 from tests.support.pgbouncer import MISSING, PgBouncer
@@ -135,6 +135,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption(
         "--fail-slow", action="store_true", help="Fail when an unmarked test takes over 20 s."
+    )
+    parser.addoption(
+        "--few-cases", action="store_true", help="Of a test with many cases, make three."
     )
     parser.addoption(
         "--proofs",
@@ -240,6 +243,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="needs sessions of Postgres of its own"))
         elif lane and MISSING:
             item.add_marker(pytest.mark.skip(reason=MISSING))
+    if config.getoption("few_cases"):
+        take_few_cases(config, items)
     slow_first(items)
 
 

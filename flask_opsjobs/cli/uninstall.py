@@ -47,16 +47,20 @@ def uninstall(context: click.Context, dry_run: bool, force: bool, head: str | No
             if refusal and not dry_run:
                 raise ConfigError(f"refused: {refusal}")
             if dry_run:
-                changes = removal.say_planned(planned)
+                lines = [f"would be {line}" for line in removal.say_planned(planned)]
             else:
-                changes = removal.write_removal(planned, settings.bind)
-            word = "would be" if dry_run else "written "
-            click.echo(plain("", *(f"{word} {line}" for line in changes)))
+                lines = [f"written  {line}" for line in _write(planned, settings.bind)]
+            click.echo(plain("", *lines))
             _say_what_is_left(app, planned)
             if refusal:
                 raise ConfigError(f"would be refused: {refusal}")
     except ConfigError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _write(planned: removal.Removal, bind: str | None) -> list[str]:
+    try:
+        return removal.write_removal(planned, bind)
     except OSError as error:
         raise cannot_write(error, "uninstall") from error
 

@@ -238,6 +238,15 @@ def test_the_page_says_first_what_would_be(installed: Newcomer) -> None:
     assert installed.files() == before
 
 
+@pytest.mark.parametrize("words", [("--dry-run",), ()])
+def test_who_does_not_read_what_is_lost_changes_nothing_and_gets_no_complaint(
+    installed: Newcomer, words: tuple[str, ...]
+) -> None:
+    before = installed.files()
+    assert installed.pipes_away("opsjobs", "uninstall", *words) == ""
+    assert installed.files() == before
+
+
 def test_a_folder_that_cannot_be_written(installed: Newcomer) -> None:
     """Not even root makes a file in /sys."""
     ini = installed.folder / "migrations/alembic.ini"

@@ -1,9 +1,9 @@
 """Tells quick tests from others, and finds those that take longer than a test may.
 
-`make quick` leaves out the tests of pages, and what is marked `processes` or `slow`. The first mark comes
-from a test's fixtures, and a test that starts a process without one of them says it itself. The second one is
-said by a test that takes over 5 s. What is not said is listed at the end; with `--fail-slow` a test over 20 s
-that does not say so fails the run.
+`make quick` leaves out the tests of pages, and what is marked `processes` or `slow`; of a test with many
+cases it makes three. The first mark comes from a test's fixtures, and a test that starts a process without
+one of them says it itself. The second one is said by a test that takes over 5 s. What is not said is listed
+at the end; with `--fail-slow` a test over 20 s that does not say so fails the run.
 """
 
 from __future__ import annotations
@@ -83,6 +83,19 @@ def _seconds(item: pytest.Item) -> float:
     if slow := item.get_closest_marker("slow"):
         return slow.args[0] if slow.args else 10
     return 1 if item.get_closest_marker("processes") else 0.1
+
+
+def take_few_cases(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave of each test with more than three cases the first, the middle and the last one that is made."""
+    tests: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if not item.get_closest_marker("skip"):
+            tests[item.nodeid.partition("[")[0]].append(item)
+    taken = {
+        cases[place] for cases in tests.values() for place in (0, len(cases) // 2, len(cases) - 1)
+    }
+    config.hook.pytest_deselected(items=[item for item in items if item not in taken])
+    items[:] = [item for item in items if item in taken]
 
 
 def mark_processes(item: pytest.Item) -> None:

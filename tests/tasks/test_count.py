@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -51,17 +52,19 @@ def test_each_statement_that_ends_jobs_counts_them(statement: str) -> None:
 class Ender:
     """A worker that takes jobs and ends them in all ways. `ended` says how many ends it wrote."""
 
-    def __init__(self, bench: Bench, seed: int) -> None:
+    def __init__(self, bench: Bench, seed: int, enqueued: threading.Event) -> None:
         self.bench = bench
         self.ended = 0
+        self._enqueued = enqueued
         self._chance = random.Random(seed)
 
     def run(self) -> None:
-        """Take and end jobs until none came for a while."""
+        """Take and end jobs until all are enqueued and none came for a while."""
         idle = 0
         while idle < 50:
+            is_last = self._enqueued.is_set()
             taken = take(self.bench, self._chance.randint(1, 7))
-            idle = 0 if taken else idle + 1
+            idle = idle + 1 if is_last and not taken else 0
             self._end(taken)
             if self._chance.random() < 0.3:
                 self._cancel_one()
@@ -106,16 +109,20 @@ def test_numbers_equal_a_slow_count_while_ends_folding_and_retention_race(
     @opsjobs.task(max_attempts=1)
     def send(text: str) -> None: ...
 
-    enders = [Ender(make_bench(), seed) for seed in range(3)]
+    enqueued = threading.Event()
+    enders = [Ender(make_bench(), seed, enqueued) for seed in range(3)]
     loop, keeper = make_bench(), make_bench()
     now = read_clock(loop.connection)
 
     def enqueue() -> None:
-        with app.app_context(), Session(loop.host.engine) as session:
-            for at in range(60):
-                fetch.options(session=session).enqueue(text=str(at))
-                send.options(session=session).enqueue_many([{"text": "a"}, {"text": "b"}])
-                session.commit() if at % 4 else session.rollback()
+        try:
+            with app.app_context(), Session(loop.host.engine) as session:
+                for at in range(60):
+                    fetch.options(session=session).enqueue(text=str(at))
+                    send.options(session=session).enqueue_many([{"text": "a"}, {"text": "b"}])
+                    session.commit() if at % 4 else session.rollback()
+        finally:
+            enqueued.set()
 
     def roll() -> None:
         for _ in range(40):
