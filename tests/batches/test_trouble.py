@@ -6,17 +6,19 @@ import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import pairwise
 
 import pytest
 
 from flask_opsjobs.batches.checks import check_batches
 from flask_opsjobs.core.db import connect_apart
+from flask_opsjobs.engine.worker import recorder
 from flask_opsjobs.host import Host
 from flask_opsjobs.loops.fold import LOOP
 from flask_opsjobs.loops.loop import Runner
 from tests.batches.conftest import batch_of
 from tests.support.engine import Bench
-from tests.support.recording import Record, recording
+from tests.support.recording import Record, note_turns, recording, turns_of
 from tests.support.waiting import wait_until
 
 MEMBERS = 1_000
@@ -45,8 +47,8 @@ OPEN = "SELECT 1 FROM opsjobs.batches WHERE state = 'running' AND trouble IS NUL
 
 @pytest.fixture
 def record(bench: Bench) -> Iterator[Record]:
-    """Ends jobs through a real recorder, with a heartbeat each 0.2 s."""
-    with recording(bench, 0.2) as record:
+    """Ends jobs through a real recorder, in whose every turn a heartbeat is due."""
+    with recording(bench, 0) as record:
         yield record
 
 
@@ -57,26 +59,29 @@ def make_members(bench: Bench, batches: int, members: int) -> list[int]:
 
 
 @pytest.mark.parametrize("batches", [1, 100])
-def test_ends_of_batches_that_cannot_be_folded_are_recorded_at_their_pace(
-    bench: Bench, host: Host, record: Record, caplog: pytest.LogCaptureFixture, batches: int
+def test_batches_that_cannot_be_folded_are_tried_once_with_a_heartbeat_between_any_two(
+    bench: Bench,
+    host: Host,
+    record: Record,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    batches: int,
 ) -> None:
-    """Heartbeats come in time, a line is logged for each, and once they are mended they heal."""
-    paces: dict[bool, list[float]] = {True: [], False: []}
-    for is_well in (True, False, True, False):
+    """As those that can be; a line is logged for each, and once they are mended they heal."""
+    monkeypatch.setattr(recorder, "TURN_SECONDS", 0)
+    note_turns(bench)
+    for is_well in (True, False):
         jobs = make_members(bench, batches, MEMBERS // batches)
         if not is_well:
             bench.connection.execute(BREAK)
-        pace, late = record(jobs)
-        paces[is_well].append(pace)
-        assert late < 1
+        record(jobs)
         wait_until(lambda: not bench.rows(OPEN), what="the batches to end, or to say trouble")
-        if not is_well:
-            bench.connection.execute(MEND)
-    assert min(paces[False]) < 1.5 * min(paces[True]) + 0.2, paces
+        kinds = [kind for kind, _ in turns_of(bench)]
+        assert kinds.count("tried") == batches
+        assert ("tried", "tried") not in pairwise(kinds)
+    bench.connection.execute(MEND)
     said = [one.getMessage() for one in caplog.records if one.levelno == logging.ERROR]
-    assert (
-        sum("cannot be folded, and is tried again: Raise" in line for line in said) == 2 * batches
-    )
+    assert sum("cannot be folded, and is tried again: Raise" in line for line in said) == batches
     runner = Runner(LOOP, host)
 
     def are_ended() -> bool:
@@ -89,7 +94,7 @@ def test_ends_of_batches_that_cannot_be_folded_are_recorded_at_their_pace(
 
 
 @pytest.mark.parametrize("locked", ["jobs", "batches"])
-def test_a_member_or_a_batch_that_is_locked_for_long_makes_no_heartbeat_of_a_worker_late(
+def test_a_member_or_a_batch_that_is_locked_for_long_holds_up_neither_ends_nor_heartbeats(
     bench: Bench, host: Host, record: Record, locked: str
 ) -> None:
     """The fold loop asks for all members of a canceled batch to be stopped, and waits for the locked one.
@@ -119,10 +124,12 @@ def test_a_member_or_a_batch_that_is_locked_for_long_makes_no_heartbeat_of_a_wor
             with ThreadPoolExecutor(1) as pool:
                 passes = pool.submit(make_passes)
                 if locked == "jobs":
-                    wait_until(lambda: bench.rows(WAITING), what="the fold to wait for the member")
-                _, late = record(others)
+                    words = "the fold to wait for the member, 0.1 s each time"
+                    wait_until(lambda: bench.rows(WAITING), what=words, every=0.01)
+                record(others)
+                beats = beats_of(bench)
+                wait_until(lambda: beats_of(bench) > beats, what="a heartbeat after the ends")
                 passes.result(30)
-            assert late < 1
             assert state_of(bench) == "running"
         record([member])
 
@@ -140,6 +147,12 @@ WAITING = """
     SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
 IN_TROUBLE = "SELECT 1 FROM opsjobs.batches WHERE starts_with(trouble, 'LockNotAvailable')"
+
+
+def beats_of(bench: Bench) -> int:
+    row = bench.row("SELECT heartbeat_no FROM opsjobs.workers WHERE id = %s", bench.worker_id)
+    beats: int = row["heartbeat_no"]
+    return beats
 
 
 def state_of(bench: Bench) -> str:

@@ -9,15 +9,16 @@ from itertools import pairwise
 import pytest
 
 from flask_opsjobs.endings import pending
+from flask_opsjobs.engine.worker import recorder
 from flask_opsjobs.host import Host
 from flask_opsjobs.loops.advance import LOOP
 from flask_opsjobs.loops.loop import Runner
 from tests.support.engine import Bench
 from tests.support.graphs import Graph, settle_all
-from tests.support.recording import Record, recording
+from tests.support.recording import Record, note_turns, recording, turns_of
 from tests.support.waiting import wait_until
 
-ENDS = 1_000
+ENDS, RUNS = 100, 20
 FAN = """
     WITH run AS (
         INSERT INTO opsjobs.workflows (name, state, context, shape, steps, created_at)
@@ -59,18 +60,6 @@ def mend(bench: Bench) -> None:
     bench.connection.execute(MEND)
 
 
-# Notes each transaction that moves steps which wait, and each heartbeat between them.
-NOTE_TURNS = """
-    CREATE TABLE public.turns (seq bigserial, kind text, tx bigint DEFAULT txid_current());
-    CREATE FUNCTION note_turn() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        INSERT INTO public.turns (kind) VALUES (tg_argv[0]); RETURN new; END $$;
-    CREATE TRIGGER moved AFTER UPDATE ON opsjobs.jobs FOR EACH ROW
-        WHEN (old.state = 'deferred' AND new.state <> 'deferred') EXECUTE FUNCTION note_turn('moved');
-    CREATE TRIGGER beat AFTER UPDATE OF heartbeat_at ON opsjobs.workers FOR EACH ROW
-        EXECUTE FUNCTION note_turn('beat');
-"""
-
-
 def trouble(bench: Bench, run: int) -> str | None:
     row = bench.row("SELECT trouble FROM opsjobs.workflows WHERE id = %s", run)
     found: str | None = row["trouble"]
@@ -81,10 +70,10 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
 
 
-@pytest.fixture(params=[0.2], ids=lambda seconds: f"{seconds}s")
-def record(bench: Bench, request: pytest.FixtureRequest) -> Iterator[Record]:
-    """Ends jobs through a real recorder. The parameter is the time between heartbeats."""
-    with recording(bench, request.param) as record:
+@pytest.fixture
+def record(bench: Bench) -> Iterator[Record]:
+    """Ends jobs through a real recorder, in whose every turn a heartbeat is due."""
+    with recording(bench, 0) as record:
         yield record
 
 
@@ -95,7 +84,6 @@ def make_fan(bench: Bench, ends: int = ENDS, behind: int = 1) -> tuple[int, list
     return found
 
 
-@pytest.mark.parametrize("record", [0.0], indirect=True)
 @pytest.mark.parametrize(
     ("kind", "states"), [("returned", {"available", "queued"}), ("raised", {"canceled"})]
 )
@@ -103,63 +91,60 @@ def test_a_heartbeat_comes_between_any_two_turns_of_a_large_run(
     bench: Bench, record: Record, kind: str, states: set[str]
 ) -> None:
     """And no turn moves more than 1,000 steps, so a heartbeat is late by one turn at most."""
-    bench.connection.execute(NOTE_TURNS)
+    note_turns(bench)
     _, jobs = make_fan(bench, 1, 2_500)
     record(jobs, kind)
     left = "SELECT 1 FROM opsjobs.jobs WHERE state = 'deferred' LIMIT 1"
     wait_until(lambda: not bench.rows(left), 60)
     events = "SELECT 1 FROM opsjobs.workflow_end_events LIMIT 1"
     wait_until(lambda: not bench.rows(events), 60, what="the recorder to make its last turn")
-    turns = bench.rows(
-        "SELECT kind, count(*) FROM public.turns GROUP BY kind, tx ORDER BY min(seq)"
-    )
-    sizes = [turn["count"] for turn in turns if turn["kind"] == "moved"]
+    turns = turns_of(bench)
+    sizes = [size for kind, size in turns if kind == "moved"]
     assert (sum(sizes), max(sizes)) == (2_500, 1_000)
-    kinds = [turn["kind"] for turn in turns]
+    kinds = [kind for kind, _ in turns]
     assert ("moved", "moved") not in pairwise(kinds)
-    events = "SELECT 1 FROM opsjobs.workflow_end_events LIMIT 1"
-    wait_until(lambda: not bench.rows(events), 60, what="the recorder to be at rest")
     settle_all(bench.connection)
     rows = bench.rows("SELECT state FROM opsjobs.jobs WHERE NOT id = ANY (%s)", jobs)
     assert {row["state"] for row in rows} <= states
 
 
-def test_ends_of_a_run_that_cannot_be_advanced_are_recorded_at_their_pace(
+def test_runs_that_cannot_be_advanced_are_tried_once_with_a_heartbeat_between_any_two(
     bench: Bench,
     host: Host,
     record: Record,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Heartbeats come in time, one line is logged, and once it is mended the run heals by itself."""
-    runs = [make_fan(bench) for _ in range(4)]
-    paces: dict[bool, list[float]] = {True: [], False: []}
-    for number, (run, jobs) in enumerate(runs):
-        is_well = number % 2 == 0
-        if not is_well:
-            break_runs(bench, f"new.workflow_id = {run}")
-        pace, late = record(jobs)
-        paces[is_well].append(pace)
-        assert late < 1
-        if not is_well:
-            wait_until(lambda run=run: trouble(bench, run), what="the run to say trouble")
-            mend(bench)
-    assert min(paces[False]) < 1.5 * min(paces[True]) + 0.2, paces
+    """However many steps end. One line is logged of each, and once they are mended they heal."""
+    monkeypatch.setattr(recorder, "TURN_SECONDS", 0)
+    monkeypatch.setattr(pending, "_TROUBLE_SECONDS", 600)
+    made = [make_fan(bench, ENDS // RUNS) for _ in range(RUNS)]
+    runs = [run for run, _ in made]
+    break_runs(bench, "true")
+    note_turns(bench)
+    for jobs in zip(*(jobs for _, jobs in made), strict=True):
+        record(jobs)
+        wait_until(lambda: all(trouble(bench, run) for run in runs), what="all to say trouble")
+    kinds = [kind for kind, _ in turns_of(bench)]
+    assert kinds.count("tried") == RUNS
+    assert ("tried", "tried") not in pairwise(kinds)
     said = [line for line in errors(caplog) if "cannot be advanced" in line]
-    assert len(said) == 2, said
-    assert said[0].startswith(
-        f"workflow {runs[1][0]} cannot be advanced, and is tried again: Raise"
+    assert sorted(line.partition(": Raise")[0] for line in said) == sorted(
+        f"workflow {run} cannot be advanced, and is tried again" for run in runs
     )
-    ended = bench.row("SELECT count(*) AS n FROM opsjobs.jobs WHERE state = 'finished'")
-    assert ended["n"] == 4 * ENDS
+    mend(bench)
     runner = Runner(LOOP, host)
-    for _ in range(6):
+
+    def are_healed() -> bool:
         runner.run_once(bench.connection)
-    for run, _ in runs:
-        assert trouble(bench, run) is None
+        return not any(trouble(bench, run) for run in runs)
+
+    wait_until(are_healed)
     settle_all(bench.connection)
-    released = bench.row("SELECT count(*) AS n FROM opsjobs.jobs WHERE state <> 'finished'")
-    assert released["n"] == 4
-    assert bench.rows("SELECT 1 FROM opsjobs.jobs WHERE state = 'deferred'") == []
+    states = bench.rows("SELECT state, count(*)::int AS n FROM opsjobs.jobs GROUP BY state")
+    left = {row["state"]: row["n"] for row in states}
+    assert (left.pop("finished"), sum(left.values())) == (ENDS, RUNS)
+    assert "deferred" not in left
 
 
 def test_trouble_is_logged_once_and_so_is_its_end(
