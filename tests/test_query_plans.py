@@ -232,6 +232,17 @@ def test_an_order_that_is_refused_costs_as_much_as_none(plans: tuple[Plans, Read
     assert asked["-run"] == asked[None]
 
 
+def test_an_order_within_a_state_examines_the_jobs_of_that_state(
+    plans: tuple[Plans, Reading],
+) -> None:
+    seen, read = plans
+    wanted = JobFilter(state="failed", sort="-run")
+    found = list_jobs(read.session, wanted, read.now, is_shown=lambda error, text: True)
+    assert found.is_in_order
+    assert len(found.page.rows) == 25
+    assert max(_list_examined(seen)) == 1_500, seen
+
+
 def test_what_a_search_leaves_behind_harms_no_other_read(plans: tuple[Plans, Reading]) -> None:
     seen, read = plans
     wanted = JobFilter.from_query([("q", "tag:tag_300")])
@@ -478,14 +489,17 @@ def test_of_more_than_can_be_found_a_list_examines_few_jobs(
         wanted = JobFilter.from_query([("q", box)])
         found = list_jobs(read.session, wanted, read.now, is_shown=lambda error, text: True)
     assert found.searched == hit_queries.Searched(stopped_at_newest_hits=True)
-    # An index alone tells whether there are more.
-    examined = [
+    assert max(_list_examined(seen)) == most, seen
+
+
+def _list_examined(seen: Plans) -> list[int]:
+    """How many rows each scan read of a table itself. An index alone tells whether there are more."""
+    return [
         node["Actual Rows"] * node["Actual Loops"]
         for _, nodes in seen.seen
         for node in nodes
         if node["Node Type"] == "Index Scan"
     ]
-    assert max(examined) == most, seen
 
 
 @pytest.mark.parametrize("box", ["failure:1", "failure:1 state:failed", "deploy:v6"])

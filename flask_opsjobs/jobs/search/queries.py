@@ -84,24 +84,14 @@ def _list_jobs(
     now: Now,
 ) -> JobList:
     if wanted.sort is not None:
-        # Without a search, the tabs tell how many jobs match before each is examined.
-        list_newest = partial(_list_jobs, session, None, None, is_shown, wanted.but(sort=None), now)
-        newest = None if wanted.is_search else list_newest()
-        if newest is None or newest.count(wanted.state) <= hit_queries.MOST_HITS:
-            counts = None if newest is None else newest.counts
-            in_order = _list_in_order(session, wanted, now, before, after, is_shown, counts)
-            if in_order is not None:
-                return in_order
-        newest = newest or list_newest()
-        return replace(newest, is_in_order=False)
+        return _list_in_order(session, before, after, is_shown, wanted, now)
     if not wanted.is_search:
         paging = start_reading(
             session, queries.page_of_jobs, wanted, now, before=before, after=after
         )
         counts = queries.count_jobs_by_state(session, wanted, now)
         return JobList(paging, None, counts, Searched())
-    everything, found = _find_hits_and_all(session, wanted, now, is_shown, hit_queries.MOST_LISTED)
-    counts = _count_all(everything, found, wanted.state)
+    found, counts = _find_and_count(session, wanted, now, is_shown, hit_queries.MOST_LISTED)
     ids, has_newer, has_older = _cut(found.ids, wanted.limit, before, after)
     paging = start_reading(session, _read_page, ids, has_newer, has_older)
     return JobList(paging, ids, counts, found.searched)
@@ -109,24 +99,23 @@ def _list_jobs(
 
 def _list_in_order(
     session: Session,
-    wanted: JobFilter,
-    now: Now,
     before: int | None,
     after: int | None,
     is_shown: IsShown,
-    counts: dict[str, Count] | None,
-) -> JobList | None:
-    """The page of a filter in its order; None when more jobs match than can be read to order them.
-
-    `counts` are those of its tabs when they are known, so that only jobs of its state are read.
-    """
-    if counts is None:
-        everything, found = _find_hits_and_all(session, wanted, now, is_shown)
-        counts = _count_all(everything, found, wanted.state)
-    else:
-        found = find_hits(session, wanted, now, is_shown)
+    wanted: JobFilter,
+    now: Now,
+) -> JobList:
+    """The page of a filter in its order; the newest when more jobs match than can be read to order them."""
+    list_newest = partial(_list_jobs, session, None, None, is_shown, wanted.but(sort=None), now)
+    newest = None if wanted.is_search else list_newest()
+    if newest is None:
+        found, counts = _find_and_count(session, wanted, now, is_shown)
+    elif newest.count(wanted.state) > hit_queries.MOST_HITS:
+        return replace(newest, is_in_order=False)
+    else:  # the tabs have counted them, so only jobs of the state are read
+        found, counts = find_hits(session, wanted, now, is_shown), newest.counts
     if not found.searched.is_all:
-        return None
+        return replace(newest or list_newest(), is_in_order=False)
     order: Any = {
         "due": (case((Job.ended_at.is_(None), Job.due_at)).asc().nulls_last(),),
         "-run": (make_duration(now).desc().nulls_last(),),
@@ -142,19 +131,19 @@ def _list_in_order(
     return JobList(paging, page.read(), counts, found.searched)
 
 
-def _find_hits_and_all(
+def _find_and_count(
     session: Session, wanted: JobFilter, now: Now, is_shown: IsShown, enough: int | None = None
-) -> tuple[Hits, Hits]:
-    """The hits in any state, whose numbers the tabs show, and those in the state that is wanted."""
+) -> tuple[Hits, dict[str, Count]]:
+    """The hits in the state that is wanted, and the numbers of hits in each state, which the tabs show."""
     everything = find_hits(session, wanted.but(state=None), now, is_shown, enough)
     if wanted.state is None:
-        return everything, everything
-    in_state = everything.in_state(wanted.state)
+        return everything, _count(everything)
+    found = everything.in_state(wanted.state)
     # When as many as are ever found are all in the state, a search in it would find no more.
-    is_full = len(in_state.jobs) == len(everything.jobs) in (enough, hit_queries.MOST_HITS)
-    if is_full or not everything.searched.may_find_more_of_a_state:
-        return everything, in_state
-    return everything, find_hits(session, wanted, now, is_shown, enough)
+    is_full = len(found.jobs) == len(everything.jobs) in (enough, hit_queries.MOST_HITS)
+    if not is_full and everything.searched.may_find_more_of_a_state:
+        found = find_hits(session, wanted, now, is_shown, enough)
+    return found, _count(everything) | {wanted.state: _count(found)[wanted.state]}
 
 
 def _cut_in_order(
@@ -195,11 +184,6 @@ def _count(found: Hits) -> dict[str, Count]:
     kind = "exact" if found.searched.is_all else "at_least"
     numbers = Counter(state for _, state in found.jobs)
     return {state: Count(numbers[state], kind) for state in STATES}
-
-
-def _count_all(everything: Hits, found: Hits, state: str | None) -> dict[str, Count]:
-    counts = _count(everything)
-    return counts if state is None else counts | {state: _count(found)[state]}
 
 
 def _cut(
