@@ -247,8 +247,12 @@ def test_a_wrong_option_of_a_call_is_refused(
 def test_an_unknown_option_is_a_type_error(opsjobs: OpsJobs) -> None:
     with pytest.raises(TypeError, match=r"no option dely; did you mean delay\?"):
         opsjobs.task(plain).options(dely=1)  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="quue"):
+    with pytest.raises(
+        TypeError, match=r"task plain: there is no option quue; did you mean queue\?"
+    ):
         opsjobs.task(quue="x")(plain)
+    with pytest.raises(TypeError, match=r"task p: .* option delay; known are name, queue, .*_key$"):
+        opsjobs.task(name="p", delay=5)(plain)
 
 
 def test_options_leave_the_declaration_as_it_is(opsjobs: OpsJobs) -> None:

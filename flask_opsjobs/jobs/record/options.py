@@ -6,7 +6,7 @@ Durations are seconds or a `timedelta`, at most a hundred years.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from difflib import get_close_matches
@@ -158,15 +158,7 @@ class Options:
 
         Raises `DeclarationError` with every fault, `TypeError` for an unknown name.
         """
-        for name in changes:
-            if name not in OptionChanges.__annotations__:
-                close = get_close_matches(name, OptionChanges.__annotations__, n=1)
-                hint = (
-                    f"did you mean {close[0]}?"
-                    if close
-                    else "known are " + ", ".join(OptionChanges.__annotations__)
-                )
-                raise TypeError(f"task {task}: there is no option {name}; {hint}")
+        require_options(task, changes, OptionChanges.__annotations__)
         changed = replace(self, **changes)
         changed.require_legal(task)
         return changed
@@ -216,6 +208,15 @@ class Options:
             "weight": None,
             "batch_id": self.batch_id,
         }
+
+
+def require_options(task: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Raise `TypeError` at the first name that is no option, with the option that it is like, or with all."""
+    for name in given:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+            raise TypeError(f"task {task}: there is no option {name}; {hint}")
 
 
 def fault_of_name(what: str, name: object) -> str | None:

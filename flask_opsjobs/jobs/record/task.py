@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Unpack
@@ -13,7 +14,9 @@ from ...limits.limit import require_alike
 from . import enqueue, enqueue_many
 from .declaration import TaskDeclaration
 from .enqueue import Enqueued, EnqueuedMany
-from .options import OptionChanges, Options
+from .options import OptionChanges, Options, require_options
+
+_OPTIONS = tuple(inspect.signature(TaskDeclaration).parameters)[1:]  # without the function
 
 
 class Task(TaskDeclaration):
@@ -32,6 +35,8 @@ class Task(TaskDeclaration):
     ) -> None:
         # First: it copies the attributes of the function, which must not replace our own.
         functools.update_wrapper(self, function)
+        name = options.get("name") or getattr(function, "__name__", "")
+        require_options(str(name), options, _OPTIONS)
         super().__init__(function, **options)
         self.host = host
 
