@@ -45,7 +45,7 @@ def hold_one(site: Flask, tmp_path: Path) -> Any:
         gate = tmp_path / f"gate-{time.monotonic_ns()}"
         job_id = enqueue(hold, gate=str(gate))
         wait_until(lambda: Path(f"{gate}.begun").exists(), 20, what="the job to begin")
-        wait_until(lambda: state_of(job_id) == "started", 5)
+        wait_until(lambda: state_of(job_id) == "started", 20)
         return job_id
 
     return begin

@@ -100,9 +100,9 @@ def test_a_take_whose_answer_is_lost(shared_site: Site, tmp_path: Path, is_long:
             connection.execute(due, [job_id])
             assert connection.execute(sql.load("take_jobs"), take).fetchone()[1] == job_id
         began = time.monotonic()
-    wait_until_ended(shared_site, [job_id])
+    wait_until_ended(shared_site, [job_id], 20)
     took = time.monotonic() - began
-    assert took < (2 * HASTE["OPSJOBS_HEARTBEAT_SECONDS"] + 0.5 if is_long else 5)
+    assert not is_long or took < 2 * HASTE["OPSJOBS_HEARTBEAT_SECONDS"] + 0.5
     assert ran_once(tmp_path / "ran", [job_id])
     assert worker.terminate() == 0
 
@@ -198,14 +198,13 @@ def test_the_connection_of_the_taker_stands_still(shared_site: Site, tmp_path: P
         waiting = enqueue_notes(shared_site, path, 5)
         why: dict[str, Any] = {"actor": "anna", "reason": "because it is a test"}
         Operator(shared_site.app.extensions["opsjobs"]).cancel(unwanted, **why)
-        wait_until_ended(shared_site, [unwanted], 6)
-        wait_until_ended(shared_site, [late], 6)
+        wait_until_ended(shared_site, [unwanted, late], 20)
         assert attempts(shared_site, [late])[late][0][0] == "timed_out"
         assert attempts(shared_site, [unwanted])[unwanted][0][0] == "canceled"
         worker.signal(signal.SIGTERM)
         gate.touch()
         # Long before the taker would ask on another connection, after 30 s.
-        assert worker.wait(10) == 0
+        assert worker.wait(20) == 0
     assert all_returned(shared_site, [held])
     assert reserved(shared_site) == 0
     assert site_states(shared_site, waiting, "finished") == []

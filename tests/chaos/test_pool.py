@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.support.host import db as host_db
-from tests.support.host import kill_worker, note_run
+from tests.support.host import hold, kill_worker, note_run
 from tests.support.processes import Child, is_alive
 from tests.support.waiting import wait_until
 
@@ -131,20 +131,20 @@ def test_a_killed_worker_leaves_no_attempt_of_what_it_did_not_begin(
     children = worker.job_children()
     worker.kill()
     killed = time.monotonic()
-    wait_until(lambda: not any(is_alive(child) for child in children), 5, every=0.001)
+    wait_until(lambda: not any(is_alive(child) for child in children), 20, every=0.001)
     left, ran, lost = reserved(site), runs(path), unrecorded(site, path)
     assert left > 0
     begun = {(job, attempt) for job, attempt, _ in attempts(site)}
     assert begun <= set(ran), "no attempt row of what did not begin"
     site.loops(**config)
-    wait_until(lambda: reserved(site) == 0, 15, what="its jobs are rescued")
+    wait_until(lambda: reserved(site) == 0, 60, what="its jobs are rescued")
     assert runs(path) == ran, "nothing ran after it"
     site.worker("default", **config)
     theirs = {
         job for (job,) in site.rows("SELECT id FROM opsjobs.jobs WHERE lost_reservations > 0")
     }
     wait_until(
-        lambda: theirs <= {job for job, _ in (runs(path) - ran)}, 15, what="they run elsewhere"
+        lambda: theirs <= {job for job, _ in (runs(path) - ran)}, 60, what="they run elsewhere"
     )
     took = time.monotonic() - killed
     site.wait_until_all("finished", jobs_of_pool)
@@ -154,7 +154,7 @@ def test_a_killed_worker_leaves_no_attempt_of_what_it_did_not_begin(
         f"{left} reserved jobs of a killed worker ran elsewhere within {took:.1f} s;"
         f" {len(ran_twice(path))} of {jobs_of_pool} jobs ran twice"
     )
-    assert took < 15
+    assert not is_long or took < 15
     assert site.rows("SELECT count(*) FROM opsjobs.jobs WHERE lost_reservations > 0") == [(0,)]
 
 
@@ -225,20 +225,26 @@ def test_a_stopped_worker_gives_back_what_it_has_reserved(
     new_site: Site, tmp_path: Path, number: int, jobs_of_pool: int, is_long: bool
 ) -> None:
     site, path = new_site, tmp_path / "ran"
+    gate = tmp_path / "gate"
+    with site.app.app_context():
+        hold.enqueue(gate=str(gate))
+        host_db.session.commit()
     enqueue_runs(site, path, jobs_of_pool)
     worker = site.worker("--processes", "2", "default")
     wait_until_at_work(site, path)
+    wait_until(Path(f"{gate}.begun").exists, every=0.001)
     left, began = reserved(site), time.monotonic()
     worker.signal(number)
-    wait_until(lambda: reserved(site) == 0, 5, every=0.001)
+    wait_until(lambda: reserved(site) == 0, 20, every=0.001, what="all, while one job runs on")
     took = time.monotonic() - began
     print(f"a worker that stops gives {left} jobs back within {took * 1000:.0f} ms")
-    assert took < (0.1 if is_long else 1.0)
+    assert not is_long or took < 0.1
+    gate.touch()
     assert worker.wait(20) == 0
     ran = runs(path)
     assert reserved(site) == 0
     states = site.states()
-    assert states["finished"] == len(ran) == len(attempts(site))
+    assert states["finished"] == len(ran) + 1 == len(attempts(site))
     assert set(states) <= {"finished", "available", "queued"}
     lost = "SELECT count(*) FROM opsjobs.jobs WHERE lost_reservations > 0 OR attempt > 1"
     assert site.rows(lost) == [(0,)]

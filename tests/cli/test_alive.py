@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-import time
+import threading
 from typing import Any
 
 import psycopg
@@ -135,9 +135,9 @@ def test_postgres_that_is_away_restarts_nobody(
     apart = make_app(SQLALCHEMY_DATABASE_URI=own_database_url)
     assert _ask(apart).exit_code == 1, "nothing runs there"
     own_postgres.freeze()
-    began = time.monotonic()
     frozen = _ask(apart)
-    took = time.monotonic() - began
+    open_questions = [each for each in threading.enumerate() if each.name.endswith("(note)")]
+    assert open_questions, "it does not wait until Postgres answers"
     own_postgres.thaw()
     with host.engine.begin() as connection:
         connection.execute(text("LOCK TABLE opsjobs.workers"))
@@ -150,7 +150,6 @@ def test_postgres_that_is_away_restarts_nobody(
         assert (done.exit_code, why in done.output) == (0, True), done.output
         assert "that is no reason to restart a process" in done.output
         assert "nobody" not in done.output
-    assert took < 2.0 + 1.5
 
 
 def test_only_one_process_is_asked_about(site: Flask) -> None:

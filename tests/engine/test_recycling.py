@@ -95,7 +95,7 @@ def test_the_next_job_sees_nothing_of_what_was_left_in_the_process(
     assert {kind: pair.seen for kind, pair in pairs.items()} == before
     assert [kind for kind, pair in pairs.items() if pair.is_same_process] == ["nothing"]
     blamed = {(kind, leave.name) for kind in kinds if kind not in ("nothing", "descriptors")}
-    wait_until(lambda: left() == blamed | {("descriptors", None)}, 5)
+    wait_until(lambda: left() == blamed | {("descriptors", None)}, 30)
 
 
 @pytest.mark.processes
@@ -110,7 +110,7 @@ def test_the_next_job_sees_nothing_of_what_was_left_in_the_database(
     assert cleaned == list(IN_DATABASE)[:5]
     other = [kind for kind, pair in pairs.items() if not pair.is_same_process]
     assert other == ["connection"]
-    wait_until(lambda: left() == {("connection", leave.name)}, 5)
+    wait_until(lambda: left() == {("connection", leave.name)}, 30)
 
 
 @pytest.mark.processes
@@ -158,7 +158,7 @@ def test_a_child_that_has_gained_too_much_memory_leaves(
     assert first == second
     assert second != third
     assert third == last
-    wait_until(lambda: left() == {("memory", None)}, 5)
+    wait_until(lambda: left() == {("memory", None)}, 30)
 
 
 @pytest.mark.processes
@@ -169,7 +169,7 @@ def test_without_a_limit_a_child_performs_all_jobs(in_order: object, children: C
     children.python(*WORKER, "--jobs-per-process", "0", env=HEARTBEAT)
     (pid,) = set(outputs([job_id for (job_id,) in rows("SELECT id FROM opsjobs.jobs")]))
     told = "SELECT pool->'children'->0->'pid', pool->'children'->0->'jobs' FROM opsjobs.workers"
-    wait_until(lambda: rows(told) == [(pid, 1100)], 5)
+    wait_until(lambda: rows(told) == [(pid, 1100)], 30)
     assert left() == set()
 
 
@@ -226,7 +226,7 @@ def test_the_page_and_the_command_say_whose_jobs_end_their_processes(
         page = in_order.test_client().get("/ops/jobs/workers").text
         return [" ".join(note.text.split()) for note in soup(page).select("tr.note")]
 
-    wait_until(lambda: says in read_notes(), 5)
+    wait_until(lambda: says in read_notes(), 30)
     assert says in in_order.test_cli_runner().invoke(commands, ["workers"]).output
 
 
@@ -457,7 +457,7 @@ def test_async_jobs_run_one_after_another_and_leave_nothing_behind(
         assert found[job_id][1:] == [job_id, job_id, True]
     outcome = "SELECT outcome FROM opsjobs.attempts WHERE job_id = :id"
     assert rows(outcome, id=late) == [("timed_out",)]
-    wait_until(lambda: left() == {("timed_out", wait_and_ask.name)}, 5)
+    wait_until(lambda: left() == {("timed_out", wait_and_ask.name)}, 30)
 
 
 @pytest.mark.processes

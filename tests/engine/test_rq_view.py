@@ -364,10 +364,10 @@ def test_a_plain_job_without_a_time_limit_is_not_called_abandoned(
     (entry,) = redis.zrange(registry.key, 0, -1)
     (execution,) = job.get_executions()
     (worker,) = workers(queue).values()
-    redis.zadd(registry.key, {entry: current_timestamp() + 5})
-    redis.expire(execution.key, 5)
-    redis.expire(worker.key, 5)
-    wait_until(lambda: redis.zscore(registry.key, entry) > current_timestamp() + 60, 4)
+    redis.zadd(registry.key, {entry: current_timestamp() + 50})
+    redis.expire(execution.key, 50)
+    redis.expire(worker.key, 50)
+    wait_until(lambda: redis.zscore(registry.key, entry) > current_timestamp() + 60, 40)
     assert redis.ttl(execution.key) > 60
     assert redis.ttl(worker.key) > 60
     gate.touch()
