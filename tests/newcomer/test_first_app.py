@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -50,13 +51,24 @@ def test_a_newcomer_gets_where_the_page_says(
     assert walk.unnamed == set()
     page = browser.new_context(base_url=f"http://{walk.address}").new_page()
     page.set_default_timeout(30_000)
-    page.goto("/ops/jobs/")
-    page.click("main a[href^='/sign-in']")
     name, password = re.search(r"sign in as `(.+?)` with the password `(.+?)`", PAGE).groups()
+    page.goto("/ops/jobs/cron")
+    page.click("main a[href^='/sign-in']")
+    _sign_in(page, name, password)
+    page.wait_for_url("**/ops/jobs/cron")
+    for other_site in (
+        "//example.org/",
+        "/\\example.org/",
+        "/\t/example.org/",
+        "https://example.org/",
+    ):
+        page.goto(f"/sign-in?next={quote(other_site)}")
+        _sign_in(page, name, password)
+        page.wait_for_url(lambda url: "/sign-in" not in url)
+        assert page.url.startswith(f"http://{walk.address}/"), other_site
+    page.context.clear_cookies()
     page.goto("/")
-    page.fill("[name=name]", name)
-    page.fill("[name=password]", password)
-    page.click("button")
+    _sign_in(page, name, password)
     page.click(pressed("Send invoice 7"))
     page.wait_for_url("**/ops/jobs/jobs/*")
     page.wait_for_selector(".chip.big[data-is=failed]")
@@ -100,6 +112,12 @@ def test_a_newcomer_gets_where_the_page_says(
             f"\na newcomer needs {lasted:.0f} s without what pip downloads, at most {MOST_SECONDS}"
         )
     assert lasted <= MOST_SECONDS
+
+
+def _sign_in(page: Any, name: str, password: str) -> None:
+    page.fill("[name=name]", name)
+    page.fill("[name=password]", password)
+    page.click("button")
 
 
 def _give(page: Any, why: str) -> None:
