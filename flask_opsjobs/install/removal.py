@@ -168,12 +168,14 @@ def _replace(lines: list[str], node: ast.stmt, text: str) -> None:
 # What names us in a host's own code, and in its list of packages: OpsJobs, OPSJOBS_BIND, flask-opsjobs, ….
 _NAMES_US = re.compile("opsjobs", re.I)
 _LISTS = ("*requirements*.txt", "pyproject.toml", "setup.cfg")
+# So much of such a line is shown.
+_LONGEST = 110
 
 
 def list_lines_of_host(app: Flask, removal: Removal) -> list[str]:
     """The lines outside the migrations that name this package, each with its place: a person removes them.
 
-    The policies are left out: nothing imports them any more once these lines are gone.
+    A long line is cut. The policies are left out: nothing imports them any more once these lines are gone.
     """
     here, root = Path.cwd(), Path(app.root_path)
     root, found = here if root.is_relative_to(here) else root, []
@@ -183,7 +185,9 @@ def list_lines_of_host(app: Flask, removal: Removal) -> list[str]:
         text = path.read_text(encoding="utf-8", errors="replace")
         for number, line in enumerate(text.splitlines(), 1):
             if _NAMES_US.search(line):
-                found.append(f"{shown(path)}:{number}: {line.strip()}")
+                line = line.strip()
+                cut = line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+                found.append(f"{shown(path)}:{number}: {cut}")
     return found
 
 

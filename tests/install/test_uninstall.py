@@ -260,6 +260,14 @@ def test_a_folder_that_cannot_be_written(installed: Newcomer) -> None:
     assert installed.files() == before
 
 
+def test_a_long_line_of_the_host_is_cut(installed: Newcomer) -> None:
+    installed.adds(f"NAMES = {['opsjobs'] * 9_000}")
+    said = installed.does("opsjobs", "uninstall", "--dry-run")
+    (shown,) = re.findall(r"^    app\.py:\d+: (NAMES.*)$", said, re.M)
+    assert len(shown) == 110
+    assert shown.endswith("…")
+
+
 def test_a_full_disk(installed: Newcomer) -> None:
     env = installed.files()["migrations/env.py"]
     code, said = installed.types_on_full_disk(2_000, "opsjobs", "uninstall")
