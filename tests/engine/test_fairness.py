@@ -113,10 +113,10 @@ def test_a_plain_rq_job_waits_only_for_its_turn_beside_a_backlog(
     enqueue_runs(ran, number, seconds=seconds)
     worker(children)
     wait_until(lambda: len(lines(ran)) >= number / 10, 30)
-    before = len(lines(ran))
     job = Queue("default", connection=redis_client).enqueue(
         "tests.support.host.note_plainly", str(ran), "plain"
     )
+    before = len(lines(ran))
     wait_until(lambda: "plain" in lines(ran), 30)
     assert lines(ran).index("plain") - before <= most, "not for the whole backlog"
     wait_until(lambda: job.get_status() == "finished", 20)
