@@ -32,6 +32,7 @@ WORDS = {
     "incidents": ("--json",),
     "enqueue": ("call", *WHY, "--json"),
     "failures": ("--json",),
+    "jobs": ("--json",),
     "deployed": ("2026.11.3", "--json"),
     "doctor": ("--json",),
     "limiter explain": ("api", "--json"),

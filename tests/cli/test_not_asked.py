@@ -52,6 +52,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "failure resolve": ("1", *REASON),
     "forensics": ("job/1",),
     "install": (),
+    "jobs": (),
     "job cancel": ("1", *REASON),
     "job delete": ("1", *REASON),
     "job discard": ("1", *REASON),

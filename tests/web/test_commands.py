@@ -35,7 +35,9 @@ LISTS = {
     "/lifeline/failures?state=ignored": "failures --state=ignored",
     "/operations": "operation list",
     "/audit?q=job/42&actor=anna&since=2h": "audit list --actor=anna --search=job/42 --since=2h",
-    "/jobs?state=failed&q=task:send_invoice": "why --search 'state:failed task:send_invoice'",
+    "/jobs": "jobs",
+    "/jobs?state=failed&q=task:send_invoice": "jobs '--search=state:failed task:send_invoice'",
+    "/jobs?state=failed&sort=-run&limit=50": "jobs --search=state:failed --sort=-run --limit=50",
 }
 
 

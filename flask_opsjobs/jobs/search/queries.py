@@ -75,6 +75,14 @@ def list_jobs(
     return search_at(wanted, now, listing)
 
 
+def say_too_many() -> str:
+    """Why no more jobs are ordered."""
+    return (
+        f"More than {hit_queries.MOST_HITS:,} jobs match, and no index has them in this order. "
+        "Narrow the search, for example by a state, a task or a time."
+    )
+
+
 def _list_jobs(
     session: Session,
     before: int | None,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from flask import url_for
 
-from ...jobs.search import hit_queries
 from ...jobs.search.filter import SORTS, JobFilter
+from ...jobs.search.queries import say_too_many
 
 # The orders by the columns of the list. Without one the newest job comes first.
 _SORTS: Mapping[str, str] = {sort.removeprefix("-"): sort for sort in SORTS}
@@ -38,11 +38,3 @@ class JobListOrder:
         if _SORTS.get(column) != sort:
             return None
         return "ascending" if sort == column else "descending"
-
-
-def say_too_many() -> str:
-    """Why no more jobs are ordered."""
-    return (
-        f"More than {hit_queries.MOST_HITS:,} jobs match, and no index has them in this order. "
-        "Narrow the search, for example by a state, a task or a time."
-    )

@@ -22,7 +22,7 @@ from ...jobs.rows import Count
 from ...jobs.search import attempt_queries, further_queries, group_queries, hit_queries, terms
 from ...jobs.search.filter import LIMITS, ORIGINS, QUALIFIERS, SORTS, JobFilter, write_condition
 from ...jobs.search.hit_queries import is_by_errors
-from ...jobs.search.queries import list_jobs
+from ...jobs.search.queries import list_jobs, say_too_many
 from ...jobs.search.waiting_queries import may_wait
 from ...operations.targets import MOST_JOBS
 from ...queues.queries import list_queue_names
@@ -33,7 +33,7 @@ from ..app.problems import Problem
 from ..app.saved_views import list_own_views
 from . import list_request, suggestions
 from .list_request import ListRequest
-from .order import JobListOrder, say_too_many
+from .order import JobListOrder
 from .selection import list_bulk_actions
 
 # Of so many words alone in the search box it is looked up whether they are names.

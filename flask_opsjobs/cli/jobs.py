@@ -1,0 +1,136 @@
+"""Lists jobs, also those of a search and in an order: `flask opsjobs jobs`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+import click
+from flask.cli import with_appcontext
+
+from ..core.display import Display
+from ..core.reading import PAGE_PLANS, read_snapshot
+from ..core.words import span
+from ..jobs.rows import Count, JobRow
+from ..jobs.search.filter import LIMITS, SORTS, JobFilter
+from ..jobs.search.hit_queries import shows
+from ..jobs.search.queries import JobList, list_jobs, say_too_many
+from . import current_host, plain, to_json
+
+
+@click.command("jobs")
+@click.option(
+    "--search", default="", help="Only those that match, such as 'state:failed task:send_invoice'."
+)
+@click.option(
+    "--sort",
+    type=click.Choice(list(SORTS)),
+    help="By due time, run time, wait or attempts; the largest after a minus. Without it the newest first.",
+)
+@click.option(
+    "--limit",
+    type=click.Choice([str(limit) for limit in LIMITS]),
+    default=str(LIMITS[0]),
+    show_default=True,
+    help="Print so many at most.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@with_appcontext
+def jobs(search: str, sort: str | None, limit: str, as_json: bool) -> None:
+    """Print jobs, or those of a search.
+
+    A search is written as in the box of the page. Reads only. Exits 0; 2 when the search cannot be read or
+    the database does not answer.
+    """
+    host = current_host()
+    host.require_schema()
+    wanted = JobFilter.from_query([("q", search), ("sort", sort or ""), ("limit", limit)])
+    connection = host.engine.connect()
+    with read_snapshot(connection, host.settings.page_timeout_seconds, PAGE_PLANS) as read:
+        found = list_jobs(read.session, wanted, read.now, is_shown=shows(host.display))
+        page = found.page
+    clean = Display(host.display, may_see=True).clean
+    if as_json:
+        about: dict[str, Any] = {
+            "jobs": [_as_object(row, clean) for row in page.rows],
+            "has_more": page.has_older,
+            "is_all_searched": found.searched.is_all,
+            "is_in_order": found.is_in_order,
+            "counts": {state: count.number for state, count in found.counts.items()},
+        }
+        click.echo(to_json(about, indent=2))
+        return
+    for row in page.rows:
+        click.echo(plain(_line(row, read.now, clean)))
+    if not page.rows:
+        click.echo("no job matches" if wanted.box else "there are no jobs")
+    for line in _say_what_is_missing(found, wanted):
+        click.echo(line)
+
+
+def _say_what_is_missing(found: JobList, wanted: JobFilter) -> Iterator[str]:
+    """How many more there are, which were not searched, and why they are not in their order."""
+    if found.page.has_older:
+        states = [wanted.state] if wanted.state else found.counts
+        count = Count.sum(found.counts[state] for state in states)
+        kinds = {"exact": "", "at_least": "at least ", "about": "about "}
+        yield f"these are the first {len(found.page.rows)} of {kinds[count.kind]}{count.number:,}"
+    if not found.searched.is_all:
+        yield (
+            "not all jobs were searched, and older ones may be missing: narrow the search, for example by a "
+            "state, a task or created:<1d"
+        )
+    if not found.is_in_order and wanted.sort is not None:
+        yield f"not by {SORTS[wanted.sort]}, the newest come first: {say_too_many()}"
+
+
+def _line(row: JobRow, now: datetime, clean: Callable[[str], str]) -> str:
+    """A job in a line: what it is, since when or for how long, and what became of it."""
+    words = [f"{row.id:>8}", f"{row.state:<9}", clean(row.task), f"queue {clean(row.queue)}"]
+    if row.attempt:
+        words.append(f"attempt {row.attempt} of {row.max_attempts}")
+    words.append(_say_time(row, now))
+    if said := row.error or row.ended_reason:
+        words.append(clean(said).partition("\n")[0])
+    return "  ".join(words)
+
+
+def _say_time(row: JobRow, now: datetime) -> str:
+    """The time that matters most in the job's state."""
+    if row.state == "deferred":
+        return "after another job"
+    if row.ended_at is not None:
+        return f"ended {span((now - row.ended_at).total_seconds())} ago"
+    if row.state == "started" and row.started_at is not None:
+        return f"for {span((now - row.started_at).total_seconds())}"
+    if row.state == "queued" and row.dispatched_at is not None:
+        return f"queued {span((now - row.dispatched_at).total_seconds())} ago"
+    ahead = (row.due_at - now).total_seconds()
+    return f"due in {span(ahead)}" if ahead > 0 else f"due {span(-ahead)} ago"
+
+
+def _as_object(row: JobRow, clean: Callable[[str], str]) -> dict[str, Any]:
+    """A job as JSON, as the display policy shows it."""
+
+    def time(value: datetime | None) -> str | None:
+        return None if value is None else value.isoformat()
+
+    def text(value: str | None) -> str | None:
+        return None if value is None else clean(value)
+
+    return {
+        "id": row.id,
+        "state": row.state,
+        "task": clean(row.task),
+        "queue": clean(row.queue),
+        "attempt": row.attempt,
+        "max_attempts": row.max_attempts,
+        "created_at": time(row.created_at),
+        "due_at": time(row.due_at),
+        "dispatched_at": time(row.dispatched_at),
+        "started_at": time(row.started_at),
+        "ended_at": time(row.ended_at),
+        "ended_reason": text(row.ended_reason),
+        "error": text(row.error),
+    }
