@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ from flask.cli import with_appcontext
 
 from ..core.display import Display
 from ..core.reading import PAGE_PLANS, read_snapshot
-from ..core.words import span
+from ..core.words import span, took
 from ..jobs.rows import Count, JobRow
 from ..jobs.search.filter import LIMITS, SORTS, JobFilter
 from ..jobs.search.hit_queries import shows
@@ -26,18 +27,16 @@ from . import current_host, plain, to_json
 @click.option(
     "--sort",
     type=click.Choice(list(SORTS)),
-    help="By due time, run time, wait or attempts; the largest after a minus. Without it the newest first.",
+    help="due: the oldest due time first; -run, -wait, -attempts: the largest first. Without it, the newest.",
 )
 @click.option(
     "--limit",
     type=click.Choice([str(limit) for limit in LIMITS]),
-    default=str(LIMITS[0]),
-    show_default=True,
-    help="Print so many at most.",
+    help=f"Print so many at most.  [default: {LIMITS[0]}]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @with_appcontext
-def jobs(search: str, sort: str | None, limit: str, as_json: bool) -> None:
+def jobs(search: str, sort: str | None, limit: str | None, as_json: bool) -> None:
     """Print jobs, or those of a search.
 
     A search is written as in the box of the page. Reads only. Exits 0; 2 when the search cannot be read or
@@ -45,7 +44,7 @@ def jobs(search: str, sort: str | None, limit: str, as_json: bool) -> None:
     """
     host = current_host()
     host.require_schema()
-    wanted = JobFilter.from_query([("q", search), ("sort", sort or ""), ("limit", limit)])
+    wanted = JobFilter.from_query([("q", search), ("sort", sort or ""), ("limit", limit or "")])
     connection = host.engine.connect()
     with read_snapshot(connection, host.settings.page_timeout_seconds, PAGE_PLANS) as read:
         found = list_jobs(read.session, wanted, read.now, is_shown=shows(host.display))
@@ -57,7 +56,7 @@ def jobs(search: str, sort: str | None, limit: str, as_json: bool) -> None:
             "has_more": page.has_older,
             "is_all_searched": found.searched.is_all,
             "is_in_order": found.is_in_order,
-            "counts": {state: count.number for state, count in found.counts.items()},
+            "counts": {state: asdict(count) for state, count in found.counts.items()},
         }
         click.echo(to_json(about, indent=2))
         return
@@ -78,11 +77,12 @@ def _say_what_is_missing(found: JobList, wanted: JobFilter) -> Iterator[str]:
         yield f"these are the first {len(found.page.rows)} of {kinds[count.kind]}{count.number:,}"
     if not found.searched.is_all:
         yield (
-            "not all jobs were searched, and older ones may be missing: narrow the search, for example by a "
-            "state, a task or created:<1d"
+            "not all jobs were searched, so some may be missing: add a state or a task, or created:>1d to "
+            "search older ones"
         )
     if not found.is_in_order and wanted.sort is not None:
-        yield f"not by {SORTS[wanted.sort]}, the newest come first: {say_too_many()}"
+        yield f"not by {SORTS[wanted.sort]}, the newest come first"
+        yield say_too_many()
 
 
 def _line(row: JobRow, now: datetime, clean: Callable[[str], str]) -> str:
@@ -101,9 +101,10 @@ def _say_time(row: JobRow, now: datetime) -> str:
     if row.state == "deferred":
         return "after another job"
     if row.ended_at is not None:
-        return f"ended {span((now - row.ended_at).total_seconds())} ago"
+        ran = row.started_at and f"ran {took((row.ended_at - row.started_at).total_seconds())}, "
+        return f"{ran or ''}ended {span((now - row.ended_at).total_seconds())} ago"
     if row.state == "started" and row.started_at is not None:
-        return f"for {span((now - row.started_at).total_seconds())}"
+        return f"has run {span((now - row.started_at).total_seconds())}"
     if row.state == "queued" and row.dispatched_at is not None:
         return f"queued {span((now - row.dispatched_at).total_seconds())} ago"
     ahead = (row.due_at - now).total_seconds()

@@ -91,8 +91,8 @@ def _find_refusal(connection: Connection, late_seconds: float) -> str | None:
     unfinished = list(removal.list_unfinished(connection))
     if not (running or unfinished):
         return None
-    fixes = [f"stop them and wait {late_seconds:g} s"] if running else []
-    fixes += ["let the jobs end or cancel them"] if unfinished else []
+    fixes = ["let the jobs end or cancel them"] if unfinished else []
+    fixes += [f"stop workers and loops and wait {late_seconds:g} s"] if running else []
     force = ", or with --force to lose these jobs" if unfinished else ""
     return (
         f"{'; '.join([*running, *unfinished])}: {', '.join(fixes)}, "

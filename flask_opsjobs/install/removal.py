@@ -6,6 +6,7 @@ import ast
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -176,13 +177,16 @@ def list_lines_of_host(app: Flask, removal: Removal) -> list[str]:
     """The lines outside the migrations that name this package, each with its place: a person removes them.
 
     A long line is cut. The policies are left out: nothing imports them any more once these lines are gone.
+    So is what this user cannot read, since no app of theirs reads it.
     """
     here, root = Path.cwd(), Path(app.root_path)
     root, found = here if root.is_relative_to(here) else root, []
     files = {*_list_python(root, removal.found.directory.absolute())}
     files |= {path for name in _LISTS for path in here.glob(name)}
     for path in sorted(files):
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = ""
+        with suppress(OSError):
+            text = path.read_text(encoding="utf-8", errors="replace")
         for number, line in enumerate(text.splitlines(), 1):
             if _NAMES_US.search(line):
                 line = line.strip()
@@ -193,10 +197,13 @@ def list_lines_of_host(app: Flask, removal: Removal) -> list[str]:
 
 def _list_python(folder: Path, migrations: Path) -> Iterator[Path]:
     """The Python files below, outside of the migrations, of hidden folders and of virtual environments."""
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
+    paths: list[Path] = []
+    with suppress(OSError):
+        paths += folder.iterdir()
+    for path in paths:
+        if os.path.isdir(path) and not path.is_symlink():
             is_own = path.name[0] != "." and path.absolute() != migrations
-            if is_own and not (path / "pyvenv.cfg").exists() and path.name != "node_modules":
+            if is_own and not os.path.exists(path / "pyvenv.cfg") and path.name != "node_modules":
                 yield from _list_python(path, migrations)
         elif path.suffix == ".py" and path.stem not in CHANGES:
             yield path

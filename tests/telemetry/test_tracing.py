@@ -33,7 +33,7 @@ from tests.support.processes import Children
 from tests.support.trackers import read_lines
 from tests.support.waiting import wait_until
 
-# Longer than the digits of a time to the microsecond, and than those by chance in an id.
+# So long that no time has it, and no id by chance.
 SECRET = 4711_4711_4711
 
 Spans = Callable[[str], list[ReadableSpan]]

@@ -165,6 +165,7 @@ def test_another_method_is_refused_by_a_page_that_names_the_right_one(
 
 
 def test_no_address_with_a_nul_is_found(client: FlaskClient, jobs: dict[str, Job]) -> None:
+    asked = set()
     for url in GUARDED:
         rule = re.sub("<(?!int:|kind)[^>]*>", "a%00b", url.rule).replace("<kind>", "queue")
         if rule != url.rule and "<" not in rule:
@@ -172,6 +173,8 @@ def test_no_address_with_a_nul_is_found(client: FlaskClient, jobs: dict[str, Job
             answer = client.open(path, method=url.methods[0], headers=SAME_ORIGIN, data=form)
             assert (answer.status_code, url.endpoint) == (404, url.endpoint)
             assert "There is nothing at this address." in answer.text
+            asked.add(url.endpoint)
+    assert {"queue", "queue_pause", "task", "cron_entry", "limiter"} <= asked
 
 
 def test_permissions_are_those_of_the_urls_and_of_the_catalog() -> None:

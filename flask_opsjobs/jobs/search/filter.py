@@ -55,7 +55,7 @@ SORTS = {
     "-wait": "longest wait",
     "-attempts": "most attempts",
 }
-_CLOCK = re.compile(r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?")
+_TIME_OF_DAY = re.compile(r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?")
 _MOST_ARGUMENTS = 8
 _MOST_TEXTS = 8
 _MOST_IDS = 500
@@ -373,7 +373,7 @@ def _parse(name: str, term: Term) -> Any:
         return ranges.read_moments(name, term.value)
     if name in AMOUNTS:
         return AMOUNTS[name](name, term.value)
-    if _CLOCK.fullmatch(f"{name}:{term.value}"):  # such as created:>2026-11-27 14:30
+    if _TIME_OF_DAY.fullmatch(f"{name}:{term.value}"):  # such as created:>2026-11-27 14:30
         raise BadFilter(name, f"cannot be searched; {search_terms.DATE_AND_TIME}")
     if name not in _PARSERS:
         known = ", ".join((*QUALIFIERS, "args.NAME"))

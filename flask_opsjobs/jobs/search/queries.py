@@ -76,10 +76,10 @@ def list_jobs(
 
 
 def say_too_many() -> str:
-    """Why no more jobs are ordered."""
+    """Why the jobs of a search are not ordered."""
     return (
-        f"More than {hit_queries.MOST_HITS:,} jobs match, and no index has them in this order. "
-        "Narrow the search, for example by a state, a task or a time."
+        f"More than {hit_queries.MOST_HITS:,} jobs match, or not all were searched, and no index has them in "
+        "this order. Narrow the search, for example by a state, a task or a time."
     )
 
 
