@@ -176,8 +176,8 @@ _LONGEST = 110
 def list_lines_of_host(app: Flask, removal: Removal) -> list[str]:
     """The lines outside the migrations that name this package, each with its place: a person removes them.
 
-    A long line is cut. The policies are left out: nothing imports them any more once these lines are gone.
-    So is what this user cannot read, since no app of theirs reads it.
+    A long line is cut around the first such name. The policies are left out: nothing imports them any more
+    once these lines are gone. So is what this user cannot read, since no app of theirs reads it.
     """
     here, root = Path.cwd(), Path(app.root_path)
     root, found = here if root.is_relative_to(here) else root, []
@@ -188,11 +188,17 @@ def list_lines_of_host(app: Flask, removal: Removal) -> list[str]:
         with suppress(OSError):
             text = path.read_text(encoding="utf-8", errors="replace")
         for number, line in enumerate(text.splitlines(), 1):
-            if _NAMES_US.search(line):
-                line = line.strip()
-                cut = line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
-                found.append(f"{shown(path)}:{number}: {cut}")
+            if named := _NAMES_US.search(line := line.strip()):
+                found.append(f"{shown(path)}:{number}: {_cut_around(line, named.start())}")
     return found
+
+
+def _cut_around(line: str, place: int) -> str:
+    """The line, with … for what is left out of a long one at its ends; what stands at `place` is shown."""
+    begin = max(0, min(place - _LONGEST // 2, len(line) - _LONGEST))
+    end = begin + _LONGEST
+    before, after = "…" if begin else "", "…" if end < len(line) else ""
+    return f"{before}{line[begin + len(before) : end - len(after)]}{after}"
 
 
 def _list_python(folder: Path, migrations: Path) -> Iterator[Path]:

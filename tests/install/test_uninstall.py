@@ -261,12 +261,15 @@ def test_a_folder_that_cannot_be_written(installed: Newcomer) -> None:
     assert installed.files() == before
 
 
-def test_a_long_line_of_the_host_is_cut(installed: Newcomer) -> None:
-    installed.adds(f"NAMES = {['opsjobs'] * 9_000}")
+def test_a_long_line_of_the_host_is_cut_around_what_names_us(installed: Newcomer) -> None:
+    installed.adds(f"# begins {'opsjobs ' * 9_000}")
+    installed.adds(f"# {'a' * 200} in the middle opsjobs {'b' * 200}")
+    installed.adds(f"# {'a' * 200} ends opsjobs")
     said = installed.does("opsjobs", "uninstall", "--dry-run")
-    (shown,) = re.findall(r"^    app\.py:\d+: (NAMES.*)$", said, re.M)
-    assert len(shown) == 110
-    assert shown.endswith("…")
+    shown = re.findall(r"^    app\.py:\d+: (.*(?:begins|middle|ends).*)$", said, re.M)
+    assert ["opsjobs" in line for line in shown] == [True] * 3
+    assert [len(line) for line in shown] == [110] * 3
+    assert [line[0] + line[-1] for line in shown] == ["#…", "……", "…s"]
 
 
 def test_a_full_disk(installed: Newcomer) -> None:
