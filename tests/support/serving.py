@@ -12,8 +12,14 @@ from werkzeug.serving import make_server
 
 @contextmanager
 def served(app: Flask) -> Iterator[str]:
-    """The URL of `app`'s root, which answers until the block ends."""
+    """The URL of `app`'s root, which answers until the block ends.
+
+    By then each request has ended, also one whose client went away: what it holds, such as a connection to
+    Postgres, is closed with the app.
+    """
     server = make_server("127.0.0.1", 0, app, threaded=True)
+    # So that `server_close` waits for the threads of requests.
+    server.daemon_threads = False  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, name="test server", daemon=True)
     thread.start()
     try:
