@@ -16,7 +16,7 @@ from ..core.words import span, took
 from ..jobs.rows import Count, JobRow
 from ..jobs.search.filter import LIMITS, SORTS, JobFilter
 from ..jobs.search.hit_queries import shows
-from ..jobs.search.queries import JobList, list_jobs, say_too_many
+from ..jobs.search.queries import JobList, list_jobs, say_why_unordered
 from . import current_host, plain, to_json
 
 
@@ -82,7 +82,7 @@ def _say_what_is_missing(found: JobList, wanted: JobFilter) -> Iterator[str]:
         )
     if not found.is_in_order and wanted.sort is not None:
         yield f"not by {SORTS[wanted.sort]}, the newest come first"
-        yield say_too_many()
+        yield say_why_unordered()
 
 
 def _line(row: JobRow, now: datetime, clean: Callable[[str], str]) -> str:

@@ -75,7 +75,7 @@ def list_jobs(
     return search_at(wanted, now, listing)
 
 
-def say_too_many() -> str:
+def say_why_unordered() -> str:
     """Why the jobs of a search are not ordered."""
     return (
         f"More than {hit_queries.MOST_HITS:,} jobs match, or not all were searched, and no index has them in "

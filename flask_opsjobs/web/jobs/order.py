@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flask import url_for
 
 from ...jobs.search.filter import SORTS, JobFilter
-from ...jobs.search.queries import say_too_many
+from ...jobs.search.queries import say_why_unordered
 
 # The orders by the columns of the list. Without one the newest job comes first.
 _SORTS: Mapping[str, str] = {sort.removeprefix("-"): sort for sort in SORTS}
@@ -25,7 +25,7 @@ class JobListOrder:
     @property
     def refused(self) -> Mapping[str, str]:
         """Why the list cannot be ordered by these columns now."""
-        return {} if self.may_sort else dict.fromkeys(_SORTS, say_too_many())
+        return {} if self.may_sort else dict.fromkeys(_SORTS, say_why_unordered())
 
     def url(self, column: str) -> str:
         """The address of the list in the order of this column."""

@@ -22,7 +22,7 @@ from ...jobs.rows import Count
 from ...jobs.search import attempt_queries, further_queries, group_queries, hit_queries, terms
 from ...jobs.search.filter import LIMITS, ORIGINS, QUALIFIERS, SORTS, JobFilter, write_condition
 from ...jobs.search.hit_queries import is_by_errors
-from ...jobs.search.queries import list_jobs, say_too_many
+from ...jobs.search.queries import list_jobs, say_why_unordered
 from ...jobs.search.waiting_queries import may_wait
 from ...operations.targets import MOST_JOBS
 from ...queues.queries import list_queue_names
@@ -170,7 +170,7 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
         sorts=SORTS,
         is_in_order=found.is_in_order,
         order=JobListOrder(wanted, found.is_in_order, may_sort=may_sort),
-        too_many=say_too_many(),
+        why_unordered=say_why_unordered(),
         rows=rows,
         long=keep_long(rows, limits, read.now),
         searched=found.searched,
