@@ -98,17 +98,18 @@ def _line(row: JobRow, now: datetime, clean: Callable[[str], str]) -> str:
 
 def _say_time(row: JobRow, now: datetime) -> str:
     """The time that matters most in the job's state."""
-    if row.state == "deferred":
+    if row.main_time is None:
         return "after another job"
-    if row.ended_at is not None:
-        ran = row.started_at and f"ran {took((row.ended_at - row.started_at).total_seconds())}, "
-        return f"{ran or ''}ended {span((now - row.ended_at).total_seconds())} ago"
-    if row.state == "started" and row.started_at is not None:
-        return f"has run {span((now - row.started_at).total_seconds())}"
-    if row.state == "queued" and row.dispatched_at is not None:
-        return f"queued {span((now - row.dispatched_at).total_seconds())} ago"
-    ahead = (row.due_at - now).total_seconds()
-    return f"due in {span(ahead)}" if ahead > 0 else f"due {span(-ahead)} ago"
+    what, at = row.main_time
+    seconds = (now - at).total_seconds()
+    if what == "due" and seconds < 0:
+        return f"due in {span(-seconds)}"
+    if what == "started":
+        return f"has run {span(seconds)}"
+    ran = ""
+    if row.ended_at is not None and row.started_at is not None:
+        ran = f"ran {took((row.ended_at - row.started_at).total_seconds())}, "
+    return f"{ran}{what} {span(seconds)} ago"
 
 
 def _as_object(row: JobRow, clean: Callable[[str], str]) -> dict[str, Any]:

@@ -58,6 +58,20 @@ class JobRow:
     progress: Sequence[Any] | None = None
     taken_by: str | None = None
 
+    @property
+    def main_time(self) -> tuple[str, datetime] | None:
+        """The time that matters most in its state, after what it is then: due, queued, started or ended.
+
+        None for a deferred job, which waits for another one.
+        """
+        if self.state == "deferred":
+            return None
+        if self.state == "queued" and self.dispatched_at is not None:
+            return "queued", self.dispatched_at
+        if self.state == "started" and self.started_at is not None:
+            return "started", self.started_at
+        return ("due", self.due_at) if self.ended_at is None else ("ended", self.ended_at)
+
 
 @dataclass(frozen=True)
 class JobPage:

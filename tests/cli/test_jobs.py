@@ -66,6 +66,24 @@ def test_it_prints_jobs_the_newest_first_through_the_display_policy(
     assert "geheim" not in json.dumps(found)
 
 
+def test_the_time_of_each_state(app: Flask, bench: Bench, record_job: RecordJob) -> None:
+    started, _queued = record_job(), record_job()
+    bench.dispatch()
+    bench.claim(started)
+    record_job(scheduled_at=read_clock(bench.connection) + timedelta(hours=2, minutes=1))
+    step = record_job()
+    bench.connection.execute("UPDATE opsjobs.jobs SET state = 'deferred' WHERE id = %s", [step])
+    record_job()
+    says = [re.split("  +", line)[-1] for line in reversed(_run(app).output.splitlines())]
+    assert [re.sub(r"\d+ s", "N s", each) for each in says] == [
+        "has run N s",
+        "queued N s ago",
+        "due in 2 h",
+        "after another job",
+        "due N s ago",
+    ]
+
+
 def _ids(app: Flask, *words: str) -> list[int]:
     found: dict[str, Any] = json.loads(_run(app, *words, "--json").output)
     return [row["id"] for row in found["jobs"]]
