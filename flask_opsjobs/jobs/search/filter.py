@@ -194,6 +194,12 @@ class JobFilter:
         query |= {name: word for name in ("zone", "sort") if (word := getattr(self, name))}
         return query if self.limit == LIMITS[0] else query | {"limit": str(self.limit)}
 
+    def to_options(self) -> list[str]:
+        """The options of `flask opsjobs jobs` that mean this filter."""
+        query = self.to_query()
+        given = {"search": self.box} | {name: query.get(name) for name in ("sort", "limit")}
+        return [f"--{name}={value}" for name, value in given.items() if value]
+
     def but(self, **changes: Any) -> JobFilter:
         """A copy of this filter with some conditions changed; None removes a condition."""
         return replace(self, **changes)

@@ -11,7 +11,7 @@ from ...actions.domain import name_in
 from ...audit.filter import CONDITIONS
 from ...errors import OpsJobsError
 from ...forensics.registry import KINDS
-from ...jobs.search.filter import LIMITS, JobFilter
+from ...jobs.search.filter import JobFilter
 from ...limits.actions import split_target
 from . import access
 
@@ -49,9 +49,12 @@ def _find_words() -> Sequence[str]:
     endpoint = (request.endpoint or "").partition(".")[2]
     if endpoint in ("jobs", "jobs_why"):
         try:
-            return _of_jobs(endpoint, JobFilter.from_query(request.args.items(multi=True)))
+            wanted = JobFilter.from_query(request.args.items(multi=True))
         except OpsJobsError:
             return ()
+        if endpoint == "jobs_why":
+            return "why", "--search", wanted.box
+        return "jobs", *wanted.to_options()
     if endpoint in _LISTS:
         command, names = _LISTS[endpoint]
         given = [(name, value) for name in names if (value := request.args.get(name, "").strip())]
@@ -61,15 +64,6 @@ def _find_words() -> Sequence[str]:
         return "audit", "export", f"--since={(request.view_args or {})['sequence']}", "--limit=1"
     subject = access.subject()
     return () if subject is None else _of_subject(subject)
-
-
-def _of_jobs(endpoint: str, wanted: JobFilter) -> Sequence[str]:
-    if endpoint == "jobs_why":
-        return "why", "--search", wanted.box
-    given = {"search": wanted.box, "sort": wanted.sort}
-    if wanted.limit != LIMITS[0]:
-        given["limit"] = str(wanted.limit)
-    return "jobs", *(f"--{name}={value}" for name, value in given.items() if value)
 
 
 def _write_option(name: str) -> str:

@@ -17,6 +17,7 @@ from werkzeug.urls import iri_to_uri
 from ..._folders import folder
 from ...actions.registry import ACTIONS
 from ...core.round_trips import values_of
+from ...jobs.search.filter import PLACES
 from ...operations.queries import OpenOperations
 from . import access, links
 from .commands import find_command
@@ -145,7 +146,7 @@ def problem(found: Problem) -> Response:
             text = f'<div class="stack" id="part">{text}</div>'
     else:
         # A page with a search keeps what was typed, to be corrected, but no place in its list.
-        others = ("q", "before", "after", "selected", "row")
+        others = ("q", *PLACES, "row")
         context["q"] = request.args.get("q")
         context["fields"] = [
             pair for pair in request.args.items(multi=True) if pair[0] not in others
