@@ -151,10 +151,9 @@ STATES_OF_RQ = {
 }
 
 
-def require_prometheus() -> None:
-    """Return when the extra `prometheus` is installed. Raises `ConfigError` with what to run."""
+def require_prometheus(or_else: str = "") -> None:
+    """Return when the extra `prometheus` is installed. Else raises `ConfigError` with what to run."""
     if find_spec("prometheus_client") is None:
         raise ConfigError(
-            "metrics need prometheus-client: run pip install 'flask-opsjobs[prometheus]', "
-            "or do without OPSJOBS_METRICS_TOKEN"
+            f"metrics need prometheus-client: run pip install 'flask-opsjobs[prometheus]'{or_else}"
         )
