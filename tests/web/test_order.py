@@ -190,6 +190,23 @@ def test_a_head_says_why_more_jobs_than_can_be_read_are_not_ordered(
     assert _tabs(text) == _tabs(get("/jobs?state=started").text)
 
 
+def test_jobs_that_cannot_be_ordered_have_more_pages(
+    get: Get, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hit_queries, "MOST_HITS", 3)
+    for number in range(40):
+        make_job(session, "retryable", task=f"t{number}", attempt=number)
+    session.commit()
+    expected = [f"t{number}" for number in reversed(range(40))]
+    text = get("/jobs?sort=-attempts").text
+    assert _tasks(text) == expected[:25]
+    older = str(soup(text).select_one("a[rel=next]")["href"]).removeprefix("/ops/jobs")
+    second = get(older).text
+    assert _tasks(second) == expected[25:]
+    newer = str(soup(second).select_one("a[rel=prev]")["href"]).removeprefix("/ops/jobs")
+    assert _tasks(get(newer).text) == expected[:25]
+
+
 def test_the_longest_run_is_that_of_the_last_attempt(get: Get, session: Session) -> None:
     times = {"short": 5, "long": 50}
     for name, seconds in times.items():

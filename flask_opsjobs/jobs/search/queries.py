@@ -114,7 +114,7 @@ def _list_in_order(
     now: Now,
 ) -> JobList:
     """The page of a filter in its order; the newest when more jobs match than can be read to order them."""
-    list_newest = partial(_list_jobs, session, None, None, is_shown, wanted.but(sort=None), now)
+    list_newest = partial(_list_jobs, session, before, after, is_shown, wanted.but(sort=None), now)
     newest = None if wanted.is_search else list_newest()
     if newest is None:
         found, counts = _find_and_count(session, wanted, now, is_shown)
