@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -19,6 +20,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from typing_extensions import override
 
 from ..core.db import is_away, say_cause, say_too_large
+from ..core.reading import WHAT_NARROWS
 from ..core.secret_patterns import clean_secrets
 from ..core.visible_text import on_one_line
 from ..errors import ConfigError, OpsJobsError
@@ -141,6 +143,19 @@ class _NotAsked(click.ClickException):
     """The command could not start or could not continue; the message is one sentence that says why."""
 
     exit_code = 2
+
+
+@contextmanager
+def searching(host: Host) -> Iterator[None]:
+    """A block that searches jobs. When that takes too long, raises a sentence that says so and what helps."""
+    try:
+        yield
+    except (DBAPIError, psycopg.Error) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        if not isinstance(cause, psycopg.errors.QueryCanceled):
+            raise
+        seconds = host.settings.page_timeout_seconds
+        raise _NotAsked(f"the search took longer than {seconds:g} s. {WHAT_NARROWS}") from error
 
 
 class _CommandPerModule(AppGroup):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import datetime
@@ -17,7 +18,7 @@ from ..jobs.rows import Count, JobRow
 from ..jobs.search.filter import LIMITS, SORTS, JobFilter
 from ..jobs.search.hit_queries import shows
 from ..jobs.search.queries import JobList, list_jobs, say_why_unordered
-from . import current_host, plain, to_json
+from . import current_host, number_of, plain, searching, to_json
 
 
 @click.command("jobs")
@@ -34,21 +35,32 @@ from . import current_host, plain, to_json
     type=click.Choice([str(limit) for limit in LIMITS]),
     help=f"Print so many at most.  [default: {LIMITS[0]}]",
 )
+@click.option(
+    "--before",
+    type=number_of("job"),
+    help="Print those that follow this job in the list: the next page.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @with_appcontext
-def jobs(search: str, sort: str | None, limit: str | None, as_json: bool) -> None:
+def jobs(
+    search: str, sort: str | None, limit: str | None, before: int | None, as_json: bool
+) -> None:
     """Print jobs, or those of a search.
 
     A search is written as in the box of the page. Reads only. Exits 0; 2 when the search cannot be read or
-    the database does not answer.
+    takes too long, or the database does not answer.
     """
     host = current_host()
     host.require_schema()
     wanted = JobFilter.from_query([("q", search), ("sort", sort or ""), ("limit", limit or "")])
-    connection = host.engine.connect()
-    with read_snapshot(connection, host.settings.page_timeout_seconds, PAGE_PLANS) as read:
-        found = list_jobs(read.session, wanted, read.now, is_shown=shows(host.display))
+    connection, seconds = host.engine.connect(), host.settings.page_timeout_seconds
+    with searching(host), read_snapshot(connection, seconds, PAGE_PLANS) as read:
+        found = list_jobs(
+            read.session, wanted, read.now, before=before, is_shown=shows(host.display)
+        )
         page = found.page
+    if before is not None and not page.has_newer:
+        raise click.UsageError(f"job {before} has left this list: begin again without --before")
     clean = Display(host.display, may_see=True).clean
     if as_json:
         about: dict[str, Any] = {
@@ -63,18 +75,23 @@ def jobs(search: str, sort: str | None, limit: str | None, as_json: bool) -> Non
     for row in page.rows:
         click.echo(plain(_line(row, read.now, clean)))
     if not page.rows:
-        click.echo("no job matches" if wanted.box else "there are no jobs")
+        none = "no job matches" if wanted.box else "there are no jobs"
+        click.echo(none if before is None else f"no job follows job {before}")
     for line in _say_what_is_missing(found, wanted):
         click.echo(line)
 
 
 def _say_what_is_missing(found: JobList, wanted: JobFilter) -> Iterator[str]:
     """How many more there are, which were not searched, and why they are not in their order."""
+    rows = found.page.rows
     if found.page.has_older:
         states = [wanted.state] if wanted.state else found.counts
         count = Count.sum(found.counts[state] for state in states)
         kinds = {"exact": "", "at_least": "at least ", "about": "about "}
-        yield f"these are the first {len(found.page.rows)} of {kinds[count.kind]}{count.number:,}"
+        first = "" if found.page.has_newer else "the first "
+        yield f"these are {first}{len(rows)} of {kinds[count.kind]}{count.number:,}"
+        words = ("flask", "opsjobs", "jobs", *wanted.to_options(), f"--before={rows[-1].id}")
+        yield plain(f"the next ones: {shlex.join(words)}")
     if not found.searched.is_all:
         yield (
             "not all jobs were searched, so some may be missing: add a state or a task, or created:>1d to "
@@ -121,18 +138,23 @@ def _as_object(row: JobRow, clean: Callable[[str], str]) -> dict[str, Any]:
     def text(value: str | None) -> str | None:
         return None if value is None else clean(value)
 
+    done, total, note = row.progress or (None, None, None)
     return {
         "id": row.id,
         "state": row.state,
         "task": clean(row.task),
         "queue": clean(row.queue),
+        "origin": row.origin,
         "attempt": row.attempt,
         "max_attempts": row.max_attempts,
         "created_at": time(row.created_at),
         "due_at": time(row.due_at),
         "dispatched_at": time(row.dispatched_at),
         "started_at": time(row.started_at),
+        "taken_by": text(row.taken_by),
+        "progress": None if done is None else {"done": done, "total": total, "note": text(note)},
         "ended_at": time(row.ended_at),
+        "ended_by": row.ended_by,
         "ended_reason": text(row.ended_reason),
         "error": text(row.error),
     }

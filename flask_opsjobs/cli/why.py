@@ -27,7 +27,7 @@ from ..host import Host
 from ..jobs.search import terms
 from ..jobs.search.filter import JobFilter
 from ..jobs.search.terms import BadFilter
-from . import current_host, plain, to_json
+from . import current_host, plain, searching, to_json
 
 
 @click.command("why")
@@ -88,7 +88,8 @@ def _explain_search(host: Host, search: str) -> WaitingExplanation:
         wanted = JobFilter.from_query([("q", search)])
     except BadFilter as error:
         _stop(2, f"{error}")
-    return explain_search_apart(host, wanted)
+    with searching(host):
+        return explain_search_apart(host, wanted)
 
 
 def _stop(code: int, says: str) -> NoReturn:

@@ -38,6 +38,12 @@ PAGE_PLANS = {
     "plan_cache_mode": "force_custom_plan",
 }
 
+# What helps when a statement took longer than `read_snapshot` lets it.
+WHAT_NARROWS = (
+    "Narrow the filter, to one state or to created:<1d, or try again. "
+    "OPSJOBS_PAGE_TIMEOUT_SECONDS sets the limit."
+)
+
 
 @dataclass(frozen=True)
 class Reading:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
-from flask_opsjobs.core.reading import read_clock
+from flask_opsjobs.core.reading import WHAT_NARROWS, read_clock
 from flask_opsjobs.install.starters.opsjobs_display import HostDisplay
 from flask_opsjobs.jobs import queries, rows
 from flask_opsjobs.jobs.perform.outcomes import Outcome
@@ -111,14 +112,85 @@ def test_it_says_how_many_more_there_are(
 ) -> None:
     for _ in range(26):
         record_job(queue="mail")
-    *listed, last = _run(app, "--search", "queue:mail").output.splitlines()
+    *listed, last, _next = _run(app, "--search", "queue:mail").output.splitlines()
     assert (len(listed), last) == (25, "these are the first 25 of 26")
     assert len(_run(app, "--limit", "50").output.splitlines()) == 26
     assert len(_run(app, "--search", "limit:50").output.splitlines()) == 26
     monkeypatch.setattr(rows, "CAP", 25)
     monkeypatch.setattr(queries, "CAP", 25)
-    last = _run(app, "--search", "queue:mail").output.splitlines()[-1]
+    *_, last, _next = _run(app, "--search", "queue:mail").output.splitlines()
     assert last == "these are the first 25 of at least 26"
+
+
+@pytest.mark.parametrize("words", ["", "--search='tag:eu queue:mail'", "--sort=-attempts"])
+def test_it_names_the_command_of_the_next_page(
+    app: Flask, record_job: RecordJob, words: str
+) -> None:
+    jobs = [record_job(queue="mail", tags=["eu"]) for _ in range(60)]
+    pages = [_run(app, *shlex.split(words)).output.splitlines()]
+    while len(pages) < 4 and pages[-1][-1].startswith("the next ones: flask opsjobs jobs "):
+        options = pages[-1][-1].partition(" jobs ")[2]
+        pages.append(_run(app, *shlex.split(options)).output.splitlines())
+    assert [page[25:-1] for page in pages] == [
+        ["these are the first 25 of 60"],
+        ["these are 25 of 60"],
+        [],
+    ]
+    assert [int(line.split()[0]) for page in pages for line in page[:25]] == jobs[::-1]
+
+
+def test_a_page_that_begins_at_no_job_of_the_list(app: Flask, record_job: RecordJob) -> None:
+    first, second = record_job(queue="mail"), record_job()
+    assert _ids(app, "--before", f"{second}") == [first]
+    assert _run(app, "--before", f"{first}").output == f"no job follows job {first}\n"
+    run = _run(app, "--search", "queue:mail", "--sort", "due", "--before", f"{second}")
+    assert run.exit_code == 2
+    assert f"job {second} has left this list: begin again without --before" in run.output
+    assert "the job 7 is written as 7" in _run(app, "--before", "x").output
+
+
+def test_its_json_has_what_the_list_of_the_page_shows(
+    app: Flask, bench: Bench, record_job: RecordJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.host, "display", HostDisplay())
+    failed = record_job(max_attempts=1)
+    _fail(bench, failed, "KeyError")
+    started, taken = record_job(), record_job()
+    bench.dispatch()
+    bench.claim(started)
+    told = (3, 9, "at postgresql://ada:geheim@db/shop")
+    bench.connection.execute(
+        "UPDATE opsjobs.attempts SET progress_done = %s, progress_total = %s, progress_note = %s "
+        "WHERE job_id = %s",
+        [*told, started],
+    )
+    bench.connection.execute(
+        "UPDATE opsjobs.jobs SET reserved_by = %s WHERE id = %s", [bench.worker_id, taken]
+    )
+    found = json.loads(_run(app, "--json").output)["jobs"]
+    progress = found[1].pop("progress")
+    assert (progress["done"], progress["total"]) == (3, 9)
+    assert progress["note"].startswith("at postgresql://")
+    assert "geheim" not in progress["note"]
+    assert [(row["taken_by"], row["ended_by"], row["origin"]) for row in found] == [
+        (bench.name, None, "opsjobs"),
+        (None, None, "opsjobs"),
+        (None, "exhausted", "opsjobs"),
+    ]
+    assert (found[0]["progress"], found[2]["progress"]) == (None, None)
+
+
+@pytest.mark.parametrize("words", ["jobs --search tag:eu", "why --search tag:eu"])
+def test_a_search_that_takes_too_long_says_what_narrows_it(
+    make_app: Callable[..., Flask], bench: Bench, words: str
+) -> None:
+    app = make_app(OPSJOBS_PAGE_TIMEOUT_SECONDS=0.2)
+    with bench.connection.transaction():
+        # Whoever holds this lock makes every search wait for it.
+        bench.connection.execute("LOCK TABLE opsjobs.jobs IN ACCESS EXCLUSIVE MODE")
+        run = app.test_cli_runner().invoke(args=["opsjobs", *shlex.split(words)])
+    assert run.exit_code == 2
+    assert run.output == f"Error: the search took longer than 0.2 s. {WHAT_NARROWS}\n"
 
 
 def test_it_says_what_was_not_searched_and_not_ordered(

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from ...core.reading import WHAT_NARROWS
+
 
 @dataclass
 class Problem(Exception):
@@ -348,8 +350,7 @@ def too_slow(seconds: float) -> Problem:
         503,
         "Took too long",
         f"The database did not answer within {seconds:g} s, so the query of this page was canceled.",
-        "Narrow the filter, to one state or to created:<1d, or try again. "
-        "OPSJOBS_PAGE_TIMEOUT_SECONDS sets the limit.",
+        WHAT_NARROWS,
     )
 
 
