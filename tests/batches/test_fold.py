@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
@@ -599,19 +598,23 @@ def test_a_member_that_is_locked_for_long_makes_no_heartbeat_late(
     )
     pending = PendingBatches()
     pending.add([batch.id])
-    with closing(connect_apart(host.engine)) as holder, holder.transaction():
+    tries = 0
+    with (
+        closing(connect_apart(host.engine)) as worker,
+        closing(connect_apart(host.engine)) as holder,
+        holder.transaction(),
+    ):
+        # Postgres names the time-out that is over first, also when both are seen late.
+        worker.execute("SET statement_timeout = '1s'")
         holder.execute("SELECT 1 FROM opsjobs.jobs WHERE id = %s FOR UPDATE", [jobs[1]])
-        tries = []
         while pending:
             wait_until(lambda: pending.due_in() == 0, what="the next try")
-            began = time.monotonic()
-            assert pending.advance(bench.connection) == []
-            tries.append(time.monotonic() - began)
+            assert pending.advance(worker) == []
+            tries += 1
             trouble = bench.row("SELECT trouble FROM opsjobs.batches")["trouble"]
             assert (trouble is None) == bool(pending)
-    assert 2 <= len(tries) <= 4
-    assert min(tries) < 1
     assert "LockNotAvailable" in trouble
+    assert 2 <= tries <= 4
     fold_all(bench.connection)
     row = batch_of(bench, batch.id)
     assert (row["state"], row["trouble"]) == ("canceled", None)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -404,20 +403,20 @@ def test_a_job_that_is_locked_for_long_makes_no_heartbeat_late(
     graph = Graph.make(bench.connection, "a b", ["a b"])
     graph.end("a")
     holder, worker = connect(), connect()
+    # Postgres names the time-out that is over first, also when both are seen late.
+    worker.execute("SET statement_timeout = '1s'")
     pending = PendingRuns(MOST_BYTES)
     pending.add([graph.run])
+    tries = 0
     with holder.transaction():
         holder.execute("SELECT 1 FROM opsjobs.jobs WHERE id = %s FOR UPDATE", [graph.ids["b"]])
-        tries = []
         while pending:
             wait_until(lambda: pending.due_in() == 0, what="the next try")
-            began = time.monotonic()
             assert pending.advance(worker) == []
-            tries.append(time.monotonic() - began)
+            tries += 1
             assert (graph.row()["trouble"] is None) == bool(pending)
-    assert 2 <= len(tries) <= 4
-    assert min(tries) < 1
     assert "LockNotAvailable" in graph.row()["trouble"]
+    assert 2 <= tries <= 4
     settle_all(bench.connection)
     assert graph.row()["trouble"] is None
     assert graph.states()["b"] == "available"
