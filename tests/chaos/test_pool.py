@@ -121,8 +121,8 @@ def test_a_killed_worker_leaves_no_attempt_of_what_it_did_not_begin(
     new_site: Site, tmp_path: Path, jobs_of_pool: int, is_long: bool
 ) -> None:
     site, path = new_site, tmp_path / "ran"
-    # A worker that is only silent is rescued much later. In the long form loops look every ten seconds.
-    config = {"OPSJOBS_MISSING_SECONDS": 120, "OPSJOBS_LATE_SECONDS": 45}
+    # One that is only silent is rescued after this test. In the long form loops look every ten seconds.
+    config = {"OPSJOBS_MISSING_SECONDS": 600, "OPSJOBS_LATE_SECONDS": 300}
     if is_long:
         config["OPSJOBS_HEARTBEAT_SECONDS"] = 10
     enqueue_runs(site, path, jobs_of_pool)
@@ -229,22 +229,26 @@ def test_a_stopped_worker_gives_back_what_it_has_reserved(
     with site.app.app_context():
         hold.enqueue(gate=str(gate))
         host_db.session.commit()
-    enqueue_runs(site, path, jobs_of_pool)
-    worker = site.worker("--processes", "2", "default")
-    wait_until_at_work(site, path)
+    # So long that a child gets the next one after its end, and that the worker takes no child for stuck.
+    enqueue_runs(site, path, jobs_of_pool, seconds=0.05)
+    config = {"OPSJOBS_RESERVE_SECONDS": 20, "OPSJOBS_MISSING_SECONDS": 120}
+    worker = site.worker("--processes", "2", "default", **config)
     wait_until(Path(f"{gate}.begun").exists, every=0.001)
-    left, began = reserved(site), time.monotonic()
+    # When some have run of many that were taken at once.
+    worker.freeze_when(lambda: reserved(site) > 50 and len(runs(path)) > 5)
+    left, ran, began = reserved(site), len(runs(path)), time.monotonic()
     worker.signal(number)
+    worker.thaw()
     wait_until(lambda: reserved(site) == 0, 20, every=0.001, what="all, while one job runs on")
     took = time.monotonic() - began
+    assert len(runs(path)) <= ran + 1, "none was sent to a child"
     print(f"a worker that stops gives {left} jobs back within {took * 1000:.0f} ms")
     assert not is_long or took < 0.1
     gate.touch()
     assert worker.wait(20) == 0
-    ran = runs(path)
     assert reserved(site) == 0
     states = site.states()
-    assert states["finished"] == len(ran) + 1 == len(attempts(site))
+    assert states["finished"] == len(runs(path)) + 1 == len(attempts(site))
     assert set(states) <= {"finished", "available", "queued"}
     lost = "SELECT count(*) FROM opsjobs.jobs WHERE lost_reservations > 0 OR attempt > 1"
     assert site.rows(lost) == [(0,)]

@@ -68,41 +68,42 @@ def reserved() -> int:
 def test_a_worker_starts_anew_and_loses_nothing(
     site: object, children: Children, tmp_path: Path, systemd: Notifications, is_long: bool
 ) -> None:
-    ran, app = tmp_path / "ran", tmp_path / "shop.py"
-    number = 0
+    ran, app, gate, number = tmp_path / "ran", tmp_path / "shop.py", tmp_path / "gate", 100
 
-    def is_at_work() -> bool:
-        # Jobs must not run out before the worker is seen at work.
-        nonlocal number
-        lines = ran.read_text().count("\n") if ran.exists() else 0
-        if number < lines + 200:
-            note_run.enqueue_many({"path": str(ran), "seconds": 0.005} for _ in range(200))
-            host_module.db.session.commit()
-            number += 200
-        return lines > 30 and reserved() > 10
+    def lines() -> list[str]:
+        return ran.read_text().splitlines() if ran.exists() else []
 
+    enqueue(host_module.hold, gate=str(gate))
+    # So long that a child gets the next one after its end, and that the worker takes no child for stuck.
+    note_run.enqueue_many({"path": str(ran), "seconds": 0.05} for _ in range(number))
+    host_module.db.session.commit()
     app.write_text("from tests.support.host import create_app\nprint('the old code')\n")
     words = ("-m", "flask", "--app", str(app), "opsjobs", "worker", "--processes", "2")
-    worker = children.python(*words, env={"NOTIFY_SOCKET": str(systemd.path)})
+    env = {"NOTIFY_SOCKET": str(systemd.path), "TEST_CONFIG_OPSJOBS_RESERVE_SECONDS": "20"}
+    worker = children.python(*words, env=env)
     systemd.wait_for("READY=1")
-    wait_until(is_at_work, 20)
+    wait_until(Path(f"{gate}.begun").exists, 20)
+    # When some have run of many that were taken at once.
+    worker.freeze_when(lambda: reserved() > 50 and len(lines()) > 5)
     # Of another length: Python may have kept what it compiled in the same second.
     app.write_text("from tests.support.host import create_app\nprint('the newer code')\n")
-    pid = worker.pid
+    pid, begun = worker.pid, len(lines())
     worker.signal(signal.SIGHUP)
+    worker.thaw()
     asked_at = time.monotonic()
-    wait_until(lambda: reserved() == 0, 5, every=0.002)
+    wait_until(lambda: reserved() == 0, 20, every=0.002, what="all, while one job runs on")
     took = time.monotonic() - asked_at
+    assert len(lines()) <= begun + 1, "none was sent to a child"
     print(f"all was given back after {took * 1000:.0f} ms")
     assert not is_long or took < 0.1
+    gate.touch()
     systemd.wait_for("RELOADING=1\nMONOTONIC_USEC=")
     systemd.wait_for("READY=1")
     assert worker.log.count("the newer code") == worker.log.count("the old code") == 1
     wait_until(lambda: rows("SELECT DISTINCT state FROM opsjobs.jobs") == [("finished",)], 30)
-    lines = ran.read_text().splitlines()
-    assert len(lines) == len(set(lines)) == number
-    assert {line.split()[1] for line in lines} == {"1"}
-    assert rows("SELECT count(*) FROM opsjobs.attempts") == [(number,)]
+    assert len(lines()) == len(set(lines())) == number
+    assert {line.split()[1] for line in lines()} == {"1"}
+    assert rows("SELECT count(*) FROM opsjobs.attempts") == [(number + 1,)]
     workers = rows("SELECT pid, state FROM opsjobs.workers ORDER BY id")
     assert workers == [(pid, "stopped"), (pid, "alive")]
     assert worker.terminate() == 0

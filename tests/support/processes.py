@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,18 @@ class Child:
     def freeze(self) -> None:
         """SIGSTOP itself alone."""
         self.signal(signal.SIGSTOP)
+
+    def freeze_when(self, condition: Callable[[], bool]) -> None:
+        """SIGSTOP itself alone at a moment when this is true: else it goes on, and is frozen again."""
+
+        def freeze_and_ask() -> bool:
+            self.freeze()
+            wait_until(lambda: psutil.Process(self.pid).status() == psutil.STATUS_STOPPED)
+            if not (answer := condition()):
+                self.thaw()
+            return answer
+
+        wait_until(freeze_and_ask, 30)
 
     def thaw(self) -> None:
         """Let it go on."""
