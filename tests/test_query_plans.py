@@ -220,6 +220,18 @@ def test_of_a_value_that_many_have_the_newest_jobs_are_read(
     assert seen.most_rows <= most + 30, seen
 
 
+def test_the_attempts_of_a_job_are_looked_up_once_for_all_that_are_wanted(
+    plans: tuple[Plans, Reading],
+) -> None:
+    seen, read = plans
+    wanted = JobFilter.from_query(
+        [("q", "death:signal OR memory:>5MB OR failure:1 -queue:queue_3")]
+    )
+    assert list_jobs(read.session, wanted, read.now, is_shown=lambda error, text: True).page
+    examining = [statement for statement, _ in seen.seen if "WITH examined" in statement]
+    assert {statement.count("FROM opsjobs.attempts") for statement in examining} == {1}
+
+
 def test_an_order_that_is_refused_costs_as_much_as_none(plans: tuple[Plans, Reading]) -> None:
     seen, read = plans
     asked = {}

@@ -57,6 +57,7 @@ FAILURES = table("failures", column("id", BigInteger), column("key", LargeBinary
 DEPLOYS = table("deploys", column("id", BigInteger), column("version"), schema="opsjobs")
 _INCIDENTS = table("incidents", column("id", BigInteger), column("facts", JSONB), schema="opsjobs")
 _OF_ATTEMPTS = ("failure", "death", "deploy")
+_SEEK_AN_ATTEMPT = (*_OF_ATTEMPTS, "memory")
 # The time of a search: a moment, or the clock of Postgres, which no statement waits for.
 Now = datetime | ColumnElement[Any]
 Found = TypeVar("Found")
@@ -95,7 +96,7 @@ class Terms:
         met = [self.find(one) for one in plain if with_texts or one.name != "error"]
         # One attempt must meet all of them.
         of_attempt = [one for one in self.wanted.plain if one.name in _OF_ATTEMPTS]
-        met += [self._has_attempt(of_attempt)] if of_attempt else []
+        met += [self._has_attempt(of_attempt, and_)] if of_attempt else []
         for clause in self.wanted.further:
             if with_texts or all(one.name != "error" for one in clause):
                 met.append(self._is_met(clause))
@@ -103,11 +104,15 @@ class Terms:
 
     def is_met_otherwise(self, clause: Clause) -> ColumnElement[bool]:
         """Whether a job meets a condition of the clause that asks for no text in an error."""
-        others = (self._is_true(one) for one in clause if one.name != "error")
-        return or_(false(), *others).is_(True)
+        return self._is_met([one for one in clause if one.name != "error"]).is_(True)
 
-    def _is_met(self, clause: Clause) -> ColumnElement[bool]:
-        return or_(*(self._is_true(one) for one in clause))
+    def _is_met(self, clause: Sequence[Condition]) -> ColumnElement[bool]:
+        seek = _SEEK_AN_ATTEMPT if self.is_examined else ()
+        # So the attempts of a job are looked up once for all of these.
+        of_attempt = [one for one in clause if one.name in seek and not one.is_not]
+        met = [self._is_true(one) for one in clause if one not in of_attempt]
+        met += [self._has_attempt(of_attempt, or_)] if of_attempt else []
+        return or_(false(), *met)
 
     def _is_true(self, one: Condition) -> ColumnElement[bool]:
         met = self.find(one)
@@ -130,10 +135,10 @@ class Terms:
                 return _has_tag(value)
             case "id":
                 return is_one_of(Job.id, [value] if isinstance(value, int) else value)
-            case "duration" | "wait" | "attempts" | "priority" | "memory":
+            case "duration" | "wait" | "attempts" | "priority":
                 return self._is_between(name, value)
-            case "failure" | "death" | "deploy":
-                return self._has_attempt([one])
+            case "failure" | "death" | "deploy" | "memory":
+                return self._has_attempt([one], and_)
         return self._is_of(name, value)
 
     def _is_in(self, moment: Any, name: str, wanted: Moments) -> ColumnElement[bool]:
@@ -150,21 +155,21 @@ class Terms:
         return and_(*met)
 
     def _is_between(self, name: str, wanted: Amounts) -> ColumnElement[bool]:
-        if name == "memory":
-            return self._has_attempt([Condition(name, wanted)])
         if name in ("attempts", "priority"):
             counted = {"attempts": Job.attempt, "priority": Job.priority}[name]
             return and_(*_within(counted, wanted, int))
         measured = make_duration(self.now) if name == "duration" else make_wait(self.now)
         return and_(*_within(measured, wanted, lambda seconds: timedelta(seconds=seconds)))
 
-    def _has_attempt(self, wanted: Sequence[Condition]) -> ColumnElement[bool]:
-        """Whether one attempt of the job meets these conditions."""
+    def _has_attempt(
+        self, wanted: Sequence[Condition], join: Callable[..., ColumnElement[bool]]
+    ) -> ColumnElement[bool]:
+        """Whether one attempt of the job meets these conditions, or one of them, as `join` says."""
         return self._has(
             _ATTEMPTS,
             _ATTEMPTS.c.job_id,
             Job.id,
-            lambda attempt: [met for one in wanted for met in _attempt_conditions(attempt, one)],
+            lambda attempt: [join(*(_is_attempt(attempt, one) for one in wanted))],
         )
 
     def _has(
@@ -292,19 +297,19 @@ def _is_worker(key: Any, named: Any, value: str | Pattern) -> ColumnElement[bool
     return met
 
 
-def _attempt_conditions(attempt: Any, wanted: Condition) -> list[ColumnElement[bool]]:
-    """The conditions on an attempt that has this failure, death, deploy or use of memory."""
+def _is_attempt(attempt: Any, wanted: Condition) -> ColumnElement[bool]:
+    """The condition on an attempt that has this failure, death, deploy or use of memory."""
     value = wanted.value
     match wanted.name:
         case "failure":
             key = select(FAILURES.c.key).where(FAILURES.c.id == value).scalar_subquery()
-            return [attempt.failure_key == key, attempt.failure_key.is_not(None)]
+            return and_(attempt.failure_key == key, attempt.failure_key.is_not(None))
         case "death":
-            return [attempt.death == value]
+            return and_(attempt.death == value)
         case "deploy":
             versions = select(DEPLOYS.c.id).where(_is_named(DEPLOYS.c.version, value))
-            return [attempt.deploy_id.in_(versions)]
-    return _within(attempt.max_rss_kb * 1024, value, int)
+            return and_(attempt.deploy_id.in_(versions))
+    return and_(*_within(attempt.max_rss_kb * 1024, value, int))
 
 
 def is_one_of(key: Any, ids: Sequence[int] | ColumnElement[Any]) -> ColumnElement[bool]:

@@ -32,6 +32,7 @@ from ...core.reading import KeptValue, estimate_rows, execute_with
 from ...core.round_trips import StartedRead, start_reading
 from ...policy import DisplayPolicy
 from .. import queries
+from ..lifecycle import STATES
 from ..models import Job
 from . import attempt_queries
 from .attempt_queries import NewestAttempts
@@ -215,7 +216,8 @@ def _read_listed(
     """
     wanted = search.wanted
     if not has_other_terms(wanted) and fitting.is_about_states:
-        return [_Row(id, state, fitting.fits_state(state)) for id, state in listing.value.jobs]
+        fits = {state: fitting.fits_state(state) for state in STATES}
+        return [_Row(id, state, fits[state]) for id, state in listing.value.jobs]
     columns = (Job.id, Job.state, Job.error, *fitting.columns, Job.task, Job.queue, Job.origin)
     is_listed = is_one_of(Job.id, listed.read())
     rows = search.session.execute(select(*columns).where(is_listed).order_by(Job.id.desc()))
