@@ -36,6 +36,8 @@ HASTE = {
     "OPSJOBS_MISSING_SECONDS": 2.5,
     "OPSJOBS_RECALL_SECONDS": 1.0,
 }
+# What a worker does only after a part of these times comes after each test.
+CALM = {"OPSJOBS_LATE_SECONDS": 300, "OPSJOBS_MISSING_SECONDS": 600}
 
 MOVING_LOOPS = """
 import sys

@@ -18,7 +18,7 @@ from tests.support.host import hold, kill_worker, note_run
 from tests.support.processes import Child, is_alive
 from tests.support.waiting import wait_until
 
-from .conftest import HASTE, Site
+from .conftest import CALM, HASTE, Site
 
 pytestmark = pytest.mark.chaos
 
@@ -122,7 +122,7 @@ def test_a_killed_worker_leaves_no_attempt_of_what_it_did_not_begin(
 ) -> None:
     site, path = new_site, tmp_path / "ran"
     # One that is only silent is rescued after this test. In the long form loops look every ten seconds.
-    config = {"OPSJOBS_MISSING_SECONDS": 600, "OPSJOBS_LATE_SECONDS": 300}
+    config: dict[str, Any] = {**CALM}
     if is_long:
         config["OPSJOBS_HEARTBEAT_SECONDS"] = 10
     enqueue_runs(site, path, jobs_of_pool)
@@ -231,8 +231,7 @@ def test_a_stopped_worker_gives_back_what_it_has_reserved(
         host_db.session.commit()
     # So long that a child gets the next one after its end, and that the worker takes no child for stuck.
     enqueue_runs(site, path, jobs_of_pool, seconds=0.05)
-    config = {"OPSJOBS_RESERVE_SECONDS": 20, "OPSJOBS_MISSING_SECONDS": 120}
-    worker = site.worker("--processes", "2", "default", **config)
+    worker = site.worker("--processes", "2", "default", OPSJOBS_RESERVE_SECONDS=20, **CALM)
     wait_until(Path(f"{gate}.begun").exists, every=0.001)
     # When some have run of many that were taken at once.
     worker.freeze_when(lambda: reserved(site) > 50 and len(runs(path)) > 5)
