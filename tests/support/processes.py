@@ -64,7 +64,7 @@ class Child:
         """All that it has printed so far."""
         return self._log.read_text(errors="replace")
 
-    def wait_for(self, words: str, timeout: float = 15) -> str:
+    def wait_for(self, words: str, timeout: float = 30) -> str:
         """Its log once `words` are in it; fails at once, with the log, when it ends without them."""
 
         def said_or_ended() -> bool:

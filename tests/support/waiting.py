@@ -15,7 +15,7 @@ _SHORTEST, _LONGEST = 0.005, 0.1
 
 def wait_until(
     condition: Callable[[], T],
-    timeout: float = 10,
+    timeout: float = 30,
     *,
     what: str | Callable[[], str] = "",
     every: float | None = None,
