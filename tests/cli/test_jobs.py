@@ -107,6 +107,19 @@ def test_it_searches_and_orders_as_the_page(
     assert _run(app, "--search", "queue:none").output == "no job matches\n"
 
 
+def test_it_puts_the_longest_runs_first(app: Flask, bench: Bench, record_job: RecordJob) -> None:
+    waits, second, first, third = jobs = [record_job() for _ in range(4)]
+    bench.dispatch(prefetch=4)
+    for hours, job in enumerate((third, second, first), start=1):
+        bench.claim(job)
+        bench.connection.execute(
+            "UPDATE opsjobs.jobs SET started_at = started_at - %s * interval '1 h' WHERE id = %s",
+            [hours, job],
+        )
+    assert _ids(app) == jobs[::-1]
+    assert _ids(app, "--sort=-run") == [first, second, third, waits]
+
+
 def test_it_says_how_many_more_there_are(
     app: Flask, record_job: RecordJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +133,20 @@ def test_it_says_how_many_more_there_are(
     monkeypatch.setattr(queries, "CAP", 25)
     *_, last, _next = _run(app, "--search", "queue:mail").output.splitlines()
     assert last == "these are the first 25 of at least 26"
+
+
+def test_it_says_when_the_number_of_more_is_an_estimate(
+    app: Flask, bench: Bench, record_job: RecordJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(30):
+        _fail(bench, record_job(max_attempts=1), "KeyError")
+    bench.connection.execute("ANALYZE opsjobs.jobs")
+    monkeypatch.setattr(rows, "CAP", 25)
+    monkeypatch.setattr(queries, "CAP", 25)
+    *_, last, _next = _run(app, "--search", "state:failed").output.splitlines()
+    assert last == "these are the first 25 of about 30"
+    found = json.loads(_run(app, "--search", "state:failed", "--json").output)
+    assert found["counts"]["failed"] == {"number": 30, "kind": "about"}
 
 
 @pytest.mark.parametrize("words", ["", "--search='tag:eu queue:mail'", "--sort=-attempts"])
