@@ -26,7 +26,7 @@ def check_batches(
     """The invariants that do not hold for these batches, by default for all; empty when all hold.
 
     Call it while nothing changes: a batch that is being folded at that moment may be listed. Counts all
-    members, and locks nothing.
+    members, so batches of 100,000 or more are left out; locks nothing.
     """
     with connection.cursor(row_factory=class_row(BrokenBatch)) as cursor:
         ids = None if batches is None else list(batches)
