@@ -229,8 +229,8 @@ def test_a_stopped_worker_gives_back_what_it_has_reserved(
     with site.app.app_context():
         hold.enqueue(gate=str(gate))
         host_db.session.commit()
-    # So long that a child gets the next one after its end, and that the worker takes no child for stuck.
-    enqueue_runs(site, path, jobs_of_pool, seconds=0.05)
+    # In the short form so long that a child gets the next one after its end, and is not taken for stuck.
+    enqueue_runs(site, path, jobs_of_pool, seconds=0.0 if is_long else 0.05)
     worker = site.worker("--processes", "2", "default", OPSJOBS_RESERVE_SECONDS=20, **CALM)
     wait_until(Path(f"{gate}.begun").exists, every=0.001)
     # When some have run of many that were taken at once.
@@ -240,7 +240,7 @@ def test_a_stopped_worker_gives_back_what_it_has_reserved(
     worker.thaw()
     wait_until(lambda: reserved(site) == 0, 20, every=0.001, what="all, while one job runs on")
     took = time.monotonic() - began
-    assert len(runs(path)) <= ran + 1, "none was sent to a child"
+    assert is_long or len(runs(path)) <= ran + 1, "none was sent to a child"
     print(f"a worker that stops gives {left} jobs back within {took * 1000:.0f} ms")
     assert not is_long or took < 0.1
     gate.touch()
