@@ -38,9 +38,11 @@ demo: $(READY) ## Run the example host with its own Postgres and Valkey, until C
 demo-check: $(READY) ## Run the demo headless and exit: a job, a retry, a workflow with a signal, a rescue.
 	$(BIN)/python -m tools.demo --check $(ARGS)
 
-# What `make lint` runs is left out, and what `make test ARGS=tests/web` runs.
+# What `make lint` runs is left out, and what `make test ARGS=tests/web` runs. Plans need many rows, races many
+# threads: both take long.
 QUICK := -m "not processes and not slow" --few-cases \
-	--ignore tests/web --ignore tests/test_house.py --ignore tests/test_sql.py
+	--ignore tests/web --ignore tests/test_house.py --ignore tests/test_sql.py \
+	--ignore-glob '*plans.py' --ignore-glob '*races.py'
 quick: $(READY) ## Run the pure tests and database tests, three cases of each at most, in two minutes.
 	$(PYTEST) $(QUICK) $(ARGS)
 

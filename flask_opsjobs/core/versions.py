@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 
 from .db import SCHEMA_VERSION
@@ -10,7 +12,8 @@ from .db import SCHEMA_VERSION
 _PACKAGES = ("flask-opsjobs", "rq", "flask", "sqlalchemy", "psycopg")
 
 
-def read_versions() -> dict[str, str]:
+@cache  # each is parsed out of a file, and stays the same in a process
+def read_versions() -> Mapping[str, str]:
     """Each version by its name, as the help page and the doctor show them."""
     found = {name: version(name) for name in _PACKAGES}
     return found | {"python": platform.python_version(), "schema": str(SCHEMA_VERSION)}
