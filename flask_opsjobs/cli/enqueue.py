@@ -29,10 +29,7 @@ from . import _operate, current_host
 def enqueue(task: str, values: tuple[str, ...], text: str | None, **options: Any) -> None:
     """Enqueue one job."""
     whole = _read_object("{}" if text is None else sys.stdin.read() if text == "-" else text)
-    named = _read_values(task, values)
-    if twice := whole.keys() & named.keys():
-        raise click.UsageError(f"{min(twice)} is given twice")
-    params = {"args": {**whole, **named}}
+    params = {"args": whole | _read_values(task, values, given=set(whole))}
     _operate.run_action("task.enqueue", [f"task/{task}"], params=params, **options)
 
 
@@ -47,8 +44,11 @@ def _read_object(text: str) -> dict[str, Any]:
     return found
 
 
-def _read_values(task: str, values: tuple[str, ...]) -> dict[str, Any]:
-    """The values by name. A name that the task does not take is refused with the call."""
+def _read_values(task: str, values: tuple[str, ...], given: set[str]) -> dict[str, Any]:
+    """The values by name. One that is `given` already is refused.
+
+    A name that the task does not take is refused with the call.
+    """
     try:
         fields = {field.name: field for field in list_fields(get_task(current_host(), task))}
     except BadCall as bad:
@@ -58,10 +58,11 @@ def _read_values(task: str, values: tuple[str, ...]) -> dict[str, Any]:
         name, sign, text = value.partition("=")
         if not (name and sign):
             raise click.UsageError(f"{value[:40]!r} is no argument: write NAME=VALUE")
-        if name in found:
+        if name in given:
             raise click.UsageError(f"{name} is given twice")
+        given.add(name)
         try:
-            found[name] = fields[name].read(text) if name in fields else text
+            found |= fields[name].read_argument(text) if name in fields else {name: text}
         except ValueError as wrong:
             raise click.UsageError(f"{name}: {wrong}") from None
     return found

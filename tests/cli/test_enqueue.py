@@ -20,14 +20,18 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(app: Flask, opsjobs: OpsJobs) -> Run:
-    """Runs the command on a host with the task `send`."""
+    """Runs the command on a host with the tasks `send` and `render`."""
 
     def send(
         account_id: int, day: date | None = None, rows: list[int] | None = None, token: str = ""
     ) -> None:
         """Does nothing."""
 
+    def render(report: str, note: str | None, rows: int = 3, is_final: bool = True) -> None:
+        """Does nothing."""
+
     opsjobs.task(queue="mail", enqueue_from_page=True, redact={"token"})(send)
+    opsjobs.task(enqueue_from_page=True)(render)
     opsjobs.task(name="plain")(_plain)
 
     def run(*words: str, input: str | None = None) -> Result:
@@ -61,6 +65,12 @@ def test_arguments_come_as_json_as_values_and_from_stdin(run: Run, bench: Bench)
     assert {(row["action"], row["via"]) for row in found} == {("task.enqueue", "cli")}
 
 
+def test_an_empty_value_is_an_empty_field(run: Run, bench: Bench) -> None:
+    done = run("render", "report=mail", "note=", "rows=", "is_final= ", *REASON)
+    assert done.exit_code == 0, done.output
+    assert args_of(bench) == [{"report": "mail", "note": None}]
+
+
 def test_a_dry_run_writes_nothing_and_json_is_one_object(run: Run, bench: Bench) -> None:
     looked = run("send", "account_id=7", "--dry-run", "--json")
     found = json.loads(looked.stdout)
@@ -77,12 +87,15 @@ def test_a_dry_run_writes_nothing_and_json_is_one_object(run: Run, bench: Bench)
         (("nobody", "a=1"), "there is no task 'nobody' in this application"),
         (("plain",), "declare it with enqueue_from_page=True"),
         (("send",), "account_id: is required"),
+        (("render", "report=", "note=x"), "report: is required"),
         (("send", "account_id=many"), "account_id: Input should be a valid integer"),
         (("send", "account_id=7", "nope=1"), "nope: the task takes no such argument"),
         (("send", "account_id"), "'account_id' is no argument: write NAME=VALUE"),
         (("send", "=7"), "'=7' is no argument: write NAME=VALUE"),
         (("send", "account_id=7", "account_id=8"), "account_id is given twice"),
         (("send", "account_id=7", "--args", '{"account_id": 8}'), "account_id is given twice"),
+        (("send", "account_id=7", "day=", "--args", '{"day": null}'), "day is given twice"),
+        (("send", "account_id=7", "day=", "day="), "day is given twice"),
         (("send", "--args", "-"), "--args is not JSON"),  # stdin is empty: what writes it failed
         (("send", "account_id=7", "rows=["), "rows: is not JSON"),
         (("send", "account_id=7", "token=sensitive"), "token: is redacted"),

@@ -60,6 +60,16 @@ class FormField:
             )
         return text
 
+    def read_argument(self, text: str) -> dict[str, Any]:
+        """The argument of a typed text by its name, with the value of `read`.
+
+        An empty text is left out, so that the function's default counts. It means null when there is no
+        default and null is accepted.
+        """
+        if text.strip():
+            return {self.name: self.read(text)}
+        return {self.name: None} if self.is_required and self.accepts_null else {}
+
 
 def list_fields(task: TaskDeclaration) -> list[FormField]:
     """The fields of a task's stored parameters, in the order of its signature.
@@ -74,8 +84,7 @@ def read_typed(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The arguments of a filled form, by name, and its faults: sentences by field.
 
-    An empty field is left out, so that the function's default counts. A checkbox that is not ticked is sent
-    as nothing, and means false.
+    A checkbox that is not ticked is sent as nothing, and means false.
     """
     args: dict[str, Any] = {}
     faults: dict[str, str] = {}
@@ -83,13 +92,11 @@ def read_typed(
         text = typed.get(field.name, "")
         if field.kind == "checkbox":
             args[field.name] = bool(text)
-        elif text.strip():
-            try:
-                args[field.name] = field.read(text)
-            except ValueError as wrong:
-                faults[field.name] = str(wrong)
-        elif field.is_required and field.accepts_null:
-            args[field.name] = None
+            continue
+        try:
+            args |= field.read_argument(text)
+        except ValueError as wrong:
+            faults[field.name] = str(wrong)
     return args, faults
 
 
