@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, case, func, literal, select
@@ -190,7 +191,7 @@ def _read_in_order(
 
 def _count(found: Hits) -> dict[str, Count]:
     kind = "exact" if found.searched.is_all else "at_least"
-    numbers = Counter(state for _, state in found.jobs)
+    numbers = Counter(map(itemgetter(1), found.jobs))
     return {state: Count(numbers[state], kind) for state in STATES}
 
 
