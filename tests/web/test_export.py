@@ -283,6 +283,8 @@ def test_a_search_that_stopped_says_so_in_the_last_line(
     assert last.endswith("among the newest 20000 jobs, and others, 3 in all.")
     _, said = _ndjson(get("/jobs.ndjson?q=error:gateway").text)
     assert said["note"] == "Searched the newest 3 jobs with an error."
+    _, said = _ndjson(get("/jobs.ndjson?q=-queue:none").text)
+    assert said["note"].endswith("the newest first, and found at most 3.")
 
 
 @pytest.mark.parametrize("path", ["/jobs.csv", "/jobs.ndjson"])
