@@ -351,15 +351,23 @@
     const form = event.target;
     const button = event.submitter;
     if (!("dialog" in form.dataset)) return;
-    event.preventDefault();
+    // A preview that is a page of its own is answered by a page.
+    const isPage = form.closest(".sole");
     // aria-busy instead of disabled, so that the focus can return to the button
-    if (button.ariaBusy) return;
+    const isBusy = button.ariaBusy;
+    if (isBusy || !isPage) event.preventDefault();
+    button.ariaBusy = "true";
+    if (isBusy || isPage) return;
     const url = button.getAttribute("formaction") ?? form.action;
     const body = new URLSearchParams(new FormData(form, button));
-    button.ariaBusy = "true";
     await show(url, { method: "POST", body });
     button.ariaBusy = null;
   });
+
+  // The browser may restore a page that was left while its button was busy.
+  on("pageshow", () => {
+    for (const button of all("button[aria-busy]")) button.ariaBusy = null;
+  }, window);
 
   async function copy(button) {
     const { copy: id, copyFrom: url } = button.dataset;

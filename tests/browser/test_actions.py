@@ -286,6 +286,31 @@ def test_a_server_that_is_away_is_said_where_it_is_heard(page: Any, visit: Open)
     assert page.input_value("#reason") == REASON
 
 
+@pytest.mark.usefixtures("own")
+def test_a_preview_at_its_own_address_is_answered_in_its_place(
+    page: Any, visit: Open, operator: Operator
+) -> None:
+    queue = ["queue/default"]
+    posts: list[str] = []
+    page.on("request", lambda sent: sent.method == "POST" and posts.append(sent.url))
+    drifted = operator.preview("queue.pause", queue, actor="l.brandt", via="page")
+    operator.run("queue.drain", queue, actor="l.brandt", reason=REASON)
+    preview = operator.preview("queue.pause", queue, actor="l.brandt", via="page")
+    visit(f"/previews/{drifted.id}")
+    page.fill("#reason", REASON)
+    page.click("main button.main")
+    page.wait_for_selector("main #preview-drift")
+    assert page.locator("dialog[open]").count() == 0
+    visit(f"/previews/{preview.id}")
+    page.fill("#reason", REASON)
+    posts.clear()
+    page.dblclick("main button.main")
+    page.wait_for_selector("main [data-done] .say a:has-text('Audit')")
+    page.go_back()
+    page.wait_for_selector("main [data-done] .say a:has-text('Audit')")
+    assert len(posts) == 1
+
+
 def test_the_same_without_javascript(page: Any, live_url: str, own: Site) -> None:
     context = page.context.browser.new_context(base_url=live_url, java_script_enabled=False)
     page = context.new_page()
