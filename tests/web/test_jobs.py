@@ -235,6 +235,16 @@ def test_what_jump_does_not_know_may_be_searched(get: Get, jobs: dict[str, Job])
     )
 
 
+def test_errors_are_offered_only_to_whom_may_search_them(
+    get: Get, jobs: dict[str, Job], access: Access
+) -> None:
+    access.held -= {"payload.view"}
+    for path, status in (("/jobs?q=GatewayTimeout", 422), ("/jump?to=GatewayTimeout", 404)):
+        (link,) = soup(get(path, status).text).select("main [href*=GatewayTimeout].mono")
+        assert link.text == "tag:GatewayTimeout"
+        get(str(link["href"]).removeprefix("/ops/jobs"))
+
+
 def test_a_word_alone_becomes_what_it_names(get: Get, jobs: dict[str, Job]) -> None:
     def to(box: str, **more: str) -> str:
         location: str = get("/jobs", 303, query_string={"q": box, **more}).location

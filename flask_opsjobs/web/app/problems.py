@@ -289,12 +289,13 @@ def no_such_view() -> Problem:
 
 
 def unknown_word(word: str) -> Problem:
-    """A word in the search box without a qualifier, which is neither an id nor a known name."""
+    """A word alone that is neither an id nor a known name, and whose reader may not search errors for it."""
     says = f"{word[:40]!r} is neither a job's id nor an RQ id, and no job has a task or queue of that name."
-    return Problem(422, "Cannot read this", says, "Say where to look:", searches=_searches(word))
+    searches = _searches(word, may_see_payload=False)
+    return Problem(422, "Cannot read this", says, "Say where to look:", searches=searches)
 
 
-def unknown_place(word: str) -> Problem:
+def unknown_place(word: str, *, may_see_payload: bool) -> Problem:
     """A word to jump to, which is neither an id nor a known name."""
     if not word:
         return Problem(422, "Jump where?", "Nothing was asked for: neither an id nor a name.")
@@ -302,14 +303,15 @@ def unknown_place(word: str) -> Problem:
         f"{word[:40]!r} is neither the id of a job, nor an RQ id such as opsjobs-42-1, nor workflow/7 or "
         "batch/7, and no job has a task, queue, workflow or batch of that name."
     )
-    return Problem(404, "Nothing of that name", says, "Search for it:", searches=_searches(word))
+    searches = _searches(word, may_see_payload=may_see_payload)
+    return Problem(404, "Nothing of that name", says, "Search for it:", searches=searches)
 
 
-def _searches(word: str) -> tuple[str, ...]:
+def _searches(word: str, *, may_see_payload: bool) -> tuple[str, ...]:
     if len(word) > 200 or '"' in word or not word.isprintable():
         return ()
     text = f'"{word}"' if {" ", "*"} & set(word) else word
-    return f"tag:{text}", f"error:{text}"
+    return (f"tag:{text}", f"error:{text}") if may_see_payload else (f"tag:{text}",)
 
 
 def too_long() -> Problem:

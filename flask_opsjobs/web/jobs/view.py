@@ -228,7 +228,7 @@ def jump() -> AnyResponse:
     with reading() as read:
         term = _find_term(read.session, wanted)
         if term is None:
-            raise problems.unknown_place(wanted)
+            raise problems.unknown_place(wanted, may_see_payload=access.may_see_payload())
         name, value = term
         newest = group_queries.find_newest_of(read.session, name, value) if name == "batch" else 0
     match name:
