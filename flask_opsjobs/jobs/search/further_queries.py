@@ -48,7 +48,6 @@ from .terms import Pattern
 IsShown = Callable[[str, str], bool]
 # Of so many of the newest jobs each is examined, when no index has the conditions.
 MOST_NEWEST = 10_000
-_FEWEST = 200
 # Twice as many as are enough are examined first, before it is known how many of them fit.
 _EACH_OF_ENOUGH = 2
 # With more tasks or queues than are listed, a pattern chooses no index.
@@ -344,7 +343,7 @@ def _scan_ended(states: Sequence[str], since: Now | None, until: Now | None, fou
 
 def _share(number: int) -> int:
     """How many jobs are examined of each of so many values."""
-    return max(MOST_NEWEST // max(number, 1), _FEWEST)
+    return max(MOST_NEWEST // max(number, 1), 1)
 
 
 def _scan_values(
