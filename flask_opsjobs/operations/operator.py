@@ -22,6 +22,7 @@ from ..jobs.lifecycle import WAITING
 from ..jobs.search.filter import LIMITS, Condition, JobFilter
 from ..jobs.search.hit_queries import shows
 from ..jobs.search.terms import BadFilter
+from ..queues import actions as queue_actions
 from . import transitions
 from .actions import find_problem_of_policy, read_rate
 from .targets import MOST_ERRORS, MOST_JOBS
@@ -324,7 +325,9 @@ def _freeze(
     jobs_of_texts = _find_jobs_of_texts(connection, request, jobs) if jobs.texts else {}
     targets = transitions.freeze(connection, operation, jobs, now, most, jobs_of_texts)
     if not targets:
-        raise _refuse(action.name, "nothing_matches", "no job matches: there is nothing to do")
+        says = _say_unknown_queue(connection, request, jobs)
+        says = says or "no job matches: there is nothing to do"
+        raise _refuse(action.name, "nothing_matches", says)
     if targets > most:
         says = f"more than {most:,} jobs match, and an operation takes no more: narrow the filter"
         raise _refuse(action.name, "too_many", says)
@@ -342,6 +345,14 @@ def _freeze(
         rate=rate,
         bound=None if problem is None else problem[1],
     )
+
+
+def _say_unknown_queue(connection: Connection, request: Request, jobs: JobFilter) -> str | None:
+    """The sentence about the queue of the filter, when nobody knows it."""
+    target = f"queue/{jobs.queue}"
+    if jobs.queue is None or queue_actions.find_rows(connection, request, [target]):
+        return None
+    return queue_actions.say_unknown(target)
 
 
 def _find_jobs_of_texts(

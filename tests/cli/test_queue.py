@@ -105,5 +105,12 @@ def test_a_queue_is_cleared_by_an_operation_that_cancels_what_waits(
     assert bench.job(other)["state"] == "available"
     event = bench.row("SELECT * FROM opsjobs.audit_events WHERE action = 'operation.start'")
     assert event["reason"] == "because it is a test"
-    nothing = call("clear", "reports", *REASON)
+    nothing = call("clear", "default", *REASON)
     assert (nothing.exit_code, "no job matches" in nothing.output) == (2, True)
+
+
+def test_an_unknown_queue_is_not_cleared_as_an_empty_one(call: Any) -> None:
+    for words in (("--dry-run",), REASON):
+        refused = call("clear", "mial", *words)
+        assert refused.exit_code == 2
+        assert "no job, no task and no listener names the queue mial" in refused.output
