@@ -267,7 +267,8 @@ def test_failures_are_grouped_with_state_and_hours(session: Session, get: Get) -
         "open",
         "ignored",
     ]
-    assert [row.select_one("[data-label=jobs]").text for row in rows] == ["1", "5", "900"]
+    failed = "[data-label='jobs failed']"
+    assert [row.select_one(failed).text for row in rows] == ["1", "5", "900"]
     assert f"failures/{made[2].id}" in unquote(str(rows[0].a["href"]))
     assert (
         soup(get().text)

@@ -168,7 +168,9 @@ def test_the_page_of_a_task_says_what_it_does(
     assert charts == ["Throughput", "Failures", "Run time", "Wait"]
     assert len(page.select(".chart .deploy")) == 4
     assert page.select_one(".trace.ghost") is not None
-    assert "GatewayTimeout" in _words(page.select_one('[aria-labelledby="failures"]'))
+    failures = _words(page.select_one('[aria-labelledby="failures"]'))
+    assert "GatewayTimeout" in failures
+    assert "Attempts Jobs failed" in failures
     why = str(page.select_one("#why-waiting")["hx-get"]).removeprefix("/ops/jobs")
     waiting = _words(soup(get(why).text).select_one("#waiting-jobs"))
     assert "3 jobs wait." in waiting
