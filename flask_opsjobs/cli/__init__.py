@@ -132,7 +132,9 @@ def number_of(kind: str) -> Callable[[Any], int]:
         text = str(value)
         if too_large := say_too_large(kind, text):
             raise click.BadParameter(too_large)
-        if not re.fullmatch(r"0*[1-9][0-9]*", text):
+        if re.fullmatch(r"0+", text):
+            raise click.BadParameter(f"there is no {kind} {text[:40]}: an id is 1 or more")
+        if not re.fullmatch(r"[0-9]+", text):
             raise click.BadParameter(f"{text[:40]!r} is no number: the {kind} 7 is written as 7")
         return int(text)
 

@@ -177,11 +177,14 @@ def read_call(host: Host, name: str, args: object) -> dict[str, Any]:
         except json_storage.NotStorable as why:
             faults[argument] = str(why)
     stored: dict[str, Any] = {}
+    refused = set(faults)
     try:
         values = task.arguments.load(given)
         stored = json.loads(task.arguments.dump(values, host.settings.max_args_bytes))
     except InvalidArgs as wrong:
         for error in wrong.errors:
+            if error["loc"] in refused:  # it was not given, so it is said to be missing
+                continue
             _note_fault(faults, error, [*task.arguments.names, *given])
     except DeclarationError as wrong:
         faults[""] = str(wrong)
@@ -204,7 +207,7 @@ def _read_object(args: object) -> Mapping[str, Any]:
 
 
 def _note_fault(faults: dict[str, str], error: Mapping[str, Any], names: Collection[str]) -> None:
-    """Add an error of `InvalidArgs` to the faults of the argument that it names, unless that has one."""
+    """Add an error of `InvalidArgs` to the faults of the argument that it names."""
     name = re.split(r"[.\[]", error["loc"], maxsplit=1)[0]
     where, name = (error["loc"].removeprefix(name), name) if name in names else (error["loc"], "")
     sentence = f"{where.removeprefix('.')}: {error['msg']}" if where else error["msg"]

@@ -73,7 +73,7 @@ def test_nothing_decided_yet_is_intact(command: Command) -> None:
         ("99999", "Error: there is no row 99999\n"),
         ("9" * 30, f"there is no row {'9' * 30}: an id is at most"),
         ("2h", "'2h' is no number: the row 7 is written as 7"),
-        ("0", "'0' is no number"),
+        ("0", "there is no row 0: an id is 1 or more"),
     ],
 )
 def test_a_row_that_is_not_there_exits_with_2(

@@ -136,7 +136,7 @@ def test_exit_codes(record_job: RecordJob, call: Any) -> None:
         (["1", "--reason", "\u3164" * 20], 1, "at least 8 characters"),
         ([], 2, "Missing argument"),
         (["one", *REASON], 2, "'one' is no number: the job 7 is written as 7"),
-        (["0", *REASON], 2, "'0' is no number"),
+        (["0", *REASON], 2, "there is no job 0: an id is 1 or more"),
         (["1", *REASON, "--actor", " "], 2, "--actor is the name"),
         ([*map(str, range(1, 102)), *REASON], 2, "at most 100 jobs at once, got 101"),
     ],

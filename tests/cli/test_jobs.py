@@ -174,6 +174,7 @@ def test_a_page_that_begins_at_no_job_of_the_list(app: Flask, record_job: Record
     assert run.exit_code == 2
     assert f"job {second} has left this list: begin again without --before" in run.output
     assert "the job 7 is written as 7" in _run(app, "--before", "x").output
+    assert "there is no job 0: an id is 1 or more" in _run(app, "--before", "0").output
 
 
 def test_its_json_has_what_the_list_of_the_page_shows(

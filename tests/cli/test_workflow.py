@@ -110,7 +110,7 @@ def test_a_dry_run_writes_nothing(graph: Graph, bench: Bench, call: Any, name: s
         (("skip", 1, "--step", "a", "--result", "{", *REASON), 2, "result is JSON such as"),
         (("skip", 1, *REASON), 2, "Missing option '--step'"),
         (("signal", 1, "--wait", "a", *REASON), 1, "it has no wait a"),
-        (("cancel", 0, *REASON), 2, "'0' is no number: the workflow 7 is written as 7"),
+        (("cancel", 0, *REASON), 2, "there is no workflow 0: an id is 1 or more"),
         (("cancel", *REASON), 2, "Missing argument"),
         (("cancel", 1), 2, "say why with --reason"),
     ],
@@ -197,7 +197,7 @@ def test_a_signal_is_sent_once_and_counted_again(graph: Graph, bench: Bench, cal
         (("payment", "--payload", '"\\u0000"'), "NUL"),
         (("payment", "--key", "x" * 2_000), "are allowed"),
         (("payment", "--dedupe", ""), "dedupe is empty"),
-        (("payment", "--run", "0"), "'0' is no number: the workflow 7 is written as 7"),
+        (("payment", "--run", "0"), "there is no workflow 0: an id is 1 or more"),
         (
             ("payment", "--run", str(2**63)),
             "there is no workflow 9223372036854775808: an id is at most 9223372036854775807",

@@ -128,6 +128,7 @@ def test_the_plan_says_queue_limiter_and_lock_and_writes_nothing(
             "token: is redacted, so its value is never stored",
         ),
         ({"account_id": 7, "note": "a\0b"}, "note: has a NUL character"),
+        ({"account_id": "\0"}, "account_id: has a NUL character, which Postgres cannot store$"),
         ({"account_id": 7, "note": "\ud800"}, "note: has one half of a surrogate pair"),
         ({"account_id": 7, "note": "x" * 1_000_000}, "more than OPSJOBS_MAX_ARGS_BYTES"),
         ("{", "args is not JSON"),

@@ -19,13 +19,14 @@ _SIZES = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
 _AGO = re.compile(r"([<>])([0-9]{1,5})([smhd])")
 _FROM_NOW = re.compile(r"([+-])([0-9]{1,5})([smhd])")
 _CLOCK = re.compile(
-    r"((?:19[7-9]|20[0-9]|21[0-9])[0-9]-[0-9]{2}-[0-9]{2})"
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})"
     r"(?:[T ]([0-9]{2}:[0-9]{2}(:[0-9]{2})?)(Z|[+-][0-9]{2}:[0-9]{2})?)?"
 )
 _DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
 _COMPARED = re.compile(r"([<>]=?)(.+)")
 _NUMBER = re.compile(r"([0-9]{1,8}(?:\.[0-9]{1,3})?)([A-Za-z]*)")
 _LAST_PRIORITY = 9
+_FIRST_YEAR, _LAST_YEAR = 1970, 2199
 _NO_TIME, _DAY = timedelta(0), timedelta(days=1)
 _MINUTE, _SECOND = timedelta(minutes=1), timedelta(seconds=1)
 _TIMES = "write <2h, >3d, 2026-11-27, 2026-11-27T14:30, -2h..now or 2026-11-27.. with s, m, h, d"
@@ -172,6 +173,9 @@ def _read_point(qualifier: str, text: str) -> TimePoint:
         found = None
     if clock is None or found is None:
         raise BadFilter(qualifier, f"{text[:40]!r} is not a time or a duration; {_TIMES}")
+    if not _FIRST_YEAR <= found.year <= _LAST_YEAR:
+        years = f"{_FIRST_YEAR} to {_LAST_YEAR}"
+        raise BadFilter(qualifier, f"{text[:40]!r} is not in the years {years}")
     return TimePoint(clock=found, lasts=_SECOND if clock[3] else _MINUTE if clock[2] else _DAY)
 
 
