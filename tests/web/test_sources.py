@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -334,3 +336,26 @@ def test_a_request_asks_once_however_long_it_takes(
         with app.test_request_context():
             found += [shell.read_sources(), shell.read_sources()]
     assert found[0] is found[1] is not found[2] is found[3]
+
+
+def test_a_page_is_made_while_other_requests_drop_what_is_kept(
+    session: Session, app: Flask
+) -> None:
+    """Each execution and each poll that finds a change drops it. They do so here all the time."""
+    make_loops(session)
+    session.commit()
+    is_over = threading.Event()
+
+    def drop() -> None:
+        with app.app_context():
+            while not is_over.is_set():
+                shell.forget_sources()
+
+    with ThreadPoolExecutor(1) as others:
+        others.submit(drop)
+        try:
+            for _ in range(5):
+                with app.test_request_context():
+                    assert not shell.read_sources().wrong
+        finally:
+            is_over.set()

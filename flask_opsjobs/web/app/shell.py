@@ -167,7 +167,9 @@ def read_sources() -> Sources:
     unreachable = find_unreachable_redis()
     with _keeping(unreachable), reading(_MOST_SECONDS) as read:
         _keep(_find_sources(read, unreachable))
-    return _cache[host().engine][1]
+    # Not from the cache: another request may have dropped it since.
+    sources: Sources = g.opsjobs_sources
+    return sources
 
 
 def read_sources_beside() -> Callable[[Reading], AbstractContextManager[None]] | None:
@@ -214,6 +216,7 @@ def _find_kept() -> Sources | None:
 
 
 def _keep(found: Sources) -> None:
+    g.opsjobs_sources = found
     _cache[host().engine] = datetime.now(UTC), found
 
 
