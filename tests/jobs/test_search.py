@@ -234,6 +234,59 @@ def test_of_more_than_are_examined_a_list_shows_enough_of_the_newest(
     assert hits.searched == Searched(stopped_at_newest=True)
 
 
+# How many jobs each of three values has, and how many of each are read to examine 12: one more of each
+# that has more than its part.
+SHARED = [
+    ((9, 2, 0), (9, 2, 0)),
+    ((12, 0, 0), (12, 0, 0)),
+    ((6, 5, 1), (6, 5, 1)),
+    ((20, 1, 1), (11, 1, 1)),
+    ((9, 9, 1), (6, 6, 1)),
+    ((20, 20, 20), (5, 5, 5)),
+]
+
+
+@pytest.mark.parametrize("box", ["queue:a OR queue:b OR queue:c -tag:x", "queue:* -tag:x"])
+@pytest.mark.parametrize(("there", "read"), SHARED)
+def test_what_some_queues_leave_of_their_part_the_others_have(
+    box: str,
+    there: tuple[int, ...],
+    read: tuple[int, ...],
+    work: Task,
+    db: SQLAlchemy,
+    search: Callable[..., JobList],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(further_queries, "MOST_NEWEST", 12)
+    for queue, number in zip("abc", there, strict=True):
+        work.options(queue=queue).enqueue_many([{"value": queue}] * number)
+    db.session.commit()
+    found = search(box, limit="100")
+    values = _values(found, db)
+    assert tuple(values.count(queue) for queue in "abc") == read
+    assert found.searched == Searched(stopped_at_newest=read != there)
+
+
+@pytest.mark.parametrize(("there", "read"), SHARED)
+def test_what_some_final_states_leave_of_their_part_the_others_have(
+    there: tuple[int, ...],
+    read: tuple[int, ...],
+    work: Task,
+    db: SQLAlchemy,
+    search: Callable[..., JobList],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(further_queries, "MOST_NEWEST", 12)
+    states = dict(zip(("finished", "failed", "canceled"), there, strict=True))
+    for state, number in states.items():
+        work.enqueue_many([{"value": state}] * number)
+        _end(db.session(), state)
+    found = search("ended:today..tomorrow", limit="100")
+    values = _values(found, db)
+    assert tuple(values.count(state) for state in states) == read
+    assert found.searched == Searched(stopped_at_newest=read != there)
+
+
 def test_a_day_is_one_of_the_clock_of_postgres(work: Task, db: SQLAlchemy) -> None:
     work.enqueue(1)
     db.session.commit()
@@ -241,6 +294,17 @@ def test_a_day_is_one_of_the_clock_of_postgres(work: Task, db: SQLAlchemy) -> No
     wanted = JobFilter.from_query([("q", "created:tomorrow")])
     found = list_jobs(db.session(), wanted, yesterday, is_shown=lambda *_: True)
     assert len(found.page.rows) == 1
+
+
+def _end(session: Session, state: str) -> None:
+    """Ends the jobs with this argument, in one statement, as the recorder's is not what is tried here."""
+    by = {"finished": "returned", "failed": "exhausted", "canceled": "canceled"}
+    sql = (
+        "UPDATE opsjobs.jobs SET state = :state, ended_at = now(), ended_by = :by,"
+        " started_at = now() WHERE args ->> 'value' = :state"
+    )
+    session.execute(text(sql), {"state": state, "by": by[state]})
+    session.commit()
 
 
 def _fail(session: Session, errors: dict[int, str]) -> None:

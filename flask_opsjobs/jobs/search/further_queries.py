@@ -11,6 +11,8 @@ from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
+    Boolean,
     ColumnElement,
     Select,
     Text,
@@ -30,8 +32,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by, array
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.selectable import LateralFromClause
 
-from ...core.db import LARGEST_ID
 from ...core.reading import KeptValue
 from ...core.round_trips import start_reading
 from ...queues.queries import list_queue_names
@@ -50,6 +52,8 @@ IsShown = Callable[[str, str], bool]
 MOST_NEWEST = 10_000
 # Twice as many as are enough are examined first, before it is known how many of them fit.
 _EACH_OF_ENOUGH = 2
+# So often what some values leave is given to the others. Of three values nothing is left then.
+_TIMES_SHARED = 2
 # With more tasks or queues than are listed, a pattern chooses no index.
 _MOST_NAMES = 200
 _EVER = (datetime(MINYEAR, 1, 2, tzinfo=UTC), datetime(MAXYEAR, 12, 30, tzinfo=UTC))
@@ -157,7 +161,7 @@ class _Scan:
     """
 
     make: Callable[..., Select[*tuple[Any, ...]]]
-    most: int
+    most: int | ColumnElement[int]
     key: ColumnElement[Any] = _ONE_KEY
     is_newest_first: bool = False
     gate: ColumnElement[bool] | None = None
@@ -170,9 +174,9 @@ class _Scan:
 
 @dataclass(frozen=True)
 class _Kept:
-    """How many jobs were examined of the key with most of them, and how many of all may fit."""
+    """Whether there are more than were to be examined, and how many of these may fit."""
 
-    examined: KeptValue
+    is_cut: KeptValue
     may_fit: KeptValue
 
 
@@ -196,47 +200,48 @@ def find_among_newest(search: Search, enough: int) -> NewestFound:
     scan = _choose_scan(search)
     few = replace(scan, most=_EACH_OF_ENOUGH * enough)
     if not scan.is_newest_first or few.most >= scan.most or search.found.conditions:
-        jobs, number = _examine(search, scan)
-        return NewestFound(jobs, is_cut=number > scan.most)
+        jobs, is_cut = _examine(search, scan)
+        return NewestFound(jobs, is_cut=bool(is_cut))
     older = KeptValue(session, 0)
-    kept = _Kept(KeptValue(session, LARGEST_ID), KeptValue(session, 0))
+    kept = _Kept(KeptValue(session, True, Boolean), KeptValue(session, 0))
     beyond = scan.make(1, Job.id).offset(scan.most).subquery()
     count_older = select(older.keep(func.count())).select_from(beyond)
     counting = start_reading(session, Session.scalars, count_older)
     some = start_reading(search, _examine, few, kept)
     # The others in the same round trip, if they are needed.
     is_enough = and_(older.read() > 0, kept.may_fit.read() > enough)
-    needed = replace(scan, gate=and_(kept.examined.read() > few.most, not_(is_enough)))
+    needed = replace(scan, gate=and_(kept.is_cut.read(), not_(is_enough)))
     rest = start_reading(search, _examine, needed)
-    jobs, number = some.value
-    if number <= few.most:  # these were all
+    jobs, is_cut = some.value
+    if not is_cut:  # these were all
         return NewestFound(jobs)
     if counting.value.one() != "0" and len(jobs) > enough:
         return NewestFound(jobs, is_enough=True)
-    jobs, number = rest.value
-    if not number:
+    jobs, is_cut = rest.value
+    if is_cut is None:
         # As they are shown, fewer errors have a text than as they are stored.
-        jobs, number = _examine(search, scan)
-    return NewestFound(jobs, is_cut=number > scan.most)
+        jobs, is_cut = _examine(search, scan)
+    return NewestFound(jobs, is_cut=bool(is_cut))
 
 
 def find_in_states(search: Search, states: Sequence[str], most: int) -> tuple[Jobs, bool]:
     """Id and state of the jobs that fit among the newest `most` of each state; whether there are older."""
     scan = _scan_each(Job.state, states, search.found, most)
-    jobs, number = _examine(search, scan)
-    return jobs, number > most
+    jobs, is_cut = _examine(search, scan)
+    return jobs, bool(is_cut)
 
 
-def _examine(search: Search, scan: _Scan, kept: _Kept | None = None) -> tuple[Jobs, int]:
-    """The jobs of a scan that fit, the newest first, and how many it has of the key of which it has most.
+def _examine(search: Search, scan: _Scan, kept: _Kept | None = None) -> tuple[Jobs, bool | None]:
+    """The jobs of a scan that fit, the newest first, and whether it has more of a key than are examined.
 
-    Those too may fit of which the error, as it is shown, decides it.
+    None when it has no job. Those too may fit of which the error, as it is shown, decides it.
     """
     fitting = Fitting(search.wanted, search.now, search.is_shown)
     some = scan.select(Job.id, Job.state, *fitting.columns, scan.key.label("key")).cte("examined")
     seen = some.prefix_with("MATERIALIZED", dialect="postgresql").c
     of_key = select(func.count()).select_from(seen.id.table).group_by(seen.key)
-    number = of_key.order_by(func.count().desc()).limit(1).scalar_subquery()
+    most = of_key.order_by(func.count().desc()).limit(1).scalar_subquery()
+    is_cut = most > scan.most
     may_fit = func.count().filter(seen.fits.is_not(False))
 
     def in_order(filter: ColumnElement[bool], *columns: Any) -> list[ColumnElement[Any]]:
@@ -246,19 +251,19 @@ def _examine(search: Search, scan: _Scan, kept: _Kept | None = None) -> tuple[Jo
 
     sure = in_order(seen.fits, seen.id, seen.state)
     unsure = in_order(seen.fits.is_(None), seen.id, seen.state, seen.text_error, seen.otherwise)
-    told = [*sure, *unsure, number]
+    told = [*sure, *unsure, is_cut]
     keeping = []
     if kept is not None:
-        keeping = [kept.examined.keep(func.coalesce(number, 0)), kept.may_fit.keep(may_fit)]
+        keeping = [kept.is_cut.keep(func.coalesce(is_cut, false())), kept.may_fit.keep(may_fit)]
     row = search.session.execute(select(*told, *keeping)).one()
-    ids, states, *others, most = row[: len(told)]
+    ids, states, *others, cut = row[: len(told)]
     jobs = list(zip(ids or (), states or (), strict=True))
     shown = [
         (id, state)
         for id, state, *texts in zip(*(one or () for one in others), strict=True)
         if fitting.is_met(*texts)
     ]
-    return (sorted((*jobs, *shown), reverse=True) if shown else jobs), most or 0
+    return (sorted((*jobs, *shown), reverse=True) if shown else jobs), cut
 
 
 def _choose_scan(search: Search) -> _Scan:
@@ -319,15 +324,15 @@ def _scan_errors(found: Range) -> _Scan:
 def _scan_each(key: Any, values: Sequence[str], found: Range, most: int | None = None) -> _Scan:
     """The newest jobs of each of these tasks, queues or states, in the order of its index.
 
-    So many of each as all may share, unless `most` says how many.
+    As many of each as they share, unless `most` says how many.
     """
     value = make_values(values, Text(), "v").c.value
     low, high = (tuple_(value, bound) for bound in found.bounds)
     # A range of one value instead of an equality, as in `scan_index`.
     both = tuple_(key, Job.id)
     conditions = (both >= low, both < high, *found.conditions)
-    most = most or _share(len(values))
-    return _scan_values(value, most, key, conditions, (key.desc(), Job.id.desc()))
+    order = (key.desc(), Job.id.desc())
+    return _scan_values(value, len(values), key, conditions, order, most)
 
 
 def _scan_ended(states: Sequence[str], since: Now | None, until: Now | None, found: Range) -> _Scan:
@@ -337,22 +342,43 @@ def _scan_ended(states: Sequence[str], since: Now | None, until: Now | None, fou
     high = _EVER[1] if until is None else until
     bounds = (Job.ended_at >= low, Job.ended_at < high)
     conditions = (Job.state == value, *bounds, *found.conditions)
-    most = _share(len(states))
-    return _scan_values(value, most, Job.state, conditions, (Job.ended_at.desc(),))
-
-
-def _share(number: int) -> int:
-    """How many jobs are examined of each of so many values."""
-    return max(MOST_NEWEST // max(number, 1), 1)
+    return _scan_values(value, len(states), Job.state, conditions, (Job.ended_at.desc(),))
 
 
 def _scan_values(
-    value: Any, most: int, key: Any, conditions: Sequence[Any], order: Sequence[Any]
+    value: Any,
+    number: int,
+    key: Any,
+    conditions: Sequence[Any],
+    order: Sequence[Any],
+    most: int | None = None,
 ) -> _Scan:
-    """At most so many jobs for each value, those first that `order` says."""
+    """At most so many jobs for each of a number of values, those first that `order` says.
 
-    def scan(limit: int, *columns: Any) -> Select[*tuple[Any, ...]]:
-        first = select(*columns).where(*conditions).order_by(*order).limit(limit).lateral()
-        return select(first).select_from(value.table.join(first, literal(True)))
+    Without `most` they share `MOST_NEWEST`: what some leave of their part, the others have.
+    """
 
-    return _Scan(scan, most, key)
+    def newest(limit: int | ColumnElement[int], *columns: Any) -> LateralFromClause:
+        jobs = select(*columns).where(*conditions).order_by(*order).correlate(value.table)
+        if not isinstance(limit, int):
+            # With a limit alone that the planner does not know, it might sort all jobs of a value.
+            jobs = select(jobs.limit(MOST_NEWEST + 1).lateral())
+        return jobs.limit(limit).lateral()
+
+    def scan(limit: int | ColumnElement[int], *columns: Any) -> Select[*tuple[Any, ...]]:
+        jobs = newest(limit, *columns)
+        return select(jobs).select_from(value.table.join(jobs, true()))
+
+    if most is not None:
+        return _Scan(scan, most, key)
+    part: int | ColumnElement[int] = max(MOST_NEWEST // max(number, 1), 1)
+    for _ in range(_TIMES_SHARED):
+        one_more = newest(part + 1, Job.id)
+        counted = select(func.count().label("number")).select_from(one_more).lateral()
+        needed = func.sum(func.least(counted.c.number, part))
+        left = MOST_NEWEST - cast(func.coalesce(needed, 0), BigInteger)
+        in_need = func.count().filter(counted.c.number > part)
+        larger = select((part + left // func.greatest(in_need, 1)).label("part"))
+        shared = larger.select_from(value.table.join(counted, true())).cte()
+        part = select(shared.c.part).scalar_subquery()
+    return _Scan(scan, part, key)
