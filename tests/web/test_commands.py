@@ -37,6 +37,7 @@ LISTS = {
     "/audit?q=job/42&actor=anna&since=2h": "audit list --actor=anna --search=job/42 --since=2h",
     "/jobs": "jobs",
     "/jobs?state=failed&q=task:send_invoice": "jobs '--search=state:failed task:send_invoice'",
+    "/jobs?q=created:today&zone=Europe/Berlin": "jobs '--search=created:today zone:Europe/Berlin'",
     "/jobs?state=failed&sort=-run&limit=50": "jobs --search=state:failed --sort=-run --limit=50",
 }
 

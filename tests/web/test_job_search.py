@@ -383,6 +383,9 @@ def test_the_box_is_a_combobox_and_without_a_script_there_are_examples(
     examples = [str(a["href"]) for a in tree.select(".examples a")]
     for example in examples:
         assert get(example.removeprefix("/ops/jobs")).status_code == 200
+        # A link does not know in which zone the page shows times.
+        here = soup(get(f"{example.removeprefix('/ops/jobs')}&zone=Europe/Berlin").text)
+        assert "zone:" not in here.select_one("#q")["value"]
     access.held -= {"payload.view"}
     fewer = [str(a["href"]) for a in soup(get("/jobs").text).select(".examples a")]
     assert 0 < len(fewer) < len(examples)

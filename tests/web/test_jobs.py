@@ -255,6 +255,11 @@ def test_a_word_alone_becomes_what_it_names(get: Get, jobs: dict[str, Job]) -> N
     assert to("send_invoice") == "?q=task:send_invoice"
     assert to("created:<2h default", state="failed") == "?state=failed&q=created:<2h queue:default"
     assert to(f"queue:default {job_id}") == f"?q=queue:default id:{job_id}"
+    # The times keep the zone in which they were typed.
+    berlin = "?q=created:today queue:default&zone=Europe/Berlin"
+    assert to("created:today default", zone="Europe/Berlin") == berlin
+    field = "?created=today&zone=Europe/Berlin&q=queue:default"
+    assert to("default", created="today", zone="Europe/Berlin") == field
     # All that match stay selected.
     assert to("default", selected="all") == "?q=queue:default&selected=all"
 

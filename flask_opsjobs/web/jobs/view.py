@@ -38,13 +38,14 @@ from .selection import list_bulk_actions
 
 # Of so many words alone in the search box it is looked up whether they are names.
 _MOST_WORDS = 4
-# Searches and what they find, for those who read no documentation; the first ones need `payload.view`.
+# Searches and what they find, for those who read no documentation; the first ones need `payload.view`. None
+# depends on a time zone, since a link does not know which one the page shows.
 _EXAMPLES = (
     ('timeout OR "timed out"', "errors with one of these words"),
     ("refused -queue:mail", "errors with this word, but not of that queue"),
 )
 _PLAIN_EXAMPLES = (
-    ("state:failed created:today", "failed, and enqueued today"),
+    ("state:failed created:<1d", "failed, and enqueued in the last day"),
     ("state:failed OR state:canceled ended:-2h..now", "ended so in the last two hours"),
     ("task:send_* attempts:>=3", "tasks whose name begins so, with three attempts or more"),
     ("state:started duration:>5m", "run for more than five minutes"),
@@ -207,8 +208,7 @@ def _find_name(read: Reading) -> AnyResponse | None:
             return redirect(url_for("opsjobs.job", job_id=value), 303)
         query: dict[str, Any] = dict(list_request.read_fields().to_query())
         query["q"] = f"{rest} {write_condition(name, value)}".strip()
-        if selected := request.args.get("selected"):
-            query["selected"] = selected
+        query |= {name: kept for name in ("zone", "selected") if (kept := request.args.get(name))}
         return redirect(url_for("opsjobs.jobs", **query), 303)
     return None
 
