@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from typing_extensions import override
 
 from ..core.db import is_away, say_cause, say_too_large
-from ..core.reading import WHAT_NARROWS
+from ..core.reading import WHAT_HELPS, Reading, read_snapshot
 from ..core.secret_patterns import clean_secrets
 from ..core.visible_text import on_one_line
 from ..errors import ConfigError, OpsJobsError
@@ -148,8 +148,8 @@ class _NotAsked(click.ClickException):
 
 
 @contextmanager
-def searching(host: Host) -> Iterator[None]:
-    """A block that searches jobs. When that takes too long, raises a sentence that says so and what helps."""
+def limited(host: Host, helps: str = WHAT_HELPS) -> Iterator[None]:
+    """A block that reads as a page does. When a query takes too long, raises a sentence with what helps."""
     try:
         yield
     except (DBAPIError, psycopg.Error) as error:
@@ -157,7 +157,18 @@ def searching(host: Host) -> Iterator[None]:
         if not isinstance(cause, psycopg.errors.QueryCanceled):
             raise
         seconds = host.settings.page_timeout_seconds
-        raise _NotAsked(f"the search took longer than {seconds:g} s. {WHAT_NARROWS}") from error
+        raise _NotAsked(f"the query took longer than {seconds:g} s. {helps}") from error
+
+
+@contextmanager
+def open_snapshot(
+    host: Host, settings: Mapping[str, str] | None = None, helps: str = WHAT_HELPS
+) -> Iterator[Reading]:
+    """A snapshot for a command, with the limit of pages. Raises `SchemaBehind`, and what `limited` raises."""
+    host.require_schema()
+    connection, seconds = host.engine.connect(), host.settings.page_timeout_seconds
+    with limited(host, helps), read_snapshot(connection, seconds, settings) as read:
+        yield read
 
 
 class _CommandPerModule(AppGroup):

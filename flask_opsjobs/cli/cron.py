@@ -9,11 +9,10 @@ from flask.cli import AppGroup
 
 from ..actions.domain import Action
 from ..actions.registry import ACTIONS
-from ..core.reading import read_snapshot
 from ..cron.lifecycle import RESULTS
 from ..cron.queries import MOST_ENTRIES, CronEntryRow, SlotRow, list_entries, list_strips
 from ..tasks.queries import find_pauses
-from . import _operate, current_host, plain
+from . import _operate, current_host, open_snapshot, plain
 
 cron = AppGroup("cron", help="List cron entries; pause, resume, run or catch them up.")
 
@@ -24,9 +23,7 @@ def list_() -> None:
 
     Of its last slots it prints the results, the newest last.
     """
-    host = current_host()
-    host.require_schema()
-    with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
+    with open_snapshot(current_host()) as read:
         entries = list_entries(read.session)
         strips = list_strips(read.session, [entry.name for entry in entries])
         pauses = find_pauses(read.session, {entry.task for entry in entries})

@@ -10,12 +10,11 @@ import click
 from flask.cli import with_appcontext
 
 from ..core.display import Display
-from ..core.reading import read_snapshot
 from ..core.words import counted, span
 from ..failures.lifecycle import STATES
 from ..failures.queries import FailureRow, find_versions, page_of_failures
 from ..lifeline.loop_runs import find_loop
-from . import current_host, plain, to_json
+from . import current_host, open_snapshot, plain, to_json
 
 
 @click.command("failures")
@@ -29,8 +28,7 @@ def failures(state: str, task: str | None, as_json: bool) -> None:
     Those that failed last come first, at most 50. Reads only. Exits 0; 2 when the database does not answer.
     """
     host = current_host()
-    host.require_schema()
-    with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
+    with open_snapshot(host) as read:
         page = page_of_failures(read.session, state, task=task)
         versions = find_versions(read.session, set().union(*(row.deploys for row in page.rows)))
         loop = find_loop(read.session, read.now, "roll_up")

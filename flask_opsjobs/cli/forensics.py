@@ -11,7 +11,7 @@ from ..core.display import Display
 from ..forensics.export import FORMATS
 from ..forensics.find import find_bundle_apart
 from ..forensics.shown import show_bundle
-from . import current_host
+from . import current_host, limited
 from ._operate import find_user
 
 
@@ -35,7 +35,8 @@ def forensics(subject: str, format_: str, without_payload: bool) -> None:
     when SUBJECT can name nothing, or the database does not answer.
     """
     host = current_host()
-    found = find_bundle_apart(host, subject)
+    with limited(host):
+        found = find_bundle_apart(host, subject)
     shown = show_bundle(found, Display(host.display, may_see=not without_payload))
     click.echo(FORMATS[format_].write(shown, find_user(), host.settings.environment), nl=False)
     sys.exit(1 if found.completeness == "unknown" else 0)

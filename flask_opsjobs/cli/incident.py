@@ -13,7 +13,6 @@ from typing_extensions import override
 
 from ..actions.registry import ACTIONS
 from ..core.display import Display
-from ..core.reading import read_snapshot
 from ..escalations.queries import EscalationRow, list_escalations
 from ..lifeline.queries import (
     EvidenceRow,
@@ -23,7 +22,7 @@ from ..lifeline.queries import (
     list_followers,
 )
 from ..lifeline.repairs import Repair, repairs_of
-from . import _operate, current_host, number_of, plain, to_json
+from . import _operate, current_host, number_of, open_snapshot, plain, to_json
 from .incidents import as_object, say_incident
 
 
@@ -54,9 +53,8 @@ def show(id: int, as_json: bool) -> None:
     answer.
     """
     host = current_host()
-    host.require_schema()
     clean = Display(host.display, may_see=True).clean
-    with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
+    with open_snapshot(host) as read:
         found = find_incident(read.session, id)
         if found is None:
             click.echo(f"Error: there is no incident {id}", err=True)

@@ -12,7 +12,6 @@ import click
 from flask.cli import with_appcontext
 
 from ..core.display import Display
-from ..core.reading import read_snapshot
 from ..core.words import counted, span
 from ..lifeline.detectors import DETECTORS
 from ..lifeline.lifecycle import SEVERITIES, STATES
@@ -23,7 +22,7 @@ from ..lifeline.queries import (
     count_active_incidents,
     page_of_incidents,
 )
-from . import current_host, plain, to_json
+from . import current_host, open_snapshot, plain, to_json
 
 MOST = 200
 
@@ -49,9 +48,8 @@ def incidents(class_: str | None, severity: str | None, state: str, as_json: boo
     ask.
     """
     host = current_host()
-    host.require_schema()
     wanted = IncidentFilter(class_ or "", severity or "", state)
-    with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
+    with open_snapshot(host) as read:
         pages = [
             page_of_incidents(read.session, replace(wanted, severity=each), limit=MOST)
             for each in ([severity] if severity else SEVERITIES)

@@ -12,13 +12,13 @@ import click
 from flask.cli import with_appcontext
 
 from ..core.display import Display
-from ..core.reading import PAGE_PLANS, read_snapshot
+from ..core.reading import PAGE_PLANS, WHAT_NARROWS
 from ..core.words import span, took
 from ..jobs.rows import Count, JobRow
 from ..jobs.search.filter import LIMITS, SORTS, JobFilter
 from ..jobs.search.hit_queries import shows
 from ..jobs.search.queries import JobList, list_jobs, say_why_unordered
-from . import current_host, number_of, plain, searching, to_json
+from . import current_host, number_of, open_snapshot, plain, to_json
 
 
 @click.command("jobs")
@@ -51,10 +51,8 @@ def jobs(
     takes too long, or the database does not answer.
     """
     host = current_host()
-    host.require_schema()
     wanted = JobFilter.from_query([("q", search), ("sort", sort or ""), ("limit", limit or "")])
-    connection, seconds = host.engine.connect(), host.settings.page_timeout_seconds
-    with searching(host), read_snapshot(connection, seconds, PAGE_PLANS) as read:
+    with open_snapshot(host, PAGE_PLANS, WHAT_NARROWS) as read:
         found = list_jobs(
             read.session, wanted, read.now, before=before, is_shown=shows(host.display)
         )

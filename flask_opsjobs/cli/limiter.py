@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,9 +15,7 @@ from sqlalchemy.orm import Session
 
 from ..actions.registry import ACTIONS
 from ..core.display import Display
-from ..core.reading import Reading, read_snapshot
 from ..core.words import counted
-from ..host import Host
 from ..limits import queries
 from ..limits.actions import make_target
 from ..limits.bucket import tokens_at
@@ -46,7 +43,7 @@ from ..limits.simulation import (
     weight_of,
 )
 from ..limits.words import BLOCKS, WAITS, in_words
-from . import _operate, current_host, plain, to_json
+from . import _operate, current_host, open_snapshot, plain, to_json
 
 _STEPS = 10
 
@@ -67,7 +64,7 @@ def list_(as_json: bool) -> None:
     Each has the number of its waiting and running jobs. Reads only. Exits 0, or 2 when the database does not
     answer.
     """
-    with _open_snapshot(current_host()) as read:
+    with open_snapshot(current_host()) as read:
         rows = queries.list_limiters(read.session, read.now)
     is_cut = len(rows) >= queries.MOST_LIMITERS
     if as_json:
@@ -94,7 +91,7 @@ def explain(name: str, partition: str | None, as_json: bool) -> None:
     """
     clean = _clean()
     try:
-        with _open_snapshot(current_host()) as read:
+        with open_snapshot(current_host()) as read:
             row = _find_limiter_row(read.session, name, partition, read.now)
             bucket = _explain_bucket(read.session, row, partition)
     except _CannotRun as error:
@@ -203,14 +200,6 @@ def clear(name: str, partition: str | None, **options: Any) -> None:
 
 
 # --- list and explain: limiters as JSON objects and as lines
-
-
-@contextmanager
-def _open_snapshot(host: Host) -> Iterator[Reading]:
-    """A read-only session, and Postgres' time. Raises `SchemaBehind`."""
-    host.require_schema()
-    with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
-        yield read
 
 
 def _find_limiter_row(
@@ -376,7 +365,7 @@ def _cleaned(value: Any, clean: Callable[[str], str]) -> Any:
 
 def _live(name: str, partition: str | None) -> Live:
     """The state of the bucket, and its waiting jobs."""
-    with _open_snapshot(current_host()) as read:
+    with open_snapshot(current_host()) as read:
         row = _find_limiter_row(read.session, name, partition, read.now)
         if partition is None and row.partition_by is not None:
             raise _CannotRun(f"the limiter {name} has partitions: say which with --partition")

@@ -15,7 +15,7 @@ from flask.cli import AppGroup
 from ..actions.domain import Action
 from ..actions.registry import ACTIONS
 from ..core.display import Display
-from ..core.reading import Reading, read_snapshot
+from ..core.reading import Reading
 from ..core.words import counted, moment
 from ..errors import ActionRefused
 from ..jobs.search.filter import JobFilter
@@ -28,7 +28,7 @@ from ..operations.queries import (
     find_operation,
     page_of_operations,
 )
-from . import _operate, current_host, number_of, plain, to_json
+from . import _operate, current_host, number_of, open_snapshot, plain, to_json
 
 # How often `--wait` looks.
 _LOOK_SECONDS = 0.5
@@ -159,9 +159,7 @@ def _find(id: int) -> ListedOperation:
 
 
 def _read(look: Callable[[Reading], Any]) -> Any:
-    host = current_host()
-    host.require_schema()
-    with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
+    with open_snapshot(current_host()) as read:
         return look(read)
 
 

@@ -10,7 +10,6 @@ from flask.cli import AppGroup
 from ..actions.domain import Action
 from ..actions.registry import ACTIONS
 from ..core.display import Display
-from ..core.reading import read_snapshot
 from ..core.round_trips import start_reading
 from ..core.words import counted
 from ..jobs.search.filter import JobFilter
@@ -18,7 +17,7 @@ from ..operations.operator import waiting_in
 from ..overview.queries import QueueDepth, find_queues
 from ..queues.queries import list_decisions
 from ..workers.queries import list_workers
-from . import _operate, current_host, operation, plain, to_json
+from . import _operate, current_host, open_snapshot, operation, plain, to_json
 
 queue = AppGroup(
     "queue", help="List queues; pause, drain, resume, resync or clear them. Set their prefetch."
@@ -35,9 +34,8 @@ def list_(find: str, as_json: bool) -> None:
     Reads only. Exits 0; 2 when the database does not answer.
     """
     host = current_host()
-    host.require_schema()
     clean = Display(host.display, may_see=True).clean
-    with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
+    with open_snapshot(host) as read:
         workers = start_reading(read.session, list_workers, read.now, host.settings.late_seconds)
         decided = start_reading(read.session, list_decisions)
         queues = find_queues(read.session, workers, decided)

@@ -11,14 +11,14 @@ import click
 from flask.cli import with_appcontext
 
 from ..core.display import Display
-from ..core.reading import PAGE_PLANS, read_snapshot
+from ..core.reading import PAGE_PLANS
 from ..core.typed_times import read_span
 from ..core.words import counted, moment, took
 from ..lifeline.loop_runs import find_loop
 from ..tasks.change import say_kb, say_share
 from ..tasks.queries import MOST_HOURS, PausedTask, TaskNumbers, find_pauses
 from ..tasks.ranking import AGAINST, KEYS, Hours, TaskRow, rank_tasks
-from . import current_host, plain, to_json
+from . import current_host, open_snapshot, plain, to_json
 
 
 def _read_since(_context: click.Context, _option: click.Parameter, text: str) -> timedelta:
@@ -60,9 +60,7 @@ def tasks(since: timedelta, against: str, sort: str, find: str, as_json: bool) -
     most for the worse comes first. Reads only. Exits 0; 2 when the database does not answer.
     """
     host = current_host()
-    host.require_schema()
-    connection = host.engine.connect()
-    with read_snapshot(connection, host.settings.page_timeout_seconds, PAGE_PLANS) as read:
+    with open_snapshot(host, PAGE_PLANS) as read:
         hours = Hours.until(read.now, since, against)
         column, is_descending = sort.removeprefix("-"), sort.startswith("-")
         ranked = rank_tasks(read.session, hours, column, is_descending=is_descending)

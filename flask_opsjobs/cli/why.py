@@ -12,6 +12,7 @@ from flask.cli import with_appcontext
 
 from ..core.db import say_too_large
 from ..core.display import Display
+from ..core.reading import WHAT_NARROWS
 from ..engine.explain_with_redis import explain_apart, explain_search_apart
 from ..errors import UnknownBatch, UnknownJob, UnknownWorkflow
 from ..explain.reason_kinds import (
@@ -27,7 +28,7 @@ from ..host import Host
 from ..jobs.search import terms
 from ..jobs.search.filter import JobFilter
 from ..jobs.search.terms import BadFilter
-from . import current_host, plain, searching, to_json
+from . import current_host, limited, plain, to_json
 
 
 @click.command("why")
@@ -69,10 +70,10 @@ def why(job: str | None, search: str | None, as_json: bool) -> None:
 
 
 def _explain(host: Host, text: str) -> AnyExplanation:
-    if (job := terms.read_job_id(text)) is not None:
-        return explain_apart(host, job)
-    if terms.read_subject(text) is not None:
-        return explain_apart(host, text)
+    job = terms.read_job_id(text)
+    if job is not None or terms.read_subject(text) is not None:
+        with limited(host):
+            return explain_apart(host, text if job is None else job)
     kind, _, id = text.rpartition("/")
     if kind in ("", "workflow", "batch") and (too_large := say_too_large(kind or "job", id)):
         _stop(2, too_large)
@@ -88,7 +89,7 @@ def _explain_search(host: Host, search: str) -> WaitingExplanation:
         wanted = JobFilter.from_query([("q", search)])
     except BadFilter as error:
         _stop(2, f"{error}")
-    with searching(host):
+    with limited(host, WHAT_NARROWS):
         return explain_search_apart(host, wanted)
 
 

@@ -17,7 +17,6 @@ from ..actions.domain import Action
 from ..actions.operator import Operator
 from ..actions.registry import ACTIONS
 from ..core.display import Display
-from ..core.reading import read_snapshot
 from ..core.words import span
 from ..errors import ActionRefused
 from ..workers.process_identity import identify
@@ -29,7 +28,7 @@ from ..workers.queries import (
     list_reserved,
     list_workers,
 )
-from . import _operate, current_host, plain, to_json
+from . import _operate, current_host, open_snapshot, plain, to_json
 
 
 @click.group("workers", cls=AppGroup, invoke_without_command=True)
@@ -49,8 +48,7 @@ def workers(context: click.Context, is_self: bool, as_json: bool) -> None:
     if context.invoked_subcommand is not None:
         return
     host = current_host()
-    host.require_schema()
-    with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
+    with open_snapshot(host) as read:
         found = list_workers(read.session, read.now, host.settings.late_seconds)
         if is_self:
             found = [worker for worker in found if _is_here(worker)]

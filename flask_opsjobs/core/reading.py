@@ -38,7 +38,8 @@ PAGE_PLANS = {
     "plan_cache_mode": "force_custom_plan",
 }
 
-# What helps when a statement took longer than `read_snapshot` lets it.
+# What helps when a statement took longer than `read_snapshot` lets it; a search can also be narrowed.
+WHAT_HELPS = "Try again. OPSJOBS_PAGE_TIMEOUT_SECONDS sets the limit."
 WHAT_NARROWS = (
     "Narrow the filter, to one state or to created:<1d, or try again. "
     "OPSJOBS_PAGE_TIMEOUT_SECONDS sets the limit."

@@ -218,7 +218,7 @@ def test_a_search_that_takes_too_long_says_what_narrows_it(
         bench.connection.execute("LOCK TABLE opsjobs.jobs IN ACCESS EXCLUSIVE MODE")
         run = app.test_cli_runner().invoke(args=["opsjobs", *shlex.split(words)])
     assert run.exit_code == 2
-    assert run.output == f"Error: the search took longer than 0.2 s. {WHAT_NARROWS}\n"
+    assert run.output == f"Error: the query took longer than 0.2 s. {WHAT_NARROWS}\n"
 
 
 def test_it_says_what_was_not_searched_and_not_ordered(

@@ -16,6 +16,7 @@ from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import ConfigError, OpsJobs
 from flask_opsjobs.cli import opsjobs as group
+from flask_opsjobs.core.reading import WHAT_HELPS, WHAT_NARROWS
 from flask_opsjobs.host import Host
 from tests.conftest import MakeApp
 from tests.support.engine import Bench, tasks_of
@@ -115,6 +116,23 @@ WITHOUT_POSTGRES = ("escalate", "metrics")
 EXAMINES = ("doctor",)
 # Its exit code restarts processes, which helps against neither of these: tests/cli/test_alive.py.
 PROBE = ("alive",)
+# A query of these may take as long as one of a page.
+LIMITED = (
+    "cron list",
+    "failures",
+    "forensics",
+    "incident show",
+    "incidents",
+    "jobs",
+    "limiter explain",
+    "limiter list",
+    "operation list",
+    "operation show",
+    "queue list",
+    "tasks",
+    "why",
+    "workers",
+)
 every = pytest.mark.parametrize(
     "name", [name for name in WORDS if name not in (*APART, *WITHOUT_POSTGRES, *EXAMINES)]
 )
@@ -213,6 +231,22 @@ def test_postgres_is_away(name: str, make: Callable[..., Flask]) -> None:
     said = _sentence(_run(make(SQLALCHEMY_DATABASE_URI=NOWHERE), name))
     assert "did not answer (OperationalError" in said
     assert "nobody" not in said
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_a_query_that_takes_too_long(name: str, make: Callable[..., Flask], bench: Bench) -> None:
+    app = make(OPSJOBS_PAGE_TIMEOUT_SECONDS=0.2)
+    with bench.connection.transaction():
+        # Whoever holds these locks makes every query wait for them.
+        tables = bench.row(
+            "SELECT string_agg(oid::regclass::text, ', ') AS names FROM pg_class "
+            "WHERE relnamespace = 'opsjobs'::regnamespace AND relkind = 'r' "
+            "AND relname <> 'schema_version'"
+        )["names"]
+        bench.connection.execute(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE")
+        said = _sentence(_run(app, name))
+    helps = WHAT_NARROWS if name == "jobs" else WHAT_HELPS
+    assert said == f"Error: the query took longer than 0.2 s. {helps}"
 
 
 # A worker starts without Redis: tests/engine/test_without_redis.py.
