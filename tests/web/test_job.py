@@ -116,6 +116,22 @@ def test_a_cause_of_death_is_a_word_with_its_facts(death: str, get: Get, session
     assert f": {word}." in " ".join(tree.select_one(".err header").text.split())
 
 
+@pytest.mark.parametrize(
+    ("by", "says"),
+    [
+        ("an operator", "stopped: by an operator, SIGKILL"),
+        ("stopped with its worker", "stopped: with its worker, SIGKILL"),
+        ("killed by a command of RQ", "stopped: killed by a command of RQ, SIGKILL"),
+    ],
+)
+def test_a_stop_says_who_or_what_stopped_it(by: str, says: str, get: Get, session: Session) -> None:
+    job, facts = make_job(session, "failed"), {"by": by, "signal": "SIGKILL"}
+    make_attempt(session, job, "died", error="it died", death="stopped", death_facts=facts)
+    session.commit()
+    row = soup(get(f"/jobs/{job.id}").text).select_one("[aria-labelledby=attempts] tbody tr")
+    assert says in " ".join(row.text.split())
+
+
 def test_a_death_without_facts_says_what_was_seen(get: Get, session: Session) -> None:
     job = make_job(session, "failed")
     seen = {"death": "vanished", "cause_of_death": "no heartbeat for 120 s"}

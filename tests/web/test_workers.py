@@ -251,6 +251,25 @@ def test_a_queue_without_a_worker_is_said_with_the_command_that_starts_one(
     assert panel.select_one("button")["data-copy"] == command["id"]
 
 
+def test_a_draining_one_listens_to_nothing(get: Get, session: Session) -> None:
+    make_loops(session)
+    leaving = make_worker(session, queues=["reports"])
+    leaving.drain_requested_at, leaving.drain_requested_by = ago(seconds=9), "anna"
+    session.commit()
+    assert _say(get) == (
+        "1 worker alive, none late, none missing. 1 worker is draining and takes nothing new."
+    )
+    make_job(session, queue="reports")
+    session.commit()
+    unserved = "No worker listens to 1 queue with due jobs."
+    assert _say(get) == f"{unserved} 1 worker is draining and takes nothing new."
+    make_worker(session, queues=["mail"])
+    session.commit()
+    assert _say(get) == (
+        f"{unserved} 1 worker is alive and listens to others. 1 worker is draining and takes nothing new."
+    )
+
+
 def test_stop_is_asked_for_with_the_job_as_subject_and_may_be_denied(
     get: Get, running: Job, access: Access
 ) -> None:

@@ -30,8 +30,9 @@ def say_memory(peak_kb: int | None, limit_kb: int | None) -> str:
 def _facts(facts: Mapping[str, Any], peak_kb: int | None) -> Iterator[str]:
     if facts.get("version"):
         yield f"deploy {facts['version']}"
-    if facts.get("by"):
-        yield f"by {facts['by']}"
+    if by := facts.get("by"):
+        # Else it is a sentence of the worker, such as "stopped with its worker".
+        yield f"by {by}" if by == "an operator" else str(by).removeprefix("stopped ")
     if facts.get("limit_seconds"):
         yield f"limit {facts['limit_seconds']} s"
     if facts.get("signal"):
