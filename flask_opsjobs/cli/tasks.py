@@ -13,7 +13,7 @@ from flask.cli import with_appcontext
 from ..core.display import Display
 from ..core.reading import PAGE_PLANS
 from ..core.typed_times import read_span
-from ..core.words import counted, moment, took
+from ..core.words import counted, moment, short_duration
 from ..lifeline.loop_runs import find_loop
 from ..tasks.change import say_kb, say_share
 from ..tasks.queries import MOST_HOURS, PausedTask, TaskNumbers, find_pauses
@@ -106,7 +106,7 @@ def _say(row: TaskRow, pause: PausedTask | None, clean: Callable[[str], str]) ->
         ("wait p95", now.wait),
     ):
         if value is not None:
-            parts.append(f"{name} {took(value)}")
+            parts.append(f"{name} {short_duration(value)}")
     if now.peak_kb is not None:
         parts.append(f"memory {say_kb(now.peak_kb)}")
     yield f"    {', '.join(parts)}"

@@ -42,13 +42,23 @@ def span(seconds: float) -> str:
     return f"{int(seconds // _SIZES[unit])} {unit}"
 
 
+def short_duration(seconds: float) -> str:
+    """A duration as short as its size allows: `0.4 ms`, `40 ms`, `2.1 s`, `12 min`."""
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.2g} ms" if seconds < 0.01 else f"{seconds * 1000:.0f} ms"
+    if seconds < 100:
+        is_whole = seconds == int(seconds) or seconds >= 10
+        return f"{seconds:.0f} s" if is_whole else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
+
+
 def took(seconds: float | None) -> str:
-    """A measured duration: `14 ms`, `30.0 s`, `24 min 7 s`, `2 h 5 min`, `3 d 4 h`; empty for None."""
+    """A measured duration: `0.4 ms`, `30.0 s`, `24 min 7 s`, `2 h 5 min`, `3 d 4 h`; empty for None."""
     if seconds is None:
         return ""
     seconds = max(0.0, seconds)
     if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
+        return short_duration(seconds)
     if seconds < 60:
         return f"{seconds:.1f} s"
     whole = int(seconds)

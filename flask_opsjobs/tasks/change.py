@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ..core.words import counted, took
+from ..core.words import counted, short_duration
 from .queries import TaskNumbers
 
 # Fewer jobs say nothing about a share or a percentile.
@@ -98,10 +98,10 @@ def _of_time(
     if not now or not before or max(now, before) <= shortest:
         return
     if now >= _TWICE * before:
-        says = f"{what} rose: {took(before)} before, {took(now)} now"
+        says = f"{what} rose: {short_duration(before)} before, {short_duration(now)} now"
         yield TaskChange("late", "late", says, 200 + 10 * now / before)
     elif before >= _TWICE * now:
-        says = f"{what} fell: {took(before)} before, {took(now)} now"
+        says = f"{what} fell: {short_duration(before)} before, {short_duration(now)} now"
         yield TaskChange("healthy", "seen", says, -now / before)
 
 

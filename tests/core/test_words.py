@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from flask_opsjobs.core.words import agree, counted, moment, span, took
+from flask_opsjobs.core.words import agree, counted, moment, short_duration, span, took
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,9 @@ from flask_opsjobs.core.words import agree, counted, moment, span, took
         (span(47 * 3600), "47 h"),
         (span(48 * 3600), "2 d"),
         (took(None), ""),
+        (took(0.00056), "0.56 ms"),
         (took(0.0144), "14 ms"),
+        (took(0.9997), "1.0 s"),
         (took(30), "30.0 s"),
         (took(1447), "24 min 7 s"),
         (took(7500), "2 h 5 min"),
@@ -38,3 +40,20 @@ from flask_opsjobs.core.words import agree, counted, moment, span, took
 )
 def test_words(made: str, text: str) -> None:
     assert made == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0004, "0.4 ms"),
+        (0.0123, "12 ms"),
+        (0.4, "400 ms"),
+        (0.99999, "1.0 s"),
+        (2.14, "2.1 s"),
+        (30, "30 s"),
+        (720, "12 min"),
+        (14_400, "4 h"),
+    ],
+)
+def test_durations_are_short(value: float, text: str) -> None:
+    assert short_duration(value) == text

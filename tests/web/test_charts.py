@@ -14,7 +14,6 @@ from flask_opsjobs.web.app.charts import (
     Scale,
     make_charts,
     rate_chart,
-    seconds,
     short,
     wait_chart,
 )
@@ -131,23 +130,6 @@ def test_the_axis_ends_at_a_round_number(most: float, top: float) -> None:
 )
 def test_numbers_are_short(value: float, text: str) -> None:
     assert short(value) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.0004, "0.4 ms"),
-        (0.0123, "12 ms"),
-        (0.4, "400 ms"),
-        (0.99999, "1.0 s"),
-        (2.14, "2.1 s"),
-        (30, "30 s"),
-        (720, "12 min"),
-        (14_400, "4 h"),
-    ],
-)
-def test_durations_are_short(value: float, text: str) -> None:
-    assert seconds(value) == text
 
 
 def _beside(now: list[float | None], before: list[float | None], name: str = "ended") -> Pace:

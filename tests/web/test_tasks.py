@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
@@ -42,6 +43,19 @@ def _rows(get: Get, query: str = "") -> list[str]:
 
 def _names(get: Get, query: str = "") -> list[str]:
     return [row.split()[0] for row in _rows(get, query)]
+
+
+def test_the_command_says_the_same_durations_as_the_page(
+    get: Get, app: Flask, session: Session
+) -> None:
+    make_task_hour(session, "quick", runs=[31], waits=[0] * 14 + [31], longest_run=0.00046)
+    session.commit()
+    (row,) = soup(get("/tasks").text).select("tr[data-row]")
+    labels = ("median", "p95", "longest", "wait p95")
+    words = [row.select(f"[data-label='{label}']")[0].text for label in labels]
+    assert words[0] == "0.46 ms"
+    said = app.test_cli_runner().invoke(args=["opsjobs", "tasks"]).output
+    assert ", ".join(map(" ".join, zip(labels, words, strict=True))) in said
 
 
 def _yesterday(session: Session, task: str, **values: Any) -> None:

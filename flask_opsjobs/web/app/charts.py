@@ -10,6 +10,7 @@ from itertools import groupby, pairwise
 
 from markupsafe import Markup, escape
 
+from ...core.words import short_duration
 from ...failures.queries import DeployMark
 from ...overview.pace_queries import Pace, PaceStep
 
@@ -264,21 +265,22 @@ def rate_chart(
 def wait_chart(pace: Pace) -> Chart:
     """The wait that 95 of 100 jobs did not exceed, from due to started."""
     values, before = pace.values("wait"), pace.values_before("wait")
-    compared = _compare_means(pace, values, before, seconds, ("longer", "shorter"))
+    compared = _compare_means(pace, values, before, short_duration, ("longer", "shorter"))
     scale = Scale.of(values, before)
     return Chart(
         "wait",
         "Wait",
-        _or_dash(_latest(values), seconds),
+        _or_dash(_latest(values), short_duration),
         f"p95, from due to started{compared and '.' + compared}",
-        _finding(pace, "The wait that 95 of 100 jobs did not exceed", values, seconds) + compared,
-        scale.grid(seconds),
+        _finding(pace, "The wait that 95 of 100 jobs did not exceed", values, short_duration)
+        + compared,
+        scale.grid(short_duration),
         _ticks(pace),
         find_gaps(pace.values("finished")),
         trace=scale.trace(values),
         ghost=scale.trace(before),
         dot=scale.dot(values),
-        series=_list_series("Wait p95", values, before, seconds),
+        series=_list_series("Wait p95", values, before, short_duration),
     )
 
 
@@ -286,19 +288,19 @@ def run_time_chart(pace: Pace) -> Chart:
     """The median and the 95th percentile of run times."""
     medians, highs, before = pace.values("median"), pace.values("p95"), pace.values_before("median")
     last, high = _latest(medians), _latest(highs)
-    compared = _compare_means(pace, medians, before, seconds, ("longer", "shorter"))
-    says = "median" if high is None else f"median, p95 {seconds(high)}, dashed"
-    finding = _finding(pace, "Median run time of jobs that ended", medians, seconds)
+    compared = _compare_means(pace, medians, before, short_duration, ("longer", "shorter"))
+    says = "median" if high is None else f"median, p95 {short_duration(high)}, dashed"
+    finding = _finding(pace, "Median run time of jobs that ended", medians, short_duration)
     if high is not None:
-        finding += f" 95 of 100 ran no longer than {seconds(high)} at the end."
+        finding += f" 95 of 100 ran no longer than {short_duration(high)} at the end."
     scale = Scale.of(highs, before)
     return Chart(
         "run-time",
         "Run time",
-        _or_dash(last, seconds),
+        _or_dash(last, short_duration),
         f"{says}{compared and '.' + compared}",
         finding + compared,
-        scale.grid(seconds),
+        scale.grid(short_duration),
         _ticks(pace),
         # A step in which no job ended has no run time, but it was counted, so it is not a gap.
         find_gaps(pace.values("finished")),
@@ -307,8 +309,8 @@ def run_time_chart(pace: Pace) -> Chart:
         ghost=scale.trace(before),
         dot=scale.dot(medians),
         series=[
-            *_list_series("Median run", medians, before, seconds),
-            Series("p95", highs, seconds),
+            *_list_series("Median run", medians, before, short_duration),
+            Series("p95", highs, short_duration),
         ],
     )
 
@@ -616,15 +618,6 @@ def short(value: float) -> str:
 def _whole(value: float) -> str:
     """A whole number in full, any other one in short."""
     return f"{value:,.0f}" if value == int(value) else short(value)
-
-
-def seconds(value: float) -> str:
-    """A duration as short as its size allows: `40 ms`, `2.1 s`, `12 min`."""
-    if value < 0.9995:
-        return f"{value * 1000:.2g} ms" if value < 0.01 else f"{value * 1000:.0f} ms"
-    if value < 100:
-        return f"{value:.0f} s" if value == int(value) or value >= 10 else f"{value:.1f} s"
-    return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.0f} h"
 
 
 def _n(value: float) -> str:

@@ -18,6 +18,7 @@ from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.reading import Reading
 from ...core.round_trips import start_reading, values_of
+from ...core.words import short_duration
 from ...cron.queries import list_entries
 from ...failures.queries import DeployMark, floor, list_deaths, page_of_failures
 from ...jobs.lifecycle import DEATHS
@@ -39,7 +40,6 @@ from ...tasks.queries import (
 )
 from ...tasks.ranking import AGAINST, KEYS, Hours, TaskRow, find_row, rank_tasks
 from ..app import access, order, pages, problems
-from ..app.charts import seconds
 from ..app.deaths import say_death, say_memory
 from ..app.host import host, reading
 from ..app.list_page import PlaceInList, cut_list, read_list_place
@@ -138,7 +138,7 @@ def _all(asked: order.ListOrder, place: PlaceInList) -> tuple[Markup, datetime]:
         query=query,
         trend_of=partial(_trend_of, trends, hours, marks),
         queue_of=_queue_of,
-        seconds=seconds,
+        short_duration=short_duration,
         say_share=say_share,
         say_kb=say_kb,
         **around,
@@ -238,7 +238,7 @@ def _one(read: Reading, task: str, window: str) -> Markup:
         say_memory=say_memory,
         searches=_list_searches(row) if may_search else (),
         why_query=wanted.to_query() if may_search else None,
-        seconds=seconds,
+        short_duration=short_duration,
         say_share=say_share,
         say_kb=say_kb,
     )
@@ -251,8 +251,8 @@ def _of_window(task: str, window: str) -> str:
 def _list_searches(row: TaskRow) -> Sequence[tuple[str, Mapping[str, str], str]]:
     """What to look at closer: a label, the query of a search of its jobs, and what is known of them."""
     task, now, lately = row.task, row.now, read_moments("created", "<1d")
-    slowest = "" if now.longest_run is None else seconds(now.longest_run)
-    wait = "" if now.wait is None else f"p95 {seconds(now.wait)}"
+    slowest = "" if now.longest_run is None else short_duration(now.longest_run)
+    wait = "" if now.wait is None else f"p95 {short_duration(now.wait)}"
     searches = [
         ("newest jobs", JobFilter(task=task), ""),
         ("newest failed", JobFilter(task=task, state="failed"), ""),
