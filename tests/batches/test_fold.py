@@ -675,6 +675,7 @@ PLANS: dict[str, tuple[dict[str, Any], set[str]]] = {
     ),
     "list_workers_of_batches_to_stop": ({"ids": [1]}, set()),
     "check_batches": ({"ids": [2, 5_000]}, {"jobs_of_batch"}),
+    "list_batches_to_examine": ({}, {"batches_pkey", "batch_end_events_by_batch"}),
 }
 
 

@@ -58,7 +58,12 @@ def test_batches(opsjobs: OpsJobs, note: Task, bench: Bench, db: SQLAlchemy, ask
     with opsjobs.batch("rows") as batch:
         batch.enqueue_many(note, [{"text": "a"}, {"text": "b"}])
     db.session.commit()
-    assert ask("batches.balance").state == "ok"
+    examined = "1 batch of at most 5,000 members was examined."
+    assert ask("batches.balance").evidence == examined
+    with opsjobs.batch("too large") as large:
+        large.enqueue_many(note, [{"text": "a"}] * 5_001)
+    db.session.commit()  # and nobody has folded them
+    assert ask("batches.balance").evidence == examined
     bench.connection.execute("UPDATE opsjobs.batches SET enqueued = 1")
     bench.connection.execute("DELETE FROM opsjobs.batch_end_events")
     found = ask("batches.balance")
