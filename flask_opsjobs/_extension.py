@@ -242,7 +242,7 @@ class OpsJobs:
         >>> registry.get_sample_value("opsjobs_up")
         1.0
         """
-        require_prometheus()
+        require_prometheus("prometheus_collector")
         from .telemetry.prometheus import PrometheusCollector
 
         return PrometheusCollector(self.host)
@@ -505,7 +505,7 @@ def _optional_policy(given: Any, protocol: type, name: str) -> Any:
 
 
 def _serve_metrics(app: Flask, host: Host, token: str) -> None:
-    require_prometheus(", or do without OPSJOBS_METRICS_TOKEN")
+    require_prometheus("OPSJOBS_METRICS_TOKEN")
     from .telemetry.prometheus_route import make_metrics_blueprint
 
     app.register_blueprint(make_metrics_blueprint(host, token), url_prefix=host.settings.url_prefix)

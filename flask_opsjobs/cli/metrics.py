@@ -29,7 +29,7 @@ def metrics(serve: str | None) -> None:
     Reads only. Exits 0 with all metrics, 1 when the database does not answer: then opsjobs_up is 0.
     """
     host = current_host()
-    require_prometheus()
+    require_prometheus("flask opsjobs metrics")
     from ..telemetry.prometheus import PrometheusCollector, exposition
 
     collector = PrometheusCollector(host)

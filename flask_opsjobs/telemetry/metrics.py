@@ -151,9 +151,9 @@ STATES_OF_RQ = {
 }
 
 
-def require_prometheus(or_else: str = "") -> None:
-    """Return when the extra `prometheus` is installed. Else raises `ConfigError` with what to run."""
+def require_prometheus(what: str) -> None:
+    """Return when the extra `prometheus` is installed. Else raises `ConfigError`: `what` needs it."""
     if find_spec("prometheus_client") is None:
         raise ConfigError(
-            f"metrics need prometheus-client: run pip install 'flask-opsjobs[prometheus]'{or_else}"
+            f"{what} needs prometheus-client: run pip install 'flask-opsjobs[prometheus]'"
         )
