@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from tests.browser.conftest import Site
 from tests.support import host as site
+from tests.support.browser import wait_for_script
 from tests.support.polling import OpenPage
 from tests.support.waiting import wait_until
 
@@ -40,9 +41,7 @@ def test_moments_become_words_that_run_on_also_after_an_answer_that_nothing_chan
         page.clock.run_for(6_000)
     assert found.value.status == 304
     # The tag of that answer is sent from now on: it says what was looked at, and when.
-    # The policy for scripts lets Playwright's own wait evaluate this only once.
-    etag = "document.querySelector('#live').dataset.etag"
-    wait_until(lambda: page.evaluate(f"{etag}.split('.').length") == 5)
+    wait_for_script(page, "document.querySelector('#live').dataset.etag.split('.').length === 5")
     page.clock.fast_forward("05:00")
     assert re.fullmatch(r"[56] min ago", page.inner_text(ENDED))
 

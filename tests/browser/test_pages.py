@@ -10,7 +10,7 @@ import pytest
 
 from tests.browser.conftest import Site
 from tests.support import host as site
-from tests.support.browser import barriers, faults
+from tests.support.browser import barriers, faults, wait_for_script
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -169,8 +169,7 @@ def test_why_the_jobs_of_a_task_wait_stays_in_its_place_when_the_page_refreshes(
     running.enqueue("one more", site.add.options(delay=3600), a=1, b=1)
     with page.expect_response("**/live/tasks/add") as found:
         page.keyboard.press("r")
-    # The policy for scripts lets Playwright's own wait evaluate this only once.
-    wait_until(lambda: not page.evaluate("document.getElementById('part').mark"))
+    wait_for_script(page, "!document.getElementById('part').mark")
     assert page.evaluate("document.querySelector('#live #why-waiting').mark")
     assert page.inner_text("#waiting-jobs h2") == "Why they wait"
     # The tag of the region is that of its own answer.
@@ -304,13 +303,10 @@ def test_the_head_says_when_the_facts_were_read(page: Any, running: Site) -> Non
         document.addEventListener("htmx:afterRequest", () => { window.answers += 1; });
     }""")
 
-    def is_answered(number: int) -> bool:
-        return bool(page.evaluate("window.answers") >= number)
-
     def poll() -> str:
         number = page.evaluate("window.answers") + 1
         page.clock.run_for(6_000)
-        wait_until(lambda: is_answered(number), 10)
+        wait_for_script(page, f"window.answers >= {number}", 10)
         page.clock.run_for(100)
         return str(head.get_attribute("datetime"))
 
@@ -329,7 +325,7 @@ def test_the_head_says_when_the_facts_were_read(page: Any, running: Site) -> Non
         page.clock.run_for(6_000)
     page.focus("table.jobs tbody a")
     held[0].fulfill(status=200, headers={"ETag": '"not shown"'}, body='<div id="part"></div>')
-    wait_until(lambda: is_answered(5), 10)
+    wait_for_script(page, "window.answers >= 5", 10)
     page.clock.run_for(100)
     assert head.get_attribute("datetime") == made
 

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 
+from tests.support.waiting import wait_until
+
 # What axe finds besides, such as what passes, stays in the browser.
 _VIOLATIONS = "async (options) => (await axe.run(options)).violations"
 # The rules of axe whose answer depends on colours.
@@ -58,6 +60,14 @@ def launched() -> Iterator[Any]:
         )
         yield browser
         browser.close()
+
+
+def wait_for_script(page: Any, condition: str, timeout: float = 30) -> None:
+    """Wait until a condition in JavaScript is true.
+
+    The policy for scripts lets Playwright's own wait evaluate it only once.
+    """
+    wait_until(lambda: page.evaluate(condition), timeout, what=condition)
 
 
 def barriers(page: Any) -> list[str]:
