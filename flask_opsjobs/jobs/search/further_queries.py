@@ -359,11 +359,8 @@ def _scan_values(
     """
 
     def newest(limit: int | ColumnElement[int], *columns: Any) -> LateralFromClause:
-        jobs = select(*columns).where(*conditions).order_by(*order).correlate(value.table)
-        if not isinstance(limit, int):
-            # With a limit alone that the planner does not know, it might sort all jobs of a value.
-            jobs = select(jobs.limit(MOST_NEWEST + 1).lateral())
-        return jobs.limit(limit).lateral()
+        jobs = select(*columns).where(*conditions).order_by(*order)
+        return jobs.limit(limit).correlate(value.table).lateral()
 
     def scan(limit: int | ColumnElement[int], *columns: Any) -> Select[*tuple[Any, ...]]:
         jobs = newest(limit, *columns)
