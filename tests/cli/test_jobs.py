@@ -12,13 +12,16 @@ from typing import Any
 import pytest
 from click.testing import Result
 from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
 
+from flask_opsjobs import OpsJobs, Task
 from flask_opsjobs.core.reading import WHAT_NARROWS, read_clock
+from flask_opsjobs.engine.worker.heartbeat import Progress, write_progress
 from flask_opsjobs.install.starters.opsjobs_display import HostDisplay
 from flask_opsjobs.jobs import queries, rows
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.jobs.search import hit_queries
-from tests.support.engine import Bench
+from tests.support.engine import Bench, begin, take
 
 RecordJob = Callable[..., int]
 
@@ -67,21 +70,29 @@ def test_it_prints_jobs_the_newest_first_through_the_display_policy(
     assert "geheim" not in json.dumps(found)
 
 
-def test_the_time_of_each_state(app: Flask, bench: Bench, record_job: RecordJob) -> None:
+def test_the_time_of_each_state(
+    app: Flask,
+    bench: Bench,
+    record_job: RecordJob,
+    opsjobs: OpsJobs,
+    note: Task,
+    db: SQLAlchemy,
+) -> None:
     started, _queued = record_job(), record_job()
     bench.dispatch()
     bench.claim(started)
     record_job(scheduled_at=read_clock(bench.connection) + timedelta(hours=2, minutes=1))
-    step = record_job()
-    bench.connection.execute("UPDATE opsjobs.jobs SET state = 'deferred' WHERE id = %s", [step])
-    record_job()
+    flow = opsjobs.workflow("letters")
+    flow.step("second", note, after=flow.step("first", note))
+    flow.start()
+    db.session.commit()
     says = [re.split("  +", line)[-1] for line in reversed(_run(app).output.splitlines())]
     assert [re.sub(r"\d+ s", "N s", each) for each in says] == [
         "has run N s",
         "queued N s ago",
         "due in 2 h",
-        "after another job",
         "due N s ago",
+        "after another job",
     ]
 
 
@@ -109,13 +120,9 @@ def test_it_searches_and_orders_as_the_page(
 
 def test_it_puts_the_longest_runs_first(app: Flask, bench: Bench, record_job: RecordJob) -> None:
     waits, second, first, third = jobs = [record_job() for _ in range(4)]
-    bench.dispatch(prefetch=4)
+    take(bench)
     for hours, job in enumerate((third, second, first), start=1):
-        bench.claim(job)
-        bench.connection.execute(
-            "UPDATE opsjobs.jobs SET started_at = started_at - %s * interval '1 h' WHERE id = %s",
-            [hours, job],
-        )
+        begin(bench, (job, 1), ago=hours * 3600)
     assert _ids(app) == jobs[::-1]
     assert _ids(app, "--sort=-run") == [first, second, third, waits]
 
@@ -183,18 +190,11 @@ def test_its_json_has_what_the_list_of_the_page_shows(
     monkeypatch.setattr(bench.host, "display", HostDisplay())
     failed = record_job(max_attempts=1)
     _fail(bench, failed, "KeyError")
-    started, taken = record_job(), record_job()
-    bench.dispatch()
-    bench.claim(started)
-    told = (3, 9, "at postgresql://ada:geheim@db/shop")
-    bench.connection.execute(
-        "UPDATE opsjobs.attempts SET progress_done = %s, progress_total = %s, progress_note = %s "
-        "WHERE job_id = %s",
-        [*told, started],
-    )
-    bench.connection.execute(
-        "UPDATE opsjobs.jobs SET reserved_by = %s WHERE id = %s", [bench.worker_id, taken]
-    )
+    started, _taken = record_job(), record_job()
+    take(bench)
+    begin(bench, (started, 1))
+    told = Progress(started, 1, 3, 9, "at postgresql://ada:geheim@db/shop")
+    write_progress(bench.connection, [told])
     found = json.loads(_run(app, "--json").output)["jobs"]
     progress = found[1].pop("progress")
     assert (progress["done"], progress["total"]) == (3, 9)

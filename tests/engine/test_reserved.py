@@ -40,7 +40,7 @@ from flask_opsjobs.host import Host
 from flask_opsjobs.jobs import transitions as job_transitions
 from flask_opsjobs.jobs.perform.outcomes import RETURNED, Outcome
 from flask_opsjobs.lifeline.watch import watch
-from tests.support.engine import Bench, race, take
+from tests.support.engine import Bench, begin, race, take
 from tests.support.recording import recording
 from tests.support.waiting import wait_until
 
@@ -65,20 +65,6 @@ def reserve(bench: Bench, *deliveries: Key) -> list[dict[str, Any]]:
     }
     cursor = bench.connection.cursor(row_factory=dict_row)
     return cursor.execute(sql.load("reserve_deliveries"), parameters).fetchall()
-
-
-def begin(bench: Bench, *keys: Key, ago: float = 0.0, pid: int | None = 7) -> set[Key]:
-    """Write that jobs have begun, as a worker does."""
-    parameters = {
-        "ids": [job_id for job_id, _ in keys],
-        "dispatch_nos": [number for _, number in keys],
-        "ago": [ago for _ in keys],
-        "pids": [pid for _ in keys],
-        "worker_id": bench.worker_id,
-        "worker": bench.name,
-        "is_durable": False,
-    }
-    return set(bench.connection.execute(sql.load("begin_jobs"), parameters).fetchall())
 
 
 def give_back(bench: Bench, *keys: Key) -> list[str]:

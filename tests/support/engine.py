@@ -114,6 +114,22 @@ def take(
     return [(row[1], row[2]) for row in rows if row[1] is not None]
 
 
+def begin(
+    bench: Bench, *keys: tuple[int, int], ago: float = 0.0, pid: int | None = 7
+) -> set[tuple[int, int]]:
+    """Write that jobs have begun so many seconds ago, as a worker does."""
+    parameters = {
+        "ids": [job_id for job_id, _ in keys],
+        "dispatch_nos": [number for _, number in keys],
+        "ago": [ago for _ in keys],
+        "pids": [pid for _ in keys],
+        "worker_id": bench.worker_id,
+        "worker": bench.name,
+        "is_durable": False,
+    }
+    return set(bench.connection.execute(sql.load("begin_jobs"), parameters).fetchall())
+
+
 def race(*calls: Callable[[], Any]) -> list[Any]:
     """Run all at the same moment in threads; what each returned, or the exception that it raised."""
     barrier = threading.Barrier(len(calls))
