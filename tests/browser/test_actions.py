@@ -311,6 +311,41 @@ def test_a_preview_at_its_own_address_is_answered_in_its_place(
     assert len(posts) == 1
 
 
+def _leave_and_restore(page: Any, button: str) -> None:
+    """Send a form, and let its page be restored with its button as it was.
+
+    Chromium without its windows restores no page. So an answer of 204 leaves the page where it is.
+    """
+    page.route("**", lambda route: route.fulfill(status=204), times=1)
+    with page.expect_request(lambda sent: sent.method == "POST"):
+        page.click(button)
+    assert page.get_attribute(button, "aria-busy") == "true"
+    page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))")
+
+
+@pytest.mark.usefixtures("app")
+def test_a_preview_that_back_restores_can_be_sent_again(
+    page: Any, visit: Open, operator: Operator
+) -> None:
+    site.add.enqueue(a=1, b=1)
+    site.db.session.commit()
+    queue, button = ["queue/default"], "main button.main"
+    drifted = operator.preview("queue.pause", queue, actor="l.brandt", via="page")
+    operator.run("queue.drain", queue, actor="l.brandt", reason=REASON)
+    visit(f"/previews/{drifted.id}")
+    page.fill("#reason", REASON)
+    _leave_and_restore(page, button)
+    page.click(button)
+    page.wait_for_selector("main #preview-drift")
+    assert page.inner_text(button) == "Preview again"
+    _leave_and_restore(page, button)
+    page.click(button)
+    page.wait_for_selector("main #reason")
+    _leave_and_restore(page, button)
+    page.click(button)
+    page.wait_for_selector("main [data-done]")
+
+
 def test_the_same_without_javascript(page: Any, live_url: str, own: Site) -> None:
     context = page.context.browser.new_context(base_url=live_url, java_script_enabled=False)
     page = context.new_page()
