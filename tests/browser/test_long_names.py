@@ -206,7 +206,7 @@ def test_a_shortened_name_keeps_its_end_and_has_the_whole_in_its_title(
 def test_tables_fit_in_their_panels_and_the_buttons_of_a_queue_on_a_line(
     page: Any, paths: dict[str, str]
 ) -> None:
-    for name in ("queues", "limiters", "workers", "failures"):
+    for name in ("queues", "limiters", "workers", "failures", "cron"):
         page.goto(f"/ops/jobs{paths[name]}")
         for width in (1280, 1000):
             page.set_viewport_size({"width": width, "height": 800})
@@ -219,6 +219,16 @@ def test_tables_fit_in_their_panels_and_the_buttons_of_a_queue_on_a_line(
     lines = page.evaluate(_LINES_OF_BUTTONS)
     assert max(map(len, lines)) == 2
     assert all(len(set(tops)) == 1 for tops in lines)
+
+
+def test_an_example_of_the_overview_shows_more_of_a_name_than_a_letter(
+    page: Any, paths: dict[str, str]
+) -> None:
+    page.set_viewport_size({"width": 1000, "height": 800})
+    page.goto(f"/ops/jobs{paths['overview']}")
+    widths = page.locator(".ex p").evaluate_all("names => names.map((one) => one.clientWidth)")
+    assert len(widths) >= 3
+    assert min(widths) >= 80
 
 
 _TOO_WIDE = """[...document.querySelectorAll(".panel > .rows")]

@@ -150,4 +150,6 @@ def test_the_same_without_javascript(page: Any, live_url: str, operations: Opera
     page.goto("/ops/jobs/operations")
     assert "paused" in page.locator("[aria-label=Operations] tbody tr").inner_text()
     assert "Operation 1" in page.locator("#busy").inner_text()
+    page.set_viewport_size({"width": 1000, "height": 800})
+    assert page.locator("#jump").bounding_box()["width"] >= 120
     context.close()
