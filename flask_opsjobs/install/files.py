@@ -9,6 +9,7 @@ from pathlib import Path
 def write_file(path: Path, text: str) -> None:
     """Write a file as a whole. When that fails, as on a full disk, what stood in it stays.
 
+    A kill may leave a file with `.new` behind its name: to write it again uses the same one, and removes it.
     Raises `OSError`, which names the file.
     """
     path = path.resolve()

@@ -62,10 +62,18 @@ class Newcomer:
     def types_on_full_disk(self, free_bytes: int, *words: str) -> tuple[int, str]:
         """As `types`, where no file may become larger than this."""
         limit = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({free_bytes}, {free_bytes}))"
-        run = f"sys.argv = {['flask', *words]}; runpy.run_module('flask', run_name='__main__')"
         # Python itself would leave compiled modules in part, and could not read them later.
-        setup = "import resource, runpy, sys; sys.dont_write_bytecode = True"
-        return self._python("-c", f"{setup}; {limit}; {run}")
+        return self._after(f"import resource; sys.dont_write_bytecode = True; {limit}", *words)
+
+    def types_and_is_killed(self, *words: str) -> tuple[int, str]:
+        """As `types`, until a new file shall take the place of the old one: there the command is killed."""
+        kill = "Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
+        return self._after(f"import os, signal; from pathlib import Path; {kill}", *words)
+
+    def _after(self, script: str, *words: str) -> tuple[int, str]:
+        """As `types`, after a line of Python."""
+        run = f"sys.argv = {['flask', *words]}; runpy.run_module('flask', run_name='__main__')"
+        return self._python("-c", f"import runpy, sys; {script}; {run}")
 
     def does(self, *words: str) -> str:
         """What `flask words…` prints; fails the test when it fails."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 import textwrap
 from pathlib import Path
@@ -88,6 +89,21 @@ def test_a_second_install_changes_nothing(installed: Newcomer) -> None:
 
 
 @pytest.mark.lane
+def test_what_a_killed_install_leaves_the_next_one_finishes(newcomer: Newcomer) -> None:
+    newcomer.does("db", "init")
+    before = newcomer.files()["migrations/env.py"]
+    code, said = newcomer.types_and_is_killed("opsjobs", "install")
+    assert code == -signal.SIGKILL, said
+    left = newcomer.files()
+    assert left["migrations/env.py"] == before
+    (new,) = [name for name in left if name.endswith(".new")]
+    assert "leave_out()" in left[new]
+    newcomer.does("opsjobs", "install")
+    done = newcomer.files()
+    assert done["migrations/env.py"] == left[new]
+    assert [name for name in done if name.endswith(".new")] == []
+
+
 def test_migrate_sees_the_hosts_own_changes_only(installed: Newcomer) -> None:
     said = installed.does("db", "migrate", "-m", "users")
     assert "Detected added table 'user'" in said
