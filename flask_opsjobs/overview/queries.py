@@ -274,7 +274,10 @@ class RecentAction:
 
 @dataclass(frozen=True)
 class Resolved:
-    """The decisions about jobs since a moment: the number of jobs by action, and the largest decisions."""
+    """The decisions about jobs since a moment: the number of jobs by action, and the largest decisions.
+
+    Of an operation, the jobs that it has changed so far.
+    """
 
     count: Count
     by_action: Mapping[str, int]
@@ -318,10 +321,12 @@ def find_resolved(session: Session, since: datetime) -> Resolved:
     """The decisions about jobs since `since`, among the last 500 decisions of any kind."""
     params = {"since": since, "most": _MOST_EVENTS, "groups": _GROUPS}
     rows = session.connection().exec_driver_sql(sql.load("list_recent_actions"), params).all()
-    by_action = {row.action: row.of_action for row in rows}
+    by_action = {row.action: row.of_action for row in rows if row.of_action}
     is_cut = bool(rows) and rows[0].is_cut
     count = Count(sum(by_action.values()), "at_least" if is_cut else "exact")
-    return Resolved(count, by_action, [RecentAction(*row[:5]) for row in rows[:_GROUPS]])
+    return Resolved(
+        count, by_action, [RecentAction(*row[:5]) for row in rows[:_GROUPS] if row.number]
+    )
 
 
 @dataclass(frozen=True)

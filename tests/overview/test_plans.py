@@ -150,7 +150,7 @@ def test_decisions_are_read_from_the_newest(plans: tuple[EveryPlan, Reading]) ->
     seen, read = plans
     found = overview_queries.find_resolved(read.session, read.now - timedelta(days=1))
     assert found.count.kind == "at_least"
-    assert seen.indexes == {"audit_events_pkey", "audit_head_pkey"}
+    assert seen.indexes == {"audit_events_pkey", "audit_head_pkey", "operations_pkey"}
     assert seen.most_rows <= 500
 
 

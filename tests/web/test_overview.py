@@ -36,6 +36,7 @@ from tests.web.rows import (
     make_limited,
     make_limiter,
     make_loops,
+    make_operation,
     make_pause,
     make_worker,
     paused,
@@ -557,6 +558,26 @@ def test_decisions_of_the_last_day_are_resolved(session: Session, get: Get, acce
     access.held.discard("lifeline.view")
     card = _cards(get)["Resolved"]
     assert card.select("a") == []  # no link to what would be refused
+
+
+def test_what_an_operation_has_changed_so_far_is_resolved(session: Session, get: Get) -> None:
+    results = ("done", "proven", "failed_same_error", "failed_other_error", "unproven")
+    begun = make_operation(session, action="job.cancel", skipped=9, **dict.fromkeys(results, 5))
+    waiting = make_operation(session, skipped=0, **dict.fromkeys(results, 0))
+    for operation in (begun, waiting):
+        subject = f"operation/{operation.id}"
+        make_event(
+            session,
+            action="operation.start",
+            subject=subject,
+            targets=(subject,),
+            before=None,
+            after={subject: {"action": operation.action, "targets": 640}},
+        )
+    session.commit()
+    card = _cards(get)["Resolved"]
+    assert _words(card.select_one(".count")) == "25"
+    assert _words(card.select_one(".diag")) == "25 canceled."
 
 
 def test_all_decisions_are_counted_and_the_largest_three_shown(session: Session, get: Get) -> None:
