@@ -25,7 +25,8 @@ from . import current_host, open_snapshot, plain, to_json
 def failures(state: str, task: str | None, as_json: bool) -> None:
     """Print failures: the errors of attempts, each once.
 
-    Those that failed last come first, at most 50. Reads only. Exits 0; 2 when the database does not answer.
+    Those that failed last come first, at most 50. Reads only. Exits 0; 2 when the database does not
+    answer in time.
     """
     host = current_host()
     with open_snapshot(host) as read:

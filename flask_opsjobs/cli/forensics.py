@@ -32,7 +32,7 @@ def forensics(subject: str, format_: str, without_payload: bool) -> None:
 
     Says also what is not known. Reads only. Texts pass the display policy; the file names the user of this
     shell, the time and its hash. Exits 0, also when history is unavailable; 1 when nothing is known of it; 2
-    when SUBJECT can name nothing, or the database does not answer.
+    when SUBJECT can name nothing, or the database does not answer in time.
     """
     host = current_host()
     with limited(host):

@@ -50,7 +50,7 @@ def show(id: int, as_json: bool) -> None:
     """Print the incident ID with its evidence, its episodes and its repairs.
 
     Reads only. Exits 0; 1 when there is no such incident; 2 when ID cannot be an id, or the database does not
-    answer.
+    answer in time.
     """
     host = current_host()
     clean = Display(host.display, may_see=True).clean

@@ -44,8 +44,8 @@ def incidents(class_: str | None, severity: str | None, state: str, as_json: boo
 
     The most severe come first, of each severity the newest. Reads only. Exits 1 when a critical one is open,
     that is, nobody has acknowledged it and it does not follow from another one, and when the loop detect does
-    not run, so that nobody looks for incidents; else 0; 2 when the database does not answer. So a monitor can
-    ask.
+    not run, so that nobody looks for incidents; else 0; 2 when the database does not answer in time. So a
+    monitor can ask.
     """
     host = current_host()
     wanted = IncidentFilter(class_ or "", severity or "", state)

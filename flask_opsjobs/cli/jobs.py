@@ -47,8 +47,8 @@ def jobs(
 ) -> None:
     """Print jobs, or those of a search.
 
-    A search is written as in the box of the page. Reads only. Exits 0; 2 when the search cannot be read or
-    takes too long, or the database does not answer.
+    A search is written as in the box of the page. Reads only. Exits 0; 2 when the search cannot be
+    read, or the database does not answer in time.
     """
     host = current_host()
     wanted = JobFilter.from_query([("q", search), ("sort", sort or ""), ("limit", limit or "")])

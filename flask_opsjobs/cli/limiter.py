@@ -62,7 +62,7 @@ def list_(as_json: bool) -> None:
     """Print the first 100 limiters by name.
 
     Each has the number of its waiting and running jobs. Reads only. Exits 0, or 2 when the database does not
-    answer.
+    answer in time.
     """
     with open_snapshot(current_host()) as read:
         rows = queries.list_limiters(read.session, read.now)
@@ -87,7 +87,7 @@ def explain(name: str, partition: str | None, as_json: bool) -> None:
     """Print the state of the limiter NAME.
 
     It says why the next job does or does not start. Reads only. Exits 0, or 2 when it cannot run: no such
-    limiter, or the database does not answer.
+    limiter, or the database does not answer in time.
     """
     clean = _clean()
     try:

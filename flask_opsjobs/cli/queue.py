@@ -31,7 +31,7 @@ def list_(find: str, as_json: bool) -> None:
     """Print each queue: its state, its jobs and its workers.
 
     The jobs are those that have not ended. Many jobs of one state are counted to a bound, as on the page.
-    Reads only. Exits 0; 2 when the database does not answer.
+    Reads only. Exits 0; 2 when the database does not answer in time.
     """
     host = current_host()
     clean = Display(host.display, may_see=True).clean

@@ -57,7 +57,7 @@ def tasks(since: timedelta, against: str, sort: str, find: str, as_json: bool) -
     """Print what each task did, and what changed.
 
     It prints jobs that were enqueued, ended and failed, run times, waits and memory. The task that changed
-    most for the worse comes first. Reads only. Exits 0; 2 when the database does not answer.
+    most for the worse comes first. Reads only. Exits 0; 2 when the database does not answer in time.
     """
     host = current_host()
     with open_snapshot(host, PAGE_PLANS) as read:

@@ -46,7 +46,7 @@ def why(job: str | None, search: str | None, as_json: bool) -> None:
     search finds, such as --search task:send_invoice.
 
     Reads only. Exits 0 with an explanation, 1 when there is no such job, workflow or batch, 2 when JOB is not
-    an id, the search cannot be read or the database does not answer.
+    an id, the search cannot be read or the database does not answer in time.
     """
     host = current_host()
     clean = Display(host.display, may_see=True).clean

@@ -42,8 +42,8 @@ def workers(context: click.Context, is_self: bool, as_json: bool) -> None:
     """Print the workers that have not stopped.
 
     Each has its children with it, and missing ones come first. Reads only. Exits 0 when a worker among them
-    is alive, 1 when none is, 2 when the database does not answer. So `--self` tells whether the worker of a
-    container is well.
+    is alive, 1 when none is, 2 when the database does not answer in time. So `--self` tells whether the
+    worker of a container is well.
     """
     if context.invoked_subcommand is not None:
         return
