@@ -33,7 +33,8 @@ def _say(facts: Mapping[str, Any]) -> Words:
         title=f"The loop {facts['loop']} is silent",
         why=f"It made its last pass at {last}. Its process {facts['process']} is awake, but this loop is "
         "stuck.",
-        next_step="Restart the loops: stop the process, then `flask opsjobs run`.",
+        next_step="Restart the loops, unless a Redis that hangs holds this one up: stop the process, then "
+        "`flask opsjobs run`.",
     )
 
 
