@@ -19,7 +19,7 @@ from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.jobs.search.filter import QUALIFIERS, JobFilter
 from tests.web.conftest import Access
 from tests.web.every import soup
-from tests.web.rows import ago, make_attempt, make_job, make_worker
+from tests.web.rows import ago, make_attempt, make_entry, make_job, make_limiter, make_worker
 
 Get = Callable[..., Any]
 
@@ -221,6 +221,29 @@ def test_jump_goes_to_the_page_of_a_declared_task(
     assert find() == "/ops/jobs/tasks/send_letters"
     access.held -= {"tasks.view"}
     assert find().startswith("/ops/jobs/jobs?q=task")
+
+
+def test_jump_goes_to_what_forensics_know_by_a_name(
+    get: Get, session: Session, access: Access
+) -> None:
+    make_worker(session, name="web-1:9")
+    make_entry(session, job := make_job(session, queue="nightly"))
+    job.queue = "mail"
+    make_limiter(session, "vendor-api")
+    session.commit()
+    subjects = {
+        "web-1:9": "worker/web-1:9",
+        "nightly": "cron/nightly",
+        "vendor-api": "limiter/vendor-api",
+        "incident/7": "incident/7",
+    }
+    for word, subject in subjects.items():
+        path = get("/jump", 303, query_string={"to": word}).location
+        assert path == f"/ops/jobs/forensics/{subject}"
+    access.held -= {"limiters.view"}
+    get("/jump?to=vendor-api", 404)
+    access.held -= {"forensics.view"}
+    get("/jump?to=web-1:9", 404)
 
 
 def test_what_jump_does_not_know_may_be_searched(get: Get, jobs: dict[str, Job]) -> None:

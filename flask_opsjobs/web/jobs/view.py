@@ -16,6 +16,8 @@ from werkzeug import Response as AnyResponse
 from ...actions.registry import actions_of
 from ...core.reading import Reading
 from ...core.round_trips import start_reading
+from ...forensics.names import find_subjects
+from ...forensics.registry import KINDS
 from ...jobs import queries
 from ...jobs.lifecycle import DEATHS, MEANINGS, STATES
 from ...jobs.rows import Count
@@ -27,7 +29,7 @@ from ...jobs.search.waiting_queries import may_wait
 from ...operations.targets import MOST_JOBS
 from ...queues.queries import list_queue_names
 from ...tasks.outlier_queries import find_limits, keep_long
-from ..app import access, pages, problems
+from ..app import access, links, pages, problems
 from ..app.host import heavy, host, reading
 from ..app.problems import Problem
 from ..app.saved_views import list_own_views
@@ -217,7 +219,8 @@ def jump() -> AnyResponse:
     """Redirect from a pasted word to its page.
 
     A job by its id or RQ id, a run by `workflow/7`, a batch by `batch/7`, or a task, queue, workflow or batch
-    by its name. Of a task that is not declared here, only its jobs are known.
+    by its name. Of a task that is not declared here, only its jobs are known. Forensics know the rest: a
+    worker, a cron entry, a limiter, `incident/7`.
     """
     wanted = request.args.get("to", "").strip()
     for name in _GROUPS:
@@ -227,6 +230,8 @@ def jump() -> AnyResponse:
             return redirect(url_for(f"opsjobs.{name}", **values), 303)
     with reading() as read:
         term = _find_term(read.session, wanted)
+        if term is None and (subject := _find_subject(read.session, wanted)):
+            return redirect(links.to_forensics(subject), 303)
         if term is None:
             raise problems.unknown_place(wanted, may_see_payload=access.may_see_payload())
         name, value = term
@@ -243,6 +248,14 @@ def jump() -> AnyResponse:
         case _:
             url = url_for("opsjobs.jobs", q=write_condition(name, value))
     return redirect(url, 303)
+
+
+def _find_subject(session: Session, word: str) -> str | None:
+    """What forensics know by this word, for who may see it; None when it is nothing."""
+    found = find_subjects(host(), session, word) if access.may("forensics.view") else ()
+    return next(
+        (one for one in found if access.may(KINDS[one.partition("/")[0]].permission, one)), None
+    )
 
 
 def _find_term(session: Session, word: str) -> tuple[str, str] | None:
