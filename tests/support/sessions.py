@@ -20,7 +20,7 @@ _connect = psycopg.Connection._connect_gen.__func__  # type: ignore[attr-defined
 _close = psycopg.Connection.close
 # Sessions of one address. Only tests of connections open more.
 _MOST = 8
-# `DISCARD ALL`, but for prepared statements and their plans.
+# `DISCARD ALL`, but for prepared statements and their plans. The answer is that of the last one, which selects.
 _DISCARD = b"""
     SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all();
     DISCARD TEMP; DISCARD SEQUENCES; SELECT pg_stat_force_next_flush()
@@ -112,7 +112,7 @@ class KeptSessions:
             session.db.decode() not in self.databases
             or len(kept) == _MOST
             or session.transaction_status != pq.TransactionStatus.IDLE
-            or session.exec_(_DISCARD).status != pq.ExecStatus.COMMAND_OK
+            or session.exec_(_DISCARD).status != pq.ExecStatus.TUPLES_OK
         ):
             return False
         connection.pgconn = self._none
