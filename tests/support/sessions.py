@@ -20,7 +20,7 @@ _connect = psycopg.Connection._connect_gen.__func__  # type: ignore[attr-defined
 _close = psycopg.Connection.close
 # Sessions of one address. Only tests of connections open more.
 _MOST = 8
-# `DISCARD ALL`, but for prepared statements and their plans. The answer is that of the last one, which selects.
+# `DISCARD ALL`, but for prepared statements and their plans. The last one answers for all: it selects.
 _DISCARD = b"""
     SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all();
     DISCARD TEMP; DISCARD SEQUENCES; SELECT pg_stat_force_next_flush()
