@@ -23,11 +23,13 @@ _LISTS: Mapping[str, tuple[str, Sequence[str]]] = {
     "workers": ("workers", ()),
     "cron": ("cron list", ()),
     "limiters": ("limiter list", ()),
-    "lifeline": ("incidents", ("class", "severity")),
+    "lifeline": ("incidents", ("class", "severity", "state")),
     "failures": ("failures", ("state", "task")),
     "operations": ("operation list", ()),
     "audit": ("audit list", CONDITIONS),
 }
+# The tabs of Lifeline, which the command names by the states that they list.
+_STATES = {"open": "active", "ended": "resolved"}
 # The command of a subject, where one is closer to its page than forensics.
 _SUBJECTS = {
     "job": "why",
@@ -58,6 +60,8 @@ def _find_words() -> Sequence[str]:
     if endpoint in _LISTS:
         command, names = _LISTS[endpoint]
         given = [(name, value) for name in names if (value := request.args.get(name, "").strip())]
+        if endpoint == "lifeline":
+            given = [(name, _STATES.get(value, value)) for name, value in given]
         options = (f"--{_write_option(name)}={value}" for name, value in given)
         return *command.split(), *options
     if endpoint == "audit_event":
