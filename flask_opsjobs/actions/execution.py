@@ -357,7 +357,9 @@ def require_fresh(preview: Preview, request: Request) -> None:
     """Refuse a preview that was executed before, or has expired."""
     if preview.receipt is not None:
         came = "was carried out" if preview.receipt.is_done else "was refused"
-        says = f"preview {preview.id} {came} already: make a new one"
+        number = preview.receipt.audit_sequence
+        seen = f", see audit {number}" if number else ""
+        says = f"preview {preview.id} {came} already{seen}: make a new one"
         raise Refused("spent", says, is_spent=False, is_audited=preview.reused_at is None)
     if request.now >= preview.expires_at:
         says = f"preview {preview.id} is older than {PREVIEW_MINUTES} minutes: make a new one"

@@ -146,6 +146,8 @@ def test_a_colleague_executes_it_once_under_their_own_name(
     assert event["targets"] == [f"job/{job_id}"]
     again = operator.execute(preview.id, preview.token, actor="anna", reason=REASON)
     assert again.code == "spent"
+    seen = f"see audit {receipt.audit_sequence}"
+    assert again.says == f"preview {preview.id} was carried out already, {seen}: make a new one"
     assert events(bench) == [("ben", "done", None), ("anna", "refused", "spent")]
 
 
