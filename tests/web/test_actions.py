@@ -604,6 +604,9 @@ def test_all_workers_of_a_machine_or_of_a_queue_leave_by_one_plan(
     session.commit()
     (row,) = soup(get("/workers").text).select("[aria-labelledby=machines] tr:has([value=beta])")
     assert " ".join(row.text.split()).startswith("beta 2 and 1 plain, below")
+    # On a phone a label stands before its cell.
+    labels = [cell.get("data-label") for cell in row.select("td")]
+    assert labels == ["workers", None, None]
     button = f'button[formaction="/ops/jobs{path}"]'
     buttons = soup(get("/workers").text).select(f"[aria-labelledby=machines] {button}")
     assert [(each["name"], each["value"]) for each in buttons] == [
