@@ -21,12 +21,13 @@ from ..errors import ActionRefused
 from ..jobs.search.filter import JobFilter
 from ..jobs.search.terms import BadFilter
 from ..operations.actions import read_rate
+from ..operations.lifecycle import TABS
 from ..operations.operator import OPERABLE, BulkOperator, OperationDraft, say_draft
 from ..operations.queries import (
     ListedOperation,
     count_skipped_by_code,
     find_operation,
-    page_of_operations,
+    page_of_tab,
 )
 from . import _operate, current_host, number_of, open_snapshot, plain, to_json
 
@@ -191,10 +192,14 @@ def _show(found: ListedOperation, *, as_json: bool) -> None:
 
 
 @operation.command("list", short_help="List the newest operations.")
+@click.option("--state", type=click.Choice(list(TABS)), default="all", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def list_(as_json: bool) -> None:
-    """Print the newest operations, at most 50. Reads only. Exits 0."""
-    found: Sequence[ListedOperation] = _read(lambda read: page_of_operations(read.session))
+def list_(state: str, as_json: bool) -> None:
+    """Print the newest operations, or those of a state, at most 50. Reads only. Exits 0.
+
+    Of those that ended, the ones that ended last come first.
+    """
+    found: Sequence[ListedOperation] = _read(lambda read: page_of_tab(read.session, state))
     clean = Display(current_host().display, may_see=True).clean
     if as_json:
         click.echo(to_json({"operations": [_as_object(each, clean) for each in found]}, indent=2))
@@ -202,7 +207,7 @@ def list_(as_json: bool) -> None:
     for each in found:
         click.echo(plain(*_say(each, clean)))
     if not found:
-        click.echo("there is no operation")
+        click.echo("there is no operation" + ("" if state == "all" else f" that is {state}"))
 
 
 def _say(found: ListedOperation, clean: Callable[[str], str]) -> Iterator[str]:

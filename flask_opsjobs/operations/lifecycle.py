@@ -7,6 +7,14 @@ from ..core.arrow import Arrow
 OPEN = ("running", "paused")
 FINAL = ("finished", "stopped", "canceled", "expired")
 STATES = ("draft", *OPEN, *FINAL)
+# The tabs of the list, each with the states that it lists; all lists every one.
+TABS = {
+    "all": (),
+    "open": ("draft", *OPEN),
+    "stopped": ("stopped",),
+    "finished": ("finished",),
+    "canceled": ("canceled",),
+}
 
 MEANINGS = {
     "draft": "its jobs are frozen, and nothing has changed yet",

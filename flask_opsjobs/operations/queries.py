@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from ..jobs.models import Job
 from . import stages
-from .lifecycle import OPEN, RESULTS, WITHOUT_PROOF
+from .lifecycle import OPEN, RESULTS, TABS, WITHOUT_PROOF
 from .models import Operation, OperationRow
 
 MOST_OPERATIONS = 50
@@ -144,6 +144,22 @@ _COLUMNS: tuple[Any, ...] = tuple(
     getattr(Operation, field.name) for field in fields(ListedOperation)
 )
 _RECEIPT: tuple[Any, ...] = tuple(getattr(OperationRow, field.name) for field in fields(ReceiptRow))
+
+
+def page_of_tab(
+    session: Session,
+    tab: str,
+    place: tuple[datetime, int] | None = None,
+    limit: int = MOST_OPERATIONS,
+) -> Sequence[ListedOperation]:
+    """The operations of one of the `TABS`; with the time and the id of its last one those after it."""
+    before = place and place[1]
+    if tab == "all":
+        return page_of_operations(session, before=before, limit=limit)
+    if tab == "open":
+        return page_of_open_operations(session, TABS[tab], before=before, limit=limit)
+    (state,) = TABS[tab]
+    return page_of_ended_operations(session, state, older_than=place, limit=limit)
 
 
 def page_of_operations(

@@ -65,6 +65,11 @@ def test_it_is_started_shown_and_undone(
     found = json.loads(call("list", "--json").output)
     assert [each["id"] for each in found["operations"]] == [3, 2]
     assert found["operations"][1]["counts"]["done"] == 12
+    finished = json.loads(call("list", "--state", "finished", "--json").output)
+    assert [each["id"] for each in finished["operations"]] == [2]
+    opened = json.loads(call("list", "--state", "open", "--json").output)
+    assert [each["id"] for each in opened["operations"]] == [3]
+    assert call("list", "--state", "stopped").output == "there is no operation that is stopped\n"
 
 
 def test_the_search_is_printed_as_it_can_be_typed_again(record_job: RecordJob, call: Any) -> None:

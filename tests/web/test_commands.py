@@ -37,6 +37,7 @@ LISTS = {
     "/lifeline?state=open": "incidents --state=active",
     "/lifeline/failures?state=ignored": "failures --state=ignored",
     "/operations": "operation list",
+    "/operations?state=stopped": "operation list --state=stopped",
     "/audit?q=job/42&actor=anna&since=2h": "audit list --actor=anna --search=job/42 --since=2h",
     "/jobs": "jobs",
     "/jobs?state=failed&q=task:send_invoice": "jobs '--search=state:failed task:send_invoice'",

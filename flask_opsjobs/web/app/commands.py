@@ -25,7 +25,7 @@ _LISTS: Mapping[str, tuple[str, Sequence[str]]] = {
     "limiters": ("limiter list", ()),
     "lifeline": ("incidents", ("class", "severity", "state")),
     "failures": ("failures", ("state", "task")),
-    "operations": ("operation list", ()),
+    "operations": ("operation list", ("state",)),
     "audit": ("audit list", CONDITIONS),
 }
 # The tabs of Lifeline, which the command names by the states that they list.

@@ -24,7 +24,7 @@ from ...jobs.search.terms import BadFilter
 from ...lifeline.queries import list_incidents_about
 from ...operations import actions as operation_actions
 from ...operations import queries
-from ...operations.lifecycle import MEANINGS, OPEN, RESULTS
+from ...operations.lifecycle import MEANINGS, RESULTS, TABS
 from ...operations.queries import ListedOperation
 from ...operations.stages import LASTING
 from ..actions.view import cut_reason
@@ -34,14 +34,6 @@ from ..app.host import asking, host, reading
 from ..app.problems import Problem
 from . import draft, progress
 
-# The tabs of the list, each with the states that it lists.
-TABS = {
-    "all": (),
-    "open": ("draft", *OPEN),
-    "stopped": ("stopped",),
-    "finished": ("finished",),
-    "canceled": ("canceled",),
-}
 MOST_RECEIPTS = 50
 _STATUS = {"reason_too_short": 422, "reason_too_long": 422, "unauthorized": 403}
 # Most actions of an operation need only its state; these are said on its page.
@@ -78,7 +70,7 @@ def _read_query() -> Mapping[str, str]:
 
 def _list(read: Reading, query: Mapping[str, str]) -> Markup:
     tab, place = query.get("state", "all"), references.read_place(query.get("after", ""))
-    rows = _rows(read, tab, place)
+    rows = queries.page_of_tab(read.session, tab, place, queries.MOST_OPERATIONS + 1)
     shown = rows[: queries.MOST_OPERATIONS]
     last = shown[-1] if len(rows) > len(shown) else None
     older = last and references.write_place(last.ended_at or last.created_at, last.id)
@@ -93,19 +85,6 @@ def _list(read: Reading, query: Mapping[str, str]) -> Markup:
         is_first=place is None,
         meanings=MEANINGS,
     )
-
-
-def _rows(read: Reading, tab: str, place: Any) -> list[ListedOperation]:
-    most = queries.MOST_OPERATIONS + 1
-    before = place and place[1]
-    if tab == "all":
-        return [*queries.page_of_operations(read.session, before=before, limit=most)]
-    if tab == "open":
-        return [
-            *queries.page_of_open_operations(read.session, TABS[tab], before=before, limit=most)
-        ]
-    (state,) = TABS[tab]
-    return [*queries.page_of_ended_operations(read.session, state, older_than=place, limit=most)]
 
 
 # --- the page of one
