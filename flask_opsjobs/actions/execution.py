@@ -14,6 +14,7 @@ from typing import Any
 
 from .. import signals
 from ..audit import transitions as audit_transitions
+from ..audit.history import SKIPPED
 from ..audit.transitions import Decision
 from ..core.db import Connection
 from ..core.redis_facts import DeliveryPlace, QueueInRedis
@@ -156,6 +157,8 @@ class Execution:
         for target, row in domain.find_rows(connection, request, targets).items():
             facts = made[target].facts if target in made else {}
             after[target] = {**domain.list_facts(row, request.now), **facts}
+        # So that the history of a target tells what was not done to it.
+        after |= {skip.target: {SKIPPED: skip.code} for skip in plan.skipped}
         receipt = Receipt(
             outcome="done",
             action=request.action.name,

@@ -44,7 +44,8 @@ def list_decision_lines(
         if found and told and found[-1].at >= told.since:
             left_out += _older(found, f"decisions on {target}")
         rows |= {row.sequence: row for row in found if told and _is_in(row.at, told)}
-    return [tell_decision(row) for row in rows.values()], left_out
+    about = (inquiry.subject, *listed)
+    return [tell_decision(row, about) for row in rows.values()], left_out
 
 
 def _older(rows: Sequence[EventRow], what: str) -> list[LeftOut]:

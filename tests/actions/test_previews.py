@@ -469,7 +469,9 @@ def test_a_hundred_jobs_pass_in_one_plan_and_one_event(
     assert [item.target for item in receipt.done] == targets[:40]
     assert {skip.code for skip in receipt.skipped} == {"illegal", "not_found"}
     (event,) = bench.rows("SELECT * FROM opsjobs.audit_events")
-    assert (event["targets"], len(event["after"])) == (targets, 40)
+    assert (event["targets"], set(event["before"])) == (targets, set(targets[:40]))
+    skipped = {target: event["after"][target] for target in targets[40:]}
+    assert skipped == {skip.target: {"skipped": skip.code} for skip in receipt.skipped}
     counted = bench.row("SELECT count(*) AS n FROM opsjobs.jobs WHERE state = 'available'")
     assert counted["n"] == 97
 

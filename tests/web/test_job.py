@@ -467,6 +467,23 @@ def test_decisions_are_told_with_their_audit(
     assert "vendor is back" not in get(f"/jobs/{job.id}").text
 
 
+def test_a_decision_that_skipped_the_job_says_so(
+    get: Get, app: Flask, jobs: dict[str, Job]
+) -> None:
+    done, skipped = jobs["failed"], jobs["started"]
+    with app.app_context():
+        operator = Operator(app.extensions["opsjobs"])
+        targets = [f"job/{one.id}" for one in (done, skipped)]
+        receipt = operator.run("job.retry", targets, actor="ops-demo", reason="vendor is back")
+    assert [item.target for item in receipt.done] == targets[:1]
+    for job, says in ((done, "ops-demo: retry"), (skipped, "ops-demo: retry, skipped (illegal)")):
+        forensics = soup(get(f"/forensics/job/{job.id}").text)
+        for told in (_section(get, job, "history"), forensics):
+            words = " ".join(told.text.split())
+            assert says in words
+            assert ("skipped (" in words) is (job is skipped)
+
+
 @pytest.mark.parametrize("state", MANAGED_STATES)
 def test_the_buttons_are_what_is_legal_now(
     state: str, get: Get, access: Access, jobs: dict[str, Job]

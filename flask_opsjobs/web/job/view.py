@@ -152,6 +152,7 @@ def _full(read: Reading, job: JobInFull, evidence: StartedRead[JobEvidence | Non
     )
     events = decisions.value if decisions else ()
     enqueued_by = next((one.actor for one in events if one.action == "task.enqueue"), None)
+    decided = [tell_decision(event, (f"job/{job.id}",)) for event in events]
     declared = host().tasks.get(job.task)
     rq, why = adopted.value if adopted else None, explaining.value
     return pages.part(
@@ -173,9 +174,7 @@ def _full(read: Reading, job: JobInFull, evidence: StartedRead[JobEvidence | Non
         trace=trace,
         condense=condense,
         is_long=bool(long.value),
-        history=newest_first(
-            [*list_history(job, attempts, rq, enqueued_by), *map(tell_decision, events)]
-        ),
+        history=newest_first([*list_history(job, attempts, rq, enqueued_by), *decided]),
         step_actions=STEP_ACTIONS,
         results=RESULTS,
         shape_of=shape_of,
