@@ -14,6 +14,7 @@ from sqlalchemy import delete, update
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.actions.planning import find_preview
 from flask_opsjobs.engine.redis.broker import Broker
 from flask_opsjobs.engine.redis.connections import RedisConnections
 from flask_opsjobs.host import Host
@@ -558,6 +559,22 @@ def test_decisions_of_the_last_day_are_resolved(session: Session, get: Get, acce
     access.held.discard("lifeline.view")
     card = _cards(get)["Resolved"]
     assert card.select("a") == []  # no link to what would be refused
+
+
+def test_what_a_decision_skipped_is_not_resolved(session: Session, get: Get, host: Host) -> None:
+    failed, finished, by_another = (
+        f"job/{make_job(session, state).id}" for state in ("failed", "finished", "failed")
+    )
+    session.commit()
+    operator = Operator(host)
+    operator.run("job.retry", [failed, finished], actor="anna", reason="the vendor answers again")
+    handed_on = operator.preview("job.retry", [by_another, finished], actor="anna", via="page")
+    preview = find_preview(session, host.secrets, handed_on.id, "ben")
+    assert preview is not None
+    receipt = operator.execute(preview.id, preview.token, actor="ben", reason="the vendor is back")
+    assert [len(receipt.done), len(receipt.skipped)] == [1, 1]
+    card = _cards(get)["Resolved"]
+    assert _words(card.select_one(".diag")) == "2 tried again."
 
 
 def test_what_an_operation_has_changed_so_far_is_resolved(session: Session, get: Get) -> None:

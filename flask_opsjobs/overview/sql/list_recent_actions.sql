@@ -1,8 +1,8 @@
 -- Lists the largest decisions about jobs that were executed since %(since)s, at most %(groups)s of each
 -- action: sequence, time, actor, action, number of jobs; the number of all jobs of the action; and whether
 -- there may be more decisions than were read: the last %(most)s of any kind. The number is that of the jobs
--- in `after`, or of the targets when `after` is missing; of an operation, that of the jobs that it has
--- changed so far. Locks nothing.
+-- in `after` that were not skipped, or of the targets when `after` is missing; of an operation, that of the
+-- jobs that it has changed so far. Locks nothing.
 -- Run by overview/queries.py. Indexes: audit_events_pkey, audit_head_pkey, operations_pkey.
 WITH examined AS MATERIALIZED (
     SELECT sequence, at, actor, action, outcome, subject, targets, after FROM opsjobs.audit_events
@@ -11,7 +11,9 @@ WITH examined AS MATERIALIZED (
     ORDER BY sequence DESC LIMIT %(most)s
 ), counted AS (
     SELECT sequence, at, actor, action,
-        CASE jsonb_typeof(after) WHEN 'object' THEN (SELECT count(*) FROM jsonb_object_keys(after))
+        CASE jsonb_typeof(after) WHEN 'object' THEN (
+                SELECT count(*) FROM jsonb_each(after) AS of (target, facts)
+                WHERE target LIKE 'job/%%' AND NOT facts ? 'skipped')
             ELSE cardinality(targets) END AS number
     FROM examined WHERE outcome = 'done' AND at > %(since)s AND action LIKE 'job.%%'
     UNION ALL
