@@ -232,6 +232,21 @@ def test_the_attempts_of_a_job_are_looked_up_once_for_all_that_are_wanted(
     assert {statement.count("FROM opsjobs.attempts") for statement in examining} == {1}
 
 
+@pytest.mark.parametrize("box", ["ended:-30m..now", "queue:queue_1 OR queue:queue_2 wait:>5s"])
+def test_what_each_value_needs_is_counted_in_its_index_alone(
+    box: str, plans: tuple[Plans, Reading]
+) -> None:
+    seen, read = plans
+    wanted = JobFilter.from_query([("q", box)])
+    assert list_jobs(read.session, wanted, read.now, is_shown=lambda error, text: True).page
+    examining = [nodes for statement, nodes in seen.seen if "examined AS" in statement]
+    scans = [
+        [kind for node in nodes if "Index" in (kind := node["Node Type"])] for nodes in examining
+    ]
+    assert scans
+    assert all(sorted(one) == ["Index Only Scan", "Index Only Scan", "Index Scan"] for one in scans)
+
+
 def test_an_order_that_is_refused_costs_as_much_as_none(plans: tuple[Plans, Reading]) -> None:
     seen, read = plans
     asked = {}

@@ -14,6 +14,8 @@ from sqlalchemy.orm import Session
 from flask_opsjobs import OpsJobs, Unique
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.actions.registry import actions_of
+from flask_opsjobs.audit.history import tell_decision
+from flask_opsjobs.audit.queries import list_events_of
 from flask_opsjobs.jobs.lifecycle import (
     DEATHS,
     ENDED_BY,
@@ -468,7 +470,7 @@ def test_decisions_are_told_with_their_audit(
 
 
 def test_a_decision_that_skipped_the_job_says_so(
-    get: Get, app: Flask, jobs: dict[str, Job]
+    get: Get, app: Flask, jobs: dict[str, Job], session: Session
 ) -> None:
     done, skipped = jobs["failed"], jobs["started"]
     with app.app_context():
@@ -482,6 +484,9 @@ def test_a_decision_that_skipped_the_job_says_so(
             words = " ".join(told.text.split())
             assert says in words
             assert ("skipped (" in words) is (job is skipped)
+    # A subject with both targets, of which one was retried.
+    (event,) = list_events_of(session, targets[0])
+    assert tell_decision(event, targets).text == "ops-demo: retry"
 
 
 @pytest.mark.parametrize("state", MANAGED_STATES)

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     Select,
+    SQLColumnExpression,
     Text,
     and_,
     any_,
@@ -52,7 +53,7 @@ IsShown = Callable[[str, str], bool]
 MOST_NEWEST = 10_000
 # Twice as many as are enough are examined first, before it is known how many of them fit.
 _EACH_OF_ENOUGH = 2
-# So often what some values leave is given to the others. Of three values nothing is left then.
+# So often what some values leave is given to the others. Of three values none leaves anything after that.
 _TIMES_SHARED = 2
 # With more tasks or queues than are listed, a pattern chooses no index.
 _MOST_NAMES = 200
@@ -162,7 +163,7 @@ class _Scan:
 
     make: Callable[..., Select[*tuple[Any, ...]]]
     most: int | ColumnElement[int]
-    key: ColumnElement[Any] = _ONE_KEY
+    key: SQLColumnExpression[Any] = _ONE_KEY
     is_newest_first: bool = False
     gate: ColumnElement[bool] | None = None
 
@@ -331,8 +332,8 @@ def _scan_each(key: Any, values: Sequence[str], found: Range, most: int | None =
     # A range of one value instead of an equality, as in `scan_index`.
     both = tuple_(key, Job.id)
     conditions = (both >= low, both < high, *found.conditions)
-    order = (key.desc(), Job.id.desc())
-    return _scan_values(value, len(values), key, conditions, order, most)
+    each = _Each(value, conditions, (key.desc(), Job.id.desc()))
+    return _Scan(each.scan, each.share(len(values)) if most is None else most, key)
 
 
 def _scan_ended(states: Sequence[str], since: Now | None, until: Now | None, found: Range) -> _Scan:
@@ -342,40 +343,40 @@ def _scan_ended(states: Sequence[str], since: Now | None, until: Now | None, fou
     high = _EVER[1] if until is None else until
     bounds = (Job.ended_at >= low, Job.ended_at < high)
     conditions = (Job.state == value, *bounds, *found.conditions)
-    return _scan_values(value, len(states), Job.state, conditions, (Job.ended_at.desc(),))
+    each = _Each(value, conditions, (Job.ended_at.desc(),))
+    return _Scan(each.scan, each.share(len(states)), Job.state)
 
 
-def _scan_values(
-    value: Any,
-    number: int,
-    key: Any,
-    conditions: Sequence[Any],
-    order: Sequence[Any],
-    most: int | None = None,
-) -> _Scan:
-    """At most so many jobs for each of a number of values, those first that `order` says.
+@dataclass(frozen=True)
+class _Each:
+    """Scans of jobs, one for each row of a table of values: what jobs, and which of them first."""
 
-    Without `most` they share `MOST_NEWEST`: what some leave of their part, the others have.
-    """
+    value: ColumnElement[Any]
+    conditions: Sequence[ColumnElement[bool]]
+    order: Sequence[ColumnElement[Any]]
 
-    def newest(limit: int | ColumnElement[int], *columns: Any) -> LateralFromClause:
-        jobs = select(*columns).where(*conditions).order_by(*order)
-        return jobs.limit(limit).correlate(value.table).lateral()
+    def scan(self, limit: int | ColumnElement[int], *columns: Any) -> Select[*tuple[Any, ...]]:
+        """At most so many jobs of each value."""
+        jobs = self._first(limit, *columns)
+        return select(jobs).select_from(self.value.table.join(jobs, true()))
 
-    def scan(limit: int | ColumnElement[int], *columns: Any) -> Select[*tuple[Any, ...]]:
-        jobs = newest(limit, *columns)
-        return select(jobs).select_from(value.table.join(jobs, true()))
+    def share(self, number: int) -> int | ColumnElement[int]:
+        """How many jobs of each value are examined, so that those of all are at most `MOST_NEWEST`.
 
-    if most is not None:
-        return _Scan(scan, most, key)
-    part: int | ColumnElement[int] = max(MOST_NEWEST // max(number, 1), 1)
-    for _ in range(_TIMES_SHARED):
-        one_more = newest(part + 1, Job.id)
-        counted = select(func.count().label("number")).select_from(one_more).lateral()
-        needed = func.sum(func.least(counted.c.number, part))
-        left = MOST_NEWEST - cast(func.coalesce(needed, 0), BigInteger)
-        in_need = func.count().filter(counted.c.number > part)
-        larger = select((part + left // func.greatest(in_need, 1)).label("part"))
-        shared = larger.select_from(value.table.join(counted, true())).cte()
-        part = select(shared.c.part).scalar_subquery()
-    return _Scan(scan, part, key)
+        What some of this number of values leave of an equal part, the others have.
+        """
+        part: int | ColumnElement[int] = max(MOST_NEWEST // max(number, 1), 1)
+        for _ in range(_TIMES_SHARED):
+            one_more = self._first(part + 1, true())  # no column: each is in the index
+            counted = select(func.count().label("number")).select_from(one_more).lateral()
+            needed = func.sum(func.least(counted.c.number, part))
+            left = MOST_NEWEST - cast(func.coalesce(needed, 0), BigInteger)
+            in_need = func.count().filter(counted.c.number > part)
+            larger = select((part + left // func.greatest(in_need, 1)).label("part"))
+            shared = larger.select_from(self.value.table.join(counted, true())).cte()
+            part = select(shared.c.part).scalar_subquery()
+        return part
+
+    def _first(self, limit: int | ColumnElement[int], *columns: Any) -> LateralFromClause:
+        jobs = select(*columns).where(*self.conditions).order_by(*self.order)
+        return jobs.limit(limit).correlate(self.value.table).lateral()
