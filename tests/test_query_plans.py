@@ -228,7 +228,7 @@ def test_the_attempts_of_a_job_are_looked_up_once_for_all_that_are_wanted(
         [("q", "death:signal OR memory:>5MB OR failure:1 -queue:queue_3")]
     )
     assert list_jobs(read.session, wanted, read.now, is_shown=lambda error, text: True).page
-    examining = [statement for statement, _ in seen.seen if "WITH examined" in statement]
+    examining = [statement for statement, _ in seen.seen if "AS examined" in statement]
     assert {statement.count("FROM opsjobs.attempts") for statement in examining} == {1}
 
 
@@ -239,7 +239,7 @@ def test_what_each_value_needs_is_counted_in_its_index_alone(
     seen, read = plans
     wanted = JobFilter.from_query([("q", box)])
     assert list_jobs(read.session, wanted, read.now, is_shown=lambda error, text: True).page
-    examining = [nodes for statement, nodes in seen.seen if "examined AS" in statement]
+    examining = [nodes for statement, nodes in seen.seen if "AS examined" in statement]
     scans = [
         [kind for node in nodes if "Index" in (kind := node["Node Type"])] for nodes in examining
     ]

@@ -14,8 +14,8 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     ColumnElement,
+    FromClause,
     Select,
-    SQLColumnExpression,
     Text,
     and_,
     any_,
@@ -33,7 +33,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by, array
 from sqlalchemy.orm import Session
-from sqlalchemy.sql.selectable import LateralFromClause
 
 from ...core.reading import KeptValue
 from ...core.round_trips import start_reading
@@ -58,8 +57,6 @@ _TIMES_SHARED = 2
 # With more tasks or queues than are listed, a pattern chooses no index.
 _MOST_NAMES = 200
 _EVER = (datetime(MINYEAR, 1, 2, tzinfo=UTC), datetime(MAXYEAR, 12, 30, tzinfo=UTC))
-
-_ONE_KEY = literal(0)
 
 Jobs = list[tuple[int, str]]
 
@@ -155,20 +152,21 @@ class NewestFound:
 
 @dataclass(frozen=True)
 class _Scan:
-    """What is examined: makes the select of some columns of these jobs, one more than `most` for each `key`.
+    """What is examined: makes the select of some columns of at most so many of these jobs.
 
-    `is_newest_first`: those with the highest ids are examined, whatever their key is. With a `gate` none is,
-    unless what statements before have kept opens it.
+    `each`: a table of values; the select is made for each of them, and `most` jobs of each are examined.
+    `is_newest_first`: those with the highest ids are examined. With a `gate` none is, unless what statements
+    before have kept opens it.
     """
 
     make: Callable[..., Select[*tuple[Any, ...]]]
     most: int | ColumnElement[int]
-    key: SQLColumnExpression[Any] = _ONE_KEY
+    each: FromClause | None = None
     is_newest_first: bool = False
     gate: ColumnElement[bool] | None = None
 
     def select(self, *columns: Any) -> Select[*tuple[Any, ...]]:
-        """The select of these columns."""
+        """The select of these columns, of one job more than are examined."""
         made = self.make(self.most + 1, *columns)
         return made if self.gate is None else made.where(self.gate)
 
@@ -186,7 +184,8 @@ def find_among(search: Search, ids: Select[int]) -> Jobs:
     is_one = Job.id == any_(func.array(ids.scalar_subquery()))
 
     def scan(_: int, *columns: Any) -> Select[*tuple[Any, ...]]:
-        return select(*columns).where(is_one)
+        # Without OFFSET each use of a column would compute it again.
+        return select(*columns).where(is_one).offset(0)
 
     return _examine(search, _Scan(scan, MOST_NEWEST))[0]
 
@@ -233,16 +232,15 @@ def find_in_states(search: Search, states: Sequence[str], most: int) -> tuple[Jo
 
 
 def _examine(search: Search, scan: _Scan, kept: _Kept | None = None) -> tuple[Jobs, bool | None]:
-    """The jobs of a scan that fit, the newest first, and whether it has more of a key than are examined.
+    """The jobs of a scan that fit, the newest first, and whether it has more than are examined.
 
     None when it has no job. Those too may fit of which the error, as it is shown, decides it.
     """
     fitting = Fitting(search.wanted, search.now, search.is_shown)
-    some = scan.select(Job.id, Job.state, *fitting.columns, scan.key.label("key")).cte("examined")
-    seen = some.prefix_with("MATERIALIZED", dialect="postgresql").c
-    of_key = select(func.count()).select_from(seen.id.table).group_by(seen.key)
-    most = of_key.order_by(func.count().desc()).limit(1).scalar_subquery()
-    is_cut = most > scan.most
+    some = scan.select(Job.id, Job.state, *fitting.columns)
+    # Read once: Postgres would store the rows of what it reads twice, which costs as much as to find them.
+    seen = some.lateral("examined").c
+    is_cut = func.nullif(func.count(), 0) > scan.most
     may_fit = func.count().filter(seen.fits.is_not(False))
 
     def in_order(filter: ColumnElement[bool], *columns: Any) -> list[ColumnElement[Any]]:
@@ -252,19 +250,22 @@ def _examine(search: Search, scan: _Scan, kept: _Kept | None = None) -> tuple[Jo
 
     sure = in_order(seen.fits, seen.id, seen.state)
     unsure = in_order(seen.fits.is_(None), seen.id, seen.state, seen.text_error, seen.otherwise)
-    told = [*sure, *unsure, is_cut]
     keeping = []
     if kept is not None:
         keeping = [kept.is_cut.keep(func.coalesce(is_cut, false())), kept.may_fit.keep(may_fit)]
-    row = search.session.execute(select(*told, *keeping)).one()
-    ids, states, *others, cut = row[: len(told)]
-    jobs = list(zip(ids or (), states or (), strict=True))
-    shown = [
-        (id, state)
-        for id, state, *texts in zip(*(one or () for one in others), strict=True)
-        if fitting.is_met(*texts)
-    ]
-    return (sorted((*jobs, *shown), reverse=True) if shown else jobs), cut
+    told = select(is_cut, *sure, *unsure, *keeping).select_from(seen.id.table)
+    if scan.each is not None:
+        of_each = told.lateral()
+        told = select(of_each).select_from(scan.each.join(of_each, true()))
+    jobs: Jobs = []
+    cuts = set()
+    for cut, ids, states, *others in search.session.execute(told):
+        cuts.add(cut)
+        jobs += zip(ids or (), states or (), strict=True)
+        unsure_ones = zip(*(one or () for one in others[:4]), strict=True)
+        jobs += [(id, state) for id, state, *texts in unsure_ones if fitting.is_met(*texts)]
+    jobs.sort(reverse=True)
+    return jobs, True if True in cuts else False if False in cuts else None
 
 
 def _choose_scan(search: Search) -> _Scan:
@@ -333,7 +334,7 @@ def _scan_each(key: Any, values: Sequence[str], found: Range, most: int | None =
     both = tuple_(key, Job.id)
     conditions = (both >= low, both < high, *found.conditions)
     each = _Each(value, conditions, (key.desc(), Job.id.desc()))
-    return _Scan(each.scan, each.share(len(values)) if most is None else most, key)
+    return _Scan(each.scan, each.share(len(values)) if most is None else most, value.table)
 
 
 def _scan_ended(states: Sequence[str], since: Now | None, until: Now | None, found: Range) -> _Scan:
@@ -344,21 +345,21 @@ def _scan_ended(states: Sequence[str], since: Now | None, until: Now | None, fou
     bounds = (Job.ended_at >= low, Job.ended_at < high)
     conditions = (Job.state == value, *bounds, *found.conditions)
     each = _Each(value, conditions, (Job.ended_at.desc(),))
-    return _Scan(each.scan, each.share(len(states)), Job.state)
+    return _Scan(each.scan, each.share(len(states)), value.table)
 
 
 @dataclass(frozen=True)
 class _Each:
-    """Scans of jobs, one for each row of a table of values: what jobs, and which of them first."""
+    """Scans of jobs, one for each value of a table: what jobs, and which of them first."""
 
     value: ColumnElement[Any]
     conditions: Sequence[ColumnElement[bool]]
     order: Sequence[ColumnElement[Any]]
 
     def scan(self, limit: int | ColumnElement[int], *columns: Any) -> Select[*tuple[Any, ...]]:
-        """At most so many jobs of each value."""
-        jobs = self._first(limit, *columns)
-        return select(jobs).select_from(self.value.table.join(jobs, true()))
+        """At most so many jobs of a value."""
+        jobs = select(*columns).where(*self.conditions).order_by(*self.order)
+        return jobs.limit(limit).correlate(self.value.table)
 
     def share(self, number: int) -> int | ColumnElement[int]:
         """How many jobs of each value are examined, so that those of all are at most `MOST_NEWEST`.
@@ -366,8 +367,9 @@ class _Each:
         What some of this number of values leave of an equal part, the others have.
         """
         part: int | ColumnElement[int] = max(MOST_NEWEST // max(number, 1), 1)
-        for _ in range(_TIMES_SHARED):
-            one_more = self._first(part + 1, true())  # no column: each is in the index
+        # With one value there is nobody to share with.
+        for _ in range(_TIMES_SHARED if number > 1 else 0):
+            one_more = self.scan(part + 1, true()).lateral()  # no column: each is in the index
             counted = select(func.count().label("number")).select_from(one_more).lateral()
             needed = func.sum(func.least(counted.c.number, part))
             left = MOST_NEWEST - cast(func.coalesce(needed, 0), BigInteger)
@@ -376,7 +378,3 @@ class _Each:
             shared = larger.select_from(self.value.table.join(counted, true())).cte()
             part = select(shared.c.part).scalar_subquery()
         return part
-
-    def _first(self, limit: int | ColumnElement[int], *columns: Any) -> LateralFromClause:
-        jobs = select(*columns).where(*self.conditions).order_by(*self.order)
-        return jobs.limit(limit).correlate(self.value.table).lateral()
