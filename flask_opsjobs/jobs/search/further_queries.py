@@ -232,7 +232,7 @@ def find_in_states(search: Search, states: Sequence[str], most: int) -> tuple[Jo
 
 
 def _examine(search: Search, scan: _Scan, kept: _Kept | None = None) -> tuple[Jobs, bool | None]:
-    """The jobs of a scan that fit, the newest first, and whether it has more than are examined.
+    """The jobs of a scan that fit, the newest first, and whether it has more, of a value, than are examined.
 
     None when it has no job. Those too may fit of which the error, as it is shown, decides it.
     """
@@ -262,10 +262,11 @@ def _examine(search: Search, scan: _Scan, kept: _Kept | None = None) -> tuple[Jo
     for cut, ids, states, *others in search.session.execute(told):
         cuts.add(cut)
         jobs += zip(ids or (), states or (), strict=True)
-        unsure_ones = zip(*(one or () for one in others[:4]), strict=True)
+        unsure_ones = zip(*(one or () for one in others[: len(unsure)]), strict=True)
         jobs += [(id, state) for id, state, *texts in unsure_ones if fitting.is_met(*texts)]
     jobs.sort(reverse=True)
-    return jobs, True if True in cuts else False if False in cuts else None
+    cuts.discard(None)
+    return jobs, any(cuts) if cuts else None
 
 
 def _choose_scan(search: Search) -> _Scan:
