@@ -256,16 +256,16 @@ def test_a_plan_and_the_form_show_arguments_to_whom_may_see_them(
 ) -> None:
     what = {key: value for key, value in NEW.items() if key != "name"}
     Operator(host).create_cron("hourly", what, **WHY)
-    changed = NEW | {"args": '{"account": 4711}'}
+    changed = NEW | {"args": '{"account": 47110815}'}
     assert "account" in get("/edit/cron/hourly").text
     answer = client.post("/ops/jobs/cron/hourly/edit", data=changed, headers=SAME_ORIGIN)
     shown = answer.headers["Location"]
-    assert "4711" in client.get(shown).text
+    assert "47110815" in client.get(shown).text
     access.denied.add(("payload.view", "cron/hourly"))
     assert "account" not in get("/edit/cron/hourly", status=403).text
     hidden = client.get(shown)
     assert hidden.status_code == 200
-    assert "4711" not in hidden.text
+    assert "47110815" not in hidden.text
     # Typing arguments would tell which ones differ, and faults of them what is there.
     refused = client.post("/ops/jobs/cron/hourly/edit", data=changed, headers=SAME_ORIGIN)
     assert refused.status_code == 403
@@ -296,19 +296,19 @@ def test_an_expired_edit_is_offered_again_only_to_whom_may_see_its_arguments(
 ) -> None:
     operator, what = Operator(host), {key: value for key, value in NEW.items() if key != "name"}
     operator.create_cron("hourly", what, **WHY)
-    params = what | {"args": {"account": 4711}}
+    params = what | {"args": {"account": 47110815}}
     made = operator.preview("cron.edit", ["cron/hourly"], actor="tester", via="page", params=params)
     session.execute(text(EXPIRE_PREVIEWS))
     session.commit()
     path = f"/ops/jobs/previews/{made.id}"
     shown = client.get(path).text
     assert "Preview again" in shown
-    assert "4711" in shown
+    assert "47110815" in shown
     access.denied.add(("payload.view", "cron/hourly"))
     hidden = client.get(path).text
     assert "This preview has expired" in hidden
     assert "Preview again" not in hidden
-    assert "4711" not in hidden
+    assert "47110815" not in hidden
 
 
 @pytest.mark.parametrize(
