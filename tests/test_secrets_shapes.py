@@ -168,6 +168,7 @@ def test_no_logged_line_keeps_a_secret_that_its_cut_has_broken(
     assert secret[:3] not in shown
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(0, 200))
 def test_no_traceback_keeps_a_secret_that_its_gap_has_broken(room: int) -> None:

@@ -218,6 +218,7 @@ def test_an_error_about_a_row_names_its_number_in_the_whole_series(
     assert caught.value.errors[0]["loc"] == "[23].number"
 
 
+@pytest.mark.slow
 def test_a_generator_is_streamed_in_constant_memory(
     db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, row_task: Task
 ) -> None:

@@ -20,6 +20,7 @@ from tests.support.sources import ROOT
 GUIDE = ROOT / "docs/batches.md"
 
 
+@pytest.mark.slow
 def test_every_example_runs(
     db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:

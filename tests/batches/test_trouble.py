@@ -58,6 +58,7 @@ def make_members(bench: Bench, batches: int, members: int) -> list[int]:
     return [id for (id,) in bench.connection.execute(MAKE, values)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", [1, 100])
 def test_batches_that_cannot_be_folded_are_tried_once_with_a_heartbeat_between_any_two(
     bench: Bench,

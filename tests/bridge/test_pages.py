@@ -120,6 +120,7 @@ def test_a_row_shows_the_function_and_a_description_of_one_s_own(get: Get, in_rq
 ODD = ("a/b", "a//b", "a/b.json", "50%", "a%2Fb", "who?x=1", "a#b", "grün ✓", "a b", "a:b", "a&b+c")
 
 
+@pytest.mark.slow
 def test_a_job_is_reached_by_its_link_whatever_its_id(
     get: Get, in_rq: RqSite, session: Session
 ) -> None:

@@ -98,6 +98,7 @@ def test_host_code_that_raises_is_told_and_nothing_is_done(
     assert audited == [{"outcome": "refused"}]
 
 
+@pytest.mark.slow
 def test_missed_slots_behind_many_that_were_made_up_for_are_found(
     host: Host, opsjobs: OpsJobs, scheduler: Scheduler
 ) -> None:

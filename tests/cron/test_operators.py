@@ -68,6 +68,7 @@ def test_a_pause_that_nobody_looked_at_is_all_paused(
     assert scheduler.jobs() == []
 
 
+@pytest.mark.slow
 def test_a_pause_decides_what_came_before_it(
     every_ten: Callable[..., Scheduler], host: Host, opsjobs: OpsJobs
 ) -> None:
@@ -82,6 +83,7 @@ def test_a_pause_decides_what_came_before_it(
     assert entry["checked_until"] >= entry["paused_at"]
 
 
+@pytest.mark.slow
 def test_an_operator_and_the_loop_at_once_decide_a_slot_once(
     every_ten: Callable[..., Scheduler], host: Host
 ) -> None:

@@ -119,6 +119,7 @@ def test_the_zones_have_their_changes() -> None:
     }
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(expressions, zones)
 def test_slots_are_those_that_a_walk_through_every_minute_finds(fields: Fields, zone: str) -> None:
@@ -134,6 +135,7 @@ def test_slots_are_those_that_a_walk_through_every_minute_finds(fields: Fields, 
         assert _between(schedule, after, until) == wanted.between(after, until)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(expressions, zones, st.data())
 def test_the_slots_after_a_moment_are_the_tail_of_all(

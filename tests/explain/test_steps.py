@@ -288,6 +288,7 @@ class TestRun:
             opsjobs.explain(name)
 
 
+@pytest.mark.slow
 def test_a_large_run_is_explained_by_indexes(bench: Bench) -> None:
     """A chain of 1,000 steps behind one, among 30 runs like it."""
     connection = bench.connection

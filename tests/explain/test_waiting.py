@@ -101,6 +101,7 @@ def _decide(scene: Scene, chance: random.Random) -> None:
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_many_say_what_each_says(seed: int, scene: Scene) -> None:
     chance = random.Random(seed)

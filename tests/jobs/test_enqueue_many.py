@@ -186,6 +186,7 @@ def test_the_generator_may_use_the_same_session(
     assert count(other) == 12_004
 
 
+@pytest.mark.slow
 def test_memory_stays_constant(db: SQLAlchemy, add: Task, other: Engine) -> None:
     def peak(number: int) -> int:
         tracemalloc.start()

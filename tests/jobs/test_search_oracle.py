@@ -355,6 +355,7 @@ def _read_rows(session: Session) -> list[Row]:
     return [row | {"attempts": attempts.get(row["id"], [])} for row in rows]
 
 
+@pytest.mark.slow
 def test_searches_find_what_an_oracle_finds(
     app_of_oracle: tuple[Flask, int],
     pytestconfig: pytest.Config,

@@ -108,6 +108,7 @@ class TestEnqueueCounts:
         opsjobs.operator.delete([job_id], actor="ops-demo", reason="the integrity check is watched")
         assert enqueued(bench) == {"default": (2, 1)}
 
+    @pytest.mark.slow
     def test_counter_rows_are_folded_and_the_sums_stay(
         self, bench: Bench, record_job: RecordJob, now: datetime
     ) -> None:

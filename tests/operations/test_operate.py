@@ -64,6 +64,7 @@ def test_a_delete_deletes_and_keeps_the_receipts(operations: Operations) -> None
     assert len(operations.receipts()) == 30
 
 
+@pytest.mark.slow
 def test_a_retry_goes_in_stages_that_the_next_attempts_prove(operations: Operations) -> None:
     ids = operations.fail(130)
     operations.operator.start("job.retry", FAILED, **WHY)
@@ -396,6 +397,7 @@ def test_more_open_operations_than_one_pass_has_turns_for_get_one_each(
     assert done() == [3] * 5
 
 
+@pytest.mark.slow
 def test_a_hundred_paused_operations_do_not_keep_the_next_one_from_its_turns(
     operations: Operations,
 ) -> None:

@@ -220,6 +220,7 @@ def _counters(samples: Samples) -> Samples:
     }
 
 
+@pytest.mark.slow
 def test_a_counter_never_falls_over_forty_days_of_retention(
     bench: Bench,
     record_job: RecordJob,
@@ -262,6 +263,7 @@ def test_a_counter_never_falls_over_forty_days_of_retention(
     assert value(last, "opsjobs_cron_slots_total", result="ran") == 41
 
 
+@pytest.mark.slow
 def test_two_hundred_of_a_thousand_queues_are_named(
     bench: Bench, note: Task, db: SQLAlchemy, scrape: Callable[[], Samples], now: datetime
 ) -> None:
@@ -290,6 +292,7 @@ def test_two_hundred_of_a_thousand_queues_are_named(
     assert enqueued.keys() == available.keys()
 
 
+@pytest.mark.slow
 def test_the_text_is_that_of_the_library_and_takes_less_time(
     bench: Bench, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:

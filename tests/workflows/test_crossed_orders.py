@@ -196,6 +196,7 @@ class Loops:
         assert runner.last_error is None
 
 
+@pytest.mark.slow
 def test_operators_in_crossed_orders_with_ends_limits_cron_and_all_loops(
     app: Flask, bench: Bench, host: Host, runs: list[int]
 ) -> None:

@@ -118,12 +118,14 @@ def check(run: Run, drawing: Drawing, most: int) -> None:
     assert all(n.x + NODE_WIDTH <= drawing.width for n in drawing.nodes)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(runs(), st.integers(1, 12))
 def test_any_run_is_drawn_with_as_many_nodes_as_one_asks_for(run: Run, most: int) -> None:
     check(run, lay_out(*run, most), most)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(runs())
 def test_the_critical_path_is_drawn_from_its_first_step_to_its_last(run: Run) -> None:

@@ -209,6 +209,7 @@ def test_a_locked_late_signal_holds_up_no_retry(
     assert outcome(bench, signal) == "taken"
 
 
+@pytest.mark.slow
 def test_a_signal_against_the_retry_of_its_wait(
     app: Flask, opsjobs: OpsJobs, host: Host, bench: Bench, operator: Operator
 ) -> None:

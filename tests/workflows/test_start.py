@@ -615,6 +615,7 @@ def test_results_are_handed_on_and_the_run_ends(
 # --- size
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_number_of_steps_only(
     db: SQLAlchemy, opsjobs: OpsJobs, host: Host, bill: Task
 ) -> None:

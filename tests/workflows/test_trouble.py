@@ -180,6 +180,7 @@ def test_trouble_that_another_process_noted_too_late_goes_away(bench: Bench, hos
     assert trouble(bench, graph.run) is None
 
 
+@pytest.mark.slow
 def test_many_runs_in_trouble_hold_up_no_other(bench: Bench, host: Host) -> None:
     """More than one pass looks at; the one that can be advanced comes last."""
     graphs = [Graph.make(bench.connection, "a b", ["a b"]) for _ in range(120)]

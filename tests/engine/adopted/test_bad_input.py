@@ -182,6 +182,7 @@ def test_a_scheduled_job_with_any_score_is_adopted(adopter: Adopter, queue: Queu
     assert {adopter.job(name)["state"] for name in scores} == {"scheduled"}
 
 
+@pytest.mark.slow
 def test_200_000_ids_in_one_registry_are_read_in_turns(queue: Queue) -> None:
     """Each look reads 20,000 of them; after one round each id is known, and none twice."""
     key = FinishedJobRegistry(queue=queue).key

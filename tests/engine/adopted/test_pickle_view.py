@@ -114,6 +114,7 @@ def test_a_value_of_json_is_shown_as_it_is(value: Any, protocol: int) -> None:
     assert json.loads(view_value(json.dumps(value).encode(), hides)) == value
 
 
+@pytest.mark.slow
 @given(odd_values)
 def test_a_value_is_shown_alike_in_every_protocol_and_can_be_stored(value: Any) -> None:
     views = {view_value(pickle.dumps(value, protocol), hides) for protocol in PROTOCOLS}
@@ -131,6 +132,7 @@ def test_odd_bytes_end_well(raw: bytes) -> None:
     view_job({"return_value": raw, "exc_string": raw}, hides)
 
 
+@pytest.mark.slow
 @given(odd_values, st.integers(0, 5), st.data())
 def test_a_damaged_pickle_ends_well(value: Any, protocol: int, data: st.DataObject) -> None:
     raw = bytearray(pickle.dumps(("shop.send", None, (value,), {}), protocol))
@@ -252,6 +254,7 @@ def test_what_was_not_read_is_said() -> None:
     assert view_job({}, hides).arguments == '"[not shown: the job has no data]"'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["zeros", "a pickle"])
 def test_200_kb_that_unfold_to_200_mb_end_well(what: str) -> None:
     folding = zlib.compressobj(9)

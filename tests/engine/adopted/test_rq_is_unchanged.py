@@ -116,6 +116,7 @@ def _live_all(redis: Redis, path: Path, between: Callable[[], None]) -> tuple[li
     return path.read_text().splitlines(), dumps
 
 
+@pytest.mark.slow
 def test_rq_runs_the_same_and_keeps_the_same(
     redis_client: Redis,
     pass_all: Callable[[], None],
