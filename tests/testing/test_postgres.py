@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import pwd
+import secrets
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from flask_opsjobs.errors import EmbeddedServerError
+from flask_opsjobs.testing import postgres as postgres_module
 from flask_opsjobs.testing.postgres import Postgres, TemporaryPostgres
 from tests.support.waiting import wait_until
 
@@ -169,6 +173,26 @@ def test_data_of_another_user_are_refused(postgres: Postgres, folder: Path) -> N
     shutil.chown(folder / "postgres", 12345)
     with pytest.raises(EmbeddedServerError, match="belongs to the user 12345, as whom Post"):
         postgres.start()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a user")
+def test_several_that_start_at_once_make_their_user_once(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """As the processes of a first run of tests do: else `useradd` makes it anew for each of them."""
+    name = f"opsjobs_{secrets.token_hex(4)}"
+    monkeypatch.setattr(postgres_module, "_USER", name)
+    request.addfinalizer(lambda: subprocess.run(["userdel", name], check=True, capture_output=True))
+    barrier = threading.Barrier(5)
+
+    def start(folder: Path) -> int:
+        barrier.wait()
+        Postgres(folder)
+        return pwd.getpwnam(name).pw_uid
+
+    with ThreadPoolExecutor(5) as pool:
+        users = set(pool.map(start, [Path("/tmp")] * 5))
+    assert users == {pwd.getpwnam(name).pw_uid}
 
 
 def test_data_that_postgres_cannot_read_show_its_last_words(
