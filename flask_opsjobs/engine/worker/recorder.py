@@ -93,7 +93,8 @@ class Recorder(threading.Thread):
         self._is_collected_urgent = False
         # Outcomes to write, and when each was submitted, by the monotonic clock.
         self._pending: deque[tuple[EndedAttempt, float]] = deque()
-        self._flushed_at = 0.0
+        # The first is written at once: the monotonic clock may begin with the machine.
+        self._flushed_at = -math.inf
         # How many of the first of these are being written now.
         self._writing = 0
         self._progress: dict[tuple[int, int], Progress] = {}
