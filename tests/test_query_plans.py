@@ -529,6 +529,22 @@ def _list_examined(seen: Plans) -> list[int]:
     ]
 
 
+def test_the_attempts_of_a_job_that_attempts_have_named_are_looked_up_once(
+    app_with_groups: Flask,
+) -> None:
+    """Each of several columns tells whether the job fits."""
+    with reading_with(app_with_groups, Plans) as (seen, read):
+        wanted = JobFilter.from_query([("q", "failure:1 memory:<5MB")])
+        list_jobs(read.session, wanted, read.now, is_shown=lambda error, text: True)
+    examining = [nodes for statement, nodes in seen.seen if "AS examined" in statement]
+    looked_up = [
+        [node["Actual Loops"] for node in nodes if node.get("Index Name") == "attempts_pkey"]
+        for nodes in examining
+    ]
+    assert looked_up
+    assert all(len(one) == 1 for one in looked_up), seen
+
+
 @pytest.mark.parametrize("box", ["failure:1", "failure:1 state:failed", "deploy:v6"])
 def test_the_index_of_a_failure_or_a_deploy_has_all_that_is_read(
     box: str, app_with_groups: Flask
