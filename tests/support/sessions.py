@@ -1,12 +1,12 @@
-"""Keeps the sessions of Postgres that a test leaves for the next test.
+"""Keeps the sessions of Postgres that are closed in a test, for whoever opens one next.
 
-For a new session Postgres forks a process, which reads the catalogs anew. So a session that a fixture closes
-at the end of a test is kept, as new but for its prepared statements: to plan these costs Postgres more than
-to run them. A session that the test itself closes is closed.
+For a new session Postgres forks a process, which reads the catalogs anew. So a closed session is kept, as new
+but for its prepared statements: to plan these costs Postgres more than to run them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Generator
@@ -39,7 +39,7 @@ class KeptSessions:
         # Whose sessions are kept. Who drops one of these databases calls `forget` first.
         self.databases: set[str | None] = set()
         self._idle: dict[str, list[_Kept]] = defaultdict(list)
-        self._is_ending = False
+        self._keeps = False
         self._process = os.getpid()
         # A closed session: what a connection holds after its own one was taken from it.
         self._none = pq.PGconn.connect_start(b"host=/none")
@@ -80,31 +80,30 @@ class KeptSessions:
                     session.finish()
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
         if _has_its_own(item):
             self.forget()
-        return (yield)
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        self._is_ending = not _has_its_own(item)
+            return (yield)
+        self._keeps = True
         try:
             return (yield)
         finally:
-            self._is_ending = False
+            self._keeps = False
 
     def _take(self, address: str) -> _Kept | None:
         kept = self._idle[address] if os.getpid() == self._process else []
-        while kept:
-            session, prepared = kept.pop()
-            # One that Postgres has ended meanwhile does not answer.
-            if session.exec_(b"").status == pq.ExecStatus.EMPTY_QUERY:
-                return session, prepared
-            session.finish()
+        # Another thread may take the last one.
+        with contextlib.suppress(IndexError):
+            while True:
+                session, prepared = kept.pop()
+                # One that Postgres has ended meanwhile does not answer.
+                if session.exec_(b"").status == pq.ExecStatus.EMPTY_QUERY:
+                    return session, prepared
+                session.finish()
         return None
 
     def _keep(self, connection: Any) -> bool:
-        if not self._is_ending or connection.closed or os.getpid() != self._process:
+        if not self._keeps or connection.closed or os.getpid() != self._process:
             return False
         session = connection.pgconn
         kept = self._idle[connection.address_of_test]

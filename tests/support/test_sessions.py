@@ -1,4 +1,4 @@
-"""The session that a fixture closes at the end of a test is the session of the next test."""
+"""A session that is closed in a test is the session that is opened next, there or in the next test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from sqlalchemy import text
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_one_session(number, db):
-    print("session", db.session.scalar(text("SELECT pg_backend_pid()")))
+    for _ in range(2):
+        print("session", db.session.scalar(text("SELECT pg_backend_pid()")))
+        db.session.remove()
+        db.engine.dispose()
 """
 
 
@@ -22,5 +25,5 @@ def test_tests_hand_their_session_on(children: Children, tmp_path: Path) -> None
     run = children.python("-m", "pytest", "-p", "tests.conftest", str(tmp_path), "-s", "-q")
     assert run.wait(60) == 0
     found = re.findall(r"session (\d+)", run.log)
-    assert len(found) == 3
+    assert len(found) == 6
     assert len(set(found)) == 1
