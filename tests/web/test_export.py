@@ -20,7 +20,7 @@ from flask_opsjobs import OpsJobs
 from flask_opsjobs.core.secret_patterns import clean_secrets, is_secret_key
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import Job
-from flask_opsjobs.jobs.search import hit_queries
+from flask_opsjobs.jobs.search import further_queries, hit_queries
 from flask_opsjobs.web.app import export
 from flask_opsjobs.web.jobs import exports as job_exports
 from tests.support.policies import ShowAll
@@ -283,8 +283,10 @@ def test_a_search_that_stopped_says_so_in_the_last_line(
     assert last.endswith("among the newest 20000 jobs, and others, 3 in all.")
     _, said = _ndjson(get("/jobs.ndjson?q=error:gateway").text)
     assert said["note"] == "Searched the newest 3 jobs with an error."
-    _, said = _ndjson(get("/jobs.ndjson?q=-queue:none").text)
-    assert said["note"].endswith("the newest first, and found at most 3.")
+    monkeypatch.setattr(further_queries, "MOST_NEWEST", 3)
+    rows, said = _ndjson(get("/jobs.ndjson?q=-queue:none").text)
+    assert len(rows) == 3
+    assert said["note"].startswith("Searched at most 3 jobs of its task, queue or state")
 
 
 @pytest.mark.parametrize("path", ["/jobs.csv", "/jobs.ndjson"])

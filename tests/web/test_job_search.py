@@ -268,8 +268,9 @@ def test_what_was_looked_at_is_said(
     text = get("/jobs?q=tag:eu").text
     assert "Searched the newest 20,000 jobs, and 3 hits among the others" in text
     assert soup(text).select_one("nav.tabs b").text == "3+"
+    monkeypatch.setattr(further_queries, "MOST_NEWEST", 3)
     said = " ".join(soup(get("/jobs?q=-queue:none").text).select_one(".say").text.split())
-    assert "Searched at most 10,000 jobs, the newest first, and found at most 3." in said
+    assert "Searched at most 3 jobs, the newest first. Several tasks" in said
     monkeypatch.setattr(hit_queries, "MOST_LISTED", 1)
     monkeypatch.setattr(further_queries, "MOST_NEWEST", 4)
     text = get("/jobs?q=-queue:none").text

@@ -49,7 +49,7 @@ from .terms import Pattern
 # Whether an error, as the viewer sees it, contains a text.
 IsShown = Callable[[str, str], bool]
 # Of so many of the newest jobs each is examined, when no index has the conditions.
-MOST_NEWEST = 10_000
+MOST_NEWEST = 5_000
 # Twice as many as are enough are examined first, before it is known how many of them fit.
 _EACH_OF_ENOUGH = 2
 # So often what some values leave is given to the others. Of three values none leaves anything after that.

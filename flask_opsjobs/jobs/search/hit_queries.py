@@ -138,8 +138,7 @@ def find_hits(
         newest = find_among_newest(search, enough)
         if newest.is_enough:
             return Hits(newest.jobs[:enough], Searched(stopped_at_newest_hits=True))
-        is_cut = newest.is_cut or len(newest.jobs) > MOST_HITS
-        return Hits(newest.jobs[:MOST_HITS], Searched(stopped_at_newest=is_cut))
+        return Hits(newest.jobs[:MOST_HITS], Searched(stopped_at_newest=newest.is_cut))
     fitting = Fitting(JobFilter(further=wanted.further, zone=wanted.zone), now, is_shown)
     hits, number = _find_by_index(replace(search, wanted=indexed), fitting, enough)
     if hits.searched.stopped_at_newest_hits and len(hits.jobs) < number / 2:

@@ -98,7 +98,7 @@ def _tell(found: Hits) -> str:
     if found.searched.stopped_at_newest:
         return (
             f"Searched at most {further_queries.MOST_NEWEST} jobs of its task, queue or state, the newest "
-            f"first, and found at most {hit_queries.MOST_HITS}."
+            "first."
         )
     if found.searched.stopped_at_errors:
         return f"Searched the newest {hit_queries.NEWEST_ERRORS} jobs with an error."
