@@ -505,7 +505,9 @@ def test_signals_are_listed_with_outcome_and_duplicates(
     (row,) = soup(get("/signals?outcome=late").text).select("tbody tr")
     assert words(row) == late
     access.held -= {"payload.view"}
-    assert "99042817" not in get("/signals").text
+    hidden = get("/signals").text
+    assert "99042817" not in hidden
+    assert "amount" not in hidden
     get("/signals?outcome=x", status=422)
     get("/signals?before=x", status=422)
 
