@@ -16,6 +16,7 @@ from flask_migrate.cli import db
 import flask_opsjobs
 from flask_opsjobs import OpsJobs, settings, signals
 from flask_opsjobs.doctor.registry import CHECKS
+from flask_opsjobs.jobs.search import attempt_queries, further_queries, group_queries, hit_queries
 from flask_opsjobs.operations.operator import BulkOperator
 from flask_opsjobs.telemetry.metrics import METRICS
 from flask_opsjobs.testing import plugin
@@ -132,6 +133,25 @@ def _wrong(checks: dict[str, Check]) -> Iterator[str]:
 
 def test_pages_name_only_what_exists(checks: dict[str, Check]) -> None:
     assert list(_wrong(checks)) == []
+
+
+SEARCHED = {
+    "stops at {:,}:": hit_queries.MOST_LISTED,
+    "own indexes, up to {:,} hits": hit_queries.MOST_HITS,
+    "shows all hits among the newest {:,} jobs": hit_queries.NEWEST_JOBS,
+    "Of a value that more than {:,} jobs have": hit_queries.MANY_JOBS,
+    "in the newest {:,} jobs that have an error": hit_queries.NEWEST_ERRORS,
+    "the newest {:,} workflows or batches are searched": group_queries.MOST_GROUPS,
+    "Of each, the newest {:,} jobs of each state": group_queries.MOST_JOBS,
+    "is examined of each of the newest {:,} jobs": further_queries.MOST_NEWEST,
+    "the newest {:,} attempts are searched": attempt_queries.MOST_ATTEMPTS,
+}
+
+
+@pytest.mark.parametrize("sentence", SEARCHED)
+def test_the_page_about_searches_has_the_limits_of_the_code(sentence: str) -> None:
+    text = " ".join((ROOT / "docs/searching.md").read_text().split())
+    assert sentence.format(SEARCHED[sentence]) in text
 
 
 def test_each_test_that_a_page_names_exists() -> None:
