@@ -93,7 +93,7 @@ class Recorder(threading.Thread):
         self._is_collected_urgent = False
         # Outcomes to write, and when each was submitted, by the monotonic clock.
         self._pending: deque[tuple[EndedAttempt, float]] = deque()
-        # The first is written at once: the monotonic clock may begin with the machine.
+        # So long ago that the first outcomes are written at once, also when the machine has just started.
         self._flushed_at = -math.inf
         # How many of the first of these are being written now.
         self._writing = 0
