@@ -450,7 +450,10 @@ def _unprivileged_user(binaries: Path) -> str:
 
 @contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    """Lock out the other processes that may make the user: two `useradd` at once make two of one name."""
+    """Lock out the other processes that may make the user: two `useradd` at once make two of one name.
+
+    The lock is on `/etc`, which every process of the machine has. Only root makes the user, and root may open it.
+    """
     folder = os.open("/etc", os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
