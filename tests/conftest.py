@@ -33,7 +33,7 @@ from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.testing.valkey import Valkey
-from tests.docs.proofs import Proofs
+from tests.docs.proofs import Proofs, list_proofs, read_rows
 from tests.support.browser import launched
 from tests.support.clock import Clock
 from tests.support.compiled import App, compile_once
@@ -228,12 +228,15 @@ def _is_unasked(item: pytest.Item, mark: str) -> bool:
 # Before `-m` chooses among the marks.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what starts processes, and skip what is made only when it is asked for
+    """Mark what starts processes and what shows a promise, and skip what is made only when it is asked for
     or what a lane cannot make.
     """
     lane = config.getoption("pgbouncer")
+    proofs = list_proofs(read_rows())
     for item in items:
         mark_processes(item)
+        if not proofs.isdisjoint((item.nodeid, item.nodeid.partition("[")[0])):
+            item.add_marker(pytest.mark.promise)
         if _is_again(item):
             item.add_marker(pytest.mark.variants)
         fixtures = getattr(item, "fixturenames", ())

@@ -87,6 +87,7 @@ def _shipped(folder: str) -> list[Path]:
     return [path for path in files(folder, "*") if path.is_file() and path.suffix != ".pyc"]
 
 
+@pytest.mark.slow
 def test_the_wheel_alone_opens_a_page(
     wheel: Path, tmp_path: Path, empty_database_url: str, redis_url: str
 ) -> None:

@@ -452,7 +452,7 @@ def _unprivileged_user(binaries: Path) -> str:
 def _one_at_a_time() -> Iterator[None]:
     """Lock out the other processes that may make the user: two `useradd` at once make two of one name.
 
-    The lock is on `/etc`, which every process of the machine has. Only root makes the user, and root may open it.
+    The lock is on `/etc`, which every process of the machine has. Only root makes the user.
     """
     folder = os.open("/etc", os.O_RDONLY)
     try:

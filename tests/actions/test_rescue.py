@@ -308,6 +308,7 @@ with app.app_context():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_killed_in_the_middle_it_is_done_wholly_or_not_at_all(
     app: Flask,

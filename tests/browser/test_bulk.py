@@ -101,6 +101,7 @@ def test_ticks_that_the_browser_brings_back_are_counted(page: Any, failed: list[
     assert page.inner_text("[data-picked]") == str(page.evaluate(PICKED))
 
 
+@pytest.mark.slow
 def test_all_that_match_are_selected_and_retried_from_the_keyboard(
     page: Any, failed: list[str]
 ) -> None:

@@ -32,6 +32,7 @@ def long_name(app: Flask) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("long_name")
 def test_no_barrier_and_nothing_sideways_at_any_size(page: Any, noise: list[str]) -> None:
     found = []

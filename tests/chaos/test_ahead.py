@@ -112,6 +112,7 @@ with app.app_context():
 """
 
 
+@pytest.mark.slow
 def test_what_a_frozen_child_has_not_received_runs_elsewhere(
     new_site: Site, tmp_path: Path
 ) -> None:
@@ -132,6 +133,7 @@ def test_what_a_frozen_child_has_not_received_runs_elsewhere(
     assert worker.terminate() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["begins late", "is killed"])
 def test_a_child_that_has_received_its_order_stands_still(
     new_site: Site, tmp_path: Path, way: str
@@ -159,6 +161,7 @@ def test_a_child_that_has_received_its_order_stands_still(
     assert worker.terminate() == 0
 
 
+@pytest.mark.slow
 def test_a_child_that_leaves_leaves_its_orders_to_others(new_site: Site, tmp_path: Path) -> None:
     site, path, count = new_site, tmp_path / "ran", 500
     enqueue_runs(site, path, count)
@@ -216,6 +219,7 @@ def test_a_pause_takes_back_what_was_sent_ahead(
     assert worker.terminate() == 0
 
 
+@pytest.mark.slow
 def test_a_cancel_of_what_begins_next_ends_that_job_only(new_site: Site, tmp_path: Path) -> None:
     """Of the first reserved jobs: in the parent, sent ahead, received, or begun."""
     site, path, dice, count = new_site, tmp_path / "ran", random.Random(14), 600

@@ -126,6 +126,7 @@ def recorded_after(worker: Child) -> list[tuple[int, float]]:
     return [(int(job_id), float(seconds)) for job_id, seconds in re.findall(says, worker.log)]
 
 
+@pytest.mark.slow
 def test_a_cancel_ends_its_own_job_only(
     shared_site: Site, worker: Child, tmp_path: Path, jobs_of_pool: int, is_long: bool
 ) -> None:
@@ -231,6 +232,7 @@ def test_a_frozen_child_begins_nothing_late(
     assert all_returned(shared_site, [held, *jobs])
 
 
+@pytest.mark.slow
 def test_large_arguments_need_little_memory(
     shared_site: Site, worker: Child, jobs_of_pool: int, is_long: bool
 ) -> None:

@@ -107,6 +107,7 @@ def test_a_take_whose_answer_is_lost(shared_site: Site, tmp_path: Path, is_long:
     assert worker.terminate() == 0
 
 
+@pytest.mark.slow
 def test_the_connection_of_the_recorder_stands_still(
     shared_site: Site, tmp_path: Path, jobs_of_pool: int, is_long: bool
 ) -> None:
@@ -145,6 +146,7 @@ def test_the_connection_of_the_recorder_stands_still(
     assert worker.terminate() == 0
 
 
+@pytest.mark.slow
 def test_no_more_is_popped_while_the_taker_stands_still(shared_site: Site, tmp_path: Path) -> None:
     """All that a worker pops it reserves later, and then holds."""
     path, host = tmp_path / "ran", shared_site.app.extensions["opsjobs"]
@@ -181,6 +183,7 @@ def test_no_more_is_popped_while_the_taker_stands_still(shared_site: Site, tmp_p
     assert worker.terminate() == 0
 
 
+@pytest.mark.slow
 def test_the_connection_of_the_taker_stands_still(shared_site: Site, tmp_path: Path) -> None:
     path, gate = tmp_path / "ran", tmp_path / "gate"
     worker = shared_site.worker("--processes", "3", "default", **CALM)
@@ -210,6 +213,7 @@ def test_the_connection_of_the_taker_stands_still(shared_site: Site, tmp_path: P
     assert site_states(shared_site, waiting, "finished") == []
 
 
+@pytest.mark.slow
 def test_a_stop_while_the_connection_of_the_recorder_stands_still(
     shared_site: Site, tmp_path: Path
 ) -> None:
@@ -261,6 +265,7 @@ with app.app_context():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "sentence"),
     [
@@ -294,6 +299,7 @@ def test_no_child_can_be_started(
     loops.kill()
 
 
+@pytest.mark.slow
 def test_a_lane_whose_first_jobs_are_overdue(shared_site: Site, tmp_path: Path) -> None:
     """No loop ends them."""
     path = tmp_path / "ran"
@@ -346,6 +352,7 @@ def test_a_socket_takes_four_kilobytes_at_once(shared_site: Site, tmp_path: Path
     assert worker.terminate() == 0
 
 
+@pytest.mark.slow
 def test_sixty_four_children(shared_site: Site, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     worker = shared_site.worker("--processes", "64", "default")

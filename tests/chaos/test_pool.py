@@ -55,6 +55,7 @@ def kill_one_child(worker: Child, dice: random.Random) -> int | None:
     return None
 
 
+@pytest.mark.slow
 def test_a_child_is_killed_again_and_again(
     new_site: Site, tmp_path: Path, jobs_of_pool: int, is_long: bool
 ) -> None:
@@ -117,6 +118,7 @@ def wait_until_at_work(site: Site, path: Path) -> None:
     wait_until(lambda: len(runs(path)) > 50 and reserved(site) > 10, 30, every=0.001)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_leaves_no_attempt_of_what_it_did_not_begin(
     new_site: Site, tmp_path: Path, jobs_of_pool: int, is_long: bool
 ) -> None:
@@ -192,6 +194,7 @@ def test_a_worker_that_stood_still_runs_little_twice(
     )
 
 
+@pytest.mark.slow
 def test_a_child_that_stands_still_runs_nothing_twice(
     new_site: Site, tmp_path: Path, jobs_of_pool: int, is_long: bool
 ) -> None:

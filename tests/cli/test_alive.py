@@ -128,6 +128,7 @@ def test_it_asks_our_tables_once(site: Flask, monkeypatch: pytest.MonkeyPatch) -
     assert len([query for query in asked if "opsjobs." in query]) == 1
 
 
+@pytest.mark.slow
 def test_postgres_that_is_away_restarts_nobody(
     make_app: MakeApp, own_database_url: str, own_postgres: Any, app: Flask, host: Host
 ) -> None:

@@ -38,6 +38,7 @@ def lasting_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flask_opsjobs.engine.dispatch.after_commit._BELIEVED_SECONDS", 600)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_claim_against_commit(site: Any, children: Children, kind: tuple[str, ...]) -> None:
     """Pitfall: push before commit. An idle worker takes each delivery at once, and must find its row."""

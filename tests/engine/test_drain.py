@@ -99,6 +99,7 @@ def test_it_hears_of_it_by_its_heartbeat_too(children: Children, bench: Bench) -
     assert worker.wait(30) == 0
 
 
+@pytest.mark.slow
 def test_the_first_sigterm_after_a_drain_kills_no_job(
     children: Children, operator: Operator, tmp_path: Path
 ) -> None:
@@ -117,6 +118,7 @@ def test_the_first_sigterm_after_a_drain_kills_no_job(
     assert state_of(running) == "finished"
 
 
+@pytest.mark.slow
 def test_drained_while_it_takes_no_job_is_lost_or_performed_twice(
     children: Children, operator: Operator
 ) -> None:

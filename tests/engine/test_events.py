@@ -119,6 +119,7 @@ def scene(site: Flask, children: Children, tmp_path: Path) -> Iterator[Scene]:
     scene.connection.close()
 
 
+@pytest.mark.slow
 def test_every_event_is_sent_with_its_facts(scene: Scene, redis_url: str, tmp_path: Path) -> None:
     layout = "[%(job_id)s %(task)s %(queue)s %(attempt)s] %(message)s"
     with hearing(scene.file, scene.dsn):
@@ -297,6 +298,7 @@ def _are_finished(scene: Scene, ids: list[int]) -> bool:
     return {state_of(id) for id in ids} == {"finished"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["raises", "sleeps", "kills"])
 def test_a_receiver_that_misbehaves_loses_no_job(scene: Scene, how: str) -> None:
     ids = [enqueue(give, value=number) for number in range(3)]

@@ -100,6 +100,7 @@ def _states() -> dict[str, int]:
     return dict(rows("SELECT state, count(*) FROM opsjobs.failures GROUP BY 1"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("each", [10, pytest.param(25, marks=pytest.mark.variants)])
 def test_many_attempts_with_twenty_bugs_are_twenty_failures_that_new_code_alone_regresses(
     each: int, site: Flask, start: Any, tmp_path: Path, wait_for: Callable[[int], None]

@@ -65,6 +65,7 @@ def test_a_long_job_does_not_delay_thousands_of_short_ones_in_its_queue(
     assert first.terminate() == 0
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_full_leaves_the_rest_to_an_idle_one(
     site: Any, children: Children, tmp_path: Path
 ) -> None:
@@ -85,6 +86,7 @@ def test_a_worker_that_is_full_leaves_the_rest_to_an_idle_one(
     assert full.terminate() == idle.terminate() == 0
 
 
+@pytest.mark.slow
 def test_an_urgent_job_waits_only_for_what_is_reserved(
     site: Any, children: Children, tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ JOBS = 30
 BURST = ("--burst", "--jobs-per-process", "1", "default")
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_no_child_hangs_in_a_lock_that_a_thread_of_the_host_held_at_the_fork(
     site: Flask, children: Children

@@ -183,6 +183,7 @@ class Folded:
         return len(self._bench.rows(calls, host_module.hear_batch.name, str(batch))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [Dispatched, Expired, Advanced, Folded], ids=lambda kind: kind.loop
 )

@@ -442,6 +442,7 @@ def test_a_process_that_dies_after_rq_knows_the_end_changes_nothing(
     assert (run["outcome"], run["death"], row_of(job)["state"]) == ("returned", None, "finished")
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 def test_a_run_whose_end_rq_cannot_be_told_is_recorded(
     site: Flask, children: Children, own_valkey: Valkey, tmp_path: Path
@@ -467,6 +468,7 @@ def test_a_run_whose_end_rq_cannot_be_told_is_recorded(
     assert worker.terminate() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 def test_plain_jobs_run_while_postgres_is_away_and_are_recorded_when_it_is_back(
     own_postgres: TemporaryPostgres, own_database_url: str, children: Children, queue: Queue

@@ -115,6 +115,7 @@ def test_a_plain_rq_worker_holds_its_delivery_while_the_database_is_read_only(
     wait_until(lambda: all_finished_at_once(1), 30)
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 @pytest.mark.parametrize("kind", [KINDS[0], pytest.param(KINDS[1], marks=pytest.mark.variants)])
 def test_a_worker_that_cannot_record_takes_no_more_jobs(

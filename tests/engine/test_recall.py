@@ -263,6 +263,7 @@ def test_without_redis_our_workers_take_what_is_queued(
     assert bench.claim(queued, 1) == NotClaimed("not_queued"), "its delivery is outdated"
 
 
+@pytest.mark.slow
 def test_one_pass_without_an_answer_recalls_nothing(
     bench: Bench, recaller: Recaller, queued: int, away: Broker, own_valkey: Valkey
 ) -> None:

@@ -85,6 +85,7 @@ def run_pairs(
     return {kind: Pair(kind) for kind in kinds}, before
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_the_next_job_sees_nothing_of_what_was_left_in_the_process(
     site: object, children: Children
@@ -98,6 +99,7 @@ def test_the_next_job_sees_nothing_of_what_was_left_in_the_process(
     wait_until(lambda: left() == blamed | {("descriptors", None)}, 30)
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_the_next_job_sees_nothing_of_what_was_left_in_the_database(
     site: object, children: Children
@@ -252,6 +254,7 @@ sys.exit(run(app, ["default"], WorkerOptions()))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_a_hook_that_raises_or_hangs_ends_only_its_process(
     site: object, children: Children, tmp_path: Path

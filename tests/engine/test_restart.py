@@ -137,6 +137,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_worker_without_stdout_starts_anew(site: object, children: Children) -> None:
     """As under a supervisor that closes it."""
     worker = children.python("-c", WITHOUT_STDOUT)

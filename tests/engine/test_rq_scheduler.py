@@ -47,6 +47,7 @@ def wait_until_finished(job: RQJob, timeout: float = 30) -> None:
     wait_until(lambda: job.get_status(refresh=True) == JobStatus.FINISHED, timeout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_jobs_for_later_are_run(children: Children, kind: tuple[str, ...], queue: Queue) -> None:
     """Each of RQ's three ways: a time, an interval between retries, and between repetitions."""
@@ -119,6 +120,7 @@ with app.app_context():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 def test_another_worker_takes_over(children: Children, queue: Queue) -> None:
     first = children.flask("opsjobs", "worker", "default")
@@ -135,6 +137,7 @@ def test_another_worker_takes_over(children: Children, queue: Queue) -> None:
     wait_until_finished(queue.enqueue_in(SOON, "os.getpid", result_ttl=60))
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 def test_it_outlasts_redis(site: Any, children: Children, own_valkey: Valkey) -> None:
     worker = children.flask("opsjobs", "worker", "default", OPSJOBS_REDIS_URL=own_valkey.url)

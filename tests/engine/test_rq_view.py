@@ -73,6 +73,7 @@ def wait_until_begun(gate: Path) -> None:
     wait_until(Path(f"{gate}.begun").exists, 20)
 
 
+@pytest.mark.slow
 def test_rq_info_shows_each_place_and_what_it_runs(
     children: Children, queue: Queue, rq: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -216,6 +217,7 @@ def test_a_worker_stops_after_so_many_jobs_of_both_kinds(
     assert count_finished() == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["stop-job", "stop-execution", "kill-horse"])
 def test_a_command_ends_the_job_that_is_meant(
     children: Children, queue: Queue, tmp_path: Path, command: str
@@ -311,6 +313,7 @@ def test_an_id_that_is_no_text_stops_no_other_job(
     assert worker.terminate() == 0
 
 
+@pytest.mark.slow
 def test_an_id_that_only_looks_like_ours_loses_no_delivery_beside_it(
     children: Children, site: Flask, redis_client: Redis
 ) -> None:
@@ -374,6 +377,7 @@ def test_a_plain_job_without_a_time_limit_is_not_called_abandoned(
     wait_until(lambda: status(job) == "finished", 20)
 
 
+@pytest.mark.slow
 def test_a_plain_job_writes_no_heartbeat_after_its_function(
     children: Children, queue: Queue
 ) -> None:
@@ -444,6 +448,7 @@ def test_a_plain_job_that_heeds_no_time_limit_is_killed(children: Children, queu
     assert "its time limit could not stop it" in str(job.latest_result().exc_string)
 
 
+@pytest.mark.slow
 def test_a_callback_or_a_webhook_that_hangs_holds_nobody_up(
     children: Children, queue: Queue, tmp_path: Path
 ) -> None:

@@ -27,6 +27,7 @@ def hold_one(gate: Path) -> int:
     return job
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_drained", [False, True])
 @pytest.mark.parametrize("grace", [0, 1])
 def test_what_still_runs_is_killed_and_given_to_others(

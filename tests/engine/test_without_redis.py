@@ -19,6 +19,7 @@ from tests.support.waiting import wait_until
 FINISHED = "SELECT count(*) FROM opsjobs.jobs WHERE state = 'finished'"
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 def test_a_worker_starts_and_runs_jobs_while_redis_is_away(
     site: Any, children: Children, own_valkey: Valkey
@@ -43,6 +44,7 @@ def test_a_worker_starts_and_runs_jobs_while_redis_is_away(
     assert worker.terminate() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 def test_limited_jobs_run_while_redis_is_away(
     site: Any, children: Children, own_valkey: Valkey, tmp_path: Path

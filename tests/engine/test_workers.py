@@ -329,6 +329,7 @@ def test_a_stopped_worker_exits_0_and_says_so(site: Any, children: Children) -> 
     assert rows("SELECT state FROM opsjobs.workers") == [("stopped",)]
 
 
+@pytest.mark.slow
 @pytest.mark.lane
 def test_a_plain_rq_worker_runs_managed_jobs(site: Any, children: Children, redis_url: str) -> None:
     job_id = enqueue(add, a=20, b=22)
@@ -385,6 +386,7 @@ def test_fork_while_a_thread_logs_does_not_hang(site: Any, children: Children) -
     wait_until(lambda: all(state_of(job_id) == "finished" for job_id in jobs), 200)
 
 
+@pytest.mark.slow
 def test_another_key_prefix_is_used_throughout(
     site: Any, children: Children, redis_client: Redis
 ) -> None:

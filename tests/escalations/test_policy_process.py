@@ -174,6 +174,7 @@ def test_facts_pass_the_display_policy(call: Caller, policy: Acting) -> None:
     assert facts["is_test"] is True
 
 
+@pytest.mark.slow
 def test_40_canaries_do_not_leak(call: Caller, policy: Acting) -> None:
     """Wherever the secret stands in the facts, and in what the policy raises or returns."""
     texts = ("subject", "title", "why", "next_step", "affects", "environment", "repaired_by")

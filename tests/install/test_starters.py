@@ -59,6 +59,7 @@ def test_each_says_in_its_first_line_what_it_is_and_has_its_newest_number() -> N
         assert starters.find_number(source) == max(changes) == len(changes)
 
 
+@pytest.mark.slow
 def test_a_later_install_says_what_its_starter_changed_and_leaves_the_copy_alone(
     tmp_path: Path, site: Path, written: Path
 ) -> None:

@@ -239,6 +239,7 @@ def test_the_page_says_first_what_would_be(installed: Newcomer) -> None:
     assert installed.files() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("--dry-run",), ()])
 def test_who_does_not_read_what_is_lost_changes_nothing_and_gets_no_complaint(
     installed: Newcomer, words: tuple[str, ...]

@@ -307,6 +307,7 @@ class TestPlans:
             bench.connection.execute(f"ANALYZE opsjobs.{table}")
         return bench.connection
 
+    @pytest.mark.slow
     def test_it_reads_only_what_it_removes(self, crowd: Connection, now: datetime) -> None:
         before = now - timedelta(minutes=7_950)
         runs = {"state": "finished", "before": before, "limit": 100}

@@ -93,6 +93,7 @@ def plans(module_app: Flask) -> Iterator[tuple[EveryPlan, Reading]]:
         yield found
 
 
+@pytest.mark.slow
 def test_single_facts_read_a_bounded_part(plans: tuple[EveryPlan, Reading]) -> None:
     seen, read = plans
     found = overview_queries.find_single_facts(read.session, read.now)

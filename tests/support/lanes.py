@@ -2,8 +2,9 @@
 
 `make quick` leaves out the tests of pages, of plans and of races, and what is marked `processes` or `slow`;
 of a test with many cases it makes three. The first mark comes from a test's fixtures, and a test that starts
-a process without one of them says it itself. The second one is said by a test that takes over 5 s. What is
+a process without one of them says it itself. The second one is said by a test that takes over 3 s. What is
 not said is listed at the end; with `--fail-slow` a test over 20 s that does not say so fails the run.
+`make check` leaves out those that are `slow` and show no promise of docs/support.toml, unless SLOW=yes.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _STARTING = {
     "wheel",
 }
 # Seconds of a call, on a machine that does nothing else.
-_SLOW = 5
+_SLOW = 3
 _TOO_SLOW = 20
 
 

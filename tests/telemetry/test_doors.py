@@ -127,6 +127,7 @@ def test_the_command_serves_until_it_is_stopped(children: Children) -> None:
     assert command.terminate() == 0
 
 
+@pytest.mark.slow
 def test_without_postgres_opsjobs_up_is_0_within_two_seconds(
     make_app: MakeApp,
     own_postgres: TemporaryPostgres,

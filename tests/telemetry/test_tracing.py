@@ -376,6 +376,7 @@ def test_a_provider_that_cannot_be_loaded_costs_no_job(
 # --- processes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [(), ("--jobs-per-process", "1")])
 def test_no_span_is_lost_when_a_process_leaves(
     site: Flask, children: Children, tmp_path: Path, kind: tuple[str, ...]
@@ -457,6 +458,7 @@ with create_app(TESTING=True).app_context():
 """
 
 
+@pytest.mark.slow
 def test_without_them_nothing_of_opentelemetry_and_sentry_is_imported(children: Children) -> None:
     child = children.start(sys.executable, "-c", _IMPORTS_NOTHING)
     assert child.wait(30) == 0, child.log

@@ -553,6 +553,7 @@ with create_app(TESTING=True).app_context():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_a_script_makes_the_schema_where_there_is_no_pytest(empty_database_url: str) -> None:
     done = subprocess.run(

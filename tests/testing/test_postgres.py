@@ -111,6 +111,7 @@ class Told(Exception):
     """What `check` raises."""
 
 
+@pytest.mark.slow
 def test_a_start_that_is_broken_off_leaves_no_process(folder: Path) -> None:
     """In initdb at some looks; then at each look, before the server has written its number and after."""
     for look in range(0, 2_000, 14):
@@ -262,6 +263,7 @@ print(server.url().query["host"])
     assert [p for p in psutil.process_iter() if str(place) in " ".join(_words(p))] == []
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 def test_a_temporary_one_ends_when_its_process_is_killed() -> None:
     code = """

@@ -166,6 +166,7 @@ TESTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 @pytest.mark.parametrize(
     ("test", "result", "why"),

@@ -305,6 +305,7 @@ def test_what_twine_refuses_is_found(tmp_path: Path) -> None:
     assert "ended with 1" in fault
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_a_changed_step_is_found(tmp_path: Path) -> None:
     file = tmp_path / "tests/test_migrations.py"

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.processes
 MOST = {"job": (43, 8, 10), "retry": (18, 13, 5)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "files", "statements", "templates"),
     [

@@ -29,6 +29,7 @@ SELECT pid FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND qu
 """
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_a_migration_does_not_wait_for_an_autovacuum(tmp_path: Path) -> None:
     newest = steps.latest()

@@ -201,6 +201,7 @@ def test_their_queue_needs_no_worker_of_ours(
     assert "queues" in find_badges(session, now, host.settings.late_seconds)
 
 
+@pytest.mark.slow
 def test_every_page_shows_them(client: FlaskClient, adopted: dict[str, Job]) -> None:
     for url, path in reads(adopted):
         # Pages about a preview, a batch or a run are of those that this database does not have.

@@ -147,6 +147,7 @@ def test_the_form_shows_the_filter_and_offers_what_there_is(get: Get, few: Sessi
     ]
 
 
+@pytest.mark.slow
 def test_pages_follow_one_another_both_ways_and_keep_their_place(
     client: FlaskClient, session: Session
 ) -> None:

@@ -56,6 +56,7 @@ def test_a_list_names_its_command_with_its_filters_and_the_command_takes_them(
     assert "Usage:" not in said.output, said.output
 
 
+@pytest.mark.slow
 def test_a_subject_names_its_command_and_the_command_knows_it(
     get: Any, app: Flask, jobs: dict[str, Job], session: Session
 ) -> None:

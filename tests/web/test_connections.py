@@ -163,6 +163,7 @@ def test_a_stream_is_one_of_the_few_until_its_reader_is_gone(
         assert wait_until(host.heavy.enter, 20)
 
 
+@pytest.mark.slow
 def test_one_connection_is_enough_for_every_page(
     make_app: Callable[..., Flask], jobs: dict[str, Job]
 ) -> None:

@@ -67,6 +67,7 @@ def _around(app: Flask) -> None:
             return response
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host_does", [_strict, _careful, _around])
 def test_ours_wins_on_ours_and_theirs_stays_on_theirs(
     host_does: Callable[[Flask], None], make_app: MakeApp, jobs: dict[str, Job]
@@ -148,6 +149,7 @@ def test_an_action_passes_the_token_of_the_host(guarded: Flask, jobs: dict[str, 
     assert _send(client, page, "form.prefs").status_code == 303
 
 
+@pytest.mark.slow
 def test_the_token_stands_under_the_name_that_the_host_expects(
     guarded: Flask, jobs: dict[str, Job]
 ) -> None:

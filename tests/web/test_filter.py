@@ -56,6 +56,7 @@ filters = st.builds(
 ).map(lambda wanted: wanted if wanted.workflow is not None else wanted.but(step=None))
 
 
+@pytest.mark.slow
 @given(filters)
 def test_a_filter_reads_its_own_query_string(wanted: JobFilter) -> None:
     assert JobFilter.from_query(wanted.to_query().items()) == wanted
@@ -67,6 +68,7 @@ def test_a_filter_reads_its_own_search_box(wanted: JobFilter) -> None:
     assert JobFilter.from_query([("q", wanted.text)]) == wanted
 
 
+@pytest.mark.slow
 @given(filters, filters)
 def test_conditions_tell_filters_apart(one: JobFilter, other: JobFilter) -> None:
     assert (one.conditions == other.conditions) == (one == other.but(limit=one.limit))

@@ -26,6 +26,7 @@ def _back(page: Any) -> str:
     return str(soup(page.text).select_one("form.prefs [name=back]")["value"])
 
 
+@pytest.mark.slow
 def test_display_choices_lead_back_to_the_page_they_were_made_on(
     mounted: Client, jobs: dict[str, Job]
 ) -> None:

@@ -89,6 +89,7 @@ def _number(link: Any) -> int:
     return int(found[1].replace(",", ""))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("counted")
 @pytest.mark.parametrize(
     ("path", "number", "zone"),
@@ -99,6 +100,15 @@ def _number(link: Any) -> int:
         *(
             ("/tasks/send?window=month", 16 + 5, zone)
             for zone in ("UTC", "Europe/Berlin", "Asia/Kathmandu")
+        ),
+        *(
+            pytest.param(path, number, zone, marks=pytest.mark.variants)
+            for path, number, zones in (
+                ("?window=day", 1 + 2 * 16, ("Europe/Berlin", "Asia/Kathmandu")),
+                ("/queues/mail?window=day", 16 + 16 + 5, ("UTC", "Europe/Berlin")),
+                ("/tasks/send", 16 + 5, ("UTC", "Asia/Kathmandu")),
+            )
+            for zone in zones
         ),
     ],
 )
@@ -146,6 +156,7 @@ def test_a_retried_job_counts_at_each_end_and_is_found_at_its_last(
     assert "a retried job is found at its last end" in legend
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("counted")
 def test_a_minute_is_a_step_of_an_hour(get: Get, client: FlaskClient, clock: Clock) -> None:
     clock.now = BACK + timedelta(minutes=40)

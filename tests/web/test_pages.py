@@ -75,6 +75,7 @@ def test_a_zero_in_a_table_is_grey(drawn: Drawn) -> None:
     assert {(path, str(cell)) for path, cell in zeros if "mute" not in cell["class"]} == set()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("clock")
 def test_a_page_contains_its_fragment_s_exact_text_and_its_tag(
     client: FlaskClient, jobs: dict[str, Job]
@@ -100,6 +101,7 @@ def test_a_page_contains_its_fragment_s_exact_text_and_its_tag(
     assert seen >= len([url for url in URLS if url.kind == "fragment"])
 
 
+@pytest.mark.slow
 def test_what_has_not_changed_answers_304_ten_seconds_later(
     client: FlaskClient, jobs: dict[str, Job], clock: Clock
 ) -> None:
@@ -133,6 +135,7 @@ def test_a_fragment_changes_its_tag_when_something_happened(
     assert "8 of 9" in changed.text
 
 
+@pytest.mark.slow
 def test_everything_lies_below_a_prefix_that_a_proxy_adds(
     client: FlaskClient, jobs: dict[str, Job]
 ) -> None:

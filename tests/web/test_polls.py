@@ -85,6 +85,7 @@ def open_page(app: Flask, quiet: Clock) -> Callable[..., OpenPage]:
     return open_page
 
 
+@pytest.mark.slow
 def test_an_unchanged_poll_of_each_page_costs_one_statement(
     jobs: dict[str, Job], open_page: Callable[..., OpenPage]
 ) -> None:

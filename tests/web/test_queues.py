@@ -51,6 +51,7 @@ def _buttons(tree: Any) -> list[str]:
     return [button.text.strip() for button in tree.select("#part .actions button")]
 
 
+@pytest.mark.slow
 def test_each_of_hundreds_of_queues_is_found(get: Get, session: Session) -> None:
     """A list of pages, in the order of the whole; a part of a name finds; the last queue has its page."""
     for number in range(250):

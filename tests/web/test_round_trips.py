@@ -135,6 +135,7 @@ def test_what_postgres_does_not_answer_begins_no_round_trip(distance: Distance) 
         assert distance.trips == before + 2  # BEGIN is one
 
 
+@pytest.mark.slow
 def test_each_page_waits_for_three_answers_at_most(
     distance: Distance, far: Flask, jobs: dict[str, Job]
 ) -> None:
@@ -418,6 +419,7 @@ def test_long_chains_of_answers_are_short(
     assert max(trips.values()) <= MOST, trips
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [run_page.LARGE, 5_001])
 def test_a_large_run_waits_for_three_answers_at_most(
     size: int,
@@ -540,6 +542,7 @@ def _make_large(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, limit)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_large", [False, True])
 @pytest.mark.parametrize("page", ["jobs", "jobs/why"])
 def test_searches_wait_for_three_answers_at_most(
@@ -576,6 +579,7 @@ def test_when_few_of_the_newest_jobs_fit_the_others_are_in_the_same_answer(
         assert (found.ids, distance.trips) == (fitting[::-1], 1)
 
 
+@pytest.mark.slow
 def test_lists_in_an_order_and_their_next_pages_wait_for_three_answers_at_most(
     distance: Distance, far: Flask, session: Session
 ) -> None:
@@ -608,6 +612,7 @@ def test_suggestions_and_searches_with_a_mistake_wait_for_three_answers_at_most(
     assert not {path: number for path, number in trips.items() if number > MOST}
 
 
+@pytest.mark.slow
 def test_forensics_of_each_kind_wait_for_three_answers_at_most(
     distance: Distance, far: Flask, session: Session, jobs: dict[str, Job]
 ) -> None:
@@ -670,6 +675,7 @@ DEEP = {
 }
 
 
+@pytest.mark.slow
 def test_previews_and_pages_of_what_has_dependents_wait_for_three_answers_at_most(
     distance: Distance, far: Flask, session: Session, jobs: dict[str, Job]
 ) -> None:
@@ -919,6 +925,7 @@ def test_a_page_that_ends_early_ends_what_it_started(host: Host) -> None:
     _is_clean(host)
 
 
+@pytest.mark.slow
 def test_pages_are_the_same_without_pipelines(
     monkeypatch: pytest.MonkeyPatch, app: Flask, jobs: dict[str, Job]
 ) -> None:
@@ -928,6 +935,7 @@ def test_pages_are_the_same_without_pipelines(
         assert app.test_client().get(path).status_code == good(url), path
 
 
+@pytest.mark.slow
 def test_threads_share_the_few_connections(
     make_app: Callable[..., Flask], jobs: dict[str, Job]
 ) -> None:

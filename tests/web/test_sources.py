@@ -95,6 +95,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.lane
 @pytest.mark.parametrize("how", ["freeze", "stop"])
 def test_postgres_away_is_said_soon_and_costs_nothing_again(
@@ -148,6 +149,7 @@ def test_an_open_page_shows_that_postgres_is_away_in_place_of_old_facts(
     assert "Postgres does not answer" in part.text
 
 
+@pytest.mark.slow
 def test_pages_are_back_when_postgres_is(
     its_client: FlaskClient, own_postgres: TemporaryPostgres
 ) -> None:

@@ -99,6 +99,7 @@ def repairable(session: Session, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"/ops/jobs/lifeline/incidents/{incident.id}"
 
 
+@pytest.mark.slow
 def test_every_template_is_drawn_by_some_page(
     client: FlaskClient,
     jobs: dict[str, Job],
@@ -170,6 +171,7 @@ def test_pages_are_whole_and_parts_are_not(drawn: Drawn) -> None:
             assert time["datetime"].endswith("Z")
 
 
+@pytest.mark.slow
 def test_what_a_label_or_an_anchor_names_is_there(drawn: Drawn) -> None:
     for url, path, _, tree in drawn:
         if url.kind == "page" and url.endpoint != "jump":

@@ -168,6 +168,7 @@ MAKERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.lane
 @pytest.mark.parametrize("make", MAKERS)
 def test_a_process_that_is_killed_while_it_advances(
@@ -249,6 +250,7 @@ def start_mapped(app: Flask, bench: Bench) -> tuple[int, int]:
     return run.id, job["id"]
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_while_it_expands_a_map(
     app: Flask, bench: Bench, children: Children
 ) -> None:

@@ -108,6 +108,7 @@ def _shown(value: Any, protocol: int = 5) -> Any:
     return json.loads(view_value(pickle.dumps(value, protocol), hides))
 
 
+@pytest.mark.slow
 @given(json_values, st.sampled_from(PROTOCOLS))
 def test_a_value_of_json_is_shown_as_it_is(value: Any, protocol: int) -> None:
     assert _shown(value, protocol) == value
@@ -141,6 +142,7 @@ def test_a_damaged_pickle_ends_well(value: Any, protocol: int, data: st.DataObje
     json.loads(view_job({"data": bytes(raw)}, hides).arguments)
 
 
+@pytest.mark.slow
 @given(json_values, st.sampled_from(PROTOCOLS), st.data())
 def test_a_hidden_value_is_never_shown(value: Any, protocol: int, data: st.DataObject) -> None:
     hidden = {data.draw(st.sampled_from(["password", b"password"])): [SECRET, {SECRET: SECRET}]}
