@@ -314,7 +314,10 @@ def _is_attempt(attempt: Any, wanted: Condition) -> ColumnElement[bool]:
 
 def is_one_of(key: Any, ids: Sequence[int] | ColumnElement[Any]) -> ColumnElement[bool]:
     """Like `IN`, with one parameter however many ids there are. `ids` may be an array of SQL."""
-    made = ids if isinstance(ids, ColumnElement) else cast(list(ids), ARRAY(BigInteger))
+    if isinstance(ids, ColumnElement):
+        made = ids
+    else:  # as a text: psycopg takes 8 ms to write a list of 5,000 numbers
+        made = cast(literal(f"{{{','.join(map(str, ids))}}}", Text), ARRAY(BigInteger))
     condition: ColumnElement[bool] = key == func.any(made)
     return condition
 

@@ -186,14 +186,16 @@ def _list_jobs(
     each = select(newest).select_from(group).join(state, true()).join(newest, true())
     some = each.limit(_MOST_IDS + 1).subquery()
     first = select(some).order_by(some.c.id.desc()).limit(most + 1).subquery()
-    # Three arrays instead of thousands of rows, which the garbage collector would visit one by one.
+    # Arrays instead of thousands of rows, which the garbage collector would visit one by one.
     in_order = (aggregate_order_by(one, first.c.id.desc()) for one in first.c)
     arrays = list(map(func.array_agg, in_order))
     keeping = listed.keep(func.coalesce(arrays[2], cast([], ARRAY(BigInteger))))
     *found_arrays, _ = session.execute(select(*arrays, keeping)).one()
     found_groups, found_states, found_ids = (each or [] for each in found_arrays)
-    numbers = Counter(zip(found_groups, found_states, strict=True))
-    has_more = len(found_ids) > most or max(numbers.values(), default=0) > MOST_JOBS
+    has_more = len(found_ids) > most
+    if not has_more and len(found_ids) > MOST_JOBS:
+        numbers = Counter(zip(found_groups, found_states, strict=True))
+        has_more = max(numbers.values()) > MOST_JOBS
     return Listed(list(zip(found_ids, found_states, strict=True))[:most], has_more)
 
 

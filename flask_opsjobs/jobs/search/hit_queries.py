@@ -82,6 +82,11 @@ class Searched:
         """Whether all jobs were examined."""
         return not any(vars(self).values())
 
+    @property
+    def kind(self) -> str:
+        """The kind of a `Count` of its hits."""
+        return "exact" if self.is_all else "at_least"
+
 
 @dataclass(frozen=True)
 class Hits:
@@ -156,6 +161,13 @@ def _find_by_index(search: Search, fitting: Fitting, enough: int) -> tuple[Hits,
     members = find_members(search.session, wanted, search.found, listed)
     if members.listing is None:
         return _find_by_values(search, members, fitting, enough)
+    if not has_other_terms(wanted) and fitting.is_about_states:
+        # Nothing else is read of them: there are thousands.
+        jobs = members.listing.value.jobs
+        fits = {state for state in STATES if fitting.fits_state(state)}
+        kept = jobs if len(fits) == len(STATES) else [job for job in jobs if job[1] in fits]
+        is_cut = members.is_cut or members.listing.value.is_cut
+        return Hits(kept, Searched(stopped_at_groups=is_cut)), len(jobs)
     rows = _read_listed(search, members.listing, listed, fitting)
     is_cut = members.is_cut or members.listing.value.is_cut or len(rows) > MOST_HITS
     rows = _show(wanted, rows, fitting)
@@ -200,12 +212,9 @@ def _read_listed(
 ) -> Sequence[Any]:
     """Those of these jobs that fit, the newest first, with their errors when the search is about errors.
 
-    Read by id alone, as `list_jobs_in_full` does, and only when something other than a state is asked for.
+    Read by id alone, as `list_jobs_in_full` does.
     """
     wanted = search.wanted
-    if not has_other_terms(wanted) and fitting.is_about_states:
-        fits = {state: fitting.fits_state(state) for state in STATES}
-        return [(id, state, None, fits[state], None, None) for id, state in listing.value.jobs]
     columns = (Job.id, Job.state, Job.error, *fitting.columns, Job.task, Job.queue, Job.origin)
     is_listed = is_one_of(Job.id, listed.read())
     rows = search.session.execute(select(*columns).where(is_listed).order_by(Job.id.desc()))

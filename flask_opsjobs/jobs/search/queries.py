@@ -145,14 +145,15 @@ def _find_and_count(
 ) -> tuple[Hits, dict[str, Count]]:
     """The hits in the state that is wanted, and the numbers of hits in each state, which the tabs show."""
     everything = find_hits(session, wanted.but(state=None), now, is_shown, enough)
+    counts = _count(everything)
     if wanted.state is None:
-        return everything, _count(everything)
+        return everything, counts
     found = everything.in_state(wanted.state)
     # When as many as are ever found are all in the state, a search in it would find no more.
     is_full = len(found.jobs) == len(everything.jobs) in (enough, hit_queries.MOST_HITS)
     if not is_full and everything.searched.may_find_more_of_a_state:
         found = find_hits(session, wanted, now, is_shown, enough)
-    return found, _count(everything) | {wanted.state: _count(found)[wanted.state]}
+    return found, counts | {wanted.state: Count(len(found.jobs), found.searched.kind)}
 
 
 def _cut_in_order(
@@ -190,9 +191,8 @@ def _read_in_order(
 
 
 def _count(found: Hits) -> dict[str, Count]:
-    kind = "exact" if found.searched.is_all else "at_least"
     numbers = Counter(map(itemgetter(1), found.jobs))
-    return {state: Count(numbers[state], kind) for state in STATES}
+    return {state: Count(numbers[state], found.searched.kind) for state in STATES}
 
 
 def _cut(

@@ -175,6 +175,10 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
         order=JobListOrder(wanted, found.is_in_order, may_sort=may_sort),
         why_unordered=say_why_unordered(),
         rows=rows,
+        same_task={
+            task: url_for("opsjobs.jobs", **wanted.but(task=task).to_query())  # type: ignore[arg-type]
+            for task in {row.task for row in rows}
+        },
         long=keep_long(rows, limits, read.now),
         searched=found.searched,
         most=hit_queries,
