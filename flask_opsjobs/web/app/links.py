@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
 
@@ -11,6 +11,7 @@ from flask import g, request, url_for
 
 from ...actions.domain import Action, name_in
 from ...bridge.instances import list_instances
+from ...core.db import LARGEST_ID
 from ...forensics.registry import KINDS
 from ...forensics.runbooks import find_declared
 from ...limits.actions import split_target
@@ -37,6 +38,15 @@ def to_endpoint(endpoint: str, **values: Any) -> str:
     """The address of a page by its endpoint, which for RQ's own view is `rq`."""
     blueprint = "opsjobs_bridge" if endpoint == "rq" else "opsjobs"
     return url_for(f"{blueprint}.{endpoint}", **values)
+
+
+def to_jobs(ids: Iterable[int]) -> dict[int, str]:
+    """The addresses of the pages of these jobs, by id.
+
+    One address is made, and each id is put into it: `url_for` would take a tenth of the time of a list.
+    """
+    before, _, after = url_for("opsjobs.job", job_id=LARGEST_ID).partition(str(LARGEST_ID))
+    return {job_id: f"{before}{job_id}{after}" for job_id in ids}
 
 
 def is_rq_json() -> bool:

@@ -175,7 +175,8 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
         order=JobListOrder(wanted, found.is_in_order, may_sort=may_sort),
         why_unordered=say_why_unordered(),
         rows=rows,
-        same_task={
+        job_urls=links.to_jobs(row.id for row in rows),
+        task_urls={
             task: url_for("opsjobs.jobs", **wanted.but(task=task).to_query())  # type: ignore[arg-type]
             for task in {row.task for row in rows}
         },
