@@ -285,6 +285,28 @@ def test_what_some_final_states_leave_of_their_part_the_others_have(
     values = _values(found, db)
     assert tuple(values.count(state) for state in states) == read
     assert found.searched == Searched(stopped_at_newest=read != there)
+    for state, has, was_read in zip(states, there, read, strict=True):
+        kind = "exact" if has == was_read else "at_least"
+        assert found.counts[state] == Count(was_read, kind)
+        of_state = search(f"ended:today..tomorrow state:{state}", limit="100")
+        # All that there are: a state alone has the whole limit.
+        assert len(of_state.page.rows) == of_state.counts[state].number == min(has, 13)
+        assert of_state.searched.is_all == (has <= 12)
+
+
+def test_no_job_of_a_whole_state_is_left_out(
+    work: Task, db: SQLAlchemy, search: Callable[..., JobList], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a state that has more than its part, one more job is read: one of all is too many."""
+    monkeypatch.setattr(further_queries, "MOST_NEWEST", 7)
+    monkeypatch.setattr(hit_queries, "MOST_HITS", 7)
+    for state, number in (("failed", 3), ("finished", 8)):
+        work.enqueue_many([{"value": state}] * number)
+        _end(db.session(), state)
+    found = search("ended:today..tomorrow")
+    assert (found.counts["failed"], found.counts["finished"]) == (Count(3), Count(4, "at_least"))
+    failed = search("ended:today..tomorrow state:failed")
+    assert (len(failed.page.rows), failed.counts["failed"]) == (3, Count(3))
 
 
 def test_a_day_is_one_of_the_clock_of_postgres(work: Task, db: SQLAlchemy) -> None:

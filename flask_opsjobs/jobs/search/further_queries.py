@@ -5,7 +5,7 @@ Other conditions choose what is examined, so that how far a search looked says n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from typing import Any
@@ -14,8 +14,8 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     ColumnElement,
-    FromClause,
     Select,
+    TableValuedAlias,
     Text,
     and_,
     any_,
@@ -142,12 +142,13 @@ class NewestFound:
     """The jobs that fit among the newest, as id and state, the newest first.
 
     `is_enough`: so many of the newest were found that the others were not examined. `is_cut`: no more than a
-    number of the newest were examined.
+    number of the newest were examined. `whole`: of these states all were examined, so far as that is known.
     """
 
     jobs: Jobs
     is_enough: bool = False
     is_cut: bool = False
+    whole: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -155,13 +156,15 @@ class _Scan:
     """What is examined: makes the select of some columns of at most so many of these jobs.
 
     `each`: a table of values; the select is made for each of them, and `most` jobs of each are examined.
+    `states`: the values, when they are states.
     `is_newest_first`: those with the highest ids are examined. With a `gate` none is, unless what statements
     before have kept opens it.
     """
 
     make: Callable[..., Select[*tuple[Any, ...]]]
     most: int | ColumnElement[int]
-    each: FromClause | None = None
+    each: TableValuedAlias | None = None
+    states: Sequence[str] = ()
     is_newest_first: bool = False
     gate: ColumnElement[bool] | None = None
 
@@ -200,8 +203,9 @@ def find_among_newest(search: Search, enough: int) -> NewestFound:
     scan = _choose_scan(search)
     few = replace(scan, most=_EACH_OF_ENOUGH * enough)
     if not scan.is_newest_first or few.most >= scan.most or search.found.conditions:
-        jobs, is_cut = _examine(search, scan)
-        return NewestFound(jobs, is_cut=bool(is_cut))
+        jobs, cuts = _examine(search, scan)
+        whole = [state for state in scan.states if not cuts.get(state)]
+        return NewestFound(jobs, is_cut=any(cuts.values()), whole=whole)
     older = KeptValue(session, 0)
     kept = _Kept(KeptValue(session, True, Boolean), KeptValue(session, 0))
     beyond = scan.make(1, Job.id).offset(scan.most).subquery()
@@ -212,29 +216,32 @@ def find_among_newest(search: Search, enough: int) -> NewestFound:
     is_enough = and_(older.read() > 0, kept.may_fit.read() > enough)
     needed = replace(scan, gate=and_(kept.is_cut.read(), not_(is_enough)))
     rest = start_reading(search, _examine, needed)
-    jobs, is_cut = some.value
-    if not is_cut:  # these were all
+    jobs, cuts = some.value
+    if not any(cuts.values()):  # these were all
         return NewestFound(jobs)
     if counting.value.one() != "0" and len(jobs) > enough:
         return NewestFound(jobs, is_enough=True)
-    jobs, is_cut = rest.value
-    if is_cut is None:
+    jobs, cuts = rest.value
+    if not cuts:
         # As they are shown, fewer errors have a text than as they are stored.
-        jobs, is_cut = _examine(search, scan)
-    return NewestFound(jobs, is_cut=bool(is_cut))
+        jobs, cuts = _examine(search, scan)
+    return NewestFound(jobs, is_cut=any(cuts.values()))
 
 
 def find_in_states(search: Search, states: Sequence[str], most: int) -> tuple[Jobs, bool]:
     """Id and state of the jobs that fit among the newest `most` of each state; whether there are older."""
     scan = _scan_each(Job.state, states, search.found, most)
-    jobs, is_cut = _examine(search, scan)
-    return jobs, bool(is_cut)
+    jobs, cuts = _examine(search, scan)
+    return jobs, any(cuts.values())
 
 
-def _examine(search: Search, scan: _Scan, kept: _Kept | None = None) -> tuple[Jobs, bool | None]:
-    """The jobs of a scan that fit, the newest first, and whether it has more, of a value, than are examined.
+def _examine(
+    search: Search, scan: _Scan, kept: _Kept | None = None
+) -> tuple[Jobs, Mapping[str | None, bool]]:
+    """The jobs of a scan that fit, the newest first, and of each value that has jobs, whether it has more
+    than are examined.
 
-    None when it has no job. Those too may fit of which the error, as it is shown, decides it.
+    Those too may fit of which the error, as it is shown, decides it.
     """
     fitting = Fitting(search.wanted, search.now, search.is_shown)
     some = scan.select(Job.id, Job.state, *fitting.columns)
@@ -253,20 +260,21 @@ def _examine(search: Search, scan: _Scan, kept: _Kept | None = None) -> tuple[Jo
     keeping = []
     if kept is not None:
         keeping = [kept.is_cut.keep(func.coalesce(is_cut, false())), kept.may_fit.keep(may_fit)]
-    told = select(is_cut, *sure, *unsure, *keeping).select_from(seen.id.table)
+    value = null() if scan.each is None else scan.each.c.value
+    told = select(value, is_cut, *sure, *unsure, *keeping).select_from(seen.id.table)
     if scan.each is not None:
         of_each = told.lateral()
         told = select(of_each).select_from(scan.each.join(of_each, true()))
     jobs: Jobs = []
-    cuts = set()
-    for cut, ids, states, *others in search.session.execute(told):
-        cuts.add(cut)
+    cuts = {}
+    for value, cut, ids, states, *others in search.session.execute(told):
+        if cut is not None:
+            cuts[value] = cut
         jobs += zip(ids or (), states or (), strict=True)
         unsure_ones = zip(*(one or () for one in others[: len(unsure)]), strict=True)
         jobs += [(id, state) for id, state, *texts in unsure_ones if fitting.is_met(*texts)]
     jobs.sort(reverse=True)
-    cuts.discard(None)
-    return jobs, any(cuts) if cuts else None
+    return jobs, cuts
 
 
 def _choose_scan(search: Search) -> _Scan:
@@ -335,7 +343,8 @@ def _scan_each(key: Any, values: Sequence[str], found: Range, most: int | None =
     both = tuple_(key, Job.id)
     conditions = (both >= low, both < high, *found.conditions)
     each = _Each(value, conditions, (key.desc(), Job.id.desc()))
-    return _Scan(each.scan, each.share(len(values)) if most is None else most, value.table)
+    states = values if key is Job.state else ()
+    return _Scan(each.scan, each.share(len(values)) if most is None else most, value.table, states)
 
 
 def _scan_ended(states: Sequence[str], since: Now | None, until: Now | None, found: Range) -> _Scan:
@@ -346,7 +355,7 @@ def _scan_ended(states: Sequence[str], since: Now | None, until: Now | None, fou
     bounds = (Job.ended_at >= low, Job.ended_at < high)
     conditions = (Job.state == value, *bounds, *found.conditions)
     each = _Each(value, conditions, (Job.ended_at.desc(),))
-    return _Scan(each.scan, each.share(len(states)), value.table)
+    return _Scan(each.scan, each.share(len(states)), value.table, states)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ No index has them in the order of the list. So each statement is bounded, and a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import (
@@ -38,7 +39,14 @@ from . import attempt_queries
 from .attempt_queries import NewestAttempts
 from .conditions import Now, Terms, contains, is_one_of
 from .filter import JobFilter
-from .further_queries import Fitting, IsShown, Search, find_among, find_among_newest
+from .further_queries import (
+    Fitting,
+    IsShown,
+    NewestFound,
+    Search,
+    find_among,
+    find_among_newest,
+)
 from .group_queries import Listed, Members, find_members, has_other_terms
 from .index_scan import PLAIN, Range, conditions_of, is_match, within
 
@@ -90,10 +98,14 @@ class Searched:
 
 @dataclass(frozen=True)
 class Hits:
-    """Ids and states of the jobs that a search found, the newest first, and how far it looked."""
+    """Ids and states of the jobs that a search found, the newest first, and how far it looked.
+
+    `whole`: states of which it examined all jobs, wherever it stopped among the others.
+    """
 
     jobs: Sequence[tuple[int, str]]
     searched: Searched
+    whole: Collection[str] = ()
 
     @property
     def ids(self) -> Sequence[int]:
@@ -102,7 +114,11 @@ class Hits:
 
     def in_state(self, state: str) -> Hits:
         """The hits in this state."""
-        return Hits([job for job in self.jobs if job[1] == state], self.searched)
+        return Hits([job for job in self.jobs if job[1] == state], self.searched_of(state))
+
+    def searched_of(self, state: str) -> Searched:
+        """How far it looked among the jobs of this state."""
+        return Searched() if state in self.whole else self.searched
 
 
 def shows(policy: DisplayPolicy) -> IsShown:
@@ -143,13 +159,24 @@ def find_hits(
         newest = find_among_newest(search, enough)
         if newest.is_enough:
             return Hits(newest.jobs[:enough], Searched(stopped_at_newest_hits=True))
-        return Hits(newest.jobs[:MOST_HITS], Searched(stopped_at_newest=newest.is_cut))
+        searched = Searched(stopped_at_newest=newest.is_cut)
+        return Hits(_leave_most(newest), searched, newest.whole)
     fitting = Fitting(JobFilter(further=wanted.further, zone=wanted.zone), now, is_shown)
     hits, number = _find_by_index(replace(search, wanted=indexed), fitting, enough)
     if hits.searched.stopped_at_newest_hits and len(hits.jobs) < number / 2:
         # Too few of them fit: look at as many as ever.
         return hits if enough == MOST_HITS else find_hits(session, wanted, now, is_shown)
     return hits
+
+
+def _leave_most(newest: NewestFound) -> Sequence[tuple[int, str]]:
+    """The newest `MOST_HITS`. Of a state that is whole none is left out."""
+    too_many = len(newest.jobs) - MOST_HITS
+    if too_many <= 0:
+        return newest.jobs
+    oldest_first = (job for job in reversed(newest.jobs) if job[1] not in newest.whole)
+    left_out = set(islice(oldest_first, too_many))
+    return [job for job in newest.jobs if job not in left_out]
 
 
 def _find_by_index(search: Search, fitting: Fitting, enough: int) -> tuple[Hits, int]:

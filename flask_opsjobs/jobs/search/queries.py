@@ -151,7 +151,7 @@ def _find_and_count(
     found = everything.in_state(wanted.state)
     # When as many as are ever found are all in the state, a search in it would find no more.
     is_full = len(found.jobs) == len(everything.jobs) in (enough, hit_queries.MOST_HITS)
-    if not is_full and everything.searched.may_find_more_of_a_state:
+    if not is_full and found.searched.may_find_more_of_a_state:
         found = find_hits(session, wanted, now, is_shown, enough)
     return found, counts | {wanted.state: Count(len(found.jobs), found.searched.kind)}
 
@@ -192,7 +192,7 @@ def _read_in_order(
 
 def _count(found: Hits) -> dict[str, Count]:
     numbers = Counter(map(itemgetter(1), found.jobs))
-    return {state: Count(numbers[state], found.searched.kind) for state in STATES}
+    return {state: Count(numbers[state], found.searched_of(state).kind) for state in STATES}
 
 
 def _cut(
