@@ -43,7 +43,9 @@ demo-check: $(READY) ## Run the demo headless and exit: a job, a retry, a workfl
 QUICK := -m "not processes and not slow" --few-cases \
 	--ignore tests/web --ignore tests/test_house.py --ignore tests/test_sql.py \
 	--ignore-glob '*plans.py' --ignore-glob '*races.py'
-quick: $(READY) ## Run the pure tests and database tests, three cases of each at most, in three minutes.
+# None of these waits for a process, so more test processes than processors only collect more often.
+quick: PROCESSES = 3
+quick: $(READY) ## Run the pure tests and database tests, two cases of each at most, in three minutes.
 	$(PYTEST) $(QUICK) $(ARGS)
 
 test: $(READY) ## Run all tests, also those with a browser, with kills and with the wheel; print the slowest.

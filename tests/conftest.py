@@ -137,7 +137,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--fail-slow", action="store_true", help="Fail when an unmarked test takes over 20 s."
     )
     parser.addoption(
-        "--few-cases", action="store_true", help="Of a test with many cases, make three."
+        "--few-cases", action="store_true", help="Of a test with many cases, make two."
     )
     parser.addoption(
         "--proofs",

@@ -1,7 +1,7 @@
 """Tells quick tests from others, and finds those that take longer than a test may.
 
 `make quick` leaves out the tests of pages, of plans and of races, and what is marked `processes` or `slow`;
-of a test with many cases it makes three. The first mark comes from a test's fixtures, and a test that starts
+of a test with many cases it makes two. The first mark comes from a test's fixtures, and a test that starts
 a process without one of them says it itself. The second one is said by a test that takes over 3 s. What is
 not said is listed at the end; with `--fail-slow` a test over 20 s that does not say so fails the run.
 `make check` leaves out those that are `slow` and show no promise of docs/support.toml, unless SLOW=yes.
@@ -87,14 +87,12 @@ def _seconds(item: pytest.Item) -> float:
 
 
 def take_few_cases(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave of each test with more than three cases the first, the middle and the last one that is made."""
+    """Leave of each test the first and the last case that is made."""
     tests: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
         if not item.get_closest_marker("skip"):
             tests[item.nodeid.partition("[")[0]].append(item)
-    taken = {
-        cases[place] for cases in tests.values() for place in (0, len(cases) // 2, len(cases) - 1)
-    }
+    taken = {cases[place] for cases in tests.values() for place in (0, -1)}
     config.hook.pytest_deselected(items=[item for item in items if item not in taken])
     items[:] = [item for item in items if item in taken]
 
