@@ -34,9 +34,7 @@ def count_seen(text: str) -> int:
 
 def visible(text: str) -> str:
     """The text with control and bidi characters escaped (`\\u202e`): it is shown whole and in order."""
-    # Most texts have none, and a page has a thousand texts.
-    is_plain = text.isascii() and text.isprintable()
-    return text if is_plain else _UNSEEN.sub(_written_out, text)
+    return _UNSEEN.sub(_written_out, text)
 
 
 def on_one_line(text: str) -> str:

@@ -1,6 +1,6 @@
 """Compares what docs/support.toml claims with the tests that exist, and with those that passed in this run.
 
-With `--proofs`, as in `make check`, which runs all tests, a promise whose test did not pass fails the run.
+With `--proofs`, as in `make check`, a promise whose test did not pass fails the run.
 """
 
 from __future__ import annotations

@@ -299,9 +299,11 @@ def main() -> int:
 
 
 def _measure_pace() -> float:
-    """No-op jobs a second of plain RQ's SimpleWorker, in a process of its own."""
+    """No-op jobs a second of plain RQ's SimpleWorker, with a process and a Valkey of its own."""
     command = [sys.executable, "-m", "tools.bench.run", "plain_run", "simple", "1000"]
-    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    with Valkey() as valkey:
+        env = {**os.environ, "BENCH_REDIS_URL": valkey.url}
+        run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env)
     return float(run.stdout.splitlines()[-1])
 
 

@@ -170,7 +170,7 @@ def find_hits(
 
 
 def _leave_most(newest: NewestFound) -> Sequence[tuple[int, str]]:
-    """The newest `MOST_HITS`. Of a state that is whole none is left out."""
+    """At most `MOST_HITS`, the newest first. What is left out is the oldest of states that are not whole."""
     too_many = len(newest.jobs) - MOST_HITS
     if too_many <= 0:
         return newest.jobs
@@ -189,7 +189,7 @@ def _find_by_index(search: Search, fitting: Fitting, enough: int) -> tuple[Hits,
     if members.listing is None:
         return _find_by_values(search, members, fitting, enough)
     if not has_other_terms(wanted) and fitting.is_about_states:
-        # Nothing else is read of them: there are thousands.
+        # Nothing else is read of them, and they are at most `MOST_HITS`.
         jobs = members.listing.value.jobs
         fits = {state for state in STATES if fitting.fits_state(state)}
         kept = jobs if len(fits) == len(STATES) else [job for job in jobs if job[1] in fits]
