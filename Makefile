@@ -43,11 +43,11 @@ demo-check: $(READY) ## Run the demo headless and exit: a job, a retry, a workfl
 QUICK := -m "not processes and not slow" --few-cases \
 	--ignore tests/web --ignore tests/test_house.py --ignore tests/test_sql.py \
 	--ignore-glob '*plans.py' --ignore-glob '*races.py'
-# None of these waits for a process, so more test processes than processors only collect more often.
-quick: PROCESSES = 3
 quick: $(READY) ## Run the pure tests and database tests, two cases of each at most, in three minutes.
 	$(PYTEST) $(QUICK) $(ARGS)
 
+# What `make check` adds.
+CHECKED :=
 test: $(READY) ## Run all tests, also those with a browser, with kills and with the wheel; print the slowest.
 	$(PYTEST) --durations 25 $(CHECKED) $(ARGS)
 
@@ -117,10 +117,11 @@ release-check: $(READY) ## Check that a release can be published; CONTRIBUTING.m
 	@$(BIN)/python -m tools.release_check $(ARGS)
 
 # CI says SLOW=yes. Without it those slow tests are left out that show no promise of docs/support.toml.
-SLOW ?=
+SLOW ?= no
+UNLESS_SLOW := $(if $(filter yes,$(SLOW)),,-m "not slow or promise")
 # Both at once: tests leave processors idle, and mypy without its cache takes 20 s of one.
 check: $(READY) ## Check what a change needs: lint, tests, docs, wheel, the lowest versions; SLOW=yes for all tests.
-	@$(MAKE) --no-print-directory --jobs 2 style test CHECKED='--fail-slow --proofs $(if $(SLOW),,-m "not slow or promise")'
+	@$(MAKE) --no-print-directory --jobs 2 style test CHECKED='--fail-slow --proofs $(UNLESS_SLOW)'
 	@$(BIN)/python -m tools.lanes lowest --only-run --processes $(PROCESSES)
 
 clean: ## Remove what is built; .venv and .demo stay.
