@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import not_, select, text
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.core.reading import Reading
@@ -253,11 +253,11 @@ def test_thousands_of_ids_are_an_array_for_a_filter(plans: tuple[Plans, Reading]
     """A text that is cast is read again for each row: 70 times as slow."""
     _, read = plans
     ids = list(range(1, 1_001))
-    jobs = select(Job.id).where(not_(is_one_of(Job.id, ids)))
+    jobs = select(Job.id).where(is_one_of(Job.id, ids).is_not(True))
     made = jobs.compile(dialect=read.session.get_bind().dialect)
     lines = read.session.connection().exec_driver_sql(f"EXPLAIN {made}", made.params).scalars()
     written = ",".join(map(str, ids))
-    assert f"(id <> ALL ('{{{written}}}'::bigint[]))" in "".join(lines)
+    assert f"((id = ANY ('{{{written}}}'::bigint[])) IS NOT TRUE)" in "".join(lines)
 
 
 def test_an_order_that_is_refused_costs_as_much_as_none(plans: tuple[Plans, Reading]) -> None:
