@@ -28,10 +28,10 @@ from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.lifeline import incidents
 from flask_opsjobs.lifeline.finding import DetectorPass, Finding
 from tests.actions.conftest import Reach
+from tests.support.dying import wait_until_rolled_back
 from tests.support.engine import Bench, tasks_of
 from tests.support.host import note_only_one
 from tests.support.processes import Children
-from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
@@ -256,7 +256,7 @@ def test_killed_in_the_middle_it_is_done_wholly_or_not_at_all(
         target = case.make(stage, number)
         words = [str(number), case.action, target, json.dumps(case.params), stage.now.isoformat()]
         exit_code = children.python("-c", KILLED, *words).wait(60)
-        wait_until_left(bench)
+        wait_until_rolled_back(bench.connection)
         is_done = ask(bench, case, target)
         assert count_audited(bench, target) == int(is_done)
         seen.add(is_done)
@@ -281,15 +281,6 @@ def count_audited(bench: Bench, target: str) -> int:
     return int(rows[0]["n"])
 
 
-def wait_until_left(bench: Bench) -> None:
-    """Until Postgres has rolled back what the dead process had begun."""
-    open_ = (
-        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND xact_start IS NOT NULL"
-        " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
-    )
-    wait_until(lambda: bench.rows(open_) == [], 10)
-
-
 def test_a_removal_killed_in_the_middle_is_done_again_or_by_the_loop(
     stage: Stage, bench: Bench, operator: Operator, children: Children, redis_client: Redis
 ) -> None:
@@ -300,7 +291,7 @@ def test_a_removal_killed_in_the_middle_is_done_again_or_by_the_loop(
         target = stage.orphan(number)
         words = [str(number), "delivery.remove", target, "{}", stage.now.isoformat()]
         exit_code = children.python("-c", KILLED, *words).wait(60)
-        wait_until_left(bench)
+        wait_until_rolled_back(bench.connection)
         is_there = bool(redis_client.exists(RQJob.key_for(target.partition("/")[2])))
         assert is_there or count_audited(bench, target) == 1
         left.add(is_there)

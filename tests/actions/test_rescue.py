@@ -23,9 +23,9 @@ from flask_opsjobs.lifeline.watch import watch
 from flask_opsjobs.workers import transitions as workers
 from tests.actions.conftest import Reach
 from tests.conftest import MakeBench
+from tests.support.dying import wait_until_rolled_back
 from tests.support.engine import Bench, race, take
 from tests.support.processes import Children
-from tests.support.waiting import wait_until
 
 WHY: dict[str, Any] = {"actor": "anna", "reason": "the machine burnt down"}
 TIMES = range(8)
@@ -331,8 +331,7 @@ def test_killed_in_the_middle_it_is_done_wholly_or_not_at_all(
         when = later(bench)
         child = children.python("-c", KILLED, str(number), str(job_id), when.isoformat())
         exit_code = child.wait(60)
-        lock = "SELECT 1 FROM opsjobs.jobs WHERE id = %s FOR UPDATE SKIP LOCKED"
-        wait_until(lambda lock=lock, job_id=job_id: bench.rows(lock, job_id))
+        wait_until_rolled_back(bench.connection)
         state = bench.job(job_id)["state"]
         audited = bench.rows(
             "SELECT 1 FROM opsjobs.audit_events WHERE subject = %s", f"job/{job_id}"

@@ -21,9 +21,9 @@ from flask_opsjobs.loops.loop import Runner
 from tests.batches.conftest import batch_of
 from tests.conftest import MakeApp
 from tests.support import host as host_module
+from tests.support.dying import wait_until_rolled_back
 from tests.support.engine import Bench
 from tests.support.processes import Children
-from tests.support.waiting import wait_until
 
 # It ends a member after another, and does after each what the recorder of a worker does.
 WORKER = """
@@ -101,11 +101,7 @@ def test_a_worker_that_is_killed_while_it_ends_members_and_folds(
         number += 1
         batch, jobs = make_batch()
         exit_code = children.python("-c", WORKER, str(number), *map(str, jobs)).wait(30)
-        lock = "SELECT 1 FROM opsjobs.batches WHERE id = %s FOR UPDATE SKIP LOCKED"
-        wait_until(
-            lambda lock=lock, batch=batch: bench.rows(lock, batch),
-            what="Postgres to give the lock back",
-        )
+        wait_until_rolled_back(bench.connection)
         states.append(bench.row("SELECT state FROM opsjobs.batches WHERE id = %s", batch)["state"])
         end_what_is_left(bench, jobs)
         runner = Runner(LOOP, host)

@@ -20,8 +20,8 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs import JobFilter
 from flask_opsjobs.audit.verify import verify
-from tests.actions.test_killed import wait_until_left
 from tests.operations.conftest import WHY, Operations, counts_of
+from tests.support.dying import wait_until_rolled_back
 from tests.support.engine import Bench
 from tests.support.plain import adopt_row, take_plain
 from tests.support.processes import Child, Children
@@ -142,7 +142,7 @@ def test_killed_between_any_two_statements_a_clear_is_an_operation_or_cancels_no
         queue = f"killed-{number}"
         ids = operations.enqueue(2, queue=queue)
         exit_code = children.python("-c", CLEAR, str(number), queue).wait(60)
-        wait_until_left(bench)
+        wait_until_rolled_back(bench.connection)
         found = bench.rows(
             "SELECT state, targets FROM opsjobs.operations WHERE query ->> 'queue' = %s", queue
         )

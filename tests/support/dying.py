@@ -1,4 +1,4 @@
-"""Kills this process between two statements; child processes of tests import it."""
+"""A process that kills itself between two statements, and what its parent waits for."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 
 import psycopg
 
+from flask_opsjobs.core.db import Connection
+from tests.support.waiting import wait_until
+
 # What each of these does at once, Postgres gets as one message.
 _SENDING = (
     (psycopg.Cursor, "execute"),
@@ -16,6 +19,12 @@ _SENDING = (
     (psycopg.Connection, "commit"),
     (psycopg.Transaction, "__exit__"),
 )
+
+# The transactions of other sessions.
+_OPEN = """
+    SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND xact_start IS NOT NULL
+        AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
 
 
 def die_before(number: int) -> None:
@@ -34,3 +43,11 @@ def _count(kind: Any, name: str, counted: itertools.count[int], number: int) -> 
         return send(*args, **kwargs)
 
     setattr(kind, name, count_and_send)
+
+
+def wait_until_rolled_back(connection: Connection) -> None:
+    """Wait until Postgres has noticed that a process is dead, and has given back what it had locked."""
+    wait_until(
+        lambda: connection.execute(_OPEN).fetchall() == [],
+        what="Postgres to roll back what a dead process had begun",
+    )

@@ -18,18 +18,13 @@ from flask_opsjobs.errors import ActionRefused, DeclarationError
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.record.task import Task
 from tests.conftest import MakeApp, MakeBench
+from tests.support.dying import wait_until_rolled_back
 from tests.support.engine import Bench, race
 from tests.support.policies import AllowAll
 from tests.support.processes import Children
-from tests.support.waiting import wait_until
 
 WHY: dict[str, Any] = {"actor": "anna", "reason": "because it is a test"}
 Declare = Callable[..., Task]
-# The transactions of others: Postgres has not yet rolled back what a dead process had begun.
-OPEN = """
-SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND xact_start IS NOT NULL
-    AND pid <> pg_backend_pid() AND backend_type = 'client backend'
-"""
 KILLED = """
 import sys
 from flask_opsjobs.actions.operator import Operator
@@ -370,7 +365,7 @@ def test_killed_in_the_middle_it_is_done_wholly_or_not_at_all(
     while exit_code == -signal.SIGKILL:
         number += 1
         exit_code = children.python("-c", KILLED, str(number)).wait(60)
-        wait_until(lambda: bench.rows(OPEN) == [], 10)
+        wait_until_rolled_back(bench.connection)
         found = bench.rows(
             "SELECT id FROM opsjobs.jobs WHERE args = %s::jsonb", f'{{"number": {number}}}'
         )

@@ -28,10 +28,10 @@ from flask_opsjobs.workflows import transitions
 from tests.conftest import MakeApp
 from tests.support import host as host_module
 from tests.support.database import MigratedPostgres
+from tests.support.dying import wait_until_rolled_back
 from tests.support.engine import Bench
 from tests.support.graphs import CALLBACK, Graph, begin, settle_all
 from tests.support.processes import Children
-from tests.support.waiting import wait_until
 
 ADVANCE = """
 import sys
@@ -128,12 +128,6 @@ def stop_a_canceled_run(connection: Connection, number: int) -> Graph:
     return graph
 
 
-def wait_until_free(bench: Bench, run: int) -> None:
-    """Wait until Postgres has noticed that the process which had locked the run is gone."""
-    lock = "SELECT 1 FROM opsjobs.workflows WHERE id = %s FOR UPDATE SKIP LOCKED"
-    wait_until(lambda: bench.rows(lock, run), what="Postgres to give the lock back")
-
-
 def look(bench: Bench, graph: Graph) -> dict[str, Any]:
     """What must be the same, whoever brought the run to rest."""
     jobs = bench.rows(
@@ -183,7 +177,7 @@ def test_a_process_that_is_killed_while_it_advances(
         number += 1
         graph = make(bench.connection, number)
         exit_code = children.python("-c", ADVANCE, str(graph.run), str(number)).wait(30)
-        wait_until_free(bench, graph.run)
+        wait_until_rolled_back(bench.connection)
         runner = Runner(LOOP, host)
         for _ in range(2):
             runner.run_once(bench.connection)
@@ -207,7 +201,7 @@ def test_a_process_that_is_killed_while_it_ends_a_step(
         bench.connection.execute("UPDATE opsjobs.jobs SET max_attempts = 2 WHERE id = %s", [job])
         bench.dispatch(prefetch=1_000)
         exit_code = children.python("-c", END, str(job), str(number)).wait(30)
-        wait_until_free(bench, graph.run)
+        wait_until_rolled_back(bench.connection)
         workers = [bench.job(job)["worker_id"]]
         endings.rescue(bench.connection, workers, read_clock(bench.connection), "it is gone")
         ended.append(graph.states()["a"] == "finished")
@@ -263,7 +257,7 @@ def test_a_process_that_is_killed_while_it_expands_a_map(
         assert bench.dispatch(prefetch=1_000) == 1
         words = [str(job), "1", str(number)]
         exit_code = children.python("-c", EXPAND, *words).wait(30)
-        wait_until_free(bench, run)
+        wait_until_rolled_back(bench.connection)
         steps.append(bench.row("SELECT steps FROM opsjobs.workflows WHERE id = %s", run)["steps"])
         assert bench.job(job)["state"] == "started"
         workers = [bench.job(job)["worker_id"]]
