@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -265,6 +266,25 @@ def test_no_line_is_too_wide(folder: str, pattern: str) -> None:
 def test_what_ruff_shall_not_see_exists() -> None:
     ruff = tomllib.loads((sources.ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]
     assert [glob for glob in ruff["per-file-ignores"] if not any(sources.ROOT.glob(glob))] == []
+
+
+@pytest.mark.skipif(not (sources.ROOT / ".ci").exists(), reason="an sdist has no CI")
+def test_ci_leaves_out_no_test() -> None:
+    """`make check` leaves out slow tests, unless `SLOW=yes` is said."""
+    assert (sources.ROOT / ".ci/run").read_text().endswith("\nmake check SLOW=yes\n")
+    chosen = {
+        slow: subprocess.run(
+            ["make", "--dry-run", "check", f"SLOW={slow}"],
+            cwd=sources.ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for slow in ("yes", "no")
+    }
+    assert "CHECKED=" in chosen["yes"]
+    assert "not slow" not in chosen["yes"]
+    assert "not slow" in chosen["no"]
 
 
 def test_nothing_is_kept_from_the_formatter() -> None:

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, ScalarSelect, Text, case, cast, func, or_, select
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy import ColumnElement, ScalarSelect, Text, case, cast, func, or_, select
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from ..core import sql
@@ -102,12 +102,12 @@ def list_rows(session: Session, ids: Sequence[int] | ColumnElement[Any]) -> Sequ
 
     In any order, when `ids` are what finds them.
     """
-    if isinstance(ids, ColumnElement):
-        found = session.execute(select(*_ROW).where(is_one_of(Job.id, ids)))
-        return [JobRow(*row) for row in found]
-    if not ids:
+    if not isinstance(ids, ColumnElement) and not ids:
         return []
-    rows = {row.id: row for row in list_rows(session, cast(list(ids), ARRAY(BigInteger)))}
+    found = session.execute(select(*_ROW).where(is_one_of(Job.id, ids)))
+    rows = {row.id: JobRow(*row) for row in found}
+    if isinstance(ids, ColumnElement):
+        return list(rows.values())
     return [rows[job_id] for job_id in ids if job_id in rows]
 
 

@@ -309,6 +309,18 @@ def test_no_job_of_a_whole_state_is_left_out(
     assert (len(failed.page.rows), failed.counts["failed"]) == (3, Count(3))
 
 
+def test_a_state_of_which_all_jobs_were_examined_is_not_searched_again(
+    work: Task, db: SQLAlchemy, count: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(further_queries, "MOST_NEWEST", 7)
+    for state, number in (("failed", 3), ("finished", 8)):
+        work.enqueue_many([{"value": state}] * number)
+        _end(db.session(), state)
+    anywhere = count("ended:today..tomorrow")
+    assert count("ended:today..tomorrow state:failed") == anywhere
+    assert count("ended:today..tomorrow state:finished") > anywhere
+
+
 def test_a_day_is_one_of_the_clock_of_postgres(work: Task, db: SQLAlchemy) -> None:
     work.enqueue(1)
     db.session.commit()
@@ -543,6 +555,54 @@ def test_a_search_for_many_workflows_or_members_stops_and_says_so(
     assert _values(search("batch:march args.value:0"), db) == [0]
 
 
+def test_the_jobs_of_a_batch_are_looked_at_once_unless_more_is_asked_of_them(
+    work: Task,
+    opsjobs: OpsJobs,
+    db: SQLAlchemy,
+    search: Callable[..., JobList],
+    count: Callable[[str], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both ways find the same jobs, and the same ones are too many."""
+    monkeypatch.setattr(group_queries, "MOST_JOBS", 3)
+    monkeypatch.setattr(hit_queries, "MOST_HITS", 3)
+    with opsjobs.batch("march") as batch:
+        batch.enqueue_many(work, ({"value": number} for number in range(3)))
+        batch.enqueue(work.options(delay=60), value="later")
+    with opsjobs.batch("april") as batch:
+        batch.enqueue_many(work, ({"value": number} for number in range(3)))
+    db.session.commit()
+    assert count("batch:april") < count("batch:april queue:default")
+    for box, values, is_all in (
+        ("batch:april", [2, 1, 0], True),
+        ("batch:march", ["later", 2, 1], False),
+        ("batch:march state:available", [2, 1, 0], True),
+        ("batch:march -state:scheduled", [2, 1], False),
+        ("batch:march state:scheduled", ["later"], True),
+    ):
+        for other in ("", " queue:default"):
+            found = search(box + other)
+            assert (_values(found, db), found.searched.is_all) == (values, is_all), box + other
+
+
+def test_a_batch_with_more_jobs_in_a_state_than_are_looked_at_is_not_whole(
+    work: Task,
+    opsjobs: OpsJobs,
+    db: SQLAlchemy,
+    search: Callable[..., JobList],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(group_queries, "MOST_JOBS", 3)
+    with opsjobs.batch("march") as batch:
+        batch.enqueue(work.options(queue="mail"), value="oldest")
+        batch.enqueue_many(work, ({"value": number} for number in range(4)))
+    db.session.commit()
+    for box, values in (("queue:mail", []), ("queue:default", [3, 2, 1, 0])):
+        found = search(f"batch:march {box}")
+        assert _values(found, db) == values
+        assert found.searched.stopped_at_groups
+
+
 @pytest.fixture
 def died(work: Task, db: SQLAlchemy) -> list[int]:
     """Jobs 0 to 5: 0 to 2 and 4 failed with one error, 3 with another; in two deploys of a version, and one.
@@ -669,15 +729,9 @@ def test_a_search_for_many_attempts_stops_and_says_so(
     assert len(search("death:signal").page.rows) == 2
 
 
-def test_a_state_that_all_that_are_ever_found_are_in_is_not_searched_again(
-    died: list[int],
-    work: Task,
-    db: SQLAlchemy,
-    search: Callable[..., JobList],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(attempt_queries, "MOST_ATTEMPTS", 2)
-    monkeypatch.setattr(hit_queries, "MOST_LISTED", 1)
+@pytest.fixture
+def count(db: SQLAlchemy, search: Callable[..., JobList]) -> Callable[[str], int]:
+    """How many statements a search sends."""
     statements: list[object] = []
     event.listen(db.engine, "before_cursor_execute", lambda *about: statements.append(about))
 
@@ -686,6 +740,18 @@ def test_a_state_that_all_that_are_ever_found_are_in_is_not_searched_again(
         assert search(box).page
         return len(statements)
 
+    return count
+
+
+def test_a_state_that_all_that_are_ever_found_are_in_is_not_searched_again(
+    died: list[int],
+    work: Task,
+    db: SQLAlchemy,
+    count: Callable[[str], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attempt_queries, "MOST_ATTEMPTS", 2)
+    monkeypatch.setattr(hit_queries, "MOST_LISTED", 1)
     anywhere = count("failure:1")
     assert count("failure:1 state:available") == anywhere
     assert count("failure:1 state:failed") > anywhere

@@ -10,6 +10,7 @@ from werkzeug.exceptions import NotFound
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client
 
+from flask_opsjobs.core.db import LARGEST_ID
 from flask_opsjobs.jobs.models import Job
 from tests.web.every import reads_once, soup
 
@@ -24,6 +25,15 @@ def mounted(app: Flask) -> Client:
 
 def _back(page: Any) -> str:
     return str(soup(page.text).select_one("form.prefs [name=back]")["value"])
+
+
+def test_links_to_jobs_lead_to_them_below_any_prefix(app: Flask, jobs: dict[str, Job]) -> None:
+    """They are made from one address with the largest id, and a prefix may have that id too."""
+    prefix = f"/{LARGEST_ID}"
+    client = Client(DispatcherMiddleware(NotFound(), {prefix: app}))
+    rows = soup(client.get(f"{prefix}/ops/jobs/jobs").text).select("a.id")
+    expected = {f"{prefix}/ops/jobs/jobs/{job.id}" for job in jobs.values()}
+    assert {str(row["href"]) for row in rows} == expected
 
 
 @pytest.mark.slow

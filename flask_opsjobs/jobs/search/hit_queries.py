@@ -47,13 +47,13 @@ from .further_queries import (
     find_among,
     find_among_newest,
 )
-from .group_queries import Listed, Members, find_members, has_other_terms
+from .group_queries import MOST_JOBS, Listed, Members, find_members, has_other_terms
 from .index_scan import PLAIN, Range, conditions_of, is_match, within
 
 # None of the conditions that have an index depends on the time.
 _ANY_TIME = datetime.min.replace(tzinfo=UTC)
-# The number of hits that are examined: enough for any list, and fast to sort.
-MOST_HITS = 5_000
+# The number of hits that are examined: enough for any list, and fast to sort. No group has more of them.
+MOST_HITS = MOST_JOBS
 # Of more than can be found, so many are enough for a list, where the newest are found first.
 MOST_LISTED = 1_000
 # When there are more hits, an arbitrary part is found. Then all hits among this many newest jobs are added.
