@@ -143,6 +143,12 @@ def main() -> None:
     )
     parser.add_argument("--who", default="ops-demo:operate", metavar="NAME:PASSWORD")
     asked = parser.parse_args()
+    names = [
+        f"{shot.name}-{width}-{theme}.png" for shot, width, theme in product(SHOTS, WIDTHS, THEMES)
+    ]
+    for begin in asked.only:
+        if not any(name.startswith(begin) for name in (*names, moving.NAME)):
+            parser.error(f"no picture has a name that begins with {begin!r}")
     require_all_pictured()
     asked.folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
