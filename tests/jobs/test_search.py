@@ -309,6 +309,26 @@ def test_no_job_of_a_whole_state_is_left_out(
     assert (len(failed.page.rows), failed.counts["failed"]) == (3, Count(3))
 
 
+def test_no_more_errors_are_cleaned_than_are_found(
+    work: Task, db: SQLAlchemy, search: Callable[..., JobList], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One more than are found tells that there are more. What does not fit as it is shown does not count."""
+    monkeypatch.setattr(hit_queries, "MOST_HITS", 3)
+    failed = [work.enqueue(value=number).id for number in range(9)]
+    db.session.commit()
+    _fail(db.session(), {job_id: f"KeyError: '{job_id}'" for job_id in failed})
+    hidden, cleaned = f"KeyError: '{failed[-1]}'", []
+
+    def is_shown(error: str, text: str) -> bool:
+        cleaned.append(error)
+        return error != hidden
+
+    found = search("error:keyerror", is_shown=is_shown)
+    assert [row.id for row in found.page.rows] == failed[-2:-5:-1]
+    assert found.searched == Searched(stopped_at_hits=True)
+    assert len(cleaned) == 1 + 3 + 1
+
+
 def test_a_state_of_which_all_jobs_were_examined_is_not_searched_again(
     work: Task, db: SQLAlchemy, count: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

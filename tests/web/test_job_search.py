@@ -270,7 +270,10 @@ def test_what_was_looked_at_is_said(
     assert soup(text).select_one("nav.tabs b").text == "3+"
     monkeypatch.setattr(further_queries, "MOST_NEWEST", 3)
     said = " ".join(soup(get("/jobs?q=-queue:none").text).select_one(".say").text.split())
-    assert "Searched at most 3 jobs. These are the newest, or with ended: those that ended last." in said
+    assert (
+        "Searched at most 3 jobs. These are the newest, or with ended: those that ended last."
+        in said
+    )
     monkeypatch.setattr(hit_queries, "MOST_LISTED", 1)
     monkeypatch.setattr(further_queries, "MOST_NEWEST", 4)
     text = get("/jobs?q=-queue:none").text

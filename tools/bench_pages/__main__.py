@@ -3,7 +3,7 @@
 The rows are copies of jobs that production wrote: see `bench_pages_rows`. The app is asked through Flask's
 test client, so what is measured is ours and Postgres' and no network. Each request of a line asks for another
 job or value. Exits 1 when a page answers something else than it should; a time over its aim is marked and is
-no failure, since machines differ. How fast this one is, before the pages and after, is told by plain RQ.
+no failure, since machines differ. How fast this one is, is told by plain RQ before and after some lines.
 """
 
 from __future__ import annotations
@@ -49,6 +49,10 @@ _HEADERS = {"Authorization": f"Bearer {METRICS_TOKEN}"}
 WARM, EXPORTED = 3, 1_000
 # Each request is made so often: the quickest tells what it takes without what else the machine does.
 REPEATED = 3
+# No-op jobs a second of plain RQ's SimpleWorker on the machine that the aims were set for: it did 330 to 440.
+AIMED_PACE = 385
+# Between two measurements of the pace, which changes within minutes.
+LINES = 6
 WORKERS, EVENTS = 12, 5_000
 # These would move the copies, of which Redis knows nothing. The others only count, and run.
 _MOVE = ("dispatch", "stage", "expire", "watch", "recall", "observe", "retain")
@@ -227,13 +231,14 @@ class Measured:
         """Whether each answered what it should."""
         return self.answers == {self.ask.answer}
 
-    def line(self) -> str:
-        """The line of the table."""
+    def line(self, pace: float) -> str:
+        """The line of the table. The last of the times is what the machine of the aims would take."""
         aim = self.ask.aim_ms
         note = "" if self.is_right else f"  answered {sorted(self.answers)}"
-        over = "" if aim is None or self.p95 <= aim else "  OVER"
+        at_aimed = self.quick_p95 * pace / AIMED_PACE
+        over = "" if aim is None or at_aimed <= aim else "  OVER"
         p50 = statistics.median(one for each in self.took for one in each)
-        times = f"{p50:9.1f}{self.p95:9.1f}{self.quick_p95:9.1f}"
+        times = f"{p50:9.1f}{self.p95:9.1f}{self.quick_p95:9.1f}{pace:6.0f}{at_aimed:9.1f}"
         return f"{self.ask.name:72}{times}{aim or '-':>6}{self.size / 1024:8.0f}{over}{note}"
 
 
@@ -285,14 +290,8 @@ def main() -> int:
         app = create_app()
         known = fill(app, chosen.rows)
         print(f"{chosen.rows:,} jobs, made in {time.monotonic() - began:.0f} s", flush=True)
-        paces = [_measure_pace()]
         wrong = _measure_all(app, known, chosen)
-        paces.append(_measure_pace())
         _print_size(app)
-        before, after = paces
-        print(
-            f"plain RQ's SimpleWorker: {before:.0f} no-op jobs a second before, {after:.0f} after"
-        )
         app.extensions["opsjobs"].engine.dispose()
     print(f"took {time.monotonic() - began:.0f} s in all")
     return 1 if wrong else 0
@@ -300,7 +299,7 @@ def main() -> int:
 
 def _measure_pace() -> float:
     """No-op jobs a second of plain RQ's SimpleWorker, with a process and a Valkey of its own."""
-    command = [sys.executable, "-m", "tools.bench.run", "plain_run", "simple", "1000"]
+    command = [sys.executable, "-m", "tools.bench.run", "plain_run", "simple", "500"]
     with Valkey() as valkey:
         env = {**os.environ, "BENCH_REDIS_URL": valkey.url}
         run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env)
@@ -308,18 +307,29 @@ def _measure_pace() -> float:
 
 
 def _measure_all(app: Flask, known: Known, chosen: argparse.Namespace) -> int:
-    """Print each line as it is known; how many were answered wrongly."""
+    """Print the lines as they are known; how many were answered wrongly."""
     # As docs/production.md says of the processes of a web server.
     gc.collect()
     gc.freeze()
     client, wrong = app.test_client(), 0
-    print(f"{chosen.times} requests, {REPEATED} times each; ms, and p95 of the quickest of each:")
-    print(f"{'p50':>81}{'p95':>9}{'quickest':>9}{'aim':>6}{'KB':>8}", flush=True)
-    for ask in asks(known):
-        if ask.name.startswith(tuple(chosen.only.split(","))):
-            measured = measure(client, ask, chosen.times)
+    print(
+        f"{chosen.times} requests, {REPEATED} times each; ms. Quickest: p95 of the quickest of each. "
+        f"Pace: no-op jobs a second\nof plain RQ's SimpleWorker just then. The quickest at a pace of "
+        f"{AIMED_PACE} is computed; the aim is for it."
+    )
+    heads = (
+        f"{'p50':>81}{'p95':>9}{'quickest':>9}{'pace':>6}{f'at {AIMED_PACE}':>9}{'aim':>6}{'KB':>8}"
+    )
+    print(heads, flush=True)
+    wanted = [ask for ask in asks(known) if ask.name.startswith(tuple(chosen.only.split(",")))]
+    paces = [_measure_pace()]
+    for first in range(0, len(wanted), LINES):
+        lines = [measure(client, ask, chosen.times) for ask in wanted[first : first + LINES]]
+        paces.append(_measure_pace())
+        for measured in lines:
             wrong += not measured.is_right
-            print(measured.line(), flush=True)
+            print(measured.line(statistics.mean(paces[-2:])), flush=True)
+    print(f"pace: {min(paces):.0f} to {max(paces):.0f}, mean {statistics.mean(paces):.0f}")
     return wrong
 
 

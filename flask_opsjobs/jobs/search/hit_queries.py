@@ -252,9 +252,13 @@ def _read_listed(
 
 
 def _show(wanted: JobFilter, rows: Sequence[Any], fitting: Fitting) -> Sequence[Any]:
-    """Those of these rows whose error, as it is shown, has the text that is searched."""
+    """Those of these rows whose error, as it is shown, has the text that is searched.
+
+    At most the first `MOST_HITS` + 1: to clean an error takes longer than to read it.
+    """
     text = wanted.error
-    return [row for row in rows if text is None or fitting.is_shown(row.error or "", text)]
+    shown = (row for row in rows if text is None or fitting.is_shown(row.error or "", text))
+    return list(islice(shown, MOST_HITS + 1))
 
 
 def _keep_fitting(rows: Sequence[Any], fitting: Fitting, searched: Searched) -> tuple[Hits, int]:

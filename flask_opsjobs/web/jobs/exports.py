@@ -97,8 +97,8 @@ def _tell(found: Hits) -> str:
         )
     if found.searched.stopped_at_newest:
         return (
-            f"Searched at most {further_queries.MOST_NEWEST} jobs of its task, queue or state: the newest, or "
-            "with ended: those that ended last."
+            f"Searched at most {further_queries.MOST_NEWEST} jobs of its task, queue or state: the newest, "
+            "or with ended: those that ended last."
         )
     if found.searched.stopped_at_errors:
         return f"Searched the newest {hit_queries.NEWEST_ERRORS} jobs with an error."
