@@ -169,4 +169,4 @@ def _hide_values(text: str) -> Iterator[str]:
 
 def mask_emails(text: str) -> str:
     """The text with each e-mail address cut to its first letter and its domain: `a…@example.com`."""
-    return _EMAIL.sub(r"\1…@\2", text) if "@" in text else text
+    return _EMAIL.sub(r"\1…@\2", text) if "@" in text else str(text)

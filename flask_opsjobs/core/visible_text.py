@@ -33,9 +33,12 @@ def count_seen(text: str) -> int:
 
 
 def visible(text: str) -> str:
-    """The text with control and bidi characters escaped (`\\u202e`): it is shown whole and in order."""
+    """The text with control and bidi characters escaped (`\\u202e`): it is shown whole and in order.
+
+    A text that says that it is HTML is a plain one then.
+    """
     # No character that is written out is printable. To ask that is four times as fast as to look for them.
-    return text if text.isprintable() else _UNSEEN.sub(_written_out, text)
+    return str(text) if text.isprintable() else _UNSEEN.sub(_written_out, text)
 
 
 def on_one_line(text: str) -> str:

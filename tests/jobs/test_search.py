@@ -284,7 +284,7 @@ def test_what_some_final_states_leave_of_their_part_the_others_have(
     found = search("ended:today..tomorrow", limit="100")
     values = _values(found, db)
     assert tuple(values.count(state) for state in states) == read
-    assert found.searched == Searched(stopped_at_newest=read != there)
+    assert found.searched == Searched(stopped_at_last=read != there)
     for state, has, was_read in zip(states, there, read, strict=True):
         kind = "exact" if has == was_read else "at_least"
         assert found.counts[state] == Count(was_read, kind)
@@ -292,6 +292,39 @@ def test_what_some_final_states_leave_of_their_part_the_others_have(
         # All that there are: a state alone has the whole limit.
         assert len(of_state.page.rows) == of_state.counts[state].number == min(has, 13)
         assert of_state.searched.is_all == (has <= 12)
+
+
+@pytest.mark.parametrize(
+    ("box", "found", "stop"),
+    [
+        ("ended:<1h", [3, 2, 1, 0], "stopped_at_last"),
+        ("state:finished ended:<1h", [3, 2, 1, 0], "stopped_at_last"),
+        ("queue:default ended:<1h", [5, 4, 3, 2], "stopped_at_newest"),
+        ("task:work ended:<1h", [5, 4, 3, 2], "stopped_at_newest"),
+        ("state:finished task:wor* ended:<1h", [5, 4, 3, 2], "stopped_at_newest"),
+        ("-ended:>1h", [5, 4, 3, 2], "stopped_at_newest"),
+    ],
+)
+def test_a_search_for_an_end_says_whether_the_newest_were_examined_or_those_that_ended_last(
+    box: str,
+    found: list[int],
+    stop: str,
+    work: Task,
+    db: SQLAlchemy,
+    search: Callable[..., JobList],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of six jobs the oldest one ended last."""
+    monkeypatch.setattr(further_queries, "MOST_NEWEST", 3)
+    work.enqueue_many({"value": "finished", "other": number} for number in range(6))
+    _end(db.session(), "finished")
+    earlier = "interval '1 s' * (args ->> 'other')::int"
+    db.session.execute(text(f"UPDATE opsjobs.jobs SET ended_at = ended_at - {earlier}"))
+    db.session.commit()
+    (first,) = db.session.scalars(text("SELECT min(id) FROM opsjobs.jobs"))
+    listed = search(box)
+    assert [row.id - first for row in listed.page.rows] == found
+    assert listed.searched == Searched(**{stop: True})
 
 
 def test_no_job_of_a_whole_state_is_left_out(

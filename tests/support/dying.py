@@ -46,7 +46,10 @@ def _count(kind: Any, name: str, counted: itertools.count[int], number: int) -> 
 
 
 def wait_until_rolled_back(connection: Connection) -> None:
-    """Wait until Postgres has noticed that a process is dead, and has given back what it had locked."""
+    """Wait until Postgres has noticed that a process is dead, and has given back what it had locked.
+
+    `connection` commits each statement: within a transaction it would see the same sessions for ever.
+    """
     wait_until(
         lambda: connection.execute(_OPEN).fetchall() == [],
         what="Postgres to roll back what a dead process had begun",

@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 from flask import Flask
 from jinja2 import UndefinedError
+from markupsafe import Markup
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
-from flask_opsjobs.core.display import FAILED
+from flask_opsjobs.core.display import FAILED, Display
+from flask_opsjobs.core.secret_patterns import mask_emails
+from flask_opsjobs.core.visible_text import visible
 from flask_opsjobs.jobs.models import Job
-from flask_opsjobs.web.app.display import PageDisplay
+from flask_opsjobs.web.app.display import PageDisplay, mark_hidden
 from flask_opsjobs.web.app.filters import FILTERS
 from flask_opsjobs.web.app.pages import _environment
 from flask_opsjobs.web.audit.diff import diff
@@ -153,6 +156,17 @@ def _texts(app: Flask, jobs: dict[str, Job], only: str = "") -> Iterator[str]:
         assert response.status_code < 500, path
         if response.mimetype.startswith(only):
             yield response.text
+
+
+def test_a_text_is_escaped_also_when_the_policy_says_that_it_is_html() -> None:
+    class Trusting(ShowAll):
+        def clean_text(self, text: str) -> str:
+            return Markup(text)  # as a host does that takes `escape` for cleaning
+
+    display = Display(Trusting(), may_see=True)
+    for text in ("KeyError: <img src=x>", "KeyError: <img src=x> [hidden]", "<img src=x>\u202e"):
+        assert "<img" not in mark_hidden(display.clean(text))
+        assert type(visible(Markup(text))) is type(mask_emails(Markup(text))) is str
 
 
 def test_markup_in_every_field_is_text(app: Flask, session: Session) -> None:

@@ -286,7 +286,9 @@ def test_a_search_that_stopped_says_so_in_the_last_line(
     monkeypatch.setattr(further_queries, "MOST_NEWEST", 3)
     rows, said = _ndjson(get("/jobs.ndjson?q=-queue:none").text)
     assert len(rows) == 3
-    assert said["note"].startswith("Searched at most 3 jobs of its task, queue or state")
+    assert said["note"] == "Searched at most 3 jobs of its task, queue or state, the newest first."
+    _, said = _ndjson(get("/jobs.ndjson?q=ended:<1h").text)
+    assert said["note"] == "Searched at most 3 jobs, those that ended last in this time."
 
 
 @pytest.mark.parametrize("path", ["/jobs.csv", "/jobs.ndjson"])

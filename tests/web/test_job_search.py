@@ -270,10 +270,20 @@ def test_what_was_looked_at_is_said(
     assert soup(text).select_one("nav.tabs b").text == "3+"
     monkeypatch.setattr(further_queries, "MOST_NEWEST", 3)
     said = " ".join(soup(get("/jobs?q=-queue:none").text).select_one(".say").text.split())
-    assert (
-        "Searched at most 3 jobs. These are the newest, or with ended: those that ended last."
-        in said
-    )
+    assert "Searched at most 3 jobs, the newest first. Several tasks" in said
+    for box, words in (
+        (
+            "ended:<1h",
+            "Searched at most 3 jobs, those that ended last in this time. Finished, failed",
+        ),
+        (
+            "state:failed ended:<1h",
+            "Searched at most 3 jobs that are failed, those that ended last in",
+        ),
+        ("queue:default ended:<1h", "Searched at most 3 jobs of queue default, the newest first."),
+    ):
+        page = soup(get("/jobs", query_string={"q": box}).text)
+        assert words in " ".join(page.select_one(".say").text.split())
     monkeypatch.setattr(hit_queries, "MOST_LISTED", 1)
     monkeypatch.setattr(further_queries, "MOST_NEWEST", 4)
     text = get("/jobs?q=-queue:none").text

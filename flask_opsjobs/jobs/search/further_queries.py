@@ -142,12 +142,14 @@ class NewestFound:
     """The jobs that fit among the newest, as id and state, the newest first.
 
     `is_enough`: so many of the newest were found that the others were not examined. `is_cut`: no more than a
-    number of the newest were examined. `whole`: of these states all were examined, so far as that is known.
+    number of the newest were examined; `is_by_end`: of those that ended last. `whole`: of these states all
+    were examined, so far as that is known.
     """
 
     jobs: Jobs
     is_enough: bool = False
     is_cut: bool = False
+    is_by_end: bool = False
     whole: Collection[str] = ()
 
 
@@ -156,9 +158,9 @@ class _Scan:
     """What is examined: makes the select of some columns of at most so many of these jobs.
 
     `each`: a table of values; the select is made for each of them, and `most` jobs of each are examined.
-    `states`: the values, when they are states.
-    `is_newest_first`: those with the highest ids are examined. With a `gate` none is, unless what statements
-    before have kept opens it.
+    `states`: the values, when they are states. `is_newest_first`: those with the highest ids are examined;
+    `is_by_end`: those that ended last. With a `gate` none is, unless what statements before have kept opens
+    it.
     """
 
     make: Callable[..., Select[*tuple[Any, ...]]]
@@ -166,6 +168,7 @@ class _Scan:
     each: TableValuedAlias | None = None
     states: Sequence[str] = ()
     is_newest_first: bool = False
+    is_by_end: bool = False
     gate: ColumnElement[bool] | None = None
 
     def select(self, *columns: Any) -> Select[*tuple[Any, ...]]:
@@ -205,7 +208,7 @@ def find_among_newest(search: Search, enough: int) -> NewestFound:
     if not scan.is_newest_first or few.most >= scan.most or search.found.conditions:
         jobs, cuts = _examine(search, scan)
         whole = [state for state in scan.states if not cuts.get(state)]
-        return NewestFound(jobs, is_cut=any(cuts.values()), whole=whole)
+        return NewestFound(jobs, is_cut=any(cuts.values()), is_by_end=scan.is_by_end, whole=whole)
     older = KeptValue(session, 0)
     kept = _Kept(KeptValue(session, True, Boolean), KeptValue(session, 0))
     beyond = scan.make(1, Job.id).offset(scan.most).subquery()
@@ -355,7 +358,7 @@ def _scan_ended(states: Sequence[str], since: Now | None, until: Now | None, fou
     bounds = (Job.ended_at >= low, Job.ended_at < high)
     conditions = (Job.state == value, *bounds, *found.conditions)
     each = _Each(value, conditions, (Job.ended_at.desc(),))
-    return _Scan(each.scan, each.share(len(states)), value.table, states)
+    return _Scan(each.scan, each.share(len(states)), value.table, states, is_by_end=True)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ from .index_scan import PLAIN, Range, conditions_of, is_match, within
 
 # None of the conditions that have an index depends on the time.
 _ANY_TIME = datetime.min.replace(tzinfo=UTC)
-# The number of hits that are examined: enough for any list, and fast to sort. No group has more of them.
+# The number of hits that are examined: enough for any list, and fast to sort. As many of a group are listed.
 MOST_HITS = MOST_JOBS
 # Of more than can be found, so many are enough for a list, where the newest are found first.
 MOST_LISTED = 1_000
@@ -69,7 +69,7 @@ class Searched:
     """Whether a search examined all jobs, or stopped at one of its limits.
 
     The newest hits are those of a common value. Groups are workflows and batches. The newest are those jobs
-    of which each is examined, since no index has the conditions.
+    of which each is examined, since no index has the conditions; or the last are, those that ended last.
     """
 
     stopped_at_hits: bool = False
@@ -77,13 +77,15 @@ class Searched:
     stopped_at_groups: bool = False
     stopped_at_attempts: bool = False
     stopped_at_newest: bool = False
+    stopped_at_last: bool = False
     stopped_at_newest_hits: bool = False
 
     @property
     def may_find_more_of_a_state(self) -> bool:
         """Whether a search for one state alone may find more jobs of it."""
         hits = self.stopped_at_hits or self.stopped_at_newest_hits
-        return hits or self.stopped_at_groups or self.stopped_at_newest
+        examined = self.stopped_at_newest or self.stopped_at_last
+        return hits or self.stopped_at_groups or examined
 
     @property
     def is_all(self) -> bool:
@@ -159,7 +161,8 @@ def find_hits(
         newest = find_among_newest(search, enough)
         if newest.is_enough:
             return Hits(newest.jobs[:enough], Searched(stopped_at_newest_hits=True))
-        searched = Searched(stopped_at_newest=newest.is_cut)
+        stop = "stopped_at_last" if newest.is_by_end else "stopped_at_newest"
+        searched = Searched(**{stop: newest.is_cut})
         return Hits(_leave_most(newest), searched, newest.whole)
     fitting = Fitting(JobFilter(further=wanted.further, zone=wanted.zone), now, is_shown)
     hits, number = _find_by_index(replace(search, wanted=indexed), fitting, enough)

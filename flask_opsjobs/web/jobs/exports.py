@@ -97,9 +97,11 @@ def _tell(found: Hits) -> str:
         )
     if found.searched.stopped_at_newest:
         return (
-            f"Searched at most {further_queries.MOST_NEWEST} jobs of its task, queue or state: the newest, "
-            "or with ended: those that ended last."
+            f"Searched at most {further_queries.MOST_NEWEST} jobs of its task, queue or state, the newest "
+            "first."
         )
+    if found.searched.stopped_at_last:
+        return f"Searched at most {further_queries.MOST_NEWEST} jobs, those that ended last in this time."
     if found.searched.stopped_at_errors:
         return f"Searched the newest {hit_queries.NEWEST_ERRORS} jobs with an error."
     return ""
