@@ -15,7 +15,7 @@ def redis_away(evidence: Evidence) -> Iterator[Reason]:
         return
     effect = "nobody finds its delivery" if is_queued else "it is not dispatched"
     todo = (
-        "Start Redis again. No job is lost: the loops and workers then continue by themselves. "
+        "Start Redis again. No managed job is lost: the loops and workers then continue by themselves. "
         f"A worker of ours needs no Redis for it: `flask opsjobs worker {evidence.job.queue}`."
     )
     if evidence.runs_without_redis:

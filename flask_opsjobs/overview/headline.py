@@ -191,9 +191,9 @@ def find_wrong(
         found.append(Wrong("critical", fact, rest, go=_WORKERS, run=run))
     if seen.loops and not any(loop.loop == "detect" for loop in seen.loops):
         found.append(Wrong("critical", *NOBODY_LOOKS, go=_LIFELINE, run=_RUN_LOOPS))
-    by_subject = {row.subject: row for row in seen.incidents}
+    by_subject = {(row.class_, row.subject): row for row in seen.incidents}
     for number, one in enumerate(unreachable):
-        if (told := by_subject.get(f"redis/{one.place}")) is not None:
+        if (told := by_subject.get(("redis_away", f"redis/{one.place}"))) is not None:
             level = _LEVELS[told.severity]
             found[number] = replace(found[number], level=level, go=_to_incident(told))
     incidents = _without_said(seen, unreachable)
@@ -227,7 +227,7 @@ def say_whole(seen: Overview) -> str:
     off = [check.queue for check in seen.integrity if check.difference]
     if off:
         return f"The integrity check shows a difference: {_list(off)}."
-    return "No job is lost."
+    return "No managed job is lost."
 
 
 def _due(queue: QueueDepth) -> Count:
@@ -235,11 +235,11 @@ def _due(queue: QueueDepth) -> Count:
 
 
 def _without_said(seen: Overview, unreachable: Sequence[UnreachableRedis]) -> Sequence[IncidentRow]:
-    """The open incidents without those about a source that a line above names."""
-    lost = {one.place for one in unreachable}
-    silent = {loop.loop for loop in seen.loops if not loop.is_running}
-    said = {f"redis/{name}" for name in lost} | {f"loop/{name}" for name in silent}
-    return [each for each in seen.incidents if each.subject not in said]
+    """The open incidents without those that say what a line above says of a source."""
+    away = {("redis_away", f"redis/{one.place}") for one in unreachable}
+    silent = {("loop_silent", f"loop/{each.loop}") for each in seen.loops if not each.is_running}
+    said = away | silent
+    return [each for each in seen.incidents if (each.class_, each.subject) not in said]
 
 
 def _incidents(rows: Sequence[IncidentRow], seen: Overview) -> Iterator[Wrong]:

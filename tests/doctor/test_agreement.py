@@ -268,7 +268,7 @@ def test_a_difference_of_the_integrity_check_is_said_beside_the_headline(
     said = headline.say_whole(agreement.see())
     assert said == "The integrity check shows a difference: default."
     case.undo(scene)
-    assert headline.say_whole(agreement.see()) == "No job is lost."
+    assert headline.say_whole(agreement.see()) == "No managed job is lost."
 
 
 # Of checks that ask a detector: by class of incidents, the levels with which they answer to it.

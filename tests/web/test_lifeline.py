@@ -54,7 +54,7 @@ def test_the_sentence_says_whether_a_person_is_needed(get: Get, session: Session
     session.commit()
     assert _say(get) == (
         "healthy",
-        "No incident needs a person. No job is lost: the integrity check shows no difference.",
+        "No incident needs a person. No managed job is lost: the integrity check shows no difference.",
     )
     make_incident(session)
     cause = make_incident(session, "loop_silent")
@@ -64,7 +64,9 @@ def test_the_sentence_says_whether_a_person_is_needed(get: Get, session: Session
     session.commit()
     status, says = _say(get)
     assert status == "open"
-    assert says.startswith("2 incidents need a person, 1 of them is critical. No job is lost")
+    assert says.startswith(
+        "2 incidents need a person, 1 of them is critical. No managed job is lost"
+    )
     assert "1 more incident follows" in says
 
 
@@ -275,7 +277,7 @@ def test_an_integrity_check_without_and_with_a_difference(session: Session, get:
     assert "Nothing has been counted yet" in get("/lifeline").text
     make_integrity_check(session)
     session.commit()
-    assert "No job is lost: the integrity check shows no difference." in _say(get)[1]
+    assert "No managed job is lost: the integrity check shows no difference." in _say(get)[1]
     panel = soup(get("/lifeline").text).select_one("[aria-labelledby=integrity]")
     assert "no difference" in _words(panel.header)
     assert [cell.text for cell in panel.select("tbody tr > *")] == [

@@ -84,7 +84,7 @@ def test_all_is_well(session: Session, get: Get) -> None:
     assert _said(get) == (
         "healthy",
         f"Nothing is wrong. The last incident ended {clock(ended.resolved_at)} UTC. "
-        "1 failed job waits for a review, none is new. No job is lost. See what repaired itself",
+        "1 failed job waits for a review, none is new. No managed job is lost. See what repaired itself",
     )
 
 
@@ -194,6 +194,18 @@ def test_an_incident_of_a_source_that_is_named_is_not_said_again(
     assert _facts(get) == ["Redis does not answer.", "The loop cron is silent."]
     (link, _) = soup(get().text).select(".headline li a")
     assert link.text == f"See incident {incident.id}"
+    # What else is wrong with the same Redis and the same loop is said beside it.
+    lost = {"place": "default", "why": "It evicted 7 keys"}
+    make_incident(session, "redis_lost", subject="redis/default", facts=lost)
+    make_incident(session, "loop_failing", subject="loop/cron", facts={"loop": "cron"})
+    session.commit()
+    assert _facts(get)[:4] == [
+        "Redis does not answer.",
+        "The loop cron is silent.",
+        "The Redis default lost what it held.",
+        "The loop cron fails.",
+    ]
+    assert soup(get().text).select_one(".headline li a").text == f"See incident {incident.id}"
     # While this process reaches Redis, but the loops do not, the incident is the line.
     host.broker = answers
     assert "The Redis default does not answer." in _facts(get)
@@ -652,7 +664,7 @@ def test_a_difference_is_said_beside_what_is_wrong(session: Session, get: Get) -
     make_loops(session)
     make_integrity_check(session)
     session.commit()
-    assert _words(soup(get().text).select_one(".headline header p")) == "No job is lost."
+    assert _words(soup(get().text).select_one(".headline header p")) == "No managed job is lost."
     make_integrity_check(session, queue="mail", enqueued=10, stored=8)
     session.commit()
     says = _words(soup(get().text).select_one(".headline header p"))

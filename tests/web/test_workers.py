@@ -224,6 +224,10 @@ def test_nobody_knows_whether_a_plain_worker_lives_while_redis_is_away(
         client = make_app(OPSJOBS_REDIS_URL=valkey.url).test_client()
         valkey.kill()
         part = soup(client.get("/ops/jobs/workers").text).find(id="part")
+    assert _words(part.select_one(".say")).startswith(
+        "It is not known whether 1 plain RQ worker lives: only Redis tells, and it is silent. "
+        "1 other worker is alive."
+    )
     (row,) = part.select("[aria-labelledby=plain] tbody tr:not([class])")
     state, _, heartbeat, _ = (_words(cell) for cell in row.select("td"))
     assert state == "not known"

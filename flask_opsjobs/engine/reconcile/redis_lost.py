@@ -13,6 +13,7 @@ from rq import Queue
 
 from ...core import sql
 from ...core.db import Connection
+from ...core.words import counted
 
 # After a restart, so many keys that never expire must be missing, or a whole queue.
 _FEWEST_LOST = 100
@@ -91,5 +92,8 @@ def find_loss(before: RedisIdentity, now: RedisIdentity, *, was_asleep: bool) ->
         return f"It was started again from an older state: {gone:,} bytes of writes are gone"
     has_few = before.keys - now.keys >= _FEWEST_LOST and 2 * now.keys < before.keys
     if now.queues < before.queues or (has_few and not was_asleep):
-        return f"It was started again with {now.keys:,} of {before.keys:,} lasting keys"
+        return (
+            f"It was started again with {counted(now.queues, 'queue')} and "
+            f"{counted(now.keys, 'lasting key')}; before it had {before.queues:,} and {before.keys:,}"
+        )
     return None

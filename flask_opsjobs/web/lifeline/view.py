@@ -217,7 +217,7 @@ def _say_whole(watches: Sequence[Watch], checks: Sequence[IntegrityRow]) -> str:
         return "Whether a job is lost is not known: no integrity check is made."
     if any(check.difference for check in checks):
         return "The integrity check shows a difference."
-    return "No job is lost: the integrity check shows no difference."
+    return "No managed job is lost: the integrity check shows no difference."
 
 
 def _say_repaired(repaired: Sequence[Repaired]) -> str:
