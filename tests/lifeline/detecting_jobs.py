@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from flask_opsjobs.actions.operator import Operator
@@ -202,15 +203,15 @@ LEASE_LEAKED = Case(
 # --- poison
 
 
-def _die(scene: Scene, *jobs: int) -> None:
-    """Each of these jobs kills its process at the same moment, and is due again."""
+def _die(scene: Scene, *jobs: int, death: str = "signal") -> None:
+    """Each of these jobs loses its process at the same moment, and is due again."""
     bench = scene.bench
     bench.dispatch(prefetch=1000)
     numbers = {job: bench.job(job)["dispatch_no"] for job in jobs}
     for job, number in numbers.items():
         bench.claim(job, number)
     for job, number in numbers.items():
-        died = Outcome(kind="died", error="killed", cause_of_death="signal 9", death="signal")
+        died = Outcome(kind="died", error="killed", cause_of_death="signal 9", death=death)
         bench.record(job, number, died)
     scene.wait(10)
     scene.run("stage")
@@ -221,21 +222,30 @@ def _poison(scene: Scene) -> None:
         Operator(scene.bench.host).retry(job, **WHY)
         return
     job = scene.memory["job"] = scene.get("record_job")(max_attempts=9)
-    for _ in range(2):
-        _die(scene, job)
+    # Another one of the same worker dies beside it, by chance.
+    _die(scene, job, scene.get("record_job")(max_attempts=9))
+    _die(scene, job)
 
 
-def _reboot(scene: Scene) -> None:
-    jobs = [scene.get("record_job")(max_attempts=9) for _ in range(3)]
+def _die_together(scene: Scene, number: int, death: str) -> None:
+    jobs = [scene.get("record_job")(max_attempts=9) for _ in range(number)]
     for _ in range(2):
-        _die(scene, *jobs)
+        _die(scene, *jobs, death=death)
 
 
 def _die_once(scene: Scene) -> None:
     _die(scene, scene.get("record_job")(max_attempts=9))
 
 
-POISON = Case(_poison, cancel_all, {"a reboot kills many at once": _reboot, "one death": _die_once})
+POISON = Case(
+    _poison,
+    cancel_all,
+    {
+        "many of one worker die at once": partial(_die_together, number=3, death="signal"),
+        "a reboot takes the worker and two jobs": partial(_die_together, number=2, death="vanished"),
+        "one death": _die_once,
+    },
+)
 
 
 # --- code_missing

@@ -1,21 +1,26 @@
 -- Finds jobs that have not ended and killed the process that ran them twice within a day, among the 2,000
--- newest deaths. A death counts only when no attempt of another job died on the same worker within two
--- seconds: a reboot kills many. Time limits, stops and deploys are no deaths of this kind.
+-- newest deaths. A death does not count when the job had company: other jobs died on the same worker within
+-- two seconds, which is one or more when nobody saw how, as after a reboot, and two or more when the worker
+-- saw it. Time limits, stops and deploys are no deaths of this kind.
 -- Rows: opsjobs, by origin.
 -- Run by the loop detect. Indexes: attempts_by_death, jobs_pkey.
 WITH deaths AS MATERIALIZED (
-    SELECT job_id, worker, ended_at, cause_of_death FROM opsjobs.attempts
+    SELECT job_id, worker, death, ended_at, cause_of_death FROM opsjobs.attempts
     WHERE death IN ('out_of_memory', 'signal', 'exited', 'vanished', 'unknown') AND death IS NOT NULL
         AND ended_at > %(now)s::timestamptz - interval '1 day'
     ORDER BY ended_at DESC LIMIT 2000
+), compared AS (
+    SELECT job_id, death, ended_at, cause_of_death, count(*) OVER of_worker - count(*) OVER of_job AS others
+    FROM deaths
+    WINDOW of_worker AS (PARTITION BY worker ORDER BY ended_at
+            RANGE BETWEEN interval '2 s' PRECEDING AND interval '2 s' FOLLOWING),
+        of_job AS (PARTITION BY worker, job_id ORDER BY ended_at
+            RANGE BETWEEN interval '2 s' PRECEDING AND interval '2 s' FOLLOWING)
 )
 SELECT j.id, j.task, j.queue, j.state, count(*) AS number, min(d.ended_at) AS first_at,
     max(d.ended_at) AS last_at, (array_agg(d.cause_of_death ORDER BY d.ended_at DESC))[1] AS cause
-FROM deaths d JOIN opsjobs.jobs j ON j.id = d.job_id AND j.ended_at IS NULL AND j.origin = 'opsjobs'
-WHERE NOT EXISTS (
-    SELECT FROM deaths other
-    WHERE other.worker = d.worker AND other.job_id <> d.job_id
-        AND other.ended_at BETWEEN d.ended_at - interval '2 s' AND d.ended_at + interval '2 s')
+FROM compared d JOIN opsjobs.jobs j ON j.id = d.job_id AND j.ended_at IS NULL AND j.origin = 'opsjobs'
+WHERE d.others < CASE WHEN d.death IN ('vanished', 'unknown') THEN 1 ELSE 2 END
 GROUP BY j.id, j.task, j.queue, j.state
 HAVING count(*) >= 2
 ORDER BY j.id
