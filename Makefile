@@ -13,7 +13,7 @@ PROCESSES ?= 5
 export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
 READY := .venv/.ready
-PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal --max-worker-restart 0
+PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal --max-worker-restart 0
 
 .PHONY: help setup demo demo-check quick test test-pgbouncer coverage lint style fix docs map walk bench \
 	bench-pages screenshot claims manifest wheel lane lanes \
@@ -38,11 +38,12 @@ demo: $(READY) ## Run the example host with its own Postgres and Valkey, until C
 demo-check: $(READY) ## Run the demo headless and exit: a job, a retry, a workflow with a signal, a rescue.
 	$(BIN)/python -m tools.demo --check $(ARGS)
 
-# What `make lint` runs is left out, and what `make test ARGS=tests/web` runs. Plans need many rows, races many
-# threads: both take long.
-QUICK := -m "not processes and not slow" --few-cases \
-	--ignore tests/web --ignore tests/test_house.py --ignore tests/test_sql.py \
+# What `make lint` runs is left out, and the tests of pages and of forensics. Plans need many rows, races many
+# threads: both take long. These tests wait little: a fifth process makes them slower.
+QUICK := -m "not processes and not slow" --few-cases --ignore tests/test_house.py --ignore tests/test_sql.py \
+	--ignore tests/web --ignore tests/bridge --ignore tests/host --ignore tests/forensics \
 	--ignore-glob '*plans.py' --ignore-glob '*races.py'
+quick: PROCESSES := 4
 quick: $(READY) ## Run the pure tests and database tests, two cases of each at most, in three minutes.
 	$(PYTEST) $(QUICK) $(ARGS)
 
