@@ -5,15 +5,15 @@
 
 PYTHON ?= python3
 ARGS ?=
-# Test processes at once, each with its own servers. Tests of workers and loops mostly wait: four such processes
-# leave a third of two processors idle. One that dies ends the run and names its test: xdist may wait for ever
-# for what it had in hand.
-PROCESSES ?= 5
+# Test processes at once, each with its own servers. Two processors are never idle with four, and a fifth makes
+# `make check` longer. One that dies ends the run and names its test: xdist may wait for ever for what it had in
+# hand.
+PROCESSES ?= 4
 # Python keeps what it compiled, wherever that is switched off: else each test process compiles all tests again.
 export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
 READY := .venv/.ready
-PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal --max-worker-restart 0
+PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal --max-worker-restart 0
 
 .PHONY: help setup demo demo-check quick test test-pgbouncer coverage lint style fix docs map walk bench \
 	bench-pages screenshot claims manifest wheel lane lanes \
@@ -39,11 +39,10 @@ demo-check: $(READY) ## Run the demo headless and exit: a job, a retry, a workfl
 	$(BIN)/python -m tools.demo --check $(ARGS)
 
 # What `make lint` runs is left out, and the tests of pages and of forensics. Plans need many rows, races many
-# threads: both take long. These tests wait little: a fifth process makes them slower.
+# threads: both take long.
 QUICK := -m "not processes and not slow" --few-cases --ignore tests/test_house.py --ignore tests/test_sql.py \
 	--ignore tests/web --ignore tests/bridge --ignore tests/host --ignore tests/forensics \
 	--ignore-glob '*plans.py' --ignore-glob '*races.py'
-quick: PROCESSES := 4
 quick: $(READY) ## Run the pure tests and database tests, two cases of each at most, in three minutes.
 	$(PYTEST) $(QUICK) $(ARGS)
 

@@ -98,14 +98,19 @@ class PolicyProcess:
             raise OSError("the process that calls the escalation policy did not start")
 
     def call(self, facts: dict[str, Any]) -> None:
-        """Begin a call. Raises `OSError` when the process is gone: `start` it again."""
+        """Begin a call. A process that was killed meanwhile is started again.
+
+        Raises `OSError` when that one does not get ready, or is gone, too.
+        """
+        message = json.dumps(facts).encode()
         self.start()
-        assert self._socket is not None
         try:
-            self._socket.send(json.dumps(facts).encode())
+            self._send(message)
         except OSError:
+            # It has ended before it heard of this call.
             self.close()
-            raise
+            self.start()
+            self._send(message)
         self._until = time.monotonic() + self._limit_seconds + _GRACE_SECONDS
 
     def poll(self, seconds: float = 0.0) -> Answer | None:
@@ -140,6 +145,10 @@ class PolicyProcess:
         with contextlib.suppress(OSError):
             os.kill(self._pid, signal.SIGKILL)
             os.waitpid(self._pid, 0)
+
+    def _send(self, message: bytes) -> None:
+        assert self._socket is not None
+        self._socket.send(message)
 
     def _has_ended(self) -> bool:
         try:

@@ -136,6 +136,15 @@ def test_a_policy_that_kills_the_process_around_it(call: Caller, policy: Acting)
     assert call().reference == "TICKET-None", "it was started again"
 
 
+def test_one_that_was_killed_between_two_calls_is_started_again(
+    call: Caller, policy: Acting
+) -> None:
+    (helper,) = _helpers(call)
+    helper.kill()
+    wait_until(lambda: not is_alive(helper))
+    assert call().reference == "TICKET-None"
+
+
 def test_it_ends_with_the_process_that_asks(call: Caller, policy: Acting, tmp_path: Path) -> None:
     policy.act("hangs")
     call.begin()

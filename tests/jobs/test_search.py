@@ -284,7 +284,7 @@ def test_what_some_final_states_leave_of_their_part_the_others_have(
     found = search("ended:today..tomorrow", limit="100")
     values = _values(found, db)
     assert tuple(values.count(state) for state in states) == read
-    assert found.searched == Searched(stopped_at_last=read != there)
+    assert found.searched == Searched(stopped_at_last_ended=read != there)
     for state, has, was_read in zip(states, there, read, strict=True):
         kind = "exact" if has == was_read else "at_least"
         assert found.counts[state] == Count(was_read, kind)
@@ -297,8 +297,8 @@ def test_what_some_final_states_leave_of_their_part_the_others_have(
 @pytest.mark.parametrize(
     ("box", "found", "stop"),
     [
-        ("ended:<1h", [3, 2, 1, 0], "stopped_at_last"),
-        ("state:finished ended:<1h", [3, 2, 1, 0], "stopped_at_last"),
+        ("ended:<1h", [3, 2, 1, 0], "stopped_at_last_ended"),
+        ("state:finished ended:<1h", [3, 2, 1, 0], "stopped_at_last_ended"),
         ("queue:default ended:<1h", [5, 4, 3, 2], "stopped_at_newest"),
         ("task:work ended:<1h", [5, 4, 3, 2], "stopped_at_newest"),
         ("state:finished task:wor* ended:<1h", [5, 4, 3, 2], "stopped_at_newest"),

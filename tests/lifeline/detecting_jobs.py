@@ -242,7 +242,9 @@ POISON = Case(
     cancel_all,
     {
         "many of one worker die at once": partial(_die_together, number=3, death="signal"),
-        "a reboot takes the worker and two jobs": partial(_die_together, number=2, death="vanished"),
+        "a reboot takes the worker and two jobs": partial(
+            _die_together, number=2, death="vanished"
+        ),
         "one death": _die_once,
     },
 )

@@ -142,7 +142,10 @@ FEWER_KEYS = RedisIdentity("b", 400, 2, 0, ("h2", ""), 0)
         (RedisIdentity("b", 1_000, 2, 0, ("h2", ""), 0), None),
         (RedisIdentity("b", 980, 2, 0, ("h2", "h1"), 500), None),
         (RedisIdentity("b", 980, 2, 0, ("h2", "h1"), 400), "100 bytes of writes are gone"),
-        (FEWER_KEYS, "with 2 queues and 400 lasting keys; before it had 2 and 1,000"),
+        (
+            FEWER_KEYS,
+            "with 2 queues and 400 lasting keys; before, it had 2 queues and 1,000 lasting keys",
+        ),
         (
             RedisIdentity("b", 1_200, 1, 0, ("h2", ""), 0),
             "with 1 queue and 1,200 lasting keys; before",

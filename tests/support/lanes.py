@@ -1,9 +1,10 @@
 """Tells quick tests from others, and finds those that take longer than a test may.
 
-`make quick` leaves out the tests of pages, of forensics, of plans and of races, and what is marked `processes`
-or `slow`; of a test with many cases it makes two. The first mark comes from a test's fixtures, and a test that starts
-a process without one of them says it itself. The second one is said by a test that takes over 3 s. What is
-not said is listed at the end; with `--fail-slow` a test over 20 s that does not say so fails the run.
+`make quick` leaves out the tests of pages, of forensics, of plans and of races, and what is marked
+`processes` or `slow`; of a test with many cases it makes two. The first mark comes from a test's fixtures,
+and a test that starts a process without one of them says it itself. The second one is said by a test that
+takes over 3 s. What is not said is listed at the end; with `--fail-slow` a test over 20 s that does not say
+so fails the run.
 `make check` leaves out those that are `slow` and show no promise of docs/support.toml, unless SLOW=yes.
 """
 

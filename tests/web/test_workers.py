@@ -236,6 +236,48 @@ def test_nobody_knows_whether_a_plain_worker_lives_while_redis_is_away(
     assert _words(ours.select_one("td.end")) == "alive"
 
 
+@pytest.mark.processes
+def test_no_page_counts_a_plain_worker_as_alive_while_redis_is_away(
+    plain: Job, running: Job, make_app: Callable[..., Any]
+) -> None:
+    """A worker of ours listens to the same queue, and is alive."""
+    with Valkey() as valkey:
+        client = make_app(OPSJOBS_REDIS_URL=valkey.url).test_client()
+
+        def read(path: str) -> Any:
+            return soup(client.get(f"/ops/jobs/{path}").text)
+
+        def say_all() -> list[str]:
+            workers = read("lifeline").select_one("[aria-labelledby=workers]")
+            mail = read("queues/mail").find(id="part")
+            (row,) = [
+                each
+                for each in read("queues").select("table.rows tbody tr")
+                if _words(each).startswith("mail")
+            ]
+            return [
+                _words(read("").select("#machinery li")[-1]),
+                _words(workers.select_one("header p")),
+                _words(row.select_one("[data-label=workers]")),
+                _words(mail.select(".lead span")[1]),
+                *sorted(map(_words, mail.select("[aria-labelledby=listeners] td.end"))),
+            ]
+
+        assert say_all() == [
+            *("2 workers alive", "2 alive", "2", "2 workers listening"),
+            *("alive", "alive"),
+        ]
+        valkey.kill()
+        assert say_all() == [
+            "1 of 2 workers alive, 1 not known",
+            "1 alive, 1 not known",
+            "1, 1 not known",
+            "1 worker listening, 1 not known",
+            *("alive", "not known"),
+        ]
+        assert "1 plain RQ worker lives: only Redis tells" in _words(read("queues").find(id="part"))
+
+
 def test_a_queue_without_a_worker_is_said_with_the_command_that_starts_one(
     get: Get, session: Session, running: Job
 ) -> None:

@@ -236,10 +236,12 @@ class Measured:
         aim = self.ask.aim_ms
         note = "" if self.is_right else f"  answered {sorted(self.answers)}"
         at_aimed = self.quick_p95 * pace / AIMED_PACE
-        over = "" if aim is None or at_aimed <= aim else "  OVER"
+        judged = {"p95": self.p95, f"at {AIMED_PACE}": at_aimed}
+        over = [name for name, took in judged.items() if aim is not None and took > aim]
+        marks = f"  OVER: {', '.join(over)}" if over else ""
         p50 = statistics.median(one for each in self.took for one in each)
         times = f"{p50:9.1f}{self.p95:9.1f}{self.quick_p95:9.1f}{pace:6.0f}{at_aimed:9.1f}"
-        return f"{self.ask.name:72}{times}{aim or '-':>6}{self.size / 1024:8.0f}{over}{note}"
+        return f"{self.ask.name:72}{times}{aim or '-':>6}{self.size / 1024:8.0f}{marks}{note}"
 
 
 def measure(client: FlaskClient, ask: Ask, times: int) -> Measured:

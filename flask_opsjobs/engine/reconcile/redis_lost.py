@@ -92,8 +92,9 @@ def find_loss(before: RedisIdentity, now: RedisIdentity, *, was_asleep: bool) ->
         return f"It was started again from an older state: {gone:,} bytes of writes are gone"
     has_few = before.keys - now.keys >= _FEWEST_LOST and 2 * now.keys < before.keys
     if now.queues < before.queues or (has_few and not was_asleep):
-        return (
-            f"It was started again with {counted(now.queues, 'queue')} and "
-            f"{counted(now.keys, 'lasting key')}; before it had {before.queues:,} and {before.keys:,}"
-        )
+        return f"It was started again with {_holding(now)}; before, it had {_holding(before)}"
     return None
+
+
+def _holding(one: RedisIdentity) -> str:
+    return f"{counted(one.queues, 'queue')} and {counted(one.keys, 'lasting key')}"

@@ -69,7 +69,7 @@ class Searched:
     """Whether a search examined all jobs, or stopped at one of its limits.
 
     The newest hits are those of a common value. Groups are workflows and batches. The newest are those jobs
-    of which each is examined, since no index has the conditions; or the last are, those that ended last.
+    of which each is examined, since no index has the conditions; or those that ended last are.
     """
 
     stopped_at_hits: bool = False
@@ -77,14 +77,14 @@ class Searched:
     stopped_at_groups: bool = False
     stopped_at_attempts: bool = False
     stopped_at_newest: bool = False
-    stopped_at_last: bool = False
+    stopped_at_last_ended: bool = False
     stopped_at_newest_hits: bool = False
 
     @property
     def may_find_more_of_a_state(self) -> bool:
         """Whether a search for one state alone may find more jobs of it."""
         hits = self.stopped_at_hits or self.stopped_at_newest_hits
-        examined = self.stopped_at_newest or self.stopped_at_last
+        examined = self.stopped_at_newest or self.stopped_at_last_ended
         return hits or self.stopped_at_groups or examined
 
     @property
@@ -161,8 +161,10 @@ def find_hits(
         newest = find_among_newest(search, enough)
         if newest.is_enough:
             return Hits(newest.jobs[:enough], Searched(stopped_at_newest_hits=True))
-        stop = "stopped_at_last" if newest.is_by_end else "stopped_at_newest"
-        searched = Searched(**{stop: newest.is_cut})
+        searched = Searched(
+            stopped_at_newest=newest.is_cut and not newest.is_by_end,
+            stopped_at_last_ended=newest.is_cut and newest.is_by_end,
+        )
         return Hits(_leave_most(newest), searched, newest.whole)
     fitting = Fitting(JobFilter(further=wanted.further, zone=wanted.zone), now, is_shown)
     hits, number = _find_by_index(replace(search, wanted=indexed), fitting, enough)

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from ...actions.registry import ACTIONS
 from ...core.reading import Reading
-from ...core.round_trips import start_reading
+from ...core.round_trips import start_reading, values_of
 from ...core.words import agree, counted
 from ...escalations.queries import find_last_escalations
 from ...lifeline import queries
@@ -26,6 +26,7 @@ from ...operations.queries import page_of_open_operations
 from ...workers.queries import list_workers
 from ..app import access, pages, references
 from ..app.host import host, reading
+from ..workers.unknown import find_unknown
 from .loops_svg import begin_of_day, draw_loops
 from .steps import first_step
 
@@ -39,19 +40,13 @@ _MOST_OPERATIONS = 5
 def page() -> Response:
     """The document."""
     query = _read_query()
-    with reading() as read:
-        made = _part(read, query)
-    return pages.page(
-        "lifeline/page.html", "lifeline", "Lifeline", read.now, live=made, query=query
-    )
+    made, now = _part(query)
+    return pages.page("lifeline/page.html", "lifeline", "Lifeline", now, live=made, query=query)
 
 
 def live() -> Response:
     """The fragment that refreshes."""
-    query = _read_query()
-    with reading() as read:
-        made = _part(read, query)
-    return pages.fragment(made)
+    return pages.fragment(_part(_read_query())[0])
 
 
 def _read_query() -> Mapping[str, str]:
@@ -73,7 +68,25 @@ def _place_after(row: IncidentRow) -> str:
     return f"{row.severity}-{references.write_place(row.opened_at, row.id)}"
 
 
-def _part(read: Reading, query: Mapping[str, str]) -> Markup:
+def _part(query: Mapping[str, str]) -> tuple[Markup, datetime]:
+    with reading() as read:
+        facts = values_of(_read(read, query))
+    workers = facts.pop("workers")
+    unknown_since = find_unknown(workers)
+    states = ("not known" if one.id in unknown_since else one.state for one in workers)
+    made = pages.part(
+        "lifeline/_live.html",
+        read.now,
+        workers=workers[:_MOST_WORKERS],
+        many_workers=Counter(states),
+        unknown_since=unknown_since,
+        **facts,
+    )
+    return made, read.now
+
+
+def _read(read: Reading, query: Mapping[str, str]) -> dict[str, Any]:
+    """What the page shows, as far as Postgres tells it."""
     tab = query.get("state", "open")
     is_first = "after" not in query
     is_whole = tab == "open" and is_first and not (query.keys() & {"class", "severity"})
@@ -104,9 +117,7 @@ def _part(read: Reading, query: Mapping[str, str]) -> Markup:
     tally, watches, checks = tallying.value, watching.value, checking.value
     repaired, (rows, has_more) = repairing.value, listing.value
     episodes = {row.id: row.episode for row in (*rows, *acknowledged)}
-    return pages.part(
-        "lifeline/_live.html",
-        read.now,
+    return dict(
         tab=tab,
         tabs=TABS,
         query=query,
@@ -152,7 +163,7 @@ def _groups(rows: Sequence[IncidentRow]) -> list[tuple[str, Sequence[IncidentRow
 
 
 def _workers(read: Reading) -> dict[str, Any]:
-    """The workers that are missing, late and alive, in this order, and how many jobs each left."""
+    """All workers that are missing, late and alive, in this order, and how many jobs each left."""
     driver: Any = read.session.connection().connection.driver_connection
     leaving = start_reading(read.session, lambda _: list_abandoned(driver))
     found = list_workers(read.session, read.now, host().settings.late_seconds)
@@ -160,8 +171,7 @@ def _workers(read: Reading) -> dict[str, Any]:
     workers = sorted(found, key=lambda worker: order.get(worker.state, 2))
     left = Counter({each.worker_id: each.jobs + each.reserved for each in leaving.value})
     return {
-        "workers": workers[:_MOST_WORKERS],
-        "many_workers": Counter(worker.state for worker in workers),
+        "workers": workers,
         "left": left,
         "rescue": host().settings.rescue,
     }

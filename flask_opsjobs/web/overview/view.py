@@ -26,6 +26,7 @@ from ..app.charts import make_charts
 from ..app.host import host, reading
 from ..app.numbers import find_jobs, make_numbers
 from ..lifeline.steps import first_step
+from ..workers.unknown import find_unknown
 from .needs_attention import AttentionFacts, make_cards
 from .trend_svg import draw_trend
 
@@ -107,6 +108,7 @@ def _part() -> tuple[Markup, datetime]:
             )
         ),
         unreachable=unreachable,
+        unknown_since=find_unknown(overview.alive),
         is_checked_now=is_checked_now and not unreachable,
         counting=counting if counting and counting.is_running else None,
         **numbers,

@@ -17,7 +17,7 @@ from ...actions.registry import ACTIONS, actions_of
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.reading import Reading
-from ...core.round_trips import start_reading
+from ...core.round_trips import start_reading, value_of
 from ...jobs.search.filter import JobFilter
 from ...operations.operator import waiting_in
 from ...overview.pace_queries import WINDOWS, find_counted, find_queue_pace
@@ -29,6 +29,7 @@ from ..app import access, order, pages, problems
 from ..app.host import host, reading
 from ..app.list_page import cut_list, read_list_place
 from ..app.numbers import make_numbers
+from ..workers.unknown import find_unknown
 from .steps import draw_queue_pace
 
 # So many rows a page, and so many of the queues that start no jobs above them: none above what was searched.
@@ -104,14 +105,13 @@ def live() -> Response:
 
 def queue_page(name: str) -> Response:
     """The document of one queue, with the form that sets its prefetch."""
-    with reading() as read:
-        row, made = _one(read, name)
+    row, made, now = _one(name)
     prefetch = row.decided.prefetch if row.decided else None
     return pages.page(
         "queue/page.html",
         "queues",
         name,
-        read.now,
+        now,
         live=made,
         query=_read_window(),
         name=name,
@@ -125,9 +125,7 @@ def queue_page(name: str) -> Response:
 
 def queue_live(name: str) -> Response:
     """The fragment of it that refreshes."""
-    with reading() as read:
-        _, made = _one(read, name)
-    return pages.fragment(made)
+    return pages.fragment(_one(name)[1])
 
 
 def _all() -> tuple[Markup, datetime, Mapping[str, str]]:
@@ -147,27 +145,33 @@ def _all() -> tuple[Markup, datetime, Mapping[str, str]]:
         more_stopped=len(stopped[most:]),
         order=asked,
         rates=rates,
+        unknown_since=find_unknown(one for row in rows for one in row.listeners),
         waits=WAITS,
         default=host().settings.prefetch,
     )
     return made, read.now, {**asked.all_query, **place.query}
 
 
-def _one(read: Reading, name: str) -> tuple[QueueView, Markup]:
-    counted = start_reading(read.session, find_counted)
-    deciding = fault = None
-    if access.may("audit.view"):
-        deciding = start_reading(read.session, list_events_of, f"queue/{name}")
-        fault = start_reading(read.session, find_chain_fault)
-    finding = start_reading(read, _find, name)
+def _one(name: str) -> tuple[QueueView, Markup, datetime]:
     wanted, window = JobFilter(queue=name), _read_window().get("window", "hour")
-    pace = find_queue_pace(read.session, name, window, read.now, counted.value)
-    row, rates = finding.value
-    events = deciding.value if deciding else None
-    return row, pages.part(
+    with reading() as read:
+        counted = start_reading(read.session, find_counted)
+        deciding = fault = None
+        if access.may("audit.view"):
+            deciding = start_reading(read.session, list_events_of, f"queue/{name}")
+            fault = start_reading(read.session, find_chain_fault)
+        finding = start_reading(read, _find, name)
+        pace = find_queue_pace(read.session, name, window, read.now, counted.value)
+        row, rates = finding.value
+        events = deciding.value if deciding else None
+        drawn = draw_queue_pace(pace, wanted)
+        numbers = make_numbers(read.session, pace, drawn, wanted, events)
+        chain_fault = value_of(fault)
+    made = pages.part(
         "queue/_live.html",
         read.now,
-        **make_numbers(read.session, pace, draw_queue_pace(pace, wanted), wanted, events),
+        **numbers,
+        unknown_since=find_unknown(row.listeners),
         window=window,
         windows=WINDOWS,
         of_window=partial(_of_window, row.name),
@@ -175,13 +179,14 @@ def _one(read: Reading, name: str) -> tuple[QueueView, Markup]:
         search=wanted.to_query(),
         rates=rates,
         events=events,
-        chain_fault=fault,
+        chain_fault=chain_fault,
         cancel=ACTIONS["job.cancel"],
         drain=ACTIONS["worker.drain"],
         stop=ACTIONS["worker.stop"],
         meaning=MEANINGS[row.state],
         default=host().settings.prefetch,
     )
+    return row, made, read.now
 
 
 def _read_window() -> Mapping[str, str]:

@@ -6,7 +6,7 @@ Also plain RQ workers, and the queues that have due jobs and no worker.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -19,8 +19,6 @@ from ...actions.operator import Operator
 from ...actions.planning import MOST_TARGETS
 from ...actions.registry import ACTIONS
 from ...core.round_trips import start_reading
-from ...engine.redis.broker import broker_of
-from ...engine.redis.connections import find_unreachable
 from ...errors import ActionRefused
 from ...failures.deploys import Marker, find_newest
 from ...lifeline.loop_runs import find_loop
@@ -33,6 +31,7 @@ from ...workers.queries import WorkerRow
 from ..actions import view as actions
 from ..app import order, pages, problems
 from ..app.host import asking, host, reading
+from .unknown import find_unknown
 
 _MISSING_SHOWN = 20
 
@@ -122,7 +121,7 @@ def _part() -> tuple[Markup, datetime, Mapping[str, str]]:
         pools=asked.apply([one for one in current if one.kind == "pool"], KEYS),
         order=asked,
         plain=plain,
-        unknown_since=_find_unknown(plain),
+        unknown_since=find_unknown(plain),
         unserved=[queue for queue in queues if queue.is_unserved],
         reserved=reserved,
         children={
@@ -149,11 +148,3 @@ def _is_older(worker: WorkerRow, newest: Marker | None) -> bool:
     if newest is None or worker.deploy_id is None or worker.deploy_version == newest.version:
         return False
     return worker.deploy_id < newest.id
-
-
-def _find_unknown(plain: Sequence[WorkerRow]) -> Mapping[int, datetime]:
-    """Return since when it is not known whether each of these lives: only its Redis tells, and is silent."""
-    names = {name for worker in plain for name in worker.queues}
-    unreachable = find_unreachable(broker_of(host()).connections, names)
-    since = {name: one.since for one in unreachable for name in one.queues}
-    return {worker.id: since[name] for worker in plain for name in worker.queues if name in since}
