@@ -261,19 +261,20 @@ def test_no_page_counts_a_plain_worker_as_alive_while_redis_is_away(
                 _words(row.select_one("[data-label=workers]")),
                 _words(mail.select(".lead span")[1]),
                 *sorted(map(_words, mail.select("[aria-labelledby=listeners] td.end"))),
+                *sorted(_words(each)[:12] for each in workers.select("[data-label=heartbeat]")),
             ]
 
         assert say_all() == [
             *("2 workers alive", "2 alive", "2", "2 workers listening"),
-            *("alive", "alive"),
+            *("alive", "alive", "on time", "on time"),
         ]
         valkey.kill()
         assert say_all() == [
             "1 of 2 workers alive, 1 not known",
             "1 alive, 1 not known",
-            "1, 1 not known",
+            "1 + 1 not known",
             "1 worker listening, 1 not known",
-            *("alive", "not known"),
+            *("alive", "not known", "Redis silent", "on time"),
         ]
         assert "1 plain RQ worker lives: only Redis tells" in _words(read("queues").find(id="part"))
 
