@@ -65,7 +65,7 @@ class Answer:
 class PolicyProcess:
     """A process that calls the escalation policy of a host, one call at a time.
 
-    `start` it while the process has no other thread. It ends with its parent.
+    `start` it first while the process has no other thread. It ends with its parent.
     """
 
     def __init__(self, host: Host, limit_seconds: float) -> None:
@@ -98,16 +98,16 @@ class PolicyProcess:
             raise OSError("the process that calls the escalation policy did not start")
 
     def call(self, facts: dict[str, Any]) -> None:
-        """Begin a call. A process that was killed meanwhile is started again.
+        """Begin a call. When the process has ended meanwhile, another one is started.
 
-        Raises `OSError` when that one does not get ready, or is gone, too.
+        Raises `OSError` when that one does not get ready or has ended too.
         """
         message = json.dumps(facts).encode()
         self.start()
         try:
             self._send(message)
-        except OSError:
-            # It has ended before it heard of this call.
+        except ConnectionError:
+            # It ended before it heard of this call.
             self.close()
             self.start()
             self._send(message)

@@ -237,6 +237,18 @@ def _sum(state: str, sample: Sample) -> StateDepth:
     return StateDepth(Count(min(counted.number, _MOST_LIVE), counted.kind), since)
 
 
+def count_listeners(
+    queues: Sequence[QueueDepth], workers: Sequence[WorkerRow]
+) -> Sequence[QueueDepth]:
+    """The queues, each with as many listeners as these workers are."""
+    listened = _listened(workers)
+    return [replace(queue, listeners=listened[queue.name]) for queue in queues]
+
+
+def _listened(workers: Sequence[WorkerRow]) -> Counter[str]:
+    return Counter(name for one in workers if one.is_listening for name in one.queues)
+
+
 def _queues(
     named: Sequence[str],
     sample: Sample,
@@ -244,7 +256,7 @@ def _queues(
     decided: Mapping[str, QueueRow],
 ) -> Sequence[QueueDepth]:
     known = {name for one in workers if one.state != "missing" for name in one.queues}
-    listened = Counter(name for one in workers if one.is_listening for name in one.queues)
+    listened = _listened(workers)
     names = {*named, *(queue for _, queue in sample), *decided, *known}
     capped = {state for (state, _), depth in sample.items() if depth.count.kind == "at_least"}
     nothing = {

@@ -45,7 +45,8 @@ class WorkerRow:
     `reserved` lists its jobs. `heartbeat_at` is its last heartbeat, `ended_at` when it stopped or was given
     up. `drain_requested_at` is when somebody asked it to leave. `deploy_id` is the deploy that it runs, if
     one was known when it started. `is_alive` is the answer of `alive_workers.sql`; without it the worker's
-    state is not `alive`.
+    state is not `alive`. `silent_since` is since when the Redis of a plain worker is silent, for those of
+    which it is then not known whether they live.
     """
 
     id: int
@@ -71,11 +72,15 @@ class WorkerRow:
     drain_requested_by: str | None
     reserved: Sequence[int]
     is_alive: bool = False
+    silent_since: datetime | None = None
 
     @property
     def is_listening(self) -> bool:
-        """Whether it takes jobs of its queues, as `listeners.sql` says: nobody asked it to leave."""
-        return self.is_alive and self.drain_requested_at is None
+        """Whether it takes jobs of its queues, as `listeners.sql` says: nobody asked it to leave.
+
+        One of which it is not known whether it lives may do so.
+        """
+        return (self.is_alive or self.silent_since is not None) and self.drain_requested_at is None
 
     @property
     def is_childless(self) -> bool:

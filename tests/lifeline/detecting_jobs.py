@@ -204,8 +204,14 @@ LEASE_LEAKED = Case(
 
 
 def _die(scene: Scene, *jobs: int, death: str = "signal") -> None:
-    """Each of these jobs loses its process at the same moment, and is due again."""
+    """Each of these jobs loses its process at the same moment, and is due again.
+
+    What died before did so ten minutes ago.
+    """
     bench = scene.bench
+    bench.rows(
+        "UPDATE opsjobs.attempts SET ended_at = ended_at - interval '10 min' RETURNING 1 AS n"
+    )
     bench.dispatch(prefetch=1000)
     numbers = {job: bench.job(job)["dispatch_no"] for job in jobs}
     for job, number in numbers.items():
@@ -222,8 +228,17 @@ def _poison(scene: Scene) -> None:
         Operator(scene.bench.host).retry(job, **WHY)
         return
     job = scene.memory["job"] = scene.get("record_job")(max_attempts=9)
-    # Another one of the same worker dies beside it, by chance.
-    _die(scene, job, scene.get("record_job")(max_attempts=9))
+    # By chance, another one of its worker dies twice at the first moment, and one of another worker.
+    beside = scene.get("record_job")(max_attempts=2)
+    elsewhere = scene.get("record_job")(max_attempts=9)
+    _die(scene, job, beside, elsewhere)
+    _die(scene, beside)
+    scene.bench.rows(
+        "UPDATE opsjobs.attempts SET worker = CASE WHEN job_id = %s THEN 'other' ELSE worker END, "
+        "ended_at = (SELECT max(ended_at) FROM opsjobs.attempts WHERE job_id = %s) RETURNING 1 AS n",
+        elsewhere,
+        job,
+    )
     _die(scene, job)
 
 
@@ -241,10 +256,11 @@ POISON = Case(
     _poison,
     cancel_all,
     {
-        "many of one worker die at once": partial(_die_together, number=3, death="signal"),
+        "three of one worker die at once": partial(_die_together, number=3, death="signal"),
         "a reboot takes the worker and two jobs": partial(
             _die_together, number=2, death="vanished"
         ),
+        "nobody saw how two died at once": partial(_die_together, number=2, death="unknown"),
         "one death": _die_once,
     },
 )

@@ -1,6 +1,6 @@
 """Tells quick tests from others, and finds those that take longer than a test may.
 
-`make quick` leaves out the tests of pages, of forensics, of plans and of races, and what is marked
+`make quick` leaves out the tests of pages, forensics, the example host, plans and races, and what is marked
 `processes` or `slow`; of a test with many cases it makes two. The first mark comes from a test's fixtures,
 and a test that starts a process without one of them says it itself. The second one is said by a test that
 takes over 3 s. What is not said is listed at the end; with `--fail-slow` a test over 20 s that does not say

@@ -272,11 +272,51 @@ def test_no_page_counts_a_plain_worker_as_alive_while_redis_is_away(
         assert say_all() == [
             "1 of 2 workers alive, 1 not known",
             "1 alive, 1 not known",
-            "1 + 1 not known",
+            "1 and 1 not known",
             "1 worker listening, 1 not known",
             *("alive", "not known", "Redis silent", "on time"),
         ]
         assert "1 plain RQ worker lives: only Redis tells" in _words(read("queues").find(id="part"))
+
+
+@pytest.mark.processes
+def test_that_a_plain_worker_is_late_or_has_no_queue_yet_means_nothing_while_redis_is_away(
+    session: Session, make_app: Callable[..., Any]
+) -> None:
+    """Nobody else listens to the queue of the first one, where a job is due."""
+    make_loops(session)
+    make_job(session, "available", queue="mail")
+    make_worker(session, kind="plain", queues=["mail"], heartbeat_at=ago(minutes=10))
+    make_worker(session, kind="plain", queues=[])
+    session.commit()
+    with Valkey() as valkey:
+        client = make_app(OPSJOBS_REDIS_URL=valkey.url).test_client()
+
+        def read(path: str) -> str:
+            return _words(soup(client.get(f"/ops/jobs/{path}").text).find(id="part"))
+
+        assert "1 of 2 workers is late." in read("workers")
+        assert "No worker is known" not in read("lifeline")
+        assert "no live worker listens" in read("queues")
+        valkey.kill()
+        overview = read("")
+        assert "0 of 2 workers alive, 2 not known" in overview
+        assert "No worker is running" not in overview
+        workers = read("workers")
+        assert (
+            "It is not known whether 2 plain RQ workers live: only Redis tells, and it is silent."
+            in workers
+        )
+        assert " late." not in workers
+        assert "other worker" not in workers
+        assert "0 alive, 2 not known" in read("lifeline")
+        for path in ("queues", "queues/mail"):
+            part = read(path)
+            assert "no live worker listens" not in part, path
+            assert "1 not known" in part, path
+        make_worker(session, "missing")
+        session.commit()
+        assert "0 are alive, of 2 it is not known." in read("workers")
 
 
 def test_a_queue_without_a_worker_is_said_with_the_command_that_starts_one(

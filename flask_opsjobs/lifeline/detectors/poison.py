@@ -48,7 +48,7 @@ DETECTOR = Detector(
     title="Jobs that kill their process",
     severity="warning",
     found_when="one job killed the process that ran it twice within a day, and has not ended",
-    near_miss="a reboot that killed many jobs at once; a job that ended",
+    near_miss="a reboot, or three jobs of one worker that died at the same moment; a job that ended",
     say=_say,
     detect=_detect,
     quiet_after=timedelta(seconds=10),

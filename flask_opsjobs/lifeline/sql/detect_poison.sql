@@ -10,17 +10,16 @@ WITH deaths AS MATERIALIZED (
         AND ended_at > %(now)s::timestamptz - interval '1 day'
     ORDER BY ended_at DESC LIMIT 2000
 ), compared AS (
-    SELECT job_id, death, ended_at, cause_of_death, count(*) OVER of_worker - count(*) OVER of_job AS others
+    SELECT job_id, death, ended_at, cause_of_death, array_agg(job_id) OVER (
+        PARTITION BY worker ORDER BY ended_at
+        RANGE BETWEEN interval '2 s' PRECEDING AND interval '2 s' FOLLOWING) AS died
     FROM deaths
-    WINDOW of_worker AS (PARTITION BY worker ORDER BY ended_at
-            RANGE BETWEEN interval '2 s' PRECEDING AND interval '2 s' FOLLOWING),
-        of_job AS (PARTITION BY worker, job_id ORDER BY ended_at
-            RANGE BETWEEN interval '2 s' PRECEDING AND interval '2 s' FOLLOWING)
 )
 SELECT j.id, j.task, j.queue, j.state, count(*) AS number, min(d.ended_at) AS first_at,
     max(d.ended_at) AS last_at, (array_agg(d.cause_of_death ORDER BY d.ended_at DESC))[1] AS cause
 FROM compared d JOIN opsjobs.jobs j ON j.id = d.job_id AND j.ended_at IS NULL AND j.origin = 'opsjobs'
-WHERE d.others < CASE WHEN d.death IN ('vanished', 'unknown') THEN 1 ELSE 2 END
+WHERE (SELECT count(DISTINCT other) FROM unnest(d.died) other WHERE other <> d.job_id)
+    < CASE WHEN d.death IN ('vanished', 'unknown') THEN 1 ELSE 2 END
 GROUP BY j.id, j.task, j.queue, j.state
 HAVING count(*) >= 2
 ORDER BY j.id

@@ -71,15 +71,13 @@ def _place_after(row: IncidentRow) -> str:
 def _part(query: Mapping[str, str]) -> tuple[Markup, datetime]:
     with reading() as read:
         facts = values_of(_read(read, query))
-    workers = facts.pop("workers")
-    unknown_since = find_unknown(workers)
-    states = ("not known" if one.id in unknown_since else one.state for one in workers)
+    workers = find_unknown(facts.pop("workers"))
+    order = {"missing": 0, "late": 1}
     made = pages.part(
         "lifeline/_live.html",
         read.now,
-        workers=workers[:_MOST_WORKERS],
-        many_workers=Counter(states),
-        unknown_since=unknown_since,
+        workers=sorted(workers, key=lambda worker: order.get(worker.state, 2))[:_MOST_WORKERS],
+        many_workers=Counter(worker.state for worker in workers),
         **facts,
     )
     return made, read.now
@@ -163,12 +161,10 @@ def _groups(rows: Sequence[IncidentRow]) -> list[tuple[str, Sequence[IncidentRow
 
 
 def _workers(read: Reading) -> dict[str, Any]:
-    """All workers that are missing, late and alive, in this order, and how many jobs each left."""
+    """All workers that are missing, late and alive, and how many jobs each left."""
     driver: Any = read.session.connection().connection.driver_connection
     leaving = start_reading(read.session, lambda _: list_abandoned(driver))
-    found = list_workers(read.session, read.now, host().settings.late_seconds)
-    order = {"missing": 0, "late": 1}
-    workers = sorted(found, key=lambda worker: order.get(worker.state, 2))
+    workers = list_workers(read.session, read.now, host().settings.late_seconds)
     left = Counter({each.worker_id: each.jobs + each.reserved for each in leaving.value})
     return {
         "workers": workers,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,13 +21,13 @@ from ...jobs.search.filter import JobFilter
 from ...overview.blocks import split_blocks
 from ...overview.headline import find_wrong, say_whole
 from ...overview.pace_queries import WINDOWS, Counted, Pace, find_counted, find_pace
-from ...overview.queries import find_overview, find_resolved
+from ...overview.queries import count_listeners, find_overview, find_resolved
 from ..app import access, pages
 from ..app.charts import make_charts
 from ..app.host import host, reading
 from ..app.numbers import find_jobs, make_numbers
 from ..lifeline.steps import first_step
-from ..workers.unknown import find_unknown
+from ..workers.unknown import mark_unknown
 from .needs_attention import AttentionFacts, make_cards
 from .trend_svg import draw_trend
 
@@ -81,6 +82,12 @@ def _part() -> tuple[Markup, datetime]:
     names = {"default", *declared, *(queue.name for queue in overview.queues)}
     broker = broker_of(host())
     unreachable = find_unreachable(broker.connections, names)
+    seen_workers = mark_unknown(overview.workers, unreachable)
+    overview = replace(
+        overview,
+        workers=seen_workers,
+        queues=count_listeners(overview.queues, seen_workers),
+    )
     plain_jobs = find_plain_jobs(broker, names, read.now)
     wrong = find_wrong(overview, unreachable, is_suspended=plain_jobs.is_suspended)
     lost = {name for one in unreachable for name in one.queues} - overview.served
@@ -108,7 +115,6 @@ def _part() -> tuple[Markup, datetime]:
             )
         ),
         unreachable=unreachable,
-        unknown_since=find_unknown(overview.alive),
         is_checked_now=is_checked_now and not unreachable,
         counting=counting if counting and counting.is_running else None,
         **numbers,

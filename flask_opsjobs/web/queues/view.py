@@ -17,11 +17,11 @@ from ...actions.registry import ACTIONS, actions_of
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.reading import Reading
-from ...core.round_trips import start_reading, value_of
+from ...core.round_trips import start_reading
 from ...jobs.search.filter import JobFilter
 from ...operations.operator import waiting_in
 from ...overview.pace_queries import WINDOWS, find_counted, find_queue_pace
-from ...overview.queries import QueueDepth, find_queues
+from ...overview.queries import QueueDepth, count_listeners, find_queues
 from ...queues.lifecycle import MEANINGS
 from ...queues.queries import QueueRow, Rate, Rates, find_rates, list_decisions
 from ...workers.queries import WorkerRow, list_workers
@@ -132,7 +132,8 @@ def _all() -> tuple[Markup, datetime, Mapping[str, str]]:
     place = read_list_place()
     asked = order.read_order(KEYS, place.search)
     with reading() as read:
-        rows, rates = _rows(read)
+        found = _find(read)
+    rows, rates = _rows(found), found.rates
     ordered = asked.apply(rows, KEYS)
     stopped = [row for row in ordered if row.state != "open" or row.depth.is_unserved]
     most = 0 if place.find else _MOST_STOPPED
@@ -145,7 +146,7 @@ def _all() -> tuple[Markup, datetime, Mapping[str, str]]:
         more_stopped=len(stopped[most:]),
         order=asked,
         rates=rates,
-        unknown_since=find_unknown(one for row in rows for one in row.listeners),
+        not_known={one.id for row in rows for one in row.listeners if one.silent_since},
         waits=WAITS,
         default=host().settings.prefetch,
     )
@@ -160,24 +161,26 @@ def _one(name: str) -> tuple[QueueView, Markup, datetime]:
         if access.may("audit.view"):
             deciding = start_reading(read.session, list_events_of, f"queue/{name}")
             fault = start_reading(read.session, find_chain_fault)
-        finding = start_reading(read, _find, name)
+        finding = start_reading(read, _find)
         pace = find_queue_pace(read.session, name, window, read.now, counted.value)
-        row, rates = finding.value
+        found = finding.value
+        if not any(depth.name == name for depth in found.depths):
+            raise problems.no_such_queue(name)
         events = deciding.value if deciding else None
         drawn = draw_queue_pace(pace, wanted)
         numbers = make_numbers(read.session, pace, drawn, wanted, events)
-        chain_fault = value_of(fault)
+        chain_fault = fault.value if fault else None
+    (row,) = (row for row in _rows(found) if row.name == name)
     made = pages.part(
         "queue/_live.html",
         read.now,
         **numbers,
-        unknown_since=find_unknown(row.listeners),
         window=window,
         windows=WINDOWS,
         of_window=partial(_of_window, row.name),
         row=row,
         search=wanted.to_query(),
-        rates=rates,
+        rates=found.rates,
         events=events,
         chain_fault=chain_fault,
         cancel=ACTIONS["job.cancel"],
@@ -198,27 +201,33 @@ def _of_window(queue: str, window: str) -> str:
     return url_for("opsjobs.queue", name=queue, window=None if window == "hour" else window)
 
 
-def _find(read: Reading, name: str) -> tuple[QueueView, Rates]:
-    rows, rates = _rows(read)
-    found = next((row for row in rows if row.name == name), None)
-    if found is None:
-        raise problems.no_such_queue(name)
-    return found, rates
+@dataclass(frozen=True)
+class _Found:
+    """What Postgres tells of all queues."""
+
+    depths: Sequence[QueueDepth]
+    workers: Sequence[WorkerRow]
+    decided: Mapping[str, QueueRow]
+    rates: Rates
 
 
-def _rows(read: Reading) -> tuple[Sequence[QueueView], Rates]:
+def _find(read: Reading) -> _Found:
     deciding = start_reading(read.session, list_decisions)
     rating = start_reading(read.session, find_rates, read.now)
     listing = start_reading(read.session, list_workers, read.now, host().settings.late_seconds)
     depths = find_queues(read.session, listing, deciding)
-    workers, decided, rates = listing.value, deciding.value, rating.value
-    rows = [
+    return _Found(depths, listing.value, deciding.value, rating.value)
+
+
+def _rows(found: _Found) -> Sequence[QueueView]:
+    """Asks Redis whether it answers: call it outside a transaction."""
+    workers, rates = find_unknown(found.workers), found.rates
+    return [
         QueueView(
             depth,
-            decided.get(depth.name),
+            found.decided.get(depth.name),
             rates.by_queue.get(depth.name, Rate(0, 0, 0)) if rates.counted_until else None,
             [one for one in workers if one.is_listening and depth.name in one.queues],
         )
-        for depth in depths
+        for depth in count_listeners(found.depths, workers)
     ]
-    return rows, rates

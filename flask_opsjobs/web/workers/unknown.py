@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import replace
 
+from ...core.redis_facts import UnreachableRedis
 from ...engine.redis.broker import broker_of
-from ...engine.redis.connections import find_unreachable
+from ...engine.redis.connections import OWN, find_unreachable
 from ...workers.queries import WorkerRow
 from ..app.host import host
 
+NOT_KNOWN = "not known"
 
-def find_unknown(workers: Iterable[WorkerRow]) -> Mapping[int, datetime]:
-    """Return since when it is not known whether each of these lives: only its Redis tells, and is silent.
 
-    By the id of the worker; only plain ones that are alive or late. Call it outside a transaction, so that no
-    database connection waits for Redis.
+def find_unknown(workers: Sequence[WorkerRow]) -> Sequence[WorkerRow]:
+    """Return the workers as `mark_unknown` does, after asking the Redis of the plain ones.
+
+    Call it outside a transaction, so that no database connection waits for Redis.
     """
-    plain = [one for one in workers if one.kind == "plain" and one.state != "missing"]
-    names = {name for worker in plain for name in worker.queues}
-    unreachable = find_unreachable(broker_of(host()).connections, names)
+    names = {name for worker in workers if worker.kind == "plain" for name in _queues_of(worker)}
+    return mark_unknown(workers, find_unreachable(broker_of(host()).connections, names))
+
+
+def mark_unknown(
+    workers: Sequence[WorkerRow], unreachable: Sequence[UnreachableRedis]
+) -> Sequence[WorkerRow]:
+    """Return the workers; plain ones of a Redis that is silent are `not known`: only it could tell.
+
+    One that went missing before stays so.
+    """
     since = {name: one.since for one in unreachable for name in one.queues}
-    return {worker.id: since[name] for worker in plain for name in worker.queues if name in since}
+    marked = []
+    for worker in workers:
+        silent = [since[name] for name in _queues_of(worker) if name in since]
+        if worker.kind == "plain" and worker.state != "missing" and silent:
+            worker = replace(worker, state=NOT_KNOWN, is_alive=False, silent_since=silent[0])
+        marked.append(worker)
+    return marked
+
+
+def _queues_of(worker: WorkerRow) -> Sequence[str]:
+    # Until `observe` has seen it, its queues are not known.
+    return worker.queues or (OWN,)

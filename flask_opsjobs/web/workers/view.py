@@ -23,7 +23,7 @@ from ...errors import ActionRefused
 from ...failures.deploys import Marker, find_newest
 from ...lifeline.loop_runs import find_loop
 from ...lifeline.watch import list_abandoned
-from ...overview.queries import find_queues
+from ...overview.queries import count_listeners, find_queues
 from ...queues.queries import list_decisions
 from ...workers import queries
 from ...workers.actions import kinds_for
@@ -102,14 +102,15 @@ def _part() -> tuple[Markup, datetime, Mapping[str, str]]:
         late_seconds = host().settings.late_seconds
         listing = start_reading(read.session, queries.list_workers, read.now, late_seconds)
         finding = start_reading(read.session, find_queues, listing, deciding)
-        workers = listing.value
-        missing = [one for one in workers if one.state == "missing"]
+        missing = [one for one in listing.value if one.state == "missing"]
         shown = missing[:_MISSING_SHOWN]
-        late = [one for one in workers if one.state == "late"]
-        current = [*late, *(one for one in workers if one.state == "alive")]
-        reserved = queries.list_reserved(read.session, [*shown, *current])
+        others = [one for one in listing.value if one.state != "missing"]
+        reserved = queries.list_reserved(read.session, [*shown, *others])
         queues = finding.value
         left = Counter({each.worker_id: each.jobs + each.reserved for each in leaving.value})
+    workers = find_unknown(others)
+    late = [one for one in workers if one.state == "late"]
+    current = [*late, *(one for one in workers if one.state != "late")]
     plain = [one for one in current if one.kind == "plain"]
     made = pages.part(
         "workers/_live.html",
@@ -121,14 +122,13 @@ def _part() -> tuple[Markup, datetime, Mapping[str, str]]:
         pools=asked.apply([one for one in current if one.kind == "pool"], KEYS),
         order=asked,
         plain=plain,
-        unknown_since=find_unknown(plain),
-        unserved=[queue for queue in queues if queue.is_unserved],
+        unserved=[one for one in count_listeners(queues, workers) if one.is_unserved],
         reserved=reserved,
         children={
             worker.id: queries.list_children(worker, reserved[worker.id]) for worker in current
         },
         stopped=stopped,
-        older={worker.id for worker in workers if _is_older(worker, newest.value)},
+        older={one.id for one in [*shown, *workers] if _is_older(one, newest.value)},
         left=left,
         cancel=ACTIONS["job.cancel"],
         rescue=ACTIONS["job.rescue"],
