@@ -37,8 +37,8 @@ demo: $(READY) ## Run the example host with its own Postgres and Valkey, until C
 demo-check: $(READY) ## Run the demo headless and exit: a job, a retry, a workflow with a signal, a rescue.
 	$(BIN)/python -m tools.demo --check $(ARGS)
 
-# What `make lint` runs is left out, and the tests of pages, of forensics and of the example host. Plans need many rows, races many
-# threads: both take long.
+# What `make lint` runs is left out, and the tests of pages, of forensics and of the example host. Plans need many
+# rows, races many threads: both take long.
 QUICK := -m "not processes and not slow" --few-cases --ignore tests/test_house.py --ignore tests/test_sql.py \
 	--ignore tests/web --ignore tests/bridge --ignore tests/host --ignore tests/forensics \
 	--ignore-glob '*plans.py' --ignore-glob '*races.py'

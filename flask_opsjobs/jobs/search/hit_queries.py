@@ -68,8 +68,8 @@ NEWEST_ERRORS = 20_000
 class Searched:
     """Whether a search examined all jobs, or stopped at one of its limits.
 
-    The newest hits are those of a common value. Groups are workflows and batches. The newest are those jobs
-    of which each is examined, since no index has the conditions; or those that ended last are.
+    The newest hits are those of a common value. Groups are workflows and batches. When no index has the
+    conditions, each of the newest jobs is examined, or each of those that ended last.
     """
 
     stopped_at_hits: bool = False

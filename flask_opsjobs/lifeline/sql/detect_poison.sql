@@ -1,7 +1,7 @@
 -- Finds jobs that have not ended and killed the process that ran them twice within a day, among the 2,000
--- newest deaths. A death does not count when the job had company: other jobs died on the same worker within
--- two seconds, which is one or more when nobody saw how, as after a reboot, and two or more when the worker
--- saw it. Time limits, stops and deploys are no deaths of this kind.
+-- newest deaths. A death that nobody saw, as after a reboot, does not count when another job died on the same
+-- worker within two seconds; one that the worker saw does not count when two others did. Time limits, stops
+-- and deploys are no deaths of this kind.
 -- Rows: opsjobs, by origin.
 -- Run by the loop detect. Indexes: attempts_by_death, jobs_pkey.
 WITH deaths AS MATERIALIZED (
