@@ -225,7 +225,9 @@ def test_a_frozen_child_begins_nothing_late(
     assert not path.exists()
     wait_until(lambda: reserved(shared_site) == 0, what="what no child has received is given back")
     for child in children:
-        child.resume()
+        # The worker ends one that does not begin what it was given.
+        with suppress(psutil.NoSuchProcess):
+            child.resume()
     gate.touch()
     wait_until_ended(shared_site, [held, *jobs])
     assert runs(path) == dict.fromkeys([(job_id, 1) for job_id in jobs], 1)

@@ -187,7 +187,8 @@ def test_with_a_process_for_each_job_the_next_one_is_forked_ahead(
     wait_until(Path(f"{gate}.begun").exists, 20)
     reserved = "SELECT 1 FROM opsjobs.jobs WHERE id = :job_id AND reserved_by IS NOT NULL"
     wait_until(lambda: rows(reserved, job_id=jobs[2]))
-    ((ended,),) = rows("SELECT pid FROM opsjobs.attempts WHERE job_id = :job_id", job_id=jobs[0])
+    performed = "SELECT pid FROM opsjobs.attempts WHERE job_id = :job_id"
+    ((ended,),) = wait_until(lambda: rows(performed, job_id=jobs[0]))
 
     def both() -> set[int]:
         """The processes of the jobs that run and wait; that of the first may take a moment to end."""
