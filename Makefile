@@ -5,7 +5,7 @@
 
 PYTHON ?= python3
 ARGS ?=
-# Test processes at once, each with its own servers. On two processors a fifth made `make check` and `make quick`
+# Test processes at once, each with its own servers. On two processors a fifth made `make quick` up to a sixth
 # longer. One that dies ends the run and names its test: xdist may wait for ever for what it had in hand.
 PROCESSES ?= 4
 # Python keeps what it compiled, wherever that is switched off: else each test process compiles all tests again.
