@@ -6,7 +6,7 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +31,7 @@ _MOST = 1_000
 
 @dataclass
 class Standstill:
-    """When a worker could record nothing: it was dead, stood still, or had no Postgres."""
+    """When a process could record nothing: it was dead, stood still, or had no Postgres."""
 
     pid: int
     began: float
@@ -52,8 +52,8 @@ class Storm:
         self._queues = ("default", "limited", plain) if plain else ("default",)
         self.struck: Counter[str] = Counter()
         self.standstills: list[Standstill] = []
-        # What stands still, and when it goes on.
-        self._stopped: list[tuple[float, list[psutil.Process]]] = []
+        # What stands still, and the earliest moment at which it may go on.
+        self._stopped: list[tuple[float, Standstill, list[psutil.Process]]] = []
         self._size = 0
         self.workers = [self._start_worker(), self._start_worker()]
         self._loops = self._start_loops()
@@ -89,11 +89,7 @@ class Storm:
 
         Ours must not leave.
         """
-        now = time.monotonic()
-        for until, processes in self._stopped:
-            if until <= now:
-                _resume(processes)
-        self._stopped = [each for each in self._stopped if each[0] > now]
+        self._resume(until=time.monotonic())
         for child in (*self.workers, self._loops):
             assert child.exit_code is None, f"{child} has left:\n{child.log}"
         if self._plain_worker is not None and self._plain_worker.exit_code is not None:
@@ -101,9 +97,7 @@ class Storm:
 
     def end_faults(self) -> None:
         """Let everything go on that stands still."""
-        for _, processes in self._stopped:
-            _resume(processes)
-        self._stopped = []
+        self._resume(until=math.inf)
 
     def stop(self) -> None:
         """Stop all processes of ours in order. RQ's own may stop much later, after Redis was away."""
@@ -184,9 +178,7 @@ class Storm:
         """Its main process, or also its children."""
         worker = self._dice.choice(self.workers)
         family = worker.children() if self._dice.random() < 0.5 else []
-        seconds = self._stop([psutil.Process(worker.pid), *family], _LONG)
-        now = time.time()
-        self.standstills.append(Standstill(worker.pid, now, now + seconds))
+        self._stop([psutil.Process(worker.pid), *family], _LONG)
 
     def stop_child(self) -> None:
         if children := self._children():
@@ -200,13 +192,23 @@ class Storm:
         self._let_pass(_SHORT)
         self._site.valkey.thaw()
 
-    def _stop(self, processes: list[psutil.Process], span: tuple[float, float]) -> float:
-        seconds = self._dice.uniform(*span)
+    def _stop(self, processes: list[psutil.Process], span: tuple[float, float]) -> None:
         for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.suspend()
-        self._stopped.append((time.monotonic() + seconds, processes))
-        return seconds
+        standstill = Standstill(processes[0].pid, time.time())
+        self.standstills.append(standstill)
+        self._stopped.append((time.monotonic() + self._dice.uniform(*span), standstill, processes))
+
+    def _resume(self, until: float) -> None:
+        """Let go on what may go on by then. It may be late: the storm does one thing at a time."""
+        for may_go_on, standstill, processes in self._stopped:
+            if may_go_on <= until:
+                for process in processes:
+                    with suppress(psutil.NoSuchProcess):
+                        process.resume()
+                standstill.ended = time.time()
+        self._stopped = [each for each in self._stopped if each[0] > until]
 
     # ---
 
@@ -234,9 +236,3 @@ class Storm:
     def _let_pass(self, span: tuple[float, float]) -> None:
         until = time.monotonic() + self._dice.uniform(*span)
         wait_until(lambda: time.monotonic() >= until)
-
-
-def _resume(processes: Iterable[psutil.Process]) -> None:
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.resume()
