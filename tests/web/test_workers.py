@@ -272,7 +272,7 @@ def test_no_page_counts_a_plain_worker_as_alive_while_redis_is_away(
         assert say_all() == [
             "1 of 2 workers alive, 1 not known",
             "1 alive, 1 not known",
-            "1 and 1 not known",
+            "1 alive, 1 not known",
             "1 worker listening, 1 not known",
             *("alive", "not known", "Redis silent", "on time"),
         ]
@@ -316,7 +316,7 @@ def test_that_a_plain_worker_is_late_or_has_no_queue_yet_means_nothing_while_red
             assert "1 not known" in part, path
         make_worker(session, "missing")
         session.commit()
-        assert "0 are alive, of 2 it is not known." in read("workers")
+        assert "0 are alive. It is not known whether 2 plain RQ workers live." in read("workers")
 
 
 def test_a_queue_without_a_worker_is_said_with_the_command_that_starts_one(

@@ -11,8 +11,6 @@ from ...engine.redis.connections import OWN, find_unreachable
 from ...workers.queries import WorkerRow
 from ..app.host import host
 
-NOT_KNOWN = "not known"
-
 
 def find_unknown(workers: Sequence[WorkerRow]) -> Sequence[WorkerRow]:
     """Return the workers as `mark_unknown` does, after asking the Redis of the plain ones.
@@ -35,7 +33,7 @@ def mark_unknown(
     for worker in workers:
         silent = [since[name] for name in _queues_of(worker) if name in since]
         if worker.kind == "plain" and worker.state != "missing" and silent:
-            worker = replace(worker, state=NOT_KNOWN, is_alive=False, silent_since=silent[0])
+            worker = replace(worker, state="not known", is_alive=False, silent_since=silent[0])
         marked.append(worker)
     return marked
 
