@@ -55,7 +55,10 @@ _DEPTHS = (
 
 def add_histograms(histograms: Iterable[Sequence[int]]) -> list[int]:
     """The sum of the histograms. Each may be shorter when its last buckets are empty."""
-    return [sum(column) for column in zip_longest(*histograms, fillvalue=0)]
+    added = list(histograms)
+    if len(added) == 1:
+        return list(added[0])
+    return [sum(column) for column in zip_longest(*added, fillvalue=0)]
 
 
 def quantile(histogram: Sequence[int], share: float) -> float | None:
@@ -99,17 +102,16 @@ class PaceStep:
 
 @dataclass(frozen=True)
 class Pace:
-    """A window in steps, oldest first. `counted_until` is None when nothing was ever counted.
+    """A window in steps, oldest first.
 
     `before` are the steps of the window that ends where this one begins. A number of jobs in a step, times
-    `minutes`, is how many they were.
+    `minutes`, is how many they were. It can be hashed: what is drawn of a pace is kept for the next request.
     """
 
     window: str
     step: timedelta
-    steps: Sequence[PaceStep]
-    counted_until: datetime | None
-    before: Sequence[PaceStep] = ()
+    steps: tuple[PaceStep, ...]
+    before: tuple[PaceStep, ...] = ()
     minutes: float = 1.0
 
     def values(self, name: str) -> Sequence[Any]:
@@ -167,7 +169,7 @@ def find_pace(session: Session, window: str, now: datetime, counted: Counted | N
         else:
             steps.append(PaceStep(at, **depth))
     few = span // step
-    return Pace(window, step, steps[few:], counted[1], steps[:few], step / _MINUTE)
+    return Pace(window, step, tuple(steps[few:]), tuple(steps[:few]), step / _MINUTE)
 
 
 def find_queue_pace(
@@ -187,7 +189,8 @@ def find_queue_pace(
         of_queue = _figures_of_queue(at, found[at], is_counted=_is_counted(counted, at, step))
         is_kept = at >= now - ENQUEUED_PER_MINUTE
         steps.append(of_queue if is_kept else replace(of_queue, enqueued=None))
-    return Pace(window, step, steps[span // step :], counted[1], steps[: span // step])
+    few = span // step
+    return Pace(window, step, tuple(steps[few:]), tuple(steps[:few]))
 
 
 def _place(counted: Counted, window: str, now: datetime) -> tuple[datetime, datetime]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from flask_opsjobs.overview.pace_queries import Pace, PaceStep
+from flask_opsjobs.web.app.chart import Chart
 from flask_opsjobs.web.app.charts import (
-    Chart,
     Scale,
     make_charts,
     rate_chart,
@@ -26,7 +26,15 @@ def pace(*steps: dict[str, Any], window: str = "hour", step: int = 1) -> Pace:
     """A pace of these steps, minutes apart."""
     each = timedelta(minutes=step)
     made = [PaceStep(START + number * each, **values) for number, values in enumerate(steps)]
-    return Pace(window, each, made, START + len(steps) * each)
+    return Pace(window, each, tuple(made))
+
+
+@dataclass(frozen=True)
+class _SomeSearch:
+    url: str
+
+    def __call__(self, start: datetime, end: datetime) -> str:
+        return self.url
 
 
 def charts(found: Pace) -> dict[str, Chart]:
@@ -58,6 +66,18 @@ def test_a_steady_hour_is_one_line_and_no_hatching() -> None:
     assert found["failed"].uncounted == []
     assert found["run-time"].value == "500 ms"
     assert "p95 2 s" in found["run-time"].says
+
+
+def test_charts_are_kept_while_their_numbers_and_addresses_are_the_same() -> None:
+    first, again = (make_charts(pace(*[KNOWN] * 60), _SomeSearch("/a")) for _ in range(2))
+    assert again is first
+    assert again[0].drawing is first[0].drawing
+    assert again[0].series[0].cells is first[0].series[0].cells
+    other = make_charts(pace(*[KNOWN] * 60), _SomeSearch("/b"))
+    assert other[0].links[0].url == "/b"
+    more = make_charts(pace(*[KNOWN] * 59, {**KNOWN, "finished": 11.0}), _SomeSearch("/a"))
+    assert more[0].drawing != first[0].drawing
+    assert [chart.drawing for chart in more[1:]] == [chart.drawing for chart in first[1:]]
 
 
 def test_what_nobody_counted_is_hatched_and_breaks_the_line() -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import lru_cache
 from itertools import groupby, pairwise
-
-from markupsafe import Markup, escape
 
 from ...core.words import short_duration
 from ...failures.queries import DeployMark
 from ...overview.pace_queries import Pace, PaceStep
+from .chart import BarLink, Chart, Series, Values
 
 # In units of the drawing. The labels are to the right of the plot and below it.
 WIDTH, _TOP, _BOTTOM = 256.0, 8.0, 104.0
@@ -27,9 +26,12 @@ _FOOT = 4.0
 _MOST_STOPS = 12
 # The width that a label needs; the last one before `now` needs more.
 _LABEL, _LAST_LABEL = 26.0, 40.0
+# A process keeps the charts of so many paces, of each kind of page. They hold for a minute, in which every
+# open page asks for them again; to draw them takes a third of the time of a page. No text of the host is in
+# them but names in addresses, and none depends on who asks but these.
+KEPT = 8
 
-Values = Sequence[float | None]
-# From when until when: the address of a search of the jobs in between.
+# From when until when: the address of a search of the jobs in between. Equal ones give equal addresses.
 FindJobs = Callable[[datetime, datetime], str]
 
 
@@ -61,82 +63,6 @@ class Line:
     x: float
     width: float
     mark: ChartMark
-
-
-@dataclass(frozen=True)
-class BarLink:
-    """A step of a chart, which begins at `at`, as a link to a search of its jobs. `says` how many these are.
-
-    The highest of each twelfth of a chart is reached with Tab (`is_stop`), all are in the table below it.
-    """
-
-    x: float
-    width: float
-    at: datetime
-    says: str
-    url: str
-    is_stop: bool
-
-
-@dataclass(frozen=True)
-class Series:
-    """The values of a chart as a column of the table below it, with links by the number of their step."""
-
-    title: str
-    values: Values
-    say: Callable[[float], str]
-    links: Mapping[int, BarLink] = field(default_factory=dict)
-    is_before: bool = False
-
-    @cached_property
-    def cell(self) -> Markup:
-        """The attributes of its cells in the table. Made once, since a table has hundreds of cells."""
-        mute = " mute" if self.is_before else ""
-        return Markup('class="n{}" data-label="{}"').format(mute, self.title.lower())
-
-    @cached_property
-    def words(self) -> Sequence[Markup]:
-        """What each of its cells says."""
-        return [escape("–" if value is None else self.say(value)) for value in self.values]
-
-
-@dataclass(frozen=True)
-class Chart:
-    """One chart. `value` and `says` are shown above it; `finding` describes it for screen readers.
-
-    `context` are grey bars behind the others, `ghost` is a thin line of the window before. Marks, which are
-    flags and lines, are reached with Tab when `has_stops`.
-    """
-
-    key: str
-    title: str
-    value: str
-    says: str
-    finding: str
-    grid: Sequence[tuple[float, str]]
-    ticks: Sequence[tuple[float, str, datetime | str]]
-    uncounted: Sequence[tuple[float, float]]
-    area: str = ""
-    trace: str = ""
-    second: str = ""
-    bars: str = ""
-    context: str = ""
-    ghost: str = ""
-    dot: tuple[float, float] | None = None
-    flags: Sequence[Flag] = ()
-    lines: Sequence[Line] = ()
-    series: Sequence[Series] = ()
-    has_stops: bool = True
-
-    @property
-    def links(self) -> Sequence[BarLink]:
-        """The steps that are links."""
-        return [link for series in self.series for link in series.links.values()]
-
-    @property
-    def has_links(self) -> bool:
-        """Whether the drawing leads anywhere."""
-        return bool(self.links or self.lines or any(flag.url for flag in self.flags))
 
 
 def place_deploys(
@@ -189,8 +115,14 @@ def _short_version(version: str) -> str:
     return version if len(version) <= _LONGEST_VERSION else f"{version[: _LONGEST_VERSION - 1]}…"
 
 
-def make_charts(pace: Pace, searches: Mapping[str, FindJobs | None] = {}) -> list[Chart]:
-    """A chart for each state, run times and waits. `searches` lead to the jobs that ended in a state."""
+@lru_cache(maxsize=KEPT)
+def make_charts(
+    pace: Pace,
+    find_finished: FindJobs | None = None,
+    find_failed: FindJobs | None = None,
+    find_canceled: FindJobs | None = None,
+) -> Sequence[Chart]:
+    """A chart for each state, run times and waits. Only the highest step of each twelfth is a link."""
     ends = [
         rate_chart(
             pace,
@@ -199,22 +131,22 @@ def make_charts(pace: Pace, searches: Mapping[str, FindJobs | None] = {}) -> lis
             f"{state} a minute",
             pace.values(state),
             bars=state == "failed",
-            find_jobs=searches.get(state),
+            find_jobs=find,
         )
-        for state, title in (
-            ("finished", "Throughput"),
-            ("failed", "Failures"),
-            ("canceled", "Canceled"),
+        for state, title, find in (
+            ("finished", "Throughput", find_finished),
+            ("failed", "Failures", find_failed),
+            ("canceled", "Canceled", find_canceled),
         )
     ]
-    return [
-        *ends,
+    return (
+        *(replace(chart, series=[each.shortened() for each in chart.series]) for chart in ends),
         run_time_chart(pace),
         wait_chart(pace),
         depth_chart(pace, "waiting", "Waiting", "scheduled, deferred or retryable"),
         depth_chart(pace),
         depth_chart(pace, "started", "Running", "started"),
-    ]
+    )
 
 
 def rate_chart(
@@ -378,7 +310,7 @@ def _link_steps(
         at: BarLink(
             round(at * wide, 1),
             round(wide, 1),
-            starts[at],
+            _label(pace, starts[at]),
             f"{round(value * pace.minutes):,} {verb}",
             find_jobs(starts[at], starts[at] + pace.step),
             at in stops,
@@ -479,10 +411,14 @@ def _ticks(pace: Pace) -> list[tuple[float, str, datetime | str]]:
     while at < first + span:
         x = (at - first) / span * WIDTH
         if x <= WIDTH - _LAST_LABEL:
-            label = f"{at:%-d %b}" if pace.window == "month" else at
-            ticks.append((round(x, 1), "start" if x < _LABEL / 2 else "middle", label))
+            ticks.append((round(x, 1), "start" if x < _LABEL / 2 else "middle", _label(pace, at)))
         at += every
     return [*ticks, (WIDTH, "end", "now")]
+
+
+def _label(pace: Pace, at: datetime) -> datetime | str:
+    """A time of day, which the reader's time zone changes, or a day in UTC."""
+    return f"{at:%-d %b}" if pace.window == "month" else at
 
 
 # --- in words

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,7 +21,8 @@ from ...jobs.search.ranges import read_moments
 from ...operations.queries import page_of_operations
 from ...overview.pace_queries import Pace
 from . import access
-from .charts import Chart, ChartMark, FindJobs, Series, find_stops, make_flags, make_lines
+from .chart import Chart
+from .charts import ChartMark, FindJobs, find_stops, make_flags, make_lines
 from .host import host
 
 _MINUTE = timedelta(minutes=1)
@@ -38,10 +39,20 @@ def find_jobs(wanted: JobFilter, qualifier: str) -> FindJobs | None:
     if not access.may("jobs.view"):
         return None
 
-    # To make an address takes much longer than to write another time into it.
     query: dict[str, Any] = search_between(wanted, qualifier, _SOME, _SOME + _MINUTE).to_query()
     begin, _, rest = url_for("opsjobs.jobs", **query).rpartition(_write(_SOME))
-    return lambda start, end: f"{begin}{_write_span(start, end)}{rest}"
+    return _SearchAddress(begin, rest)
+
+
+@dataclass(frozen=True)
+class _SearchAddress:
+    """The address of a search around its time: to make one takes much longer than to write another time."""
+
+    begin: str
+    rest: str
+
+    def __call__(self, start: datetime, end: datetime) -> str:
+        return f"{self.begin}{_write_span(start, end)}{self.rest}"
 
 
 def without_plain(wanted: JobFilter) -> JobFilter:
@@ -87,10 +98,8 @@ def make_numbers(
 
     `wanted` are the jobs that the charts count, `events` the newest decisions about their queue or task, or
     about all. Of these, a pause from before the window until now is no mark: nothing changes with it. When
-    `is_short`, only the highest step of each twelfth is a link and has a row, else each step that has jobs.
+    `is_short`, only the highest step of each twelfth has a row, else each step that has jobs.
     """
-    if is_short:
-        charts = [replace(chart, series=_shorten(chart.series)) for chart in charts]
     about = next((f"{kind}/{name}" for kind, name in wanted.to_query().items()), None)
     start, window = pace.steps[0].start, pace.step * len(pace.steps)
     end = start + window
@@ -104,10 +113,6 @@ def make_numbers(
         and (mark.until or mark.at) >= start
         and not (about is None and mark.at < start and mark.until == end)
     ]
-    flags, lines = (
-        make_flags(deploys, start, window, _find_deploy),
-        make_lines(marks, start, window),
-    )
     of_deploys = [
         ChartMark(mark.at, f"deploy {mark.version}", _find_deploy(mark.version)) for mark in deploys
     ]
@@ -120,19 +125,11 @@ def make_numbers(
         "pace": pace,
         "columns": columns,
         "rows": sorted(rows, reverse=True),
-        "charts": [
-            replace(chart, flags=flags, lines=lines, has_stops=chart is charts[0])
-            for chart in charts
-        ],
+        "charts": charts,
+        "flags": make_flags(deploys, start, window, _find_deploy),
+        "lines": make_lines(marks, start, window),
         "marks": sorted((*of_deploys, *marks), key=lambda mark: mark.at, reverse=True),
     }
-
-
-def _shorten(columns: Sequence[Series]) -> Sequence[Series]:
-    return [
-        replace(series, links={at: link for at, link in series.links.items() if link.is_stop})
-        for series in columns
-    ]
 
 
 def _find_deploy(version: str) -> str | None:

@@ -7,12 +7,16 @@ from datetime import datetime, timedelta
 
 from ...core.words import counted
 from ...failures.queries import DAY, MONTH, QUARTER, DeployMark, Ends, floor
-from ..app.charts import WIDTH, Chart, Scale, find_gaps, make_flags, short
+from ..app.chart import Chart
+from ..app.charts import WIDTH, Flag, Scale, find_gaps, make_flags, short
 
 _QUARTERS = DAY // QUARTER
 _DAYS = MONTH // DAY
 # Counting may be so far behind; what is later is not counted.
 _MOST_LAG = timedelta(minutes=4)
+
+# A chart, and the deploys in it.
+FlaggedChart = tuple[Chart, Sequence[Flag]]
 
 
 def begin_of_quarters(now: datetime) -> datetime:
@@ -31,7 +35,7 @@ def draw_day(
     marks: Sequence[DeployMark],
     counted_until: datetime | None,
     now: datetime,
-) -> Chart:
+) -> FlaggedChart:
     """The attempts that failed so in each quarter of an hour, over the jobs of the task that ended."""
     start = begin_of_quarters(now)
     steps = [start + number * QUARTER for number in range(_QUARTERS)]
@@ -48,7 +52,7 @@ def draw_day(
         for at in (floor(start, DAY / 4) + DAY / 4 * each for each in range(5))
         if start <= at < steps[-_QUARTERS // 6]
     ]
-    return Chart(
+    chart = Chart(
         "day",
         "Last day",
         f"{number:,}",
@@ -59,11 +63,13 @@ def draw_day(
         find_gaps(red),
         bars=scale.bars(red),
         context=scale.bars(grey),
-        flags=make_flags(marks, start, DAY),
     )
+    return chart, make_flags(marks, start, DAY)
 
 
-def draw_month(failed: Mapping[datetime, int], marks: Sequence[DeployMark], now: datetime) -> Chart:
+def draw_month(
+    failed: Mapping[datetime, int], marks: Sequence[DeployMark], now: datetime
+) -> FlaggedChart:
     """The attempts that failed so on each of the last 30 days, in UTC."""
     start = begin_of_days(now)
     days = [start + number * DAY for number in range(_DAYS)]
@@ -77,7 +83,7 @@ def draw_month(failed: Mapping[datetime, int], marks: Sequence[DeployMark], now:
         (round(at * WIDTH / _DAYS, 1), "middle" if at else "start", f"{days[at]:%-d %b}")
         for at in range(0, _DAYS - 5, 10)
     ]
-    return Chart(
+    chart = Chart(
         "month",
         "Last 30 days",
         f"{number:,}",
@@ -87,8 +93,8 @@ def draw_month(failed: Mapping[datetime, int], marks: Sequence[DeployMark], now:
         [*ticks, (WIDTH, "end", "today")],
         (),
         bars=scale.bars(values),
-        flags=make_flags(marks, start, MONTH),
     )
+    return chart, make_flags(marks, start, MONTH)
 
 
 def _known(

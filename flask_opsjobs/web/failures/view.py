@@ -29,13 +29,12 @@ from ...lifeline.queries import list_incidents_about
 from ...notes.queries import list_notes
 from ...overview.pace_queries import find_counted_until
 from ..app import access, links, pages, problems, references
-from ..app.charts import Chart
 from ..app.deaths import say_death, say_facts, say_memory
 from ..app.display import PageDisplay
 from ..app.host import host, reading
 from ..notes.view import form_of
 from .shared_arguments import ArgumentComparison, compare_arguments
-from .trend import begin_of_days, begin_of_quarters, draw_day, draw_month
+from .trend import FlaggedChart, begin_of_days, begin_of_quarters, draw_day, draw_month
 
 _MOST_FRAMES = 20
 _MOST_SHOWN = 10
@@ -225,7 +224,7 @@ def _one(read: Reading, failure: FailureRow, query: Mapping[str, str]) -> Markup
     )
 
 
-def _charts(read: Reading, failure: FailureRow) -> Sequence[Chart]:
+def _charts(read: Reading, failure: FailureRow) -> Sequence[FlaggedChart]:
     session, month, day = read.session, begin_of_days(read.now), begin_of_quarters(read.now)
     display = Display(host().display, may_see=True)
     quarters = start_reading(session, queries.count_quarters, failure, day)

@@ -11,7 +11,8 @@ from ...core.words import took
 from ...limits.bucket import Shape
 from ...limits.simulation import TrialOutcome
 from ...limits.words import WAITS
-from ..app.charts import Chart, Scale, short
+from ..app.chart import Chart
+from ..app.charts import Scale, short
 from ..app.filters import number
 
 _MOMENTS = (("First start", "first"), ("Half have started", "half"), ("Last start", "last"))

@@ -30,7 +30,8 @@ from ...limits.queries import (
 from ...limits.words import BLOCKS, in_words
 from ...overview.pace_queries import Pace, find_counted, find_counted_until, find_pace
 from ..app import access, order, pages, problems, references
-from ..app.charts import Chart, rate_chart
+from ..app.chart import Chart
+from ..app.charts import rate_chart
 from ..app.host import host, reading
 
 

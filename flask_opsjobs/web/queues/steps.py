@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from ...jobs.search.filter import JobFilter
 from ...overview.pace_queries import Pace
-from ..app.charts import Chart, depth_chart, rate_chart, run_time_chart, wait_chart
+from ..app.chart import Chart
+from ..app.charts import KEPT, FindJobs, depth_chart, rate_chart, run_time_chart, wait_chart
 from ..app.numbers import find_jobs, without_plain
 
 _PER_STEP = {"hour": "a minute", "day": "in 15 minutes"}
@@ -14,6 +16,21 @@ _PER_STEP = {"hour": "a minute", "day": "in 15 minutes"}
 
 def draw_queue_pace(pace: Pace, wanted: JobFilter) -> Sequence[Chart]:
     """Enqueued, ended and failed jobs, run times, waits and depth. `wanted` are the jobs of the queue."""
+    return _draw(
+        pace,
+        find_jobs(without_plain(wanted), "created"),
+        find_jobs(wanted, "ended"),
+        find_jobs(wanted.but(state="failed"), "ended"),
+    )
+
+
+@lru_cache(maxsize=KEPT)
+def _draw(
+    pace: Pace,
+    find_enqueued: FindJobs | None,
+    find_ended: FindJobs | None,
+    find_failed: FindJobs | None,
+) -> Sequence[Chart]:
     rates = [
         rate_chart(
             pace,
@@ -21,13 +38,13 @@ def draw_queue_pace(pace: Pace, wanted: JobFilter) -> Sequence[Chart]:
             title,
             f"{key} {_PER_STEP[pace.window]}",
             pace.values(key),
-            find_jobs=find_jobs(jobs, qualifier),
+            find_jobs=find,
             bars=key == "failed",
         )
-        for key, title, jobs, qualifier in (
-            ("enqueued", "Enqueued", without_plain(wanted), "created"),
-            ("ended", "Ended", wanted, "ended"),
-            ("failed", "Failures", wanted.but(state="failed"), "ended"),
+        for key, title, find in (
+            ("enqueued", "Enqueued", find_enqueued),
+            ("ended", "Ended", find_ended),
+            ("failed", "Failures", find_failed),
         )
     ]
-    return [*rates, run_time_chart(pace), wait_chart(pace), depth_chart(pace)]
+    return (*rates, run_time_chart(pace), wait_chart(pace), depth_chart(pace))

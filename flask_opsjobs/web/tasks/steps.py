@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from sqlalchemy.orm import Session
 
@@ -12,7 +13,8 @@ from ...failures.queries import DAY, MONTH, QUARTER, floor
 from ...jobs.search.filter import JobFilter
 from ...overview.pace_queries import Pace, PaceStep
 from ...tasks.queries import TaskStep, find_begin, list_task_steps
-from ..app.charts import Chart, rate_chart, run_time_chart, wait_chart
+from ..app.chart import Chart
+from ..app.charts import KEPT, FindJobs, rate_chart, run_time_chart, wait_chart
 from ..app.numbers import find_jobs
 
 _HOUR, _MINUTE = timedelta(hours=1), timedelta(minutes=1)
@@ -34,9 +36,9 @@ def find_task_pace(session: Session, task: str, window: str, now: datetime) -> P
     beginning = start_reading(session, find_begin)
     found = list_task_steps(session, task, start, start + 2 * span, step)
     begin = beginning.value
-    steps = [_pace_step(start + at * step, found, begin) for at in range(2 * span // step)]
+    steps = tuple(_pace_step(start + at * step, found, begin) for at in range(2 * span // step))
     number = span // step
-    return Pace(window, step, steps[number:], now, steps[:number])
+    return Pace(window, step, steps[number:], steps[:number])
 
 
 def _pace_step(
@@ -60,6 +62,11 @@ def _pace_step(
 
 def draw_task_pace(pace: Pace, wanted: JobFilter) -> Sequence[Chart]:
     """Throughput, failures, run time and wait. `wanted` are the jobs of the task."""
+    return _draw(pace, find_jobs(wanted, "ended"), find_jobs(wanted.but(state="failed"), "ended"))
+
+
+@lru_cache(maxsize=KEPT)
+def _draw(pace: Pace, find_ended: FindJobs | None, find_failed: FindJobs | None) -> Sequence[Chart]:
     per_step = WINDOWS[pace.window][2]
     return (
         rate_chart(
@@ -68,7 +75,7 @@ def draw_task_pace(pace: Pace, wanted: JobFilter) -> Sequence[Chart]:
             "Throughput",
             f"ended {per_step}",
             pace.values("ended"),
-            find_jobs=find_jobs(wanted, "ended"),
+            find_jobs=find_ended,
         ),
         rate_chart(
             pace,
@@ -76,7 +83,7 @@ def draw_task_pace(pace: Pace, wanted: JobFilter) -> Sequence[Chart]:
             "Failures",
             f"failed {per_step}",
             pace.values("failed"),
-            find_jobs=find_jobs(wanted.but(state="failed"), "ended"),
+            find_jobs=find_failed,
             bars=True,
         ),
         run_time_chart(pace),
