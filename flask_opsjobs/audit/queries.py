@@ -8,20 +8,23 @@ commands and exports pass them through the display policy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     ARRAY,
     BigInteger,
     ColumnElement,
+    CompoundSelect,
     Executable,
     Result,
     Select,
     Text,
     and_,
+    bindparam,
     func,
     literal,
     select,
@@ -184,25 +187,39 @@ def list_events_of(session: Session, target: str, limit: int = 20) -> Sequence[E
     """
     if "\0" in target:  # Postgres stores none
         return ()
+    found = _execute_with_bitmaps(session, _select_events_of(limit), {"targets": [target]})
+    rows = [EventRow(*row) for row in found]
+    return sorted(rows, key=lambda row: row.sequence, reverse=True)
+
+
+@cache
+def _select_events_of(limit: int) -> CompoundSelect[*tuple[Any, ...]]:
+    # Made once, as in `list_newest_of`: many pages ask for it, and to make it takes longer than to send it.
+    asked = bindparam("targets", type_=ARRAY(Text))
     is_listed = and_(_UNORDERED.between(1, _LAST_OF_CHAIN), AuditEvent.action != "note.add")
-    of_target = and_(AuditEvent.targets.contains([target]), is_listed)
+    of_target = and_(AuditEvent.targets.contains(asked), is_listed)
     some = select(AuditEvent.sequence).where(of_target).limit(_MANY).subquery()
     is_common = select(func.count()).select_from(some).scalar_subquery() == _MANY
     newest_first = select(*_ROW).where(is_listed, is_common).order_by(AuditEvent.sequence.desc())
     recent = newest_first.limit(WINDOW).subquery()
-    conditions = recent.c.targets.contains([target])
+    conditions = recent.c.targets.contains(asked)
     newest = select(recent).where(conditions).order_by(recent.c.sequence.desc()).limit(limit)
     among = newest.cte("among_newest")
     is_full = select(func.count()).select_from(among).scalar_subquery() == limit
     every = select(*_ROW).where(of_target, ~is_full).order_by(_UNORDERED.desc()).limit(limit)
-    either = union_all(select(among).where(is_full), select(every.subquery()))
-    rows = [EventRow(*row) for row in _execute_with_bitmaps(session, either)]
-    return sorted(rows, key=lambda row: row.sequence, reverse=True)
+    return union_all(select(among).where(is_full), select(every.subquery()))
 
 
 def list_newest_of(session: Session, actions: Sequence[str], limit: int = 10) -> Sequence[EventRow]:
     """The last `limit` decisions by these actions, newest first, also those that were refused."""
-    asked = func.unnest(literal(actions, ARRAY(Text))).table_valued("action", name="asked")
+    rows = session.execute(_select_newest_of(limit), {"actions": list(actions)})
+    return [EventRow(*row) for row in rows]
+
+
+@cache
+def _select_newest_of(limit: int) -> Select[*tuple[Any, ...]]:
+    given = bindparam("actions", type_=ARRAY(Text))
+    asked = func.unnest(given).table_valued("action", name="asked")
     names = asked.render_derived()
     # In the order of the index of the actions, which alone tells when there is none of an action.
     place = tuple_(AuditEvent.action, AuditEvent.sequence)
@@ -214,8 +231,7 @@ def list_newest_of(session: Session, actions: Sequence[str], limit: int = 10) ->
     )
     newest = in_order.limit(limit).lateral()
     of_all = select(newest).select_from(names).join(newest, true())
-    rows = session.execute(of_all.order_by(newest.c.sequence.desc()).limit(limit))
-    return [EventRow(*row) for row in rows]
+    return of_all.order_by(newest.c.sequence.desc()).limit(limit)
 
 
 def list_actors(session: Session) -> list[str]:
@@ -397,6 +413,8 @@ def _says(row: EventRow, text: str, shown: Callable[[str], str]) -> bool:
     return any(text.lower() in shown(one).lower() for one in texts)
 
 
-def _execute_with_bitmaps(session: Session, statement: Executable) -> Result[*tuple[Any, ...]]:
+def _execute_with_bitmaps(
+    session: Session, statement: Executable, params: Mapping[str, Any] | None = None
+) -> Result[*tuple[Any, ...]]:
     """Let the planner use the GIN index of the targets: pages forbid it otherwise (`enable_bitmapscan`)."""
-    return execute_with(session, statement, enable_bitmapscan="on")
+    return execute_with(session, statement, params, enable_bitmapscan="on")

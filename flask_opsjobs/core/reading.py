@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from itertools import count
 from typing import Any
 
@@ -85,15 +86,31 @@ def _begin(session: Session, statement: Select[Any]) -> datetime:
 
 
 def execute_with(
-    session: Session, /, statement: Executable, **settings: str | ColumnElement[str]
+    session: Session,
+    statement: Executable,
+    params: Mapping[str, Any] | None = None,
+    /,
+    **settings: str | ColumnElement[str],
 ) -> Result[*tuple[Any, ...]]:
     """Execute a statement with other settings of Postgres, and set them back, in one round trip.
 
     No statement of another function comes between, whatever was started.
     """
+    choose, set_back = _choose(tuple(settings.items()))
+    start_reading(session, Session.execute, choose)
+    found = start_reading(session, Session.execute, statement, params)
+    start_reading(session, Session.execute, set_back)
+    return found.value
+
+
+@lru_cache(maxsize=8)
+def _choose(
+    settings: tuple[tuple[str, str | ColumnElement[str]], ...],
+) -> tuple[Select[*tuple[Any, ...]], Select[*tuple[Any, ...]]]:
+    """What sets these settings, and what sets them back: to make them takes longer than to send them."""
     chosen = [
         function
-        for name, value in settings.items()
+        for name, value in settings
         for function in (
             func.set_config(f"opsjobs.{name}", func.current_setting(name), True),
             func.set_config(name, value, True),
@@ -105,12 +122,9 @@ def execute_with(
             func.coalesce(_read_setting(f"opsjobs.{name}"), func.current_setting(name)),
             True,
         )
-        for name in settings
+        for name, _ in settings
     ]
-    start_reading(session, Session.execute, select(*chosen))
-    found = start_reading(session, Session.execute, statement)
-    start_reading(session, Session.execute, select(*back))
-    return found.value
+    return select(*chosen), select(*back)
 
 
 class KeptValue:

@@ -39,6 +39,9 @@ _CALL = re.compile(r"\.upgrade\(\s*op\s*,\s*(?:since\s*=\s*\d+\s*,\s*)?(?:to\s*=
 
 _AGAIN = "then run this command again"
 
+_DEFAULT_PATH: ColumnElement[str] = literal_column(
+    "(SELECT reset_val FROM pg_settings WHERE name = 'search_path')"
+)
 _TABLE = text(
     "SELECT nspname, relname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace"
     " WHERE relname = :name AND has_table_privilege(pg_class.oid, 'SELECT')"
@@ -203,10 +206,7 @@ def read_applied(session: Session, app: Flask) -> AppliedRevisions:
 
 
 def _execute_by_default(session: Session, statement: Executable) -> Result[*tuple[Any, ...]]:
-    default: ColumnElement[str] = literal_column(
-        "(SELECT reset_val FROM pg_settings WHERE name = 'search_path')"
-    )
-    return execute_with(session, statement, search_path=default)
+    return execute_with(session, statement, search_path=_DEFAULT_PATH)
 
 
 def list_unapplied(found: Revisions, heads: tuple[str, ...]) -> list[str] | None:
