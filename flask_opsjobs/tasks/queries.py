@@ -152,11 +152,8 @@ def list_task_steps(
 
 def find_numbers(session: Session, task: str, start: datetime, end: datetime) -> TaskNumbers:
     """The numbers of one task from one full hour until before another."""
-    columns = [getattr(TaskHour, name) for name in TaskNumbers.__annotations__]
-    mine = select(*columns).where(
-        TaskHour.task == task, TaskHour.hour >= start, TaskHour.hour < end
-    )
-    rows = [TaskNumbers(*row) for row in session.execute(mine)]
+    params = {"task": task, "start": start, "end": end}
+    rows = [TaskNumbers(*row) for row in session.execute(_HOURS, params)]
     return TaskNumbers(
         task,
         enqueued=sum(row.enqueued for row in rows),
@@ -236,6 +233,11 @@ def _sum_steps(model: Any, at: Any) -> Select[*tuple[Any, ...]]:
 
 
 # To build one takes longer than to send it.
+_HOURS = (
+    select(*(getattr(TaskHour, name) for name in TaskNumbers.__annotations__))
+    .where(TaskHour.task == bindparam("task"))
+    .where(TaskHour.hour >= bindparam("start"), TaskHour.hour < bindparam("end"))
+)
 _SUMS_OF_MINUTES = _sum_steps(TaskMinute, TaskMinute.minute)
 _SUMS_OF_HOURS = _sum_steps(TaskHour, TaskHour.hour)
 

@@ -26,9 +26,9 @@ _FOOT = 4.0
 _MOST_STOPS = 12
 # The width that a label needs; the last one before `now` needs more.
 _LABEL, _LAST_LABEL = 26.0, 40.0
-# A process keeps the charts of so many paces, of each kind of page. They hold for a minute, in which every
-# open page asks for them again; to draw them takes a third of the time of a page. No text of the host is in
-# them but names in addresses, and none depends on who asks but these.
+# A process keeps the drawn charts of so many paces for each kind of page, 0.4 MB each. To draw them takes a
+# third of the time of a page, and every open page asks again within the minute in which their numbers stay.
+# Only numbers and addresses are in them, and both are compared before charts are shown again.
 KEPT = 8
 
 # From when until when: the address of a search of the jobs in between. Equal ones give equal addresses.

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flask import url_for
+from markupsafe import Markup
 from sqlalchemy.orm import Session
 
 from ...actions.registry import ACTIONS
@@ -124,7 +125,10 @@ def make_numbers(
     return {
         "pace": pace,
         "columns": columns,
-        "rows": sorted(rows, reverse=True),
+        "rows": [
+            (pace.steps[at].start, Markup("".join(series.cells[at] for series in columns)))
+            for at in sorted(rows, reverse=True)
+        ],
         "charts": charts,
         "flags": make_flags(deploys, start, window, _find_deploy),
         "lines": make_lines(marks, start, window),
