@@ -194,7 +194,7 @@ def list_events_of(session: Session, target: str, limit: int = 20) -> Sequence[E
 
 @cache
 def _select_events_of(limit: int) -> CompoundSelect[*tuple[Any, ...]]:
-    # Made once, as in `list_newest_of`: many pages ask for it, and to make it takes longer than to send it.
+    # Made once, as the next one: many pages ask for it, and to make it takes longer than to send it.
     asked = bindparam("targets", type_=ARRAY(Text))
     is_listed = and_(_UNORDERED.between(1, _LAST_OF_CHAIN), AuditEvent.action != "note.add")
     of_target = and_(AuditEvent.targets.contains(asked), is_listed)

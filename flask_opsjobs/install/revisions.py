@@ -39,6 +39,7 @@ _CALL = re.compile(r"\.upgrade\(\s*op\s*,\s*(?:since\s*=\s*\d+\s*,\s*)?(?:to\s*=
 
 _AGAIN = "then run this command again"
 
+# One object for all calls: `execute_with` keeps the statements that it makes of it.
 _DEFAULT_PATH: ColumnElement[str] = literal_column(
     "(SELECT reset_val FROM pg_settings WHERE name = 'search_path')"
 )

@@ -31,7 +31,7 @@ _MOST = 1_000
 
 @dataclass
 class Standstill:
-    """When a process could record nothing: it was dead, stood still, or had no Postgres."""
+    """When a worker could record nothing: it was dead, stood still, or had no Postgres."""
 
     pid: int
     began: float
@@ -53,7 +53,7 @@ class Storm:
         self.struck: Counter[str] = Counter()
         self.standstills: list[Standstill] = []
         # What stands still, and the earliest moment at which it may go on.
-        self._stopped: list[tuple[float, Standstill, list[psutil.Process]]] = []
+        self._stopped: list[tuple[float, list[psutil.Process]]] = []
         self._size = 0
         self.workers = [self._start_worker(), self._start_worker()]
         self._loops = self._start_loops()
@@ -179,6 +179,7 @@ class Storm:
         worker = self._dice.choice(self.workers)
         family = worker.children() if self._dice.random() < 0.5 else []
         self._stop([psutil.Process(worker.pid), *family], _LONG)
+        self.standstills.append(Standstill(worker.pid, time.time()))
 
     def stop_child(self) -> None:
         if children := self._children():
@@ -196,19 +197,26 @@ class Storm:
         for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.suspend()
-        standstill = Standstill(processes[0].pid, time.time())
-        self.standstills.append(standstill)
-        self._stopped.append((time.monotonic() + self._dice.uniform(*span), standstill, processes))
+        self._stopped.append((time.monotonic() + self._dice.uniform(*span), processes))
 
     def _resume(self, until: float) -> None:
         """Let go on what may go on by then. It may be late: the storm does one thing at a time."""
-        for may_go_on, standstill, processes in self._stopped:
-            if may_go_on <= until:
-                for process in processes:
-                    with suppress(psutil.NoSuchProcess):
-                        process.resume()
-                standstill.ended = time.time()
+        resumed = [
+            process
+            for may_go_on, processes in self._stopped
+            if may_go_on <= until
+            for process in processes
+        ]
+        for process in resumed:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+                self._note_end(process.pid)
         self._stopped = [each for each in self._stopped if each[0] > until]
+
+    def _note_end(self, pid: int) -> None:
+        for standstill in self.standstills:
+            if standstill.pid == pid:
+                standstill.ended = min(standstill.ended, time.time())
 
     # ---
 

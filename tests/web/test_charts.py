@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -78,6 +79,20 @@ def test_charts_are_kept_while_their_numbers_and_addresses_are_the_same() -> Non
     more = make_charts(pace(*[KNOWN] * 59, {**KNOWN, "finished": 11.0}), _SomeSearch("/a"))
     assert more[0].drawing != first[0].drawing
     assert [chart.drawing for chart in more[1:]] == [chart.drawing for chart in first[1:]]
+
+
+def test_texts_and_addresses_are_escaped_in_a_drawing_and_in_a_table() -> None:
+    bad = '<b>"\u202e'
+    values = [1.0] * 60
+    found = pace(*[KNOWN] * 60)
+    drawn = rate_chart(found, "ended", "Ended", bad, values, find_jobs=_SomeSearch(f"/?a={bad}&b"))
+    (series,) = drawn.series
+    for written in (drawn.drawing, replace(series, title=bad, say=lambda _: bad).cells[0]):
+        assert "<b>" not in written
+        assert "\u202e" not in re.sub('href="[^"]*"', "", written)
+        assert "/?a=&lt;b&gt;&#34;" in written
+        assert "&amp;b" in written
+        assert written.count('"') % 2 == 0
 
 
 def test_what_nobody_counted_is_hatched_and_breaks_the_line() -> None:

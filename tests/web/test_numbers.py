@@ -203,8 +203,12 @@ def test_a_window_is_compared_with_the_one_before(
 
 
 @pytest.mark.usefixtures("counted")
-def test_who_may_not_see_jobs_gets_numbers_without_links(get: Get, access: Access) -> None:
-    """Also when the same charts are kept that somebody else has just seen."""
+def test_who_may_not_see_jobs_gets_numbers_without_links(
+    get: Get, access: Access, session: Session, clock: Clock
+) -> None:
+    """Also when the same charts are kept that somebody else has just seen, and beside a deploy."""
+    make_deploy(session, "2026.11.3", at=clock.now - timedelta(minutes=30))
+    session.commit()
     paths = ("/queues/mail?window=day", "/tasks/send")
     for path in paths:
         assert soup(get(path).text).select(".chart a")
@@ -212,6 +216,7 @@ def test_who_may_not_see_jobs_gets_numbers_without_links(get: Get, access: Acces
     for path in paths:
         page = soup(get(path).text)
         assert page.select(".chart a, #numbers-table a") == []
+        assert page.select(".chart .deploy")
         assert {svg["role"] for svg in page.select(".chart svg")} == {"img"}
         assert len(page.select("#numbers-table tbody tr")) == 9
 

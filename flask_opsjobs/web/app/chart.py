@@ -1,6 +1,6 @@
 """A chart: what it shows, and how that is written as SVG and as cells of a table. Pure.
 
-Plain strings are joined, because a page has up to eight charts with sixty links each.
+Plain strings are joined, because a page has up to three charts with a hundred links each.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ class Series:
     def cells(self) -> Sequence[Markup]:
         """Its cells in the table. Kept, since a table has hundreds of cells."""
         mute = " mute" if self.is_before else ""
-        begin = f'<td class="n{mute}" data-label="{escape(self.title.lower())}">'
-        return [
+        begin = f'<td class="n{mute}" data-label="{_text(self.title.lower())}">'
+        return tuple(
             Markup(f"{begin}{self._cell(at, value)}</td>") for at, value in enumerate(self.values)
-        ]
+        )
 
     def _cell(self, at: int, value: float | None) -> str:
-        says = escape("–" if value is None else self.say(value))
+        says = _text("–" if value is None else self.say(value))
         link = self.links.get(at)
         return f'<a href="{escape(link.url)}">{says}</a>' if link else says
 

@@ -1,4 +1,4 @@
-"""Draws charts as SVG: paths, labels, and a sentence that describes what they show."""
+"""Computes what charts show: paths, labels, links, and a sentence that describes them."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _FOOT = 4.0
 _MOST_STOPS = 12
 # The width that a label needs; the last one before `now` needs more.
 _LABEL, _LAST_LABEL = 26.0, 40.0
-# A process keeps the drawn charts of so many paces for each kind of page, 0.4 MB each. To draw them takes a
-# third of the time of a page, and every open page asks again within the minute in which their numbers stay.
-# Only numbers and addresses are in them, and both are compared before charts are shown again.
+# A process keeps the charts of the last so many paces for each kind of page, 0.3 to 0.6 MB each. To draw them
+# takes about a fifth of the time of a page, and open pages ask again before their numbers change. They have
+# only numbers and addresses in them, and both are compared before charts are shown again.
 KEPT = 8
 
 # From when until when: the address of a search of the jobs in between. Equal ones give equal addresses.

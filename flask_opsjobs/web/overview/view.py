@@ -128,9 +128,8 @@ def _find_numbers(read: Reading, counted: StartedRead[Counted]) -> tuple[Pace, M
     may_audit = access.may("audit.view")
     deciding = start_reading(read.session, list_newest_of, _MARKED) if may_audit else None
     pace = find_pace(read.session, _window(), read.now, counted.value)
-    charts = make_charts(
-        pace, *(find_jobs(JobFilter(state=state), "ended") for state in MANAGED_FINAL)
-    )
+    of_state = {state: find_jobs(JobFilter(state=state), "ended") for state in MANAGED_FINAL}
+    charts = make_charts(pace, of_state["finished"], of_state["failed"], of_state["canceled"])
     events = deciding.value if deciding else None
     return pace, make_numbers(read.session, pace, charts, JobFilter(), events, is_short=True)
 
