@@ -316,12 +316,14 @@ def test_a_job_that_kills_its_worker_ends_alone(
     )
     killed = {worker: at for worker, at, is_killer in lost if is_killer}
     _, second, _ = killed.values()
-    beside = [(worker, at) for worker, at, is_killer in lost if not is_killer]
-    # Its first death may have no attempt, as a short job that dies has none.
-    assert sum(at < second for _, at in beside) <= 2 * 2, (
-        "at first it may take along a job beside it, and one that has just ended, but no short ones"
+    long = timedelta(seconds=SHORT_SECONDS)
+    # On a busy machine a job may run for longer than a short one. It need not end before the killer begins.
+    beside = [
+        at
+        for worker, at, is_killer in lost
+        if not is_killer and not (worker in killed and killed[worker] - at > long)
+    ]
+    assert len(beside) <= 1, (
+        "the first time it may take the job beside it along, if that is not short"
     )
-    later = {worker: at for worker, at in beside if at >= second}
-    assert all(
-        killed[worker] - at > timedelta(seconds=SHORT_SECONDS) for worker, at in later.items()
-    ), "afterwards it waits until no short job runs; on a busy machine one may run for longer"
+    assert all(at < second for at in beside), "afterwards it is alone, or beside one that runs long"
