@@ -14,8 +14,9 @@ from markupsafe import Markup, escape
 
 from ...core.visible_text import visible
 
-# A link right of here has its label at the right edge.
-_MIDDLE = 128
+# The plot, in units of the drawing. The labels are to the right of it and below it.
+WIDTH, TOP, BOTTOM = 256, 8, 104
+_HEIGHT = BOTTOM - TOP
 _UNREACHED = ' tabindex="-1" aria-hidden="true"'
 
 # None: nobody counted, or there is no such number.
@@ -105,9 +106,9 @@ class Chart:
 def _parts(chart: Chart) -> Iterator[str]:
     yield f'<desc id="d-{chart.key}">{_text(chart.finding)}</desc>'
     for y, label in chart.grid:
-        yield f'<path class="grid" d="M0 {y}h256"/>'
+        yield f'<path class="grid" d="M0 {y}h{WIDTH}"/>'
         if label:
-            yield f'<text x="262" y="{y + 3.5}">{_text(label)}</text>'
+            yield f'<text x="{WIDTH + 6}" y="{y + 3.5}">{_text(label)}</text>'
     for kind, path in (
         ('class="area"', chart.area),
         ('class="trace ghost"', chart.ghost),
@@ -119,20 +120,21 @@ def _parts(chart: Chart) -> Iterator[str]:
         if path:
             yield f'<path {kind} d="{path}"/>'
     for x, width in chart.uncounted:
-        yield f'<rect class="uncounted" x="{x}" y="8" width="{width}" height="96"/>'
+        yield f'<rect class="uncounted" x="{x}" y="{TOP}" width="{width}" height="{_HEIGHT}"/>'
     for link in chart.links:
         yield _link(link)
     if chart.dot:
         yield f'<circle class="dot" cx="{chart.dot[0]}" cy="{chart.dot[1]}" r="3.5"/>'
     for x, anchor, at in chart.ticks:
-        yield f'<text x="{x}" y="118" text-anchor="{anchor}">{_time(at)}</text>'
+        yield f'<text x="{x}" y="{BOTTOM + 14}" text-anchor="{anchor}">{_time(at)}</text>'
 
 
 def _link(link: BarLink) -> str:
-    place = ' x="256" text-anchor="end"' if link.x >= _MIDDLE else ""
+    # The label of a link in the right half ends at the right edge.
+    place = f' x="{WIDTH}" text-anchor="end"' if link.x >= WIDTH / 2 else ""
     return (
         f'<a class="bar-link" href="{escape(link.url)}"{"" if link.is_stop else _UNREACHED}>'
-        f'<path d="M{link.x} 8h{link.width}v96h-{link.width}z"/>'
+        f'<path d="M{link.x} {TOP}h{link.width}v{_HEIGHT}h-{link.width}z"/>'
         f'<text{place} y="3">{_time(link.at)}: {_text(link.says)}</text></a>'
     )
 

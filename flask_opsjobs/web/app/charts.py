@@ -11,10 +11,8 @@ from itertools import groupby, pairwise
 from ...core.words import short_duration
 from ...failures.queries import DeployMark
 from ...overview.pace_queries import Pace, PaceStep
-from .chart import BarLink, Chart, Series, Values
+from .chart import BOTTOM, TOP, WIDTH, BarLink, Chart, Series, Values
 
-# In units of the drawing. The labels are to the right of the plot and below it.
-WIDTH, _TOP, _BOTTOM = 256.0, 8.0, 104.0
 _NICE = (1, 2, 4, 6, 8, 10)
 _AXIS = {"hour": timedelta(minutes=15), "day": timedelta(hours=6), "month": timedelta(days=10)}
 # A version at a flag takes about so much width; nearer flags go without.
@@ -85,7 +83,7 @@ def make_flags(
     `find_url` tells the address to which a version leads.
     """
     flags: list[Flag] = []
-    room = WIDTH
+    room: float = WIDTH
     shown = place_deploys(marks, start, window, WIDTH)
     for number, (x, mark) in enumerate(shown):
         is_right = x > WIDTH - _FLAG_WIDTH
@@ -351,7 +349,7 @@ class Scale:
     def area(self, values: Values) -> str:
         """The area below that line."""
         return "".join(
-            f"M{_n(self._x(part[0][0]))} {_n(_BOTTOM)}L{self._line(part)}V{_n(_BOTTOM)}Z"
+            f"M{_n(self._x(part[0][0]))} {_n(BOTTOM)}L{self._line(part)}V{_n(BOTTOM)}Z"
             for part in _parts(values)
         )
 
@@ -359,7 +357,7 @@ class Scale:
         """A bar for each value above 0."""
         wide = WIDTH / self.number * 0.7
         return "".join(
-            f"M{_n(self._x(at) - wide / 2)} {_n(_BOTTOM)}V{_n(self._y(value))}h{_n(wide)}V{_n(_BOTTOM)}z"
+            f"M{_n(self._x(at) - wide / 2)} {_n(BOTTOM)}V{_n(self._y(value))}h{_n(wide)}V{_n(BOTTOM)}z"
             for part in _parts(values)
             for at, value in part
             if value
@@ -382,7 +380,7 @@ class Scale:
         return (at + 0.5) * WIDTH / self.number
 
     def _y(self, value: float) -> float:
-        return _BOTTOM - (_BOTTOM - _TOP) * min(1.0, value / self.top)
+        return BOTTOM - (BOTTOM - TOP) * min(1.0, value / self.top)
 
 
 def _parts(values: Values) -> list[list[tuple[int, float]]]:

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 
 from ...core.words import counted
 from ...failures.queries import DAY, MONTH, QUARTER, DeployMark, Ends, floor
-from ..app.chart import Chart
-from ..app.charts import WIDTH, Flag, Scale, find_gaps, make_flags, short
+from ..app.chart import WIDTH, Chart
+from ..app.charts import Flag, Scale, find_gaps, make_flags, short
 
 _QUARTERS = DAY // QUARTER
 _DAYS = MONTH // DAY

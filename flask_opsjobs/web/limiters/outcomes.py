@@ -11,7 +11,7 @@ from ...core.words import took
 from ...limits.bucket import Shape
 from ...limits.simulation import TrialOutcome
 from ...limits.words import WAITS
-from ..app.chart import Chart
+from ..app.chart import WIDTH, Chart
 from ..app.charts import Scale, short
 from ..app.filters import number
 
@@ -23,7 +23,6 @@ _SPANS = (
 )
 # The number of moments at which the chart samples the starts: enough for a smooth line.
 _POINTS = 128
-_WIDTH = 256.0
 _TICKS = 4
 _ROUND = (
     *(0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30),
@@ -126,18 +125,18 @@ def _ticks(longest: float) -> list[tuple[float, str, datetime | str]]:
     """The labels below the plot, as (x, anchor, label): a few round times since the beginning."""
     every = next((step for step in _ROUND if longest / step <= _TICKS), longest)
     # `Scale` places its first and its last point this far from the edges.
-    edge = _WIDTH / _POINTS / 2
+    edge = WIDTH / _POINTS / 2
     places = [
-        (at * every, edge + at * every / longest * (_WIDTH - 2 * edge)) for at in range(_TICKS + 1)
+        (at * every, edge + at * every / longest * (WIDTH - 2 * edge)) for at in range(_TICKS + 1)
     ]
     return [
         (
             round(x, 1),
-            "start" if not after else "end" if x > _WIDTH - 10 else "middle",
+            "start" if not after else "end" if x > WIDTH - 10 else "middle",
             _axis(after, every),
         )
         for after, x in places
-        if x <= _WIDTH
+        if x <= WIDTH
     ]
 
 
