@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import click
@@ -12,9 +13,10 @@ from ..actions.registry import ACTIONS
 from ..core.display import Display
 from ..core.round_trips import start_reading
 from ..core.words import counted
+from ..engine.redis.unknown_workers import find_unknown
 from ..jobs.search.filter import JobFilter
 from ..operations.operator import waiting_in
-from ..overview.queries import QueueDepth, find_queues
+from ..overview.queries import QueueDepth, count_listeners, find_queues
 from ..queues.queries import list_decisions
 from ..workers.queries import list_workers
 from . import _operate, current_host, open_snapshot, operation, plain, to_json
@@ -30,23 +32,31 @@ queue = AppGroup(
 def list_(find: str, as_json: bool) -> None:
     """Print each queue: its state, its jobs and its workers.
 
-    The jobs are those that have not ended. Many jobs of one state are counted to a bound, as on the page.
+    The jobs are those that have not ended. Many jobs of one state are counted to a bound, as on the page. The
+    workers are those that live. Of plain RQ workers it is not known while their Redis does not answer.
     Reads only. Exits 0; 2 when the database does not answer in time.
     """
     host = current_host()
     clean = Display(host.display, may_see=True).clean
     with open_snapshot(host) as read:
-        workers = start_reading(read.session, list_workers, read.now, host.settings.late_seconds)
+        listing = start_reading(read.session, list_workers, read.now, host.settings.late_seconds)
         decided = start_reading(read.session, list_decisions)
-        queues = find_queues(read.session, workers, decided)
+        queues = find_queues(read.session, listing, decided)
+    workers = find_unknown(listing.value, host)
+    queues = count_listeners(queues, workers)
+    not_known = Counter(
+        name for one in workers if one.is_listening and one.silent_since for name in one.queues
+    )
     found = [one for one in queues if find.lower() in one.name.lower()]
-    shown = [_as_object(one, clean(one.name)) for one in found]
+    shown = [_as_object(one, clean(one.name), not_known[one.name]) for one in found]
     if as_json:
         click.echo(to_json({"queues": shown}))
         return
     for one in shown:
         jobs = ", ".join(f"{number:,} {state}" for state, number in one["jobs"].items())
         listeners = counted(one["workers"], "worker")
+        if unknown := one["workers_not_known"]:
+            listeners += f", {unknown} not known"
         click.echo(plain(f"{one['name']}  {one['state']}  {jobs or 'no jobs'}  {listeners}"))
     if not queues:
         click.echo("no queue is known: it appears with its first job or its first worker")
@@ -54,9 +64,16 @@ def list_(find: str, as_json: bool) -> None:
         click.echo(f"no queue has {find!r} in its name")
 
 
-def _as_object(one: QueueDepth, name: str) -> dict[str, Any]:
+def _as_object(one: QueueDepth, name: str, not_known: int) -> dict[str, Any]:
     jobs = {state: depth.count.number for state, depth in one.states.items() if depth.count.number}
-    return {"name": name, "state": one.state, "workers": one.listeners, "jobs": jobs}
+    alive = one.listeners - not_known
+    return {
+        "name": name,
+        "state": one.state,
+        "workers": alive,
+        "workers_not_known": not_known,
+        "jobs": jobs,
+    }
 
 
 def _add(action: Action[Any]) -> None:

@@ -18,6 +18,7 @@ from ..actions.operator import Operator
 from ..actions.registry import ACTIONS
 from ..core.display import Display
 from ..core.words import span
+from ..engine.redis.unknown_workers import find_unknown
 from ..errors import ActionRefused
 from ..workers.process_identity import identify
 from ..workers.queries import (
@@ -42,8 +43,8 @@ def workers(context: click.Context, is_self: bool, as_json: bool) -> None:
     """Print the workers that have not stopped.
 
     Each has its children with it, and missing ones come first. Reads only. Exits 0 when a worker among them
-    is alive, 1 when none is, 2 when the database does not answer in time. So `--self` tells whether the
-    worker of a container is well.
+    is alive, or is a plain RQ worker whose Redis does not answer; 1 when none is; 2 when the database does
+    not answer in time. So `--self` tells whether the worker of a container is well.
     """
     if context.invoked_subcommand is not None:
         return
@@ -53,6 +54,7 @@ def workers(context: click.Context, is_self: bool, as_json: bool) -> None:
         if is_self:
             found = [worker for worker in found if _is_here(worker)]
         attempts = list_reserved(read.session, found)
+    found = find_unknown(found, host)
     if as_json:
         rows = [_as_json(worker, attempts[worker.id]) for worker in found]
         click.echo(to_json({"workers": rows}, indent=2))
@@ -62,7 +64,7 @@ def workers(context: click.Context, is_self: bool, as_json: bool) -> None:
             click.echo(plain(*_lines(worker, attempts[worker.id], read.now, clean)))
         if not found:
             click.echo("no worker runs" + " on this machine or in this container" * is_self)
-    sys.exit(0 if any(worker.is_alive for worker in found) else 1)
+    sys.exit(0 if any(worker.is_alive or worker.silent_since for worker in found) else 1)
 
 
 def _help(action: Action[Any]) -> dict[str, str]:
@@ -154,7 +156,7 @@ def _lines(
             f"{pool.through_rq:,g} through RQ, {pool.reserved:,} reserved."
         )
     yield (
-        f"{worker.name} is {worker.state}, pid {worker.pid} on {worker.host}, {_version_of(worker)}"
+        f"{worker.name} is {_state_of(worker)}, pid {worker.pid} on {worker.host}, {_version_of(worker)}"
         f"queues {', '.join(worker.queues) or 'not known'}. "
         f"Last heartbeat {_span(worker.heartbeat_at, now)} ago.{rates}"
     )
@@ -174,6 +176,12 @@ def _lines(
     for left in worker.left:
         if not left.is_usual:
             yield f"  {clean(left.says)}"
+
+
+def _state_of(worker: WorkerRow) -> str:
+    if worker.silent_since is None:
+        return worker.state
+    return "not known to live, because its Redis does not answer"
 
 
 def _version_of(worker: WorkerRow) -> str:

@@ -42,8 +42,15 @@ def test_each_queue_is_listed_with_its_state_and_its_jobs(bench: Bench, call: An
     call("pause", "default", *REASON)
     assert call("list").output == "default  paused  1 available  1 worker\n"
     found = json.loads(call("list", "--json").output)["queues"]
-    jobs = {"available": 1}
-    assert found == [{"name": "default", "state": "paused", "workers": 1, "jobs": jobs}]
+    assert found == [
+        {
+            "name": "default",
+            "state": "paused",
+            "workers": 1,
+            "workers_not_known": 0,
+            "jobs": {"available": 1},
+        }
+    ]
     assert call("list", "--find", "FAULT").output == call("list").output
     assert call("list", "--find", "mail").output == "no queue has 'mail' in its name\n"
     bench.connection.execute("DELETE FROM opsjobs.jobs; DELETE FROM opsjobs.queues")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import delete, update
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.jobs.models import Job
@@ -277,6 +279,42 @@ def test_no_page_counts_a_plain_worker_as_alive_while_redis_is_away(
             *("alive", "not known", "Redis silent", "on time"),
         ]
         assert "1 plain RQ worker lives: only Redis tells" in _words(read("queues").find(id="part"))
+
+
+@pytest.mark.processes
+def test_no_command_lists_a_plain_worker_as_alive_while_redis_is_away(
+    plain: Job, running: Job, session: Session, make_app: Callable[..., Any]
+) -> None:
+    with Valkey() as valkey:
+        app = make_app(OPSJOBS_REDIS_URL=valkey.url)
+
+        def run(*words: str) -> Any:
+            return app.test_cli_runner().invoke(args=["opsjobs", *words])
+
+        def list_queue() -> tuple[str, Any]:
+            listed = run("queue", "list", "--find", "mail")
+            (found,) = json.loads(run("queue", "list", "--find", "mail", "--json").output)["queues"]
+            return listed.output.rpartition("  ")[2], (found["workers"], found["workers_not_known"])
+
+        assert list_queue() == ("2 workers\n", (2, 0))
+        assert "rq-legacy-1 is alive, " in run("workers").output
+        valkey.kill()
+        assert list_queue() == ("1 worker, 1 not known\n", (1, 1))
+        said = run("workers")
+        assert (
+            "rq-legacy-1 is not known to live, because its Redis does not answer, " in said.output
+        )
+        assert "web-1:7 is alive, " in said.output
+        session.execute(
+            update(Worker).where(Worker.kind == "pool").values(heartbeat_at=ago(days=1))
+        )
+        session.commit()
+        states = {one["state"] for one in json.loads(run("workers", "--json").output)["workers"]}
+        assert states == {"late", "not known"}
+        assert run("workers").exit_code == 0, "a probe kills no plain worker because of its Redis"
+        session.execute(delete(Worker).where(Worker.kind == "plain"))
+        session.commit()
+        assert run("workers").exit_code == 1
 
 
 @pytest.mark.processes

@@ -14,6 +14,7 @@ from ...actions.registry import ACTIONS
 from ...core.reading import Reading
 from ...core.round_trips import start_reading, values_of
 from ...core.words import agree, counted
+from ...engine.redis.unknown_workers import find_unknown
 from ...escalations.queries import find_last_escalations
 from ...lifeline import queries
 from ...lifeline.detectors import DETECTORS, detector_of
@@ -26,7 +27,6 @@ from ...operations.queries import page_of_open_operations
 from ...workers.queries import list_workers
 from ..app import access, pages, references
 from ..app.host import host, reading
-from ..workers.unknown import find_unknown
 from .loops_svg import begin_of_day, draw_loops
 from .steps import first_step
 
@@ -71,7 +71,7 @@ def _place_after(row: IncidentRow) -> str:
 def _part(query: Mapping[str, str]) -> tuple[Markup, datetime]:
     with reading() as read:
         facts = values_of(_read(read, query))
-    workers = find_unknown(facts.pop("workers"))
+    workers = find_unknown(facts.pop("workers"), host())
     order = {"missing": 0, "late": 1}
     made = pages.part(
         "lifeline/_live.html",

@@ -16,6 +16,7 @@ from ...core.round_trips import StartedRead, start_reading
 from ...engine.plain_jobs import find_plain_jobs
 from ...engine.redis.broker import broker_of
 from ...engine.redis.connections import find_unreachable
+from ...engine.redis.unknown_workers import mark_unknown
 from ...jobs.lifecycle import MANAGED_FINAL
 from ...jobs.search.filter import JobFilter
 from ...overview.blocks import split_blocks
@@ -27,7 +28,6 @@ from ..app.charts import make_charts
 from ..app.host import host, reading
 from ..app.numbers import find_jobs, make_numbers
 from ..lifeline.steps import first_step
-from ..workers.unknown import mark_unknown
 from .needs_attention import AttentionFacts, make_cards
 from .trend_svg import draw_trend
 

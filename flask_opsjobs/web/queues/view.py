@@ -18,6 +18,7 @@ from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.reading import Reading
 from ...core.round_trips import start_reading
+from ...engine.redis.unknown_workers import find_unknown
 from ...jobs.search.filter import JobFilter
 from ...operations.operator import waiting_in
 from ...overview.pace_queries import WINDOWS, find_counted, find_queue_pace
@@ -29,7 +30,6 @@ from ..app import access, order, pages, problems
 from ..app.host import host, reading
 from ..app.list_page import cut_list, read_list_place
 from ..app.numbers import make_numbers
-from ..workers.unknown import find_unknown
 from .steps import draw_queue_pace
 
 # So many rows a page, and so many of the queues that start no jobs above them: none above what was searched.
@@ -221,7 +221,7 @@ def _find(read: Reading) -> _Found:
 
 def _rows(found: _Found) -> Sequence[QueueView]:
     """Asks Redis whether it answers: call it outside a transaction."""
-    workers, rates = find_unknown(found.workers), found.rates
+    workers, rates = find_unknown(found.workers, host()), found.rates
     return [
         QueueView(
             depth,

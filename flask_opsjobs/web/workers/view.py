@@ -19,6 +19,7 @@ from ...actions.operator import Operator
 from ...actions.planning import MOST_TARGETS
 from ...actions.registry import ACTIONS
 from ...core.round_trips import start_reading
+from ...engine.redis.unknown_workers import find_unknown
 from ...errors import ActionRefused
 from ...failures.deploys import Marker, find_newest
 from ...lifeline.loop_runs import find_loop
@@ -31,7 +32,6 @@ from ...workers.queries import WorkerRow
 from ..actions import view as actions
 from ..app import order, pages, problems
 from ..app.host import asking, host, reading
-from .unknown import find_unknown
 
 _MISSING_SHOWN = 20
 
@@ -108,7 +108,7 @@ def _part() -> tuple[Markup, datetime, Mapping[str, str]]:
         reserved = queries.list_reserved(read.session, [*shown, *others])
         queues = finding.value
         left = Counter({each.worker_id: each.jobs + each.reserved for each in leaving.value})
-    workers = find_unknown(others)
+    workers = find_unknown(others, host())
     late = [one for one in workers if one.state == "late"]
     current = [*late, *(one for one in workers if one.state != "late")]
     plain = [one for one in current if one.kind == "plain"]

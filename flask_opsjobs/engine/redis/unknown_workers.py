@@ -1,4 +1,4 @@
-"""Tells of which plain RQ workers nobody knows whether they live, for all pages that show workers."""
+"""Tells of which plain RQ workers nobody knows whether they live, wherever workers are listed."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ...core.redis_facts import UnreachableRedis
-from ...engine.redis.broker import broker_of
-from ...engine.redis.connections import OWN, find_unreachable
+from ...host import Host
 from ...workers.queries import WorkerRow
-from ..app.host import host
+from .broker import broker_of
+from .connections import OWN, find_unreachable
 
 
-def find_unknown(workers: Sequence[WorkerRow]) -> Sequence[WorkerRow]:
+def find_unknown(workers: Sequence[WorkerRow], host: Host) -> Sequence[WorkerRow]:
     """Return the workers as `mark_unknown` does, after asking the Redis of the plain ones.
 
     Call it outside a transaction, so that no database connection waits for Redis.
     """
     names = {name for worker in workers if worker.kind == "plain" for name in _queues_of(worker)}
-    return mark_unknown(workers, find_unreachable(broker_of(host()).connections, names))
+    return mark_unknown(workers, find_unreachable(broker_of(host).connections, names))
 
 
 def mark_unknown(
