@@ -150,20 +150,26 @@ def list_task_steps(
     return {row[0].astimezone(UTC): _step(*row) for row in rows}
 
 
-def find_numbers(session: Session, task: str, start: datetime, end: datetime) -> TaskNumbers:
-    """The numbers of one task from one full hour until before another."""
-    params = {"task": task, "start": start, "end": end}
-    rows = [TaskNumbers(*row) for row in session.execute(_HOURS, params)]
+def list_numbers_by_hour(
+    session: Session, task: str, start: datetime, end: datetime
+) -> Mapping[datetime, TaskNumbers]:
+    """The numbers of each hour of one task from `start` until before `end`, without empty hours."""
+    rows = session.execute(_HOURS, {"task": task, "start": start, "end": end})
+    return {row[0]: TaskNumbers(*row[1:]) for row in rows}
+
+
+def add_numbers(task: str, numbers: Collection[TaskNumbers]) -> TaskNumbers:
+    """The sum of these numbers of one task."""
     return TaskNumbers(
         task,
-        enqueued=sum(row.enqueued for row in rows),
-        finished=sum(row.finished for row in rows),
-        failed=sum(row.failed for row in rows),
-        canceled=sum(row.canceled for row in rows),
-        waits=add_histograms(row.waits for row in rows),
-        runs=add_histograms(row.runs for row in rows),
-        longest_run=max((row.longest_run or 0.0 for row in rows), default=None) or None,
-        peak_kb=max((row.peak_kb or 0 for row in rows), default=None) or None,
+        enqueued=sum(each.enqueued for each in numbers),
+        finished=sum(each.finished for each in numbers),
+        failed=sum(each.failed for each in numbers),
+        canceled=sum(each.canceled for each in numbers),
+        waits=add_histograms(each.waits for each in numbers),
+        runs=add_histograms(each.runs for each in numbers),
+        longest_run=max((each.longest_run or 0.0 for each in numbers), default=None) or None,
+        peak_kb=max((each.peak_kb or 0 for each in numbers), default=None) or None,
     )
 
 
@@ -234,7 +240,7 @@ def _sum_steps(model: Any, at: Any) -> Select[*tuple[Any, ...]]:
 
 # To build one takes longer than to send it.
 _HOURS = (
-    select(*(getattr(TaskHour, name) for name in TaskNumbers.__annotations__))
+    select(TaskHour.hour, *(getattr(TaskHour, name) for name in TaskNumbers.__annotations__))
     .where(TaskHour.task == bindparam("task"))
     .where(TaskHour.hour >= bindparam("start"), TaskHour.hour < bindparam("end"))
 )

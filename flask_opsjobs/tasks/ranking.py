@@ -12,7 +12,15 @@ from sqlalchemy.orm import Session
 from ..core.round_trips import start_reading
 from ..failures.queries import floor
 from .change import TaskChange, find_change
-from .queries import DAY, HOUR, MOST_TASKS, TaskNumbers, find_numbers, list_numbers
+from .queries import (
+    DAY,
+    HOUR,
+    MOST_TASKS,
+    TaskNumbers,
+    add_numbers,
+    list_numbers,
+    list_numbers_by_hour,
+)
 
 # What is compared, and how many days before.
 AGAINST = {"yesterday": 1, "week": 7}
@@ -99,11 +107,14 @@ def rank_tasks(
 
 def find_row(session: Session, task: str, hours: Hours) -> TaskRow:
     """One task with its numbers in these hours."""
-    shifted = hours.start - hours.shift, hours.end - hours.shift
-    of_before = start_reading(session, find_numbers, task, *shifted)
-    of_recent = start_reading(session, find_numbers, task, hours.end - _RECENT, hours.end)
-    now = find_numbers(session, task, hours.start, hours.end)
-    before, recent = of_before.value, of_recent.value
+    found = list_numbers_by_hour(session, task, hours.start - hours.shift, hours.end)
+
+    def add(start: datetime, end: datetime) -> TaskNumbers:
+        return add_numbers(task, [one for at, one in found.items() if start <= at < end])
+
+    now = add(hours.start, hours.end)
+    recent = add(hours.end - _RECENT, hours.end)
+    before = add(hours.start - hours.shift, hours.end - hours.shift)
     return _row(now, before if before.enqueued or before.ended else None, recent, hours)
 
 
