@@ -236,9 +236,12 @@ def page_of_failures(
     rows = [FailureRow(*row) for row in session.execute(newest)]
     has_more = len(rows) > MOST_FAILURES
     rows = rows[:MOST_FAILURES]
-    last = rows[-1] if has_more else None
-    older = None if last is None else (last.last_at if task is None else last.created_at, last.id)
-    return FailurePage(rows, older)
+    return FailurePage(rows, place_of(rows[-1], task) if has_more else None)
+
+
+def place_of(row: FailureRow, task: str | None) -> tuple[datetime, int]:
+    """The place of a failure in the list of all, or of those of its task: the page after it is older."""
+    return row.last_at if task is None else row.created_at, row.id
 
 
 def _newest_of(

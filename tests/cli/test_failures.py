@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -11,6 +12,7 @@ from click.testing import Result
 from flask import Flask
 
 from flask_opsjobs.core.reading import read_clock
+from flask_opsjobs.failures import queries
 from flask_opsjobs.install.starters.opsjobs_display import HostDisplay
 from flask_opsjobs.jobs.failure_key import key_of_end
 from flask_opsjobs.jobs.perform.outcomes import Outcome
@@ -67,6 +69,30 @@ def test_it_filters_and_says_that_there_is_none(
     assert _run(app, "--task", "other").output == "no such failure\n"
     assert _run(app, "--state", "ignored").output == "no failure is ignored\n"
     assert _run(app, "--state", "gone").exit_code == 2
+
+
+@pytest.mark.parametrize("words", [(), ("--task", "note")])
+def test_the_next_page_begins_after_a_failure(
+    app: Flask,
+    bench: Bench,
+    record_job: RecordJob,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr(queries, "MOST_FAILURES", 2)
+    for number in range(3):
+        _fail(bench, record_job, f"Error{number}: no")
+        Runner(roll_up.LOOP, bench.host, "one").run_once(bench.connection)
+    *rows, last = _run(app, *words).output.splitlines()
+    assert [line.split()[1] for line in rows[::2]] == ["Error2:", "Error1:"]
+    said, _, command = last.partition(": ")
+    assert said == "there are more, the next ones"
+    left = _run(app, *shlex.split(command)[3:]).output
+    assert left.startswith("1  Error0: no"), left
+    assert "more" not in left
+    assert _run(app, *words, "--before", "1").output == "no failure follows failure 1\n"
+    gone = _run(app, *words, "--before", "4711")
+    assert (gone.exit_code, "there is no failure 4711" in gone.output) == (2, True)
 
 
 def test_it_says_that_nobody_counts(app: Flask, bench: Bench) -> None:
