@@ -143,7 +143,8 @@ def _time(at: datetime | str) -> str:
     """A time of day, which the script rewrites in the time zone of the reader; or a text."""
     if isinstance(at, str):
         return _text(at)
-    return f'<tspan data-at="{at:%Y-%m-%dT%H:%MZ}">{at:%H:%M}</tspan>'
+    written = at.isoformat()  # several times as fast as a format
+    return f'<tspan data-at="{written[:16]}Z">{written[11:16]}</tspan>'
 
 
 def _text(text: str) -> str:

@@ -372,9 +372,11 @@ class Scale:
 
     def _line(self, part: Sequence[tuple[int, float]]) -> str:
         """The first point, and the way from each to the next, which takes fewer characters."""
-        points = [(round(self._x(at), 1), round(self._y(value), 1)) for at, value in part]
-        steps = (f"l{_n(x - a)} {_n(y - b)}" for (a, b), (x, y) in pairwise(points))
-        return f"{_n(points[0][0])} {_n(points[0][1])}{''.join(steps)}"
+        # Whole tenths: their differences are exact, and quick to write.
+        points = [(round(self._x(at) * 10), round(self._y(value) * 10)) for at, value in part]
+        ways = (((x - a) / 10, (y - b) / 10) for (a, b), (x, y) in pairwise(points))
+        x, y = points[0]
+        return f"{x / 10:g} {y / 10:g}" + "".join(f"l{x:g} {y:g}" for x, y in ways)
 
     def _x(self, at: int) -> float:
         return (at + 0.5) * WIDTH / self.number

@@ -75,7 +75,8 @@ def _write_span(start: datetime, end: datetime) -> str:
 
 
 def _write(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%MZ}"
+    # Several times as fast as a format: a page writes hundreds.
+    return f"{moment.astimezone(UTC).isoformat()[:16]}Z"
 
 
 def list_shown_deploys(session: Session, since: datetime) -> Sequence[DeployMark]:
