@@ -143,8 +143,8 @@ def _time(at: datetime | str) -> str:
     """A time of day, which the script rewrites in the time zone of the reader; or a text."""
     if isinstance(at, str):
         return _text(at)
-    written = at.isoformat()  # several times as fast as a format
-    return f'<tspan data-at="{written[:16]}Z">{written[11:16]}</tspan>'
+    iso = at.isoformat()  # several times as fast as formats
+    return f'<tspan data-at="{iso[:16]}Z">{iso[11:16]}</tspan>'
 
 
 def _text(text: str) -> str:

@@ -91,7 +91,9 @@ def _time(
     if moment is None:
         return Markup("")
     moment = moment.astimezone(UTC)
-    date, time = moment.strftime("%Y-%m-%d"), moment.strftime("%H:%M:%S")
+    # Several times as fast as formats: a page has hundreds of times.
+    iso = moment.isoformat()
+    date, time = iso[:10], iso[11:19]
     is_today = not has_day and moment.date() == context["now"].astimezone(UTC).date()
     shown = text.format(time if is_today else f"{date} {time}")
     # Nothing to escape: digits, and words of ours.
