@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -13,42 +12,32 @@ from flask.cli import with_appcontext
 from ..core.display import Display
 from ..core.words import counted, span
 from ..failures.lifecycle import STATES
-from ..failures.queries import (
-    FailureRow,
-    find_failure,
-    find_versions,
-    page_of_failures,
-    place_of,
-)
+from ..failures.queries import MOST_FAILURES, FailureRow, find_versions, page_of_failures
 from ..lifeline.loop_runs import find_loop
-from . import current_host, number_of, open_snapshot, plain, to_json
+from . import current_host, open_snapshot, plain, to_json
 
 
 @click.command("failures")
 @click.option("--state", type=click.Choice(STATES), default="open", show_default=True)
 @click.option("--task", default=None, help="Only those of this task.")
 @click.option(
-    "--before",
-    type=number_of("failure"),
-    help="Print those that follow this failure in the list: the next page.",
+    "--limit",
+    default=MOST_FAILURES,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Print so many at most.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @with_appcontext
-def failures(state: str, task: str | None, before: int | None, as_json: bool) -> None:
+def failures(state: str, task: str | None, limit: int, as_json: bool) -> None:
     """Print failures: the errors of attempts, each once.
 
-    Those that failed last come first, at most 50; of one task those that are new. Reads only. Exits 0; 2
-    when the failure of `--before` is not there, or the database does not answer in time.
+    Those that failed last come first; with `--task`, those that began last. Reads only. Exits 0; 2 when the
+    database does not answer in time.
     """
     host = current_host()
     with open_snapshot(host) as read:
-        place = None
-        if before is not None:
-            last = find_failure(read.session, before)
-            if last is None:
-                raise click.UsageError(f"there is no failure {before}: begin without --before")
-            place = place_of(last, task)
-        page = page_of_failures(read.session, state, task=task, older_than=place)
+        page = page_of_failures(read.session, state, task=task, limit=limit)
         versions = find_versions(read.session, set().union(*(row.deploys for row in page.rows)))
         loop = find_loop(read.session, read.now, "roll_up")
     is_counted = loop is not None and loop.is_running
@@ -62,18 +51,11 @@ def failures(state: str, task: str | None, before: int | None, as_json: bool) ->
     for row in page.rows:
         click.echo(plain(*_say(row, read.now, clean)))
     if has_more:
-        click.echo(plain(_say_next(state, task, page.rows[-1].id)))
+        click.echo(f"there are more: these are the first {limit:,}, and --limit prints others too")
     if not page.rows:
-        none = f"no failure is {state}" if task is None else "no such failure"
-        click.echo(none if before is None else f"no failure follows failure {before}")
+        click.echo(f"no failure is {state}" if task is None else "no such failure")
     if not is_counted:
         click.echo("nobody counts failures: start `flask opsjobs run`")
-
-
-def _say_next(state: str, task: str | None, last: int) -> str:
-    of_task = [] if task is None else [f"--task={task}"]
-    words = ("flask", "opsjobs", "failures", f"--state={state}", *of_task, f"--before={last}")
-    return f"there are more, the next ones: {shlex.join(words)}"
 
 
 def _say(row: FailureRow, now: datetime, clean: Callable[[str], str]) -> Iterator[str]:

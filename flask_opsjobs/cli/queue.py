@@ -33,7 +33,8 @@ def list_(find: str, as_json: bool) -> None:
     """Print each queue: its state, its jobs and its workers.
 
     The jobs are those that have not ended. Many jobs of one state are counted to a bound, as on the page. The
-    workers are those that live. Of plain RQ workers it is not known while their Redis does not answer.
+    workers are those that live. While a Redis does not answer, it is not known whether its plain RQ workers
+    live.
     Reads only. Exits 0; 2 when the database does not answer in time.
     """
     host = current_host()

@@ -34,7 +34,10 @@ from . import _operate, current_host, open_snapshot, plain, to_json
 
 @click.group("workers", cls=AppGroup, invoke_without_command=True)
 @click.option(
-    "--self", "is_self", is_flag=True, help="Only the workers of this machine or container."
+    "--self",
+    "is_self",
+    is_flag=True,
+    help="Only the workers of ours on this machine or in this container.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
@@ -43,8 +46,8 @@ def workers(context: click.Context, is_self: bool, as_json: bool) -> None:
     """Print the workers that have not stopped.
 
     Each has its children with it, and missing ones come first. Reads only. Exits 0 when a worker among them
-    is alive, or is a plain RQ worker whose Redis does not answer; 1 when none is; 2 when the database does
-    not answer in time. So `--self` tells whether the worker of a container is well.
+    is alive, or is a plain RQ worker of which that is not known; 1 when none is; 2 when the database does not
+    answer in time. So `--self` tells whether the worker of a container is well.
     """
     if context.invoked_subcommand is not None:
         return

@@ -219,6 +219,7 @@ def page_of_failures(
     *,
     task: str | None = None,
     older_than: tuple[datetime, int] | None = None,
+    limit: int = MOST_FAILURES,
 ) -> FailurePage:
     """The failures of a state, those that failed last first; of one task those that are new first.
 
@@ -232,16 +233,13 @@ def page_of_failures(
     newest = _newest_of(select(*_ROW), lead, value, at, older_than)
     if task is not None:
         newest = newest.where(Failure.state == state)
-    newest = newest.order_by(Failure.id.desc()).limit(MOST_FAILURES + 1)
+    newest = newest.order_by(Failure.id.desc()).limit(limit + 1)
     rows = [FailureRow(*row) for row in session.execute(newest)]
-    has_more = len(rows) > MOST_FAILURES
-    rows = rows[:MOST_FAILURES]
-    return FailurePage(rows, place_of(rows[-1], task) if has_more else None)
-
-
-def place_of(row: FailureRow, task: str | None) -> tuple[datetime, int]:
-    """The place of a failure in the list of all, or of those of its task: the page after it is older."""
-    return row.last_at if task is None else row.created_at, row.id
+    has_more = len(rows) > limit
+    rows = rows[:limit]
+    last = rows[-1] if has_more else None
+    older = None if last is None else (last.last_at if task is None else last.created_at, last.id)
+    return FailurePage(rows, older)
 
 
 def _newest_of(

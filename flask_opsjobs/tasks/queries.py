@@ -155,7 +155,8 @@ def list_numbers_by_hour(
 ) -> Mapping[datetime, TaskNumbers]:
     """The numbers of each hour of one task from `start` until before `end`, without empty hours."""
     rows = session.execute(_HOURS, {"task": task, "start": start, "end": end})
-    return {row[0]: TaskNumbers(*row[1:]) for row in rows}
+    # In UTC: where clocks are set back, two hours of the session's time zone are equal.
+    return {row[0].astimezone(UTC): TaskNumbers(*row[1:]) for row in rows}
 
 
 def add_numbers(task: str, numbers: Collection[TaskNumbers]) -> TaskNumbers:

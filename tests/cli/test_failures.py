@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -12,7 +11,6 @@ from click.testing import Result
 from flask import Flask
 
 from flask_opsjobs.core.reading import read_clock
-from flask_opsjobs.failures import queries
 from flask_opsjobs.install.starters.opsjobs_display import HostDisplay
 from flask_opsjobs.jobs.failure_key import key_of_end
 from flask_opsjobs.jobs.perform.outcomes import Outcome
@@ -72,27 +70,20 @@ def test_it_filters_and_says_that_there_is_none(
 
 
 @pytest.mark.parametrize("words", [(), ("--task", "note")])
-def test_the_next_page_begins_after_a_failure(
-    app: Flask,
-    bench: Bench,
-    record_job: RecordJob,
-    monkeypatch: pytest.MonkeyPatch,
-    words: tuple[str, ...],
+def test_it_prints_as_many_as_it_may_and_says_when_there_are_more(
+    app: Flask, bench: Bench, record_job: RecordJob, words: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(queries, "MOST_FAILURES", 2)
     for number in range(3):
         _fail(bench, record_job, f"Error{number}: no")
         Runner(roll_up.LOOP, bench.host, "one").run_once(bench.connection)
-    *rows, last = _run(app, *words).output.splitlines()
+    *rows, last = _run(app, *words, "--limit", "2").output.splitlines()
     assert [line.split()[1] for line in rows[::2]] == ["Error2:", "Error1:"]
-    said, _, command = last.partition(": ")
-    assert said == "there are more, the next ones"
-    left = _run(app, *shlex.split(command)[3:]).output
-    assert left.startswith("1  Error0: no"), left
-    assert "more" not in left
-    assert _run(app, *words, "--before", "1").output == "no failure follows failure 1\n"
-    gone = _run(app, *words, "--before", "4711")
-    assert (gone.exit_code, "there is no failure 4711" in gone.output) == (2, True)
+    assert last == "there are more: these are the first 2, and --limit prints others too"
+    assert json.loads(_run(app, *words, "--limit", "2", "--json").output)["has_more"] is True
+    for all_of_them in (_run(app, *words), _run(app, *words, "--limit", "3")):
+        assert "Error0: no" in all_of_them.output
+        assert "there are more" not in all_of_them.output
+    assert _run(app, "--limit", "0").exit_code == 2
 
 
 def test_it_says_that_nobody_counts(app: Flask, bench: Bench) -> None:

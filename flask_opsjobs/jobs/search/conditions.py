@@ -285,7 +285,7 @@ def _has_tag(value: str | Pattern) -> ColumnElement[bool]:
     # The index is partial, without jobs that have no tags: the planner uses it only with this condition.
     some = Job.tags != cast([], ARRAY(Text))
     if not isinstance(value, Pattern):
-        # That comes first, because it takes less time and many of the jobs that are read have no tags.
+        # This condition comes first: it takes less time, and many of the jobs that are read have no tags.
         return and_(some, Job.tags.bool_op("@>")(cast([value], ARRAY(Text))))
     tag = func.unnest(Job.tags).table_valued("tag").render_derived()
     return and_(some, exists(select(1).select_from(tag).where(tag.c.tag.like(value.like))))
