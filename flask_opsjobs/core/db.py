@@ -8,11 +8,13 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
 import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.types.datetime import TimestamptzLoader
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import Engine, MetaData, event
 from sqlalchemy.engine.base import OptionEngine
@@ -209,7 +211,8 @@ def connect_apart(engine: Engine, patience: float | None = None) -> Connection:
     A full pool therefore cannot block us, and everything that the host does at connect (roles, tokens,
     `connect_args`) is done here too. The caller closes the connection. An exception of the host's code is
     raised as `psycopg.Error` too. With `patience` the connection fails when Postgres sends nothing for so
-    many seconds. Postgres ends it when a transaction on it stands still: see `OwnConnection`.
+    many seconds. Postgres ends it when a transaction on it stands still: see `OwnConnection`. Times come in
+    UTC, whatever zone the database has.
     """
     try:
         connection = _detached(engine.pool.recreate())
@@ -219,10 +222,22 @@ def connect_apart(engine: Engine, patience: float | None = None) -> Connection:
         words = f"{type(error).__name__} while connecting"
         raise (_driver_error(error) or psycopg.OperationalError(words)) from error
     _let_be(OwnConnection, connection)
+    connection.adapters.register_loader("timestamptz", _UtcLoader)
     if patience is not None:
         _let_be(PatientConnection, connection)
         set_patience(connection, patience)
     return connection
+
+
+class _UtcLoader(TimestamptzLoader):
+    """Loads a time in UTC.
+
+    Python subtracts and compares two times of one zone by what clocks show: where these are set back, an hour
+    is lost. A setting of the session would stay there for the next client of a connection pooler.
+    """
+
+    def load(self, data: Any) -> datetime:
+        return super().load(data).astimezone(UTC)
 
 
 def set_patience(connection: Connection, seconds: float) -> None:

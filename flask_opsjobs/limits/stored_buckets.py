@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from psycopg import Cursor
@@ -149,5 +149,5 @@ def _bucket_from_row(row: Any) -> BucketSeen:
         shape=None if row["name"] is None else shape,
         level=level,
         waiting=row["waiting"],
-        now=row["now"],
+        now=row["now"].astimezone(UTC),  # in a host's session it is in the zone of the database
     )

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..errors import InvalidWorkflow, OpsJobsError
 from ..host import DueLane, Host, TraceColumns
 from ..jobs.record.enqueue import Enqueued, find_session, join, load_for, run_sql, without_values
 from ..jobs.record.enqueue_many import MOST_LANES, copy_lines
-from ..jobs.record.options import seconds_of
+from ..jobs.record.options import interval_of, seconds_of
 from ..jobs.record.unique_locks import RunSql
 from .declaration import Duration, Step, Wait, WorkflowDeclaration
 from .faults import show_name
@@ -142,7 +142,9 @@ def _begin(
     for _ in range(_MOST_ROUNDS):
         if found := run("insert_workflow", values):
             (reserved,) = run("reserve_job_ids", {"number": len(prepared.steps)})
-            return _Run(flow.name, found[0].id, found[0].created_at, reserved.ids, trace)
+            # It comes in the zone of the database, in which an hour may be missing before a step is due.
+            now = found[0].created_at.astimezone(UTC)
+            return _Run(flow.name, found[0].id, now, reserved.ids, trace)
         if other := run("find_open_workflow", {"name": flow.name, "unique_key": unique}):
             return Started(other[0].id, other[0].steps, conflict=True)
     raise OpsJobsError(
@@ -176,7 +178,7 @@ def _take_locks(run_statement: RunSql, run: _Run, rows: Sequence[_Row]) -> None:
         "keys": [key for key, _ in locks],
         "ids": [row.id for _, row in locks],
         "untils": [unique and unique.lifetime for unique in uniques],
-        "withins": [unique and unique.within for unique in uniques],
+        "withins": [unique and interval_of(unique.within) for unique in uniques],
         "now": run.now,
     }
     expired = {"keys": wanted["keys"], "id": None}

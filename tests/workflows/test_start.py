@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from flask import Flask
@@ -170,6 +171,44 @@ def test_steps_have_the_options_of_their_calls(
     assert second["due_at"] == second["created_at"]
     assert (second["may_fail"], first["may_fail"]) == (True, False)
     assert edges(host) == {("first", "second", "cancel"), ("second", "third", "continue")}
+
+
+def test_a_span_is_as_long_as_it_says_where_the_clocks_of_the_database_change_before_its_end(
+    db: SQLAlchemy, opsjobs: OpsJobs, bill: Task
+) -> None:
+    now = datetime.now(ZoneInfo("Europe/Berlin"))
+    span = next(
+        span
+        for span in (timedelta(days=days) for days in range(1, 366))
+        if (now + span).utcoffset() != now.utcoffset()
+    )
+    by_customer = opsjobs.task(name="once", unique=Unique(by=["customer"], within=span))(take)
+    hour = timedelta(hours=1)
+    late: dict[str, Any] = {"delay": span, "deadline": hour}
+    until: dict[str, Any] = {"deadline": span}
+    flow = opsjobs.workflow("delayed")
+    flow.step("late", bill.options(**late))
+    flow.step("until", bill.options(**until))
+    flow.step("once", by_customer, customer=1)
+    db.session.execute(text("SET LOCAL TimeZone = 'Europe/Berlin'"))
+    flow.start()
+    for options in (late, until):
+        bill.options(**options).enqueue()
+        bill.options(**options).enqueue_many([{}])
+    by_customer.enqueue(customer=2)
+    by_customer.options(**late).enqueue(customer=3)
+    by_customer.enqueue_many([{"customer": 4}])
+
+    def spans(statement: str) -> list[Any]:
+        return [tuple(row) for row in db.session.execute(text(statement))]
+
+    jobs = "SELECT due_at - created_at, deadline_at - due_at FROM opsjobs.jobs WHERE deadline_at > now()"
+    assert sorted(spans(jobs)) == [(timedelta(0), span)] * 3 + [(span, hour)] * 4
+    assert spans("SELECT expires_at - created_at FROM opsjobs.unique_locks") == [(span,)] * 4
+
+
+def take(customer: int) -> None:
+    """Does nothing."""
 
 
 def test_enqueued_jobs_are_counted_per_queue(

@@ -32,7 +32,7 @@ from . import unique_locks
 from .arguments import Arguments
 from .declaration import TaskDeclaration
 from .job_limit import RejectWhenFull, columns_of, job_limit_of
-from .options import Options, Unique
+from .options import Options, Unique, interval_of
 
 _log = logging.getLogger("flask_opsjobs")
 
@@ -200,7 +200,7 @@ def parameters(task: TaskDeclaration, options: Options, host: Host) -> dict[str,
 
 def unique_lock(unique: Unique) -> dict[str, Any]:
     """The parameters of a unique lock, without its keys."""
-    return {"until": unique.lifetime, "within": unique.within}
+    return {"until": unique.lifetime, "within": interval_of(unique.within)}
 
 
 def keys(

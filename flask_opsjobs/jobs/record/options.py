@@ -35,6 +35,18 @@ def seconds_of(duration: object) -> float | None:
     return float(duration) if 0 <= duration <= _MOST_SECONDS else None
 
 
+def interval_of(span: timedelta | None) -> str | None:
+    """The span as an interval of Postgres in seconds alone; None without one.
+
+    psycopg writes days. Postgres adds them by what clocks show in the zone of the session, so one of them has
+    23 or 25 hours when clocks change.
+
+    >>> interval_of(timedelta(days=2))
+    '172800.000000 s'
+    """
+    return None if span is None else f"{span.total_seconds():f} s"
+
+
 def is_span(value: object) -> bool:
     """Whether the value is a `timedelta` above 0 and at most a hundred years long."""
     return isinstance(value, timedelta) and timedelta(0) < value <= LONGEST_DURATION
@@ -198,8 +210,8 @@ class Options:
             "tags": [] if callable(self.tags) else list(self.tags),
             "max_attempts": self.max_attempts,
             "timeout_seconds": self.timeout,
-            "deadline": self.deadline,
-            "delay": timedelta(seconds=self.delay_seconds),
+            "deadline": interval_of(self.deadline),
+            "delay": interval_of(timedelta(seconds=self.delay_seconds)),
             "scheduled_at": self.scheduled_at,
             # A job without a limit.
             "lane": lane_of(self.queue, None),

@@ -14,6 +14,7 @@ from ...core import db, sql
 from ...core.signing import sign
 from ...core.words import agree, counted
 from ...errors import OpsJobsError
+from .options import interval_of
 
 # Each repetition means that another transaction took or released the unique lock at the same moment.
 _MOST_ROUNDS = 100
@@ -73,9 +74,8 @@ def take(
     ids = list(lifetimes)
     jobs = {"ids": ids, "now": now}
     connection.execute(sql.load("delete_expired_unique_locks"), jobs)
-    connection.execute(
-        sql.load("take_unique_locks"), {**jobs, "lifetimes": list(lifetimes.values())}
-    )
+    intervals = [interval_of(lifetime) for lifetime in lifetimes.values()]
+    connection.execute(sql.load("take_unique_locks"), {**jobs, "lifetimes": intervals})
     return [id for (id,) in connection.execute(sql.load("list_jobs_without_unique_lock"), jobs)]
 
 
