@@ -8,11 +8,11 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
 import psycopg
+from psycopg.abc import AdaptContext
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.types.datetime import TimestamptzLoader
 from sqlalchemy import Connection as SqlConnection
@@ -222,7 +222,7 @@ def connect_apart(engine: Engine, patience: float | None = None) -> Connection:
         words = f"{type(error).__name__} while connecting"
         raise (_driver_error(error) or psycopg.OperationalError(words)) from error
     _let_be(OwnConnection, connection)
-    connection.adapters.register_loader("timestamptz", _UtcLoader)
+    _load_in_utc(connection)
     if patience is not None:
         _let_be(PatientConnection, connection)
         set_patience(connection, patience)
@@ -230,14 +230,20 @@ def connect_apart(engine: Engine, patience: float | None = None) -> Connection:
 
 
 class _UtcLoader(TimestamptzLoader):
-    """Loads a time in UTC.
+    """Makes the loader that psycopg makes without a connection: one that loads times in UTC."""
+
+    def __new__(cls, oid: int, _context: AdaptContext | None = None) -> Any:
+        return psycopg.adapters.get_loader(oid, cls.format)(oid)  # type: ignore[misc]
+
+
+def _load_in_utc(connection: Connection) -> None:
+    """Let times come in UTC, not in the zone of the session.
 
     Python subtracts and compares two times of one zone by what clocks show: where these are set back, an hour
-    is lost. A setting of the session would stay there for the next client of a connection pooler.
+    is lost. To set the zone of the session does not do: it would stay for the next client of a pooler, and in
+    a pipeline psycopg learns of it late.
     """
-
-    def load(self, data: Any) -> datetime:
-        return super().load(data).astimezone(UTC)
+    connection.adapters.register_loader("timestamptz", _UtcLoader)
 
 
 def set_patience(connection: Connection, seconds: float) -> None:
@@ -491,6 +497,7 @@ def _let_be(kind: Any, connection: Any) -> None:
 
 def _let_be_of_pages(connection: Any) -> None:
     _let_be(PageConnection, connection)
+    _load_in_utc(connection)
     connection.cursor_factory = _both(BatchingCursor, connection.cursor_factory)
 
 

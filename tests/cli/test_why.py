@@ -169,7 +169,7 @@ def test_an_old_schema_is_said_to_be_the_reason(
 def test_a_workflow_shows_the_steps_that_all_others_wait_for(app: Flask, bench: Bench) -> None:
     graph = Graph.make(bench.connection, "billing notify", ["billing notify"])
     bench.connection.execute(
-        "UPDATE opsjobs.jobs SET state = 'retryable', due_at = '2100-01-01' WHERE id = %s",
+        "UPDATE opsjobs.jobs SET state = 'retryable', due_at = '2100-01-01 00:00Z' WHERE id = %s",
         [graph.ids["billing"]],
     )
     bench.connection.execute("UPDATE opsjobs.workflows SET trouble = 'no space left'")

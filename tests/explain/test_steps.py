@@ -116,7 +116,8 @@ class TestWaits:
 
     def test_an_open_wait_names_its_signal_and_its_time(self, paid: Graph, look: Look) -> None:
         paid.connection.execute(
-            "UPDATE opsjobs.jobs SET deadline_at = '2100-01-01' WHERE id = %s", [paid.ids["paid"]]
+            "UPDATE opsjobs.jobs SET deadline_at = '2100-01-01 00:00Z' WHERE id = %s",
+            [paid.ids["paid"]],
         )
         found = look(paid.ids["paid"])
         assert codes(found) == ["wait_open"]

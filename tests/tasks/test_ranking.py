@@ -25,6 +25,7 @@ def session(host: Host) -> Iterator[Session]:
     """A session in Berlin. The task `sync` has other numbers in each of the last nine days' hours."""
     chance = random.Random(17)
     with Session(host.engine) as session:
+        session.execute(text("SET LOCAL TimeZone = 'UTC'"))
         for ago in range(9 * 24):
             number = chance.randrange(40)
             hour = TaskHour(

@@ -148,7 +148,7 @@ def test_an_outage_that_began_long_ago_is_told_everywhere(
 ) -> None:
     connection = connect_apart(host.engine)
     connection.execute(
-        "UPDATE opsjobs.cron_entries SET checked_until = checked_until - %s * interval '1 day'",
+        "UPDATE opsjobs.cron_entries SET checked_until = checked_until - %s * interval '24 h'",
         [days],
     )
     connection.close()

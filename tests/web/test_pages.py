@@ -3,25 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from difflib import unified_diff
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 from werkzeug.datastructures import Headers
 
+from flask_opsjobs.core.reading import read_snapshot
+from flask_opsjobs.core.round_trips import start_reading
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.web.app.urls import URLS
 from tests.support.clock import Clock
 from tests.web.conftest import Access, Drawn
 from tests.web.every import reads, soup
+from tests.web.rows import ago, make_job
 
 Get = Callable[..., Any]
 
 CSP = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+
+
+def test_times_are_those_of_utc_whatever_time_zone_the_database_has(
+    session: Session, make_app: Callable[..., Flask]
+) -> None:
+    """In Kathmandu, clocks are ahead by 5 hours and 45 minutes."""
+    job = make_job(session, "scheduled", due_at=ago(hours=-1))
+    session.commit()
+    app = make_app(
+        SQLALCHEMY_ENGINE_OPTIONS={"connect_args": {"options": "-c TimeZone=Asia/Kathmandu"}}
+    )
+    page = soup(app.test_client().get(f"/ops/jobs/jobs/{job.id}").text)
+    made, due = (
+        datetime.fromisoformat(str(page.select_one(f"time[data-as={kind}]")["datetime"]))
+        for kind in ("clock", "due")
+    )
+    assert abs(datetime.now(UTC) - made) < timedelta(minutes=1)
+    assert due == job.due_at.replace(microsecond=0)
+    host = app.extensions["opsjobs"]
+    for engine in (host.pages, host.engine):
+        with read_snapshot(engine.connect(), 20) as read:
+            assert read.now.tzinfo is UTC
+    with read_snapshot(host.pages.connect(), 20) as read:
+        together = start_reading(read.session, Session.scalar, select(func.now()))
+        assert [read.now.tzinfo, together.value.tzinfo] == [UTC, UTC]
+    assert abs(datetime.now(UTC) - read.now) < timedelta(minutes=1)
 
 
 def test_every_response_carries_a_strict_policy(
