@@ -329,22 +329,23 @@ def test_only_our_transactions_have_a_limit_on_standing_still(
         assert of_host.exec_driver_sql(f"SHOW {LIMIT}").scalar() == "0"
 
 
-def test_times_come_in_utc_whatever_zone_the_database_has(engine: Engine) -> None:
+def test_times_come_in_utc_whatever_zone_the_database_has(
+    engine: Engine, connection: psycopg.Connection[Any]
+) -> None:
     """Clocks in Berlin showed 02:30 twice in this night: Python takes the two for one time of its zone."""
     at_both = "SELECT timestamptz '2026-10-25 00:30Z', timestamptz '2026-10-25 01:30Z'"
-    in_berlin = create_engine(engine.url, connect_args={"options": "-c TimeZone=Europe/Berlin"})
-    with in_berlin.connect() as of_host:
+    in_berlin = "SET TimeZone = 'Europe/Berlin'"
+    with engine.connect() as of_host:
+        of_host.exec_driver_sql(in_berlin)
         first, second = of_host.exec_driver_sql(at_both).one()
         assert second - first == timedelta(0)
-        assert of_host.exec_driver_sql("SHOW TimeZone").scalar() == "Europe/Berlin"
-    with closing(connect_apart(in_berlin)) as ours:
-        for is_prepared in (False, True):
-            first, second = ours.execute(at_both, prepare=is_prepared).fetchone()
-            assert (second - first, first.tzinfo) == (timedelta(hours=1), UTC)
-        with ours.pipeline(), ours.cursor(row_factory=dict_row) as cursor:
-            (found,) = cursor.execute("SELECT ARRAY[now(), NULL] AS at").fetchall()
-        assert [each and each.tzinfo for each in found["at"]] == [UTC, None]
-    in_berlin.dispose()
+    connection.execute(in_berlin)
+    for is_prepared in (False, True):
+        first, second = connection.execute(at_both, prepare=is_prepared).fetchone()
+        assert (second - first, first.tzinfo) == (timedelta(hours=1), UTC)
+    with connection.pipeline(), connection.cursor(row_factory=dict_row) as cursor:
+        (found,) = cursor.execute("SELECT ARRAY[now(), NULL] AS at").fetchall()
+    assert [each and each.tzinfo for each in found["at"]] == [UTC, None]
 
 
 @pytest.mark.lane
