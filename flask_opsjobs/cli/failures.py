@@ -24,7 +24,7 @@ from . import current_host, open_snapshot, plain, to_json
     "--limit",
     default=MOST_FAILURES,
     show_default=True,
-    type=click.IntRange(1),
+    type=click.IntRange(1, 10_000),
     help="Print so many at most.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -51,7 +51,7 @@ def failures(state: str, task: str | None, limit: int, as_json: bool) -> None:
     for row in page.rows:
         click.echo(plain(*_say(row, read.now, clean)))
     if has_more:
-        click.echo(f"there are more: these are the first {limit:,}, and --limit prints others too")
+        click.echo(f"these are the first {limit:,}: print more with --limit")
     if not page.rows:
         click.echo(f"no failure is {state}" if task is None else "no such failure")
     if not is_counted:

@@ -34,8 +34,7 @@ def list_(find: str, as_json: bool) -> None:
 
     The jobs are those that have not ended. Many jobs of one state are counted to a bound, as on the page. The
     workers are those that live. While a Redis does not answer, it is not known whether its plain RQ workers
-    live.
-    Reads only. Exits 0; 2 when the database does not answer in time.
+    live. Reads only. Exits 0; 2 when the database does not answer in time.
     """
     host = current_host()
     clean = Display(host.display, may_see=True).clean

@@ -45,9 +45,9 @@ from . import _operate, current_host, open_snapshot, plain, to_json
 def workers(context: click.Context, is_self: bool, as_json: bool) -> None:
     """Print the workers that have not stopped.
 
-    Each has its children with it, and missing ones come first. Reads only. Exits 0 when a worker among them
-    is alive, or is a plain RQ worker of which that is not known; 1 when none is; 2 when the database does not
-    answer in time. So `--self` tells whether the worker of a container is well.
+    Each has its children with it, and missing ones come first. Reads only. Exits 0 when one of them is alive,
+    also when that is not known of a plain RQ worker; else 1; 2 when the database does not answer in time. So
+    `--self` tells whether the worker of a container is well.
     """
     if context.invoked_subcommand is not None:
         return

@@ -78,12 +78,13 @@ def test_it_prints_as_many_as_it_may_and_says_when_there_are_more(
         Runner(roll_up.LOOP, bench.host, "one").run_once(bench.connection)
     *rows, last = _run(app, *words, "--limit", "2").output.splitlines()
     assert [line.split()[1] for line in rows[::2]] == ["Error2:", "Error1:"]
-    assert last == "there are more: these are the first 2, and --limit prints others too"
+    assert last == "these are the first 2: print more with --limit"
     assert json.loads(_run(app, *words, "--limit", "2", "--json").output)["has_more"] is True
     for all_of_them in (_run(app, *words), _run(app, *words, "--limit", "3")):
         assert "Error0: no" in all_of_them.output
-        assert "there are more" not in all_of_them.output
-    assert _run(app, "--limit", "0").exit_code == 2
+        assert "print more" not in all_of_them.output
+    for too_few_or_many in ("0", "10001"):
+        assert _run(app, "--limit", too_few_or_many).exit_code == 2
 
 
 def test_it_says_that_nobody_counts(app: Flask, bench: Bench) -> None:
