@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import endings
@@ -186,6 +187,17 @@ def tokens_at(bench: Bench, now: datetime) -> float:
         found = stored_buckets.get_bucket(session.connection(), "api", "0")
     assert found.shape is not None
     return bucket.tokens_at(found.shape, found.level, now)
+
+
+def test_the_time_of_a_bucket_is_in_utc_whatever_time_zone_the_hosts_session_has(
+    bench: Bench, limited: Limited, commit: Commit
+) -> None:
+    """Its last refill is in the zone of the session: in Python an hour could be missing between the two."""
+    commit(limited(rate=1, per=3600, burst=5), size=2)
+    with Session(bench.host.engine) as session:
+        session.execute(text("SET LOCAL TimeZone = 'Europe/Berlin'"))
+        found = stored_buckets.get_bucket(session.connection(), "api", "0")
+    assert found.now.tzinfo is UTC
 
 
 def test_a_job_that_is_handed_back_gives_its_tokens_back(
