@@ -48,6 +48,8 @@ from tests.support.processes import Children
 from tests.support.serving import served
 from tests.support.sessions import KeptSessions
 
+# A host's database may have any time zone. Processes that tests start have it too.
+os.environ.setdefault("PGTZ", "Asia/Kathmandu")
 _turn = take_first_turn()
 name_the_opener()
 # A fact that an event does not declare fails the test.

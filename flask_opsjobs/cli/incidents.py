@@ -24,8 +24,6 @@ from ..lifeline.queries import (
 )
 from . import current_host, open_snapshot, plain, to_json
 
-MOST = 200
-
 
 @click.command("incidents")
 @click.option("--class", "class_", type=click.Choice(sorted(DETECTORS)), default=None)
@@ -37,9 +35,18 @@ MOST = 200
     show_default=True,
     help="active: open or acknowledged.",
 )
+@click.option(
+    "--limit",
+    default=200,
+    show_default=True,
+    type=click.IntRange(1, 10_000),
+    help="Print so many at most.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @with_appcontext
-def incidents(class_: str | None, severity: str | None, state: str, as_json: bool) -> None:
+def incidents(
+    class_: str | None, severity: str | None, state: str, limit: int, as_json: bool
+) -> None:
     """Print the incidents that are not resolved.
 
     The most severe come first, of each severity the newest. Reads only. Exits 1 when a critical one is open,
@@ -51,15 +58,15 @@ def incidents(class_: str | None, severity: str | None, state: str, as_json: boo
     wanted = IncidentFilter(class_ or "", severity or "", state)
     with open_snapshot(host) as read:
         pages = [
-            page_of_incidents(read.session, replace(wanted, severity=each), limit=MOST)
+            page_of_incidents(read.session, replace(wanted, severity=each), limit=limit)
             for each in ([severity] if severity else SEVERITIES)
         ]
         critical = count_active_incidents(read.session).open["critical"]
         loop = find_loop(read.session, read.now, "detect")
     is_watched = loop is not None and loop.is_running
     rows = [row for page in pages for row in page.rows]
-    has_more = len(rows) > MOST or any(page.older for page in pages)
-    rows = rows[:MOST]
+    has_more = len(rows) > limit or any(page.older for page in pages)
+    rows = rows[:limit]
     clean = Display(host.display, may_see=True).clean
     if as_json:
         found = [as_object(row, clean) for row in rows]
@@ -69,7 +76,7 @@ def incidents(class_: str | None, severity: str | None, state: str, as_json: boo
         for row in rows:
             click.echo(plain(*say_incident(row, read.now, clean)))
         if has_more:
-            click.echo(f"and more: these are the first {MOST}")
+            click.echo(f"these are the first {limit:,}: print more with --limit")
         if not rows:
             is_any = wanted == IncidentFilter(state="active")
             click.echo("no incident is open" if is_any else "no such incident")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import reprlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 _STEPS = ((60, "s"), (3600, "min"), (48 * 3600, "h"), (None, "d"))
 # What differs between two errors of one kind.
@@ -67,6 +67,14 @@ def took(seconds: float | None) -> str:
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60} min"
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def exact_span(declared: timedelta) -> str:
+    """A declared duration, of which nothing is rounded: `1.5 s`, `1 h 30 min`, `30 d`."""
+    hours, seconds = divmod(declared.seconds, 3600)
+    seconds_left = seconds % 60 + declared.microseconds / 1_000_000
+    parts = ((declared.days, "d"), (hours, "h"), (seconds // 60, "min"), (seconds_left, "s"))
+    return " ".join(f"{number:g} {unit}" for number, unit in parts if number)
 
 
 def without_variables(error: str) -> str:

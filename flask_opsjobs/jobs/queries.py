@@ -41,6 +41,8 @@ from .search.ranges import TimePoint
 
 # How much the clocks of two hosts that enqueue jobs may differ.
 _CLOCKS_DIFFER = timedelta(minutes=1)
+# Of a list without a search, so many jobs are read for a page to find those that fit.
+MOST_FILTERED = 5_000
 _NAMES = 200
 _NEWEST = 500
 # A job that snoozes may have any number of attempts; its page shows the last ones.
@@ -84,14 +86,26 @@ def page_of_jobs(
     before: int | None = None,
     after: int | None = None,
 ) -> JobPage:
-    """The newest jobs that fit; `before` an id, only older jobs; `after` an id, the next newer jobs."""
+    """The newest jobs that fit; `before` an id, only older jobs; `after` an id, the next newer jobs.
+
+    When the index does not have all conditions, at most `MOST_FILTERED` jobs are read; the page before these
+    goes on.
+    """
     found = range_of(session, wanted, now).narrowed(before, after)
+    stopping = None
+    if after is None and indexed_part(wanted) != wanted:
+        unread = scan_index(select(Job.id), indexed_part(wanted), found).offset(MOST_FILTERED)
+        last = KeptValue(session, 0)
+        keeping = select(last.keep(func.coalesce(unread.limit(1).scalar_subquery(), 0)))
+        stopping = start_reading(session, Session.scalars, keeping)
+        found = found.narrowed(None, last.read())
     statement = scan_index(select(*_ROW), wanted, found, newest_first=after is None)
     rows = [JobRow(*row) for row in session.execute(statement.limit(wanted.limit + 1))]
     has_more = len(rows) > wanted.limit
     rows = rows[: wanted.limit]
     if after is None:
-        return JobPage(rows, before is not None, has_more)
+        stopped_at = None if has_more or stopping is None else int(stopping.value.one()) or None
+        return JobPage(rows, before is not None, has_more or stopped_at is not None, stopped_at)
     if not has_more:  # fewer newer jobs than a page holds: show the full first page
         return page_of_jobs(session, wanted, now)
     return JobPage(rows[::-1], True, True)
@@ -141,12 +155,10 @@ def count_jobs_by_state(session: Session, wanted: JobFilter, now: Now) -> dict[s
 def _count_all(session: Session) -> dict[str, Count]:
     parameters = {"states": list(STATES), "most": CAP + 1}
     rows = session.connection().exec_driver_sql(sql.load("count_states"), parameters)
-    counts = {state: Count.capped(number) for state, number in rows}
-    if all(count.kind == "exact" for count in counts.values()):
-        return counts
-    for state, estimate in session.connection().exec_driver_sql(sql.load("estimate_states")):
-        if state in FINAL and counts[state].kind == "at_least" and estimate > CAP:
-            counts[state] = Count(estimate, "about")
+    counts = {}
+    for state, number, estimate in rows:
+        is_about = state in FINAL and estimate is not None and estimate > CAP
+        counts[state] = Count(estimate, "about") if is_about else Count.capped(number)
     return counts
 
 

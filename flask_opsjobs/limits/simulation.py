@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from ..core.round_trips import start_reading
 from . import queries, stored_buckets
 from .bucket import CONCURRENCY, Admission, BucketLevel, Shape, admit, settle
 from .limit import Limit
@@ -288,9 +289,10 @@ def limit_of(row: LimiterRow) -> Limit:
 
 def read_live(session: Session, limiter: str, partition: str, most: int = MOST_WAITING) -> Live:
     """The state of a bucket and its waiting jobs, at most `most`."""
+    waiting = start_reading(session, queries.list_waiters, limiter, partition, most)
     seen = stored_buckets.get_bucket(session.connection(), limiter, partition)
-    waiters = queries.list_waiters(session, limiter, partition, most)
-    return Live(seen.level, [SimulatedJob(0.0, waiter.weight) for waiter in waiters], seen.now)
+    jobs = [SimulatedJob(0.0, waiter.weight) for waiter in waiting.value]
+    return Live(seen.level, jobs, seen.now)
 
 
 MOST_JOBS = 1_000_000

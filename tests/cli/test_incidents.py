@@ -13,7 +13,6 @@ from click.testing import Result
 from flask import Flask
 from typing_extensions import override
 
-from flask_opsjobs.cli import incidents as cli
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.lifeline import incidents
 from flask_opsjobs.lifeline.detectors.redis_away import find_silent_redis
@@ -84,11 +83,8 @@ def test_a_warning_exits_with_0_and_filters_hide_no_critical_one(site: Flask, be
     assert (run.exit_code, "(warning, open, for 0 s, 3 jobs affected)" in run.output) == (0, True)
 
 
-def test_many_others_hide_no_critical_one(
-    app: Flask, bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_others_hide_no_critical_one(app: Flask, bench: Bench) -> None:
     """The cause of many is older than they are, and it alone is unattended."""
-    monkeypatch.setattr(cli, "MOST", 3)
     since = read_clock(bench.connection) - timedelta(minutes=5)
     silent = find_silent_redis("mail", "no", has_plain_workers=True)
     _find(bench, "redis_away", dataclasses.replace(silent, since=since))
@@ -99,10 +95,17 @@ def test_many_others_hide_no_critical_one(
     assert follows.count(None) == 1
     facts = {"loop": "stage", "failed": 5, "process": "p", "error": "no"}
     _find(bench, "loop_failing", *(Finding(f"loop/{each}", facts=facts) for each in range(5)))
-    run = _run(app, "incidents")
+    run = _run(app, "incidents", "--limit", "3")
     assert run.exit_code == 1
     assert run.output.count("(critical,") == 3
-    assert run.output.endswith("and more: these are the first 3\n")
+    assert run.output.endswith("these are the first 3: print more with --limit\n")
+    found = json.loads(_run(app, "incidents", "--limit", "7", "--json").output)
+    assert (len(found["incidents"]), found["has_more"]) == (7, True)
+    for all_of_them in ((), ("--limit", "11")):
+        run = _run(app, "incidents", *all_of_them)
+        assert (run.output.count(", open, "), "--limit" in run.output) == (11, False)
+    for too_few_or_many in ("0", "10001"):
+        assert _run(app, "incidents", "--limit", too_few_or_many).exit_code == 2
 
 
 def test_without_an_incident_it_says_so(app: Flask) -> None:

@@ -169,21 +169,13 @@ def test_of_a_value_that_many_have_the_newest_jobs_are_read(
     db.session.commit()
     db.session.execute(text("ANALYZE opsjobs.jobs"))
     db.session.commit()
-    for box in ("tag:all", "tag:all OR tag:none", "tag:all state:available"):
+    for box in ("tag:all", "tag:all OR tag:none"):
         for listed, number in ((1_000, 10), (4, 4)):
             monkeypatch.setattr(hit_queries, "MOST_LISTED", listed)
             found = search(box)
             assert _values(found, db) == list(range(59, 59 - number, -1)), box
             assert found.searched == Searched(stopped_at_newest_hits=True), box
             assert found.counts["available"] == Count(number, "at_least"), box
-    # When few of these fit, as many as ever are examined, and so are those beside an error.
-    found = search("tag:all OR tag:none -args.value:59 -args.value:58 -args.value:57")
-    assert _values(found, db) == list(range(56, 49, -1))
-    ids = db.session.scalars(text("SELECT id FROM opsjobs.jobs ORDER BY id")).all()
-    _fail(db.session(), {id: "gateway" if id < ids[55] else "other" for id in ids})
-    db.session.execute(text("ANALYZE opsjobs.jobs"))
-    db.session.commit()
-    assert _values(search("tag:all error:gateway"), db) == list(range(54, 49, -1))
     monkeypatch.setattr(hit_queries, "MOST_LISTED", 1_000)
     assert search("tag:all args.value:3").searched.is_all
     # After a burst of others the index finds what the newest jobs do not have.
@@ -192,6 +184,51 @@ def test_of_a_value_that_many_have_the_newest_jobs_are_read(
     found = search("tag:all")
     assert len(_values(found, db)) == 10
     assert found.searched == Searched(stopped_at_hits=True)
+
+
+@pytest.mark.parametrize(
+    ("box", "values"),
+    [
+        ("tag:all queue:mail", [58, 56, 54, 52, 50, 48]),
+        ("tag:all queue:mail args.value:50", [50]),
+        ("tag:all queue:mail state:available", [58, 56, 54, 52, 50, 48]),
+        ("tag:all error:gateway", [59, 57, 55, 53, 51, 49]),
+        ("tag:all gateway state:failed", [59, 57, 55, 53, 51, 49]),
+        ("tag:all -args.value:59 -args.value:58", [57, 56, 55, 54]),
+        ("tag:all OR tag:none created:<1h", [59, 58, 57, 56, 55, 54]),
+    ],
+)
+def test_beside_other_conditions_a_value_that_many_have_is_examined(
+    box: str,
+    values: list[int],
+    work: Task,
+    db: SQLAlchemy,
+    search: Callable[..., JobList],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The index would read all jobs of the value. Where an argument is rare too, it reads those of both."""
+    for queue in ("mail", "default"):
+        part = work.options(tags=["all"], queue=queue)
+        part.enqueue_many({"value": n} for n in range(60) if n % 2 == (queue == "default"))
+    db.session.commit()
+    rows = db.session.execute(text("SELECT id, args ->> 'value', queue FROM opsjobs.jobs")).all()
+    # In the order of their values.
+    db.session.execute(text("UPDATE opsjobs.jobs SET id = -1 - (args ->> 'value')::int"))
+    db.session.execute(text("UPDATE opsjobs.jobs SET id = 900 - id"))
+    _fail(
+        db.session(), {901 + int(value): "gateway" for _, value, queue in rows if queue != "mail"}
+    )
+    db.session.execute(text("ANALYZE opsjobs.jobs"))
+    db.session.commit()
+    everything = search(box)
+    assert everything.searched.is_all
+    assert _values(everything, db)[: len(values)] == values
+    monkeypatch.setattr(hit_queries, "MOST_OF_VALUE", 50)
+    monkeypatch.setattr(further_queries, "MOST_NEWEST", 5)  # one more is read
+    found = search(box)
+    assert _values(found, db) == values
+    is_rare = "args.value:50" in box
+    assert found.searched == Searched(stopped_at_newest=not is_rare)
 
 
 @pytest.mark.parametrize(
@@ -360,18 +397,6 @@ def test_no_more_errors_are_cleaned_than_are_found(
     assert [row.id for row in found.page.rows] == failed[-2:-5:-1]
     assert found.searched == Searched(stopped_at_hits=True)
     assert len(cleaned) == 1 + 3 + 1
-
-
-def test_a_state_of_which_all_jobs_were_examined_is_not_searched_again(
-    work: Task, db: SQLAlchemy, count: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(further_queries, "MOST_NEWEST", 7)
-    for state, number in (("failed", 3), ("finished", 8)):
-        work.enqueue_many([{"value": state}] * number)
-        _end(db.session(), state)
-    anywhere = count("ended:today..tomorrow")
-    assert count("ended:today..tomorrow state:failed") == anywhere
-    assert count("ended:today..tomorrow state:finished") > anywhere
 
 
 def test_a_day_is_one_of_the_clock_of_postgres(work: Task, db: SQLAlchemy) -> None:
@@ -796,18 +821,9 @@ def count(db: SQLAlchemy, search: Callable[..., JobList]) -> Callable[[str], int
     return count
 
 
-def test_a_state_that_all_that_are_ever_found_are_in_is_not_searched_again(
-    died: list[int],
-    work: Task,
-    db: SQLAlchemy,
-    count: Callable[[str], int],
-    monkeypatch: pytest.MonkeyPatch,
+def test_errors_are_not_searched_again_when_all_that_are_ever_found_are_in_the_state(
+    work: Task, db: SQLAlchemy, count: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt_queries, "MOST_ATTEMPTS", 2)
-    monkeypatch.setattr(hit_queries, "MOST_LISTED", 1)
-    anywhere = count("failure:1")
-    assert count("failure:1 state:available") == anywhere
-    assert count("failure:1 state:failed") > anywhere
     monkeypatch.setattr(hit_queries, "MOST_HITS", 3)
     failed = [work.enqueue(value=number).id for number in range(4)]
     db.session.commit()

@@ -385,9 +385,15 @@ def test_searches_find_what_an_oracle_finds(
             expected = search.find(rows)
             empty += not expected
             wanted = read_filter(search)
-            found = find_hits(session, wanted, NOW, is_shown)
-            assert list(found.ids) == expected, says
-            assert found.searched.is_all, says
+            for most in (
+                hit_queries.MOST_OF_VALUE,
+                0,
+            ):  # 0: no index of a tag or an argument is read
+                with monkeypatch.context() as patched:
+                    patched.setattr(hit_queries, "MOST_OF_VALUE", most)
+                    found = find_hits(session, wanted, NOW, is_shown)
+                assert list(found.ids) == expected, says
+                assert found.searched.is_all, says
             # As an operation freezes them.
             texts = {
                 one: [row["id"] for row in rows if _has_text(one, row)] for one in wanted.texts

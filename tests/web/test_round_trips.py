@@ -24,6 +24,7 @@ from flask_opsjobs.doctor.examination import examine
 from flask_opsjobs.forensics.registry import KINDS
 from flask_opsjobs.host import Host
 from flask_opsjobs.install.revisions import find_revisions
+from flask_opsjobs.jobs import queries as job_queries
 from flask_opsjobs.jobs.lifecycle import STATES
 from flask_opsjobs.jobs.models import Job, UniqueLock
 from flask_opsjobs.jobs.search import (
@@ -251,6 +252,7 @@ def _make_limiters(session: Session) -> Iterator[str]:
     make_limited(session, "42", limiter="now without")
     partition = make_reference(b"only for tests", "now without", "42")
     yield from ("limiters/one", "live/limiters/one", f"limiters/now without?partition={partition}")
+    yield from ("limiters/one/simulate", "limiters/one/simulate?live=yes&rate=20")
 
 
 def _make_incidents(session: Session) -> Iterator[str]:
@@ -482,7 +484,11 @@ SEARCHES = (
     "nothing",
     "tag:eu",
     "tag:eu state:available",
+    "tag:eu queue:default state:failed",
+    "tag:eu args.account_id:42 state:failed",
     "tag:eu refused created:<1h",
+    "tag:eu refused state:failed",
+    "tag:eu OR tag:us state:failed",
     "tag:eu OR tag:us",
     "tag:eu -queue:gone",
     "-tag:us state:available",
@@ -496,13 +502,19 @@ SEARCHES = (
     "args.account_id:42",
     "args.account_id:42 wait:>1m",
     "failure:1",
+    "failure:1 state:started",
     "failure:1 state:failed refused",
     "death:signal",
     "deploy:v1",
     "deploy:v1 death:signal",
     "incident:1",
     "workflow:1",
+    "workflow:a* state:failed",
+    "workflow:1 tag:eu state:failed",
+    "worker:web-1 tag:eu",
     "batch:1 -queue:gone",
+    "batch:1 tag:eu",
+    "task:send_* state:failed memory:>1MB",
 )
 
 
@@ -529,8 +541,10 @@ def _make_searched(session: Session) -> None:
     session.commit()
 
 
-def _make_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each search stop at its limits."""
+def _make_large(monkeypatch: pytest.MonkeyPatch, *, is_common: bool = False) -> None:
+    """Let each search stop at its limits; with `is_common`, also read no index of a tag or an argument."""
+    if is_common:
+        monkeypatch.setattr(hit_queries, "MOST_OF_VALUE", 0)
     for module, name, limit in (
         (hit_queries, "MOST_HITS", 8),
         (hit_queries, "MOST_LISTED", 3),
@@ -538,27 +552,28 @@ def _make_large(monkeypatch: pytest.MonkeyPatch) -> None:
         (further_queries, "MOST_NEWEST", 20),
         (attempt_queries, "MOST_ATTEMPTS", 8),
         (group_queries, "MOST_JOBS", 8),
+        (job_queries, "CAP", 8),
     ):
         monkeypatch.setattr(module, name, limit)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("is_large", [False, True])
+@pytest.mark.parametrize("size", ["small", "large", "common"])
 @pytest.mark.parametrize("page", ["jobs", "jobs/why"])
 def test_searches_wait_for_three_answers_at_most(
     page: str,
-    is_large: bool,
+    size: str,
     distance: Distance,
     far: Flask,
     session: Session,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _make_searched(session)
-    if is_large:
-        _make_large(monkeypatch)
-    # Of a tag that more jobs have than can be found, those in a state are searched for afterwards.
-    boxes = [box for box in SEARCHES if not (is_large and box == "tag:eu state:available")]
-    trips = {box: _count_trips(distance, far, f"/ops/jobs/{page}?q={quote(box)}") for box in boxes}
+    if size != "small":
+        _make_large(monkeypatch, is_common=size == "common")
+    trips = {
+        box: _count_trips(distance, far, f"/ops/jobs/{page}?q={quote(box)}") for box in SEARCHES
+    }
     assert not {box: number for box, number in trips.items() if number > MOST}
 
 
@@ -580,12 +595,22 @@ def test_when_few_of_the_newest_jobs_fit_the_others_are_in_the_same_answer(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("is_large", [False, True])
 def test_lists_in_an_order_and_their_next_pages_wait_for_three_answers_at_most(
-    distance: Distance, far: Flask, session: Session
+    is_large: bool,
+    distance: Distance,
+    far: Flask,
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _make_searched(session)
+    if is_large:
+        for name in ("MOST_HITS", "MOST_LISTED"):
+            monkeypatch.setattr(hit_queries, name, 29)  # more than a page
+        monkeypatch.setattr(job_queries, "CAP", 8)
     trips = {}
-    for box in ("", "tag:eu", "created:<1h", "failure:1", "attempts:>=0", "refused"):
+    boxes = ("", "state:failed", "tag:eu", "tag:eu state:failed", "created:<1h", "failure:1")
+    for box in (*boxes, "attempts:>=0", "refused"):
         for sort in ("", *SORTS):
             path: Any = f"/ops/jobs/jobs?q={quote(box)}&sort={sort}"
             for rel in ("next", "prev"):

@@ -234,6 +234,17 @@ def test_tags_made_by_a_function_are_said_so(get: Get, opsjobs: OpsJobs) -> None
     assert "Tags by a function of the arguments Limiter" in _words(declared)
 
 
+def test_durations_are_shown_as_declared(get: Get, opsjobs: OpsJobs) -> None:
+    unique = Unique(by=["account"], within=timedelta(hours=1))
+
+    @opsjobs.task(deadline=timedelta(days=30, minutes=1, seconds=1.5), unique=unique)
+    def send(account: int) -> None: ...
+
+    declared = soup(get("/tasks/send").text).select_one('[aria-labelledby="declared"]')
+    assert "Deadline 30 d 1 min 1.5 s after it is due" in _words(declared)
+    assert "Unique by account, for 1 h" in _words(declared)
+
+
 def test_a_job_that_runs_much_longer_than_others_of_its_task_is_marked(
     get: Get, session: Session
 ) -> None:

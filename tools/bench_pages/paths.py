@@ -74,6 +74,7 @@ _SEARCHES = (
     "args.account_id:no-such",
     "args.pages:40",
     "args.account_id:{account} state:failed task:process_invoice",
+    "args.pages:40 state:failed",
 )
 _JOBS = (
     "",
@@ -86,6 +87,11 @@ _JOBS = (
     "tag:eu",
     "tag:customer:{account}",
     "tag:no-such",
+    "tag:eu state:failed",
+    "tag:eu queue:crm",
+    "tag:eu created:<2h",
+    "tag:eu memory:>500MB",
+    "tag:customer:{account} state:failed",
     'error:"account {account}"',
     "error:no-such-words",
     "state:failed queue:billing created:<7d error:answer",

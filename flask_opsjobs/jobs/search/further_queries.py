@@ -23,7 +23,6 @@ from sqlalchemy import (
     cast,
     false,
     func,
-    literal,
     not_,
     null,
     or_,
@@ -41,7 +40,7 @@ from .. import queries
 from ..lifecycle import FINAL
 from ..models import Job
 from .conditions import Now, Terms, contains
-from .filter import Clause, JobFilter
+from .filter import Clause, Condition, JobFilter
 from .group_queries import make_values
 from .index_scan import Range, indexed_part, lead_of, scan_index
 from .terms import Pattern
@@ -88,18 +87,20 @@ class Fitting:
     def columns(self) -> list[ColumnElement[Any]]:
         """`fits`, `text_error` and `otherwise`."""
         terms = Terms(self.wanted, self.now, is_examined=True)
-        has = [contains(Job.error, text).is_(True) for text in self.wanted.texts]
+        has = {text: contains(Job.error, text).is_(True) for text in self.wanted.texts}
         others = [terms.is_met_otherwise(clause) for clause in self._clauses]
-        # With none of the texts in the error.
-        without = [
-            or_(other, literal(any(one.is_not and one.name == "error" for one in clause)))
+        # As it is shown, an error has no more of the texts than as it is stored.
+        may_be_met = [
+            or_(other, *(true() if one.is_not else has[one.value] for one in _texts_of(clause)))
             for clause, other in zip(self._clauses, others, strict=True)
         ]
         rest = and_(true(), *(one.is_(True) for one in terms.list_all(with_texts=False)))
         if not has:
             return [rest.label("fits"), null().label("text_error"), null().label("otherwise")]
-        fits = case((not_(rest), false()), (or_(*has), null()), else_=and_(*without))
-        told = [case((or_(*has), one)) for one in (Job.error, cast(array([*has, *others]), Text))]
+        decides = or_(*has.values())
+        fits = case((not_(and_(rest, *may_be_met)), false()), (decides, null()), else_=true())
+        flags = cast(array([*has.values(), *others]), Text)
+        told = [case((decides, one)) for one in (Job.error, flags)]
         return [fits.label("fits"), told[0].label("text_error"), told[1].label("otherwise")]
 
     def is_met(self, error: str | None, otherwise: str | None) -> bool:
@@ -111,7 +112,7 @@ class Fitting:
             for text, flag in zip(texts, flags, strict=False)
         }
         return all(
-            other or any(has[one.value] != one.is_not for one in clause if one.name == "error")
+            other or any(has[one.value] != one.is_not for one in _texts_of(clause))
             for clause, other in zip(self._clauses, flags[len(texts) :], strict=True)
         )
 
@@ -135,6 +136,10 @@ class Fitting:
             *plain,
             *(one for one in self.wanted.further if any(each.name == "error" for each in one)),
         ]
+
+
+def _texts_of(clause: Clause) -> Sequence[Condition]:
+    return [one for one in clause if one.name == "error"]
 
 
 @dataclass(frozen=True)
@@ -284,7 +289,7 @@ def _choose_scan(search: Search) -> _Scan:
     wanted, found = search.wanted, search.found
     lead = lead_of(wanted)
     clauses = [clause for clause in wanted.further if not any(one.is_not for one in clause)]
-    if any(all(one.name == "error" for one in clause) for clause in clauses):
+    if wanted.error or any(all(one.name == "error" for one in clause) for clause in clauses):
         return _scan_errors(found)
     if lead in (None, "state"):
         for name in ("task", "queue"):
@@ -294,7 +299,7 @@ def _choose_scan(search: Search) -> _Scan:
             if len(clause) == 1 and clause[0].name == "ended":
                 since, until = clause[0].value.bounds(search.now, wanted.tzinfo)
                 final = [one for one in FINAL if wanted.state in (None, one)]
-                return _scan_ended(final, since, until, found)
+                return _scan_ended(final, since, until)
     states = None if lead is not None else _find_names(search.session, "state", clauses)
     if states is not None:
         return _scan_each(Job.state, states, found)
@@ -350,14 +355,13 @@ def _scan_each(key: Any, values: Sequence[str], found: Range, most: int | None =
     return _Scan(each.scan, each.share(len(values)) if most is None else most, value.table, states)
 
 
-def _scan_ended(states: Sequence[str], since: Now | None, until: Now | None, found: Range) -> _Scan:
-    """The jobs of each of these states that ended last in this time."""
+def _scan_ended(states: Sequence[str], since: Now | None, until: Now | None) -> _Scan:
+    """The jobs of each of these states that ended last in this time, whenever they were created."""
     value = make_values(states, Text(), "v").c.value
     low = _EVER[0] if since is None else since
     high = _EVER[1] if until is None else until
     bounds = (Job.ended_at >= low, Job.ended_at < high)
-    conditions = (Job.state == value, *bounds, *found.conditions)
-    each = _Each(value, conditions, (Job.ended_at.desc(),))
+    each = _Each(value, (Job.state == value, *bounds), (Job.ended_at.desc(),))
     return _Scan(each.scan, each.share(len(states)), value.table, states, is_by_end=True)
 
 

@@ -47,6 +47,14 @@ class Listed:
     is_cut: bool
 
 
+# The ids of groups, by the column of jobs.
+Groups = Sequence[tuple[str, Sequence[int]]]
+# Of a worker and of an incident: ids, or an array of SQL.
+Lists = Sequence[Sequence[int] | ColumnElement[Any]]
+# The groups and the lists that a filter names, and whether there are more groups.
+Named = tuple[Groups, Lists, bool]
+
+
 @dataclass(frozen=True)
 class Members:
     """What lists the jobs of the searched workflows and batches, or conditions on them.
@@ -59,16 +67,22 @@ class Members:
     is_cut: bool = False
 
 
-def find_members(session: Session, wanted: JobFilter, found: Range, listed: KeptValue) -> Members:
+def find_members(
+    session: Session,
+    wanted: JobFilter,
+    found: Range,
+    finding: StartedRead[Named],
+    listed: KeptValue,
+) -> Members:
     """The jobs of what the filter names: `workflow:` and `step:`, `batch:`, `worker:`, `incident:`.
 
     All jobs when it has none of them.
 
     A search that has no other condition with an index gets them listed: the newest of each state, in the
-    order of an index, however many jobs a batch has. `listed` keeps their ids.
+    order of an index, however many jobs a batch has. `listed` keeps their ids. `finding` is that of what it
+    names.
     """
-    groups, is_cut = _find_all_groups(session, wanted)
-    lists = _list_named_jobs(session, wanted)
+    groups, lists, is_cut = finding.value
     if not (groups or lists):
         return Members()
     if [] in (*(list(ids) for _, ids in groups), *(one for one in lists if isinstance(one, list))):
@@ -86,38 +100,28 @@ def find_members(session: Session, wanted: JobFilter, found: Range, listed: Kept
     return Members(conditions=conditions, is_cut=is_cut)
 
 
-Groups = Sequence[tuple[str, Sequence[int]]]
-
-
-def _find_all_groups(session: Session, wanted: JobFilter) -> tuple[Groups, bool]:
-    """The ids of the searched workflows and batches, by the column of jobs, and whether there are more."""
+def find_named(session: Session, wanted: JobFilter) -> Named:
+    """The workflows and batches that it names, and the jobs that the worker has and the incident names."""
     groups = []
+    lists: list[Sequence[int] | ColumnElement[Any]] = []
     is_cut = False
     for what, qualified in ((_WORKFLOWS, wanted.workflow), (_BATCHES, wanted.batch)):
         if qualified is not None:
             ids = _find_groups(session, what.by_name, qualified)
             is_cut |= len(ids) > MOST_GROUPS
             groups.append((what.key, ids[:MOST_GROUPS]))
-    return groups, is_cut
-
-
-def _list_named_jobs(
-    session: Session, wanted: JobFilter
-) -> Sequence[Sequence[int] | ColumnElement[Any]]:
-    """The jobs that the worker has and that the incident names: a list for each that the filter has."""
-    lists: list[Sequence[int] | ColumnElement[Any]] = []
     if wanted.worker is not None:
         lists.append(list_jobs_of(session, wanted.worker, MOST_JOBS))
     if wanted.incident is not None:
         lists.append(func.array(jobs_of_incident(wanted.incident).scalar_subquery()))
-    return lists
+    return groups, lists, is_cut
 
 
 def _conditions_of(
     session: Session,
     wanted: JobFilter,
     groups: Groups,
-    lists: Sequence[Sequence[int] | ColumnElement[Any]],
+    lists: Lists,
 ) -> tuple[ColumnElement[bool], ...]:
     """The conditions that a row is a job of these groups, of the searched step, of the lists."""
     conditions = tuple(is_one_of(getattr(Job, key), ids) for key, ids in groups)

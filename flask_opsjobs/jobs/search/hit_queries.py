@@ -16,14 +16,11 @@ from sqlalchemy import (
     CTE,
     BigInteger,
     ColumnElement,
-    FromClause,
     Select,
     and_,
     func,
-    literal_column,
     null,
     select,
-    true,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
@@ -47,7 +44,15 @@ from .further_queries import (
     find_among,
     find_among_newest,
 )
-from .group_queries import MOST_JOBS, Listed, Members, find_members, has_other_terms
+from .group_queries import (
+    MOST_JOBS,
+    Listed,
+    Members,
+    Named,
+    find_members,
+    find_named,
+    has_other_terms,
+)
 from .index_scan import PLAIN, Range, conditions_of, is_match, within
 
 # None of the conditions that have an index depends on the time.
@@ -60,6 +65,10 @@ MOST_LISTED = 1_000
 NEWEST_JOBS = 20_000
 # A value is common when it has so many jobs, and one in `COMMON` of all. Then so many of the newest are read.
 MANY_JOBS, COMMON, MOST_READ = 100_000, 20, 150_000
+# Of a value that more jobs have, no index is read when there are other conditions: the newest are examined.
+MOST_OF_VALUE = 20_000
+# Of more values it is not asked how many jobs have each.
+MOST_ESTIMATED = 10
 # A text in an error is searched in this many of the newest jobs that have an error.
 NEWEST_ERRORS = 20_000
 
@@ -156,8 +165,9 @@ def find_hits(
     search = Search(session, wanted, now, found, is_shown)
     if wanted.is_by_attempts:
         return _find_by_attempts(search, enough)
-    indexed = wanted.but(further=wanted.indexed_clauses)
-    if not indexed.is_search:
+    naming = start_reading(session, find_named, wanted)
+    indexed = _choose_indexed(session, wanted)
+    if not indexed.is_search or (is_by_errors(indexed) and indexed != wanted):
         newest = find_among_newest(search, enough)
         if newest.is_enough:
             return Hits(newest.jobs[:enough], Searched(stopped_at_newest_hits=True))
@@ -166,12 +176,56 @@ def find_hits(
             stopped_at_last_ended=newest.is_cut and newest.is_by_end,
         )
         return Hits(_leave_most(newest), searched, newest.whole)
-    fitting = Fitting(JobFilter(further=wanted.further, zone=wanted.zone), now, is_shown)
-    hits, number = _find_by_index(replace(search, wanted=indexed), fitting, enough)
-    if hits.searched.stopped_at_newest_hits and len(hits.jobs) < number / 2:
-        # Too few of them fit: look at as many as ever.
-        return hits if enough == MOST_HITS else find_hits(session, wanted, now, is_shown)
-    return hits
+    fitting = Fitting(_rest_of(wanted, indexed), now, is_shown)
+    return _find_by_index(replace(search, wanted=indexed), fitting, enough, naming)
+
+
+def _choose_indexed(session: Session, wanted: JobFilter) -> JobFilter:
+    """The conditions by which indexes find jobs. The others are examined of each.
+
+    Of several tags, arguments and clauses of these, and beside other conditions, these are the ones that few
+    jobs have: an index would read all jobs of the others.
+    """
+    values = _values_of(wanted)
+    is_of_group = wanted.workflow is not None or wanted.batch is not None
+    if is_of_group or _is_one_value(wanted) or not 0 < len(values) <= MOST_ESTIMATED:
+        return wanted.but(further=wanted.indexed_clauses)
+    estimates = [start_reading(session, _estimate_value, one) for one in values]
+    few = [one for one, each in zip(values, estimates, strict=True) if each.value <= MOST_OF_VALUE]
+    return wanted.but(
+        tag=next((one.tag for one in few if one.tag), None),
+        args=tuple(argument for one in few for argument in one.args),
+        further=tuple(clause for one in few for clause in one.further),
+    )
+
+
+def _rest_of(wanted: JobFilter, indexed: JobFilter) -> JobFilter:
+    """The conditions that are examined of each job that an index finds."""
+    return JobFilter(
+        tag=None if indexed.tag else wanted.tag,
+        args=tuple(one for one in wanted.args if one not in indexed.args),
+        further=tuple(one for one in wanted.further if one not in indexed.further),
+        zone=wanted.zone,
+    )
+
+
+def _values_of(wanted: JobFilter) -> Sequence[JobFilter]:
+    """Each of its tags, arguments and clauses of these: an index finds the jobs of each, in any order."""
+    tags = [JobFilter(tag=wanted.tag)] if wanted.tag else []
+    args = [JobFilter(args=(one,)) for one in wanted.args]
+    return [*tags, *args, *(JobFilter(further=(one,)) for one in wanted.indexed_clauses)]
+
+
+def _is_one_value(wanted: JobFilter) -> bool:
+    """Whether it asks for one tag or argument, or one clause of these, and for nothing else."""
+    others = wanted.error or wanted.created or wanted.names_jobs or conditions_of(wanted)
+    is_one = len(_values_of(wanted)) == 1
+    return is_one and not others and wanted.further == wanted.indexed_clauses
+
+
+def _estimate_value(session: Session, value: JobFilter) -> int:
+    """How many jobs have it, by Postgres' statistics."""
+    return estimate_rows(session, select(Job.id).where(*Terms(value, _ANY_TIME).list_indexed()))
 
 
 def _leave_most(newest: NewestFound) -> Sequence[tuple[int, str]]:
@@ -184,13 +238,18 @@ def _leave_most(newest: NewestFound) -> Sequence[tuple[int, str]]:
     return [job for job in newest.jobs if job not in left_out]
 
 
-def _find_by_index(search: Search, fitting: Fitting, enough: int) -> tuple[Hits, int]:
-    """The jobs that an index finds and that fit, and how many it finds."""
+def _find_by_index(
+    search: Search,
+    fitting: Fitting,
+    enough: int,
+    naming: StartedRead[Named],
+) -> Hits:
+    """The jobs that an index finds and that fit."""
     wanted = search.wanted
     if is_by_errors(wanted):
-        return _find_by_errors(search, fitting)
+        return _find_by_errors(search)
     listed = KeptValue(search.session, "{}", ARRAY(BigInteger))
-    members = find_members(search.session, wanted, search.found, listed)
+    members = find_members(search.session, wanted, search.found, naming, listed)
     if members.listing is None:
         return _find_by_values(search, members, fitting, enough)
     if not has_other_terms(wanted) and fitting.is_about_states:
@@ -199,16 +258,14 @@ def _find_by_index(search: Search, fitting: Fitting, enough: int) -> tuple[Hits,
         fits = {state for state in STATES if fitting.fits_state(state)}
         kept = jobs if len(fits) == len(STATES) else [job for job in jobs if job[1] in fits]
         is_cut = members.is_cut or members.listing.value.is_cut
-        return Hits(kept, Searched(stopped_at_groups=is_cut)), len(jobs)
+        return Hits(kept, Searched(stopped_at_groups=is_cut))
     rows = _read_listed(search, members.listing, listed, fitting)
     is_cut = members.is_cut or members.listing.value.is_cut or len(rows) > MOST_HITS
-    rows = _show(wanted, rows, fitting)
+    rows = _show(search, rows)
     return _keep_fitting(rows, fitting, Searched(stopped_at_groups=is_cut))
 
 
-def _find_by_values(
-    search: Search, members: Members, fitting: Fitting, enough: int
-) -> tuple[Hits, int]:
+def _find_by_values(search: Search, members: Members, fitting: Fitting, enough: int) -> Hits:
     """The jobs that the indexes of arguments, tags and ids find. Of a common value, the newest jobs are read.
 
     Each statement finds nothing unless what the one before has kept says that it is needed. So all are sent
@@ -218,8 +275,9 @@ def _find_by_values(
     found = replace(everyone, conditions=(*everyone.conditions, *members.conditions))
     number_of_newest, number = KeptValue(session, 0), KeptValue(session, 0)
     reading_newest = None
-    if _is_common(session, wanted, found):
-        newest = _select_newest_of_common(wanted, found, fitting, enough, number_of_newest)
+    is_alone = _is_one_value(wanted) and not fitting.wanted.is_search
+    if is_alone and _is_common(session, wanted):
+        newest = _select_newest_of_common(wanted, enough, number_of_newest)
         reading_newest = start_reading(session, Session.execute, newest)
     by_index = _select_hits(wanted, found, fitting, number_of_newest.read() <= enough, number)
     # These GIN indexes need bitmap scans, and no other index may be scanned instead.
@@ -229,14 +287,14 @@ def _find_by_values(
     is_cut = number.read() > MOST_HITS
     added = session.execute(_select_newest_hits(wanted, found, everyone, fitting, is_cut)).all()
     if reading_newest is not None and len(rows := reading_newest.value.all()) > enough:
-        searched = Searched(stopped_at_newest_hits=True, stopped_at_groups=members.is_cut)
-        return _keep_fitting(_show(wanted, rows[:enough], fitting), fitting, searched)
+        jobs = [(row[0], row[1]) for row in rows[:enough]]
+        return Hits(jobs, Searched(stopped_at_newest_hits=True))
     rows = reading_hits.value.all()
     # The text of the error did not choose these rows, so their number reveals nothing about hidden text.
     searched = Searched(len(rows) > MOST_HITS, stopped_at_groups=members.is_cut)
     by_id = {row[0]: row for row in (*rows, *added)}
     rows = [by_id[job_id] for job_id in sorted(by_id, reverse=True)]
-    return _keep_fitting(_show(wanted, rows, fitting), fitting, searched)
+    return _keep_fitting(_show(search, rows), fitting, searched)
 
 
 def _read_listed(
@@ -256,42 +314,42 @@ def _read_listed(
     return [row for row in fitting_rows if row.id in ids]
 
 
-def _show(wanted: JobFilter, rows: Sequence[Any], fitting: Fitting) -> Sequence[Any]:
+def _show(search: Search, rows: Sequence[Any]) -> Sequence[Any]:
     """Those of these rows whose error, as it is shown, has the text that is searched.
 
     At most the first `MOST_HITS` + 1: to clean an error takes longer than to read it.
     """
-    text = wanted.error
-    shown = (row for row in rows if text is None or fitting.is_shown(row.error or "", text))
+    text = search.wanted.error
+    shown = (row for row in rows if text is None or search.is_shown(row.error or "", text))
     return list(islice(shown, MOST_HITS + 1))
 
 
-def _keep_fitting(rows: Sequence[Any], fitting: Fitting, searched: Searched) -> tuple[Hits, int]:
-    """Those of the first `MOST_HITS` of these rows that fit, and how many were examined.
+def _keep_fitting(rows: Sequence[Any], fitting: Fitting, searched: Searched) -> Hits:
+    """Those of the first `MOST_HITS` of these rows that fit.
 
     A row is an id, a state, an error and the columns of `Fitting`. They are read by their places: by their
     names it takes several times as long, and there are thousands of rows.
     """
-    rows = rows[:MOST_HITS]
     jobs = [
         (row[0], row[1])
-        for row in rows
+        for row in rows[:MOST_HITS]
         if row[3] or (row[3] is None and fitting.is_met(row[4], row[5]))
     ]
-    return Hits(jobs, searched), len(rows)
+    return Hits(jobs, searched)
 
 
-def _find_by_errors(search: Search, fitting: Fitting) -> tuple[Hits, int]:
-    """The hits among the newest errors. Only errors that fit as they are shown count towards the limit.
+def _find_by_errors(search: Search) -> Hits:
+    """The hits among the newest errors. Only those that have the text as they are shown count as hits.
 
     Otherwise, whether the search stopped at its limit would reveal hidden text.
     """
     session, wanted, found = search.session, search.wanted, search.found
     older = start_reading(session, Session.scalars, _select_unsearched_error(found))
-    newest = session.execute(_select_newest_errors(wanted, found, fitting)).all()
+    newest = session.execute(_select_newest_errors(wanted, found)).all()
     has_older = older.value.first() is not None
-    rows = _show(wanted, newest, fitting)
-    return _keep_fitting(rows, fitting, Searched(len(rows) > MOST_HITS, has_older))
+    rows = _show(search, newest)
+    jobs = [(row.id, row.state) for row in rows[:MOST_HITS]]
+    return Hits(jobs, Searched(len(rows) > MOST_HITS, has_older))
 
 
 def _find_by_attempts(search: Search, enough: int) -> Hits:
@@ -310,16 +368,13 @@ def _find_by_attempts(search: Search, enough: int) -> Hits:
     return Hits(jobs, Searched(stopped_at_attempts=True))
 
 
-def _is_common(session: Session, wanted: JobFilter, found: Range) -> bool:
+def _is_common(session: Session, wanted: JobFilter) -> bool:
     """Whether the newest jobs are read, instead of an index that would first read all jobs of a value.
 
     The statistics tell what is common.
     """
-    if not (wanted.tag or wanted.args or wanted.indexed_clauses):
-        return False
-    in_all = start_reading(session, estimate_rows, select(Job.id).where(*within(found)))
-    of_value = select(Job.id).where(*_match(wanted), *within(found))
-    number = estimate_rows(session, of_value)
+    in_all = start_reading(session, estimate_rows, select(Job.id))
+    number = _estimate_value(session, wanted)
     return number >= MANY_JOBS and number * COMMON >= in_all.value
 
 
@@ -367,32 +422,23 @@ def _select_hits(
 
 
 def _select_newest_of_common(
-    wanted: JobFilter, found: Range, fitting: Fitting, enough: int, number: KeptValue
+    wanted: JobFilter, enough: int, number: KeptValue
 ) -> Select[*tuple[Any, ...]]:
-    """Like `_select_hits`, but reads at most `MOST_READ` jobs, the newest first, until `enough` + 1 fit."""
-    fits = and_(*_match(wanted), *found.conditions).is_(True)
-    read = select(Job.id, Job.state, _error(wanted), fits.label("has_value"))
-    read = read.where(*within(replace(found, conditions=()))).order_by(Job.id.desc())
+    """Id and state of jobs with a value: reads at most `MOST_READ`, the newest first, until `enough` + 1 have
+    it. Keeps their number.
+    """
+    has_value = and_(*_match(wanted)).is_(True).label("has_value")
+    read = select(Job.id, Job.state, has_value).order_by(Job.id.desc())
     seen = read.limit(MOST_READ).subquery().c
-    some = select(seen.id, seen.state, seen.error).where(seen.has_value)
+    some = select(seen.id, seen.state).where(seen.has_value)
     first = some.order_by(seen.id.desc()).limit(enough + 1).cte("common")
-    return _with_fitting(first, fitting).add_columns(_keep_number(first, number))
+    return select(first, _keep_number(first, number)).order_by(first.c.id.desc())
 
 
 def _keep_number(found: CTE, number: KeptValue) -> ColumnElement[Any]:
     """What keeps how many these are. A subquery, so that it is done once."""
     counted = select(func.count()).select_from(found).scalar_subquery()
     return select(number.keep(counted)).scalar_subquery()
-
-
-def _with_fitting(found: FromClause, fitting: Fitting) -> Select[*tuple[Any, ...]]:
-    """These jobs with what fits. Each is looked up by its id, when there are further conditions."""
-    if not fitting.wanted.further:
-        return select(found, *fitting.columns).order_by(found.c.id.desc())
-    # OFFSET keeps the planner from reading all jobs first.
-    own = select(*fitting.columns).where(Job.id == found.c.id).offset(literal_column("0")).lateral()
-    listed = select(*found.c, *own.c).select_from(found.join(own, true()))
-    return listed.order_by(found.c.id.desc())
 
 
 def _select_matching(
@@ -404,7 +450,10 @@ def _select_matching(
 
 
 def _match(wanted: JobFilter) -> list[ColumnElement[bool]]:
-    conditions = [*conditions_of(wanted), *Terms(wanted, _ANY_TIME).list_indexed()]
+    # As expressions, so that no index of a state or a task is read beside that of the value: it has few jobs.
+    plain = ((getattr(Job, name), getattr(wanted, name)) for name in PLAIN)
+    conditions = [column.concat("") == value for column, value in plain if value is not None]
+    conditions += Terms(wanted, _ANY_TIME).list_indexed()
     if wanted.error:
         # The caller checks which of these errors fit. Checked here, a frequent argument with a rare text in
         # the error would read the whole table.
@@ -417,10 +466,8 @@ def _error(wanted: JobFilter) -> ColumnElement[Any]:
     return error.label("error")
 
 
-def _select_newest_errors(
-    wanted: JobFilter, found: Range, fitting: Fitting
-) -> Select[*tuple[Any, ...]]:
-    """Like `_select_hits`, but only among the newest errors: those that contain the text as it is stored."""
+def _select_newest_errors(wanted: JobFilter, found: Range) -> Select[*tuple[Any, ...]]:
+    """Id, state and error of the jobs among the newest errors that contain the text as it is stored."""
     assert wanted.error is not None
     columns = [Job.id, Job.error, *(getattr(Job, name) for name in PLAIN)]
     newest = select(*columns).where(Job.error.is_not(None), *within(found))
@@ -428,4 +475,4 @@ def _select_newest_errors(
     seen = newest.cte("newest").prefix_with("MATERIALIZED", dialect="postgresql").c
     conditions = [*conditions_of(wanted, seen), contains(seen.error, wanted.error)]
     some = select(seen.id, seen.state, seen.error).where(*conditions)
-    return _with_fitting(some.subquery("found"), fitting)
+    return some.order_by(seen.id.desc())

@@ -100,7 +100,19 @@ def _list_jobs(
         )
         counts = queries.count_jobs_by_state(session, wanted, now)
         return JobList(paging, None, counts, Searched())
-    found, counts = _find_and_count(session, wanted, now, is_shown, hit_queries.MOST_LISTED)
+    found, counts = _find_and_count(session, wanted, now, is_shown)
+    return _list_newest(session, before, after, wanted, found, counts)
+
+
+def _list_newest(
+    session: Session,
+    before: int | None,
+    after: int | None,
+    wanted: JobFilter,
+    found: Hits,
+    counts: dict[str, Count],
+) -> JobList:
+    """The page of what a search found, the newest first."""
     ids, has_newer, has_older = _cut(found.ids, wanted.limit, before, after)
     paging = start_reading(session, _read_page, ids, has_newer, has_older)
     return JobList(paging, ids, counts, found.searched)
@@ -115,16 +127,20 @@ def _list_in_order(
     now: Now,
 ) -> JobList:
     """The page of a filter in its order; the newest when more jobs match than can be read to order them."""
-    list_newest = partial(_list_jobs, session, before, after, is_shown, wanted.but(sort=None), now)
-    newest = None if wanted.is_search else list_newest()
-    if newest is None:
+    if wanted.is_search:
         found, counts = _find_and_count(session, wanted, now, is_shown)
-    elif newest.count(wanted.state) > hit_queries.MOST_HITS:
-        return replace(newest, is_in_order=False)
-    else:  # the tabs have counted them, so only jobs of the state are read
+        if not found.searched.is_all:
+            newest = _list_newest(session, before, after, wanted, found, counts)
+            return replace(newest, is_in_order=False)
+    else:
+        in_newest_order = wanted.but(sort=None)
+        newest = _list_jobs(session, before, after, is_shown, in_newest_order, now)
+        if newest.count(wanted.state) > hit_queries.MOST_HITS:
+            return replace(newest, is_in_order=False)
+        # The tabs have counted them, so only jobs of the state are read.
         found, counts = find_hits(session, wanted, now, is_shown), newest.counts
-    if not found.searched.is_all:
-        return replace(newest or list_newest(), is_in_order=False)
+        if not found.searched.is_all:
+            return replace(newest, is_in_order=False)
     order: Any = {
         "due": (case((Job.ended_at.is_(None), Job.due_at)).asc().nulls_last(),),
         "-run": (make_duration(now).desc().nulls_last(),),
@@ -141,19 +157,31 @@ def _list_in_order(
 
 
 def _find_and_count(
-    session: Session, wanted: JobFilter, now: Now, is_shown: IsShown, enough: int | None = None
+    session: Session, wanted: JobFilter, now: Now, is_shown: IsShown
 ) -> tuple[Hits, dict[str, Count]]:
-    """The hits in the state that is wanted, and the numbers of hits in each state, which the tabs show."""
-    everything = find_hits(session, wanted.but(state=None), now, is_shown, enough)
-    counts = _count(everything)
+    """The hits in the state that is wanted, and the numbers of hits in each state, which the tabs show.
+
+    Of more than can be found, so many as are enough for a list.
+    """
+    enough = hit_queries.MOST_LISTED
+
+    def find(some: JobFilter) -> StartedRead[Hits]:
+        return start_reading(session, find_hits, some, now, is_shown, enough)
+
+    finding = find(wanted.but(state=None))
     if wanted.state is None:
-        return everything, counts
+        return finding.value, _count(finding.value)
+    # In the same round trip. Errors alone take long, and seldom need another search in the state.
+    is_of_errors = hit_queries.is_by_errors(wanted) and not wanted.further
+    of_state = None if is_of_errors else find(wanted)
+    everything = finding.value
     found = everything.in_state(wanted.state)
     # When as many as are ever found are all in the state, a search in it would find no more.
     is_full = len(found.jobs) == len(everything.jobs) in (enough, hit_queries.MOST_HITS)
     if not is_full and found.searched.may_find_more_of_a_state:
-        found = find_hits(session, wanted, now, is_shown, enough)
-    return found, counts | {wanted.state: Count(len(found.jobs), found.searched.kind)}
+        found = (of_state or find(wanted)).value
+    number = Count(len(found.jobs), found.searched.kind)
+    return found, _count(everything) | {wanted.state: number}
 
 
 def _cut_in_order(

@@ -18,7 +18,7 @@ from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.reading import Reading
 from ...core.round_trips import start_reading, values_of
-from ...core.words import short_duration
+from ...core.words import exact_span, short_duration
 from ...cron.queries import list_entries
 from ...failures.queries import DeployMark, floor, list_deaths, page_of_failures
 from ...jobs.lifecycle import DEATHS
@@ -275,7 +275,7 @@ def _declared_lines(task: TaskDeclaration) -> Sequence[tuple[str, str]]:
         ("Enqueue from page", "yes" if task.enqueue_from_page else "no"),
     ]
     if options.deadline is not None:
-        lines.append(("Deadline", f"{options.deadline.total_seconds():g} s after it is due"))
+        lines.append(("Deadline", f"{exact_span(options.deadline)} after it is due"))
     if options.unique is not None:
         lines.append(("Unique", _say_unique(task)))
     if task.redact:
@@ -297,4 +297,5 @@ def _say_unique(task: TaskDeclaration) -> str:
         if unique.key
         else "by " + (", ".join(unique.by) if unique.by else "all arguments")
     )
-    return f"{by}, {f'within {unique.within}' if unique.within else f'until {unique.until}'}"
+    lifetime = f"for {exact_span(unique.within)}" if unique.within else f"until {unique.until}"
+    return f"{by}, {lifetime}"
