@@ -14,7 +14,6 @@ from flask.cli import with_appcontext
 from ..core.display import Display
 from ..core.reading import PAGE_PLANS, WHAT_NARROWS
 from ..core.words import span, took
-from ..jobs import queries
 from ..jobs.rows import Count, JobRow
 from ..jobs.search.filter import LIMITS, SORTS, JobFilter
 from ..jobs.search.hit_queries import shows
@@ -65,8 +64,7 @@ def jobs(
         about: dict[str, Any] = {
             "jobs": [_as_object(row, clean) for row in page.rows],
             "has_more": page.has_older,
-            "next_before": page.next_before,
-            "is_all_searched": found.searched.is_all and page.stopped_at is None,
+            "is_all_searched": found.searched.is_all,
             "is_in_order": found.is_in_order,
             "counts": {state: asdict(count) for state, count in found.counts.items()},
         }
@@ -74,7 +72,7 @@ def jobs(
         return
     for row in page.rows:
         click.echo(plain(_line(row, read.now, clean)))
-    if not page.rows and page.stopped_at is None:
+    if not page.rows:
         none = "no job matches" if wanted.box else "there are no jobs"
         click.echo(none if before is None else f"no job follows job {before}")
     for line in _say_what_is_missing(found, wanted):
@@ -84,20 +82,13 @@ def jobs(
 def _say_what_is_missing(found: JobList, wanted: JobFilter) -> Iterator[str]:
     """How many more there are, which were not searched, and why they are not in their order."""
     rows = found.page.rows
-    if found.page.stopped_at is not None:
-        yield (
-            f"{len(rows)} of the {queries.MOST_FILTERED:,} jobs that were read match, and older ones may: no "
-            "index has all these conditions"
-        )
-    elif found.page.has_older:
+    if found.page.has_older:
         states = [wanted.state] if wanted.state else found.counts
         count = Count.sum(found.counts[state] for state in states)
         kinds = {"exact": "", "at_least": "at least ", "about": "about "}
         first = "" if found.page.has_newer else "the first "
         yield f"these are {first}{len(rows)} of {kinds[count.kind]}{count.number:,}"
-    if found.page.next_before is not None:
-        before = f"--before={found.page.next_before}"
-        words = ("flask", "opsjobs", "jobs", *wanted.to_options(), before)
+        words = ("flask", "opsjobs", "jobs", *wanted.to_options(), f"--before={rows[-1].id}")
         yield plain(f"the next ones: {shlex.join(words)}")
     if not found.searched.is_all:
         yield (

@@ -84,13 +84,18 @@ def _list_evidence(
     now: datetime,
     settings: Settings,
     ask_redis: AskRedis | None = None,
+    *,
+    is_frontier: bool = False,
 ) -> list[Evidence]:
-    """The same of several jobs, in their order."""
+    """The same of several jobs, in their order. Those of a frontier wait for no other step."""
     asked = [Evidence(now, settings, job) for job in jobs]
     answer = ask_redis(asked) if ask_redis else None
-    words = [_start_words(session, each, ask_redis) for each in asked]
+    words = [_start_words(session, each, ask_redis, is_frontier) for each in asked]
     found = list_evidence_of_jobs(session, jobs, now, settings)
-    found = [_with_words(one, values_of(of_one)) for one, of_one in zip(found, words, strict=True)]
+    found = [
+        _with_words(one, values_of(of_one), is_frontier)
+        for one, of_one in zip(found, words, strict=True)
+    ]
     if answer is None:
         return found
     return [replace(one, redis=facts) for one, facts in zip(found, answer(), strict=True)]
@@ -258,7 +263,7 @@ def _waits_for(
 
 
 def _start_words(
-    session: Session, evidence: Evidence, ask_redis: AskRedis | None
+    session: Session, evidence: Evidence, ask_redis: AskRedis | None, is_frontier: bool
 ) -> dict[str, StartedRead[Any]]:
     """Start to read what only sentences need: names and numbers that decide nothing.
 
@@ -270,7 +275,8 @@ def _start_words(
         return {}
     words: dict[str, StartedRead[Any]] = {}
     if job.state == "deferred" and job.workflow_id is not None:
-        words["frontier"] = start_reading(session, _frontier_of_step, evidence, ask_redis)
+        if not is_frontier:
+            words["frontier"] = start_reading(session, _frontier_of_step, evidence, ask_redis)
         words["signals_seen"] = start_reading(session, _count_signals, job)
     if job.limiter is not None:
         words["holders"] = start_reading(session, _list_holders, job)
@@ -284,7 +290,7 @@ def _start_words(
     return words
 
 
-def _with_words(evidence: Evidence, words: Mapping[str, Any]) -> Evidence:
+def _with_words(evidence: Evidence, words: Mapping[str, Any], is_frontier: bool) -> Evidence:
     """The evidence with those of its words that its sentences need."""
     if not words:
         return evidence
@@ -292,7 +298,7 @@ def _with_words(evidence: Evidence, words: Mapping[str, Any]) -> Evidence:
     if step is not None and step.is_open_wait:
         step = replace(step, signals_seen=words.get("signals_seen", {}))
     elif step is not None and step.has_steps_before:
-        step = replace(step, frontier=words["frontier"])
+        step = replace(step, frontier=() if is_frontier else words["frontier"])
     if limit is not None and limit.shape is not None and limit.shape.concurrency is not None:
         limit = replace(limit, holders=words["holders"])
     evidence = replace(evidence, step=step, limit=limit, last_attempt=words.get("last_attempt"))
@@ -454,7 +460,8 @@ def _frontier(
     ask_redis: AskRedis | None,
 ) -> list[FrontierStep]:
     """The evidence of steps that wait for no other step. None of them reads the evidence of another."""
-    found = _list_evidence(session, [job_of(row) for row in rows], now, settings, ask_redis)
+    jobs = [job_of(row) for row in rows]
+    found = _list_evidence(session, jobs, now, settings, ask_redis, is_frontier=True)
     return [
         FrontierStep(row.name, each, waiting=row.waiting)
         for row, each in zip(rows, found, strict=True)

@@ -41,8 +41,6 @@ from .search.ranges import TimePoint
 
 # How much the clocks of two hosts that enqueue jobs may differ.
 _CLOCKS_DIFFER = timedelta(minutes=1)
-# Of a list without a search, so many jobs are read for a page to find those that fit.
-MOST_FILTERED = 5_000
 _NAMES = 200
 _NEWEST = 500
 # A job that snoozes may have any number of attempts; its page shows the last ones.
@@ -86,26 +84,14 @@ def page_of_jobs(
     before: int | None = None,
     after: int | None = None,
 ) -> JobPage:
-    """The newest jobs that fit; `before` an id, only older jobs; `after` an id, the next newer jobs.
-
-    When the index does not have all conditions, at most `MOST_FILTERED` jobs are read; the page before these
-    goes on.
-    """
+    """The newest jobs that fit; `before` an id, only older jobs; `after` an id, the next newer jobs."""
     found = range_of(session, wanted, now).narrowed(before, after)
-    stopping = None
-    if after is None and indexed_part(wanted) != wanted:
-        unread = scan_index(select(Job.id), indexed_part(wanted), found).offset(MOST_FILTERED)
-        last = KeptValue(session, 0)
-        keeping = select(last.keep(func.coalesce(unread.limit(1).scalar_subquery(), 0)))
-        stopping = start_reading(session, Session.scalars, keeping)
-        found = found.narrowed(None, last.read())
     statement = scan_index(select(*_ROW), wanted, found, newest_first=after is None)
     rows = [JobRow(*row) for row in session.execute(statement.limit(wanted.limit + 1))]
     has_more = len(rows) > wanted.limit
     rows = rows[: wanted.limit]
     if after is None:
-        stopped_at = None if has_more or stopping is None else int(stopping.value.one()) or None
-        return JobPage(rows, before is not None, has_more or stopped_at is not None, stopped_at)
+        return JobPage(rows, before is not None, has_more)
     if not has_more:  # fewer newer jobs than a page holds: show the full first page
         return page_of_jobs(session, wanted, now)
     return JobPage(rows[::-1], True, True)

@@ -75,22 +75,11 @@ class JobRow:
 
 @dataclass(frozen=True)
 class JobPage:
-    """A page of a list: rows, newest first, and whether there are newer and older ones.
-
-    `stopped_at`: not all older jobs were read. Those with this id and lower ones were not.
-    """
+    """A page of a list: rows, newest first, and whether there are newer and older ones."""
 
     rows: Sequence[JobRow]
     has_newer: bool
     has_older: bool
-    stopped_at: int | None = None
-
-    @property
-    def next_before(self) -> int | None:
-        """The next page has the jobs below this id; None when there is none."""
-        if self.stopped_at is not None:
-            return self.stopped_at + 1
-        return self.rows[-1].id if self.rows and self.has_older else None
 
 
 @dataclass(frozen=True)

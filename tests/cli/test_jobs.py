@@ -96,29 +96,6 @@ def test_the_time_of_each_state(
     ]
 
 
-def test_of_two_conditions_it_reads_a_bounded_number_and_says_how_to_go_on(
-    app: Flask, record_job: RecordJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(queries, "MOST_FILTERED", 2)
-    mail = record_job(queue="mail")
-    newest = [record_job() for _ in range(3)]
-    words = ("--search=task:note queue:mail",)
-    first = _run(app, *words).output.splitlines()
-    assert first[0].startswith("0 of the 2 jobs that were read match, and older ones may")
-    found = json.loads(_run(app, *words, "--json").output)
-    assert (found["jobs"], found["has_more"], found["is_all_searched"]) == ([], True, False)
-    assert found["next_before"] == newest[1]
-    before = f"--before={newest[1]}"
-    assert first[1].endswith(before)
-    assert _ids(app, *words, before) == [mail]
-    found = json.loads(_run(app, *words, before, "--json").output)
-    assert (found["has_more"], found["next_before"], found["is_all_searched"]) == (
-        False,
-        None,
-        True,
-    )
-
-
 def _ids(app: Flask, *words: str) -> list[int]:
     found: dict[str, Any] = json.loads(_run(app, *words, "--json").output)
     return [row["id"] for row in found["jobs"]]

@@ -16,7 +16,6 @@ from flask_migrate.cli import db
 import flask_opsjobs
 from flask_opsjobs import OpsJobs, settings, signals
 from flask_opsjobs.doctor.registry import CHECKS
-from flask_opsjobs.jobs import queries as job_queries
 from flask_opsjobs.jobs.search import attempt_queries, further_queries, group_queries, hit_queries
 from flask_opsjobs.operations.operator import BulkOperator
 from flask_opsjobs.telemetry.metrics import METRICS
@@ -137,13 +136,11 @@ def test_pages_name_only_what_exists(checks: dict[str, Check]) -> None:
 
 
 SEARCHED = {
-    "for a page it reads at most {:,} jobs": job_queries.MOST_FILTERED,
     "stops at {:,}:": hit_queries.MOST_LISTED,
     "own indexes, up to {:,} hits": hit_queries.MOST_HITS,
     "shows all hits among the newest {:,} jobs": hit_queries.NEWEST_JOBS,
     "Of a value that more than {:,} jobs have": hit_queries.MANY_JOBS,
-    "a value that more than {:,} jobs have is examined": hit_queries.MOST_OF_VALUE,
-    "a tag or an argument that at most {:,} jobs have": hit_queries.MOST_OF_VALUE,
+    "a value that more than {:,} jobs have, and one in forty": hit_queries.MOST_OF_VALUE,
     "in the newest {:,} jobs that have an error": hit_queries.NEWEST_ERRORS,
     "the newest {:,} jobs with an error are examined": further_queries.MOST_NEWEST,
     "the newest {:,} workflows or batches are searched": group_queries.MOST_GROUPS,

@@ -227,8 +227,62 @@ def test_beside_other_conditions_a_value_that_many_have_is_examined(
     monkeypatch.setattr(further_queries, "MOST_NEWEST", 5)  # one more is read
     found = search(box)
     assert _values(found, db) == values
-    is_rare = "args.value:50" in box
-    assert found.searched == Searched(stopped_at_newest=not is_rare)
+    if "args.value:50" in box:  # few have it
+        assert found.searched.is_all
+    elif "gateway" in box:
+        assert found.searched == Searched(stopped_at_newest_errors=True)
+    else:
+        assert found.searched == Searched(stopped_at_newest=True)
+
+
+def test_what_few_jobs_have_is_found_whatever_postgres_assumes(
+    work: Task, db: SQLAlchemy, search: Callable[..., JobList], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without statistics it assumes that one job in 50 has an argument; of unknown tags, one in 200."""
+    work.enqueue_many({"value": n} for n in range(2_000))
+    tags = "ARRAY[CASE WHEN id % 2 = 0 THEN 'even' ELSE 'odd' END, 'order:' || (args ->> 'value')]"
+    db.session.execute(text(f"UPDATE opsjobs.jobs SET tags = {tags}"))
+    db.session.commit()
+    monkeypatch.setattr(hit_queries, "MOST_OF_VALUE", 5)
+    monkeypatch.setattr(further_queries, "MOST_NEWEST", 50)
+    for statement in ("SELECT 1", "ANALYZE opsjobs.jobs"):
+        db.session.execute(text(statement))
+        db.session.commit()
+        for box in (
+            "tag:order:7 queue:default",
+            "args.value:7 queue:default",
+            "tag:order:7 -attempts:>5",
+        ):
+            found = search(box)
+            assert _values(found, db) == [7], (statement, box)
+            assert found.searched.is_all, (statement, box)
+    assert search("tag:odd queue:default").searched == Searched(stopped_at_newest=True)
+
+
+def test_the_tab_of_a_state_shows_what_all_states_have_found_there(
+    work: Task, db: SQLAlchemy, search: Callable[..., JobList], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work.options(tags=["all"]).enqueue_many({"value": n} for n in range(60))
+    work.enqueue_many({"value": n} for n in range(60, 70))
+    db.session.commit()
+    ids = db.session.scalars(text("SELECT id FROM opsjobs.jobs ORDER BY id")).all()
+    _fail(db.session(), dict.fromkeys((*ids[:3], *ids[60:]), "gateway"))
+    # The index finds those first that are stored first.
+    db.session.execute(text("UPDATE opsjobs.jobs SET priority = priority WHERE state <> 'failed'"))
+    db.session.execute(text("ANALYZE opsjobs.jobs"))
+    db.session.commit()
+    for module, name, most in (
+        (hit_queries, "MOST_HITS", 10),
+        (hit_queries, "NEWEST_JOBS", 5),
+        (hit_queries, "MOST_OF_VALUE", 50),
+        (further_queries, "MOST_NEWEST", 5),
+    ):
+        monkeypatch.setattr(module, name, most)
+    number = search("tag:all").counts["failed"].number
+    assert number > 0
+    found = search("tag:all state:failed")
+    assert len(found.page.rows) == number
+    assert found.counts["failed"] == Count(number, "at_least")
 
 
 @pytest.mark.parametrize(
@@ -263,12 +317,14 @@ def test_of_more_than_are_examined_a_list_shows_enough_of_the_newest(
     enqueue(6, queue="none")
     found = search(box)
     assert _values(found, db) == [9, 8, 7, 6, 5]
-    assert found.searched == Searched(stopped_at_newest=True)
+    is_of_errors = "gateway" in box
+    stopped = Searched(stopped_at_newest=not is_of_errors, stopped_at_newest_errors=is_of_errors)
+    assert found.searched == stopped
     # As an export.
     wanted = JobFilter.from_query([("q", box)])
     hits = find_hits(db.session(), wanted, datetime.now(UTC), lambda *_: True)
     assert len(hits.jobs) == 5
-    assert hits.searched == Searched(stopped_at_newest=True)
+    assert hits.searched == stopped
 
 
 # How many jobs each of three values has, and how many of each are read to examine 12: one more of each

@@ -322,40 +322,6 @@ def test_ids_with_gaps_are_searched_in_time(session: Session) -> None:
         assert len(page.rows) == min(100, max(0, minutes - 1))
 
 
-def test_a_list_of_two_conditions_reads_a_bounded_number_of_jobs_for_a_page(
-    session: Session, get: Get, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No index has both. What fits is on one of its pages, also when the page before has none."""
-    monkeypatch.setattr(queries, "MOST_FILTERED", 4)
-    fitting = [7, 14, 15]  # counted from the newest
-    made = [
-        make_job(session, task="send", queue="mail" if number in fitting else "crm").id
-        for number in range(19, -1, -1)
-    ][::-1]
-    session.commit()
-    address, pages = "/ops/jobs/jobs?q=task:send+queue:mail", []
-    while True:
-        page = soup(client.get(address).text)
-        pages.append([int(row.text) for row in page.select("tr[data-row] a.id")])
-        older = page.select_one('a[rel="next"]')
-        said = "Read 4 jobs for this page" in page.text
-        assert said == (older is not None)
-        if older is None:
-            break
-        assert page.select_one(f'.say a[href="{older["href"]}"]') is not None
-        if not pages[-1]:
-            assert "None of these jobs matches." in page.text
-        address = str(older["href"])
-    assert pages == [[], [made[7]], [], [made[14], made[15]], []]
-    newer = soup(client.get(address).text).select_one('a[rel="prev"]')
-    assert newer is not None
-    # Fewer newer ones than a page holds: the first page.
-    assert "Read 4 jobs" in client.get(str(newer["href"])).text
-    # An index has these.
-    for one in ("task:send", "queue:mail", "state:failed queue:mail"):
-        assert "Read 4 jobs" not in get(f"/jobs?q={one}").text
-
-
 def test_counts_say_how_they_are_known(session: Session, get: Get) -> None:
     from tests.test_query_plans import fill
 

@@ -273,6 +273,11 @@ class JobFilter:
         return any(name is not None for name in names)
 
     @property
+    def is_of_group(self) -> bool:
+        """Whether it names a workflow or a batch, by its id or its name."""
+        return self.workflow is not None or self.batch is not None
+
+    @property
     def is_by_attempts(self) -> bool:
         """Whether it is about an attempt: `failure:`, `death:` or `deploy:`."""
         return any(one is not None for one in (self.failure, self.death, self.deploy))

@@ -147,25 +147,23 @@ class NewestFound:
     """The jobs that fit among the newest, as id and state, the newest first.
 
     `is_enough`: so many of the newest were found that the others were not examined. `is_cut`: no more than a
-    number of the newest were examined; `is_by_end`: of those that ended last. `whole`: of these states all
-    were examined, so far as that is known.
+    number were examined. `whole`: of these states all were examined, so far as that is known.
     """
 
     jobs: Jobs
     is_enough: bool = False
     is_cut: bool = False
-    is_by_end: bool = False
     whole: Collection[str] = ()
 
 
 @dataclass(frozen=True)
-class _Scan:
+class Scan:
     """What is examined: makes the select of some columns of at most so many of these jobs.
 
     `each`: a table of values; the select is made for each of them, and `most` jobs of each are examined.
     `states`: the values, when they are states. `is_newest_first`: those with the highest ids are examined;
-    `is_by_end`: those that ended last. With a `gate` none is, unless what statements before have kept opens
-    it.
+    `is_by_end`: those that ended last; `is_by_error`: the newest with an error. With a `gate` none is, unless
+    what statements before have kept opens it.
     """
 
     make: Callable[..., Select[*tuple[Any, ...]]]
@@ -174,6 +172,7 @@ class _Scan:
     states: Sequence[str] = ()
     is_newest_first: bool = False
     is_by_end: bool = False
+    is_by_error: bool = False
     gate: ColumnElement[bool] | None = None
 
     def select(self, *columns: Any) -> Select[*tuple[Any, ...]]:
@@ -198,22 +197,17 @@ def find_among(search: Search, ids: Select[int]) -> Jobs:
         # Without OFFSET each use of a column would compute it again.
         return select(*columns).where(is_one).offset(0)
 
-    return _examine(search, _Scan(scan, MOST_NEWEST))[0]
+    return _examine(search, Scan(scan, MOST_NEWEST))[0]
 
 
-def find_among_newest(search: Search, enough: int) -> NewestFound:
-    """The jobs that fit among the newest. Of more than can be examined, a little more than `enough` will do.
-
-    The newest of a task, a queue or a state when the filter names some, those that ended last when it asks
-    for a time of their end, and those with an error when it asks for a text.
-    """
+def find_among_newest(search: Search, scan: Scan, enough: int) -> NewestFound:
+    """The jobs of a scan that fit. Of more than can be examined, a little more than `enough` will do."""
     session = search.session
-    scan = _choose_scan(search)
     few = replace(scan, most=_EACH_OF_ENOUGH * enough)
     if not scan.is_newest_first or few.most >= scan.most or search.found.conditions:
         jobs, cuts = _examine(search, scan)
         whole = [state for state in scan.states if not cuts.get(state)]
-        return NewestFound(jobs, is_cut=any(cuts.values()), is_by_end=scan.is_by_end, whole=whole)
+        return NewestFound(jobs, is_cut=any(cuts.values()), whole=whole)
     older = KeptValue(session, 0)
     kept = _Kept(KeptValue(session, True, Boolean), KeptValue(session, 0))
     beyond = scan.make(1, Job.id).offset(scan.most).subquery()
@@ -244,7 +238,7 @@ def find_in_states(search: Search, states: Sequence[str], most: int) -> tuple[Jo
 
 
 def _examine(
-    search: Search, scan: _Scan, kept: _Kept | None = None
+    search: Search, scan: Scan, kept: _Kept | None = None
 ) -> tuple[Jobs, Mapping[str | None, bool]]:
     """The jobs of a scan that fit, the newest first, and of each value that has jobs, whether it has more
     than are examined.
@@ -285,7 +279,10 @@ def _examine(
     return jobs, cuts
 
 
-def _choose_scan(search: Search) -> _Scan:
+def choose_scan(search: Search) -> Scan:
+    """What is examined: the newest jobs of a task, a queue or a state when the filter names some, those that
+    ended last when it asks for a time of their end, and those with an error when it asks for a text.
+    """
     wanted, found = search.wanted, search.found
     lead = lead_of(wanted)
     clauses = [clause for clause in wanted.further if not any(one.is_not for one in clause)]
@@ -308,7 +305,7 @@ def _choose_scan(search: Search) -> _Scan:
         # One condition chooses the index; the others are examined, so that the scan is bounded.
         return scan_index(select(*columns), indexed_part(wanted), found).limit(limit)
 
-    return _Scan(scan, MOST_NEWEST, is_newest_first=True)
+    return Scan(scan, MOST_NEWEST, is_newest_first=True)
 
 
 def _find_names(session: Session, name: str, clauses: Sequence[Clause]) -> Sequence[str] | None:
@@ -330,17 +327,17 @@ def _find_names(session: Session, name: str, clauses: Sequence[Clause]) -> Seque
     return None
 
 
-def _scan_errors(found: Range) -> _Scan:
+def _scan_errors(found: Range) -> Scan:
     def scan(limit: int, *columns: Any) -> Select[*tuple[Any, ...]]:
         low, high = found.bounds
         bounds = (Job.id >= low, Job.id < high, *found.conditions)
         newest = select(*columns).where(Job.error.is_not(None), *bounds)
         return newest.order_by(Job.id.desc()).limit(limit)
 
-    return _Scan(scan, MOST_NEWEST, is_newest_first=True)
+    return Scan(scan, MOST_NEWEST, is_newest_first=True, is_by_error=True)
 
 
-def _scan_each(key: Any, values: Sequence[str], found: Range, most: int | None = None) -> _Scan:
+def _scan_each(key: Any, values: Sequence[str], found: Range, most: int | None = None) -> Scan:
     """The newest jobs of each of these tasks, queues or states, in the order of its index.
 
     As many of each as they share, unless `most` says how many.
@@ -352,17 +349,17 @@ def _scan_each(key: Any, values: Sequence[str], found: Range, most: int | None =
     conditions = (both >= low, both < high, *found.conditions)
     each = _Each(value, conditions, (key.desc(), Job.id.desc()))
     states = values if key is Job.state else ()
-    return _Scan(each.scan, each.share(len(values)) if most is None else most, value.table, states)
+    return Scan(each.scan, each.share(len(values)) if most is None else most, value.table, states)
 
 
-def _scan_ended(states: Sequence[str], since: Now | None, until: Now | None) -> _Scan:
+def _scan_ended(states: Sequence[str], since: Now | None, until: Now | None) -> Scan:
     """The jobs of each of these states that ended last in this time, whenever they were created."""
     value = make_values(states, Text(), "v").c.value
     low = _EVER[0] if since is None else since
     high = _EVER[1] if until is None else until
     bounds = (Job.ended_at >= low, Job.ended_at < high)
     each = _Each(value, (Job.state == value, *bounds), (Job.ended_at.desc(),))
-    return _Scan(each.scan, each.share(len(states)), value.table, states, is_by_end=True)
+    return Scan(each.scan, each.share(len(states)), value.table, states, is_by_end=True)
 
 
 @dataclass(frozen=True)

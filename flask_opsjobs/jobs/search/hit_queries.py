@@ -41,6 +41,7 @@ from .further_queries import (
     IsShown,
     NewestFound,
     Search,
+    choose_scan,
     find_among,
     find_among_newest,
 )
@@ -65,8 +66,9 @@ MOST_LISTED = 1_000
 NEWEST_JOBS = 20_000
 # A value is common when it has so many jobs, and one in `COMMON` of all. Then so many of the newest are read.
 MANY_JOBS, COMMON, MOST_READ = 100_000, 20, 150_000
-# Of a value that more jobs have, no index is read when there are other conditions: the newest are examined.
-MOST_OF_VALUE = 20_000
+# Of a value that more jobs have, and one in `MANY_OF` of all, no index is read beside other conditions: the
+# newest are examined. Of a value that it does not know, Postgres assumes that up to one job in 50 has it.
+MOST_OF_VALUE, MANY_OF = 20_000, 40
 # Of more values it is not asked how many jobs have each.
 MOST_ESTIMATED = 10
 # A text in an error is searched in this many of the newest jobs that have an error.
@@ -78,7 +80,7 @@ class Searched:
     """Whether a search examined all jobs, or stopped at one of its limits.
 
     The newest hits are those of a common value. Groups are workflows and batches. When no index has the
-    conditions, each of the newest jobs is examined, or each of those that ended last.
+    conditions, each of the newest jobs is examined, of the newest with an error, or of those that ended last.
     """
 
     stopped_at_hits: bool = False
@@ -86,6 +88,7 @@ class Searched:
     stopped_at_groups: bool = False
     stopped_at_attempts: bool = False
     stopped_at_newest: bool = False
+    stopped_at_newest_errors: bool = False
     stopped_at_last_ended: bool = False
     stopped_at_newest_hits: bool = False
 
@@ -166,14 +169,17 @@ def find_hits(
     if wanted.is_by_attempts:
         return _find_by_attempts(search, enough)
     naming = start_reading(session, find_named, wanted)
+    choosing = start_reading(search, choose_scan)
     indexed = _choose_indexed(session, wanted)
     if not indexed.is_search or (is_by_errors(indexed) and indexed != wanted):
-        newest = find_among_newest(search, enough)
+        newest = find_among_newest(search, choosing.value, enough)
         if newest.is_enough:
             return Hits(newest.jobs[:enough], Searched(stopped_at_newest_hits=True))
+        scan = choosing.value
         searched = Searched(
-            stopped_at_newest=newest.is_cut and not newest.is_by_end,
-            stopped_at_last_ended=newest.is_cut and newest.is_by_end,
+            stopped_at_newest=newest.is_cut and not (scan.is_by_end or scan.is_by_error),
+            stopped_at_newest_errors=newest.is_cut and scan.is_by_error,
+            stopped_at_last_ended=newest.is_cut and scan.is_by_end,
         )
         return Hits(_leave_most(newest), searched, newest.whole)
     fitting = Fitting(_rest_of(wanted, indexed), now, is_shown)
@@ -184,14 +190,15 @@ def _choose_indexed(session: Session, wanted: JobFilter) -> JobFilter:
     """The conditions by which indexes find jobs. The others are examined of each.
 
     Of several tags, arguments and clauses of these, and beside other conditions, these are the ones that few
-    jobs have: an index would read all jobs of the others.
+    jobs have: an index would read all jobs of the others. The statistics tell what many have.
     """
     values = _values_of(wanted)
-    is_of_group = wanted.workflow is not None or wanted.batch is not None
-    if is_of_group or _is_one_value(wanted) or not 0 < len(values) <= MOST_ESTIMATED:
+    if wanted.is_of_group or _is_one_value(wanted) or not 0 < len(values) <= MOST_ESTIMATED:
         return wanted.but(further=wanted.indexed_clauses)
+    in_all = start_reading(session, estimate_rows, select(Job.id))
     estimates = [start_reading(session, _estimate_value, one) for one in values]
-    few = [one for one, each in zip(values, estimates, strict=True) if each.value <= MOST_OF_VALUE]
+    many = max(MOST_OF_VALUE, in_all.value / MANY_OF)
+    few = [one for one, each in zip(values, estimates, strict=True) if each.value <= many]
     return wanted.but(
         tag=next((one.tag for one in few if one.tag), None),
         args=tuple(argument for one in few for argument in one.args),

@@ -26,8 +26,8 @@ class Range:
     high: ColumnElement[int] | None = None
     conditions: tuple[ColumnElement[bool], ...] = ()
 
-    def narrowed(self, before: Any, after: Any) -> Range:
-        """The part of the range with ids below `before` and above `after`: numbers, or expressions."""
+    def narrowed(self, before: Any, after: int | None) -> Range:
+        """The part of the range with ids below `before` and above `after`."""
         made = self
         if after is not None:
             made = replace(made, low=_join(func.greatest, self.low, after + 1))

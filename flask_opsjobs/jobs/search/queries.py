@@ -179,9 +179,19 @@ def _find_and_count(
     # When as many as are ever found are all in the state, a search in it would find no more.
     is_full = len(found.jobs) == len(everything.jobs) in (enough, hit_queries.MOST_HITS)
     if not is_full and found.searched.may_find_more_of_a_state:
-        found = (of_state or find(wanted)).value
+        found = _join(found, (of_state or find(wanted)).value)
     number = Count(len(found.jobs), found.searched.kind)
     return found, _count(everything) | {wanted.state: number}
+
+
+def _join(found: Hits, of_state: Hits) -> Hits:
+    """What a search found in a state, and what the same search in all states found there.
+
+    Each may have looked where the other did not.
+    """
+    if of_state.searched.is_all or of_state.searched.stopped_at_newest_hits:
+        return of_state
+    return replace(of_state, jobs=sorted({*found.jobs, *of_state.jobs}, reverse=True))
 
 
 def _cut_in_order(

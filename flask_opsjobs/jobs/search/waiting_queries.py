@@ -71,10 +71,12 @@ def _search(
     now: Now,
     is_shown: IsShown,
 ) -> tuple[Jobs, bool]:
-    narrow = wanted if wanted.state else wanted.but(further=(*wanted.further, _WAITS))
-    hits = find_hits(session, narrow, now, is_shown)
-    if wanted.state or not hits.searched.may_find_more_of_a_state:
-        return list(hits.jobs), not hits.searched.is_all
+    # Of workflows and batches, the jobs of each state are listed anyway.
+    if wanted.state or not wanted.is_of_group:
+        narrow = wanted if wanted.state else wanted.but(further=(*wanted.further, _WAITS))
+        hits = find_hits(session, narrow, now, is_shown)
+        if wanted.state or not hits.searched.may_find_more_of_a_state:
+            return list(hits.jobs), not hits.searched.is_all
     of_states = [
         start_reading(session, find_hits, wanted.but(state=state), now, is_shown)
         for state in WAITING

@@ -100,6 +100,8 @@ def _tell(found: Hits) -> str:
             f"Searched at most {further_queries.MOST_NEWEST} jobs of its task, queue or state, the newest "
             "first."
         )
+    if found.searched.stopped_at_newest_errors:
+        return f"Searched the newest {further_queries.MOST_NEWEST} jobs with an error."
     if found.searched.stopped_at_last_ended:
         return f"Searched at most {further_queries.MOST_NEWEST} jobs, those that ended last in this time."
     if found.searched.stopped_at_errors:

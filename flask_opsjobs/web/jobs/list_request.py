@@ -41,16 +41,11 @@ class ListRequest:
 
     def cursor(self, side: str, found: JobPage) -> str | None:
         """The cursor for the next page on that side; None when there is none."""
-        if side == "before":
-            place = found.next_before
-        elif found.has_newer:
-            place = found.rows[0].id if found.rows else self.before and self.before - 1
-        else:
-            place = None
-        if place is None:
+        if not found.rows or not (found.has_older if side == "before" else found.has_newer):
             return None
+        last = found.rows[-1 if side == "before" else 0]
         return references.make_cursor(
-            host().secrets, f"jobs {side} {self.wanted.conditions}", place
+            host().secrets, f"jobs {side} {self.wanted.conditions}", last.id
         )
 
 

@@ -186,8 +186,6 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
         group_queries=group_queries,
         attempt_queries=attempt_queries,
         further_queries=further_queries,
-        is_cut=found.page.stopped_at is not None,
-        most_filtered=queries.MOST_FILTERED,
         older=asked.cursor("before", found.page),
         newer=asked.cursor("after", found.page),
         limits=LIMITS,
