@@ -574,7 +574,12 @@ def test_searches_wait_for_three_answers_at_most(
     trips = {
         box: _count_trips(distance, far, f"/ops/jobs/{page}?q={quote(box)}") for box in SEARCHES
     }
-    assert not {box: number for box, number in trips.items() if number > MOST}
+    # *Why* of a batch asks first how many jobs have the tag.
+    asked_first = {"batch:1 tag:eu"} if page == "jobs/why" else set()
+    too_many = {
+        box: number for box, number in trips.items() if number > MOST + (box in asked_first)
+    }
+    assert not too_many
 
 
 def test_when_few_of_the_newest_jobs_fit_the_others_are_in_the_same_answer(

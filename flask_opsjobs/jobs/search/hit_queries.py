@@ -193,7 +193,7 @@ def _choose_indexed(session: Session, wanted: JobFilter) -> JobFilter:
     jobs have: an index would read all jobs of the others. The statistics tell what many have.
     """
     values = _values_of(wanted)
-    if wanted.is_of_group or _is_one_value(wanted) or not 0 < len(values) <= MOST_ESTIMATED:
+    if _is_one_value(wanted) or not 0 < len(values) <= MOST_ESTIMATED:
         return wanted.but(further=wanted.indexed_clauses)
     in_all = start_reading(session, estimate_rows, select(Job.id))
     estimates = [start_reading(session, _estimate_value, one) for one in values]
