@@ -26,6 +26,7 @@ from flask_opsjobs.web.jobs import exports as job_exports
 from tests.support.policies import ShowAll
 from tests.support.waiting import wait_until
 from tests.web.conftest import Access
+from tests.web.every import soup
 from tests.web.rows import make_job
 
 Get = Callable[..., Any]
@@ -57,6 +58,32 @@ def test_every_job_of_every_state_is_in_both(get: Get, jobs: dict[str, Job]) -> 
     assert objects[0]["args"] == {"account_id": 42}
     assert objects[0]["created_at"] == rows[0]["created_at"]
     assert objects[0]["created_at"].endswith("Z")
+
+
+def test_an_export_of_a_state_has_all_that_its_tab_shows(
+    get: Get, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search in all states reads the newest 15 jobs, the one in the state the newest 6 of it."""
+    for _ in range(57):
+        make_job(session, "finished", tags=["all"])
+    tagged = [make_job(session, "failed", tags=["all"]).id for _ in range(3)]
+    for _ in range(10):
+        make_job(session, "failed")
+    session.commit()
+    session.execute(text("ANALYZE opsjobs.jobs"))
+    session.commit()
+    for module, name, most in (
+        (hit_queries, "MOST_HITS", 10),
+        (hit_queries, "NEWEST_JOBS", 15),
+        (hit_queries, "MOST_OF_VALUE", 50),
+        (further_queries, "MOST_NEWEST", 5),
+    ):
+        monkeypatch.setattr(module, name, most)
+    page = soup(get("/jobs?q=tag:all state:failed").text)
+    assert [int(one.text) for one in page.select("tr[data-row] a.id")] == tagged[::-1]
+    rows, said = _ndjson(get("/jobs.ndjson?q=tag:all state:failed").text)
+    assert [row["id"] for row in rows] == tagged[::-1]
+    assert "5 jobs" in said["note"]
 
 
 def test_an_export_is_the_filter_and_nothing_else(get: Get, session: Session) -> None:

@@ -164,13 +164,24 @@ def _find_and_count(
     Of more than can be found, so many as are enough for a list.
     """
     enough = hit_queries.MOST_LISTED
+    found, everything = find_in_state(session, wanted, now, is_shown, enough)
+    counts = _count(everything)
+    if wanted.state is not None:
+        counts[wanted.state] = Count(len(found.jobs), found.searched.kind)
+    return found, counts
+
+
+def find_in_state(
+    session: Session, wanted: JobFilter, now: Now, is_shown: IsShown, enough: int | None = None
+) -> tuple[Hits, Hits]:
+    """The hits in the state that is wanted, and those in any state. `enough` is that of `find_hits`."""
 
     def find(some: JobFilter) -> StartedRead[Hits]:
         return start_reading(session, find_hits, some, now, is_shown, enough)
 
     finding = find(wanted.but(state=None))
     if wanted.state is None:
-        return finding.value, _count(finding.value)
+        return finding.value, finding.value
     # In the same round trip. Errors alone take long, and seldom need another search in the state.
     is_of_errors = hit_queries.is_by_errors(wanted) and not wanted.further
     of_state = None if is_of_errors else find(wanted)
@@ -180,8 +191,7 @@ def _find_and_count(
     is_full = len(found.jobs) == len(everything.jobs) in (enough, hit_queries.MOST_HITS)
     if not is_full and found.searched.may_find_more_of_a_state:
         found = _join(found, (of_state or find(wanted)).value)
-    number = Count(len(found.jobs), found.searched.kind)
-    return found, _count(everything) | {wanted.state: number}
+    return found, everything
 
 
 def _join(found: Hits, of_state: Hits) -> Hits:

@@ -12,7 +12,8 @@ from ...core.display import Display
 from ...jobs.search import attempt_queries, further_queries, group_queries, hit_queries
 from ...jobs.search.export_queries import ExportRow, batch_of_jobs, list_jobs_in_full
 from ...jobs.search.filter import JobFilter
-from ...jobs.search.hit_queries import Hits, find_hits
+from ...jobs.search.hit_queries import Hits
+from ...jobs.search.queries import find_in_state
 from ..app import access, export, problems
 from ..app.host import host, reading, stream
 from . import list_request
@@ -44,7 +45,7 @@ def _answer(kind: str) -> Response:
     wanted = asked.wanted
     if wanted.is_search:
         with reading() as read:
-            found = find_hits(read.session, wanted, read.now, list_request.is_shown())
+            found, _ = find_in_state(read.session, wanted, read.now, list_request.is_shown())
         rows, note = _batches_of(wanted, found), _tell(found)
     else:
         rows, note = _batches(wanted), ""
