@@ -356,6 +356,7 @@ def test_the_same_without_javascript(page: Any, live_url: str, own: Site) -> Non
     page.click("button.main")
     page.wait_for_selector("#dialog-page[data-done]")
     page.click("#dialog-page .say a")
+    page.wait_for_load_state()
     assert REASON in page.inner_text("main")
     page.go_back()
     page.click("text=Go back")

@@ -75,6 +75,7 @@ def test_by_keyboard_alone(page: Any, live_url: str, has_script: bool) -> None:
     page.focus("a:has-text('Enqueue…')")
     page.keyboard.press("Enter")
     page.wait_for_selector("#arg-1")
+    page.wait_for_load_state()
     page.focus("#arg-1")
     page.keyboard.type("42")
     page.keyboard.press("Tab")
@@ -82,13 +83,14 @@ def test_by_keyboard_alone(page: Any, live_url: str, has_script: bool) -> None:
     page.keyboard.press("Space")
     page.keyboard.press("Enter")
     page.wait_for_selector("#reason")
+    page.wait_for_load_state()
     page.focus("#reason")
     page.keyboard.type("because it is a test")
     page.focus("main form button.main")
     page.keyboard.press("Enter")
     page.wait_for_selector("text=New: job")
     page.locator("a[href^='/ops/jobs/jobs/']:visible").first.click()
-    page.wait_for_selector("h1")
+    page.wait_for_load_state()
     shown = page.inner_text("main")
     assert '"account_id": 42' in shown
     assert '"is_dry": true' in shown

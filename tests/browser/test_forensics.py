@@ -61,6 +61,7 @@ def test_an_entry_is_paused_and_found_in_forensics_and_audit_by_keyboard(page: A
     page.keyboard.press("g")
     page.keyboard.press("e")
     page.wait_for_selector("h1:has-text('Forensics')")
+    page.wait_for_load_state()
     page.keyboard.press("/")
     page.keyboard.type("nightly_sync")
     page.keyboard.press("Enter")

@@ -56,6 +56,7 @@ def test_all_that_failed_are_retried_with_the_keyboard(
     go_to(page, "form.ack button.main")
     page.keyboard.press("Enter")
     page.wait_for_selector(".chip.big:has-text('running')")
+    page.wait_for_load_state()
     operations.pass_all()
     operations.perform(RETURNED)
     operations.pass_all()
@@ -143,6 +144,7 @@ def test_the_same_without_javascript(page: Any, live_url: str, operations: Opera
     operations.pass_all()
     page.reload()
     page.click(".parts a:has-text('failed, other error')")
+    page.wait_for_load_state()
     assert page.locator("[aria-labelledby=receipts] tbody tr").count() == 1
     page.click("button[formaction$='/pause']")
     page.fill("#reason", REASON)

@@ -284,10 +284,12 @@ def test_nightly_sync_is_paused_resumed_run_manually_and_found_in_the_audit(
             assert page.locator("td[data-label=result]").first.inner_text().strip() == "paused"
             assert reason in page.locator(".say").inner_text()
             page.click(".fresh a:has-text('Forensics')")
+            page.wait_for_load_state()
             said = page.locator("main").inner_text()
             assert reason in said
             assert "OpsJobs-native" in said
             page.locator(".line a.source").first.click()
+            page.wait_for_load_state()
             assert reason in page.locator("main").inner_text()
     page.goto("/ops/jobs/cron/nightly_sync")
     results = page.locator("td[data-label=result]").all_inner_texts()
