@@ -433,7 +433,7 @@ _OF_GROUPS = [
         {"jobs_args", "jobs_of_run", "workflows_by_name"},
         2_100,
     ),
-    ("workflow:nobody", {"workflows_by_name"}, 0),
+    ("workflow:nobody", {"jobs_of_run", "workflows_by_name"}, 0),
     ("batch:1", {"jobs_of_batch"}, 20_010),
     ("batch:1 state:failed", {"jobs_of_batch"}, 6_100),
     ("batch:batch_1 queue:queue_3", {"jobs_of_batch", "batches_by_name"}, 20_010),

@@ -223,7 +223,7 @@ def test_beside_other_conditions_a_value_that_many_have_is_examined(
     everything = search(box)
     assert everything.searched.is_all
     assert _values(everything, db)[: len(values)] == values
-    monkeypatch.setattr(hit_queries, "MOST_OF_VALUE", 50)
+    monkeypatch.setattr(hit_queries, "MANY_JOBS", 50)
     monkeypatch.setattr(further_queries, "MOST_NEWEST", 5)  # one more is read
     found = search(box)
     assert _values(found, db) == values
@@ -243,7 +243,7 @@ def test_what_few_jobs_have_is_found_whatever_postgres_assumes(
     tags = "ARRAY[CASE WHEN id % 2 = 0 THEN 'even' ELSE 'odd' END, 'order:' || (args ->> 'value')]"
     db.session.execute(text(f"UPDATE opsjobs.jobs SET tags = {tags}"))
     db.session.commit()
-    monkeypatch.setattr(hit_queries, "MOST_OF_VALUE", 5)
+    monkeypatch.setattr(hit_queries, "MANY_JOBS", 5)
     monkeypatch.setattr(further_queries, "MOST_NEWEST", 50)
     for statement in ("SELECT 1", "ANALYZE opsjobs.jobs"):
         db.session.execute(text(statement))
@@ -273,7 +273,7 @@ def test_the_tab_of_a_state_shows_what_all_states_have_found_there(
     for module, name, most in (
         (hit_queries, "MOST_HITS", 10),
         (hit_queries, "NEWEST_JOBS", 15),
-        (hit_queries, "MOST_OF_VALUE", 50),
+        (hit_queries, "MANY_JOBS", 50),
         (further_queries, "MOST_NEWEST", 5),
     ):
         monkeypatch.setattr(module, name, most)

@@ -385,12 +385,10 @@ def test_searches_find_what_an_oracle_finds(
             expected = search.find(rows)
             empty += not expected
             wanted = read_filter(search)
-            for most in (
-                hit_queries.MOST_OF_VALUE,
-                0,
-            ):  # 0: no index of a tag or an argument is read
+            # With 0, no index of a tag or an argument is read.
+            for most in (hit_queries.MANY_JOBS, 0):
                 with monkeypatch.context() as patched:
-                    patched.setattr(hit_queries, "MOST_OF_VALUE", most)
+                    patched.setattr(hit_queries, "MANY_JOBS", most)
                     found = find_hits(session, wanted, NOW, is_shown)
                 assert list(found.ids) == expected, says
                 assert found.searched.is_all, says

@@ -75,7 +75,7 @@ def test_an_export_of_a_state_has_all_that_its_tab_shows(
     for module, name, most in (
         (hit_queries, "MOST_HITS", 10),
         (hit_queries, "NEWEST_JOBS", 15),
-        (hit_queries, "MOST_OF_VALUE", 50),
+        (hit_queries, "MANY_JOBS", 50),
         (further_queries, "MOST_NEWEST", 5),
     ):
         monkeypatch.setattr(module, name, most)

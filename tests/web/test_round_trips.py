@@ -510,6 +510,12 @@ SEARCHES = (
     "incident:1",
     "workflow:1",
     "workflow:a* state:failed",
+    "workflow:fulfil_order",
+    "workflow:fulfil_order state:available",
+    "workflow:fulfil_order step:a",
+    "workflow:fulfil_order worker:web-1",
+    "workflow:fulfil_order refused",
+    "batch:mails state:failed",
     "workflow:1 tag:eu state:failed",
     "worker:web-1 tag:eu",
     "batch:1 -queue:gone",
@@ -544,7 +550,7 @@ def _make_searched(session: Session) -> None:
 def _make_large(monkeypatch: pytest.MonkeyPatch, *, is_common: bool = False) -> None:
     """Let each search stop at its limits; with `is_common`, also read no index of a tag or an argument."""
     if is_common:
-        monkeypatch.setattr(hit_queries, "MOST_OF_VALUE", 0)
+        monkeypatch.setattr(hit_queries, "MANY_JOBS", 0)
     for module, name, limit in (
         (hit_queries, "MOST_HITS", 8),
         (hit_queries, "MOST_LISTED", 3),

@@ -10,19 +10,23 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Select,
     TableValuedAlias,
     Text,
     cast,
     column,
     false,
     func,
+    literal,
     select,
+    table,
     true,
+    tuple_,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.orm import Session
 
-from ...core import sql
+from ...core.db import LARGEST_ID
 from ...core.reading import KeptValue
 from ...core.round_trips import StartedRead, start_reading
 from ...workers.queries import list_jobs_of
@@ -47,24 +51,46 @@ class Listed:
     is_cut: bool
 
 
-# The ids of groups, by the column of jobs.
-Groups = Sequence[tuple[str, Sequence[int]]]
-# Of a worker and of an incident: ids, or an array of SQL.
-Lists = Sequence[Sequence[int] | ColumnElement[Any]]
-# The groups and the lists that a filter names, and whether there are more groups.
-Named = tuple[Groups, Lists, bool]
+# Some ids, or an array of SQL.
+IdList = Sequence[int] | ColumnElement[Any]
+
+
+def _table(name: str, *columns: Any) -> Any:
+    return table(name, *columns, schema="opsjobs")
+
+
+# The column of a job's group, and the table of the groups, by qualifier.
+_GROUPS = {
+    "workflow": (Job.workflow_id, _table("workflows", column("id"), column("name"))),
+    "batch": (Job.batch_id, _table("batches", column("id"), column("name"))),
+}
+_STEPS = _table("steps", column("workflow_id"), column("name"), column("job_id")).c
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a filter names: the ids of groups, by the column of jobs, and of jobs of a worker and an incident.
+
+    `cutting` tells of each name whether more groups have it.
+    """
+
+    groups: Sequence[tuple[Any, IdList]]
+    lists: Sequence[IdList]
+    cutting: Sequence[StartedRead[bool]]
 
 
 @dataclass(frozen=True)
 class Members:
-    """What lists the jobs of the searched workflows and batches, or conditions on them.
+    """What lists the jobs of the searched workflows and batches, or conditions on them."""
 
-    `is_cut` says that there are more workflows or batches.
-    """
-
+    named: Named
     listing: StartedRead[Listed] | None = None
     conditions: tuple[ColumnElement[bool], ...] = ()
-    is_cut: bool = False
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether there are more workflows or batches."""
+        return any(each.value for each in self.named.cutting)
 
 
 def find_members(
@@ -82,82 +108,84 @@ def find_members(
     order of an index, however many jobs a batch has. `listed` keeps their ids. `finding` is that of what it
     names.
     """
-    groups, lists, is_cut = finding.value
-    if not (groups or lists):
-        return Members()
-    if [] in (*(list(ids) for _, ids in groups), *(one for one in lists if isinstance(one, list))):
-        return Members(conditions=(false(),))
-    conditions = _conditions_of(session, wanted, groups, lists)
+    named = finding.value
+    if not (named.groups or named.lists):
+        return Members(named)
+    if any(isinstance(ids, Sequence) and not ids for ids in named.lists):
+        return Members(named, conditions=(false(),))
+    conditions = _conditions_of(session, wanted, named)
     has_index = wanted.args or wanted.tag or wanted.id is not None or wanted.indexed_clauses
-    is_bounded = lists or wanted.step or has_index
-    if not is_bounded:
-        (key, ids), *_ = groups
-        others = conditions[1:]
-        listing = start_reading(
-            session, _list_jobs, wanted, found, getattr(Job, key), ids, others, listed
-        )
-        return Members(listing, is_cut=is_cut)
-    return Members(conditions=conditions, is_cut=is_cut)
+    if named.lists or wanted.step or has_index:
+        return Members(named, conditions=conditions)
+    (key, ids), *_ = named.groups
+    listing = start_reading(session, _list_jobs, wanted, found, key, ids, conditions[1:], listed)
+    return Members(named, listing)
 
 
 def find_named(session: Session, wanted: JobFilter) -> Named:
     """The workflows and batches that it names, and the jobs that the worker has and the incident names."""
-    groups = []
-    lists: list[Sequence[int] | ColumnElement[Any]] = []
-    is_cut = False
-    for what, qualified in ((_WORKFLOWS, wanted.workflow), (_BATCHES, wanted.batch)):
-        if qualified is not None:
-            ids = _find_groups(session, what.by_name, qualified)
-            is_cut |= len(ids) > MOST_GROUPS
-            groups.append((what.key, ids[:MOST_GROUPS]))
+    groups: list[tuple[Any, IdList]] = []
+    cutting = []
+    for qualifier, (key, _) in _GROUPS.items():
+        qualified = getattr(wanted, qualifier)
+        if isinstance(qualified, int):
+            groups.append((key, [qualified]))
+        elif qualified is not None:
+            ids = KeptValue(session, "{}", ARRAY(BigInteger))
+            groups.append((key, ids.read()))
+            cutting.append(start_reading(session, _keep_groups, qualifier, qualified, ids))
+    lists: list[IdList] = []
     if wanted.worker is not None:
         lists.append(list_jobs_of(session, wanted.worker, MOST_JOBS))
     if wanted.incident is not None:
         lists.append(func.array(jobs_of_incident(wanted.incident).scalar_subquery()))
-    return groups, lists, is_cut
+    return Named(groups, lists, cutting)
 
 
-def _conditions_of(
-    session: Session,
-    wanted: JobFilter,
-    groups: Groups,
-    lists: Lists,
-) -> tuple[ColumnElement[bool], ...]:
-    """The conditions that a row is a job of these groups, of the searched step, of the lists."""
-    conditions = tuple(is_one_of(getattr(Job, key), ids) for key, ids in groups)
-    conditions += tuple(is_one_of(Job.id, ids) for ids in lists)
-    if wanted.step is None:
-        return conditions
-    params = {"workflows": list(groups[0][1]), "name": wanted.step}
-    steps = session.connection().exec_driver_sql(sql.load("list_jobs_of_step"), params)
-    return (*conditions[1:], is_one_of(Job.id, list(steps.scalars())))
-
-
-@dataclass(frozen=True)
-class _Group:
-    """The name of the column of a job's group, and the statement that finds groups by name."""
-
-    key: str
-    by_name: str
-
-
-_WORKFLOWS = _Group("workflow_id", "list_workflows_of_name")
-_BATCHES = _Group("batch_id", "list_batches_of_name")
+def _keep_groups(session: Session, qualifier: str, name: str, ids: KeptValue) -> bool:
+    """Keep the ids of the newest groups of a name. Whether there are more than are searched."""
+    newest = func.array(_select_newest(qualifier, name).scalar_subquery(), type_=ARRAY(BigInteger))
+    found = select(newest.label("ids")).cte().c.ids
+    keeping = ids.keep(found[1:MOST_GROUPS])
+    number: int = session.execute(select(func.cardinality(found), keeping)).one()[0]
+    return number > MOST_GROUPS
 
 
 def find_newest_of(session: Session, qualifier: str, name: str) -> int | None:
     """The id of the newest workflow or batch of a name; None when none has it."""
-    group = {"workflow": _WORKFLOWS, "batch": _BATCHES}[qualifier]
-    return next(iter(_find_groups(session, group.by_name, name)), None)
+    return session.scalars(_select_newest(qualifier, name).limit(1)).first()
 
 
-def _find_groups(session: Session, by_name: str, qualified: int | str) -> Sequence[int]:
-    """The ids of the workflows or batches, the newest first, one more than are searched."""
-    if isinstance(qualified, int):
-        return [qualified]
-    params = {"name": qualified, "most": MOST_GROUPS + 1}
-    rows = session.connection().exec_driver_sql(sql.load(by_name), params)
-    return list(rows.scalars())
+def _select_newest(qualifier: str, name: str) -> Select[int]:
+    """The ids of the workflows or batches of a name, the newest first, one more than are searched."""
+    group = _GROUPS[qualifier][1].c
+    both = tuple_(group.name, group.id)
+    low, high = (tuple_(literal(name, Text), literal(id, BigInteger)) for id in (0, LARGEST_ID))
+    # A range of one name instead of an equality, so that the planner walks the index of names.
+    found = select(group.id).where(both >= low, both <= high)
+    return found.order_by(group.name.desc(), group.id.desc()).limit(MOST_GROUPS + 1)
+
+
+def _conditions_of(
+    session: Session, wanted: JobFilter, named: Named
+) -> tuple[ColumnElement[bool], ...]:
+    """The conditions that a row is a job of these groups, of the searched step, of the lists."""
+    conditions = tuple(is_one_of(key, ids) for key, ids in named.groups)
+    conditions += tuple(is_one_of(Job.id, ids) for ids in named.lists)
+    if wanted.step is None:
+        return conditions
+    jobs = KeptValue(session, "{}", ARRAY(BigInteger))
+    steps = _select_jobs_of_step(named.groups[0][1], wanted.step).scalar_subquery()
+    start_reading(session, Session.execute, select(jobs.keep(func.array(steps))))
+    return (*conditions[1:], is_one_of(Job.id, jobs.read()))
+
+
+def _select_jobs_of_step(workflows: IdList, name: str) -> Select[int]:
+    """The jobs of the steps of this name in these workflows, at most one of each."""
+    workflow = make_values(workflows, BigInteger(), "wanted")
+    is_one = (_STEPS.workflow_id == workflow.c.value, _STEPS.name == name)
+    step = select(_STEPS.job_id).where(*is_one).limit(1).lateral()
+    return select(step.c.job_id).select_from(workflow.join(step, true()))
 
 
 def _list_jobs(
@@ -165,7 +193,7 @@ def _list_jobs(
     wanted: JobFilter,
     found: Range,
     key: Any,
-    ids: Sequence[int],
+    ids: IdList,
     others: Sequence[ColumnElement[bool]],
     listed: KeptValue,
 ) -> Listed:
@@ -208,7 +236,10 @@ def has_other_terms(wanted: JobFilter) -> bool:
     return bool(wanted.error or wanted.task or wanted.queue or wanted.origin)
 
 
-def make_values(values: Sequence[Any], kind: BigInteger | Text, name: str) -> TableValuedAlias:
-    """A table of one column, `value`."""
-    rows = func.unnest(cast(list(values), ARRAY(kind)))
+def make_values(
+    values: Sequence[Any] | ColumnElement[Any], kind: BigInteger | Text, name: str
+) -> TableValuedAlias:
+    """A table of one column, `value`. `values` may be an array of SQL."""
+    made = values if isinstance(values, ColumnElement) else cast(list(values), ARRAY(kind))
+    rows = func.unnest(made)
     return rows.table_valued(column("value", kind), name=name).render_derived()

@@ -64,11 +64,11 @@ MOST_HITS = MOST_JOBS
 MOST_LISTED = 1_000
 # When there are more hits, an arbitrary part is found. Then all hits among this many newest jobs are added.
 NEWEST_JOBS = 20_000
-# A value is common when it has so many jobs, and one in `COMMON` of all. Then so many of the newest are read.
-MANY_JOBS, COMMON, MOST_READ = 100_000, 20, 150_000
-# Of a value that more jobs have, and one in `MANY_OF` of all, no index is read beside other conditions: the
-# newest are examined. Of a value that it does not know, Postgres assumes that up to one job in 50 has it.
-MOST_OF_VALUE, MANY_OF = 20_000, 40
+# A value is common when more jobs have it, and one in `MANY_OF` of all. Then the newest jobs are read, and no
+# index of it. Of a value that it does not know, Postgres assumes that up to one job in 50 has it.
+MANY_JOBS, MANY_OF = 20_000, 40
+# When nothing but a common value is searched, so many jobs are read at most.
+MOST_READ = 150_000
 # Of more values it is not asked how many jobs have each.
 MOST_ESTIMATED = 10
 # A text in an error is searched in this many of the newest jobs that have an error.
@@ -155,12 +155,14 @@ def find_hits(
     now: Now,
     is_shown: IsShown,
     enough: int | None = None,
+    naming: StartedRead[Named] | None = None,
 ) -> Hits:
     """The jobs that a search finds within its limits.
 
     An index finds candidates for the conditions that have one; the further conditions are then examined of
     each. Without such a condition the candidates are the newest jobs. Of more than can be found, the newest
-    `enough` will do where they are found first, by default `MOST_HITS`.
+    `enough` will do where they are found first, by default `MOST_HITS`. `naming` reads what it names, when
+    several searches name the same.
     """
     # Beside another index, the text of an error is examined of all that this finds.
     enough = MOST_HITS if enough is None or wanted.error else min(enough, MOST_HITS)
@@ -168,7 +170,7 @@ def find_hits(
     search = Search(session, wanted, now, found, is_shown)
     if wanted.is_by_attempts:
         return _find_by_attempts(search, enough)
-    naming = start_reading(session, find_named, wanted)
+    naming = naming or start_reading(session, find_named, wanted)
     choosing = start_reading(search, choose_scan)
     indexed = _choose_indexed(session, wanted)
     if not indexed.is_search or (is_by_errors(indexed) and indexed != wanted):
@@ -190,19 +192,16 @@ def _choose_indexed(session: Session, wanted: JobFilter) -> JobFilter:
     """The conditions by which indexes find jobs. The others are examined of each.
 
     Of several tags, arguments and clauses of these, and beside other conditions, these are the ones that few
-    jobs have: an index would read all jobs of the others. The statistics tell what many have.
+    jobs have: an index would read all jobs of the others.
     """
     values = _values_of(wanted)
     if _is_one_value(wanted) or not 0 < len(values) <= MOST_ESTIMATED:
         return wanted.but(further=wanted.indexed_clauses)
-    in_all = start_reading(session, estimate_rows, select(Job.id))
-    estimates = [start_reading(session, _estimate_value, one) for one in values]
-    many = max(MOST_OF_VALUE, in_all.value / MANY_OF)
-    few = [one for one, each in zip(values, estimates, strict=True) if each.value <= many]
+    rare = _leave_rare(session, values)
     return wanted.but(
-        tag=next((one.tag for one in few if one.tag), None),
-        args=tuple(argument for one in few for argument in one.args),
-        further=tuple(clause for one in few for clause in one.further),
+        tag=next((one.tag for one in rare if one.tag), None),
+        args=tuple(argument for one in rare for argument in one.args),
+        further=tuple(clause for one in rare for clause in one.further),
     )
 
 
@@ -230,9 +229,13 @@ def _is_one_value(wanted: JobFilter) -> bool:
     return is_one and not others and wanted.further == wanted.indexed_clauses
 
 
-def _estimate_value(session: Session, value: JobFilter) -> int:
-    """How many jobs have it, by Postgres' statistics."""
-    return estimate_rows(session, select(Job.id).where(*Terms(value, _ANY_TIME).list_indexed()))
+def _leave_rare(session: Session, values: Sequence[JobFilter]) -> Sequence[JobFilter]:
+    """Those of these values that are not common, by the statistics of Postgres."""
+    in_all = start_reading(session, estimate_rows, select(Job.id))
+    have_value = [select(Job.id).where(*Terms(one, _ANY_TIME).list_indexed()) for one in values]
+    numbers = [start_reading(session, estimate_rows, each) for each in have_value]
+    many = max(MANY_JOBS, in_all.value / MANY_OF)
+    return [one for one, number in zip(values, numbers, strict=True) if number.value <= many]
 
 
 def _leave_most(newest: NewestFound) -> Sequence[tuple[int, str]]:
@@ -283,7 +286,7 @@ def _find_by_values(search: Search, members: Members, fitting: Fitting, enough: 
     number_of_newest, number = KeptValue(session, 0), KeptValue(session, 0)
     reading_newest = None
     is_alone = _is_one_value(wanted) and not fitting.wanted.is_search
-    if is_alone and _is_common(session, wanted):
+    if is_alone and not _leave_rare(session, [wanted]):
         newest = _select_newest_of_common(wanted, enough, number_of_newest)
         reading_newest = start_reading(session, Session.execute, newest)
     by_index = _select_hits(wanted, found, fitting, number_of_newest.read() <= enough, number)
@@ -373,16 +376,6 @@ def _find_by_attempts(search: Search, enough: int) -> Hits:
     if len(jobs) >= enough:
         return Hits(jobs[:enough], Searched(stopped_at_newest_hits=True))
     return Hits(jobs, Searched(stopped_at_attempts=True))
-
-
-def _is_common(session: Session, wanted: JobFilter) -> bool:
-    """Whether the newest jobs are read, instead of an index that would first read all jobs of a value.
-
-    The statistics tell what is common.
-    """
-    in_all = start_reading(session, estimate_rows, select(Job.id))
-    number = _estimate_value(session, wanted)
-    return number >= MANY_JOBS and number * COMMON >= in_all.value
 
 
 def is_by_errors(wanted: JobFilter) -> bool:

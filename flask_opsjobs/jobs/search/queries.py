@@ -24,6 +24,7 @@ from . import hit_queries
 from .conditions import Now, is_one_of, make_duration, make_wait, search_at
 from .filter import JobFilter
 from .further_queries import IsShown
+from .group_queries import find_named
 from .hit_queries import Hits, Searched, find_hits
 
 
@@ -176,8 +177,10 @@ def find_in_state(
 ) -> tuple[Hits, Hits]:
     """The hits in the state that is wanted, and those in any state. `enough` is that of `find_hits`."""
 
+    naming = start_reading(session, find_named, wanted)
+
     def find(some: JobFilter) -> StartedRead[Hits]:
-        return start_reading(session, find_hits, some, now, is_shown, enough)
+        return start_reading(session, find_hits, some, now, is_shown, enough, naming)
 
     finding = find(wanted.but(state=None))
     if wanted.state is None:

@@ -15,6 +15,7 @@ from ..lifecycle import WAITING
 from .conditions import Now, search_at
 from .filter import LIMITS, Condition, JobFilter
 from .further_queries import IsShown, Jobs, Search, find_in_states
+from .group_queries import find_named
 from .hit_queries import find_hits
 
 MOST_WAITING = 10_000
@@ -77,8 +78,9 @@ def _search(
         hits = find_hits(session, narrow, now, is_shown)
         if wanted.state or not hits.searched.may_find_more_of_a_state:
             return list(hits.jobs), not hits.searched.is_all
+    naming = start_reading(session, find_named, wanted)
     of_states = [
-        start_reading(session, find_hits, wanted.but(state=state), now, is_shown)
+        start_reading(session, find_hits, wanted.but(state=state), now, is_shown, naming=naming)
         for state in WAITING
     ]
     found = [each.value for each in of_states]
