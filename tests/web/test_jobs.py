@@ -246,6 +246,21 @@ def test_jump_goes_to_what_forensics_know_by_a_name(
     get("/jump?to=web-1:9", 404)
 
 
+@pytest.mark.parametrize(
+    "search", ["tag:eu state:failed", "-queue:mail", 'args.id:7 "no end', "refused created:never"]
+)
+def test_jump_goes_to_the_jobs_of_a_search(get: Get, search: str) -> None:
+    found = get("/jump", 303, query_string={"to": search}).location
+    assert unquote_plus(found) == f"/ops/jobs/jobs?q={search}"
+
+
+def test_jump_goes_to_a_name_that_looks_like_a_search(get: Get, session: Session) -> None:
+    make_worker(session, name="tag:9")
+    session.commit()
+    found = get("/jump", 303, query_string={"to": "tag:9"}).location
+    assert found == "/ops/jobs/forensics/worker/tag:9"
+
+
 def test_what_jump_does_not_know_may_be_searched(get: Get, jobs: dict[str, Job]) -> None:
     links = soup(get("/jump?to=GatewayTimeout", 404).text).select("main .say a")
     assert [link.text for link in links] == ["tag:GatewayTimeout", "error:GatewayTimeout"]

@@ -225,7 +225,7 @@ def jump() -> AnyResponse:
 
     A job by its id or RQ id, a run by `workflow/7`, a batch by `batch/7`, or a task, queue, workflow or batch
     by its name. Of a task that is not declared here, only its jobs are known. Forensics know the rest: a
-    worker, a cron entry, a limiter, `incident/7`.
+    worker, a cron entry, a limiter, `incident/7`. A search such as `tag:eu state:failed` leads to its jobs.
     """
     wanted = request.args.get("to", "").strip()
     for name in _GROUPS:
@@ -237,6 +237,8 @@ def jump() -> AnyResponse:
         term = _find_term(read.session, wanted)
         if term is None and (subject := _find_subject(read.session, wanted)):
             return redirect(links.to_forensics(subject), 303)
+        if term is None and _is_search(wanted):
+            return redirect(url_for("opsjobs.jobs", q=wanted), 303)
         if term is None:
             raise problems.unknown_place(wanted, may_see_payload=access.may_see_payload())
         name, value = term
@@ -253,6 +255,12 @@ def jump() -> AnyResponse:
         case _:
             url = url_for("opsjobs.jobs", q=write_condition(name, value))
     return redirect(url, 303)
+
+
+def _is_search(text: str) -> bool:
+    """Whether it has a condition that the search for jobs knows, with or without mistakes."""
+    words = (word.lstrip("-").partition(":") for word in text.split())
+    return any(colon and (name in QUALIFIERS or terms.is_argument(name)) for name, colon, _ in words)
 
 
 def _find_subject(session: Session, word: str) -> str | None:
