@@ -51,6 +51,7 @@ def test_a_step_says_its_number_and_opens_its_jobs_by_keyboard(
     assert says is not None
     page.keyboard.press("Enter")
     page.wait_for_selector("tr[data-row]")
+    page.wait_for_load_state()
     assert page.locator("tr[data-row]").count() == int(says[1])
     context.close()
 

@@ -58,6 +58,7 @@ def test_no_barrier_and_nothing_sideways_at_any_size(page: Any, noise: list[str]
     page.fill("#arg-6", "2026-11-28T04:00")
     page.click("main form button.main")
     page.wait_for_selector("#reason")
+    page.wait_for_load_state()
     assert "The job will wait" in page.inner_text("main")
     found += faults(page)
     page.goto(f"/ops/jobs/tasks/{LONG}")

@@ -197,6 +197,7 @@ def test_the_journey_from_what_is_wrong_to_the_error(page: Any, running: Site) -
     page.click("nav.tabs >> text=failed")
     page.wait_for_url("**/jobs?state=failed")
     page.click(f"table.jobs >> text='{running.jobs['failed']}'")
+    page.wait_for_load_state()
     assert "the vendor's API timed out" in page.inner_text(".err h2")
     assert "host.py" in page.inner_text(".frames")
     page.fill("#jump", f"opsjobs-{running.jobs['finished']}-1")
@@ -459,6 +460,7 @@ def test_the_same_without_javascript(page: Any, live_url: str, running: Site) ->
     page.fill("#q", "state:failed")
     page.click("button >> text=Search")
     page.click(f"table.jobs >> text='{running.jobs['failed']}'")
+    page.wait_for_load_state()
     assert "the vendor's API timed out" in page.inner_text(".err h2")
     assert page.locator("button[data-copy]:visible").count() == 0
     page.select_option("#theme", "dark")

@@ -218,6 +218,7 @@ def test_a_preview_that_drifted_is_refused_and_keeps_the_reason(
     operator.run("job.cancel", [f"job/{job.id}"], actor="admin", reason="Somebody was quicker")
     give_reason(page, "A reason that took a while to write")
     page.wait_for_selector("#dialog-page #preview-drift")
+    page.wait_for_load_state()
     drift = page.inner_text("#dialog-page")
     assert "scheduled" in drift
     assert "canceled" in drift

@@ -252,6 +252,8 @@ def test_what_few_jobs_have_is_found_whatever_postgres_assumes(
             "tag:order:7 queue:default",
             "args.value:7 queue:default",
             "tag:order:7 -attempts:>5",
+            "args.value:7 OR args.value:5000",
+            "args.value:7 OR args.value:5000 queue:default",
         ):
             found = search(box)
             assert _values(found, db) == [7], (statement, box)
@@ -682,6 +684,10 @@ def test_a_search_for_many_workflows_or_members_stops_and_says_so(
         assert search(box).searched.stopped_at_groups, box
     assert _values(search("workflow:order"), db) == [2, 1]
     assert search("batch:march").searched.stopped_at_groups
+    # No job is in a batch that does not exist, or has a worker that does not.
+    for box in ("workflow:order batch:nobody", "workflow:order worker:nobody", "batch:nobody"):
+        found = search(box)
+        assert (_values(found, db), found.searched.is_all) == ([], True), box
     # A state, an argument and an id narrow the search.
     assert search("batch:march state:scheduled").searched.is_all
     assert _values(search("batch:march args.value:0"), db) == [0]

@@ -515,7 +515,7 @@ SEARCHES = (
     "workflow:fulfil_order step:a",
     "workflow:fulfil_order worker:web-1",
     "workflow:fulfil_order refused",
-    "batch:mails state:failed",
+    "batch:import_prices state:failed",
     "workflow:1 tag:eu state:failed",
     "worker:web-1 tag:eu",
     "batch:1 -queue:gone",
@@ -526,7 +526,7 @@ SEARCHES = (
 
 def _make_searched(session: Session) -> None:
     """Two jobs of each state, more than a page of one, and of each that has begun an attempt that failed."""
-    worker, deploy = make_worker(session), make_deploy(session, "v1")
+    worker, deploy = make_worker(session, name="web-1"), make_deploy(session, "v1")
     of_search = {"tags": ["eu"], "error": "refused", "args": {"account_id": 42}}
     failed = []
     for state in STATES:

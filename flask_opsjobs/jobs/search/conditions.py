@@ -51,9 +51,15 @@ _ATTEMPTS = table(
     column("max_rss_kb", BigInteger),
     schema="opsjobs",
 )
-_WORKFLOWS = table("workflows", column("id", BigInteger), column("name"), schema="opsjobs")
-_BATCHES = table("batches", column("id", BigInteger), column("name"), schema="opsjobs")
-_STEPS = table("steps", column("job_id", BigInteger), column("name"), schema="opsjobs")
+WORKFLOWS = table("workflows", column("id", BigInteger), column("name"), schema="opsjobs")
+BATCHES = table("batches", column("id", BigInteger), column("name"), schema="opsjobs")
+STEPS = table(
+    "steps",
+    column("workflow_id", BigInteger),
+    column("job_id", BigInteger),
+    column("name"),
+    schema="opsjobs",
+)
 FAILURES = table("failures", column("id", BigInteger), column("key", LargeBinary), schema="opsjobs")
 DEPLOYS = table("deploys", column("id", BigInteger), column("version"), schema="opsjobs")
 _INCIDENTS = table("incidents", column("id", BigInteger), column("facts", JSONB), schema="opsjobs")
@@ -198,11 +204,11 @@ class Terms:
             case "workflow" | "batch" if isinstance(value, int):
                 return {"workflow": Job.workflow_id, "batch": Job.batch_id}[name] == value
             case "workflow":
-                return self._has(_WORKFLOWS, _WORKFLOWS.c.id, Job.workflow_id, is_named)
+                return self._has(WORKFLOWS, WORKFLOWS.c.id, Job.workflow_id, is_named)
             case "batch":
-                return self._has(_BATCHES, _BATCHES.c.id, Job.batch_id, is_named)
+                return self._has(BATCHES, BATCHES.c.id, Job.batch_id, is_named)
             case "step":
-                return self._has(_STEPS, _STEPS.c.job_id, Job.id, is_named)
+                return self._has(STEPS, STEPS.c.job_id, Job.id, is_named)
             case "worker":
                 named = select(Worker.id).where(_is_named(Worker.name, value))
                 runs = and_(Job.state == "started", _is_worker(Job.worker_id, named, value))

@@ -19,7 +19,6 @@ from sqlalchemy import (
     func,
     literal,
     select,
-    table,
     true,
     tuple_,
 )
@@ -32,7 +31,7 @@ from ...core.round_trips import StartedRead, start_reading
 from ...workers.queries import list_jobs_of
 from ..lifecycle import STATES
 from ..models import Job
-from .conditions import is_one_of, jobs_of_incident
+from .conditions import BATCHES, STEPS, WORKFLOWS, is_one_of, jobs_of_incident
 from .filter import JobFilter
 from .index_scan import Range
 
@@ -55,42 +54,35 @@ class Listed:
 IdList = Sequence[int] | ColumnElement[Any]
 
 
-def _table(name: str, *columns: Any) -> Any:
-    return table(name, *columns, schema="opsjobs")
-
-
 # The column of a job's group, and the table of the groups, by qualifier.
-_GROUPS = {
-    "workflow": (Job.workflow_id, _table("workflows", column("id"), column("name"))),
-    "batch": (Job.batch_id, _table("batches", column("id"), column("name"))),
-}
-_STEPS = _table("steps", column("workflow_id"), column("name"), column("job_id")).c
+_GROUPS = {"workflow": (Job.workflow_id, WORKFLOWS), "batch": (Job.batch_id, BATCHES)}
 
 
 @dataclass(frozen=True)
 class Named:
     """What a filter names: the ids of groups, by the column of jobs, and of jobs of a worker and an incident.
 
-    `cutting` tells of each name whether more groups have it.
+    `counting` counts the groups of each name, up to one more than are searched.
     """
 
     groups: Sequence[tuple[Any, IdList]]
     lists: Sequence[IdList]
-    cutting: Sequence[StartedRead[bool]]
+    counting: Sequence[StartedRead[int]]
 
 
 @dataclass(frozen=True)
 class Members:
     """What lists the jobs of the searched workflows and batches, or conditions on them."""
 
-    named: Named
     listing: StartedRead[Listed] | None = None
     conditions: tuple[ColumnElement[bool], ...] = ()
+    counting: Sequence[StartedRead[int]] = ()
 
     @property
     def is_cut(self) -> bool:
-        """Whether there are more workflows or batches."""
-        return any(each.value for each in self.named.cutting)
+        """Whether there are more workflows or batches. Of one that has no group, there are no jobs at all."""
+        numbers = [each.value for each in self.counting]
+        return all(numbers) and any(number > MOST_GROUPS for number in numbers)
 
 
 def find_members(
@@ -110,22 +102,25 @@ def find_members(
     """
     named = finding.value
     if not (named.groups or named.lists):
-        return Members(named)
+        return Members()
     if any(isinstance(ids, Sequence) and not ids for ids in named.lists):
-        return Members(named, conditions=(false(),))
+        return Members(conditions=(false(),))
     conditions = _conditions_of(session, wanted, named)
     has_index = wanted.args or wanted.tag or wanted.id is not None or wanted.indexed_clauses
     if named.lists or wanted.step or has_index:
-        return Members(named, conditions=conditions)
+        return Members(conditions=conditions, counting=named.counting)
     (key, ids), *_ = named.groups
     listing = start_reading(session, _list_jobs, wanted, found, key, ids, conditions[1:], listed)
-    return Members(named, listing)
+    return Members(listing, counting=named.counting)
 
 
 def find_named(session: Session, wanted: JobFilter) -> Named:
-    """The workflows and batches that it names, and the jobs that the worker has and the incident names."""
+    """The workflows and batches that it names, and the jobs that the worker has and the incident names.
+
+    The ids of those named by a name are kept in Postgres, so only the same snapshot can use them.
+    """
     groups: list[tuple[Any, IdList]] = []
-    cutting = []
+    counting = []
     for qualifier, (key, _) in _GROUPS.items():
         qualified = getattr(wanted, qualifier)
         if isinstance(qualified, int):
@@ -133,22 +128,22 @@ def find_named(session: Session, wanted: JobFilter) -> Named:
         elif qualified is not None:
             ids = KeptValue(session, "{}", ARRAY(BigInteger))
             groups.append((key, ids.read()))
-            cutting.append(start_reading(session, _keep_groups, qualifier, qualified, ids))
+            counting.append(start_reading(session, _keep_groups, qualifier, qualified, ids))
     lists: list[IdList] = []
     if wanted.worker is not None:
         lists.append(list_jobs_of(session, wanted.worker, MOST_JOBS))
     if wanted.incident is not None:
         lists.append(func.array(jobs_of_incident(wanted.incident).scalar_subquery()))
-    return Named(groups, lists, cutting)
+    return Named(groups, lists, counting)
 
 
-def _keep_groups(session: Session, qualifier: str, name: str, ids: KeptValue) -> bool:
-    """Keep the ids of the newest groups of a name. Whether there are more than are searched."""
+def _keep_groups(session: Session, qualifier: str, name: str, ids: KeptValue) -> int:
+    """Keep the ids of the newest groups of a name. Returns their number, or one more than are searched."""
     newest = func.array(_select_newest(qualifier, name).scalar_subquery(), type_=ARRAY(BigInteger))
     found = select(newest.label("ids")).cte().c.ids
     keeping = ids.keep(found[1:MOST_GROUPS])
     number: int = session.execute(select(func.cardinality(found), keeping)).one()[0]
-    return number > MOST_GROUPS
+    return number
 
 
 def find_newest_of(session: Session, qualifier: str, name: str) -> int | None:
@@ -183,8 +178,8 @@ def _conditions_of(
 def _select_jobs_of_step(workflows: IdList, name: str) -> Select[int]:
     """The jobs of the steps of this name in these workflows, at most one of each."""
     workflow = make_values(workflows, BigInteger(), "wanted")
-    is_one = (_STEPS.workflow_id == workflow.c.value, _STEPS.name == name)
-    step = select(_STEPS.job_id).where(*is_one).limit(1).lateral()
+    is_one = (STEPS.c.workflow_id == workflow.c.value, STEPS.c.name == name)
+    step = select(STEPS.c.job_id).where(*is_one).limit(1).lateral()
     return select(step.c.job_id).select_from(workflow.join(step, true()))
 
 

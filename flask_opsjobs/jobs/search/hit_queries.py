@@ -65,11 +65,11 @@ MOST_LISTED = 1_000
 # When there are more hits, an arbitrary part is found. Then all hits among this many newest jobs are added.
 NEWEST_JOBS = 20_000
 # A value is common when more jobs have it, and one in `MANY_OF` of all. Then the newest jobs are read, and no
-# index of it. Of a value that it does not know, Postgres assumes that up to one job in 50 has it.
+# index of it. Postgres assumes that up to one job in 50 has a value of which its statistics tell nothing.
 MANY_JOBS, MANY_OF = 20_000, 40
 # When nothing but a common value is searched, so many jobs are read at most.
 MOST_READ = 150_000
-# Of more values it is not asked how many jobs have each.
+# Of more values it is not asked how many jobs have each: all are searched by their indexes.
 MOST_ESTIMATED = 10
 # A text in an error is searched in this many of the newest jobs that have an error.
 NEWEST_ERRORS = 20_000
@@ -195,7 +195,7 @@ def _choose_indexed(session: Session, wanted: JobFilter) -> JobFilter:
     jobs have: an index would read all jobs of the others.
     """
     values = _values_of(wanted)
-    if _is_one_value(wanted) or not 0 < len(values) <= MOST_ESTIMATED:
+    if _is_one_value(wanted) or not values:
         return wanted.but(further=wanted.indexed_clauses)
     rare = _leave_rare(session, values)
     return wanted.but(
@@ -230,12 +230,28 @@ def _is_one_value(wanted: JobFilter) -> bool:
 
 
 def _leave_rare(session: Session, values: Sequence[JobFilter]) -> Sequence[JobFilter]:
-    """Those of these values that are not common, by the statistics of Postgres."""
+    """Those of these values that are not common, by the statistics of Postgres.
+
+    Of values joined by `OR` each is estimated alone: what it assumes of them it would add up.
+    """
+    alternatives = [
+        [JobFilter(further=((one,),)) for clause in value.further for one in clause] or [value]
+        for value in values
+    ]
+    if sum(map(len, alternatives)) > MOST_ESTIMATED:
+        return values
     in_all = start_reading(session, estimate_rows, select(Job.id))
-    have_value = [select(Job.id).where(*Terms(one, _ANY_TIME).list_indexed()) for one in values]
-    numbers = [start_reading(session, estimate_rows, each) for each in have_value]
+    estimates = [
+        [start_reading(session, _estimate_value, one) for one in joined] for joined in alternatives
+    ]
     many = max(MANY_JOBS, in_all.value / MANY_OF)
-    return [one for one, number in zip(values, numbers, strict=True) if number.value <= many]
+    numbers = [max(each.value for each in joined) for joined in estimates]
+    return [value for value, number in zip(values, numbers, strict=True) if number <= many]
+
+
+def _estimate_value(session: Session, value: JobFilter) -> int:
+    """How many jobs have it, by Postgres' statistics."""
+    return estimate_rows(session, select(Job.id).where(*Terms(value, _ANY_TIME).list_indexed()))
 
 
 def _leave_most(newest: NewestFound) -> Sequence[tuple[int, str]]:

@@ -176,7 +176,6 @@ def find_in_state(
     session: Session, wanted: JobFilter, now: Now, is_shown: IsShown, enough: int | None = None
 ) -> tuple[Hits, Hits]:
     """The hits in the state that is wanted, and those in any state. `enough` is that of `find_hits`."""
-
     naming = start_reading(session, find_named, wanted)
 
     def find(some: JobFilter) -> StartedRead[Hits]:

@@ -237,10 +237,8 @@ def jump() -> AnyResponse:
         term = _find_term(read.session, wanted)
         if term is None and (subject := _find_subject(read.session, wanted)):
             return redirect(links.to_forensics(subject), 303)
-        if term is None and _is_search(wanted):
-            return redirect(url_for("opsjobs.jobs", q=wanted), 303)
         if term is None:
-            raise problems.unknown_place(wanted, may_see_payload=access.may_see_payload())
+            return _jump_to_search(wanted)
         name, value = term
         newest = group_queries.find_newest_of(read.session, name, value) if name == "batch" else 0
     match name:
@@ -257,10 +255,18 @@ def jump() -> AnyResponse:
     return redirect(url, 303)
 
 
-def _is_search(text: str) -> bool:
-    """Whether it has a condition that the search for jobs knows, with or without mistakes."""
-    words = (word.lstrip("-").partition(":") for word in text.split())
-    return any(colon and (name in QUALIFIERS or terms.is_argument(name)) for name, colon, _ in words)
+def _jump_to_search(text: str) -> AnyResponse:
+    """Redirect to the jobs of a search. Raises `Problem` for a text without a condition that it knows.
+
+    A wrong value is left to the page of jobs, which marks its place.
+    """
+    try:
+        names = {term.name for clause in terms.split_clauses(text) for term in clause} - {"zone"}
+    except terms.BadFilter:
+        names = set()
+    if any(name in QUALIFIERS or terms.is_argument(name) for name in names):
+        return redirect(url_for("opsjobs.jobs", q=text), 303)
+    raise problems.unknown_place(text, may_see_payload=access.may_see_payload())
 
 
 def _find_subject(session: Session, word: str) -> str | None:
