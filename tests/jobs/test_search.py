@@ -159,6 +159,10 @@ def test_of_a_common_value_the_newest_hits_are_shown(
     assert [row.id for row in older.page.rows] == [row.id for row in found.page.rows[5:]]
 
 
+# More than are estimated one by one.
+MANY_TAGS = " OR ".join(["tag:all", *(f"tag:none_{n}" for n in range(11))])
+
+
 def test_of_a_value_that_many_have_the_newest_jobs_are_read(
     work: Task, db: SQLAlchemy, search: Callable[..., JobList], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,7 +173,7 @@ def test_of_a_value_that_many_have_the_newest_jobs_are_read(
     db.session.commit()
     db.session.execute(text("ANALYZE opsjobs.jobs"))
     db.session.commit()
-    for box in ("tag:all", "tag:all OR tag:none"):
+    for box in ("tag:all", "tag:all OR tag:none", MANY_TAGS):
         for listed, number in ((1_000, 10), (4, 4)):
             monkeypatch.setattr(hit_queries, "MOST_LISTED", listed)
             found = search(box)
@@ -196,6 +200,7 @@ def test_of_a_value_that_many_have_the_newest_jobs_are_read(
         ("tag:all gateway state:failed", [59, 57, 55, 53, 51, 49]),
         ("tag:all -args.value:59 -args.value:58", [57, 56, 55, 54]),
         ("tag:all OR tag:none created:<1h", [59, 58, 57, 56, 55, 54]),
+        (f"{MANY_TAGS} created:<1h", [59, 58, 57, 56, 55, 54]),
     ],
 )
 def test_beside_other_conditions_a_value_that_many_have_is_examined(

@@ -197,7 +197,7 @@ def _choose_indexed(session: Session, wanted: JobFilter) -> JobFilter:
     values = _values_of(wanted)
     if _is_one_value(wanted) or not values:
         return wanted.but(further=wanted.indexed_clauses)
-    rare = _leave_rare(session, values)
+    rare = _list_rare(session, values)
     return wanted.but(
         tag=next((one.tag for one in rare if one.tag), None),
         args=tuple(argument for one in rare for argument in one.args),
@@ -229,17 +229,20 @@ def _is_one_value(wanted: JobFilter) -> bool:
     return is_one and not others and wanted.further == wanted.indexed_clauses
 
 
-def _leave_rare(session: Session, values: Sequence[JobFilter]) -> Sequence[JobFilter]:
+def _list_rare(session: Session, values: Sequence[JobFilter]) -> Sequence[JobFilter]:
     """Those of these values that are not common, by the statistics of Postgres.
 
-    Of values joined by `OR` each is estimated alone: what it assumes of them it would add up.
+    Of values joined by `OR` each is estimated alone, when they are few: what Postgres assumes of values that
+    it does not know, it would add up.
     """
+    if len(values) > MOST_ESTIMATED:
+        return values
     alternatives = [
         [JobFilter(further=((one,),)) for clause in value.further for one in clause] or [value]
         for value in values
     ]
     if sum(map(len, alternatives)) > MOST_ESTIMATED:
-        return values
+        alternatives = [[value] for value in values]
     in_all = start_reading(session, estimate_rows, select(Job.id))
     estimates = [
         [start_reading(session, _estimate_value, one) for one in joined] for joined in alternatives
@@ -302,7 +305,7 @@ def _find_by_values(search: Search, members: Members, fitting: Fitting, enough: 
     number_of_newest, number = KeptValue(session, 0), KeptValue(session, 0)
     reading_newest = None
     is_alone = _is_one_value(wanted) and not fitting.wanted.is_search
-    if is_alone and not _leave_rare(session, [wanted]):
+    if is_alone and not _list_rare(session, [wanted]):
         newest = _select_newest_of_common(wanted, enough, number_of_newest)
         reading_newest = start_reading(session, Session.execute, newest)
     by_index = _select_hits(wanted, found, fitting, number_of_newest.read() <= enough, number)
