@@ -485,6 +485,28 @@ def test_a_search_in_what_names_its_jobs_reads_bounded_rows(
     assert seen.most_rows <= most + 30
 
 
+@pytest.mark.parametrize(
+    "box",
+    ["workflow:flow_1 args.account_id:42", "batch:batch_1 tag:eu", "workflow:flow_1 batch:batch_1"],
+)
+def test_names_are_looked_up_once_and_no_filter_reads_what_is_kept(
+    box: str, app_with_groups: Flask
+) -> None:
+    """Postgres would read the text of what is kept again for each row."""
+    host: Host = app_with_groups.extensions["opsjobs"]
+    wanted = JobFilter.from_query([("q", f"{box} state:failed")])
+    with app_with_groups.test_request_context(), reading() as read, Plans(host.pages) as seen:
+        seen.about = "opsjobs."
+        assert list_jobs(read.session, wanted, read.now, is_shown=lambda error, text: True).page
+    statements = [" ".join(statement.split()) for statement, _ in seen.seen]
+    for qualifier, table in (("workflow:", "workflows"), ("batch:", "batches")):
+        lookups = sum(f"FROM opsjobs.{table} " in each for each in statements)
+        assert lookups == (qualifier in box), statements
+    filters = re.findall(r"(?:workflow|batch)_id = any\((.{30})", " ".join(statements))
+    assert filters
+    assert not [one for one in filters if "coalesce" in one.lower()], filters
+
+
 _OF_ATTEMPTS = [
     ("failure:1", {"failures_pkey", "attempts_by_failure"}, 5_001),
     ("failure:1 state:failed", {"failures_pkey", "attempts_by_failure"}, 5_001),

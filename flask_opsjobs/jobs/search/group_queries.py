@@ -53,21 +53,46 @@ class Listed:
 # Some ids, or an array of SQL.
 IdList = Sequence[int] | ColumnElement[Any]
 
-
 # The column of a job's group, and the table of the groups, by qualifier.
 _GROUPS = {"workflow": (Job.workflow_id, WORKFLOWS), "batch": (Job.batch_id, BATCHES)}
 
 
 @dataclass(frozen=True)
-class Named:
-    """What a filter names: the ids of groups, by the column of jobs, and of jobs of a worker and an incident.
+class Groups:
+    """The workflows or the batches that a filter names, and the column of jobs that holds their ids.
 
-    `counting` counts the groups of each name, up to one more than are searched.
+    `kept` are their ids for statements in the same round trip. `finding` finds those of a name, one more than
+    are searched.
     """
 
-    groups: Sequence[tuple[Any, IdList]]
+    key: Any
+    kept: IdList
+    finding: StartedRead[Sequence[int]] | None = None
+
+    @property
+    def is_one(self) -> ColumnElement[bool]:
+        """The condition that a job is in one of them. Waits for their ids.
+
+        Postgres would read what is kept again for each row of a filter.
+        """
+        ids = self.kept if self.finding is None else self.finding.value[:MOST_GROUPS]
+        return is_one_of(self.key, ids)
+
+    @property
+    def is_one_of_kept(self) -> ColumnElement[bool]:
+        """The same for rows that another index finds. Does not wait: the subquery is read once."""
+        if self.finding is None:
+            return self.is_one
+        ids = select(func.unnest(self.kept)).scalar_subquery()
+        return is_one_of(self.key, func.array(ids))
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a filter names: workflows and batches, and lists of the jobs of a worker and of an incident."""
+
+    groups: Sequence[Groups]
     lists: Sequence[IdList]
-    counting: Sequence[StartedRead[int]]
 
 
 @dataclass(frozen=True)
@@ -76,12 +101,12 @@ class Members:
 
     listing: StartedRead[Listed] | None = None
     conditions: tuple[ColumnElement[bool], ...] = ()
-    counting: Sequence[StartedRead[int]] = ()
+    groups: Sequence[Groups] = ()
 
     @property
     def is_cut(self) -> bool:
-        """Whether there are more workflows or batches. Of one that has no group, there are no jobs at all."""
-        numbers = [each.value for each in self.counting]
+        """Whether there are more workflows or batches. No, when a name has none: then no job matches."""
+        numbers = [len(one.finding.value) for one in self.groups if one.finding is not None]
         return all(numbers) and any(number > MOST_GROUPS for number in numbers)
 
 
@@ -101,17 +126,25 @@ def find_members(
     names.
     """
     named = finding.value
-    if not (named.groups or named.lists):
+    groups, lists = named.groups, named.lists
+    if not (groups or lists):
         return Members()
-    if any(isinstance(ids, Sequence) and not ids for ids in named.lists):
+    if any(isinstance(ids, Sequence) and not ids for ids in lists):
         return Members(conditions=(false(),))
-    conditions = _conditions_of(session, wanted, named)
+    in_lists = tuple(is_one_of(Job.id, ids) for ids in lists)
+    if wanted.step is not None:
+        others = tuple(one.is_one_of_kept for one in groups[1:])
+        is_step = _is_job_of_step(session, groups[0].kept, wanted.step)
+        return Members(conditions=(is_step, *others, *in_lists), groups=groups)
     has_index = wanted.args or wanted.tag or wanted.id is not None or wanted.indexed_clauses
-    if named.lists or wanted.step or has_index:
-        return Members(conditions=conditions, counting=named.counting)
-    (key, ids), *_ = named.groups
-    listing = start_reading(session, _list_jobs, wanted, found, key, ids, conditions[1:], listed)
-    return Members(listing, counting=named.counting)
+    if lists or has_index:
+        return Members(conditions=(*(one.is_one for one in groups), *in_lists), groups=groups)
+    first, *rest = groups
+    others = tuple(one.is_one_of_kept for one in rest)
+    listing = start_reading(
+        session, _list_jobs, wanted, found, first.key, first.kept, others, listed
+    )
+    return Members(listing, groups=groups)
 
 
 def find_named(session: Session, wanted: JobFilter) -> Named:
@@ -119,31 +152,29 @@ def find_named(session: Session, wanted: JobFilter) -> Named:
 
     The ids of those named by a name are kept in Postgres, so only the same snapshot can use them.
     """
-    groups: list[tuple[Any, IdList]] = []
-    counting = []
+    groups = []
     for qualifier, (key, _) in _GROUPS.items():
         qualified = getattr(wanted, qualifier)
         if isinstance(qualified, int):
-            groups.append((key, [qualified]))
+            groups.append(Groups(key, [qualified]))
         elif qualified is not None:
-            ids = KeptValue(session, "{}", ARRAY(BigInteger))
-            groups.append((key, ids.read()))
-            counting.append(start_reading(session, _keep_groups, qualifier, qualified, ids))
+            kept = KeptValue(session, "{}", ARRAY(BigInteger))
+            finding = start_reading(session, _keep_groups, qualifier, qualified, kept)
+            groups.append(Groups(key, kept.read(), finding))
     lists: list[IdList] = []
     if wanted.worker is not None:
         lists.append(list_jobs_of(session, wanted.worker, MOST_JOBS))
     if wanted.incident is not None:
         lists.append(func.array(jobs_of_incident(wanted.incident).scalar_subquery()))
-    return Named(groups, lists, counting)
+    return Named(groups, lists)
 
 
-def _keep_groups(session: Session, qualifier: str, name: str, ids: KeptValue) -> int:
-    """Keep the ids of the newest groups of a name. Returns their number, or one more than are searched."""
+def _keep_groups(session: Session, qualifier: str, name: str, kept: KeptValue) -> Sequence[int]:
+    """The ids of the newest groups of a name, one more than are searched. Keeps those that are."""
     newest = func.array(_select_newest(qualifier, name).scalar_subquery(), type_=ARRAY(BigInteger))
     found = select(newest.label("ids")).cte().c.ids
-    keeping = ids.keep(found[1:MOST_GROUPS])
-    number: int = session.execute(select(func.cardinality(found), keeping)).one()[0]
-    return number
+    ids: Sequence[int] = session.execute(select(found, kept.keep(found[1:MOST_GROUPS]))).one()[0]
+    return ids
 
 
 def find_newest_of(session: Session, qualifier: str, name: str) -> int | None:
@@ -161,18 +192,12 @@ def _select_newest(qualifier: str, name: str) -> Select[int]:
     return found.order_by(group.name.desc(), group.id.desc()).limit(MOST_GROUPS + 1)
 
 
-def _conditions_of(
-    session: Session, wanted: JobFilter, named: Named
-) -> tuple[ColumnElement[bool], ...]:
-    """The conditions that a row is a job of these groups, of the searched step, of the lists."""
-    conditions = tuple(is_one_of(key, ids) for key, ids in named.groups)
-    conditions += tuple(is_one_of(Job.id, ids) for ids in named.lists)
-    if wanted.step is None:
-        return conditions
+def _is_job_of_step(session: Session, workflows: IdList, name: str) -> ColumnElement[bool]:
+    """The condition that a job is of the steps of this name in these workflows. Keeps their ids."""
     jobs = KeptValue(session, "{}", ARRAY(BigInteger))
-    steps = _select_jobs_of_step(named.groups[0][1], wanted.step).scalar_subquery()
+    steps = _select_jobs_of_step(workflows, name).scalar_subquery()
     start_reading(session, Session.execute, select(jobs.keep(func.array(steps))))
-    return (*conditions[1:], is_one_of(Job.id, jobs.read()))
+    return is_one_of(Job.id, jobs.read())
 
 
 def _select_jobs_of_step(workflows: IdList, name: str) -> Select[int]:

@@ -232,8 +232,8 @@ def _is_one_value(wanted: JobFilter) -> bool:
 def _list_rare(session: Session, values: Sequence[JobFilter]) -> Sequence[JobFilter]:
     """Those of these values that are not common, by the statistics of Postgres.
 
-    Of values joined by `OR` each is estimated alone, when they are few: what Postgres assumes of values that
-    it does not know, it would add up.
+    When few values are joined by `OR`, each is estimated alone: Postgres would add up what it assumes of
+    values that it does not know.
     """
     if len(values) > MOST_ESTIMATED:
         return values
