@@ -1,7 +1,8 @@
 """Sends the statements of several functions to Postgres together, so that a page waits for few round trips.
 
 Each function that is started runs in a greenlet: an ordinary function, which waits where it executes a
-statement. While it waits, others run until they wait too. Then all their statements go in one pipeline.
+statement. While it waits, others run until they wait too. All their statements go in one pipeline, each when
+it is made: Postgres executes the first ones while the others are made.
 
 Only the connections of pages do this. On any other connection, each statement is sent when it is executed.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from functools import partial
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
@@ -33,15 +34,19 @@ Statement = tuple[psycopg.Cursor[Any], Callable[[], object]]
 
 
 class StatementQueue:
-    """The statements of one snapshot that are not sent yet, and the functions that wait for answers.
+    """The statements of one snapshot that are not answered yet, and the functions that wait for answers.
 
     A statement that fails ends all others too, since Postgres has given the transaction up. Those of guests
-    stand in a savepoint behind the others, so that guests fail alone.
+    stand in a savepoint behind the others, so that guests fail alone: they are sent last.
     """
 
     def __init__(self, connection: BatchingConnection) -> None:
         self._connection = connection
-        self._queued: list[Statement] = [self._make(_BEGIN)]
+        # What comes before the next statement; the cursors of what was sent and is not answered.
+        self._before: str | None = _BEGIN
+        self._sent: list[psycopg.Cursor[Any]] = []
+        self._pipeline = ExitStack()
+        self._failed: Exception | None = None
         self._functions: set[greenlet] = set()
         self._waiting: list[greenlet] = []
         self._error: Exception | None = None
@@ -51,11 +56,17 @@ class StatementQueue:
         self._guest_error: Exception | None = None
 
     def answer(self, cursor: psycopg.Cursor[Any], send: Callable[[], object]) -> None:
-        """Queue a statement, which `send` executes on `cursor`, and return when it is answered."""
+        """Send a statement, which `send` executes on `cursor`, and return when it is answered.
+
+        Those of guests are queued.
+        """
         is_guest = getcurrent() in self._guests
         if self._error is None and not (is_guest and self._guest_error):
             cursor.pgresult = None
-            (self._of_guests if is_guest else self._queued).append((cursor, send))
+            if is_guest:
+                self._of_guests.append((cursor, send))
+            else:
+                self._send(cursor, send)
             self.wait()
             if cursor.pgresult is not None:
                 return
@@ -76,18 +87,22 @@ class StatementQueue:
         return made
 
     def wait(self) -> None:
-        """Return when all that was queued is answered, or has failed."""
+        """Return when all that was sent or queued is answered, or has failed."""
         here = getcurrent()
         if here in self._functions:
             self._waiting.append(here)
             here.parent.switch()
         else:
-            self._send()
+            self._receive()
             self._go_on()
 
     def close(self) -> None:
-        """Let functions that still wait end with an error."""
+        """Let functions that still wait end with an error, also when their statements are answered."""
         self._error = self._error or psycopg.errors.PipelineAborted("the page has ended")
+        unread = self._sent
+        self._end_pipeline()
+        for cursor in unread:
+            cursor.pgresult = None
         while self._waiting:
             self._go_on()
 
@@ -101,35 +116,45 @@ class StatementQueue:
         for function in waiting:
             self._run(function)
 
-    def _send(self) -> None:
-        queued, self._queued = self._queued, []
+    def _send(self, cursor: psycopg.Cursor[Any], send: Callable[[], object]) -> None:
+        """Send a statement. Postgres executes it while the functions make the next ones."""
+        before, self._before = self._before, None
+        if before is not None:
+            self._send(*self._make(before))
+        self._sent.append(cursor)
+        try:
+            # libpq has pipelines since version 14.
+            if len(self._sent) == 1 and psycopg.Pipeline.is_supported():
+                self._pipeline.enter_context(self._connection.pipeline())
+            if self._failed is None:
+                send()
+        except Exception as failed:  # this statement, or an earlier one
+            self._failed = failed
+
+    def _receive(self) -> None:
+        """Wait for the answers."""
+        sent = list(self._sent)
         guests, self._of_guests = self._of_guests, []
         if guests:
             limit = f"SET LOCAL statement_timeout = {int(self._guest_seconds * 1000)}"
             # The end of the savepoint takes the limit back.
-            guests = [self._make(_SAVEPOINT), self._make(limit), *guests, self._make(_BACK)]
-        error = self._answer([*queued, *guests])
+            for each in (self._make(_SAVEPOINT), self._make(limit), *guests, self._make(_BACK)):
+                self._send(*each)
+        error = self._end_pipeline()
         if error is None:
             return
-        if any(cursor.pgresult is None for cursor, _ in queued):
+        if any(cursor.pgresult is None for cursor in sent):
             self._error = error
         else:
             self._guest_error = error
-            self._queued.append(self._make(_BACK))
+            self._before = _BACK
 
-    def _answer(self, statements: list[Statement]) -> Exception | None:
-        """Execute the statements. Returns the first error; those before it have their results."""
-        # libpq has pipelines since version 14.
-        is_batch = len(statements) > 1 and psycopg.Pipeline.is_supported()
-        error = None
+    def _end_pipeline(self) -> Exception | None:
+        """Read the answers. Returns the first error; the statements before it have their results."""
+        error, self._failed = self._failed, None
+        self._sent = []
         try:
-            with self._connection.pipeline() if is_batch else nullcontext():
-                for _, send in statements:
-                    try:
-                        send()
-                    except Exception as failed:  # this statement, or an earlier one
-                        error = failed
-                        break
+            self._pipeline.close()
         except psycopg.Error as failed:
             error = error or failed
         return error

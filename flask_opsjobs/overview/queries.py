@@ -139,8 +139,9 @@ def find_overview(
 
     `loops_off` are the loops that the settings turn off.
     """
-    workers = start_reading(session, worker_queries.list_workers, now, late_seconds)
+    # It takes longest, so Postgres executes it first, while the others are made.
     sample = start_reading(session, _sample)
+    workers = start_reading(session, worker_queries.list_workers, now, late_seconds)
     names = start_reading(session, queue_queries.list_queue_names, queue_queries.MOST_QUEUES)
     decided = start_reading(session, queue_queries.list_decisions)
     open_ones = start_reading(

@@ -73,10 +73,12 @@ def _part() -> tuple[Markup, datetime]:
     with reading() as read:
         settings = host().settings
         counted = start_reading(read.session, find_counted)
+        looking = start_reading(
+            read.session, find_overview, read.now, settings.late_seconds, settings.loops_off
+        )
         resolving = start_reading(read.session, find_resolved, read.now - _RESOLVED)
         numbering = start_reading(read, _find_numbers, counted)
-        overview = find_overview(read.session, read.now, settings.late_seconds, settings.loops_off)
-        resolved, (pace, numbers) = resolving.value, numbering.value
+        overview, resolved, (pace, numbers) = looking.value, resolving.value, numbering.value
     # After the transaction, so that no database connection waits for Redis.
     declared = {task.declared.queue for task in host().tasks.values()}
     names = {"default", *declared, *(queue.name for queue in overview.queues)}
