@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.core.reading import read_clock
@@ -22,13 +22,17 @@ from flask_opsjobs.engine.redis.broker import broker_of
 from flask_opsjobs.explain import waiting
 from flask_opsjobs.explain.reason_kinds import REASON_KINDS
 from flask_opsjobs.explain.waiting import WaitingExplanation
+from flask_opsjobs.jobs.lifecycle import WAITING
+from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.jobs.perform.outcomes import Outcome
-from flask_opsjobs.jobs.search import waiting_queries
+from flask_opsjobs.jobs.search import further_queries, group_queries, waiting_queries
 from flask_opsjobs.jobs.search.filter import JobFilter
+from flask_opsjobs.jobs.search.hit_queries import find_hits
 from tests.conftest import MakeBench
 from tests.explain.conftest import Look, require_same_for_many, wake_loops
 from tests.explain.test_reasons import Scene
 from tests.support.engine import Bench, forget_tasks, take
+from tests.web.rows import make_batch
 
 RecordJob = Callable[..., int]
 WHY: dict[str, Any] = {"actor": "ops-demo", "reason": "the vendor asked us to hold"}
@@ -168,6 +172,51 @@ def test_more_than_can_be_read_is_said(scene: Scene, monkeypatch: pytest.MonkeyP
     found = explain_search_apart(scene.bench.host, JobFilter())
     assert (found.is_cut, found.number) == (True, 3)
     assert found.says == "Of the first 3 jobs that were found; more may wait."
+
+
+def test_a_search_that_looks_further_adds_to_what_was_found(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one state more jobs wait than are read. The search finds an old one, and few of the newest."""
+    old = scene.record(delay=60, tags=["eu"])
+    for _ in range(6):
+        scene.record(delay=60)
+    monkeypatch.setattr(waiting_queries, "MOST_WAITING", 5)
+    monkeypatch.setattr(further_queries, "MOST_NEWEST", 2)
+    found = explain_search_apart(scene.bench.host, JobFilter.from_query([("q", "priority:>=0")]))
+    assert (found.number, found.is_cut) == (5, True)
+    (group,) = explain_search_apart(
+        scene.bench.host, JobFilter.from_query([("q", "tag:eu")])
+    ).groups
+    assert (group.number, group.example) == (1, old)
+
+
+def test_in_a_large_batch_an_index_finds_the_old_jobs_with_a_tag(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest jobs of each state are listed. When that is not all, the index knows the others."""
+    for number in range(6):
+        scene.record(delay=60, tags=["eu"] if number < 2 else [])
+    with Session(scene.bench.host.engine) as session:
+        batch = make_batch(session)
+        session.execute(update(Job).values(batch_id=batch.id))
+        session.commit()
+        wanted = JobFilter.from_query([("q", f"batch:{batch.id} tag:eu")])
+    asked: list[JobFilter] = []
+    monkeypatch.setattr(waiting_queries, "find_hits", _note(asked, find_hits))
+    for most, times in ((10, 1), (3, 2)):
+        monkeypatch.setattr(group_queries, "MOST_JOBS", most)
+        asked.clear()
+        found = explain_search_apart(scene.bench.host, wanted)
+        assert (found.number, found.is_cut, len(asked)) == (2, False, times * len(WAITING))
+
+
+def _note(asked: list[JobFilter], find: Callable[..., Any]) -> Callable[..., Any]:
+    def find_noted(session: Session, wanted: JobFilter, *others: Any, **options: Any) -> Any:
+        asked.append(wanted)
+        return find(session, wanted, *others, **options)
+
+    return find_noted
 
 
 def test_few_that_wait_are_examined_however_many_others_a_search_finds(

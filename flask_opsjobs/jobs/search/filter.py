@@ -263,7 +263,7 @@ class JobFilter:
     @property
     def is_search(self) -> bool:
         """Whether no index has these jobs in the order of a list: then a limited number is examined."""
-        has_index = self.args or self.tag or self.error or self.names_jobs or self.is_by_attempts
+        has_index = self.is_by_values or self.error or self.names_jobs or self.is_by_attempts
         return bool(has_index or self.further)
 
     @property
@@ -281,6 +281,11 @@ class JobFilter:
     def is_by_attempts(self) -> bool:
         """Whether it is about an attempt: `failure:`, `death:` or `deploy:`."""
         return any(one is not None for one in (self.failure, self.death, self.deploy))
+
+    @property
+    def is_by_values(self) -> bool:
+        """Whether it asks for tags, arguments or one of these: an index finds their jobs in any order."""
+        return bool(self.tag or self.args or self.indexed_clauses)
 
     @property
     def needs_payload(self) -> bool:

@@ -136,8 +136,7 @@ def find_members(
         others = tuple(one.is_one_of_kept for one in groups[1:])
         is_step = _is_job_of_step(session, groups[0].kept, wanted.step)
         return Members(conditions=(is_step, *others, *in_lists), groups=groups)
-    has_index = wanted.args or wanted.tag or wanted.id is not None or wanted.indexed_clauses
-    if lists or has_index:
+    if lists or wanted.is_by_values or wanted.id is not None:
         return Members(conditions=(*(one.is_one for one in groups), *in_lists), groups=groups)
     first, *rest = groups
     others = tuple(one.is_one_of_kept for one in rest)

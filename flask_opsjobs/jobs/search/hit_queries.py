@@ -5,7 +5,7 @@ No index has them in the order of the list. So each statement is bounded, and a 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -64,9 +64,10 @@ MOST_HITS = MOST_JOBS
 MOST_LISTED = 1_000
 # When there are more hits, an arbitrary part is found. Then all hits among this many newest jobs are added.
 NEWEST_JOBS = 20_000
-# A value is common when more jobs have it, and one in `MANY_OF` of all. Then the newest jobs are read, and no
-# index of it. Postgres assumes that up to one job in 50 has a value of which its statistics tell nothing.
-MANY_JOBS, MANY_OF = 20_000, 40
+# A value is common when more jobs have it, and one in so many of all. Then the newest jobs are read, and no
+# index of it. Postgres assumes that one job in 200 has a tag of which its statistics tell nothing, and up to
+# one in 50 such an argument.
+MANY_JOBS, MANY_OF_TAG, MANY_OF_ARGUMENT = 20_000, 150, 40
 # When nothing but a common value is searched, so many jobs are read at most.
 MOST_READ = 150_000
 # Of more values it is not asked how many jobs have each: all are searched by their indexes.
@@ -114,12 +115,14 @@ class Searched:
 class Hits:
     """Ids and states of the jobs that a search found, the newest first, and how far it looked.
 
-    `whole`: states of which it examined all jobs, wherever it stopped among the others.
+    `whole`: states of which it examined all jobs, wherever it stopped among the others. `find_in_state` finds
+    the hits of a state among what was read, when that was more than is kept.
     """
 
     jobs: Sequence[tuple[int, str]]
     searched: Searched
     whole: Collection[str] = ()
+    find_in_state: Callable[[str], Hits] | None = None
 
     @property
     def ids(self) -> Sequence[int]:
@@ -128,11 +131,31 @@ class Hits:
 
     def in_state(self, state: str) -> Hits:
         """The hits in this state."""
+        if self.find_in_state is not None:
+            return self.find_in_state(state)
         return Hits([job for job in self.jobs if job[1] == state], self.searched_of(state))
 
     def searched_of(self, state: str) -> Searched:
         """How far it looked among the jobs of this state."""
         return Searched() if state in self.whole else self.searched
+
+
+@dataclass(frozen=True)
+class SharedReads:
+    """What searches of the same conditions in several states read once, and first.
+
+    `naming` reads what the conditions name. `choosing` finds which of their tags and arguments few jobs have.
+    """
+
+    naming: StartedRead[Named]
+    choosing: StartedRead[Sequence[JobFilter]]
+
+
+def start_shared(session: Session, wanted: JobFilter, *, is_examined: bool = False) -> SharedReads:
+    """Start to read it. With `is_examined`, tags and arguments are examined, also when few jobs have them."""
+    naming = start_reading(session, find_named, wanted)
+    values = () if is_examined or wanted.is_by_attempts else _values_of(wanted)
+    return SharedReads(naming, start_reading(session, _list_rare, values))
 
 
 def shows(policy: DisplayPolicy) -> IsShown:
@@ -155,14 +178,14 @@ def find_hits(
     now: Now,
     is_shown: IsShown,
     enough: int | None = None,
-    naming: StartedRead[Named] | None = None,
+    shared: SharedReads | None = None,
 ) -> Hits:
     """The jobs that a search finds within its limits.
 
     An index finds candidates for the conditions that have one; the further conditions are then examined of
     each. Without such a condition the candidates are the newest jobs. Of more than can be found, the newest
-    `enough` will do where they are found first, by default `MOST_HITS`. `naming` reads what it names, when
-    several searches name the same.
+    `enough` will do where they are found first, by default `MOST_HITS`. `shared` is what searches of the
+    same conditions in several states share.
     """
     # Beside another index, the text of an error is examined of all that this finds.
     enough = MOST_HITS if enough is None or wanted.error else min(enough, MOST_HITS)
@@ -170,9 +193,9 @@ def find_hits(
     search = Search(session, wanted, now, found, is_shown)
     if wanted.is_by_attempts:
         return _find_by_attempts(search, enough)
-    naming = naming or start_reading(session, find_named, wanted)
+    shared = shared or start_shared(session, wanted)
     choosing = start_reading(search, choose_scan)
-    indexed = _choose_indexed(session, wanted)
+    indexed = _choose_indexed(wanted, shared)
     if not indexed.is_search or (is_by_errors(indexed) and indexed != wanted):
         newest = find_among_newest(search, choosing.value, enough)
         if newest.is_enough:
@@ -185,19 +208,18 @@ def find_hits(
         )
         return Hits(_leave_most(newest), searched, newest.whole)
     fitting = Fitting(_rest_of(wanted, indexed), now, is_shown)
-    return _find_by_index(replace(search, wanted=indexed), fitting, enough, naming)
+    return _find_by_index(replace(search, wanted=indexed), fitting, enough, shared)
 
 
-def _choose_indexed(session: Session, wanted: JobFilter) -> JobFilter:
+def _choose_indexed(wanted: JobFilter, shared: SharedReads) -> JobFilter:
     """The conditions by which indexes find jobs. The others are examined of each.
 
     Of several tags, arguments and clauses of these, and beside other conditions, these are the ones that few
     jobs have: an index would read all jobs of the others.
     """
-    values = _values_of(wanted)
-    if _is_one_value(wanted) or not values:
-        return wanted.but(further=wanted.indexed_clauses)
-    rare = _list_rare(session, values)
+    if _is_one_value(wanted):
+        return wanted
+    rare = shared.choosing.value
     return wanted.but(
         tag=next((one.tag for one in rare if one.tag), None),
         args=tuple(argument for one in rare for argument in one.args),
@@ -235,7 +257,7 @@ def _list_rare(session: Session, values: Sequence[JobFilter]) -> Sequence[JobFil
     When few values are joined by `OR`, each is estimated alone: Postgres would add up what it assumes of
     values that it does not know.
     """
-    if len(values) > MOST_ESTIMATED:
+    if not 0 < len(values) <= MOST_ESTIMATED:
         return values
     alternatives = [
         [JobFilter(further=((one,),)) for clause in value.further for one in clause] or [value]
@@ -244,17 +266,22 @@ def _list_rare(session: Session, values: Sequence[JobFilter]) -> Sequence[JobFil
     if sum(map(len, alternatives)) > MOST_ESTIMATED:
         alternatives = [[value] for value in values]
     in_all = start_reading(session, estimate_rows, select(Job.id))
-    estimates = [
-        [start_reading(session, _estimate_value, one) for one in joined] for joined in alternatives
+    estimating = [
+        [start_reading(session, _is_rare, one, in_all) for one in joined] for joined in alternatives
     ]
-    many = max(MANY_JOBS, in_all.value / MANY_OF)
-    numbers = [max(each.value for each in joined) for joined in estimates]
-    return [value for value, number in zip(values, numbers, strict=True) if number <= many]
+    return [
+        value
+        for value, joined in zip(values, estimating, strict=True)
+        if all(each.value for each in joined)
+    ]
 
 
-def _estimate_value(session: Session, value: JobFilter) -> int:
-    """How many jobs have it, by Postgres' statistics."""
-    return estimate_rows(session, select(Job.id).where(*Terms(value, _ANY_TIME).list_indexed()))
+def _is_rare(session: Session, value: JobFilter, in_all: StartedRead[int]) -> bool:
+    """Whether few of all jobs have it, by Postgres' statistics."""
+    conditions = Terms(value, _ANY_TIME, is_estimated=True).list_indexed()
+    number = estimate_rows(session, select(Job.id).where(*conditions))
+    is_tag = all(one.name == "tag" for one in value.every_condition)
+    return number <= max(MANY_JOBS, in_all.value / (MANY_OF_TAG if is_tag else MANY_OF_ARGUMENT))
 
 
 def _leave_most(newest: NewestFound) -> Sequence[tuple[int, str]]:
@@ -271,16 +298,16 @@ def _find_by_index(
     search: Search,
     fitting: Fitting,
     enough: int,
-    naming: StartedRead[Named],
+    shared: SharedReads,
 ) -> Hits:
     """The jobs that an index finds and that fit."""
     wanted = search.wanted
     if is_by_errors(wanted):
         return _find_by_errors(search)
     listed = KeptValue(search.session, "{}", ARRAY(BigInteger))
-    members = find_members(search.session, wanted, search.found, naming, listed)
+    members = find_members(search.session, wanted, search.found, shared.naming, listed)
     if members.listing is None:
-        return _find_by_values(search, members, fitting, enough)
+        return _find_by_values(search, members, fitting, enough, shared)
     if not has_other_terms(wanted) and fitting.is_about_states:
         # Nothing else is read of them, and they are at most `MOST_HITS`.
         jobs = members.listing.value.jobs
@@ -294,7 +321,9 @@ def _find_by_index(
     return _keep_fitting(rows, fitting, Searched(stopped_at_groups=is_cut))
 
 
-def _find_by_values(search: Search, members: Members, fitting: Fitting, enough: int) -> Hits:
+def _find_by_values(
+    search: Search, members: Members, fitting: Fitting, enough: int, shared: SharedReads
+) -> Hits:
     """The jobs that the indexes of arguments, tags and ids find. Of a common value, the newest jobs are read.
 
     Each statement finds nothing unless what the one before has kept says that it is needed. So all are sent
@@ -305,7 +334,7 @@ def _find_by_values(search: Search, members: Members, fitting: Fitting, enough: 
     number_of_newest, number = KeptValue(session, 0), KeptValue(session, 0)
     reading_newest = None
     is_alone = _is_one_value(wanted) and not fitting.wanted.is_search
-    if is_alone and not _list_rare(session, [wanted]):
+    if is_alone and not shared.choosing.value:
         newest = _select_newest_of_common(wanted, enough, number_of_newest)
         reading_newest = start_reading(session, Session.execute, newest)
     by_index = _select_hits(wanted, found, fitting, number_of_newest.read() <= enough, number)
@@ -376,9 +405,16 @@ def _find_by_errors(search: Search) -> Hits:
     older = start_reading(session, Session.scalars, _select_unsearched_error(found))
     newest = session.execute(_select_newest_errors(wanted, found)).all()
     has_older = older.value.first() is not None
-    rows = _show(search, newest)
-    jobs = [(row.id, row.state) for row in rows[:MOST_HITS]]
-    return Hits(jobs, Searched(len(rows) > MOST_HITS, has_older))
+
+    def keep(some: Sequence[Any]) -> Hits:
+        rows = _show(search, some)
+        jobs = [(row.id, row.state) for row in rows[:MOST_HITS]]
+        return Hits(jobs, Searched(len(rows) > MOST_HITS, has_older))
+
+    def find_in_state(state: str) -> Hits:
+        return keep([row for row in newest if row.state == state])
+
+    return replace(keep(newest), find_in_state=find_in_state)
 
 
 def _find_by_attempts(search: Search, enough: int) -> Hits:
@@ -399,8 +435,8 @@ def _find_by_attempts(search: Search, enough: int) -> Hits:
 
 def is_by_errors(wanted: JobFilter) -> bool:
     """Whether the search examines only the newest errors, since it has no other condition with an index."""
-    has_index = wanted.args or wanted.tag or wanted.names_jobs or wanted.indexed_clauses
-    return bool(wanted.error and not (has_index or wanted.is_by_attempts))
+    has_index = wanted.is_by_values or wanted.names_jobs or wanted.is_by_attempts
+    return bool(wanted.error and not has_index)
 
 
 def _select_unsearched_error(found: Range) -> Select[int]:

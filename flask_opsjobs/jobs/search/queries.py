@@ -24,8 +24,7 @@ from . import hit_queries
 from .conditions import Now, is_one_of, make_duration, make_wait, search_at
 from .filter import JobFilter
 from .further_queries import IsShown
-from .group_queries import find_named
-from .hit_queries import Hits, Searched, find_hits
+from .hit_queries import Hits, Searched, find_hits, start_shared
 
 
 @dataclass(frozen=True)
@@ -176,23 +175,24 @@ def find_in_state(
     session: Session, wanted: JobFilter, now: Now, is_shown: IsShown, enough: int | None = None
 ) -> tuple[Hits, Hits]:
     """The hits in the state that is wanted, and those in any state. `enough` is that of `find_hits`."""
-    naming = start_reading(session, find_named, wanted)
+    shared = start_shared(session, wanted)
 
     def find(some: JobFilter) -> StartedRead[Hits]:
-        return start_reading(session, find_hits, some, now, is_shown, enough, naming)
+        return start_reading(session, find_hits, some, now, is_shown, enough, shared)
 
     finding = find(wanted.but(state=None))
     if wanted.state is None:
         return finding.value, finding.value
-    # In the same round trip. Errors alone take long, and seldom need another search in the state.
-    is_of_errors = hit_queries.is_by_errors(wanted) and not wanted.further
-    of_state = None if is_of_errors else find(wanted)
+    if hit_queries.is_by_errors(wanted) and not wanted.further:
+        everything = finding.value  # of the same errors, whatever the state
+        return everything.in_state(wanted.state), everything
+    of_state = find(wanted)  # in the same round trip
     everything = finding.value
     found = everything.in_state(wanted.state)
     # When as many as are ever found are all in the state, a search in it would find no more.
     is_full = len(found.jobs) == len(everything.jobs) in (enough, hit_queries.MOST_HITS)
     if not is_full and found.searched.may_find_more_of_a_state:
-        found = _join(found, (of_state or find(wanted)).value)
+        found = _join(found, of_state.value)
     return found, everything
 
 

@@ -15,8 +15,7 @@ from ..lifecycle import WAITING
 from .conditions import Now, search_at
 from .filter import LIMITS, Condition, JobFilter
 from .further_queries import IsShown, Jobs, Search, find_in_states
-from .group_queries import find_named
-from .hit_queries import find_hits
+from .hit_queries import Hits, SharedReads, find_hits, start_shared
 
 MOST_WAITING = 10_000
 _WAITS = tuple(Condition("state", state) for state in WAITING)
@@ -44,7 +43,7 @@ def find_waiting(
     """The jobs of a filter that wait, at most `MOST_WAITING`.
 
     The newest jobs of each state that waits are examined. When there are older ones, or an index has the jobs
-    that a search names, it looks as far as the list of jobs does. Does not wait for `now`.
+    that a search names, it also looks as far as the list of jobs does. Does not wait for `now`.
     """
     if not may_wait(wanted):
         return WaitingHits()
@@ -54,35 +53,36 @@ def find_waiting(
 
 def _find_waiting(session: Session, is_shown: IsShown, wanted: JobFilter, now: Now) -> WaitingHits:
     jobs: Jobs = []
-    is_cut = True
-    if not (wanted.names_jobs or wanted.is_by_attempts):
+    is_cut, can_go_on = True, wanted.is_search
+    if wanted.is_of_group:
+        # Their jobs of each state are listed. When there are more, an index may know those with a tag.
+        examining = start_shared(session, wanted, is_examined=True)
+        jobs, is_cut = _search(session, wanted, now, is_shown, examining)
+        can_go_on = wanted.is_by_values
+    elif not (wanted.names_jobs or wanted.is_by_attempts):
         states = WAITING if wanted.state is None else (wanted.state,)
         found = queries.range_of(session, wanted, now)
         search = Search(session, wanted, now, found, is_shown)
         jobs, is_cut = find_in_states(search, states, MOST_WAITING)
-    if is_cut and wanted.is_search:
-        jobs, is_cut = _search(session, wanted, now, is_shown)
-    ids = sorted((job_id for job_id, state in jobs if state in WAITING), reverse=True)
+    if is_cut and can_go_on:
+        more, is_cut = _search(session, wanted, now, is_shown, start_shared(session, wanted))
+        jobs = [*jobs, *more]
+    ids = sorted({job_id for job_id, state in jobs if state in WAITING}, reverse=True)
     return WaitingHits(ids[:MOST_WAITING], is_cut or len(ids) > MOST_WAITING)
 
 
 def _search(
-    session: Session,
-    wanted: JobFilter,
-    now: Now,
-    is_shown: IsShown,
+    session: Session, wanted: JobFilter, now: Now, is_shown: IsShown, shared: SharedReads
 ) -> tuple[Jobs, bool]:
+    def find(some: JobFilter) -> StartedRead[Hits]:
+        return start_reading(session, find_hits, some, now, is_shown, shared=shared)
+
     # Of workflows and batches, the jobs of each state are listed anyway.
     if wanted.state or not wanted.is_of_group:
         narrow = wanted if wanted.state else wanted.but(further=(*wanted.further, _WAITS))
-        hits = find_hits(session, narrow, now, is_shown)
+        hits = find(narrow).value
         if wanted.state or not hits.searched.may_find_more_of_a_state:
             return list(hits.jobs), not hits.searched.is_all
-    naming = start_reading(session, find_named, wanted)
-    of_states = [
-        start_reading(session, find_hits, wanted.but(state=state), now, is_shown, naming=naming)
-        for state in WAITING
-    ]
-    found = [each.value for each in of_states]
+    found = [each.value for each in [find(wanted.but(state=state)) for state in WAITING]]
     jobs = [job for hits in found for job in hits.jobs]
     return jobs, not all(hits.searched.is_all for hits in found)
