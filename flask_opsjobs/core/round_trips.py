@@ -27,6 +27,8 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+# How long a page that has ended waits until it can cancel what it has sent.
+_CANCEL_SECONDS = 1.0
 _SAVEPOINT, _BACK = "SAVEPOINT guests", "ROLLBACK TO SAVEPOINT guests"
 
 
@@ -97,14 +99,20 @@ class StatementQueue:
             self._go_on()
 
     def close(self) -> None:
-        """Let functions that still wait end with an error, also when their statements are answered."""
+        """Let functions that still wait end with an error. What Postgres executes for them is canceled."""
         self._error = self._error or psycopg.errors.PipelineAborted("the page has ended")
         unread = self._sent
-        self._end_pipeline()
-        for cursor in unread:
-            cursor.pgresult = None
-        while self._waiting:
-            self._go_on()
+        try:
+            if unread:
+                self._connection.cancel_safe(timeout=_CANCEL_SECONDS)
+        except psycopg.Error:
+            pass  # Postgres does not answer: that is found out below too
+        finally:
+            self._end_pipeline()
+            for cursor in unread:
+                cursor.pgresult = None
+            while self._waiting:
+                self._go_on()
 
     def _run(self, function: greenlet) -> None:
         function.parent = getcurrent()

@@ -140,6 +140,7 @@ SEARCHED = {
     "own indexes, up to {:,} hits": hit_queries.MOST_HITS,
     "shows all hits among the newest {:,} jobs": hit_queries.NEWEST_JOBS,
     "Of an argument that more than {:,} jobs have, and one in forty": hit_queries.MANY_JOBS,
+    "and one in {} of all": hit_queries.MANY_OF_TAG,
     "in the newest {:,} jobs that have an error": hit_queries.NEWEST_ERRORS,
     "the newest {:,} jobs with an error are examined": further_queries.MOST_NEWEST,
     "the newest {:,} workflows or batches are searched": group_queries.MOST_GROUPS,

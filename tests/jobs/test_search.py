@@ -21,6 +21,7 @@ from flask_opsjobs.jobs.search import attempt_queries, further_queries, group_qu
 from flask_opsjobs.jobs.search.filter import JobFilter
 from flask_opsjobs.jobs.search.hit_queries import Searched, find_hits
 from flask_opsjobs.jobs.search.queries import JobList, list_jobs
+from flask_opsjobs.jobs.search.waiting_queries import find_waiting
 
 
 @pytest.fixture
@@ -937,6 +938,60 @@ def count(db: SQLAlchemy, search: Callable[..., JobList]) -> Callable[[str], int
         return len(statements)
 
     return count
+
+
+# Conditions of each kind, in which `7654321` is the value: as a text, a name, a pattern or a number.
+TYPED = (
+    "error:v7654321",
+    "v7654321 OR w7654321",
+    "-v7654321",
+    "tag:v7654321",
+    "tag:v7654321*",
+    "tag:v7654321 OR tag:w7654321 queue:v7654321",
+    "-tag:v7654321 state:failed",
+    "args.value:v7654321",
+    "args.value:7654321",
+    "args.v7654321:3",
+    "args.value:v7654321 OR args.value:w7654321 queue:v7654321",
+    "task:v7654321 queue:w7654321",
+    "task:v7654321* OR queue:w7654321*",
+    "-task:v7654321",
+    "id:7654321",
+    "id:7654321,17654321 -queue:v7654321",
+    "workflow:v7654321",
+    "workflow:7654321 step:w7654321",
+    "workflow:v7654321* OR batch:w7654321",
+    "batch:v7654321 tag:v7654321",
+    "batch:7654321 state:failed",
+    "worker:v7654321",
+    "incident:7654321",
+    "failure:7654321",
+    "deploy:v7654321 death:signal",
+    "attempts:>7654321",
+    "memory:>7654321kB",
+    "duration:>7654321s",
+    "wait:7654321s..",
+)
+
+
+@pytest.mark.parametrize("box", TYPED)
+def test_nothing_that_is_typed_stands_in_a_statement(
+    box: str, work: Task, db: SQLAlchemy, search: Callable[..., JobList]
+) -> None:
+    """Each value is a parameter: so no search can change what a statement does."""
+    work.options(tags=["v7654321"]).enqueue(value="v7654321")
+    db.session.commit()
+    sent: list[str] = []
+
+    @event.listens_for(db.engine, "before_cursor_execute")
+    def note(_connection: Any, _cursor: Any, statement: str, *_others: Any) -> None:
+        sent.append(statement)
+
+    assert search(box).page
+    wanted = JobFilter.from_query([("q", box)])
+    find_waiting(db.session(), wanted, datetime.now(UTC), lambda *_: True)
+    assert len(sent) > 1
+    assert [statement for statement in sent if "7654321" in statement] == []
 
 
 def test_errors_are_searched_once_whatever_the_state(

@@ -970,6 +970,24 @@ def test_a_page_that_ends_early_ends_what_it_started(host: Host) -> None:
     _is_clean(host)
 
 
+@pytest.mark.usefixtures("requested")
+def test_what_a_page_that_ends_early_has_sent_is_canceled(host: Host) -> None:
+    """The page does not wait until it takes Postgres for silent, and its connection can be used again."""
+    backends = []
+
+    def end_early() -> None:
+        with reading() as read:
+            backends.append(_read(read.session, "pg_backend_pid()"))
+            _start(read, "1", "pg_sleep(60)", "2")
+            raise ZeroDivisionError
+
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            end_early()
+    _is_clean(host)
+    assert len(set(backends)) == 1
+
+
 @pytest.mark.slow
 def test_pages_are_the_same_without_pipelines(
     monkeypatch: pytest.MonkeyPatch, app: Flask, jobs: dict[str, Job]

@@ -145,16 +145,23 @@ class SharedReads:
     """What searches of the same conditions in several states read once, and first.
 
     `naming` reads what the conditions name. `choosing` finds which of their tags and arguments few jobs have.
+    With `is_examined`, these are examined too, and found by no index.
     """
 
     naming: StartedRead[Named]
     choosing: StartedRead[Sequence[JobFilter]]
+    is_examined: bool = False
+
+    @property
+    def rare(self) -> Sequence[JobFilter]:
+        """The tags and arguments that an index finds. Waits for them."""
+        return () if self.is_examined else self.choosing.value
 
 
-def start_shared(session: Session, wanted: JobFilter, *, is_examined: bool = False) -> SharedReads:
-    """Start to read it. With `is_examined`, tags and arguments are examined, also when few jobs have them."""
+def start_shared(session: Session, wanted: JobFilter) -> SharedReads:
+    """Start to read it."""
     naming = start_reading(session, find_named, wanted)
-    values = () if is_examined or wanted.is_by_attempts else _values_of(wanted)
+    values = () if wanted.is_by_attempts else _values_of(wanted)
     return SharedReads(naming, start_reading(session, _list_rare, values))
 
 
@@ -184,8 +191,8 @@ def find_hits(
 
     An index finds candidates for the conditions that have one; the further conditions are then examined of
     each. Without such a condition the candidates are the newest jobs. Of more than can be found, the newest
-    `enough` will do where they are found first, by default `MOST_HITS`. `shared` is what searches of the
-    same conditions in several states share.
+    `enough` will do where they are found first, by default `MOST_HITS`. `shared` is read once for
+    searches of the same conditions in several states.
     """
     # Beside another index, the text of an error is examined of all that this finds.
     enough = MOST_HITS if enough is None or wanted.error else min(enough, MOST_HITS)
@@ -219,11 +226,10 @@ def _choose_indexed(wanted: JobFilter, shared: SharedReads) -> JobFilter:
     """
     if _is_one_value(wanted):
         return wanted
-    rare = shared.choosing.value
     return wanted.but(
-        tag=next((one.tag for one in rare if one.tag), None),
-        args=tuple(argument for one in rare for argument in one.args),
-        further=tuple(clause for one in rare for clause in one.further),
+        tag=next((one.tag for one in shared.rare if one.tag), None),
+        args=tuple(argument for one in shared.rare for argument in one.args),
+        further=tuple(clause for one in shared.rare for clause in one.further),
     )
 
 
@@ -280,7 +286,8 @@ def _is_rare(session: Session, value: JobFilter, in_all: StartedRead[int]) -> bo
     """Whether few of all jobs have it, by Postgres' statistics."""
     conditions = Terms(value, _ANY_TIME, is_estimated=True).list_indexed()
     number = estimate_rows(session, select(Job.id).where(*conditions))
-    is_tag = all(one.name == "tag" for one in value.every_condition)
+    # Of several that are estimated as one, the assumptions for unknown ones add up.
+    is_tag = [one.name for one in value.every_condition] == ["tag"]
     return number <= max(MANY_JOBS, in_all.value / (MANY_OF_TAG if is_tag else MANY_OF_ARGUMENT))
 
 
@@ -334,7 +341,7 @@ def _find_by_values(
     number_of_newest, number = KeptValue(session, 0), KeptValue(session, 0)
     reading_newest = None
     is_alone = _is_one_value(wanted) and not fitting.wanted.is_search
-    if is_alone and not shared.choosing.value:
+    if is_alone and not shared.rare:
         newest = _select_newest_of_common(wanted, enough, number_of_newest)
         reading_newest = start_reading(session, Session.execute, newest)
     by_index = _select_hits(wanted, found, fitting, number_of_newest.read() <= enough, number)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
@@ -54,18 +54,19 @@ def find_waiting(
 def _find_waiting(session: Session, is_shown: IsShown, wanted: JobFilter, now: Now) -> WaitingHits:
     jobs: Jobs = []
     is_cut, can_go_on = True, wanted.is_search
+    shared = start_shared(session, wanted)
     if wanted.is_of_group:
         # Their jobs of each state are listed. When there are more, an index may know those with a tag.
-        examining = start_shared(session, wanted, is_examined=True)
+        examining = replace(shared, is_examined=True)
         jobs, is_cut = _search(session, wanted, now, is_shown, examining)
-        can_go_on = wanted.is_by_values
+        can_go_on = bool(shared.rare)
     elif not (wanted.names_jobs or wanted.is_by_attempts):
         states = WAITING if wanted.state is None else (wanted.state,)
         found = queries.range_of(session, wanted, now)
         search = Search(session, wanted, now, found, is_shown)
         jobs, is_cut = find_in_states(search, states, MOST_WAITING)
     if is_cut and can_go_on:
-        more, is_cut = _search(session, wanted, now, is_shown, start_shared(session, wanted))
+        more, is_cut = _search(session, wanted, now, is_shown, shared)
         jobs = [*jobs, *more]
     ids = sorted({job_id for job_id, state in jobs if state in WAITING}, reverse=True)
     return WaitingHits(ids[:MOST_WAITING], is_cut or len(ids) > MOST_WAITING)
