@@ -16,7 +16,8 @@ from ..core.typed_times import read_span
 from ..core.words import counted, moment, short_duration
 from ..lifeline.loop_runs import find_loop
 from ..tasks.change import say_kb, say_share
-from ..tasks.queries import MOST_HOURS, PausedTask, TaskNumbers, find_pauses
+from ..tasks.outlier_queries import count_long
+from ..tasks.queries import MOST_HOURS, MOST_TASKS, PausedTask, TaskNumbers, find_pauses
 from ..tasks.ranking import AGAINST, KEYS, Hours, TaskRow, rank_tasks
 from . import current_host, open_snapshot, plain, to_json
 
@@ -63,7 +64,7 @@ def tasks(since: timedelta, against: str, sort: str, find: str, as_json: bool) -
     with open_snapshot(host, PAGE_PLANS) as read:
         hours = Hours.until(read.now, since, against)
         column, is_descending = sort.removeprefix("-"), sort.startswith("-")
-        ranked = rank_tasks(read.session, hours, column, is_descending=is_descending)
+        ranked, has_more = rank_tasks(read.session, hours, column, is_descending=is_descending)
         rows = [row for row in ranked if find.lower() in row.task.lower()]
         loop = find_loop(read.session, read.now, "roll_up")
         pauses = find_pauses(read.session, [row.task for row in rows])
@@ -75,6 +76,7 @@ def tasks(since: timedelta, against: str, sort: str, find: str, as_json: bool) -
             "until": hours.end.isoformat(),
             "against": hours.then,
             "is_counted": is_counted,
+            "has_more": has_more,
             "tasks": [_as_object(row, pauses.get(row.task), clean) for row in rows],
         }
         click.echo(to_json(about, indent=2))
@@ -85,6 +87,8 @@ def tasks(since: timedelta, against: str, sort: str, find: str, as_json: bool) -
         click.echo("no job was counted in this time")
     elif not rows:
         click.echo(f"no task that was counted in this time has {find!r} in its name")
+    if has_more:
+        click.echo(f"only the first {MOST_TASKS:,} tasks by name were compared; there are more")
     if not is_counted:
         click.echo("nobody counts: start `flask opsjobs run`")
 
@@ -107,6 +111,8 @@ def _say(row: TaskRow, pause: PausedTask | None, clean: Callable[[str], str]) ->
     ):
         if value is not None:
             parts.append(f"{name} {short_duration(value)}")
+    if long := count_long(now.runs):
+        parts.append(f"at least {counted(long, 'long run')}")
     if now.peak_kb is not None:
         parts.append(f"memory {say_kb(now.peak_kb)}")
     yield f"    {', '.join(parts)}"
@@ -137,4 +143,5 @@ def _numbers_of(numbers: TaskNumbers) -> dict[str, Any]:
         "median_run": numbers.median,
         "p95_run": numbers.p95,
         "p95_wait": numbers.wait,
+        "long_runs": count_long(numbers.runs),
     }

@@ -18,6 +18,7 @@ from ..lifeline.integrity import QueueDifference, list_differences, list_integri
 from ..lifeline.loop_runs import find_loop
 from ..overview.headline import NOT_COUNTED
 from ..queues.models import Queue
+from ..queues.queries import MOST_QUEUES
 from ..tasks.queries import list_paused
 from .check import (
     ERROR,
@@ -35,7 +36,6 @@ from .incidents import driver_connection, look_for, state_of_class
 _LONG_PAUSE = timedelta(days=1)
 _LONG_WAIT = timedelta(minutes=15)
 _LATELY = timedelta(days=1)
-_MOST_QUEUES = 500
 _SEE = "flask opsjobs incidents"
 
 
@@ -74,7 +74,7 @@ def _look_for_difference(
 
 def _due(context: CheckContext) -> CheckAnswer:
     with context.reading() as read:
-        values = {"limit": _MOST_QUEUES}
+        values = {"limit": MOST_QUEUES}
         row = driver_connection(read).execute(sql.load("find_long_due_job"), values).fetchone()
     if row is None or read.now - row[1] <= _LONG_WAIT:
         return ok("No due job waits for long.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from psycopg.rows import class_row
-from sqlalchemy import select
+from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
 from ..core import sql
@@ -25,7 +25,8 @@ _LONGEST_COUNT = "120s"
 _MOST_ROWS = 20_000
 
 Key = tuple[int, int]
-_MOST_QUEUES = 500
+# So many checks are returned at most, those with a difference among so many first.
+_MOST_QUEUES, _MOST_READ = 500, 5_000
 # So many queues with differences are read at once.
 _AT_ONCE = 200
 
@@ -235,17 +236,25 @@ class IntegrityRow:
 
 
 # Built once, as in overview/pace_queries.py.
-_CHECKS = (
+_READ = (
     select(*(getattr(IntegrityCheck, name) for name in IntegrityRow.__annotations__))
     .order_by(IntegrityCheck.queue)
-    .limit(_MOST_QUEUES)
+    .limit(_MOST_READ)
+    .subquery()
 )
+_IS_BALANCED = and_(
+    _READ.c.enqueued - _READ.c.deleted == _READ.c.stored,
+    _READ.c.queued_nowhere == 0,
+    _READ.c.started_unreserved == 0,
+    _READ.c.orphan_deliveries == 0,
+)
+_CHECKS = select(_READ).order_by(_IS_BALANCED, _READ.c.queue).limit(_MOST_QUEUES)
 
 
 def list_integrity_checks(session: Session) -> Sequence[IntegrityRow]:
-    """Return the integrity check of at most 500 queues; none before the first count.
+    """Return the integrity check of at most 500 queues, those with a difference first.
 
-    Leaves out queues without jobs and without differences.
+    None before the first count. Leaves out queues without jobs and without differences.
     """
     rows = session.execute(_CHECKS)
     checks = [IntegrityRow(*row) for row in rows]

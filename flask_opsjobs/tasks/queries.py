@@ -20,7 +20,7 @@ from ..workflows.models import WorkflowRecord
 from .models import TaskHour, TaskMinute, TaskPause
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-# So many tasks are read at most. What is more is said.
+# So many tasks are compared at most, the first by name. That there are more is said.
 MOST_TASKS = 5_000
 # Hours are kept one by one for so long.
 MOST_HOURS = timedelta(days=60)
@@ -115,8 +115,8 @@ class TaskStep:
 
 
 def list_numbers(session: Session, start: datetime, end: datetime) -> Mapping[str, TaskNumbers]:
-    """The numbers of all tasks from one full hour until before another, by name, at most `MOST_TASKS`."""
-    params = {"start": start, "end": end, "limit": MOST_TASKS}
+    """The numbers of all tasks from one full hour until before another, by name, at most `MOST_TASKS` + 1."""
+    params = {"start": start, "end": end, "limit": MOST_TASKS + 1}
     rows = session.connection().exec_driver_sql(sql.load("sum_hours_of_tasks"), params)
     return {row[0]: TaskNumbers(*row) for row in rows}
 

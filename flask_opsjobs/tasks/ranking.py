@@ -82,27 +82,29 @@ KEYS: Mapping[str, Callable[[TaskRow], Any]] = {
 
 def rank_tasks(
     session: Session, hours: Hours, column: str = "change", *, is_descending: bool = True
-) -> Sequence[TaskRow]:
+) -> tuple[Sequence[TaskRow], bool]:
     """All tasks of which a job was enqueued or ended in these hours, or in those before, by a column.
 
-    The columns are those of `KEYS`. At most `MOST_TASKS`. Equal ones are ordered by jobs, then by name. What
-    is not known comes last.
+    The columns are those of `KEYS`. Equal ones are ordered by jobs, then by name. What is not known comes
+    last. At most the first `MOST_TASKS` by name, and whether there are more.
     """
     shifted = hours.start - hours.shift, hours.end - hours.shift
     of_before = start_reading(session, list_numbers, *shifted)
     of_recent = start_reading(session, list_numbers, hours.end - _RECENT, hours.end)
     now = list_numbers(session, hours.start, hours.end)
     before, recent = of_before.value, of_recent.value
+    names = sorted({*now, *before})
     rows = [
         _row(now.get(task, TaskNumbers(task)), before.get(task), recent.get(task), hours)
-        for task in sorted({*now, *before})[:MOST_TASKS]
+        for task in names[:MOST_TASKS]
     ]
     rows.sort(key=lambda row: (-row.now.ended, row.task))
     value = KEYS[column]
     known = sorted(
         (row for row in rows if value(row) is not None), key=value, reverse=is_descending
     )
-    return [*known, *(row for row in rows if value(row) is None)]
+    in_order = [*known, *(row for row in rows if value(row) is None)]
+    return in_order, len(names) > MOST_TASKS
 
 
 def find_row(session: Session, task: str, hours: Hours) -> TaskRow:

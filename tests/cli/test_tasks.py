@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from click.testing import Result
 from flask import Flask
 from sqlalchemy.orm import Session
@@ -71,6 +72,67 @@ def test_it_prints_what_the_guide_shows(app: Flask, bench: Bench) -> None:
         session.commit()
     note_pass(bench.connection, None, Note("roll_up", "web-1:17", 5, 0.01, "nothing to do"), now)
     assert is_shown("docs/numbers.md", "flask opsjobs tasks", _run(app).output)
+
+
+@pytest.fixture
+def counted(bench: Bench) -> None:
+    """Three tasks whose memory grew, each by another part of that of yesterday and of a week before."""
+    hour = read_clock(bench.connection).replace(minute=0, second=0, microsecond=0)
+    counts = {"finished": 50, "failed": 0, "runs": [0] * 8 + [50], "longest_run": 0.2}
+    with Session(bench.host.engine) as session:
+        for enqueued, task, memory in (
+            (70, "mail", {0: 800_000, 1: 400_000, 7: 200_000}),
+            (90, "post", {0: 700_000, 1: 100_000, 7: 350_000}),
+            (80, "texts", {0: 900_000, 1: 300_000, 7: 100_000}),
+        ):
+            for days, peak_kb in memory.items():
+                at = hour - timedelta(days=days)
+                row = TaskHour(task=task, hour=at, enqueued=enqueued, peak_kb=peak_kb, **counts)
+                session.add(row)
+        session.commit()
+
+
+def _printed(app: Flask, *words: str) -> list[str]:
+    """The names of the tasks that it prints, in their order."""
+    lines = _run(app, *words).output.splitlines()
+    names = [line.split()[0] for line in lines if "  (" in line]
+    in_json = json.loads(_run(app, "--json", *words).output)["tasks"]
+    assert [task["task"] for task in in_json] == names
+    return names
+
+
+@pytest.mark.usefixtures("counted")
+def test_the_worst_change_is_printed_first(app: Flask) -> None:
+    assert _printed(app) == ["post", "texts", "mail"]
+    head, numbers, *_ = _run(app).output.splitlines()
+    assert head == "post  (memory: 98 MB before, 684 MB now)"
+    assert numbers.strip().startswith("90 enqueued, 50 jobs ended, 0 % failed, ")
+    assert numbers.endswith(", memory 684 MB")
+
+
+@pytest.mark.usefixtures("counted")
+def test_against_a_week_before_the_worst_change_is_another(app: Flask) -> None:
+    assert _printed(app, "--against", "week") == ["texts", "mail", "post"]
+    run = _run(app, "--against", "week")
+    assert run.output.startswith("texts  (memory: 98 MB before, 879 MB now)\n")
+    found = json.loads(_run(app, "--against", "week", "--json").output)
+    assert found["against"] == "a week before"
+    assert [task["before"]["peak_kb"] for task in found["tasks"]] == [100_000, 200_000, 350_000]
+
+
+@pytest.mark.usefixtures("counted")
+def test_tasks_are_printed_in_the_order_that_is_asked_for(app: Flask) -> None:
+    for column, order in (
+        ("change", ["mail", "texts", "post"]),
+        ("task", ["mail", "post", "texts"]),
+        ("enqueued", ["mail", "texts", "post"]),
+        ("memory", ["post", "mail", "texts"]),
+    ):
+        assert _printed(app, "--sort", column) == order
+        assert _printed(app, "--sort", f"-{column}") == order[::-1]
+    run = _run(app, "--sort", "colour")
+    assert run.exit_code == 2
+    assert "'colour' is not one of 'change', '-change', 'task'" in run.output
 
 
 def test_a_span_that_cannot_be_read_is_refused(app: Flask) -> None:

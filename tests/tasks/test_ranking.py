@@ -73,7 +73,7 @@ def test_one_task_has_the_numbers_of_its_row_in_the_list(
     changes = set()
     for ago in range(30):
         hours = Hours.until(NOW - ago * HOUR, span, against)
-        (row,) = rank_tasks(session, hours)
+        (row,), _ = rank_tasks(session, hours)
         found = find_row(session, "sync", hours)
         assert _told(found) == _told(row), hours
         changes.add(found.change.says)

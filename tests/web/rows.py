@@ -196,6 +196,7 @@ def _output(job: Job, value: Any, **values: Any) -> Output:
 
 def make_batch(session: Session, state: str = "running", **values: Any) -> BatchRecord:
     """A batch in `state` with two failed and seven finished of ten members, flushed; `values` win."""
+    failed, finished = values.pop("failed", 2), values.pop("finished", 7)
     is_final = state not in ("open", "running")
     defaults: dict[str, Any] = {
         "name": "import_prices",
@@ -208,7 +209,10 @@ def make_batch(session: Session, state: str = "running", **values: Any) -> Batch
         "meta": {"file": "march.csv"},
     }
     batch = _flushed(session, BatchRecord(**defaults | values))
-    for end, ended_by, number in (("finished", "returned", 7), ("failed", "exhausted", 2)):
+    for end, ended_by, number in (
+        ("finished", "returned", finished),
+        ("failed", "exhausted", failed),
+    ):
         row = BatchEnds(batch_id=batch.id, state=end, ended_by=ended_by, number=number)
         _flushed(session, row)
     return batch
@@ -310,25 +314,33 @@ def make_event(session: Session, **changes: Any) -> int:
     return audit_transitions.append(connection, (b"only for tests",), Decision(**decided | changes))
 
 
+def make_entry_of(
+    session: Session,
+    name: str,
+    task: str,
+    at: datetime,
+    slots: Sequence[Slot] = (),
+    *,
+    expression: str = "*/10 * * * *",
+    overlap: str = "skip",
+) -> None:
+    """A cron entry of a task, whose slots from `at` on have no result yet, by its writers. Not committed."""
+    connection: Any = session.connection().connection.driver_connection
+    schedule = Schedule(expression, "Europe/Paris")
+    entry = EntryDeclaration(name, task, schedule, overlap, "all", 3, {"account_id": 42})
+    cron_transitions.create(connection, entry, "runtime", "ops-demo", at)
+    (row,) = cron_transitions.read(connection, [name]).values()
+    for slot in slots:
+        cron_transitions.write_result(connection, row, slot, datetime.now(UTC))
+
+
 def make_entry(session: Session, job: Job) -> None:
     """A cron entry named as the queue of `job`, which runs for one of its slots, by its writers.
 
     Not committed.
     """
-    connection: Any = session.connection().connection.driver_connection
-    entry = EntryDeclaration(
-        job.queue,
-        "send_invoice",
-        Schedule("*/10 * * * *", "Europe/Paris"),
-        "skip",
-        "all",
-        3,
-        {"account_id": 42},
-    )
     then = ago(hours=2).replace(minute=0, second=0, microsecond=0)
-    cron_transitions.create(connection, entry, "runtime", "ops-demo", then)
-    (row,) = cron_transitions.read(connection, [entry.name]).values()
-    for slot in (
+    slots = (
         Slot(then, "ran", job_id=job.id),
         Slot(
             then + timedelta(minutes=10),
@@ -338,10 +350,11 @@ def make_entry(session: Session, job: Job) -> None:
             slots=3,
         ),
         Slot(then + timedelta(minutes=40), "skipped_overlap", f"job {job.id} had not ended"),
-    ):
-        cron_transitions.write_result(connection, row, slot, datetime.now(UTC))
+    )
+    make_entry_of(session, job.queue, "send_invoice", then, slots)
+    connection: Any = session.connection().connection.driver_connection
     cron_transitions.pause(
-        connection, entry.name, "ops-demo", "the vendor times out", ago(minutes=5)
+        connection, job.queue, "ops-demo", "the vendor times out", ago(minutes=5)
     )
 
 

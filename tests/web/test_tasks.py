@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import Limit, OpsJobs, Unique
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.host import Host
 from flask_opsjobs.tasks import queries
+from flask_opsjobs.tasks.models import TaskHour
+from tests.support.clock import Clock
 from tests.web.conftest import Access
 from tests.web.every import draft_form, soup
 from tests.web.rows import (
@@ -22,6 +26,7 @@ from tests.web.rows import (
     make_attempt,
     make_counted_failure,
     make_deploy,
+    make_entry_of,
     make_job,
     make_loops,
     make_run,
@@ -30,6 +35,7 @@ from tests.web.rows import (
 
 Get = Callable[..., Any]
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
+_OF_RENAMED = ("sync_clients", "sync_customers")
 
 
 def _words(found: Any) -> str:
@@ -58,9 +64,13 @@ def test_the_command_says_the_same_durations_as_the_page(
     assert ", ".join(map(" ".join, zip(labels, words, strict=True))) in said
 
 
-def _yesterday(session: Session, task: str, **values: Any) -> None:
-    minute = (ago(minutes=40) - timedelta(days=1)).replace(second=0, microsecond=0)
+def _days_before(session: Session, days: int, task: str, **values: Any) -> None:
+    minute = (ago(minutes=40) - timedelta(days=days)).replace(second=0, microsecond=0)
     make_task_hour(session, task, minute=minute, **values)
+
+
+def _yesterday(session: Session, task: str, **values: Any) -> None:
+    _days_before(session, 1, task, **values)
 
 
 def test_the_worst_change_comes_first(get: Get, session: Session) -> None:
@@ -95,6 +105,86 @@ def test_the_worst_change_comes_first(get: Get, session: Session) -> None:
     rows = _rows(get, "?against=week")
     assert "fails: 97 % in the last two hours, none ran a week before" in rows[0]
     assert all("no jobs a week before to compare with" in row for row in rows[1:])
+
+
+def test_against_a_week_before_other_tasks_got_worse(get: Get, session: Session) -> None:
+    make_loops(session)
+    for task, now, yesterday, week in (
+        ("mail", 400_000, 400_000, 100_000),
+        ("texts", 300_000, 100_000, 300_000),
+        ("post", 500_000, 250_000, 200_000),
+        ("fresh", 90_000, 90_000, None),
+    ):
+        make_task_hour(session, task, peak_kb=now)
+        _yesterday(session, task, peak_kb=yesterday)
+        # Neither is within the hours that are compared.
+        _days_before(session, 6, task, peak_kb=1)
+        _days_before(session, 8, task, peak_kb=1)
+        if week:
+            _days_before(session, 7, task, peak_kb=week)
+    session.commit()
+    assert _names(get) == ["texts", "post", "fresh", "mail"]
+    assert "beside yesterday" in soup(get("/tasks").text).caption.text
+    rows = _rows(get, "?against=week")
+    assert [row.split()[0] for row in rows] == ["mail", "post", "fresh", "texts"]
+    assert "memory: 98 MB before, 391 MB now" in rows[0]
+    assert "memory: 195 MB before, 488 MB now" in rows[1]
+    assert "no jobs a week before to compare with" in rows[2]
+    assert "as a week before" in rows[3]
+    page = soup(get("/tasks?against=week").text)
+    assert page.caption.text == "Tasks of the last 24 hours, beside a week before"
+    said = _words(page.select_one(".say"))
+    assert "mail: memory: 98 MB before, 391 MB now. 1 more task got worse." in said
+    # What refreshes, and a press on a head, keep what is compared.
+    for kept in (page.select_one("#live")["hx-get"], page.select_one("thead a.sort")["href"]):
+        assert "against=week" in str(kept)
+
+
+def test_of_equal_changes_the_sentence_tells_the_first_of_the_list(
+    get: Get, session: Session
+) -> None:
+    make_loops(session)
+    for task in ("mail", "post"):
+        make_task_hour(session, task, peak_kb=400_000)
+        _yesterday(session, task, peak_kb=100_000)
+    session.commit()
+    assert _names(get) == ["mail", "post"]
+    assert _words(soup(get("/tasks").text).select_one(".say")).startswith("mail: memory: ")
+
+
+def test_the_trend_of_a_task_draws_its_hours_its_failures_and_the_deploys(
+    get: Get, session: Session, clock: Clock
+) -> None:
+    make_loops(session)
+    this_hour = clock.now.replace(minute=0, second=0, microsecond=0)
+
+    def at(hours: int, minutes: int = 30) -> datetime:
+        return this_hour - timedelta(hours=hours) + timedelta(minutes=minutes)
+
+    make_task_hour(session, "send", minute=at(0, 0), finished=30, failed=10)
+    make_task_hour(session, "send", minute=at(5), finished=20, failed=0)
+    make_task_hour(session, "send", minute=at(24), finished=900)
+    make_task_hour(session, "other", minute=at(1), finished=7, failed=0)
+    make_deploy(session, at=at(2))
+    make_deploy(session, "2026.10.9", at=at(24))
+    session.commit()
+    drawn = {
+        row.select_one("a.name").text: row.select_one("svg.spark")
+        for row in soup(get("/tasks").text).select("tr[data-row]")
+    }
+    says = {task: trend["aria-label"] for task, trend in drawn.items()}
+    assert says == {
+        "send": "60 jobs in 24 hours, 10 failed, 1 deploy",
+        "other": "7 jobs in 24 hours, 1 deploy",
+    }
+    bars, failed = (str(path["d"]) for path in drawn["send"].select(".bars"))
+    # An hour is 4 wide, and the current one begins at 92. 17 is the height of the most jobs of an hour.
+    assert bars == "M72 20h3.2v-8.5h-3.2zM92 20h3.2v-17.0h-3.2z"
+    assert failed == "M92 20h3.2v-4.2h-3.2z"
+    (other,) = drawn["other"].select(".bars")
+    assert other["d"] == "M88 20h3.2v-17.0h-3.2z"
+    for trend in drawn.values():
+        assert trend.select_one(".deploy")["d"] == "M86.0 0V20"
 
 
 def test_each_column_sorts_and_the_order_is_in_the_address(
@@ -140,6 +230,29 @@ def test_a_list_of_many_tasks_goes_on(get: Get, session: Session) -> None:
     behind = soup(get("/tasks?sort=task&find=task_1&after=50").text).select_one("#part .empty")
     assert "The list has only 10 tasks now" in _words(behind)
     assert behind.a["href"] == "/ops/jobs/tasks?find=task_1&sort=task&after=0"
+
+
+@pytest.mark.slow
+def test_of_more_than_five_thousand_tasks_the_first_are_compared_and_that_is_said(
+    get: Get, app: Flask, session: Session
+) -> None:
+    make_loops(session)
+    hour = ago(hours=1).replace(minute=0, second=0, microsecond=0)
+    names = (f"task_{number:05}" for number in range(queries.MOST_TASKS + 1))
+    session.add_all(TaskHour(task=name, hour=hour, enqueued=1, finished=1) for name in names)
+    session.commit()
+    says = "the first 5,000 tasks by name, there are more; a line in a trend"
+    assert says in _words(soup(get("/tasks").text).select_one("#part"))
+    assert len(_names(get, "?sort=-task")) == 50
+    assert _names(get, "?sort=-task")[0] == "task_04999"
+    printed = app.test_cli_runner().invoke(args=["opsjobs", "tasks"]).output.splitlines()
+    assert len(printed) == 2 * queries.MOST_TASKS + 1
+    assert printed[-1] == "only the first 5,000 tasks by name were compared; there are more"
+    session.execute(delete(TaskHour).where(TaskHour.task == "task_00000"))
+    session.commit()
+    assert "5,000 tasks; a line" in _words(soup(get("/tasks").text).select_one("#part"))
+    found = app.test_cli_runner().invoke(args=["opsjobs", "tasks", "--json"]).output
+    assert json.loads(found)["has_more"] is False
 
 
 def test_the_page_of_a_task_says_what_it_does(
@@ -226,6 +339,31 @@ def test_the_page_of_a_task_says_what_it_does(
     assert "Workflows of its newest 3 jobs none" in _words(page)
 
 
+def test_the_page_of_a_task_names_its_own_cron_entries_only(
+    get: Get, session: Session, opsjobs: OpsJobs
+) -> None:
+    @opsjobs.task
+    def send() -> None: ...
+
+    @opsjobs.task
+    def idle() -> None: ...
+
+    for name, task in (("nightly", "send"), ("hourly", "send"), ("weekly", "send_more")):
+        make_entry_of(session, name, task, ago(minutes=1))
+    session.commit()
+    links = {
+        task: {
+            link.text.strip(): str(link["href"])
+            for link in soup(get(f"/tasks/{task}").text).select('a[href*="/cron/"]')
+        }
+        for task in ("send", "idle")
+    }
+    entries = {name: f"/ops/jobs/cron/{name}" for name in ("hourly", "nightly")}
+    assert links == {"send": entries, "idle": {}}
+    declared = soup(get("/tasks/idle").text).select_one('[aria-labelledby="declared"]')
+    assert "Cron none" in _words(declared)
+
+
 def test_tags_made_by_a_function_are_said_so(get: Get, opsjobs: OpsJobs) -> None:
     @opsjobs.task(tags=lambda args: [f"customer/{args['account']}"])
     def send(account: int) -> None: ...
@@ -270,6 +408,42 @@ def test_a_job_that_runs_much_longer_than_others_of_its_task_is_marked(
         head = soup(get(f"/jobs/{job.id}").text).select_one("header.head")
         assert ("long run" in _words(head)) is (job.id in marked)
     assert "≥ 1 long run" in _words(soup(get("/tasks/send").text).select_one(".lead"))
+
+
+def test_the_command_counts_long_runs_as_the_page_does(
+    get: Get, app: Flask, session: Session
+) -> None:
+    make_task_hour(session, "sync", runs=[0] * 8 + [100, 0, 0, 0, 2], longest_run=3.9)
+    session.commit()
+    assert "≥ 2 long runs" in _words(soup(get("/tasks/sync").text))
+    assert "at least 2 long runs" in app.test_cli_runner().invoke(args=["opsjobs", "tasks"]).output
+    found = app.test_cli_runner().invoke(args=["opsjobs", "tasks", "--json"]).output
+    assert json.loads(found)["tasks"][0]["long_runs"] == 2
+
+
+def test_a_task_that_was_renamed_still_shows_its_waiting_jobs(
+    get: Get, opsjobs: OpsJobs, session: Session
+) -> None:
+    @opsjobs.task(name="sync_customers")
+    def sync() -> None:
+        """The new name of sync_clients."""
+
+    make_loops(session)
+    for task in ("sync_clients", "sync_clients", "sync_customers"):
+        make_job(session, "available", task=task)
+        make_task_hour(session, task, minute=ago(minutes=20 + len(task)).replace(second=0))
+        session.flush()
+        session.expunge_all()
+    session.commit()
+    assert set(_names(get)) == {"sync_clients", "sync_customers"}
+    old, new = (_words(soup(get(f"/tasks/{task}").text)) for task in _OF_RENAMED)
+    says = "not declared in this code", "This code declares no such task"
+    assert [text in old for text in says] == [True, True]
+    assert [text in new for text in says] == [False, False]
+    found = soup(get("/jobs?q=task:sync_clients+state:available").text)
+    assert len(found.select("tr[data-row]")) == 2
+    why = _words(soup(get("/jobs/why?q=task:sync_clients").text))
+    assert "2 jobs wait" in why
 
 
 def test_a_task_that_nobody_knows_is_not_found(client: FlaskClient, session: Session) -> None:

@@ -119,7 +119,7 @@ def _all(asked: order.ListOrder, place: PlaceInList) -> tuple[Markup, datetime]:
         hours = Hours.until(read.now, DAY, against)
         counter = start_reading(read.session, find_loop, read.now, _COUNTER)
         paused = start_reading(read.session, list_paused)
-        rows = _rank(read.session, hours, asked)
+        rows, has_more = _rank(read.session, hours, asked)
         shown = cut_list(rows, attrgetter("task"), place, _ROWS, query)
         names = [row.task for row in shown.rows]
         marking = start_reading(read.session, list_shown_deploys, hours.start)
@@ -133,6 +133,7 @@ def _all(asked: order.ListOrder, place: PlaceInList) -> tuple[Markup, datetime]:
         shown=shown,
         worse=[row for row in rows if row.change.is_worse],
         number=len(rows),
+        has_more=has_more,
         order=asked,
         hours=hours,
         query=query,
@@ -145,7 +146,7 @@ def _all(asked: order.ListOrder, place: PlaceInList) -> tuple[Markup, datetime]:
     ), read.now
 
 
-def _rank(session: Session, hours: Hours, asked: order.ListOrder) -> Sequence[TaskRow]:
+def _rank(session: Session, hours: Hours, asked: order.ListOrder) -> tuple[Sequence[TaskRow], bool]:
     assert asked.column is not None
     return rank_tasks(session, hours, asked.column, is_descending=asked.is_descending)
 
