@@ -12,6 +12,7 @@ from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import Limit, OpsJobs, Unique, previous
 from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.actions.shapes import Receipt
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.errors import ActionRefused
 from flask_opsjobs.jobs.lifecycle import sources_of
@@ -434,6 +435,81 @@ def test_against_the_dispatch(
     job = bench.job(job_id)
     assert (job["state"], job["queue"], job["lane"]) == ("available", "mail", "mail")
     assert "reason" in str(bench.claim(job_id, 1))
+
+
+def race_previewed_edits(
+    operator: Operator, job_id: int, edits: dict[str, dict[str, Any]]
+) -> dict[str, Receipt]:
+    """Execute an edit of each actor at the same moment, all previewed before; the receipts by actor."""
+
+    def executing(actor: str) -> Callable[[], Receipt]:
+        params = params_of(**edits[actor])
+        preview = operator.preview(
+            "job.edit", [f"job/{job_id}"], actor=actor, via="page", params=params
+        )
+        why = {"actor": actor, "reason": WHY["reason"]}
+        return lambda: operator.execute(preview.id, preview.token, **why)
+
+    return dict(zip(edits, race(*map(executing, edits)), strict=True))
+
+
+def require_agreement(bench: Bench, charge: Task, job_id: int) -> None:
+    """The lane, the tags and the unique lock of the job are those of its queue and arguments, of no other."""
+    job = bench.job(job_id)
+    account = job["args"]["account"]
+    found = (job["lane"], job["partition"], job["tags"])
+    assert found == (f"{job['queue']}|api|{account}", str(account), [f"account/{account}"])
+    assert locks(bench) == {job_id: bytes(job["unique_key"])}
+    again = charge.enqueue(account)
+    assert (again.id, again.conflict) == (job_id, True)
+    others = {1, 2, 3} - {account}
+    assert [charge.enqueue(other).conflict for other in others] == [False, False]
+
+
+@pytest.mark.parametrize("time", TIMES)
+def test_of_two_previewed_edits_of_one_job_one_is_done_and_nothing_of_the_other(
+    bench: Bench, operator: Operator, charge: Task, enqueue: Any, time: int
+) -> None:
+    job_id = enqueue(charge, 1)
+    edits: dict[str, dict[str, Any]] = {
+        "anna": {"queue": "mail", "priority": 1, "args": {"account": 2, "note": "of anna"}},
+        "ben": {"queue": "slow", "priority": 9, "args": {"account": 3, "note": "of ben"}},
+    }
+    receipts = race_previewed_edits(operator, job_id, edits)
+    by_code = {receipt.code: actor for actor, receipt in receipts.items()}
+    assert by_code.keys() == {None, "drifted"}
+    winner, loser = by_code[None], by_code["drifted"]
+    assert receipts[loser].done == ()
+    assert {name: bench.job(job_id)[name] for name in edits[winner]} == edits[winner]
+    require_agreement(bench, charge, job_id)
+    events = bench.rows("SELECT actor, code FROM opsjobs.audit_events ORDER BY sequence")
+    assert [(event["actor"], event["code"]) for event in events] == [
+        (winner, None),
+        (loser, "drifted"),
+    ]
+
+
+@pytest.mark.parametrize("time", TIMES)
+def test_a_previewed_move_against_a_previewed_edit_of_arguments(
+    bench: Bench, operator: Operator, charge: Task, enqueue: Any, time: int
+) -> None:
+    """A move looks at no arguments, so it is done in any case; arguments are refused for a moved job."""
+    job_id = enqueue(charge, 1)
+    edits: dict[str, dict[str, Any]] = {
+        "anna": {"queue": "mail", "priority": 1},
+        "ben": {"args": {"account": 3}},
+    }
+    receipts = race_previewed_edits(operator, job_id, edits)
+    assert receipts["anna"].is_done
+    assert receipts["ben"].code in (None, "drifted")
+    account = 3 if receipts["ben"].is_done else 1
+    job = bench.job(job_id)
+    assert (job["queue"], job["priority"]) == ("mail", 1)
+    assert job["args"] == {"account": account}
+    require_agreement(bench, charge, job_id)
+    events = bench.rows("SELECT actor FROM opsjobs.audit_events ORDER BY sequence")
+    first = "ben" if receipts["ben"].is_done else "anna"
+    assert [event["actor"] for event in events] == sorted(edits, key=lambda one: one != first)
 
 
 @pytest.mark.parametrize("time", TIMES)

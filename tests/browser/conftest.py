@@ -205,6 +205,14 @@ def live_url(request: pytest.FixtureRequest, app: Flask) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(params=[True, False], ids=["script", "no script"])
+def either_page(request: pytest.FixtureRequest, page: Any, live_url: str) -> Iterator[Any]:
+    """A page in a browser with JavaScript, and one in a browser without."""
+    context = page.context.browser.new_context(base_url=live_url, java_script_enabled=request.param)
+    yield context.new_page()
+    context.close()
+
+
 @pytest.fixture
 def running(app: Flask, _shared: tuple[Site, str]) -> Site:
     """Jobs that finished, failed, run, wait and are scheduled; two workers and the loops still run.

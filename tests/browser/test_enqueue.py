@@ -68,6 +68,20 @@ def test_no_barrier_and_nothing_sideways_at_any_size(page: Any, noise: list[str]
 
 
 @pytest.mark.usefixtures("task")
+def test_a_double_click_enqueues_one_job(page: Any) -> None:
+    page.goto(FORM)
+    page.fill("#arg-1", "7")
+    page.click("main form button.main")
+    page.wait_for_selector("#reason")
+    page.wait_for_load_state()
+    page.fill("#reason", "because it is a test")
+    page.dblclick("main form button.main")
+    page.wait_for_selector("text=New: job")
+    page.goto(f"/ops/jobs/jobs?q=task:{LONG}")
+    assert page.locator("tr[data-row]").count() == 1
+
+
+@pytest.mark.usefixtures("task")
 @pytest.mark.parametrize("has_script", [True, False])
 def test_by_keyboard_alone(page: Any, live_url: str, has_script: bool) -> None:
     context = page.context.browser.new_context(base_url=live_url, java_script_enabled=has_script)

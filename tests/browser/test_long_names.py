@@ -10,9 +10,10 @@ import pytest
 from flask import Flask
 from sqlalchemy.orm import Session
 
-from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs import JobFilter
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.lifecycle import STATES
+from flask_opsjobs.operations.operator import BulkOperator
 from flask_opsjobs.queues.models import Queue
 from tests.web import rows
 
@@ -96,9 +97,18 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
         run = rows.make_run(
             session, {step: jobs["failed"].id, "wait": wait.id, other: jobs["deferred"].id}, **flow
         )
+        text = {"text": _name("text", request.param)}
+        called = {"task": task, "args": text}
+        batch = rows.make_batch(
+            session, name=_name("batch", request.param), meta=text, on_end=called, on_failure=called
+        )
+        for state in ("failed", "available"):
+            rows.make_job(
+                session, state, batch_id=batch.id, args=text, error=f"KeyError: {task}", **named
+            )
         rows.make_signal(session, run=run.id, name=_name("signal", request.param), key=step)
         session.commit()
-    operator = Operator(host)
+    operator = BulkOperator(host)
     shown = [
         operator.preview(
             "job.retry", [f"job/{jobs[state].id}" for state in states], actor="tester", via="page"
@@ -106,6 +116,7 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
         for states in (["failed"], STATES)
     ]
     resume = operator.preview("queue.resume", [target], actor="tester", via="page")
+    draft = operator.draft("job.cancel", JobFilter(queue=queue, task=task, tag=tag), actor=actor)
     operator.cooldown(
         f"{limiter}/{partition}", 30, actor="tester", reason="the vendor asked us to wait"
     )
@@ -116,6 +127,7 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
         "jobs searched": f"/jobs?queue={queue}&task={task}&tag={tag}",
         **{f"{state} job": f"/jobs/{job.id}" for state, job in jobs.items()},
         "limited job": f"/jobs/{waiting.id}",
+        "edited job": f"/edit/jobs/{jobs['available'].id}",
         "raw": f"/jobs/{held.id}/raw",
         "tasks": "/tasks",
         "task": f"/tasks/{task}",
@@ -137,6 +149,11 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
         "workflow that waits": f"/workflows/{run.id}?step={wait.id}",
         "workflows compared": f"/workflows/{run.id}/compare?with={good.id}",
         "signals": "/signals",
+        "batches": "/batches",
+        "batch": f"/batches/{batch.id}",
+        "draft": f"/operations/{draft.id}",
+        "operations": "/operations",
+        "doctor": "/doctor",
         "forensics": "/forensics?subject=nothing",
         "forensics of a queue": f"/forensics/queue/{queue}",
         "forensics of a job": f"/forensics/job/{jobs['failed'].id}",
@@ -206,7 +223,7 @@ def test_a_shortened_name_keeps_its_end_and_has_the_whole_in_its_title(
 def test_tables_fit_in_their_panels_and_the_buttons_of_a_queue_on_a_line(
     page: Any, paths: dict[str, str]
 ) -> None:
-    for name in ("queues", "limiters", "workers", "failures", "cron"):
+    for name in ("queues", "limiters", "workers", "failures", "cron", "batches", "operations"):
         page.goto(f"/ops/jobs{paths[name]}")
         for width in (1280, 1000):
             page.set_viewport_size({"width": width, "height": 800})

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs import JobFilter
 from flask_opsjobs.operations.operator import BulkOperator
+from tests.browser.test_keyboard import go_to
 from tests.browser.test_pages import noise
 from tests.support.browser import faults
 from tests.web.rows import make_failure, make_incident, make_job, make_run, make_worker
@@ -89,11 +90,12 @@ def test_the_form_stands_in_its_panel_as_the_notes_do(page: Any, pages: dict[str
     assert page.eval_on_selector("#note", left) == page.eval_on_selector(".note", left)
 
 
-def test_the_keyboard_alone_adds_a_note(page: Any, pages: dict[str, str]) -> None:
-    page.goto(f"/ops/jobs{pages['job']}")
-    page.focus("#note")
-    page.keyboard.type("typed by hand, r and j included")
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
-    page.wait_for_url("**#notes")
-    assert page.inner_text(".note blockquote >> nth=0") == "typed by hand, r and j included"
+def test_the_keyboard_alone_adds_a_note(either_page: Any, pages: dict[str, str]) -> None:
+    either_page.goto(f"/ops/jobs{pages['job']}")
+    go_to(either_page, "#note")
+    either_page.keyboard.type("typed by hand, r and j included")
+    either_page.keyboard.press("Tab")
+    either_page.keyboard.press("Enter")
+    either_page.wait_for_url("**#notes")
+    shown = either_page.inner_text(".note blockquote >> nth=0")
+    assert shown == "typed by hand, r and j included"

@@ -11,7 +11,7 @@ from flask import Flask
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.loops import roll_up
 from flask_opsjobs.loops.loop import Runner
-from tests.browser.test_keyboard import REASON, go_to
+from tests.browser.test_keyboard import REASON, follow, go_to
 from tests.operations.conftest import OTHER, RETURNED, Operations, failure
 from tests.operations.conftest import operations as operations
 from tests.support.browser import faults
@@ -132,6 +132,28 @@ def test_a_failure_is_repaired_from_its_page_with_the_keyboard(
     assert faults(page) == []
     page.goto("/ops/jobs/operations")
     assert faults(page) == []
+
+
+def test_a_queue_is_cleared_of_what_waits_with_the_keyboard(
+    either_page: Any, operations: Operations
+) -> None:
+    (started,) = operations.enqueue(1)
+    operations.bench.dispatch()
+    operations.bench.claim(started)
+    waiting = operations.enqueue(3)
+    elsewhere = operations.enqueue(1, queue="reports")
+    either_page.goto("/ops/jobs/queues/default")
+    follow(either_page, "button[form=operate][value='job.cancel']", "h1:has-text('Cancel 3 jobs')")
+    assert operations.states(waiting) == {"available"}
+    go_to(either_page, "#reason")
+    either_page.keyboard.type(REASON)
+    follow(either_page, "form.ack button.main", ".chip.big:has-text('running')")
+    operations.pass_all()
+    either_page.reload()
+    assert either_page.inner_text(".chip.big") == "finished"
+    assert operations.states(waiting) == {"canceled"}
+    assert operations.states([started]) == {"started"}
+    assert operations.states(elsewhere) == {"available"}
 
 
 def test_the_same_without_javascript(page: Any, live_url: str, operations: Operations) -> None:

@@ -7,20 +7,24 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from flask import Flask
+from flask.testing import FlaskClient
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.actions.shapes import Receipt
+from flask_opsjobs.cli import opsjobs as group
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.errors import ActionRefused
+from flask_opsjobs.forensics.export import FORMATS
 from flask_opsjobs.forensics.find import find_bundle
 from flask_opsjobs.host import Host
 from flask_opsjobs.lifeline import retention
 from flask_opsjobs.notes.queries import list_notes
 from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
-from tests.support.policies import AllowAll
+from tests.support.policies import AllowAll, HidesPasswords
 from tests.support.readings import reading_at
 from tests.web.rows import make_failure, make_incident, make_run, make_worker
 
@@ -90,6 +94,44 @@ def test_it_is_told_in_forensics_also_to_who_may_not_see_the_audit(
             db.session.rollback()
             told = [event.text for event in bundle.timeline.events if event.label == TEXT]
             assert told == ["anna: note"]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_it_stands_in_each_file_of_forensics_as_the_display_policy_shows_it(
+    app: Flask,
+    host: Host,
+    client: FlaskClient,
+    operator: Operator,
+    subjects: list[str],
+    form: str,
+) -> None:
+    """From the page and from the command; in a file for tickets it is as in Markdown."""
+    written = {subject: f"the card 4111-1111 of {subject} is blocked" for subject in subjects}
+    for subject, text in written.items():
+        operator.note(subject, text, actor="anna")
+
+    def export(subject: str) -> dict[str, str]:
+        """The files of each way, without what escapes signs in Markdown."""
+        forms = [form, "ticket"] if form == "md" else [form]
+        files = {
+            name: client.get(f"/ops/jobs/export/forensics/{subject}?format={name}")
+            for name in forms
+        }
+        assert {file.status_code for file in files.values()} == {200}
+        words = ["forensics", subject, "--format", form]
+        texts = {name: file.text for name, file in files.items()}
+        texts["command"] = app.test_cli_runner().invoke(group, words).output
+        return {name: text.replace("\\", "") for name, text in texts.items()}
+
+    for subject, text in written.items():
+        for file in export(subject).values():
+            assert (file.count(text), file.count("anna: note")) == (1, 1)
+    host.display = HidesPasswords()
+    for subject, text in written.items():
+        cleaned = text.replace("4111-1111", "[hidden: card]")
+        for file in export(subject).values():
+            assert (file.count(cleaned), file.count("anna: note")) == (1, 1)
+            assert "4111-1111" not in file
 
 
 @pytest.mark.parametrize(

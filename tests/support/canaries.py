@@ -58,6 +58,7 @@ PLACES = (
     "partition",
     "reason of a cancel",
     "reason of a pause",
+    "reason of a task pause",
     "reason of a cooldown",
     "reason of a refusal",
     "cron argument",
@@ -70,6 +71,8 @@ PLACES = (
     "signal payload",
     "signal key",
     "operator payload",
+    "argument in a preview of an edit",
+    "argument in a preview of an enqueue",
     "batch meta",
     "reason of a batch",
     "deploy version",
@@ -161,6 +164,7 @@ class Story:
         self.host: Host = app.extensions["opsjobs"]
         self._heard: dict[str, str] = defaultdict(str)
         self._spans = InMemorySpanExporter()
+        self._previews: list[int] = []
         # Of events: the one fact that holds the error of a job, as docs/events.md says.
         self.exceptions = ""
         self.db: SQLAlchemy = app.extensions["sqlalchemy"]
@@ -294,6 +298,8 @@ class Story:
         self.bench.claim(first)
         self.opsjobs.operator.cooldown("api", 30, **self.why("reason of a cooldown"))
         self.opsjobs.operator.pause("limited", **self.why("reason of a pause"))
+        # Its job waits for another attempt, and says why.
+        self.opsjobs.operator.pause_task("try_again", **self.why("reason of a task pause"))
 
     def _cron(self) -> None:
         values = {
@@ -371,11 +377,30 @@ class Story:
         why = self.why("reason of a refusal")
         assert operator.execute(shown.id, shown.token, **why).outcome == "refused"
 
-    def address_of_preview(self, reader: str) -> str:
-        """The page of a preview that this person made: it names the arguments of a cron entry."""
+    def addresses_of_previews(self, reader: str) -> list[str]:
+        """The pages of all previews made here, now once more: two name the arguments of what would run.
+
+        Those made before were made under another display policy.
+        """
         who: Any = {"actor": reader, "via": "page", "authorize": False}
-        shown = self.opsjobs.operator.preview("cron.run_now", ["cron/nightly"], **who)
-        return f"/ops/jobs/previews/{shown.id}"
+        waiting = "SELECT id FROM opsjobs.jobs WHERE task = 'call' AND state = 'available'"
+        edit = {"customer": CANARIES["argument in a preview of an edit"]}
+        call = {"value": CANARIES["argument in a preview of an enqueue"]}
+        shown = [
+            self.opsjobs.operator.preview(action, [target], params=params, **who)
+            for action, target, params in (
+                ("cron.run_now", "cron/nightly", {}),
+                (
+                    "job.edit",
+                    f"job/{self.bench.row(waiting)['id']}",
+                    {"queue": None, "priority": None, "args": edit},
+                ),
+                ("task.enqueue", "task/keep", {"args": call}),
+            )
+        ]
+        assert all(preview.plan.items for preview in shown)
+        self._previews += [preview.id for preview in shown]
+        return [f"/ops/jobs/previews/{id}" for id in self._previews]
 
     def escalate(self, policy: Acting) -> str:
         """Let the real loop tell the escalation policy of every incident; all that it was told."""

@@ -243,6 +243,33 @@ def test_a_preview_is_refused_once_somebody_else_has_paused_it(
     assert bench.row("SELECT * FROM opsjobs.task_pauses")["paused_by"] == "ben"
 
 
+@pytest.mark.parametrize("again", [None, "ben", "anna"])
+def test_a_preview_of_a_resume_is_refused_once_somebody_else_has_resumed_it(
+    bench: Bench, operator: Operator, note: Task, again: str | None
+) -> None:
+    """Also when it was paused again meanwhile: that is another pause, with a reason of its own."""
+    operator.pause_task("note", **WHY)
+    preview = operator.preview("task.resume", ["task/note"], actor="anna", via="page")
+    operator.resume_task("note", actor="ben", reason="ben was faster than anna")
+    if again is not None:
+        operator.pause_task("note", actor=again, reason="and it broke once more")
+    before = bench.rows("SELECT * FROM opsjobs.task_pauses")
+    receipt = operator.execute(preview.id, preview.token, **WHY)
+    assert (receipt.outcome, receipt.code) == ("refused", "drifted")
+    changed = {change.what.removeprefix("task/note "): change.after for change in receipt.drifted}
+    expected = {
+        None: {"state", "paused_at", "paused_by", "task/note"},
+        "ben": {"paused_at", "paused_by"},
+        "anna": {"paused_at"},
+    }
+    assert changed.keys() == expected[again]
+    assert changed.get("paused_by") == (again if again == "ben" else None)
+    assert bench.rows("SELECT * FROM opsjobs.task_pauses") == before
+    assert state(bench) == ("open" if again is None else "paused")
+    event = bench.row("SELECT * FROM opsjobs.audit_events ORDER BY sequence DESC LIMIT 1")
+    assert (event["action"], event["code"]) == ("task.resume", "drifted")
+
+
 def test_without_the_permission_it_is_refused(
     host: Host, bench: Bench, operator: Operator, note: Task
 ) -> None:

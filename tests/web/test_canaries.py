@@ -138,7 +138,7 @@ def _search(story: Story, folder: Path, canaries: list[str]) -> Crawl:
         for row in story.bench.rows("SELECT rq_id FROM opsjobs.jobs WHERE origin = 'rq'")
         for part, end in (("view", ""), ("data", ".json"))
     ]
-    paths = [story.address_of_preview(AllowAll.actor), *jobs, *rq]
+    paths = [*story.addresses_of_previews(AllowAll.actor), *jobs, *rq]
     return crawl(story.app.test_client(), canaries, paths, texts, most=MOST)
 
 

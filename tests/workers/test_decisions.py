@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.actions.registry import ACTIONS, actions_of
+from flask_opsjobs.actions.shapes import Preview
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.explain_with_redis import explain
 from flask_opsjobs.errors import ActionRefused
@@ -171,6 +172,18 @@ def others(host: Host) -> Iterator[list[Bench]]:
     both.close()
 
 
+def preview_drain(operator: Operator, **chosen: str) -> Preview:
+    """A preview of anna's for all workers of a place, as the page makes it."""
+    names = operator.find_workers("worker.drain", **chosen)
+    targets = [f"worker/{name}" for name in names]
+    return operator.preview("worker.drain", targets, actor="anna", via="page")
+
+
+def list_drained(bench: Bench) -> list[str]:
+    wanted = "SELECT name FROM opsjobs.workers WHERE drain_requested_at IS NOT NULL ORDER BY id"
+    return [row["name"] for row in bench.rows(wanted)]
+
+
 @pytest.mark.parametrize(
     ("chosen", "drained", "stopped"),
     [
@@ -192,8 +205,7 @@ def test_all_of_a_queue_or_of_a_machine(
     targets = [item.target for item in operator.stop_worker(**chosen, **WHY).done]
     assert targets == [f"worker/{name}" for name in stopped]
     assert operator.find_workers("worker.drain", **chosen) == drained
-    ours = "SELECT name FROM opsjobs.workers WHERE drain_requested_at IS NOT NULL ORDER BY id"
-    assert [row["name"] for row in bench.rows(ours)] == drained
+    assert list_drained(bench) == drained
     with pytest.raises(ActionRefused, match="anna has already asked worker "):
         operator.drain_worker(**chosen, **WHY)
 
@@ -204,6 +216,167 @@ def test_a_queue_without_workers_is_named(operator: Operator) -> None:
     assert str(refused.value) == (
         "no worker that can be drained listens to nobody and runs on web-9: see `flask opsjobs workers`"
     )
+
+
+@pytest.mark.parametrize("time", range(8))
+def test_of_two_drains_at_the_same_moment_one_is_done(
+    bench: Bench, operator: Operator, time: int
+) -> None:
+    target, reason = [f"worker/{bench.name}"], WHY["reason"]
+    receipts = race(
+        lambda: operator.run("worker.drain", target, actor="anna", reason=reason),
+        lambda: operator.run("worker.drain", target, actor="ben", reason=reason),
+    )
+    by_outcome = dict(zip((one.outcome for one in receipts), ("anna", "ben"), strict=True))
+    assert sorted(by_outcome) == ["done", "refused"]
+    winner, loser = by_outcome["done"], by_outcome["refused"]
+    (refused,) = [receipt for receipt in receipts if not receipt.is_done]
+    says = f"{winner} has already asked worker worker-1 to leave"
+    assert (refused.code, refused.says) == ("illegal", says)
+    assert [skip.code for skip in refused.skipped] == ["already"]
+    done, other = bench.rows("SELECT * FROM opsjobs.audit_events ORDER BY sequence")
+    assert (done["actor"], done["outcome"], done["code"]) == (winner, "done", None)
+    assert (other["actor"], other["outcome"], other["code"]) == (loser, "refused", "illegal")
+    assert (other["before"], other["after"]) == (None, None)
+    found = row(bench)
+    assert (found["drain_requested_by"], found["drain_requested_at"]) == (winner, done["at"])
+
+
+@pytest.mark.parametrize("time", range(8))
+def test_of_two_previewed_drains_at_the_same_moment_the_later_has_drifted(
+    bench: Bench, operator: Operator, time: int
+) -> None:
+    target = [f"worker/{bench.name}"]
+    one, two = (
+        operator.preview("worker.drain", target, actor=actor, via="page")
+        for actor in ("anna", "ben")
+    )
+    reason = WHY["reason"]
+    receipts = race(
+        lambda: operator.execute(one.id, one.token, actor="anna", reason=reason),
+        lambda: operator.execute(two.id, two.token, actor="ben", reason=reason),
+    )
+    by_code = dict(zip((one.code for one in receipts), ("anna", "ben"), strict=True))
+    assert by_code.keys() == {None, "drifted"}
+    events = bench.rows("SELECT * FROM opsjobs.audit_events ORDER BY sequence")
+    assert [(event["actor"], event["code"], event["preview_id"]) for event in events] == [
+        (by_code[code], code, {"anna": one.id, "ben": two.id}[by_code[code]])
+        for code in (None, "drifted")
+    ]
+    found = row(bench)
+    assert found["drain_requested_by"] == by_code[None]
+    assert found["drain_requested_at"] == events[0]["at"]
+
+
+@pytest.mark.parametrize("meanwhile", ["drained", *ENDED])
+def test_a_preview_of_a_drain_is_refused_once_the_worker_was_drained_or_has_ended(
+    bench: Bench, operator: Operator, meanwhile: str
+) -> None:
+    target = [f"worker/{bench.name}"]
+    preview = operator.preview("worker.drain", target, actor="anna", via="page")
+    if meanwhile == "drained":
+        operator.drain_worker(bench.name, actor="ben", reason="ben was faster than anna")
+    else:
+        be(bench, meanwhile)
+    before = row(bench)
+    receipt = operator.execute(preview.id, preview.token, **WHY)
+    assert (receipt.outcome, receipt.code) == ("refused", "drifted")
+    assert receipt.says.startswith("worker worker-1 changed since the preview: nothing was done")
+    what = "drain_requested_at" if meanwhile == "drained" else "state"
+    facts = [f"worker/worker-1 {what}", "worker/worker-1"]
+    assert [change.what for change in receipt.drifted] == facts
+    assert row(bench) == before
+    event = bench.row("SELECT * FROM opsjobs.audit_events ORDER BY sequence DESC LIMIT 1")
+    assert (event["actor"], event["outcome"], event["code"]) == ("anna", "refused", "drifted")
+
+
+# Each of them also chooses `mail-1`, and a worker of both queues that starts on this machine.
+of_a_place = pytest.mark.parametrize(
+    ("chosen", "previewed"),
+    [({"queue": "mail"}, ["mail-1", "both-1"]), ({"host": "here"}, ["worker-1", "mail-1"])],
+    ids=["queue", "machine"],
+)
+
+
+@of_a_place
+def test_one_that_starts_after_the_preview_stays(
+    bench: Bench,
+    host: Host,
+    operator: Operator,
+    others: list[Bench],
+    chosen: dict[str, Any],
+    previewed: list[str],
+) -> None:
+    preview = preview_drain(operator, **chosen)
+    targets = [f"worker/{name}" for name in previewed]
+    assert list(preview.targets) == [item.target for item in preview.plan.items] == targets
+    late = Bench(host, "late-1", ("default", "mail"))
+    assert operator.find_workers("worker.drain", **chosen) == [*previewed, "late-1"]
+    receipt = operator.execute(preview.id, preview.token, **WHY)
+    assert receipt.is_done
+    assert [item.target for item in receipt.done] == targets
+    assert receipt.skipped == ()
+    assert list_drained(bench) == previewed
+    assert not beat(late).is_drained
+    late.close()
+    event = bench.row("SELECT * FROM opsjobs.audit_events")
+    assert (event["targets"], list(event["after"])) == (targets, sorted(targets))
+
+
+@of_a_place
+@pytest.mark.parametrize("state", ENDED)
+def test_once_one_has_left_after_the_preview_nobody_is_drained(
+    bench: Bench,
+    operator: Operator,
+    others: list[Bench],
+    chosen: dict[str, Any],
+    previewed: list[str],
+    state: str,
+) -> None:
+    preview = preview_drain(operator, **chosen)
+    be(others[0], state)
+    receipt = operator.execute(preview.id, preview.token, **WHY)
+    assert (receipt.code, receipt.done) == ("drifted", ())
+    changes = [(one.what, one.before, one.after) for one in receipt.drifted]
+    assert changes == [
+        ("worker/mail-1 state", "alive", state),
+        (
+            "worker/mail-1",
+            "can be acted on",
+            f"cannot drain worker mail-1: it is {state}",
+        ),
+    ]
+    assert list_drained(bench) == []
+    event = bench.row("SELECT * FROM opsjobs.audit_events")
+    assert (event["outcome"], event["code"]) == ("refused", "drifted")
+    assert event["targets"] == [f"worker/{name}" for name in previewed]
+    # The next preview is of those that are left.
+    left = [name for name in previewed if name != "mail-1"]
+    again = preview_drain(operator, **chosen)
+    assert operator.execute(again.id, again.token, **WHY).is_done
+    assert list_drained(bench) == left
+
+
+@of_a_place
+def test_without_a_preview_one_that_has_left_is_skipped(
+    bench: Bench,
+    operator: Operator,
+    others: list[Bench],
+    chosen: dict[str, Any],
+    previewed: list[str],
+) -> None:
+    """As when it leaves between the two reads of one call."""
+    names = operator.find_workers("worker.drain", **chosen)
+    be(others[0], "stopped")
+    receipt = operator.drain_worker(names, **WHY)
+    left = [name for name in previewed if name != "mail-1"]
+    assert [item.target for item in receipt.done] == [f"worker/{name}" for name in left]
+    assert [(skip.target, skip.code, skip.says) for skip in receipt.skipped] == [
+        ("worker/mail-1", "illegal", "cannot drain worker mail-1: it is stopped")
+    ]
+    assert list_drained(bench) == left
+    event = bench.row("SELECT * FROM opsjobs.audit_events")
+    assert event["after"]["worker/mail-1"] == {"skipped": "illegal"}
 
 
 # --- stop
