@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from operator import attrgetter
 
 from psycopg.rows import class_row
-from sqlalchemy import and_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ..core import sql
@@ -236,19 +237,11 @@ class IntegrityRow:
 
 
 # Built once, as in overview/pace_queries.py.
-_READ = (
+_CHECKS = (
     select(*(getattr(IntegrityCheck, name) for name in IntegrityRow.__annotations__))
     .order_by(IntegrityCheck.queue)
     .limit(_MOST_READ)
-    .subquery()
 )
-_IS_BALANCED = and_(
-    _READ.c.enqueued - _READ.c.deleted == _READ.c.stored,
-    _READ.c.queued_nowhere == 0,
-    _READ.c.started_unreserved == 0,
-    _READ.c.orphan_deliveries == 0,
-)
-_CHECKS = select(_READ).order_by(_IS_BALANCED, _READ.c.queue).limit(_MOST_QUEUES)
 
 
 def list_integrity_checks(session: Session) -> Sequence[IntegrityRow]:
@@ -256,9 +249,9 @@ def list_integrity_checks(session: Session) -> Sequence[IntegrityRow]:
 
     None before the first count. Leaves out queues without jobs and without differences.
     """
-    rows = session.execute(_CHECKS)
-    checks = [IntegrityRow(*row) for row in rows]
-    return [check for check in checks if check.stored or not check.is_balanced]
+    checks = [IntegrityRow(*row) for row in session.execute(_CHECKS)]
+    found = [check for check in checks if check.stored or not check.is_balanced]
+    return sorted(found, key=attrgetter("is_balanced"))[:_MOST_QUEUES]
 
 
 def has_integrity_check(session: Session, queue: str) -> bool:
